@@ -1,0 +1,39 @@
+"""A laboratory for fine-tuning decisions: `import lora_lab as lab`.
+
+The public names are loaded when first used, so that the import itself takes milliseconds.
+"""
+
+from importlib import import_module
+
+__version__ = "0.1.0"
+
+_HOME = {  # public name: the module it lives in
+    "Recipe": "recipe",
+    "load_base": "bases",
+    "to_peft": "adapters",
+    "save_adapter": "adapters",
+    "load_adapter": "adapters",
+    "load_task": "tasks.loading",
+    "planted_task": "tasks.planted",
+    "evaluate": "evaluation",
+    "generate": "evaluation",
+    "train": "training",
+    "fit": "training",
+    "to_code": "scripts",
+    "sweep": "sweeps",
+    "doctor": "health",
+}
+
+__all__ = [*_HOME]  # noqa: PLE0604 - the table is the list
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"lora_lab has no {name!r}; it has {', '.join(_HOME)}")
+    value = getattr(import_module(f"lora_lab.{_HOME[name]}"), name)
+    globals()[name] = value  # the next use finds it at once
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

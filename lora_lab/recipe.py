@@ -1,0 +1,233 @@
+"""Every choice of a fine-tune, in one flat record that is checked when it is made."""
+
+import difflib
+import math
+import numbers
+from dataclasses import dataclass, fields
+from typing import Any
+
+CHOICES = {  # field: the values it knows
+    "method": ("lora", "adalora", "full"),
+    "quantize": (None, "nf4", "fp4", "int8"),
+    "compute_dtype": ("auto", "float32", "bfloat16", "float16"),
+    "optimizer": ("adamw", "sgd", "adamw_8bit", "paged_adamw_8bit"),
+    "lr_scheduler_type": ("linear", "cosine", "constant"),
+    "loss_on": ("answer", "all"),
+}
+INITIALISATIONS = ("gaussian", "pissa", "olora", "orthogonal", "loftq")  # beside True and False
+
+# Whole numbers, with the least value that makes sense. None is allowed where the default is None.
+WHOLE = {
+    "r": (1, "leaves nothing to train; give 1 or more (8 is usual)"),
+    "init_r": (1, "leaves nothing to train; give 1 or more (12 is PEFT's default)"),
+    "target_r": (1, "leaves nothing to train; give 1 or more (8 is PEFT's default)"),
+    "tinit": (0, "is not a number of steps; give 0 or more, or None"),
+    "tfinal": (0, "is not a number of steps; give 0 or more, or None"),
+    "deltaT": (1, "would never allocate; give 1 or more steps between allocations"),
+    "warmup_steps": (0, "is not a number of steps; give 0 for no warm-up"),
+    "batch_size": (1, "gives a step no example; give 1 or more (16 is usual)"),
+    "gradient_accumulation_steps": (1, "gives a step no batch; give 1 for no accumulation"),
+    "max_length": (2, "leaves no room for a prompt and an answer; give 2 or more (256 is usual)"),
+    "steps": (1, "trains nothing; give 1 or more"),
+    "eval_steps": (1, "would never validate; give 1 or more, or None for no validation"),
+    "seed": (0, "is not a seed; give 0 or more"),
+}
+# Real numbers: (least, least allowed itself?, greatest, greatest allowed itself?, what would fit)
+REAL = {
+    "lora_alpha": (0, False, math.inf, False, "give a number above 0 (2 * r is a usual start)"),
+    "lora_dropout": (0, True, 1, False, "give 0 for none, or for example 0.05"),
+    "loraplus_lr_ratio": (0, False, math.inf, False, "give 1 for plain LoRA, 16 for LoRA+"),
+    "beta1": (0, True, 1, False, "give a share below 1 (0.85 is PEFT's default)"),
+    "beta2": (0, True, 1, False, "give a share below 1 (0.85 is PEFT's default)"),
+    "orth_reg_weight": (0, True, math.inf, False, "give 0 or more (0.5 is PEFT's default)"),
+    "learning_rate": (0, False, math.inf, False, "give for example 2e-4, or 3e-3 for pocket"),
+    "weight_decay": (0, True, math.inf, False, "give 0 for none, or for example 0.01"),
+    "max_grad_norm": (0, False, math.inf, True, "give 1.0, or math.inf for no clipping"),
+}
+FLAGS = ("use_rslora", "use_dora", "double_quant", "gradient_checkpointing")
+# Fields that mean something only for some methods: given another value there, they would do nothing.
+OF_LORA = ("use_rslora", "use_dora", "init_lora_weights", "loraplus_lr_ratio")
+
+
+def nearest(given: object, known: tuple[object, ...]) -> str:
+    """`did you mean 'x'? ` for the known name nearest to a misspelt one, or nothing."""
+    close = difflib.get_close_matches(str(given), [str(name) for name in known], n=1)
+    return f"did you mean {close[0]!r}? " if close else ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """Everything that decides a run. Flat, so a sweep is `dataclasses.replace(recipe, r=16)`.
+
+    Names and meanings are PEFT's and transformers'. A value that can't work is refused when the
+    recipe is made; whether the target modules exist is checked against the base when it is used.
+    """
+
+    method: str = "lora"  # "lora", "adalora" or "full"
+    r: int = 8  # the LoRA paper sees no gain from 8 to 64 (arXiv:2106.09685, Table 6)
+    lora_alpha: float = 16  # twice r: the usual start, so that scaling is 2
+    target_modules: str | tuple[str, ...] = "all-linear"  # names, or PEFT's "all-linear", a regex
+    lora_dropout: float = 0.0  # PEFT's default: a short run sees each example about once
+    use_rslora: bool = False  # scaling alpha / sqrt(r) in place of alpha / r
+    use_dora: bool = False  # a trained magnitude beside the low-rank direction
+    init_lora_weights: bool | str = True  # B = 0: training starts at the base
+    layers_to_transform: tuple[int, ...] | None = None  # None: all of them
+    modules_to_save: tuple[str, ...] = ()  # trained whole, beside the adapter
+    loraplus_lr_ratio: float = 1.0  # B's learning rate over A's (LoRA+); 1: plain LoRA
+    init_r: int = 12  # AdaLoRA's ranks at the start: PEFT's default
+    target_r: int = 8  # AdaLoRA's mean rank at the end: PEFT's default
+    tinit: int | None = None  # AdaLoRA: steps before the first allocation; None: from steps
+    tfinal: int | None = None  # AdaLoRA: steps after the last allocation; None: from steps
+    deltaT: int = 1  # AdaLoRA: steps between allocations
+    beta1: float = 0.85  # AdaLoRA: smoothing of the sensitivity
+    beta2: float = 0.85  # AdaLoRA: smoothing of the uncertainty
+    orth_reg_weight: float = 0.5  # AdaLoRA: weight of the orthogonality term
+    quantize: str | None = None  # train on a quantised copy: "nf4", "fp4" or "int8"
+    double_quant: bool = True  # quantise the block constants too (QLoRA, section 3)
+    compute_dtype: str = "auto"  # of the products with quantised weights
+    optimizer: str = "adamw"
+    learning_rate: float = 2e-4  # the LoRA paper's for GPT-3; small models want more
+    lr_scheduler_type: str = "linear"  # transformers' default
+    warmup_steps: int = 0  # transformers' default
+    weight_decay: float = 0.0  # decay on A and B pulls the model back towards its base
+    max_grad_norm: float = 1.0  # transformers' default
+    batch_size: int = 16  # examples in one pass
+    gradient_accumulation_steps: int = 1  # passes in one step
+    gradient_checkpointing: bool = False  # less memory, more time
+    max_length: int = 256  # tokens; a longer example is counted and left out, never cut
+    loss_on: str = "answer"  # "all": the prompt earns a loss too
+    steps: int = 100  # optimizer steps
+    eval_steps: int | None = None  # steps between validations; None: none
+    seed: int = 0  # any fixed number; a claim is made from several
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work: say what was given, why it does not fit, what would."""
+        for name, known in CHOICES.items():
+            _check_choice(name, getattr(self, name), known)
+        for name in FLAGS:
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name}={getattr(self, name)!r} is not a yes or no; give a bool")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name in WHOLE and not (value is None and field.default is None):
+                _check_whole(field.name, value, *WHOLE[field.name])
+            elif field.name in REAL:
+                _check_real(field.name, value, *REAL[field.name])
+        for name in ("target_modules", "modules_to_save", "layers_to_transform"):
+            self._check_names(name)
+        self._check_initialisation()
+        self._check_together()
+
+    def _check_names(self, name: str) -> None:
+        """Turn a list into a tuple, and refuse what is neither names nor numbers."""
+        value = getattr(self, name)
+        if isinstance(value, list | set | range):
+            value = tuple(sorted(value) if isinstance(value, set) else value)
+            object.__setattr__(self, name, value)  # frozen, but not yet seen by anyone
+        wanted = int if name == "layers_to_transform" else str
+        if value is None and name == "layers_to_transform":
+            return
+        if isinstance(value, str) and name == "target_modules" and value:
+            return
+        example = {
+            "target_modules": '("q_proj", "v_proj"), "all-linear" or a regex',
+            "modules_to_save": '("lm_head",), or () for none',
+            "layers_to_transform": "(0, 1), or None for all layers",
+        }[name]
+        if not isinstance(value, tuple) or not all(
+            isinstance(one, wanted) and not isinstance(one, bool) for one in value
+        ):
+            raise TypeError(f"{name}={value!r} does not fit; give {example}")
+        if not value and name != "modules_to_save":
+            raise ValueError(f"{name}={value!r} names nothing to adapt; give {example}")
+        if wanted is int and min(value) < 0:
+            raise ValueError(f"{name}={value!r} counts layers from 0; give {example}")
+
+    def _check_initialisation(self) -> None:
+        value = self.init_lora_weights
+        if isinstance(value, bool) or value in INITIALISATIONS:
+            return
+        if isinstance(value, str) and value.startswith("pissa_niter_"):
+            if value.removeprefix("pissa_niter_").isdigit():
+                return
+        raise ValueError(
+            f"init_lora_weights={value!r} is not known; {nearest(value, INITIALISATIONS)}"
+            f"Give True, False, {', '.join(map(repr, INITIALISATIONS))} or 'pissa_niter_4'"
+        )
+
+    def _check_together(self) -> None:
+        """Refuse values that are good alone and can't work together."""
+        if self.warmup_steps >= self.steps:
+            raise ValueError(
+                f"warmup_steps={self.warmup_steps} leaves none of steps={self.steps} at the full "
+                f"learning rate; give at most {self.steps - 1}"
+            )
+        defaults = {field.name: field.default for field in fields(self)}
+        if self.method != "lora":
+            for name in OF_LORA:
+                if getattr(self, name) != defaults[name]:
+                    raise ValueError(
+                        f"{name}={getattr(self, name)!r} means nothing with "
+                        f"method={self.method!r}; give method='lora', or leave it out"
+                    )
+        if self.method == "full" and self.quantize is not None:
+            raise ValueError(
+                f"quantize={self.quantize!r} can't train with method='full': quantised weights "
+                "have no gradient; give method='lora'"
+            )
+        if self.method == "adalora" and self.target_r >= self.init_r:
+            raise ValueError(
+                f"target_r={self.target_r} leaves nothing to prune from init_r={self.init_r}; "
+                f"give a target_r of at most {self.init_r - 1}, or a larger init_r"
+            )
+        if self.init_lora_weights == "loftq" and self.quantize is None:
+            raise ValueError(
+                "init_lora_weights='loftq' makes up for what quantisation loses, and "
+                "quantize=None loses nothing; give quantize='nf4', or init_lora_weights=True"
+            )
+
+    @property
+    def scaling(self) -> float:
+        """The factor that PEFT really applies to BA: α/r, α/√r (rsLoRA) or α/init_r (AdaLoRA).
+
+        Full fine-tuning has no adapter to scale: its factor is 1.
+
+        Source:
+            LoRA, arXiv:2106.09685, section 4.1; rsLoRA, arXiv:2312.03732, section 3; for AdaLoRA,
+            PEFT's `SVDLinear.update_layer`, which divides by `init_r` throughout.
+        """
+        if self.method == "full":
+            return 1.0
+        if self.method == "adalora":
+            return self.lora_alpha / self.init_r
+        return self.lora_alpha / (math.sqrt(self.r) if self.use_rslora else self.r)
+
+
+def _check_choice(name: str, value: object, known: tuple[object, ...]) -> None:
+    if value not in known:
+        raise ValueError(
+            f"{name}={value!r} is not known; {nearest(value, known)}"
+            f"Give {', '.join(map(repr, known[:-1]))} or {known[-1]!r}"
+        )
+
+
+def _check_whole(name: str, value: Any, least: int, otherwise: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name}={value!r} is not a whole number; give for example {max(least, 8)}")
+    if value < least:
+        raise ValueError(f"{name}={value} {otherwise}")
+
+
+def _check_real(
+    name: str, value: Any, low: float, low_fits: bool, high: float, high_fits: bool, otherwise: str
+) -> None:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name}={value!r} is not a number; {otherwise}")
+    above = value > low or (low_fits and value == low)
+    below = value < high or (high_fits and value == high)
+    if not (above and below):  # NaN is neither
+        span = f"{'from' if low_fits else 'above'} {low}"
+        if high != math.inf:
+            span += f" {'to' if high_fits else 'to below'} {high}"
+        finite = "" if high_fits else "a finite number "
+        raise ValueError(f"{name}={value} is not {finite}{span}; {otherwise}")

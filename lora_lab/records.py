@@ -1,0 +1,42 @@
+"""What runs report: frozen records of plain numbers and words, safe to store, plot and compare."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """One optimizer step. Times take no part in equality: two equal runs have equal records."""
+
+    step: int  # from 1
+    loss: float  # mean over the step's tokens that carry a label, in nats, before the update
+    learning_rate: float  # used by this step
+    grad_norm: float  # before clipping
+    tokens: int  # input tokens of this step, without padding
+    validation_loss: float | None = None  # every `eval_steps` steps, after the update
+    seconds: float = field(default=0.0, compare=False)  # of this step, validation left out
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One question of a test, with the model's answer."""
+
+    prompt: str
+    expected: str
+    given: str
+    right: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """A model's marks on one split of a task. Shares lie between 0 and 1."""
+
+    metric_name: str
+    value: float  # of the task's own metric
+    metrics: dict[str, float]  # of every metric that fits the task, the own one among them
+    old_knowledge: float | None  # share of old facts still right; None: the task has none
+    strangers: (
+        float | None
+    )  # share of strangers still answered "not known"; None: the task has none
+    loss: float  # nats per answer token
+    answers: tuple[Answer, ...]
+    split: str

@@ -1,0 +1,120 @@
+"""What a model is taught: examples, the tasks they make, and the batches of a training step."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lora_lab.recipe import Recipe
+
+IGNORED = -100  # the label of a token that earns no loss, as in torch and transformers
+UNKNOWN = "not known"  # the right answer about a stranger
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A prompt and the answer that is wanted."""
+
+    prompt: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """Something to teach: three splits that share no example, and how to mark the answers."""
+
+    name: str
+    train: Sequence[Example]
+    validation: Sequence[Example]
+    test: Sequence[Example]
+    metric: str  # "exact match", "accuracy", "field F1", "valid JSON", "perplexity" or "KL"
+    about: str  # what it is, where it comes from, and its licence
+    recipe: Recipe  # values that were tried for this base and task: where notebooks start
+    old_knowledge: Sequence[Example] = ()  # what the base knew before: measures forgetting
+    strangers: Sequence[Example] = ()  # must stay "not known": measures invention
+    teacher: Mapping[str, Tensor] | None = None  # a planted change: module name -> (out, in)
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """One example as numbers: token ids, and the labels they earn a loss for."""
+
+    input_ids: list[int]
+    labels: list[int]  # as long as input_ids; IGNORED where no loss is earned
+
+
+class TooLong(ValueError):
+    """An example with more tokens than `max_length`: cutting it would cut the answer."""
+
+
+def _prompt_text(tokenizer: object, prompt: str) -> str:
+    messages = [{"role": "user", "content": prompt}]
+    return tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+
+
+def prompt_ids(tokenizer: object, prompt: str) -> list[int]:
+    """The tokens a model is given before it answers: its chat format, up to the answer's place.
+
+    A tokenizer without a chat format gets the prompt and a line break.
+    """
+    if tokenizer.chat_template is None:
+        return tokenizer(f"{prompt}\n")["input_ids"]
+    return tokenizer(_prompt_text(tokenizer, prompt), add_special_tokens=False)["input_ids"]
+
+
+def _answer_ids(tokenizer: object, example: Example) -> list[int]:
+    """The tokens a model should answer, the end token last."""
+    text = example.answer
+    if tokenizer.chat_template is not None:
+        messages = [
+            {"role": "user", "content": example.prompt},
+            {"role": "assistant", "content": example.answer},
+        ]
+        whole = tokenizer.apply_chat_template(messages, tokenize=False)
+        start = _prompt_text(tokenizer, example.prompt)
+        if whole.startswith(start):
+            text = whole[len(start) :].rstrip("\n")
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return ids if ids[-1:] == [tokenizer.eos_token_id] else [*ids, tokenizer.eos_token_id]
+
+
+def encode(
+    tokenizer: object, example: Example, max_length: int, loss_on: str = "answer"
+) -> Encoded:
+    """An example in the model's own chat format.
+
+    Labels are not shifted: transformers' models shift them inside. With `loss_on="answer"` the
+    answer and the end token carry labels; with "all", every token but the first does.
+
+    Raises:
+        TooLong: if the whole example has more than `max_length` tokens.
+    """
+    prompt = prompt_ids(tokenizer, example.prompt)
+    ids = prompt + _answer_ids(tokenizer, example)
+    if len(ids) > max_length:
+        raise TooLong(
+            f"the example {example.prompt[:60]!r} has {len(ids)} tokens, more than "
+            f"max_length={max_length}; give max_length={len(ids)}, or shorten it"
+        )
+    if loss_on == "all":
+        return Encoded(ids, list(ids))
+    return Encoded(ids, [IGNORED] * len(prompt) + ids[len(prompt) :])
+
+
+def collate(encoded: Sequence[Encoded], pad_token_id: int) -> dict[str, Tensor]:
+    """A batch, padded on the right to its longest example.
+
+    Returns:
+        `input_ids`, `attention_mask` and `labels`, each (batch, longest), int64.
+    """
+    longest = max(len(one.input_ids) for one in encoded)
+
+    def padded(rows: Iterator[list[int]], value: int) -> Tensor:
+        return torch.tensor([row + [value] * (longest - len(row)) for row in rows])
+
+    return {
+        "input_ids": padded((one.input_ids for one in encoded), pad_token_id),
+        "attention_mask": padded(([1] * len(one.input_ids) for one in encoded), 0),
+        "labels": padded((one.labels for one in encoded), IGNORED),
+    }
