@@ -1,11 +1,14 @@
 """The tests' own surroundings: without these, a green suite would say less than it seems to."""
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
+import nbformat
 import pytest
 
 OUTSIDE = "192.0.2.1"  # set aside for documentation (RFC 5737): nobody is there
@@ -45,3 +48,44 @@ def test_the_store_is_empty_and_torch_has_one_thread():
     assert not places.store_folder().exists()
     assert torch.get_num_threads() == 1
     assert os.environ["HF_HUB_OFFLINE"] == "1"
+
+
+FRESH = """import os, pathlib, socket
+store = pathlib.Path(os.environ["LORA_LAB_STORE"])
+store.exists()"""
+USED = """store.mkdir(parents=True)
+store.exists()"""
+CUT_OFF = f"""try:
+    answer = socket.create_connection(({OUTSIDE!r}, 80), timeout=5)
+except OSError as error:
+    answer = error.strerror.split(",")[0]
+answer"""
+CELLS = {FRESH: "False", USED: "True", CUT_OFF: "'tests run without a network'"}  # with outputs
+
+
+@pytest.fixture
+def two_notebooks(tmp_path):
+    """A project of our conftest and two notebooks of the same cells, which use their store."""
+    here = Path(__file__).parent
+    for name in ("conftest.py", "pyproject.toml"):
+        shutil.copy(here.parent / name, tmp_path)
+    (tmp_path / "tests").mkdir()
+    shutil.copy(here / "isolation.py", tmp_path / "tests")
+    shutil.copytree(here / "offline", tmp_path / "tests/offline")
+    notebook = nbformat.v4.new_notebook()
+    for count, (source, shown) in enumerate(CELLS.items(), start=1):
+        output = nbformat.v4.new_output(
+            "execute_result", {"text/plain": shown}, execution_count=count
+        )
+        notebook.cells.append(
+            nbformat.v4.new_code_cell(source, execution_count=count, outputs=[output])
+        )
+    for name in ("first.ipynb", "second.ipynb"):
+        nbformat.write(notebook, tmp_path / name)
+    return tmp_path
+
+
+def test_each_notebook_has_an_empty_store_and_no_network(two_notebooks):
+    command = [sys.executable, "-m", "pytest", "--nbval", "-p", "no:cacheprovider", two_notebooks]
+    result = subprocess.run(command, cwd=two_notebooks, capture_output=True, text=True)
+    assert f"{2 * len(CELLS)} passed" in result.stdout, result.stdout
