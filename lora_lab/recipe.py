@@ -3,6 +3,7 @@
 import difflib
 import math
 import numbers
+import re
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -45,7 +46,7 @@ REAL = {
     "max_grad_norm": (0, False, math.inf, True, "give 1.0, or math.inf for no clipping"),
 }
 FLAGS = ("use_rslora", "use_dora", "double_quant", "gradient_checkpointing")
-# Fields that mean something only for some methods: given another value there, they would do nothing.
+# Fields of method "lora" alone: with another method, another value than the default does nothing.
 OF_LORA = ("use_rslora", "use_dora", "init_lora_weights", "loraplus_lr_ratio")
 
 
@@ -147,9 +148,8 @@ class Recipe:
         value = self.init_lora_weights
         if isinstance(value, bool) or value in INITIALISATIONS:
             return
-        if isinstance(value, str) and value.startswith("pissa_niter_"):
-            if value.removeprefix("pissa_niter_").isdigit():
-                return
+        if isinstance(value, str) and re.fullmatch(r"pissa_niter_\d+", value):
+            return
         raise ValueError(
             f"init_lora_weights={value!r} is not known; {nearest(value, INITIALISATIONS)}"
             f"Give True, False, {', '.join(map(repr, INITIALISATIONS))} or 'pissa_niter_4'"
@@ -179,6 +179,16 @@ class Recipe:
             raise ValueError(
                 f"target_r={self.target_r} leaves nothing to prune from init_r={self.init_r}; "
                 f"give a target_r of at most {self.init_r - 1}, or a larger init_r"
+            )
+        if self.init_lora_weights == "orthogonal" and self.r % 2:
+            raise ValueError(
+                f"init_lora_weights='orthogonal' needs an even rank, and r={self.r} is odd; "
+                f"give r={self.r + 1}"
+            )
+        if self.use_dora and str(self.init_lora_weights).startswith(("pissa", "olora")):
+            raise ValueError(
+                f"use_dora=True with init_lora_weights={self.init_lora_weights!r} can't be saved "
+                "as an adapter for the unchanged base; give one of the two"
             )
         if self.init_lora_weights == "loftq" and self.quantize is None:
             raise ValueError(

@@ -1,5 +1,6 @@
 """What a model is taught: examples, the tasks they make, and the batches of a training step."""
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -34,6 +35,15 @@ class Task:
     old_knowledge: Sequence[Example] = ()  # what the base knew before: measures forgetting
     strangers: Sequence[Example] = ()  # must stay "not known": measures invention
     teacher: Mapping[str, Tensor] | None = None  # a planted change: module name -> (out, in)
+
+    def fingerprint(self) -> str:
+        """A SHA-256 over everything a run sees of the task: two equal tasks have equal ones."""
+        digest = hashlib.sha256(repr((self.name, self.metric)).encode())
+        for split in (self.train, self.validation, self.test, self.old_knowledge, self.strangers):
+            digest.update(repr([(one.prompt, one.answer) for one in split]).encode())
+        for module, change in sorted((self.teacher or {}).items()):
+            digest.update(module.encode() + change.numpy(force=True).tobytes())
+        return digest.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,292 @@
+"""A model and a task to scores: losses, answers in batches, metrics, what was forgotten."""
+
+import inspect
+import json
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from transformers import GenerationConfig
+
+from lora_lab.records import Answer, Scores
+from lora_lab.tasks.examples import IGNORED, Example, Task, TooLong, collate, encode, prompt_ids
+from lora_lab.tasks.planted import teacher_model
+
+SPLITS = ("train", "validation", "test")
+BATCH = 64  # prompts or examples at once: more gains nothing on a CPU
+
+
+class Model(Protocol):
+    """Anything that can be asked: a Base, a Training, a Run or an Adapted."""
+
+    model: nn.Module
+    tokenizer: object
+
+
+# --- losses ---------------------------------------------------------------------------------
+
+
+def loss_of_batch(
+    model: nn.Module, batch: dict[str, Tensor], teacher: nn.Module | None = None
+) -> tuple[Tensor, int]:
+    """The summed loss over a batch's labelled tokens, and their number.
+
+    Logits are computed only where a label is to be predicted. With a teacher, a token's loss is
+    the divergence KL(teacher || model) in place of the label's cross-entropy.
+
+    Args:
+        model: a causal language model of transformers, or PEFT's around one.
+        batch: `input_ids`, `attention_mask`, `labels`, each (batch, tokens).
+        teacher: a model with the same vocabulary.
+
+    Returns:
+        The sum in nats, float32 with a gradient, and the number of labels.
+    """
+    labels = batch["labels"][:, 1:]  # what position t predicts is the label at t + 1
+    places = (labels != IGNORED).any(dim=0).nonzero().squeeze(1)  # union over the batch
+    labels = labels[:, places]  # (batch, places)
+    wanted = labels != IGNORED
+    logits = _logits_at(model, batch, places)[wanted].float()  # (labels, vocab)
+    if teacher is None:
+        losses = nn.functional.cross_entropy(logits, labels[wanted], reduction="sum")
+    else:
+        with torch.no_grad():
+            target = _logits_at(teacher, batch, places)[wanted].float().log_softmax(-1)
+        losses = nn.functional.kl_div(
+            logits.log_softmax(-1), target, reduction="sum", log_target=True
+        )
+    return losses, int(wanted.sum())
+
+
+def _logits_at(model: nn.Module, batch: dict[str, Tensor], places: Tensor) -> Tensor:
+    """(batch, places, vocab)."""
+    inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+    bare = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if "logits_to_keep" in inspect.signature(bare.forward).parameters:
+        return model(**inputs, logits_to_keep=places, use_cache=False).logits
+    return model(**inputs, use_cache=False).logits[:, places]
+
+
+def mean_loss(
+    model: nn.Module,
+    tokenizer: object,
+    examples: Sequence[Example],
+    *,
+    max_length: int = 4096,
+    loss_on: str = "answer",
+    teacher: nn.Module | None = None,
+) -> float:
+    """The loss per labelled token over all examples, in nats. Too long ones are left out."""
+    encoded = []
+    for example in examples:
+        try:
+            encoded.append(encode(tokenizer, example, max_length, loss_on))
+        except TooLong:
+            continue
+    encoded.sort(key=lambda one: len(one.input_ids))  # equal lengths together: little padding
+    total, count = 0.0, 0
+    with answering(model):
+        for start in range(0, len(encoded), BATCH):
+            batch = collate(encoded[start : start + BATCH], tokenizer.pad_token_id)
+            batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
+            loss, labels = loss_of_batch(model, batch, teacher)
+            total, count = total + loss.item(), count + labels
+    return total / count if count else math.nan
+
+
+@contextmanager
+def answering(model: nn.Module) -> Iterator[None]:
+    """No dropout and no gradients inside; the model is as it was afterwards."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(was_training)
+
+
+# --- answers --------------------------------------------------------------------------------
+
+
+def generate(model: Model, prompts: Sequence[str], *, max_new_tokens: int = 32) -> list[str]:
+    """The model's most likely answers, in batches, each prompt in the model's own chat format.
+
+    Args:
+        model: a Base, Training, Run or Adapted.
+        prompts: what is asked; the order of the answers is theirs.
+        max_new_tokens: where an answer is cut if it has not ended.
+    """
+    if isinstance(prompts, str):
+        raise TypeError(f"prompts={prompts!r} is one text; give a list: [{prompts!r}]")
+    if max_new_tokens < 1:
+        raise ValueError(f"max_new_tokens={max_new_tokens} leaves no room; give 1 or more")
+    tokenizer = model.tokenizer
+    ids = [prompt_ids(tokenizer, prompt) for prompt in prompts]
+    order = sorted(range(len(ids)), key=lambda place: len(ids[place]))
+    answers = [""] * len(ids)
+    with answering(model.model):
+        for start in range(0, len(order), BATCH):
+            places = order[start : start + BATCH]
+            texts = _answer_batch(model, [ids[place] for place in places], max_new_tokens)
+            for place, text in zip(places, texts, strict=True):
+                answers[place] = text
+    return answers
+
+
+def _answer_batch(model: Model, ids: list[list[int]], max_new_tokens: int) -> list[str]:
+    tokenizer, device = model.tokenizer, model.model.device
+    longest = max(len(row) for row in ids)
+    pad = tokenizer.pad_token_id
+    padded = [[pad] * (longest - len(row)) + row for row in ids]  # on the left: answers line up
+    mask = [[0] * (longest - len(row)) + [1] * len(row) for row in ids]
+    out = model.model.generate(
+        input_ids=torch.tensor(padded, device=device),
+        attention_mask=torch.tensor(mask, device=device),
+        generation_config=_greedy(model, max_new_tokens),
+    )
+    texts = tokenizer.batch_decode(out[:, longest:], skip_special_tokens=True)
+    return [text.strip() for text in texts]
+
+
+def _greedy(model: Model, max_new_tokens: int) -> GenerationConfig:
+    own = model.model.generation_config.eos_token_id
+    ends = {model.tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])} - {None}
+    return GenerationConfig(
+        do_sample=False,
+        max_new_tokens=max_new_tokens,
+        pad_token_id=model.tokenizer.pad_token_id,
+        eos_token_id=sorted(ends),
+    )
+
+
+# --- metrics --------------------------------------------------------------------------------
+
+
+def exactly(expected: str, given: str) -> bool:
+    """The same text, but for white space at the ends and how much of it is between words."""
+    return expected.split() == given.split()
+
+
+def same_label(expected: str, given: str) -> bool:
+    """The same label: case and closing punctuation do not count."""
+    return re.sub(r"[\s.!,]+$", "", given).casefold().split() == expected.casefold().split()
+
+
+def _fields(text: str) -> set[tuple[str, str]] | None:
+    """A JSON object's (key, value) pairs; None for anything else."""
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        return None
+    if not isinstance(value, dict):
+        return None
+    return {(key, json.dumps(one, sort_keys=True)) for key, one in value.items()}
+
+
+def share(right: Callable[[str, str], bool], pairs: Sequence[tuple[str, str]]) -> float:
+    """The share of (expected, given) pairs that `right` accepts, 0 to 1."""
+    return sum(right(*pair) for pair in pairs) / len(pairs)
+
+
+def field_f1(pairs: Sequence[tuple[str, str]]) -> float:
+    """F1 over all JSON fields, key and value together; what is no JSON object has no fields."""
+    hits = given_fields = expected_fields = 0
+    for expected, given in pairs:
+        wanted, found = _fields(expected) or set(), _fields(given) or set()
+        hits += len(wanted & found)
+        given_fields += len(found)
+        expected_fields += len(wanted)
+    return 2 * hits / (given_fields + expected_fields) if given_fields + expected_fields else 0.0
+
+
+def _metrics(task: Task, pairs: Sequence[tuple[str, str]], loss: float) -> dict[str, float]:
+    """Every metric that fits the task, its own first."""
+    marks = {
+        "exact match": share(exactly, pairs),
+        "accuracy": share(same_label, pairs),
+        "field F1": field_f1(pairs),
+        "valid JSON": share(lambda _, given: _fields(given) is not None, pairs),
+        "perplexity": math.exp(min(loss, 700)),
+    }
+    fit = {"exact match", "perplexity", task.metric}
+    if all(_fields(expected) is not None for expected, _ in pairs):
+        fit |= {"field F1", "valid JSON"}
+    return {name: marks[name] for name in sorted(fit, key=lambda name: (name != task.metric, name))}
+
+
+def evaluate(model: Model, task: Task, *, split: str = "test") -> Scores:
+    """A model's marks on one split: its answers, their metric, its loss, what it forgot.
+
+    Args:
+        model: a Base, Training, Run or Adapted.
+        task: its metric decides `Scores.value`; its old knowledge and strangers are asked too.
+        split: "test", "validation" or "train". Choose settings on "validation" only.
+
+    Raises:
+        ValueError: for an unknown split, or one without examples.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"split={split!r} is not known; give {', '.join(map(repr, SPLITS))}")
+    examples = getattr(task, split)
+    if not examples:
+        raise ValueError(f"task {task.name!r} has no {split} examples; give another split")
+    if task.teacher is not None:
+        return _distance_to_teacher(model, task, split)
+    loss = mean_loss(model.model, model.tokenizer, examples)
+    pairs, answers = [], ask(model, examples)
+    pairs = [(example.answer, given) for example, given in zip(examples, answers, strict=True)]
+    right = same_label if task.metric == "accuracy" else exactly
+    metrics = _metrics(task, pairs, loss)
+    return Scores(
+        metric_name=task.metric,
+        value=metrics[task.metric],
+        metrics=metrics,
+        old_knowledge=_share_kept(model, task.old_knowledge),
+        strangers=_share_kept(model, task.strangers),
+        loss=loss,
+        answers=tuple(
+            Answer(example.prompt, example.answer, given, right(example.answer, given))
+            for example, given in zip(examples, answers, strict=True)
+        ),
+        split=split,
+    )
+
+
+def ask(model: Model, examples: Sequence[Example]) -> list[str]:
+    """The answers to the examples' prompts, cut a little beyond the longest right answer."""
+    longest = max(
+        len(model.tokenizer(example.answer, add_special_tokens=False)["input_ids"])
+        for example in examples
+    )
+    prompts = [example.prompt for example in examples]
+    return generate(model, prompts, max_new_tokens=longest + 4)
+
+
+def _share_kept(model: Model, examples: Sequence[Example]) -> float | None:
+    if not examples:
+        return None
+    answers = ask(model, examples)
+    pairs = [(example.answer, given) for example, given in zip(examples, answers, strict=True)]
+    return share(exactly, pairs)
+
+
+def _distance_to_teacher(model: Model, task: Task, split: str) -> Scores:
+    """A planted task has no right answers: the mark is KL(teacher || model), nats per token."""
+    teacher = teacher_model(getattr(model, "base", model), task.teacher)
+    examples = getattr(task, split)
+    loss = mean_loss(model.model, model.tokenizer, examples, loss_on="all", teacher=teacher)
+    return Scores(
+        metric_name=task.metric,
+        value=loss,
+        metrics={task.metric: loss},
+        old_knowledge=None,
+        strangers=None,
+        loss=loss,
+        answers=(),
+        split=split,
+    )

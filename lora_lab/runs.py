@@ -1,0 +1,296 @@
+"""Runs on disk: found by what they are, written atomically, resumed exactly, listed."""
+
+import dataclasses
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from lora_lab import __version__
+from lora_lab.adapters import Adapted, Learnt
+from lora_lab.bases import Base, load_base
+from lora_lab.places import make_folder_atomically, store_folder, write_atomically
+from lora_lab.recipe import Recipe, nearest
+from lora_lab.records import Answer, Scores, StepRecord
+from lora_lab.tasks.examples import Task
+
+RUNNING, FINISHED, DIVERGED = "running", "finished", "diverged"
+
+
+class Default:
+    """The type of DEFAULT: `store=None` keeps nothing, so None can't mean the usual place."""
+
+    def __repr__(self) -> str:
+        return "DEFAULT"
+
+
+DEFAULT = Default()  # the store in $LORA_LAB_STORE, else the user's data folder
+
+
+def resolve_store(store: str | Path | Default | None) -> Path | None:
+    """The folder that a `store` argument means; None: keep nothing."""
+    if isinstance(store, Default):
+        return store_folder()
+    return None if store is None else Path(store)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Run:
+    """A finished fine-tune: what was asked, what happened, what came out.
+
+    It can be evaluated, asked and saved like a base: `model` is the base with what was learnt.
+    """
+
+    recipe: Recipe
+    records: tuple[StepRecord, ...]
+    scores: Scores | None  # None: not evaluated
+    base_name: str
+    task_name: str
+    path: Path | None  # its folder in the store; None: not kept
+    replayed: bool = False  # read from the store, not trained just now
+    status: str = FINISHED
+    message: str = ""  # why it diverged
+    about: str = ""  # the machine it was trained on
+    date: str = ""  # when it was started, ISO 8601
+    budget: None = None  # filled in when `lab.estimate` exists
+    _base: Base | None = field(default=None, repr=False)
+    _base_path: str = field(default="", repr=False)
+    _learnt: Learnt | None = field(default=None, repr=False)
+
+    @cached_property
+    def learnt(self) -> Learnt:
+        """What was learnt: the adapter, or every weight for method "full"."""
+        if self._learnt is not None:
+            return self._learnt
+        if not (self.path / "learnt").is_dir():
+            raise FileNotFoundError(
+                f"the run in {self.path} is {self.status} and has learnt nothing to load yet; "
+                "call fit with the same arguments to finish it"
+            )
+        return Learnt.load(self.path / "learnt")
+
+    @cached_property
+    def base(self) -> Base:
+        """The base it was trained on, loaded when first asked for."""
+        return self._base or load_base(self._base_path or self.base_name)
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """The base with what was learnt on it."""
+        return Adapted(self.base, self.learnt).model
+
+    @property
+    def tokenizer(self) -> object:
+        """The base's tokenizer."""
+        return self.base.tokenizer
+
+
+def identity(base: Base, task: Task, recipe: Recipe) -> str:
+    """What makes a run the same run: recipe, content of base and task, version. 16 hex digits."""
+    parts = (
+        json.dumps(dataclasses.asdict(recipe), sort_keys=True),
+        base.fingerprint(),
+        task.fingerprint(),
+        __version__,
+    )
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+# --- one run's folder -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Enough to go on exactly where a run was stopped, between two steps."""
+
+    records: tuple[StepRecord, ...]
+    tensors: dict[str, Tensor]  # trainable parameters, optimizer state, random state
+    words: dict[str, object]  # what of the optimizer state is no tensor
+
+
+class RunFolder:
+    """One run's files. Every write is whole or not there; `run.json` is written last.
+
+    run.json             recipe, names, status: the run exists once this does
+    checkpoint.safetensors   while it runs
+    records.jsonl, learnt/, scores.json     once it is finished
+    """
+
+    def __init__(self, store: Path, base: Base, task: Task, recipe: Recipe) -> None:
+        self.base, self.task, self.recipe = base, task, recipe
+        key = identity(base, task, recipe)
+        self.path = store / f"{task.name}-{recipe.method}-{key}"
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.lock = FileLock(self.path / ".lock")  # a second process waits, then replays
+
+    @property
+    def status(self) -> str | None:
+        """What `run.json` says; None: nothing was started, or it can't be read."""
+        words = _read_json(self.path / "run.json")
+        return words.get("status") if words else None
+
+    def clear(self) -> None:
+        """Forget the run, to train it afresh."""
+        for path in self.path.iterdir():
+            if path.name == ".lock":
+                continue
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def begin(self) -> None:
+        """Note what is being run."""
+        self._write_words(RUNNING, "")
+
+    def write_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Replace the checkpoint by a newer one."""
+        words = {
+            "records": [dataclasses.asdict(record) for record in checkpoint.records],
+            "words": checkpoint.words,
+        }
+        with write_atomically(self.path / "checkpoint.safetensors") as file:
+            save_file(checkpoint.tensors, file, metadata={"run": json.dumps(words)})
+
+    def read_checkpoint(self) -> Checkpoint | None:
+        """The newest checkpoint; None where there is none, or where it is damaged."""
+        path = self.path / "checkpoint.safetensors"
+        try:
+            with safe_open(path, framework="pt") as file:
+                words = json.loads(file.metadata()["run"])
+            tensors = load_file(path)
+        except (FileNotFoundError, SafetensorError, json.JSONDecodeError):
+            return None  # trained again from the start: the same records, only later
+        records = tuple(StepRecord(**record) for record in words["records"])
+        return Checkpoint(records, tensors, words["words"])
+
+    def finish(
+        self, records: Sequence[StepRecord], learnt: Learnt, status: str, message: str = ""
+    ) -> None:
+        """Keep what came out, and drop the checkpoint."""
+        lines = "".join(json.dumps(dataclasses.asdict(record)) + "\n" for record in records)
+        with write_atomically(self.path / "records.jsonl") as file:
+            file.write_text(lines)
+        with make_folder_atomically(self.path / "learnt") as folder:
+            learnt.save(folder)
+        self._write_words(status, message)
+        (self.path / "checkpoint.safetensors").unlink(missing_ok=True)
+
+    def write_scores(self, scores: Scores) -> None:
+        """Keep the scores beside the run."""
+        with write_atomically(self.path / "scores.json") as file:
+            file.write_text(json.dumps(dataclasses.asdict(scores)))
+
+    def _write_words(self, status: str, message: str) -> None:
+        before = _read_json(self.path / "run.json") or {}
+        words = {
+            "status": status,
+            "message": message,
+            "recipe": dataclasses.asdict(self.recipe),
+            "base_name": self.base.name,
+            "base_path": "" if self.base.name in ("pocket", "smollm2") else str(self.base.path),
+            "task_name": self.task.name,
+            "about": self.base.about,
+            "date": before.get("date") or datetime.now(UTC).isoformat(timespec="seconds"),
+            "version": __version__,
+            "torch": torch.__version__,
+        }
+        with write_atomically(self.path / "run.json") as file:
+            file.write_text(json.dumps(words, indent=1))
+
+
+# --- reading runs ---------------------------------------------------------------------------
+
+
+def read_run(path: Path, base: Base | None = None) -> Run:
+    """A run from its folder, replayed: nothing is trained.
+
+    Raises:
+        FileNotFoundError: if there is no run in the folder.
+    """
+    words = _read_json(path / "run.json")
+    if words is None:
+        raise FileNotFoundError(f"{path} holds no run (no readable run.json)")
+    scores = _read_json(path / "scores.json")
+    return Run(
+        recipe=Recipe(**_tuples(words["recipe"])),
+        records=_read_records(path, words["status"]),
+        scores=_scores(scores) if scores else None,
+        base_name=words["base_name"],
+        task_name=words["task_name"],
+        path=path,
+        replayed=True,
+        status=words["status"],
+        message=words["message"],
+        about=words["about"],
+        date=words["date"],
+        _base=base,
+        _base_path=words["base_path"],
+    )
+
+
+def list_runs(store: str | Path | Default | None = DEFAULT) -> list[Run]:
+    """All runs of a store, newest first. Folders without a readable run are passed over."""
+    folder = resolve_store(store)
+    if folder is None or not folder.is_dir():
+        return []
+    found = [path.parent for path in folder.glob("*/run.json") if _read_json(path)]
+    return sorted((read_run(path) for path in found), key=lambda run: run.date, reverse=True)
+
+
+def open_run(name: str, store: str | Path | Default | None = DEFAULT) -> Run:
+    """The stored run with this name: its folder's name, or an unambiguous part of it.
+
+    Raises:
+        FileNotFoundError: if none or several fit, with the names that are there.
+    """
+    runs = list_runs(store)
+    names = tuple(run.path.name for run in runs)
+    fitting = [run for run in runs if run.path.name == name] or [
+        run for run in runs if name in run.path.name
+    ]
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        several = ", ".join(run.path.name for run in fitting[:5])
+        raise FileNotFoundError(f"{name!r} fits {len(fitting)} runs; give one whole: {several}")
+    there = f"There are {len(names)}: `lora-lab runs` lists them" if names else "The store is empty"
+    raise FileNotFoundError(f"no run is called {name!r}; {nearest(name, names)}{there}")
+
+
+def _read_json(path: Path) -> dict | None:
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
+        return None
+
+
+def _read_records(path: Path, status: str) -> tuple[StepRecord, ...]:
+    if status != RUNNING:
+        lines = (path / "records.jsonl").read_text().splitlines()
+        return tuple(StepRecord(**json.loads(line)) for line in lines)
+    try:
+        with safe_open(path / "checkpoint.safetensors", framework="pt") as file:
+            words = json.loads(file.metadata()["run"])
+    except (FileNotFoundError, SafetensorError):
+        return ()
+    return tuple(StepRecord(**record) for record in words["records"])
+
+
+def _tuples(recipe: dict) -> dict:
+    """JSON has no tuples: a recipe's lists are turned back."""
+    return {
+        name: tuple(value) if isinstance(value, list) else value for name, value in recipe.items()
+    }
+
+
+def _scores(words: dict) -> Scores:
+    answers = tuple(Answer(**answer) for answer in words.pop("answers"))
+    return Scores(**words, answers=answers)

@@ -1,0 +1,62 @@
+"""`load_task`: a built-in task by name, or the user's own file."""
+
+from pathlib import Path
+
+from lora_lab.bases import Base
+from lora_lab.recipe import nearest
+from lora_lab.tasks import files, pocket, texts
+from lora_lab.tasks.examples import Task
+
+NAMES = {"pocket": pocket.NAMES, "smollm2": texts.NAMES}  # base: its tasks
+
+
+def load_task(
+    name_or_file: str | Path,
+    base: Base | None = None,
+    *,
+    prompt: str = "prompt",
+    answer: str = "answer",
+    n: int | None = None,
+    seed: int = 0,
+) -> Task:
+    """Something to teach: a built-in task, or a CSV, TSV, JSON or JSONL file of one's own.
+
+    Args:
+        name_or_file: a name that `lora-lab tasks` lists, or a file.
+        base: which base it is for; None: the one that the name belongs to.
+        prompt: the file's column with what is asked.
+        answer: the file's column with what should be answered.
+        n: training examples (`new-facts`: facts); None: the task's own number.
+        seed: draws the examples and the splits.
+
+    Raises:
+        ValueError: for an unknown name, with the nearest; or a file that can't be used, with why.
+        FileNotFoundError: for a file that is not there.
+    """
+    name = str(name_or_file)
+    if n is not None and (isinstance(n, bool) or not isinstance(n, int)):
+        raise TypeError(f"n={n!r} is not a number of examples; give a whole number")
+    if n is not None and n < 1:
+        raise ValueError(f"n={n} leaves nothing to train on; give 1 or more")
+    if name in pocket.NAMES:
+        _check_base(name, base, "pocket")
+        return pocket.pocket_task(name, n, seed)
+    if name in texts.NAMES:
+        return texts.text_task(name, n, seed)
+    if Path(name).suffix or Path(name).exists():
+        return files.file_task(Path(name), prompt, answer, n, seed)
+    known = (*pocket.NAMES, *texts.NAMES)
+    raise ValueError(
+        f"no task is called {name!r}; {nearest(name, known)}There are: {', '.join(known)}; "
+        "or give a .csv, .tsv, .json or .jsonl file"
+    )
+
+
+def _check_base(name: str, base: Base | None, wanted: str) -> None:
+    """Pocket's tasks are about its own world, which another base has never seen."""
+    if base is not None and base.name == "smollm2":
+        own = ", ".join(texts.NAMES)
+        raise ValueError(
+            f"task {name!r} is about {wanted}'s invented world, which {base.name} has never seen; "
+            f"give one of {own}, or load_base('pocket')"
+        )

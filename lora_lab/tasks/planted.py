@@ -1,0 +1,103 @@
+"""Planted tasks: the teacher is the base plus a hidden change of known rank at known places."""
+
+import random
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from lora_lab.adapters import match_target_modules, share_tensors
+from lora_lab.bases import Base
+from lora_lab.recipe import Recipe
+from lora_lab.tasks.examples import Example, Task
+
+SIZE = 0.5  # of the change, as a share of the weight it is added to (Frobenius norms)
+DEFAULT_N = 256
+HELD_OUT = 64  # prompts for validation, and as many for the test
+
+
+def planted_task(
+    base: Base,
+    *,
+    r: int,
+    target_modules: str | Sequence[str],
+    layers: Sequence[int] | None = None,
+    n: int | None = None,
+    seed: int = 0,
+) -> Task:
+    """A task with a known answer: learn to speak as a teacher does, the base plus a hidden ΔW.
+
+    At each named place ΔW = BA with normal B (out, r) and A (r, in), scaled to half the size of
+    the weight there. The student sees texts of the base's own world, and for every token of them
+    the teacher's distribution over the next one. The metric is KL(teacher || student).
+
+    Args:
+        base: the student's start, and the teacher's.
+        r: the hidden rank, at least 1.
+        target_modules: names of linear layers, as in a recipe.
+        layers: layer numbers; None: all of them.
+        n: training texts; None: 256.
+        seed: draws the change and the texts.
+
+    Raises:
+        ValueError: if r is below 1 or above a layer's width, or a name or layer is not there.
+    """
+    names = (target_modules,) if isinstance(target_modules, str) else tuple(target_modules)
+    matches = match_target_modules(base.model, names)
+    places = [name for reached in matches.values() for name in reached]
+    if layers is not None:
+        places = [name for name in places if set(name.split(".")) & {str(one) for one in layers}]
+        if not places:
+            raise ValueError(f"layers={tuple(layers)} holds none of {names}; count layers from 0")
+    teacher = {}
+    generator = torch.Generator().manual_seed(seed)
+    for name in places:
+        weight = base.model.get_submodule(name).weight.detach().float().cpu()
+        if not 1 <= r <= min(weight.shape):
+            raise ValueError(f"r={r} fits no change of {name}; give 1 to {min(weight.shape)}")
+        change = torch.randn(weight.shape[0], r, generator=generator)
+        change = change @ torch.randn(r, weight.shape[1], generator=generator)
+        teacher[name] = change * (SIZE * weight.norm() / change.norm())
+    n = DEFAULT_N if n is None else n
+    texts = _texts(base, n + 2 * HELD_OUT, seed)
+    where = ", ".join(names) + ("" if layers is None else f" of layers {tuple(layers)}")
+    return Task(
+        name=f"planted-r{r}",
+        train=texts[:n],
+        validation=texts[n : n + HELD_OUT],
+        test=texts[n + HELD_OUT :],
+        metric="KL",
+        about=f"A teacher that differs from {base.name} by a hidden change of rank {r} in {where}.",
+        recipe=Recipe(
+            r=r,
+            lora_alpha=16,
+            target_modules=names,
+            layers_to_transform=None if layers is None else tuple(layers),
+            learning_rate=5e-3,
+            batch_size=16,
+            steps=150,
+            loss_on="all",
+        ),
+        teacher=teacher,
+    )
+
+
+def _texts(base: Base, count: int, seed: int) -> list[Example]:
+    """Different texts that the base can read: pocket's own world, or plain English."""
+    if base.name == "pocket":
+        from lora_lab.tasks.world import planted_texts as texts
+    else:
+        from lora_lab.tasks.texts import planted_texts as texts
+    found = [Example(*pair) for pair in texts(random.Random(seed), count)]
+    if len(set(found)) < count:
+        raise ValueError(f"n={count - 2 * HELD_OUT} is more than there are different texts")
+    return found
+
+
+def teacher_model(base: Base, change: Mapping[str, Tensor]) -> nn.Module:
+    """The base with the hidden change added: a module tree of its own, the other tensors shared."""
+    model = share_tensors(base.model)
+    for name, delta in change.items():
+        weight = model.get_submodule(name).weight
+        weight.data = weight.data + delta.to(weight)
+    return model.eval()

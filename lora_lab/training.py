@@ -1,0 +1,466 @@
+"""The one training loop, a generator of step records; and `fit`, which keeps its runs."""
+
+import dataclasses
+import math
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from lora_lab import evaluation
+from lora_lab.adapters import Learnt, adapt, adapter_tensors, eight_bit_adamw, learnt
+from lora_lab.bases import Base
+from lora_lab.evaluation import loss_of_batch, mean_loss
+from lora_lab.recipe import Recipe
+from lora_lab.records import StepRecord
+from lora_lab.runs import (
+    DEFAULT,
+    DIVERGED,
+    FINISHED,
+    Checkpoint,
+    Default,
+    Run,
+    RunFolder,
+    read_run,
+    resolve_store,
+)
+from lora_lab.tasks.examples import Encoded, Example, Task, TooLong, collate, encode
+from lora_lab.tasks.planted import teacher_model
+
+SMALL = 20_000_000  # parameters; below, a second thread costs more than it brings
+CHECKPOINT_SECONDS = 5.0  # between two checkpoints, at least
+CHECKPOINT_SHARE = 0.05  # of the time, at most, goes into writing them
+GOOD_EVERY = 10  # steps between two copies of the weights to fall back on
+
+
+class Diverged(ArithmeticError):
+    """The loss is not a number, or far above where it began. `run` holds the last good weights."""
+
+    run: Run | None = None
+
+
+def learning_rate_at(step: int, recipe: Recipe) -> float:
+    """The learning rate of a step, counted from 1, as transformers' schedulers set it.
+
+    It rises from 0 over `warmup_steps`, then follows `lr_scheduler_type` down to the last step.
+    """
+    done, warmup, steps = step - 1, recipe.warmup_steps, recipe.steps
+    if done < warmup:
+        return recipe.learning_rate * done / warmup
+    progress = (done - warmup) / (steps - warmup)  # 0 at the first full step, below 1 at the last
+    factor = {
+        "linear": 1 - progress,
+        "cosine": 0.5 * (1 + math.cos(math.pi * progress)),
+        "constant": 1.0,
+    }[recipe.lr_scheduler_type]
+    return recipe.learning_rate * factor
+
+
+def order_of_examples(count: int, seed: int) -> Iterator[int]:
+    """Which example comes next, without end: all of them in a new order, again and again."""
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        yield from torch.randperm(count, generator=generator).tolist()
+
+
+class Training:
+    """A fine-tune under way. Iterate it for records; leave the loop whenever you like.
+
+    A later `for` goes on where the last one stopped. It can be evaluated, asked and saved at any
+    time. The base stays as it was.
+    """
+
+    def __init__(self, base: Base, task: Task, recipe: Recipe) -> None:
+        self.base, self.task, self.recipe = base, task, recipe
+        self.tokenizer = base.tokenizer
+        self.records: list[StepRecord] = []
+        self._encoded = _encode_all(task.train, base.tokenizer, recipe)
+        self.model = adapt(base, recipe)
+        if recipe.gradient_checkpointing:
+            self.model.gradient_checkpointing_enable({"use_reentrant": False})
+            self.model.enable_input_require_grads()
+        self._start = adapter_tensors(self.model)
+        self._teacher = None if task.teacher is None else teacher_model(base, task.teacher)
+        self._trainable = {
+            name: one for name, one in self.model.named_parameters() if one.requires_grad
+        }
+        self.optimizer = _optimizer(self._trainable, recipe)
+        self._order = order_of_examples(len(self._encoded), recipe.seed)
+        self._random_state = torch.Generator().manual_seed(recipe.seed).get_state()
+        self._good = self._weights()
+
+    @property
+    def step(self) -> int:
+        """How many steps are done."""
+        return len(self.records)
+
+    @property
+    def learnt(self) -> Learnt:
+        """What was learnt so far, in the form in which it is kept."""
+        return learnt(self.model, self.recipe, self._start)
+
+    def __iter__(self) -> Iterator[StepRecord]:
+        while self.step < self.recipe.steps:
+            with _threads_for(self.model), self._own_randomness():
+                record = self._one_step()
+            self.records.append(record)
+            yield record
+
+    def _one_step(self) -> StepRecord:
+        recipe, started = self.recipe, time.perf_counter()
+        self.model.train()  # at each step, since the caller may have evaluated in between
+        step = self.step + 1
+        learning_rate = learning_rate_at(step, recipe)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate * group["lr_ratio"]
+        batches = [self._next_batch() for _ in range(recipe.gradient_accumulation_steps)]
+        labels = sum(int((batch["labels"][:, 1:] != -100).sum()) for batch in batches)
+        loss = 0.0
+        for batch in batches:
+            summed, _ = loss_of_batch(self.model, batch, self._teacher)
+            (summed / labels).backward()  # the mean over the whole step, however it is cut up
+            loss += summed.item() / labels
+        norm = nn.utils.clip_grad_norm_(self._trainable.values(), recipe.max_grad_norm).item()
+        self._check(step, loss, norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        tokens = sum(int(batch["attention_mask"].sum()) for batch in batches)
+        seconds = time.perf_counter() - started
+        validation_loss = self._validation_loss() if self._is_due(step) else None
+        return StepRecord(step, loss, learning_rate, norm, tokens, validation_loss, seconds)
+
+    def _next_batch(self) -> dict[str, Tensor]:
+        chosen = [self._encoded[next(self._order)] for _ in range(self.recipe.batch_size)]
+        batch = collate(chosen, self.tokenizer.pad_token_id)
+        return {name: tensor.to(self.base.device) for name, tensor in batch.items()}
+
+    def _is_due(self, step: int) -> bool:
+        every = self.recipe.eval_steps
+        return every is not None and (step % every == 0 or step == self.recipe.steps)
+
+    def _validation_loss(self) -> float:
+        return mean_loss(
+            self.model,
+            self.tokenizer,
+            self.task.validation,
+            max_length=self.recipe.max_length,
+            loss_on=self.recipe.loss_on,
+            teacher=self._teacher,
+        )
+
+    # --- divergence ---
+
+    def _check(self, step: int, loss: float, norm: float) -> None:
+        """Stop at a loss that no further step can mend, with the last good weights in place."""
+        first = self.records[0].loss if self.records else loss
+        hopeless = 2 * (first + math.log(self.model.config.get_text_config().vocab_size))
+        if math.isfinite(loss) and math.isfinite(norm) and loss <= hopeless:
+            if step % GOOD_EVERY == 1:
+                self._good = self._weights()  # these gave a finite loss
+            return
+        self._put(self._good)
+        self.optimizer.zero_grad()
+        raise Diverged(
+            f"the loss was {loss:.3g} (gradient norm {norm:.3g}) at step {step}, after "
+            f"{first:.3g} at step 1; {self._blame()} The weights are those of a step before."
+        )
+
+    def _blame(self) -> str:
+        recipe = self.recipe
+        if self.model.dtype == torch.float16:
+            return "dtype float16 can't hold large values: load the base in float32 or bfloat16."
+        rate = f"learning_rate={recipe.learning_rate:g}"
+        if recipe.method == "full":
+            return f"{rate} is too large a step; try {recipe.learning_rate / 10:g}."
+        return (
+            f"{rate} with scaling {recipe.scaling:g} (lora_alpha={recipe.lora_alpha:g}, "
+            f"r={recipe.r}) is too large a step; try learning_rate={recipe.learning_rate / 10:g}."
+        )
+
+    def _weights(self) -> dict[str, Tensor]:
+        return {name: one.detach().clone() for name, one in self._trainable.items()}
+
+    def _put(self, weights: dict[str, Tensor]) -> None:
+        with torch.no_grad():
+            for name, one in self._trainable.items():
+                one.copy_(weights[name])
+
+    # --- randomness, and going on later ---
+
+    @contextmanager
+    def _own_randomness(self) -> Iterator[None]:
+        """Dropout draws from this run's own random state; the global one is left as it was."""
+        if not self.recipe.lora_dropout:
+            yield
+            return
+        devices = [self.base.device] if self.base.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            if devices:  # a state of its own for each step, known from the seed alone
+                torch.cuda.manual_seed(self.recipe.seed * 1_000_003 + self.step)
+            torch.set_rng_state(self._random_state)
+            yield
+            self._random_state = torch.get_rng_state()
+
+    def checkpoint(self) -> Checkpoint:
+        """All that `restore` needs to go on exactly from here."""
+        tensors = {f"weight.{name}": one.detach() for name, one in self._trainable.items()}
+        tensors["random_state"] = self._random_state
+        words: dict[str, object] = {}
+        for place, state in self.optimizer.state_dict()["state"].items():
+            for name, value in state.items():
+                if isinstance(value, Tensor):
+                    tensors[f"optimizer.{place}.{name}"] = value
+                else:
+                    words[f"optimizer.{place}.{name}"] = value
+        tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+        return Checkpoint(tuple(self.records), tensors, words)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go on from a checkpoint of the same base, task and recipe."""
+        self.records = list(checkpoint.records)
+        self._put({name: checkpoint.tensors[f"weight.{name}"] for name in self._trainable})
+        self._random_state = checkpoint.tensors["random_state"]
+        state: dict[int, dict[str, object]] = {}
+        for key, value in [*checkpoint.tensors.items(), *checkpoint.words.items()]:
+            if key.startswith("optimizer."):
+                _, place, name = key.split(".", 2)
+                state.setdefault(int(place), {})[name] = value
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+        self._good = self._weights()
+        each = self.recipe.batch_size * self.recipe.gradient_accumulation_steps
+        self._order = order_of_examples(len(self._encoded), self.recipe.seed)
+        for _ in range(self.step * each):
+            next(self._order)
+
+
+def train(base: Base, task: Task, recipe: Recipe) -> Training:
+    """A fine-tune to iterate: each turn of the loop trains one step and gives its record.
+
+    Nothing is kept on disk; `fit` does that. The base keeps its weights and modules.
+
+    Raises:
+        ValueError: if the recipe does not fit the base, or no example fits `max_length`.
+        Diverged: while iterating, when the loss is not a number or hopelessly high.
+    """
+    return Training(base, task, recipe)
+
+
+def _encode_all(examples: list[Example], tokenizer: object, recipe: Recipe) -> list[Encoded]:
+    encoded, too_long = [], []
+    for example in examples:
+        try:
+            encoded.append(encode(tokenizer, example, recipe.max_length, recipe.loss_on))
+        except TooLong as error:
+            too_long.append(str(error))
+    if not encoded:
+        raise ValueError(
+            f"all {len(too_long)} training examples are too long. The first: {too_long[0]}"
+            if too_long
+            else "the task has no training examples; give at least one"
+        )
+    if too_long:
+        warnings.warn(
+            f"{len(too_long)} of {len(examples)} training examples are left out, since their "
+            f"answers would be cut. The first: {too_long[0]}",
+            stacklevel=4,
+        )
+    return encoded
+
+
+def _optimizer(trainable: dict[str, nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
+    """The optimizer over groups by learning-rate ratio (LoRA+) and decay (none for vectors)."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, one in trainable.items():
+        ratio = recipe.loraplus_lr_ratio if "lora_B" in name else 1.0
+        decay = recipe.weight_decay if one.ndim > 1 else 0.0  # as transformers: biases, norms
+        groups.setdefault((ratio, decay), []).append(one)
+    options = [
+        {"params": members, "lr_ratio": ratio, "weight_decay": decay}
+        for (ratio, decay), members in groups.items()
+    ]
+    rate = recipe.learning_rate
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(options, lr=rate)
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(options, lr=rate)
+    return eight_bit_adamw(options, lr=rate, paged=recipe.optimizer == "paged_adamw_8bit")
+
+
+@contextmanager
+def _threads_for(model: nn.Module) -> Iterator[None]:
+    """One thread for a small model on a CPU; the process's own number again afterwards."""
+    before = torch.get_num_threads()
+    small = model.device.type == "cpu" and model.num_parameters() < SMALL
+    if small and before > 1:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        if small and before > 1:
+            torch.set_num_threads(before)
+
+
+# --- fit ------------------------------------------------------------------------------------
+
+
+def fit(
+    base: Base,
+    task: Task,
+    recipe: Recipe,
+    *,
+    store: str | Path | Default | None = DEFAULT,
+    fresh: bool = False,
+    evaluate: bool = True,
+    progress: bool = False,
+) -> Run:
+    """Train to the end, evaluate on the test split, and keep the run.
+
+    A finished run is replayed, an unfinished one resumed with the records it would have had.
+
+    Args:
+        base: stays as it was.
+        task: what to learn.
+        recipe: how.
+        store: a folder; None keeps nothing; the default is $LORA_LAB_STORE, else the user's own.
+        fresh: train again even if the run is stored.
+        evaluate: score the test split at the end.
+        progress: show a bar.
+
+    Raises:
+        Diverged: its `run` holds the records and the last good weights.
+        KeyboardInterrupt: after the step at hand; a stored run can be resumed.
+    """
+    where = resolve_store(store)
+    if where is None:
+        return _score(_fit_unstored(base, task, recipe, progress), task, None, evaluate)
+    folder = RunFolder(where, base, task, recipe)
+    with folder.lock:
+        if fresh:
+            folder.clear()
+        if folder.status not in (FINISHED, DIVERGED):
+            _fit_stored(folder, base, task, recipe, progress)
+            run = _read_fresh(folder, base)
+        else:
+            run = read_run(folder.path, base)
+        if run.status == DIVERGED:
+            error = Diverged(run.message)
+            error.run = run
+            raise error
+        return _score(run, task, folder, evaluate)
+
+
+def _fit_unstored(base: Base, task: Task, recipe: Recipe, progress: bool) -> Run:
+    training = Training(base, task, recipe)
+    try:
+        _to_the_end(training, progress)
+    except Diverged as error:
+        error.run = _run_of(training, DIVERGED, str(error))
+        raise
+    return _run_of(training, FINISHED)
+
+
+def _run_of(training: Training, status: str, message: str = "") -> Run:
+    base = training.base
+    return Run(
+        recipe=training.recipe,
+        records=tuple(training.records),
+        scores=None,
+        base_name=base.name,
+        task_name=training.task.name,
+        path=None,
+        status=status,
+        message=message,
+        about=base.about,
+        _base=base,
+        _learnt=training.learnt,
+    )
+
+
+def _fit_stored(folder: RunFolder, base: Base, task: Task, recipe: Recipe, progress: bool) -> None:
+    training = Training(base, task, recipe)
+    checkpoint = folder.read_checkpoint()
+    if checkpoint is not None:
+        training.restore(checkpoint)
+    folder.begin()
+    try:
+        with _interrupt_between_steps() as interrupted:
+            _to_the_end(training, progress, folder, interrupted)
+    except Diverged as error:
+        folder.finish(training.records, training.learnt, DIVERGED, str(error))
+    else:
+        folder.finish(training.records, training.learnt, FINISHED)
+
+
+def _to_the_end(
+    training: Training,
+    progress: bool,
+    folder: RunFolder | None = None,
+    interrupted: threading.Event | None = None,
+) -> None:
+    steps = training.recipe.steps
+    bar = tqdm(total=steps, initial=training.step, unit="step") if progress else nullcontext()
+    with bar:
+        last, cost = time.monotonic(), 0.0
+        for record in training:
+            if progress:
+                bar.set_postfix_str(f"loss {record.loss:.3f}", refresh=False)
+                bar.update()
+            if folder is None:
+                continue
+            stop = interrupted is not None and interrupted.is_set()
+            waited = time.monotonic() - last
+            if stop or waited > max(CHECKPOINT_SECONDS, cost / CHECKPOINT_SHARE):
+                began = time.monotonic()
+                folder.write_checkpoint(training.checkpoint())
+                last = time.monotonic()
+                cost = last - began
+            if stop:
+                raise KeyboardInterrupt(
+                    f"stopped after step {record.step} of {steps}; call fit again to go on"
+                )
+
+
+@contextmanager
+def _interrupt_between_steps() -> Iterator[threading.Event]:
+    """Turn the first Ctrl-C into a flag, so that no step is torn apart; a second one gets through.
+
+    Only a main thread can be interrupted; elsewhere the flag is never set.
+    """
+    flag = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield flag
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def on_interrupt(number: int, frame: object) -> None:
+        if flag.is_set():
+            signal.default_int_handler(number, frame)
+        flag.set()
+
+    signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        yield flag
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _read_fresh(folder: RunFolder, base: Base) -> Run:
+    return dataclasses.replace(read_run(folder.path, base), replayed=False)
+
+
+def _score(run: Run, task: Task, folder: RunFolder | None, evaluate: bool) -> Run:
+    if not evaluate or run.scores is not None:
+        return run
+    with _threads_for(run.model):
+        scores = evaluation.evaluate(run, task)
+    if folder is not None:
+        folder.write_scores(scores)
+    return dataclasses.replace(run, scores=scores)
