@@ -1,0 +1,72 @@
+# `make` alone lists the targets. Everything is installed into .venv, nothing outside this folder
+# but the user's cache (fetched texts, smollm2) and the store of runs.
+
+# The first Python that is new enough; `make lab PYTHON=/path/to/python` takes another.
+PYTHON ?= $(shell for python in python3 python python3.14 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& { echo $$python; break; }; done)
+BIN := .venv/bin
+TORCH_CPU := https://download.pytorch.org/whl/cpu
+PYTEST := $(BIN)/python -m pytest --nbval -n 2
+
+.DEFAULT_GOAL := help
+.PHONY: help setup lab test test-all test-gpu refresh lint clean
+
+help: ## list these targets
+	@echo "make lab    opens the laboratory;  make test    proves that it works."
+	@echo
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | \
+		while IFS='|' read -r target about; do printf '  make %-10s%s\n' "$$target" "$$about"; done
+
+setup: .venv/prepared ## install into .venv and fetch what the notebooks need (minutes, once)
+
+lab: ## set up, then open JupyterLab at the first notebook
+	@test -e .venv/prepared || echo "First a set-up: 3 to 10 minutes, about 1.5 GB on disk" \
+		"(more with CUDA). Next time the lab opens in seconds."
+	@$(MAKE) --no-print-directory .venv/installed
+	@$(MAKE) --no-print-directory .venv/prepared || echo "smollm2 and the real texts are not here" \
+		"(the reason stands above). The pocket model works without them; 'make lab' tries again."
+	@echo "Opening JupyterLab. Ctrl-C here ends it."
+	@$(BIN)/lora-lab lab
+
+test: setup ## the suite: units, notebooks, a real browser
+	$(PYTEST)
+
+test-all: setup ## the suite and all that is slow
+	$(PYTEST) --slow
+
+test-gpu: setup ## the tests that train on an NVIDIA GPU
+	$(BIN)/python -m pytest -m gpu tests
+
+refresh: setup ## run the notebooks afresh and keep their outputs (ONLY=notebooks/x.ipynb for one)
+	$(BIN)/python tests/refresh_notebooks.py $(ONLY)
+
+lint: setup ## ruff: the format and the rules of pyproject.toml
+	$(BIN)/ruff format --check && $(BIN)/ruff check
+
+clean: ## remove .venv and what was built here; your runs and the cache stay
+	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Done again when pyproject.toml has changed. On Linux without an NVIDIA driver torch comes from
+# PyTorch's own index of CPU builds, if that answers within 3 seconds: pip's default build brings
+# some 3 GB of CUDA along.
+.venv/installed: pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed, and none was found." \
+		"Install one, or name it: make lab PYTHON=/path/to/python"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { rm -rf .venv; \
+		echo "$(PYTHON) could not make a virtual environment; on Debian and Ubuntu," \
+		"'apt install python3-venv' brings what it lacks"; exit 1; }
+	@if [ "$$(uname -s)" = Linux ] && [ ! -e /dev/nvidiactl ] && [ ! -e /dev/dxg ] \
+		&& ! $(BIN)/python -c 'import torch' 2>/dev/null \
+		&& $(BIN)/python -c 'import signal, sys, urllib.request; signal.alarm(3); \
+			urllib.request.urlopen(sys.argv[1])' $(TORCH_CPU)/torch/ 2>/dev/null; \
+	then $(BIN)/python -m pip install torch --index-url $(TORCH_CPU) \
+		|| echo "That index failed; pip's default build follows."; fi
+	$(BIN)/python -m pip install -e ".[dev]"
+	@touch $@
+
+# Done again when what is fetched, or how it is converted, has changed.
+.venv/prepared: .venv/installed lora_lab/assets.py lora_lab/bases.py
+	$(BIN)/lora-lab prepare
+	@touch $@
