@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 import lora_lab
+from test_reading_order import READING_ORDER
 
 ROOT = Path(__file__).parents[1]
 CONDA_NAMES = {"pytorch": "torch"}  # conda's name: pip's name, where they differ
@@ -179,3 +180,9 @@ def test_the_test_of_the_import_can_fail():
     assert "torch" in heavy
     assert "hello" in printed
     assert seconds > 0.3
+
+
+def test_every_package_that_the_code_may_import_is_asked_for(project):
+    asked = {re.match(r"[\w-]+", spec)[0] for spec in project["dependencies"]}
+    may_import = set().union(*READING_ORDER.values()) - {"IPython"}  # ipywidgets brings it
+    assert may_import - asked == set()

@@ -15,7 +15,7 @@ READING_ORDER = {  # module: the third-party packages it may import
     "recipe": set(),
     "records": set(),
     "places": {"platformdirs"},
-    "unpacking": {"hassil", "gguf"},
+    "unpacking": {"hassil", "gguf", "numpy"},
     "assets": {"filelock"},
     "devices": {"torch"},
     "bases": {"torch", "transformers", "safetensors"},
