@@ -16,6 +16,7 @@ import zipfile
 from collections.abc import Iterable, Iterator
 from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hassil.expression import (
     Alternative,
@@ -28,6 +29,9 @@ from hassil.expression import (
     TextChunk,
 )
 from hassil.parse_expression import parse_sentence
+
+if TYPE_CHECKING:
+    import numpy as np
 
 UTTERANCES = 8  # drawn from each template of a home command: 862 templates give about 6,000
 
@@ -281,3 +285,64 @@ def _write(rows: Iterable[dict], folder: Path) -> int:
     lines = [json.dumps(row, ensure_ascii=False) for row in rows]
     (folder / "rows.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return len(lines)
+
+
+GGUF_NAMES = {  # part of a GGUF tensor's name: transformers' name for it
+    "token_embd": "model.embed_tokens",
+    "output_norm": "model.norm",
+    "output": "lm_head",
+    "attn_norm": "input_layernorm",
+    "ffn_norm": "post_attention_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+
+
+def gguf_llama(file: Path) -> tuple[dict, dict[str, "np.ndarray"]]:
+    """A Llama in a GGUF file: transformers' settings, and its weights de-quantised to float32.
+
+    Read with the gguf package alone: transformers, given its `kernels`, would leave the weights
+    packed. GGUF stores the query and key rows of a head in another order (rotary pairs side by
+    side); they are put back into transformers' order, halves one after the other.
+    """
+    from gguf import GGUFReader
+    from gguf.quants import dequantize
+
+    reader = GGUFReader(file)
+
+    def read(name: str) -> object:
+        return reader.fields[name].contents()
+
+    heads, key_heads = read("llama.attention.head_count"), read("llama.attention.head_count_kv")
+    weights = {}
+    for tensor in reader.tensors:
+        *block, part, kind = tensor.name.split(".")
+        weight = dequantize(tensor.data, tensor.tensor_type)
+        if part in ("attn_q", "attn_k"):
+            count = heads if part == "attn_q" else key_heads
+            rows, columns = weight.shape
+            pairs = weight.reshape(count, rows // count // 2, 2, columns)
+            weight = pairs.swapaxes(1, 2).reshape(rows, columns)
+        layer = f"model.layers.{block[1]}." if block else ""
+        weights[f"{layer}{GGUF_NAMES[part]}.{kind}"] = weight
+    settings = {
+        "vocab_size": len(read("tokenizer.ggml.tokens")),
+        "hidden_size": read("llama.embedding_length"),
+        "intermediate_size": read("llama.feed_forward_length"),
+        "num_hidden_layers": read("llama.block_count"),
+        "num_attention_heads": heads,
+        "num_key_value_heads": key_heads,
+        "max_position_embeddings": read("llama.context_length"),
+        "rms_norm_eps": round(read("llama.attention.layer_norm_rms_epsilon"), 9),
+        "rope_parameters": {"rope_type": "default", "rope_theta": read("llama.rope.freq_base")},
+        "tie_word_embeddings": "lm_head.weight" not in weights,
+        "bos_token_id": read("tokenizer.ggml.bos_token_id"),
+        "eos_token_id": read("tokenizer.ggml.eos_token_id"),
+        "pad_token_id": read("tokenizer.ggml.padding_token_id"),
+    }
+    return settings, weights

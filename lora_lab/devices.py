@@ -1,0 +1,117 @@
+"""What this machine computes on: the device, the dtype that pays there, and both in words."""
+
+import json
+import platform
+import re
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+
+from lora_lab.places import cache_folder, write_atomically
+from lora_lab.recipe import nearest
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+WIDE = 512  # hidden size from which a CPU is asked whether bfloat16 pays; pocket stays below
+WORTH_IT = 1.2  # how much faster bfloat16 must be measured, to be chosen on a CPU
+
+
+def choose_device(given: str | torch.device = "auto") -> torch.device:
+    """The device that was asked for, or the best that is here; ValueError if it is not here."""
+    here = ["cpu"]
+    if torch.backends.mps.is_available():
+        here.insert(0, "mps")
+    here = [f"cuda:{i}" for i in range(torch.cuda.device_count())] + here
+    if given == "auto":
+        return torch.device(here[0])
+    try:
+        device = torch.device(given)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(
+            f"device={given!r} is no device; {nearest(given, ('auto', 'cpu', 'cuda', 'mps'))}"
+            f"This machine has: {', '.join(here)}"
+        ) from error
+    if device.type == "cuda" and device.index is None and "cuda:0" in here:
+        return torch.device("cuda", torch.cuda.current_device())
+    if device.type in ("cpu", "mps"):
+        device = torch.device(device.type)
+    if str(device) not in here:
+        raise ValueError(
+            f"device={str(given)!r} is not on this machine; give 'auto', or what it has: "
+            f"{', '.join(here)}"
+        )
+    return device
+
+
+def choose_dtype(
+    given: str | torch.dtype, device: torch.device, width: int
+) -> tuple[torch.dtype, str]:
+    """The dtype for a model `width` wide on a device, and a few words on why, or none."""
+    if isinstance(given, torch.dtype):
+        given = named(given)
+    if given != "auto":
+        if given not in DTYPES:
+            raise ValueError(
+                f"dtype={given!r} is no dtype for a model; {nearest(given, ('auto', *DTYPES))}"
+                f"Give 'auto', {', '.join(map(repr, DTYPES))}"
+            )
+        return DTYPES[given], ""
+    if device.type == "cuda":
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return torch.bfloat16, ""
+        return torch.float32, " (this GPU has no bfloat16)"
+    if device.type == "mps" or width < WIDE:
+        return torch.float32, ""
+    times = bfloat16_speed(width)
+    dtype = torch.bfloat16 if times >= WORTH_IT else torch.float32
+    return dtype, f" (bfloat16 measured {times:.1f} × as fast here)"
+
+
+def bfloat16_speed(width: int) -> float:
+    """How many times as fast as float32 a bfloat16 product of this width is, on this CPU.
+
+    Measured once (0.1 s) on (256, width) times (width, 4 * width), the best of six each, and kept
+    in the cache for this processor, torch and number of threads.
+    """
+    key = f"{_processor()}, torch {torch.__version__}, {torch.get_num_threads()} threads, {width}"
+    kept = cache_folder() / "bfloat16_speed.json"
+    try:
+        known = json.loads(kept.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        known = {}
+    if isinstance(known, dict) and isinstance(known.get(key), float):
+        return known[key]
+    best = {torch.float32: float("inf"), torch.bfloat16: float("inf")}
+    for _ in range(6):  # the first warms up; turn and turn about, so that a busy machine is fair
+        for dtype in best:
+            left = torch.ones(256, width, dtype=dtype)
+            right = torch.ones(width, 4 * width, dtype=dtype)
+            start = time.perf_counter()
+            left @ right
+            best[dtype] = min(best[dtype], time.perf_counter() - start)
+    times = round(best[torch.float32] / best[torch.bfloat16], 2)
+    with suppress(OSError), write_atomically(kept) as new:  # a cache for reading only will do
+        new.write_text(json.dumps((known if isinstance(known, dict) else {}) | {key: times}))
+    return times
+
+
+def _processor() -> str:
+    """The CPU's name, as far as the system tells it."""
+    with suppress(OSError):
+        names = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+        if names:
+            return names[1]
+    return platform.processor() or platform.machine()
+
+
+def named(dtype: torch.dtype) -> str:
+    """A dtype as we write it: "float32"."""
+    return str(dtype).removeprefix("torch.")
+
+
+def in_words(device: torch.device) -> str:
+    """A device as a sentence names it: "the CPU"."""
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)} ({device})"
+    return {"cpu": "the CPU", "mps": "the Apple GPU (mps)"}[device.type]
