@@ -103,7 +103,7 @@ def _plain(verse: str) -> str:
 
 
 def ruff_rules(files: list[Path], folder: Path) -> int:
-    """{code, name, linter, summary, checks}, of every rule that is not removed.
+    """{code, name, linter, summary, checks}, of every rule that has a code and is not removed.
 
     `checks` is the first sentence of the rule's "What it does", without Markdown's quotes.
     """
@@ -119,7 +119,7 @@ def ruff_rules(files: list[Path], folder: Path) -> int:
     rows = []
     for rule in json.loads(printed):
         status = rule.get("status") or {}
-        if "Removed" in status:
+        if "Removed" in status or not rule["code"]:
             continue
         rows.append(
             {
