@@ -10,7 +10,6 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from transformers import GenerationConfig
 
 from lora_lab.records import Answer, Scores
 from lora_lab.tasks.examples import IGNORED, Example, Task, TooLong, collate, encode, prompt_ids
@@ -147,21 +146,23 @@ def _answer_batch(model: Model, ids: list[list[int]], max_new_tokens: int) -> li
     out = model.model.generate(
         input_ids=torch.tensor(padded, device=device),
         attention_mask=torch.tensor(mask, device=device),
-        generation_config=_greedy(model, max_new_tokens),
+        do_sample=False,
+        temperature=None,  # a model's own taste for sampling is not asked for
+        top_p=None,
+        top_k=None,
+        max_new_tokens=max_new_tokens,
+        pad_token_id=pad,
+        eos_token_id=_ends(model),
     )
     texts = tokenizer.batch_decode(out[:, longest:], skip_special_tokens=True)
     return [text.strip() for text in texts]
 
 
-def _greedy(model: Model, max_new_tokens: int) -> GenerationConfig:
+def _ends(model: Model) -> list[int]:
+    """The tokens that end an answer: the tokenizer's, and those that the model itself names."""
     own = model.model.generation_config.eos_token_id
-    ends = {model.tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])} - {None}
-    return GenerationConfig(
-        do_sample=False,
-        max_new_tokens=max_new_tokens,
-        pad_token_id=model.tokenizer.pad_token_id,
-        eos_token_id=sorted(ends),
-    )
+    ends = {model.tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])}
+    return sorted(ends - {None})
 
 
 # --- metrics --------------------------------------------------------------------------------

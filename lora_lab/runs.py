@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lora_lab import __version__
-from lora_lab.adapters import Adapted, Learnt
 from lora_lab.bases import Base, load_base
+from lora_lab.learnt import Adapted, Learnt
 from lora_lab.places import make_folder_atomically, store_folder, write_atomically
 from lora_lab.recipe import Recipe, nearest
 from lora_lab.records import Answer, Scores, StepRecord
@@ -209,8 +209,8 @@ class RunFolder:
 # --- reading runs ---------------------------------------------------------------------------
 
 
-def read_run(path: Path, base: Base | None = None) -> Run:
-    """A run from its folder, replayed: nothing is trained.
+def read_run(path: Path, base: Base | None = None, *, replayed: bool = True) -> Run:
+    """A run from its folder. Nothing is trained; `base` saves loading it again.
 
     Raises:
         FileNotFoundError: if there is no run in the folder.
@@ -226,7 +226,7 @@ def read_run(path: Path, base: Base | None = None) -> Run:
         base_name=words["base_name"],
         task_name=words["task_name"],
         path=path,
-        replayed=True,
+        replayed=replayed,
         status=words["status"],
         message=words["message"],
         about=words["about"],

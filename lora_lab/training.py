@@ -5,7 +5,6 @@ import math
 import signal
 import threading
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -15,9 +14,11 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from lora_lab import evaluation
-from lora_lab.adapters import Learnt, adapt, adapter_tensors, eight_bit_adamw, learnt
+from lora_lab.adapters import adapt, adapter_tensors
 from lora_lab.bases import Base
 from lora_lab.evaluation import loss_of_batch, mean_loss
+from lora_lab.learnt import Learnt, learnt
+from lora_lab.optimizers import learning_rate_at, make_optimizer
 from lora_lab.recipe import Recipe
 from lora_lab.records import StepRecord
 from lora_lab.runs import (
@@ -31,7 +32,7 @@ from lora_lab.runs import (
     read_run,
     resolve_store,
 )
-from lora_lab.tasks.examples import Encoded, Example, Task, TooLong, collate, encode
+from lora_lab.tasks.examples import IGNORED, Task, collate, encode_all
 from lora_lab.tasks.planted import teacher_model
 
 SMALL = 20_000_000  # parameters; below, a second thread costs more than it brings
@@ -44,23 +45,6 @@ class Diverged(ArithmeticError):
     """The loss is not a number, or far above where it began. `run` holds the last good weights."""
 
     run: Run | None = None
-
-
-def learning_rate_at(step: int, recipe: Recipe) -> float:
-    """The learning rate of a step, counted from 1, as transformers' schedulers set it.
-
-    It rises from 0 over `warmup_steps`, then follows `lr_scheduler_type` down to the last step.
-    """
-    done, warmup, steps = step - 1, recipe.warmup_steps, recipe.steps
-    if done < warmup:
-        return recipe.learning_rate * done / warmup
-    progress = (done - warmup) / (steps - warmup)  # 0 at the first full step, below 1 at the last
-    factor = {
-        "linear": 1 - progress,
-        "cosine": 0.5 * (1 + math.cos(math.pi * progress)),
-        "constant": 1.0,
-    }[recipe.lr_scheduler_type]
-    return recipe.learning_rate * factor
 
 
 def order_of_examples(count: int, seed: int) -> Iterator[int]:
@@ -81,17 +65,16 @@ class Training:
         self.base, self.task, self.recipe = base, task, recipe
         self.tokenizer = base.tokenizer
         self.records: list[StepRecord] = []
-        self._encoded = _encode_all(task.train, base.tokenizer, recipe)
+        self._encoded = encode_all(task.train, base.tokenizer, recipe.max_length, recipe.loss_on)
         self.model = adapt(base, recipe)
         if recipe.gradient_checkpointing:
-            self.model.gradient_checkpointing_enable({"use_reentrant": False})
-            self.model.enable_input_require_grads()
+            _checkpoint_activations(self.model)
         self._start = adapter_tensors(self.model)
         self._teacher = None if task.teacher is None else teacher_model(base, task.teacher)
         self._trainable = {
             name: one for name, one in self.model.named_parameters() if one.requires_grad
         }
-        self.optimizer = _optimizer(self._trainable, recipe)
+        self.optimizer = make_optimizer(self._trainable, recipe)
         self._order = order_of_examples(len(self._encoded), recipe.seed)
         self._random_state = torch.Generator().manual_seed(recipe.seed).get_state()
         self._good = self._weights()
@@ -121,7 +104,7 @@ class Training:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate * group["lr_ratio"]
         batches = [self._next_batch() for _ in range(recipe.gradient_accumulation_steps)]
-        labels = sum(int((batch["labels"][:, 1:] != -100).sum()) for batch in batches)
+        labels = sum(int((batch["labels"][:, 1:] != IGNORED).sum()) for batch in batches)
         loss = 0.0
         for batch in batches:
             summed, _ = loss_of_batch(self.model, batch, self._teacher)
@@ -180,7 +163,7 @@ class Training:
         if recipe.method == "full":
             return f"{rate} is too large a step; try {recipe.learning_rate / 10:g}."
         return (
-            f"{rate} with scaling {recipe.scaling:g} (lora_alpha={recipe.lora_alpha:g}, "
+            f"{rate} with scaling {recipe.scaling:.4g} (lora_alpha={recipe.lora_alpha:g}, "
             f"r={recipe.r}) is too large a step; try learning_rate={recipe.learning_rate / 10:g}."
         )
 
@@ -212,13 +195,9 @@ class Training:
         """All that `restore` needs to go on exactly from here."""
         tensors = {f"weight.{name}": one.detach() for name, one in self._trainable.items()}
         tensors["random_state"] = self._random_state
-        words: dict[str, object] = {}
-        for place, state in self.optimizer.state_dict()["state"].items():
-            for name, value in state.items():
-                if isinstance(value, Tensor):
-                    tensors[f"optimizer.{place}.{name}"] = value
-                else:
-                    words[f"optimizer.{place}.{name}"] = value
+        state = _flat("optimizer", self.optimizer.state_dict()["state"])
+        tensors |= {name: value for name, value in state.items() if isinstance(value, Tensor)}
+        words = {name: value for name, value in state.items() if name not in tensors}
         tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
         return Checkpoint(tuple(self.records), tensors, words)
 
@@ -227,11 +206,14 @@ class Training:
         self.records = list(checkpoint.records)
         self._put({name: checkpoint.tensors[f"weight.{name}"] for name in self._trainable})
         self._random_state = checkpoint.tensors["random_state"]
-        state: dict[int, dict[str, object]] = {}
+        state: dict = {}
         for key, value in [*checkpoint.tensors.items(), *checkpoint.words.items()]:
-            if key.startswith("optimizer."):
-                _, place, name = key.split(".", 2)
-                state.setdefault(int(place), {})[name] = value
+            if key.startswith("optimizer/"):
+                _, place, *path, name = key.split("/")
+                inner = state.setdefault(int(place), {})
+                for step in path:
+                    inner = inner.setdefault(step, {})
+                inner[name] = value
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
         self._good = self._weights()
@@ -253,45 +235,19 @@ def train(base: Base, task: Task, recipe: Recipe) -> Training:
     return Training(base, task, recipe)
 
 
-def _encode_all(examples: list[Example], tokenizer: object, recipe: Recipe) -> list[Encoded]:
-    encoded, too_long = [], []
-    for example in examples:
-        try:
-            encoded.append(encode(tokenizer, example, recipe.max_length, recipe.loss_on))
-        except TooLong as error:
-            too_long.append(str(error))
-    if not encoded:
-        raise ValueError(
-            f"all {len(too_long)} training examples are too long. The first: {too_long[0]}"
-            if too_long
-            else "the task has no training examples; give at least one"
-        )
-    if too_long:
-        warnings.warn(
-            f"{len(too_long)} of {len(examples)} training examples are left out, since their "
-            f"answers would be cut. The first: {too_long[0]}",
-            stacklevel=4,
-        )
-    return encoded
+def _checkpoint_activations(model: nn.Module) -> None:
+    """Keep only each layer's input, and compute the rest again on the way back."""
+    enable = getattr(model, "activation_checkpointing_enable", None)  # its name from 5.23 on
+    (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
+    model.enable_input_require_grads()
 
 
-def _optimizer(trainable: dict[str, nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
-    """The optimizer over groups by learning-rate ratio (LoRA+) and decay (none for vectors)."""
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, one in trainable.items():
-        ratio = recipe.loraplus_lr_ratio if "lora_B" in name else 1.0
-        decay = recipe.weight_decay if one.ndim > 1 else 0.0  # as transformers: biases, norms
-        groups.setdefault((ratio, decay), []).append(one)
-    options = [
-        {"params": members, "lr_ratio": ratio, "weight_decay": decay}
-        for (ratio, decay), members in groups.items()
-    ]
-    rate = recipe.learning_rate
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(options, lr=rate)
-    if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(options, lr=rate)
-    return eight_bit_adamw(options, lr=rate, paged=recipe.optimizer == "paged_adamw_8bit")
+def _flat(name: str, value: object) -> dict[str, object]:
+    """Nested dicts as one, with names like "optimizer/0/exp_avg"."""
+    if not isinstance(value, dict):
+        return {name: value}
+    parts = [_flat(f"{name}/{key}", inner) for key, inner in value.items()]
+    return {key: inner for part in parts for key, inner in part.items()}
 
 
 @contextmanager
@@ -345,11 +301,10 @@ def fit(
     with folder.lock:
         if fresh:
             folder.clear()
-        if folder.status not in (FINISHED, DIVERGED):
+        stored = folder.status in (FINISHED, DIVERGED)
+        if not stored:
             _fit_stored(folder, base, task, recipe, progress)
-            run = _read_fresh(folder, base)
-        else:
-            run = read_run(folder.path, base)
+        run = read_run(folder.path, base, replayed=stored)
         if run.status == DIVERGED:
             error = Diverged(run.message)
             error.run = run
@@ -450,10 +405,6 @@ def _interrupt_between_steps() -> Iterator[threading.Event]:
         yield flag
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def _read_fresh(folder: RunFolder, base: Base) -> Run:
-    return dataclasses.replace(read_run(folder.path, base), replayed=False)
 
 
 def _score(run: Run, task: Task, folder: RunFolder | None, evaluate: bool) -> Run:

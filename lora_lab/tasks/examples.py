@@ -1,6 +1,7 @@
 """What a model is taught: examples, the tasks they make, and the batches of a training step."""
 
 import hashlib
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -110,6 +111,35 @@ def encode(
     if loss_on == "all":
         return Encoded(ids, list(ids))
     return Encoded(ids, [IGNORED] * len(prompt) + ids[len(prompt) :])
+
+
+def encode_all(
+    examples: Sequence[Example], tokenizer: object, max_length: int, loss_on: str
+) -> list[Encoded]:
+    """All examples that fit. Those that do not are counted and named in a warning.
+
+    Raises:
+        ValueError: if none is left.
+    """
+    encoded, too_long = [], []
+    for example in examples:
+        try:
+            encoded.append(encode(tokenizer, example, max_length, loss_on))
+        except TooLong as error:
+            too_long.append(str(error))
+    if not encoded:
+        raise ValueError(
+            f"all {len(too_long)} training examples are too long. The first: {too_long[0]}"
+            if too_long
+            else "the task has no training examples; give at least one"
+        )
+    if too_long:
+        warnings.warn(
+            f"{len(too_long)} of {len(examples)} training examples are left out, since their "
+            f"answers would be cut. The first: {too_long[0]}",
+            stacklevel=4,
+        )
+    return encoded
 
 
 def collate(encoded: Sequence[Encoded], pad_token_id: int) -> dict[str, Tensor]:

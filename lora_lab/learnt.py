@@ -1,0 +1,322 @@
+"""What a fine-tune learnt: kept in PEFT's own format, loaded, swapped, weakened."""
+
+import copy
+import difflib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from peft import (
+    PeftConfig,
+    PeftModel,
+    get_peft_model,
+    set_peft_model_state_dict,
+)
+from peft.tuners.lora import LoraLayer
+from peft.utils import ModulesToSaveWrapper
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from lora_lab.adapters import (
+    ADAPTABLE,
+    CHANGES_THE_BASE,
+    Conv1D,
+    adapter_tensors,
+    merge_into_copies,
+    share_tensors,
+)
+from lora_lab.bases import Base
+from lora_lab.places import make_folder_atomically
+from lora_lab.recipe import Recipe
+
+WEIGHTS_FILE = "adapter_model.safetensors"
+CONFIG_FILE = "adapter_config.json"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Learnt:
+    """What a fine-tune changed: an adapter as PEFT keeps it, or every weight of the model."""
+
+    config: PeftConfig | None  # None: `tensors` is a whole model's state dict
+    tensors: dict[str, Tensor]  # PEFT's names, without the adapter's own name
+
+    def save(self, folder: Path) -> None:
+        """Write it into an empty folder, in the format that PEFT or transformers read."""
+        tensors = {
+            name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()
+        }
+        if self.config is None:
+            save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        else:
+            self.config.save_pretrained(folder)
+            save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+
+    @classmethod
+    def load(cls, folder: Path) -> "Learnt":
+        """Read what `save` wrote, or an adapter that PEFT wrote.
+
+        Raises:
+            FileNotFoundError: if there is no adapter in the folder.
+            ValueError: if its weights are a pickle, or damaged.
+        """
+        if (folder / "model.safetensors").exists():
+            return cls(None, _read_tensors(folder / "model.safetensors"))
+        if not (folder / CONFIG_FILE).exists():
+            raise FileNotFoundError(
+                f"{folder} holds no {CONFIG_FILE}, so it is not an adapter; give a folder that "
+                "save_adapter or PEFT's save_pretrained wrote"
+            )
+        if not (folder / WEIGHTS_FILE).exists():
+            pickles = [path.name for path in folder.iterdir() if path.suffix in (".bin", ".pt")]
+            if pickles:
+                raise ValueError(
+                    f"{folder} holds {pickles[0]}, a pickle, which can run any code when it is "
+                    f"read; save it again as {WEIGHTS_FILE} (PEFT's save_pretrained does)"
+                )
+            raise FileNotFoundError(f"{folder} holds a {CONFIG_FILE} but no {WEIGHTS_FILE}")
+        config = PeftConfig.from_pretrained(str(folder))
+        return cls(config, _read_tensors(folder / WEIGHTS_FILE))
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path} is damaged or not a safetensors file ({error}); save the adapter again"
+        ) from error
+
+
+def learnt(model: nn.Module, recipe: Recipe, start: dict[str, Tensor]) -> Learnt:
+    """What a model made by `adapt` has learnt, in the form in which it is kept.
+
+    PiSSA and OLoRA train on a changed base. Their change, BA - B₀A₀, has rank 2r at most, and is
+    given as a plain LoRA of that rank for the unchanged base, as PEFT converts it.
+
+    Args:
+        model: from `adapt(base, recipe)`, trained since.
+        recipe: the same.
+        start: the adapter's tensors before the first step, from `adapter_tensors(model)`.
+    """
+    if recipe.method == "full":
+        return Learnt(None, dict(model.named_parameters()))  # tied weights once, as files want it
+    config = copy.deepcopy(model.peft_config["default"])
+    config.inference_mode = True
+    tensors = adapter_tensors(model)
+    if str(recipe.init_lora_weights).startswith(CHANGES_THE_BASE):
+        for name, tensor in tensors.items():
+            if "lora_A" in name:
+                tensors[name] = torch.cat([tensor, start[name]], dim=0)  # (2r, in)
+            elif "lora_B" in name:
+                tensors[name] = torch.cat([tensor, -start[name]], dim=1)  # (out, 2r)
+        config.r = 2 * recipe.r
+        config.lora_alpha = recipe.lora_alpha * (2**0.5 if recipe.use_rslora else 2)
+        config.init_lora_weights = True
+    return Learnt(config, tensors)
+
+
+class Trained(Protocol):
+    """A Run or a Training: something that learnt from a recipe."""
+
+    recipe: Recipe
+
+    @property
+    def learnt(self) -> Learnt:
+        """What it learnt."""
+
+
+def save_adapter(trained: Trained, folder: str | Path) -> Path:
+    """Write a run's adapter in plain PEFT format: `PeftModel.from_pretrained` reads it.
+
+    Args:
+        trained: a Run or a Training.
+        folder: a new or an empty folder.
+
+    Raises:
+        ValueError: for method "full", which has no adapter.
+        FileExistsError: if the folder holds something already.
+    """
+    folder = Path(folder)
+    if trained.recipe.method == "full":
+        raise ValueError(
+            "method='full' changed every weight, so there is no adapter to save; "
+            "train with method='lora', or save the model: run.model.save_pretrained(folder)"
+        )
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(f"{folder} is not an empty folder; give a new one, nothing is lost")
+    with make_folder_atomically(folder) as whole:
+        trained.learnt.save(whole)
+    return folder
+
+
+class Adapted:
+    """A base with one or more learnt adapters, of which one is in use.
+
+    Its module tree is its own and shares the base's tensors. `strength` scales the change: 0
+    answers as the base does, 1 as trained, and more goes on in the same direction.
+    """
+
+    def __init__(
+        self, base: Base, learnt: Learnt, *, name: str = "adapter", strength: float = 1.0
+    ) -> None:
+        self.base, self.tokenizer, self.names, self.active = base, base.tokenizer, [name], name
+        self._between: list[tuple[str, nn.Parameter, Tensor, Tensor]] = []  # owner, at 0, at 1
+        if learnt.config is None:
+            self.model: nn.Module | PeftModel = share_tensors(base.model)
+            self._follow_whole_model(learnt.tensors)
+        else:
+            _check_fit(base, learnt)
+            with torch.random.fork_rng(devices=[]):  # PEFT draws a start, which is overwritten
+                self.model = get_peft_model(share_tensors(base.model), _inert(learnt), name)
+            self._fill(learnt, name)
+        self.model.eval().requires_grad_(False)
+        self.strength = strength
+
+    def load(self, folder: str | Path, name: str) -> "Adapted":
+        """Load another adapter beside the ones there are, without using it yet."""
+        if name in self.names:
+            raise ValueError(f"there is an adapter called {name!r} already; give another name")
+        learnt = Learnt.load(Path(folder))
+        if learnt.config is None or not isinstance(self.model, PeftModel):
+            raise ValueError("a fully fine-tuned model can't be loaded beside an adapter")
+        _check_fit(self.base, learnt)
+        with torch.random.fork_rng(devices=[]):
+            self.model.add_adapter(name, _inert(learnt))
+        self._fill(learnt, name)
+        self.model.eval().requires_grad_(False)
+        self.names.append(name)
+        return self.use(self.active)
+
+    def use(self, name: str) -> "Adapted":
+        """Answer with another loaded adapter. Nothing is read from disk."""
+        if name not in self.names:
+            close = difflib.get_close_matches(name, self.names, n=1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            raise ValueError(f"no adapter is called {name!r}; {hint}There are: {self.names}")
+        if isinstance(self.model, PeftModel):
+            self.model.set_adapter(name)
+            self.model.requires_grad_(False)
+        self.active = name
+        self.strength = self._strength
+        return self
+
+    @property
+    def strength(self) -> float:
+        """How much of the change is applied: 0 none, 1 as trained."""
+        return self._strength
+
+    @strength.setter
+    def strength(self, value: float) -> None:
+        if not 0 <= value <= 10:  # NaN is neither
+            raise ValueError(
+                f"strength={value} is out of range; give 0 (the base) to 10, 1 is as trained"
+            )
+        self._strength = float(value)
+        for module in self.model.modules():
+            if isinstance(module, LoraLayer):
+                module.set_scale(self.active, value)
+        with torch.no_grad():
+            for owner, parameter, at_0, at_1 in self._between:
+                if owner == self.active:
+                    parameter.data = torch.lerp(at_0.to(at_1), at_1, value).to(parameter.dtype)
+
+    def _fill(self, learnt: Learnt, name: str) -> None:
+        """Put the learnt tensors in, and note those that strength moves in a straight line."""
+        vectors = {
+            id(layer): layer.lora_magnitude_vector[name].weight.detach().clone()
+            for layer in self.model.modules()
+            if isinstance(layer, LoraLayer) and name in layer.lora_magnitude_vector
+        }  # DoRA's magnitudes of the base's own rows
+        wholes = {
+            id(one): one.detach().clone()
+            for module in self.model.modules()
+            if isinstance(module, ModulesToSaveWrapper) and name in module.modules_to_save
+            for one in module.modules_to_save[name].parameters()
+        }
+        result = set_peft_model_state_dict(self.model, learnt.tensors, adapter_name=name)
+        missing = [key for key in result.missing_keys if "lora_" in key and f".{name}." in key]
+        for keys, what in ((result.unexpected_keys, "holds"), (missing, "lacks")):
+            if keys:
+                raise ValueError(
+                    f"the adapter {what} {keys[0]!r}, and its own configuration says otherwise; "
+                    "save it again with save_adapter or PEFT's save_pretrained"
+                )
+        merge_into_copies(self.model)
+        for layer in self.model.modules():
+            if id(layer) in vectors:
+                one = layer.lora_magnitude_vector[name].weight
+                self._between.append((name, one, vectors[id(layer)], one.detach().clone()))
+        for parameter in self.model.parameters():
+            if id(parameter) in wholes:
+                at_1 = parameter.detach().clone()
+                self._between.append((name, parameter, wholes[id(parameter)], at_1))
+
+    def _follow_whole_model(self, tensors: dict[str, Tensor]) -> None:
+        for name, parameter in self.model.named_parameters():
+            at_1 = tensors[name].to(parameter.device)
+            self._between.append((self.active, parameter, parameter.data, at_1))
+
+
+def _inert(learnt: Learnt) -> PeftConfig:
+    """The configuration, without an initialisation that would change the base."""
+    config = copy.deepcopy(learnt.config)
+    if hasattr(config, "init_lora_weights"):
+        config.init_lora_weights = True
+    config.inference_mode = False  # PEFT would skip adapters added later
+    return config
+
+
+def _check_fit(base: Base, learnt: Learnt) -> None:
+    """Refuse an adapter that was trained on another base, saying which shapes differ."""
+    layers = {
+        name: module for name, module in base.model.named_modules() if isinstance(module, ADAPTABLE)
+    }
+    problems = []
+    for key, tensor in learnt.tensors.items():
+        found = re.fullmatch(r"base_model\.model\.(.+)\.lora_(A|B)\.weight", key)
+        if not found:
+            continue
+        name, part = found.groups()
+        if name not in layers:
+            problems.append(f"{name}: not in {base.name}")
+            continue
+        layer = layers[name]
+        wide, tall = layer.weight.shape[1], layer.weight.shape[0]
+        if isinstance(layer, Conv1D):
+            wide, tall = tall, wide
+        has, wants = (tensor.shape[1], wide) if part == "A" else (tensor.shape[0], tall)
+        if has != wants:
+            side = "inputs" if part == "A" else "outputs"
+            problems.append(f"{name}: the adapter has {has} {side}, {base.name} has {wants}")
+    if problems:
+        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+        raise ValueError(
+            f"this adapter was trained on another base than {base.name}: "
+            f"{'; '.join(problems[:3])}{more}. Load the base it was trained on"
+            f" ({learnt.config.base_model_name_or_path or 'its configuration does not say which'})"
+        )
+
+
+def load_adapter(
+    base: Base, folder: str | Path, *, name: str | None = None, strength: float = 1.0
+) -> Adapted:
+    """A saved adapter on a base, as an `Adapted` that can be evaluated, asked and swapped.
+
+    Args:
+        base: the base it was trained on; it stays as it is.
+        folder: written by `save_adapter` or by PEFT. Weights in pickles are refused.
+        name: what to call it; None: the folder's name.
+        strength: 0 (the base) to 10; 1 is as trained.
+
+    Raises:
+        FileNotFoundError: if the folder or the adapter in it is not there.
+        ValueError: if it is a pickle, damaged, or made for another base.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {folder}; give one that holds an adapter")
+    name = name or re.sub(r"\W+", "_", folder.resolve().name) or "adapter"
+    return Adapted(base, Learnt.load(folder), name=name, strength=strength)

@@ -1,0 +1,96 @@
+import dataclasses
+import math
+
+import peft
+import pytest
+from torch import nn
+
+from lora_lab.recipe import Recipe
+
+REFUSED = [  # what is given, and words of the answer
+    ({"r": 0}, ValueError, "r=0 leaves nothing to train; give 1 or more"),
+    ({"r": -1}, ValueError, "r=-1"),
+    ({"r": 2.5}, TypeError, "r=2.5 is not a whole number"),
+    ({"r": True}, TypeError, "r=True is not a whole number"),
+    ({"lora_alpha": math.nan}, ValueError, "lora_alpha=nan is not a finite number above 0"),
+    ({"lora_alpha": 0}, ValueError, "lora_alpha=0"),
+    ({"lora_alpha": "16"}, TypeError, "lora_alpha='16' is not a number"),
+    ({"lora_dropout": 1}, ValueError, "from 0 to below 1; give 0 for none"),
+    ({"learning_rate": 0}, ValueError, "learning_rate=0"),
+    ({"learning_rate": math.inf}, ValueError, "learning_rate=inf is not a finite number"),
+    ({"weight_decay": -0.1}, ValueError, "weight_decay=-0.1"),
+    ({"max_grad_norm": 0}, ValueError, "math.inf for no clipping"),
+    ({"batch_size": 0}, ValueError, "batch_size=0 gives a step no example"),
+    ({"steps": 0}, ValueError, "steps=0 trains nothing"),
+    ({"eval_steps": 0}, ValueError, "eval_steps=0 would never validate"),
+    ({"warmup_steps": 100, "steps": 100}, ValueError, "give at most 99"),
+    ({"method": "lorra"}, ValueError, "did you mean 'lora'?"),
+    ({"optimizer": "adam"}, ValueError, "did you mean 'adamw'?"),
+    ({"quantize": "nf5"}, ValueError, "did you mean 'nf4'?"),
+    ({"lr_scheduler_type": "cosin"}, ValueError, "did you mean 'cosine'?"),
+    ({"loss_on": "answers"}, ValueError, "did you mean 'answer'?"),
+    ({"init_lora_weights": "pisa"}, ValueError, "did you mean 'pissa'?"),
+    ({"init_lora_weights": "orthogonal", "r": 3}, ValueError, "needs an even rank"),
+    ({"init_lora_weights": "loftq"}, ValueError, "give quantize='nf4'"),
+    ({"init_lora_weights": "pissa", "use_dora": True}, ValueError, "give one of the two"),
+    ({"target_modules": ()}, ValueError, "names nothing to adapt"),
+    ({"target_modules": ("q_proj", 3)}, TypeError, "does not fit"),
+    ({"target_modules": None}, TypeError, "target_modules=None does not fit"),
+    ({"layers_to_transform": (-1,)}, ValueError, "counts layers from 0"),
+    ({"layers_to_transform": ("1",)}, TypeError, "does not fit"),
+    ({"use_dora": 1}, TypeError, "use_dora=1 is not a yes or no"),
+    ({"method": "full", "use_dora": True}, ValueError, "means nothing with method='full'"),
+    ({"method": "full", "quantize": "nf4"}, ValueError, "quantised weights have no gradient"),
+    ({"method": "adalora", "target_r": 12, "init_r": 12}, ValueError, "target_r of at most 11"),
+    ({"seed": -1}, ValueError, "seed=-1"),
+]
+
+
+@pytest.mark.parametrize(("given", "error", "words"), REFUSED, ids=lambda one: str(one)[:40])
+def test_a_value_that_cannot_work_is_refused_with_what_would(given, error, words):
+    with pytest.raises(error) as refusal:
+        Recipe(**given)
+    assert words in str(refusal.value)
+
+
+def test_the_defaults_and_the_edges_are_accepted():
+    Recipe()
+    Recipe(max_grad_norm=math.inf, lora_dropout=0.999, init_lora_weights="pissa_niter_4", r=10**6)
+    Recipe(warmup_steps=99, steps=100)
+    Recipe(method="adalora", init_r=12, target_r=11)
+
+
+def test_a_list_of_names_becomes_a_tuple_so_that_a_recipe_can_be_hashed():
+    recipe = Recipe(target_modules=["q_proj", "v_proj"], layers_to_transform=range(2))
+    assert recipe == Recipe(target_modules=("q_proj", "v_proj"), layers_to_transform=(0, 1))
+    assert hash(recipe)
+
+
+def test_a_recipe_cannot_be_changed_only_replaced():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Recipe().r = 3
+    with pytest.raises(ValueError, match="r=0"):
+        dataclasses.replace(Recipe(), r=0)
+
+
+@pytest.mark.parametrize("use_rslora", [False, True])
+@pytest.mark.parametrize("r", [1, 3, 16])
+def test_scaling_is_the_factor_that_peft_applies(r, use_rslora):
+    recipe = Recipe(r=r, lora_alpha=11, use_rslora=use_rslora)
+    config = peft.LoraConfig(r=r, lora_alpha=11, use_rslora=use_rslora, target_modules=["0"])
+    layer = peft.get_peft_model(nn.Sequential(nn.Linear(4, 4)), config).base_model.model[0]
+    assert recipe.scaling == layer.scaling["default"]
+
+
+def test_adaloras_scaling_is_over_its_first_rank_as_peft_applies_it():
+    recipe = Recipe(method="adalora", init_r=6, target_r=2, lora_alpha=15)
+    config = peft.AdaLoraConfig(
+        init_r=6, target_r=2, lora_alpha=15, target_modules=["0"], total_step=10
+    )
+    layer = peft.get_peft_model(nn.Sequential(nn.Linear(8, 8)), config).base_model.model[0]
+    applied = layer.scaling["default"] / layer.ranknum["default"].item()  # as its forward does
+    assert recipe.scaling == pytest.approx(applied)
+
+
+def test_every_field_has_a_default():
+    assert all(field.default is not dataclasses.MISSING for field in dataclasses.fields(Recipe))

@@ -1,0 +1,269 @@
+import dataclasses
+import math
+
+import peft
+import pytest
+import torch
+from torch.utils.data import SequentialSampler
+from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments, get_scheduler
+
+from lora_lab.adapters import to_peft
+from lora_lab.evaluation import evaluate, loss_of_batch, mean_loss
+from lora_lab.optimizers import learning_rate_at, make_optimizer
+from lora_lab.tasks.examples import collate, encode
+from lora_lab.training import Diverged, fit, order_of_examples, train
+from tiny import letters_task, recipe, tiny_base
+
+TASK = letters_task()
+
+
+@pytest.fixture
+def base():
+    return tiny_base()
+
+
+def trainers_losses(base, recipe, tmp_path, dataset=None):
+    """The losses of transformers' Trainer with PEFT, on the same examples in the same order."""
+
+    class InOrder(Trainer):
+        seen = []
+
+        def _get_train_sampler(self, *_):
+            return SequentialSampler(self.train_dataset)
+
+        def training_step(self, *arguments, **options):
+            loss = super().training_step(*arguments, **options)
+            self.seen.append(loss.item())
+            return loss
+
+    encoded = [encode(base.tokenizer, example, 256, recipe.loss_on) for example in TASK.train]
+    order = order_of_examples(len(encoded), recipe.seed)
+    passes = recipe.steps * recipe.gradient_accumulation_steps
+    rows = [dataclasses.asdict(encoded[next(order)]) for _ in range(passes * recipe.batch_size)]
+    model = base.model
+    if recipe.method == "lora":
+        torch.manual_seed(recipe.seed)
+        model = peft.get_peft_model(model, to_peft(recipe, base))
+    InOrder.seen = []
+    trainer = InOrder(
+        model,
+        TrainingArguments(
+            tmp_path,
+            per_device_train_batch_size=recipe.batch_size,
+            gradient_accumulation_steps=recipe.gradient_accumulation_steps,
+            learning_rate=recipe.learning_rate,
+            lr_scheduler_type=recipe.lr_scheduler_type,
+            warmup_steps=recipe.warmup_steps,
+            weight_decay=recipe.weight_decay,
+            max_grad_norm=recipe.max_grad_norm,
+            max_steps=recipe.steps,
+            optim="adamw_torch",
+            use_cpu=True,
+            report_to=[],
+            save_strategy="no",
+            logging_strategy="no",
+            disable_tqdm=True,
+        ),
+        train_dataset=rows,
+        data_collator=DataCollatorForSeq2Seq(base.tokenizer),
+    )
+    trainer.train()
+    each = recipe.gradient_accumulation_steps
+    return [sum(InOrder.seen[at : at + each]) for at in range(0, len(InOrder.seen), each)]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"loss_on": "all", "lr_scheduler_type": "cosine", "warmup_steps": 5, "use_rslora": True},
+        {
+            "gradient_accumulation_steps": 3,
+            "weight_decay": 0.1,
+            "target_modules": ("v_proj", "down_proj"),
+        },
+        {"method": "full", "learning_rate": 1e-3, "weight_decay": 0.1, "max_grad_norm": 0.5},
+    ],
+    ids=["plain", "schedule", "accumulation", "full"],
+)
+def test_losses_equal_those_of_transformers_trainer_with_peft(base, changes, tmp_path):
+    wanted = recipe(steps=20, **changes)
+    ours = [record.loss for record in train(base, TASK, wanted)]
+    theirs = trainers_losses(base, wanted, tmp_path)
+    assert len(ours) == len(theirs) == 20
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=0)
+    assert ours[-1] < 0.95 * ours[0]
+
+
+@pytest.mark.parametrize("kind", ["linear", "cosine", "constant"])
+@pytest.mark.parametrize("warmup", [0, 4])
+def test_the_learning_rate_of_each_step_is_transformers_own(kind, warmup):
+    wanted = recipe(lr_scheduler_type=kind, warmup_steps=warmup, steps=13, learning_rate=0.3)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.3)
+    name = "constant_with_warmup" if kind == "constant" and warmup else kind
+    scheduler = get_scheduler(name, optimizer, warmup, 13)
+    for step in range(1, 14):
+        assert learning_rate_at(step, wanted) == pytest.approx(scheduler.get_last_lr()[0])
+        optimizer.step()
+        scheduler.step()
+
+
+def test_lora_plus_gives_b_its_own_rate_as_peft_does(base):
+    from peft.optimizers import create_loraplus_optimizer
+
+    training = train(base, TASK, recipe(loraplus_lr_ratio=16.0, learning_rate=1e-3))
+    theirs = create_loraplus_optimizer(
+        training.model, torch.optim.AdamW, lr=1e-3, loraplus_lr_ratio=16, weight_decay=0.0
+    )
+    rates = {id(one): group["lr"] for group in theirs.param_groups for one in group["params"]}
+    next(iter(training))  # sets the groups' rates: at step 1 there is no decay of the rate yet
+    ours = {
+        id(one): group["lr"] for group in training.optimizer.param_groups for one in group["params"]
+    }
+    assert ours == pytest.approx(rates)
+    assert len(set(ours.values())) == 2
+
+
+def test_vectors_are_not_decayed(base):
+    groups = make_optimizer(
+        dict(base.model.named_parameters()), recipe(method="full", weight_decay=0.1)
+    ).param_groups
+    decays = {id(one): group["weight_decay"] for group in groups for one in group["params"]}
+    for one in base.model.parameters():
+        assert decays[id(one)] == (0.1 if one.ndim == 2 else 0.0)
+
+
+def test_the_loss_with_logits_at_few_places_equals_the_models_own_loss_and_gradient(base):
+    encoded = [encode(base.tokenizer, example, 256) for example in TASK.train[:5]]
+    batch = collate(encoded, base.tokenizer.pad_token_id)
+    theirs = base.model(**batch).loss
+    theirs.backward()
+    expected = base.model.lm_head.weight.grad.clone()
+    base.model.zero_grad()
+    summed, count = loss_of_batch(base.model, batch)
+    (summed / count).backward()
+    torch.testing.assert_close(summed / count, theirs)
+    torch.testing.assert_close(base.model.lm_head.weight.grad, expected)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"method": "full"},
+        {"use_dora": True},
+        {"init_lora_weights": "pissa"},
+        {"init_lora_weights": "olora"},
+        {"lora_dropout": 0.2},
+        {"modules_to_save": ("embed_tokens",)},
+    ],
+    ids=lambda changes: str(changes),
+)
+def test_training_leaves_the_base_and_the_random_state_as_they_were(base, changes):
+    before = {name: tensor.clone() for name, tensor in base.model.state_dict().items()}
+    grads = [one.requires_grad for one in base.model.parameters()]
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    run = fit(base, TASK, recipe(steps=3, **changes), store=None)
+    torch.testing.assert_close(base.model.state_dict(), before, rtol=0, atol=0)
+    assert [one.requires_grad for one in base.model.parameters()] == grads
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not hasattr(base.model, "peft_config")
+    trained = run.model.state_dict()
+    assert any("lora" in name for name in trained) or not all(
+        torch.equal(trained[name], tensor) for name, tensor in before.items()
+    )
+
+
+def test_the_same_seed_gives_the_same_records_and_another_seed_others(base):
+    wanted = recipe(lora_dropout=0.1, steps=6, eval_steps=3)
+    first, again = list(train(base, TASK, wanted)), list(train(base, TASK, wanted))
+    other = list(train(base, TASK, dataclasses.replace(wanted, seed=1)))
+    assert first == again
+    assert first != other
+    assert all(one.seconds != two.seconds for one, two in zip(first, again, strict=True))
+
+
+def test_a_loop_that_was_left_goes_on_where_it_stopped(base):
+    whole = list(train(base, TASK, recipe(steps=6)))
+    training = train(base, TASK, recipe(steps=6))
+    for record in training:
+        if record.step == 2:
+            break
+    evaluate(training, TASK)  # in between, anything may be done
+    rest = list(training)
+    assert [record.step for record in rest] == [3, 4, 5, 6]
+    assert training.records == whole
+
+
+def test_validation_comes_every_so_many_steps_and_after_the_last(base):
+    records = list(train(base, TASK, recipe(steps=7, eval_steps=3)))
+    assert [record.step for record in records if record.validation_loss is not None] == [3, 6, 7]
+    training = train(base, TASK, recipe(steps=3, eval_steps=3))
+    last = list(training)[-1]
+    assert last.validation_loss == mean_loss(training.model, base.tokenizer, TASK.validation)
+
+
+def test_gradient_checkpointing_changes_no_loss(base):
+    plain = [record.loss for record in train(base, TASK, recipe(steps=4))]
+    again = [r.loss for r in train(base, TASK, recipe(steps=4, gradient_checkpointing=True))]
+    assert again == plain
+
+
+def test_records_count_the_tokens_that_are_no_padding(base):
+    training = train(base, TASK, recipe(steps=1, batch_size=2, gradient_accumulation_steps=2))
+    record = next(iter(training))
+    order = order_of_examples(len(TASK.train), 0)
+    examples = [TASK.train[next(order)] for _ in range(4)]
+    assert record.tokens == sum(len(encode(base.tokenizer, e, 256).input_ids) for e in examples)
+
+
+def test_every_example_is_seen_once_before_any_is_seen_twice():
+    order = order_of_examples(7, seed=0)
+    epochs = [[next(order) for _ in range(7)] for _ in range(3)]
+    assert all(sorted(epoch) == list(range(7)) for epoch in epochs)
+    assert epochs[0] != epochs[1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "blame"),
+    [
+        ({"method": "full", "learning_rate": 100.0}, r"learning_rate=100 is too large.*try 10\."),
+        ({"learning_rate": 1e30}, r"with scaling 2.333 \(lora_alpha=7, r=3\).*try learning_rate="),
+    ],
+)
+def test_a_diverging_run_stops_names_the_choice_and_keeps_the_last_good_weights(
+    base, changes, blame
+):
+    training = train(base, TASK, recipe(steps=50, max_grad_norm=math.inf, **changes))
+    with pytest.raises(Diverged, match=blame):
+        list(training)
+    assert training.step < 50
+    assert math.isfinite(evaluate(training, TASK).loss)
+
+
+def test_a_diverged_run_is_kept_with_its_reason(base, tmp_path):
+    wild = recipe(learning_rate=1e30, steps=50)
+    for replayed in (False, True):
+        with pytest.raises(Diverged) as stopped:
+            fit(base, TASK, wild, store=tmp_path)
+        run = stopped.value.run
+        assert (run.status, run.replayed) == ("diverged", replayed)
+        assert "learning_rate=1e+30" in run.message
+        assert math.isfinite(evaluate(run, TASK).loss)
+
+
+@pytest.mark.parametrize("changes", [{"method": "adalora"}, {"quantize": "nf4"}])
+def test_what_is_checked_and_not_trained_yet_says_so(base, changes):
+    with pytest.raises(NotImplementedError, match="checked but not trained yet"):
+        train(base, TASK, recipe(**changes))
+
+
+def test_an_eight_bit_optimizer_learns_nearly_as_the_full_one_does():
+    pytest.importorskip("bitsandbytes", reason="bitsandbytes does not exist for this machine")
+    base = tiny_base(hidden=128)  # bitsandbytes keeps states of fewer than 4,096 values in 32 bits
+    wanted = recipe(r=32, steps=12)
+    plain = [r.loss for r in train(base, TASK, wanted)]
+    eight = [r.loss for r in train(base, TASK, dataclasses.replace(wanted, optimizer="adamw_8bit"))]
+    assert eight != plain
+    torch.testing.assert_close(eight, plain, rtol=0.05, atol=0)
