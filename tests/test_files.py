@@ -1,0 +1,262 @@
+import json
+import random
+
+import pytest
+
+from lora_lab.tasks.examples import Example
+from lora_lab.tasks.files import file_task
+
+TOWNS = [f"town {i}" for i in range(20)]
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes a file from text (or bytes) and gives its path."""
+
+    def write(name, content, encoding="utf-8"):
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode(encoding))
+        return path
+
+    return write
+
+
+def csv_of(pairs):
+    return "prompt,answer\n" + "".join(f"{prompt},{answer}\n" for prompt, answer in pairs)
+
+
+def everything(task):
+    return [*task.train, *task.validation, *task.test]
+
+
+PAIRS = [(town, f"answer {i}") for i, town in enumerate(TOWNS)]
+EXAMPLES = {Example(prompt, answer) for prompt, answer in PAIRS}
+RECORDS = [{"prompt": prompt, "answer": answer, "other": 1} for prompt, answer in PAIRS]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", csv_of(PAIRS)),
+        ("a.CSV", csv_of(PAIRS)),
+        ("a.csv", csv_of(PAIRS).replace(",", ";")),
+        ("a.tsv", csv_of(PAIRS).replace(",", "\t")),
+        ("a.json", json.dumps(RECORDS)),
+        ("a.jsonl", "\n".join(json.dumps(record) for record in RECORDS)),
+    ],
+    ids=["csv", "capitals", "semicolons", "tsv", "json", "jsonl"],
+)
+def test_each_kind_of_file_gives_the_same_examples(write, name, content):
+    task = file_task(write(name, content))
+    assert set(everything(task)) == EXAMPLES
+    assert len(everything(task)) == len(EXAMPLES)
+    assert task.name == name
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32", "cp1252"])
+def test_each_encoding_gives_the_same_letters(write, encoding):
+    pairs = [(f"café – {town}", "“naïve”") for town in TOWNS]
+    task = file_task(write("a.csv", csv_of(pairs), encoding))
+    assert {example.prompt for example in everything(task)} == {prompt for prompt, _ in pairs}
+    assert {example.answer for example in everything(task)} == {"“naïve”"}
+    assert ("read as" in task.about) == (encoding not in ("utf-8", "utf-8-sig"))
+
+
+def test_quoted_commas_quotes_and_line_breaks_are_part_of_the_value(write):
+    pairs = [(f'"line {i}\nsaid ""no"", twice"', "yes") for i in range(5)]
+    task = file_task(write("a.csv", csv_of(pairs)))
+    expected = {f'line {i}\nsaid "no", twice' for i in range(5)}
+    assert {example.prompt for example in everything(task)} == expected
+
+
+def test_lines_that_end_as_on_windows_give_the_same_examples(write):
+    task = file_task(write("a.csv", csv_of(PAIRS).replace("\n", "\r\n")))
+    assert set(everything(task)) == EXAMPLES
+
+
+def test_a_line_separator_inside_json_does_not_break_a_line(write):
+    records = [{"prompt": f"{town}\u2028next", "answer": "x"} for town in TOWNS]
+    lines = "\n".join(json.dumps(record, ensure_ascii=False) for record in records)
+    task = file_task(write("a.jsonl", lines))
+    assert {example.prompt for example in everything(task)} == {f"{t}\u2028next" for t in TOWNS}
+
+
+def test_columns_are_chosen_by_name_and_numbers_become_text(write):
+    records = [{"q": i, "label": i % 2 == 0, "prompt": "no"} for i in range(10)]
+    task = file_task(write("a.json", json.dumps(records)), prompt="q", answer="label")
+    expected = {Example(str(i), "true" if i % 2 == 0 else "false") for i in range(10)}
+    assert set(everything(task)) == expected
+
+
+# --- splits -----------------------------------------------------------------------------------
+
+
+def test_eight_tenths_train_one_validates_one_tests(write):
+    task = file_task(write("a.csv", csv_of(PAIRS)))
+    assert [len(split) for split in (task.train, task.validation, task.test)] == [16, 2, 2]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_no_prompt_is_in_two_splits(write, seed):
+    generator = random.Random(seed)
+    pairs = [(generator.choice(TOWNS), generator.choice("ab")) for _ in range(60)]
+    task = file_task(write("a.csv", csv_of(pairs)), seed=seed)
+    prompts = [example.prompt for example in everything(task)]
+    assert len(prompts) == len(set(prompts)) > 3
+
+
+def test_the_seed_decides_the_splits(write):
+    path = write("a.csv", csv_of(PAIRS))
+    assert file_task(path, seed=1) == file_task(path, seed=1)
+    assert file_task(path, seed=1).test != file_task(path, seed=2).test
+
+
+def test_n_takes_fewer_training_examples_and_the_same_test(write):
+    path = write("a.csv", csv_of(PAIRS))
+    whole, part = file_task(path), file_task(path, n=5)
+    assert (part.train, part.test) == (whole.train[:5], whole.test)
+
+
+@pytest.mark.parametrize("n", [0, 17])
+def test_an_n_that_is_not_to_be_had_is_refused_with_the_most(write, n):
+    with pytest.raises(ValueError, match=f"n={n} .* from a.csv; give 1 to 16"):
+        file_task(write("a.csv", csv_of(PAIRS)), n=n)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_label_that_occurs_once_stays_in_training_and_is_named(write, seed):
+    pairs = [(town, "ab"[i % 2]) for i, town in enumerate(TOWNS)] + [("extra", "rare")]
+    task = file_task(write("a.csv", csv_of(pairs)), seed=seed)
+    assert Example("extra", "rare") in task.train
+    assert "only in training, because it occurs once: 'rare'" in task.about
+
+
+# --- what is left out, is named ---------------------------------------------------------------
+
+
+def test_blank_values_are_left_out_and_named_by_the_spreadsheets_row(write):
+    text = csv_of(PAIRS) + "lonely,\n,nobody\n\nshort\n"
+    task = file_task(write("a.csv", text))
+    assert set(everything(task)) == EXAMPLES
+    assert "23 rows read, 20 used (16 to train, 2 to validate, 2 to test); 3 left out" in task.about
+    assert "blank 'answer': rows 22, 25" in task.about
+    assert "blank 'prompt': row 23" in task.about
+
+
+def test_null_and_missing_keys_are_left_out_and_named_by_line(write):
+    lines = [json.dumps(record) for record in RECORDS]
+    lines += ['{"prompt": "x", "answer": null}', '{"prompt": "y"}']
+    task = file_task(write("a.jsonl", "\n".join(lines)))
+    assert "2 left out (blank 'answer': rows 21, 22)" in task.about
+
+
+def test_exact_repeats_are_taken_once_and_counted(write):
+    task = file_task(write("a.csv", csv_of([*PAIRS, PAIRS[3], PAIRS[3]])))
+    assert set(everything(task)) == EXAMPLES
+    assert len(everything(task)) == 20
+    assert "2 left out (the same as an earlier row: rows 22, 23)" in task.about
+
+
+def test_a_prompt_with_two_answers_keeps_the_first_and_names_the_other(write):
+    task = file_task(write("a.csv", csv_of([*PAIRS, ("town 3", "another")])))
+    assert set(everything(task)) == EXAMPLES
+    assert "the prompt of row 5 with another answer: row 22" in task.about
+
+
+def test_a_row_with_too_many_values_is_left_out_and_named(write):
+    task = file_task(write("a.csv", csv_of(PAIRS) + "a, b, c\n"))
+    assert set(everything(task)) == EXAMPLES
+    assert "more values than the header's 2: row 22" in task.about
+
+
+def test_many_rows_left_out_are_counted_and_the_first_are_named(write):
+    task = file_task(write("a.csv", csv_of(PAIRS) + "x,\n" * 30))
+    named = "22, 23, 24, 25, 26, 27, 28, 29 and 22 more"
+    assert f"30 left out (blank 'answer': rows {named})" in task.about
+
+
+# --- the metric -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answers", "metric"),
+    [
+        (["yes", "no"] * 10, "accuracy"),
+        (["yes"] * 13 + [f"{i}" for i in range(7)], "exact match"),
+        (["yes"] * 14 + [f"{i}" for i in range(6)], "accuracy"),
+        ([f"answer {i}" for i in range(20)], "exact match"),
+        (['{"a": 1}'] * 20, "field F1"),
+        (['{"a": 1}'] * 19 + ["none"], "accuracy"),
+        (["1", "2"] * 10, "accuracy"),
+    ],
+)
+def test_the_metric_fits_the_answers(write, answers, metric):
+    records = [{"prompt": t, "answer": a} for t, a in zip(TOWNS, answers, strict=True)]
+    assert file_task(write("a.json", json.dumps(records))).metric == metric
+
+
+def test_an_object_as_answer_is_taught_as_json(write):
+    records = [{"prompt": town, "answer": {"name": "Zoë"}} for town in TOWNS]
+    task = file_task(write("a.json", json.dumps(records)))
+    assert task.metric == "field F1"
+    assert {example.answer for example in everything(task)} == {'{"name": "Zoë"}'}
+
+
+# --- what can't be used -----------------------------------------------------------------------
+
+
+def test_a_file_that_is_not_there_is_named_with_the_nearest(write):
+    path = write("reviews.csv", csv_of(PAIRS))
+    with pytest.raises(FileNotFoundError, match="did you mean 'reviews.csv'"):
+        file_task(path.with_name("review.csv"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.csv", "", "a.csv is empty"),
+        ("a.csv", " \n\n", "a.csv is empty"),
+        ("a.csv", "prompt,answer\n", "has no rows of data"),
+        ("a.json", "[]", "has no rows of data"),
+        ("a.csv", csv_of(PAIRS[:1]), "has 1 row to use, and .* one each; give 3 or more"),
+        ("a.csv", csv_of(PAIRS[:2]), "has 2 rows to use"),
+        ("a.csv", csv_of([(t, " ") for t in TOWNS]), "column 'answer' of a.csv is blank in every"),
+        ("a.csv", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "holds binary data, not text"),
+        ("a.csv", bytes(range(1, 32)) * 9, "holds binary data, not text"),
+        ("a.csv", "\ufeff".encode("utf-16") + b"\0\xd8\0\xd8", "holds binary data"),
+        ("a.csv", 'prompt,answer\n"a,b\n', "a.csv is broken near line 2, in row 2"),
+        ("a.csv", "prompt,answer,answer\n1,2,3\n", "has two columns called 'answer'"),
+        ("a.jsonl", '{"prompt": "a", "answer": "b"}\n\n{"prompt"\n', "a.jsonl is broken in line 3"),
+        ("a.jsonl", '{"prompt": "a", "answer": "b"}\n[1]\n', "line 2, is a list, not an object"),
+        ("a.json", '[{"prompt": "a"},\n {"prompt" 1}]', "a.json is broken at line 2, column 12"),
+        ("a.json", '{"prompt": "a"}', "holds an object, not a list of objects"),
+        ("a.json", '[{"prompt": "a"}, "b"]', "entry 2, is a text, not an object"),
+        ("a.xlsx", "PK", "'a.xlsx' is of a kind that is not read.*saved as CSV"),
+        ("a.jsnl", "{}", "did you mean '.jsonl'"),
+    ],
+)
+def test_a_file_that_cannot_be_used_says_why_and_what_would(write, name, content, words):
+    with pytest.raises(ValueError, match=words):
+        file_task(write(name, content))
+
+
+def test_a_folder_is_not_a_file(tmp_path):
+    with pytest.raises(ValueError, match="is a folder; give one file"):
+        file_task(tmp_path)
+
+
+def test_a_misspelt_column_is_refused_with_the_nearest_and_the_list(write):
+    path = write("a.csv", "question,label\na,b\n")
+    words = "no column 'qestion'; did you mean 'question'. It has: question, label"
+    with pytest.raises(ValueError, match=words):
+        file_task(path, prompt="qestion", answer="label")
+
+
+def test_one_column_cannot_be_both_prompt_and_answer(write):
+    with pytest.raises(ValueError, match="are one column; give two: a.csv has prompt, answer"):
+        file_task(write("a.csv", csv_of(PAIRS)), answer="prompt")
+
+
+def test_too_few_rows_say_what_was_left_out(write):
+    with pytest.raises(ValueError, match=r"3 left out \(blank 'answer': rows 4, 5, 6\)"):
+        file_task(write("a.csv", csv_of([*PAIRS[:2], ("x", ""), ("y", ""), ("z", "")])))
