@@ -10,6 +10,8 @@ from lora_lab.adapters import match_target_modules, share_tensors
 from lora_lab.bases import Base
 from lora_lab.recipe import Recipe
 from lora_lab.tasks.examples import Example, Task
+from lora_lab.tasks.pocket import planted_texts
+from lora_lab.tasks.texts import text_task
 
 SIZE = 0.5  # of the change, as a share of the weight it is added to (Frobenius norms)
 DEFAULT_N = 256
@@ -84,11 +86,9 @@ def planted_task(
 
 def _texts(base: Base, count: int, seed: int) -> list[Example]:
     """Different texts that the base can read: pocket's own world, or plain English."""
-    if base.name == "pocket":
-        from lora_lab.tasks.world import planted_texts as texts
-    else:
-        from lora_lab.tasks.texts import planted_texts as texts
-    found = [Example(*pair) for pair in texts(random.Random(seed), count)]
+    if base.name != "pocket":
+        return list(text_task("two-hop-english", count, seed).train)
+    found = [Example(*pair) for pair in planted_texts(random.Random(seed), count)]
     if len(set(found)) < count:
         raise ValueError(f"n={count - 2 * HELD_OUT} is more than there are different texts")
     return found

@@ -1,0 +1,62 @@
+import pytest
+
+from lora_lab.bases import load_base
+from lora_lab.tasks import pocket, texts
+from lora_lab.tasks.loading import NAMES, load_task
+
+
+def test_every_name_of_the_design_is_there():
+    assert NAMES == {"pocket": pocket.NAMES, "smollm2": texts.NAMES}
+    assert set(pocket.NAMES) == {
+        "sentiment",
+        "style",
+        "new-facts",
+        "json",
+        "two-hop",
+        "two-hop-chain",
+    }
+    assert set(texts.NAMES) == {
+        "film-sentiment",
+        "king-james",
+        "home-commands",
+        "ruff-rules",
+        "two-hop-english",
+    }
+
+
+@pytest.mark.parametrize("name", pocket.NAMES)
+def test_n_counts_the_training_examples_and_the_seed_draws_them(name):
+    task = load_task(name, n=20, seed=1)
+    assert (task.name, len(task.train)) == (name, 20)
+    assert task.fingerprint() == load_task(name, n=20, seed=1).fingerprint()
+    assert task.train != load_task(name, n=20, seed=2).train
+
+
+def test_a_file_is_read_by_its_columns(tmp_path):
+    file = tmp_path / "mine.csv"
+    file.write_text("question,reply\n" + "".join(f"q{i},a{i}\n" for i in range(20)))
+    task = load_task(file, prompt="question", answer="reply")
+    assert {example.answer for example in task.train} <= {f"a{i}" for i in range(20)}
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "words"),
+    [
+        ({"name_or_file": "sentimnet"}, ValueError, "did you mean 'sentiment'"),
+        ({"name_or_file": "mine.csv"}, FileNotFoundError, "mine.csv"),
+        ({"name_or_file": "style", "n": 0}, ValueError, "n=0 leaves nothing"),
+        ({"name_or_file": "style", "n": 2.5}, TypeError, "n=2.5 is not a number of examples"),
+        ({"name_or_file": "new-facts", "n": 10**6}, ValueError, "1,?000,?000"),
+    ],
+)
+def test_what_cannot_be_loaded_is_refused(given, error, words):
+    with pytest.raises(error, match=words):
+        load_task(**given)
+
+
+def test_pockets_tasks_are_refused_for_a_base_that_has_not_seen_its_world():
+    base = load_base("pocket")
+    assert load_task("style", base).name == "style"
+    base.name = "smollm2"
+    with pytest.raises(ValueError, match="pocket's invented world.*give one of film-sentiment"):
+        load_task("style", base)
