@@ -1,0 +1,117 @@
+"""Proof that the tests can fail: break one line of the package's heart, expect its test to fail.
+
+Run by hand or nightly: `python tests/mutations.py`, or with the files to try, as in
+`python tests/mutations.py training.py recipe.py`. test_mutations.py keeps the table true.
+"""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+COPIED = ["lora_lab", "tests", "conftest.py", "pyproject.toml"]  # what a test may need ...
+LINKED = ["data", "notebooks"]  # ... and what none changes
+
+HEART = [  # each of these files has rows below
+    "recipe.py",
+    "adapters.py",
+    "learnt.py",
+    "tasks/examples.py",
+    "optimizers.py",
+    "runs.py",
+    "evaluation.py",
+    "training.py",
+]
+
+MUTATIONS = [  # (file, what it says, what it says when broken, the test that must fail)
+    ("recipe.py", "above = value > low or (low_fits and value == low)", "above = value >= low", "test_recipe.py::test_a_value_that_cannot"),
+    ("recipe.py", "self.warmup_steps >= self.steps", "self.warmup_steps > self.steps", "test_recipe.py::test_a_value_that_cannot"),
+    ("recipe.py", "self.target_r >= self.init_r", "self.target_r > self.init_r", "test_recipe.py::test_a_value_that_cannot"),
+    ("recipe.py", "math.sqrt(self.r) if self.use_rslora", "self.r if self.use_rslora", "test_recipe.py::test_scaling_is"),
+    ("recipe.py", "self.lora_alpha / self.init_r", "self.lora_alpha / self.target_r", "test_recipe.py::test_adaloras"),
+    ("recipe.py", "            object.__setattr__(self, name, value)", "            pass", "test_recipe.py::test_a_list"),
+    ("adapters.py", 'f".{target}"', "target", "test_adapters.py::test_part_of_a_name"),
+    ("adapters.py", "    _check_reach(base.model, recipe)\n", "", "test_adapters.py::test_one_misspelt"),
+    ("adapters.py", "        use_rslora=recipe.use_rslora,\n", "", "test_learnt.py::test_strength_0"),
+    ("adapters.py", "        torch.manual_seed(recipe.seed)\n", "", "test_adapters.py::test_the_adapter_is"),
+    ("adapters.py", "module.weight.data = module.weight.data.clone()", "pass", "test_training.py::test_training_leaves"),
+    ("adapters.py", "if layer >= count]", "if layer > count]", "test_adapters.py::test_what_the_base"),
+    ("adapters.py", "and module is not output", "", "test_adapters.py::test_all_linear"),
+    ("learnt.py", "torch.cat([tensor, -start[name]], dim=1)", "torch.cat([tensor, start[name]], dim=1)", "test_learnt.py::test_plain_peft"),
+    ("learnt.py", "(2**0.5 if recipe.use_rslora else 2)", "2", "test_learnt.py::test_plain_peft"),
+    ("learnt.py", "                module.set_scale(self.active, value)\n", "                pass\n", "test_learnt.py::test_half_strength"),
+    ("learnt.py", "        self.strength = self._strength\n", "", "test_learnt.py::test_several_adapters"),
+    ("learnt.py", "        if has != wants:", "        if False:", "test_learnt.py::test_an_adapter_for_another"),
+    ("learnt.py", "((result.unexpected_keys, \"holds\"), (missing, \"lacks\"))", "((missing, 'lacks'),)", "test_learnt.py::test_a_tensor_that"),
+    ("tasks/examples.py", "[IGNORED] * len(prompt) + ids[len(prompt) :]", "ids", "test_examples.py::test_only_the_answer"),
+    ("tasks/examples.py", "text = whole[len(start) :]", "text = whole[len(start) + 1 :]", "test_examples.py::test_only_the_answer"),
+    ("tasks/examples.py", "[*ids, tokenizer.eos_token_id]", "ids", "test_examples.py::test_a_tokenizer_without"),
+    ("tasks/examples.py", "if len(ids) > max_length:", "if len(ids) > max_length + 1:", "test_examples.py::test_an_example"),
+    ("tasks/examples.py", "(one.labels for one in encoded), IGNORED", "(one.labels for one in encoded), 0", "test_examples.py::test_a_batch"),
+    ("tasks/examples.py", "self.old_knowledge, self.strangers):", "self.strangers):", "test_examples.py::test_a_tasks_fingerprint"),
+    ("optimizers.py", "done, warmup, steps = step - 1,", "done, warmup, steps = step,", "test_training.py::test_the_learning_rate"),
+    ("optimizers.py", 'if "lora_B" in name', 'if "lora_A" in name', "test_training.py::test_lora_plus"),
+    ("optimizers.py", "if one.ndim > 1 else 0.0", "", "test_training.py::test_vectors"),
+    ("runs.py", "        base.fingerprint(),\n", "", "test_runs.py::test_a_run_is_known"),
+    ("runs.py", "        task.fingerprint(),\n", "", "test_runs.py::test_a_run_is_known"),
+    ("runs.py", 'with write_atomically(self.path / "checkpoint.safetensors") as file:', 'for file in [self.path / "checkpoint.safetensors"]:', "test_runs.py::test_a_half_written"),
+    ("runs.py", "(FileNotFoundError, SafetensorError, json.JSONDecodeError)", "FileNotFoundError", "test_runs.py::test_a_damaged"),
+    ("runs.py", "reverse=True)", "reverse=False)", "test_runs.py::test_runs_are_listed"),
+    ("evaluation.py", 'batch["labels"][:, 1:]', 'batch["labels"][:, :-1]', "test_training.py::test_the_loss_with_logits"),
+    ("evaluation.py", "        model.train(was_training)", "        pass", "test_evaluation.py::test_evaluation_leaves"),
+    ("evaluation.py", "    model.eval()\n", "", "test_evaluation.py::test_evaluation_leaves"),
+    ("evaluation.py", "mask = [[0] * (longest - len(row)) + [1] * len(row) for row in ids]", "mask = [[1] * longest for row in ids]", "test_evaluation.py::test_batched"),
+    ("evaluation.py", "                answers[place] = text", "                answers[places[0]] = text", "test_evaluation.py::test_many_prompts"),
+    ("evaluation.py", "total, count = total + loss.item(), count + labels", "total, count = total + loss.item() / labels, count + 1", "test_evaluation.py::test_the_mean_loss"),
+    ("evaluation.py", "hits += len(wanted & found)", "hits += len(found)", "test_evaluation.py::test_the_metrics"),
+    ("evaluation.py", "_share_kept(model, task.strangers)", "_share_kept(model, task.old_knowledge)", "test_evaluation.py::test_old_knowledge"),
+    ("evaluation.py", "logits.log_softmax(-1), target,", "target, logits.log_softmax(-1),", "test_evaluation.py::test_with_a_teacher"),
+    ("training.py", "        self.optimizer.zero_grad()\n        tokens", "        tokens", "test_training.py::test_losses_equal"),
+    ("training.py", "(summed / labels).backward()", "(summed / len(batches) / labels).backward()", "test_training.py::test_losses_equal"),
+    ("training.py", 'learning_rate * group["lr_ratio"]', "learning_rate", "test_training.py::test_lora_plus"),
+    ("training.py", '(batch["attention_mask"].sum())', '(batch["attention_mask"].numel())', "test_training.py::test_records_count"),
+    ("training.py", "step % every == 0 or step == self.recipe.steps", "step % every == 0", "test_training.py::test_validation"),
+    ("training.py", "        self._put(self._good)\n", "", "test_training.py::test_a_diverging"),
+    ("training.py", "yield from torch.randperm(count, generator=generator).tolist()", "yield int(torch.randint(count, (1,), generator=generator))", "test_training.py::test_every_example"),
+    ("training.py", "        with torch.random.fork_rng(devices=devices):\n            if devices:", "        if True:\n            if devices:", "test_training.py::test_training_leaves"),
+    ("training.py", "        for _ in range(self.step * each):\n            next(self._order)\n", "", "test_runs.py::test_a_killed_run"),
+    ("training.py", '        self._random_state = checkpoint.tensors["random_state"]\n', "", "test_runs.py::test_a_killed_run"),
+]  # fmt: skip
+
+
+def survives(file: str, before: str, after: str, test: str) -> bool:
+    """Whether the named tests still pass once `before` reads `after`."""
+    with tempfile.TemporaryDirectory(prefix="lora-lab-mutation-") as place:
+        copy = Path(place)
+        for name in COPIED:
+            source = ROOT / name
+            (shutil.copytree if source.is_dir() else shutil.copy)(source, copy / name)
+        for name in LINKED:
+            (copy / name).symlink_to(ROOT / name, target_is_directory=True)
+        broken = copy / "lora_lab" / file
+        broken.write_text(broken.read_text().replace(before, after))
+        test_file, name = test.split("::")
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--slow"]
+        command += [f"tests/{test_file}", "-k", name]
+        result = subprocess.run(command, cwd=copy, capture_output=True, text=True, timeout=600)
+        if result.returncode not in (0, 1) or "skipped" in result.stdout.splitlines()[-1]:
+            raise RuntimeError(f"{test} was not run on {file}:\n{result.stdout}{result.stderr}")
+        return result.returncode == 0
+
+
+def main(files: list[str]) -> int:
+    """Try the rows of `files` (none: all), say which survive; the exit code is 1 if any did."""
+    rows = [row for row in MUTATIONS if not files or row[0] in files]
+    survivors = 0
+    for number, row in enumerate(rows, start=1):
+        alive = survives(*row)
+        survivors += alive
+        print(f"{number}/{len(rows)} {'SURVIVED' if alive else 'killed'}: {row}", flush=True)
+    print(f"{len(rows) - survivors} killed, {survivors} survived")
+    return int(survivors > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
