@@ -7,6 +7,7 @@ PYTHON ?= $(shell for python in python3 python python3.14 python3.13 python3.12 
 	&& { echo $$python; break; }; done)
 BIN := .venv/bin
 TORCH_CPU := https://download.pytorch.org/whl/cpu
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PYTEST := $(BIN)/python -m pytest --nbval -n 2
 
 .DEFAULT_GOAL := help
@@ -26,7 +27,6 @@ lab: ## set up, then open JupyterLab at the first notebook
 	@$(MAKE) --no-print-directory .venv/installed
 	@$(MAKE) --no-print-directory .venv/prepared || echo "smollm2 and the real texts are not here" \
 		"(the reason stands above). The pocket model works without them; 'make lab' tries again."
-	@echo "Opening JupyterLab. Ctrl-C here ends it."
 	@$(BIN)/lora-lab lab
 
 test: setup ## the suite: units, notebooks, a real browser
