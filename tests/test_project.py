@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -52,13 +53,24 @@ def test_the_version_is_the_same_everywhere(project):
     assert re.search(r"^## (\S+):", text_of("CHANGELOG.md"), re.MULTILINE)[1] == project["version"]
 
 
+WHEELS_FILES = ("pyproject.toml", "README.md", "LICENSE", ".gitignore")
+WHEELS_FOLDERS = ("lora_lab", "notebooks", "data")
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    """The names in a wheel built from this checkout."""
+    """The names in a wheel built from this checkout, with what an editor left lying about."""
     place = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", place]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    (path,) = place.glob("*.whl")
+    for name in WHEELS_FILES:
+        shutil.copy(ROOT / name, place)
+    for name in WHEELS_FOLDERS:
+        shutil.copytree(ROOT / name, place / name)
+    left = place / "notebooks" / ".ipynb_checkpoints" / "00_start_here-checkpoint.ipynb"
+    left.parent.mkdir(exist_ok=True)
+    left.write_text("{}")
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel"]
+    subprocess.run(command, cwd=place, check=True, capture_output=True)
+    (path,) = (place / "dist").glob("*.whl")
     return set(zipfile.ZipFile(path).namelist())
 
 
@@ -68,7 +80,9 @@ def test_the_wheel_carries_the_notebooks_and_the_data(wheel):
     assert {f"lora_lab/share/{name}" for name in tracked} - wheel == set()
 
 
-def test_the_wheel_carries_nothing_else(wheel):
+def test_the_wheel_carries_the_package_and_nothing_else(wheel):
+    tracked = {name for name in tracked_files() if name.startswith("lora_lab/")}
+    assert tracked - wheel == set()
     folders = ("lora_lab/", "lora_lab-0.1.0.dist-info/")
     assert [name for name in wheel if not name.startswith(folders)] == []
     assert [name for name in wheel if "checkpoint" in name or "__pycache__" in name] == []
