@@ -266,6 +266,7 @@ def _inert(learnt: Learnt) -> PeftConfig:
     if hasattr(config, "init_lora_weights"):
         config.init_lora_weights = True
     config.inference_mode = False  # PEFT would skip adapters added later
+    config.base_model_name_or_path = None  # PEFT would warn that the saved name is not the folder
     return config
 
 

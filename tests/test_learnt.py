@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import pickle
+import warnings
 
 import peft
 import pytest
@@ -193,6 +194,13 @@ def test_a_tensor_that_the_configuration_does_not_name_is_not_ignored(base, tmp_
     save_file({}, folder / "adapter_model.safetensors")
     with pytest.raises(ValueError, match="lacks"):
         load_adapter(base, folder)
+
+
+def test_using_an_adapter_says_nothing(base, tmp_path):
+    save_adapter(trained(base, steps=1), tmp_path / "first")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a notebook would show one, and nbval compare it
+        load_adapter(base, tmp_path / "first").load(tmp_path / "first", "second")
 
 
 def test_the_saved_configuration_names_no_path_of_this_machine(base, tmp_path):
