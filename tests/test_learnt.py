@@ -199,7 +199,7 @@ def test_a_tensor_that_the_configuration_does_not_name_is_not_ignored(base, tmp_
 def test_using_an_adapter_says_nothing(base, tmp_path):
     save_adapter(trained(base, steps=1), tmp_path / "first")
     with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)  # a notebook would show one, and nbval compare it
+        warnings.simplefilter("error", UserWarning)  # a notebook would show it
         load_adapter(base, tmp_path / "first").load(tmp_path / "first", "second")
 
 
