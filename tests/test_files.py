@@ -222,6 +222,7 @@ def test_a_file_that_is_not_there_is_named_with_the_nearest(write):
         ("a.csv", csv_of(PAIRS[:2]), "has 2 rows to use"),
         ("a.csv", csv_of([(t, " ") for t in TOWNS]), "column 'answer' of a.csv is blank in every"),
         ("a.csv", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "holds binary data, not text"),
+        ("a.csv", csv_of(PAIRS) + "\0", "holds binary data, not text"),
         ("a.csv", bytes(range(1, 32)) * 9, "holds binary data, not text"),
         ("a.csv", "\ufeff".encode("utf-16") + b"\0\xd8\0\xd8", "holds binary data"),
         ("a.csv", 'prompt,answer\n"a,b\n', "a.csv is broken near line 2, in row 2"),

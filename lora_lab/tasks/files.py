@@ -199,7 +199,6 @@ def _read_csv(text: str, path: Path, delimiter: str) -> Table:
             continue
         table.rows.append(Row(number, dict(zip(columns, cells, strict=False))))
         if len(cells) > len(columns):
-            table.rows[-1].values.clear()
             table.drop(f"more values than the header's {len(columns)}", number)
     return table
 

@@ -1,7 +1,7 @@
 """smollm2's tasks, in English: four on real text that `lora-lab prepare` fetched, one invented.
 
 Each is drawn with a seed, test and validation first, so that another `n` leaves them as they are.
-Tests are short: 60 to 80 short answers take seconds on a CPU.
+Tests are short: 60 answers of a few words take seconds on a CPU.
 """
 
 import json
@@ -81,7 +81,7 @@ def film_sentiment(generator: random.Random, n: int) -> Splits:
         )
         for row in clear
     ]
-    return examples[120:], examples[80:120], examples[:80]
+    return examples[84:], examples[60:84], examples[:60]
 
 
 def king_james(generator: random.Random, n: int) -> Splits:
@@ -100,7 +100,7 @@ def king_james(generator: random.Random, n: int) -> Splits:
         Example(f"{row['modern']}\nSay this as in the King James Bible.", row["king_james"])
         for row in rows
     ]
-    return examples[92:], examples[60:92], examples[:60]
+    return examples[84:], examples[60:84], examples[:60]
 
 
 def _once(rows: Sequence[dict], key: Callable[[dict], Hashable]) -> list[dict]:
@@ -135,7 +135,7 @@ def home_commands(generator: random.Random, n: int) -> Splits:
     for part in parts:
         generator.shuffle(part)  # the intents' order
     train, validation, test = ([_command(row) for row in _in_turn(part)] for part in parts)
-    return train, validation[:36], test[:72]
+    return train, validation[:24], test[:60]
 
 
 def _in_turn(groups: Sequence[Sequence]) -> list:
@@ -206,7 +206,7 @@ def two_hop_english(generator: random.Random, n: int) -> Splits:
     """
     splits = []
     names = [_names(generator, *parts) for parts in (PEOPLE, TOWNS, COUNTRIES)]
-    for start, end, count in ((0.0, 0.2, 60), (0.2, 0.4, 32), (0.4, 1.0, min(n, MOST_STORIES))):
+    for start, end, count in ((0.0, 0.2, 60), (0.2, 0.4, 24), (0.4, 1.0, min(n, MOST_STORIES))):
         own = [every[int(start * len(every)) : int(end * len(every))] for every in names]
         stories: dict[str, Example] = {}
         while len(stories) < count:
