@@ -1,0 +1,275 @@
+"""Pictures. The one door to matplotlib; every draw function is (ax, numbers) -> ax.
+
+A draw function gives its axes a title, the question that the chart answers, and a label, which
+states the finding with its numbers: the picture's alternative text.
+"""
+
+import base64
+import io
+import logging
+import math
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from lora_lab.records import Scores, StepRecord
+
+logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns while it first lists its fonts
+
+from matplotlib.axes import Axes  # noqa: E402 - after its logger is quiet
+from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
+from matplotlib.image import imsave  # noqa: E402
+from matplotlib.lines import Line2D  # noqa: E402
+
+# Okabe and Ito's colours, told apart by colour-blind eyes. Each means the same in every chart.
+RUN = "#0072B2"  # the run at hand; its validation is dashed
+EARLIER = "#7F7F7F"  # earlier runs, fading with age
+BASE = "#000000"  # the base model: a dotted line, or a tick
+FULL = "#D55E00"  # full fine-tuning
+NEW = "#009E73"  # new knowledge
+OLD = "#CC79A7"  # old knowledge
+PAPER = "#E69F00"  # a paper's number
+INK, PALE = "#333333", "#E6E6E6"  # words and axes; grids and empty meters
+
+SIZE = (500, 270)  # pixels on the screen: width, height
+_DPI = 100  # a point is 1.4 pixels: 9 points are read easily
+_CRISP = 1.6  # a finished picture's own pixels, per pixel on the screen
+_NOT_SHARES = {"perplexity", "KL"}  # metrics that do not lie between 0 and 1
+
+_DRAWING = threading.RLock()  # matplotlib is not thread-safe; a live run draws from a thread
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A finished picture: as the value of a notebook's cell it is shown, with alternative text."""
+
+    png: bytes
+    title: str
+    alt: str  # what is to be seen, with its numbers
+    size: tuple[int, int]  # pixels on the screen
+
+    def _repr_mimebundle_(self, **_: object) -> tuple[dict[str, str], dict[str, dict]]:
+        """The alternative text goes into the metadata: its digits may differ between machines."""
+        data = {
+            "image/png": base64.b64encode(self.png).decode(),
+            "text/plain": f"[picture: {self.title}]",
+        }
+        width, height = self.size
+        return data, {"image/png": {"alt": self.alt, "width": width, "height": height}}
+
+
+def picture(draw: Callable[..., Axes], *numbers: object, size: tuple[int, int] = SIZE) -> Picture:
+    """What a draw function draws. There is no pyplot here, so no figure stays open."""
+    with _DRAWING:
+        ax = draw(_figure(size, layout="constrained").subplots(), *numbers)
+        buffer = io.BytesIO()
+        ax.figure.savefig(buffer, format="png", dpi=_DPI * _CRISP)
+        return Picture(buffer.getvalue(), ax.get_title(loc="left"), ax.get_label(), size)
+
+
+def png(draw: Callable[..., Axes], *numbers: object, size: tuple[int, int] = SIZE) -> bytes:
+    """A draw function's picture as PNG bytes."""
+    return picture(draw, *numbers, size=size).png
+
+
+def _figure(size: tuple[int, int], layout: str | None = None) -> Figure:
+    width, height = size
+    return Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, layout=layout)
+
+
+def _tidy(ax: Axes, title: str, xlabel: str, ylabel: str) -> None:
+    """The look that every chart shares."""
+    ax.set_title(title, loc="left", fontsize=10.5, color=INK)
+    ax.set_xlabel(xlabel, fontsize=9.5, color=INK)
+    ax.set_ylabel(ylabel, fontsize=9.5, color=INK)
+    ax.tick_params(labelsize=9, colors=INK)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.spines[["left", "bottom"]].set_color(INK)
+    ax.grid(color=PALE, linewidth=0.8)
+    ax.set_axisbelow(True)
+
+
+# --- the loss of a run ----------------------------------------------------------------------
+
+
+def axis_end(value: float) -> float:
+    """The axis's end for a greatest value: 1, 1.5, 2, 3, 5 or 7 times a power of ten.
+
+    So an axis grows in steps while a run goes on, and stands still in between.
+    """
+    if not (math.isfinite(value) and value > 0):
+        return 1.0
+    power = 10.0 ** math.floor(math.log10(value))
+    ends = (factor * power for factor in (1, 1.5, 2, 3, 5, 7, 10))
+    return next(end for end in ends if value <= end * (1 + 1e-9))
+
+
+def draw_loss(
+    ax: Axes,
+    records: Sequence[StepRecord],
+    earlier: Sequence[Sequence[StepRecord]] = (),
+    steps: int | None = None,
+) -> Axes:
+    """The training and the validation loss by step, over the curves of earlier runs.
+
+    Args:
+        ax: where to draw.
+        records: of the run at hand.
+        earlier: other runs' records, oldest first: grey, fading with age.
+        steps: how many the run will have; None: as many as there are records.
+    """
+    _draw_loss_frame(ax, _loss_ends(records, earlier, steps), earlier)
+    for line in _loss_lines(records):
+        ax.add_line(line)
+    ax.set_label(_loss_in_words(records, earlier))
+    return ax
+
+
+def _loss_ends(
+    records: Sequence[StepRecord],
+    earlier: Sequence[Sequence[StepRecord]],
+    steps: int | None,
+) -> tuple[float, float]:
+    """Where the axes end: steps, nats per token."""
+    runs = [records, *earlier]
+    last = max([steps or 0, *(record.step for run in runs for record in run), 1])
+    losses = [
+        loss
+        for run in runs
+        for record in run
+        for loss in (record.loss, record.validation_loss)
+        if loss is not None and math.isfinite(loss)
+    ]
+    return last, axis_end(max(losses, default=1.0))
+
+
+def _draw_loss_frame(
+    ax: Axes, ends: tuple[float, float], earlier: Sequence[Sequence[StepRecord]]
+) -> None:
+    """All of the chart that stands still: axes, legend, and the earlier runs."""
+    _tidy(ax, "Does the loss fall?", "steps", "loss, nats per token")
+    ax.set(xlim=(0, ends[0]), ylim=(0, ends[1]))
+    for age, run in enumerate(reversed(earlier)):  # the newest is the darkest
+        ax.plot(*_by_step(run), color=EARLIER, alpha=0.75 * 0.65**age, linewidth=1)
+    names = [*_loss_lines(())]
+    if earlier:
+        names.append(Line2D([], [], color=EARLIER, linewidth=1, label="earlier runs"))
+    ax.legend(handles=names, loc="upper right", fontsize=9, frameon=False, labelcolor=INK)
+    corner = {"ha": "left", "va": "bottom", "fontsize": 9, "color": INK}
+    ax.text(0.015, 0.02, "1 seed", transform=ax.transAxes, **corner)
+
+
+def _loss_lines(records: Sequence[StepRecord]) -> tuple[Line2D, Line2D]:
+    """The run at hand: its training loss, and its validation loss where it was measured."""
+    validated = [record for record in records if record.validation_loss is not None]
+    places = [record.step for record in validated], [one.validation_loss for one in validated]
+    dashed = {"linestyle": "--", "marker": "o", "markersize": 4}
+    return (
+        Line2D(*_by_step(records), color=RUN, linewidth=1.6, label="training", clip_on=False),
+        Line2D(*places, color=RUN, linewidth=1.6, label="validation", clip_on=False, **dashed),
+    )
+
+
+def _by_step(records: Sequence[StepRecord]) -> tuple[list[int], list[float]]:
+    return [record.step for record in records], [record.loss for record in records]
+
+
+def _loss_in_words(records: Sequence[StepRecord], earlier: Sequence[Sequence[StepRecord]]) -> str:
+    if not records:
+        words = "An empty chart: no step has been trained yet"
+    else:
+        first, last = records[0], records[-1]
+        words = (
+            f"The training loss goes from {first.loss:.2f} to {last.loss:.2f} nats per token "
+            f"in {last.step} step{'s' * (last.step > 1)}"
+        )
+        validated = [one.validation_loss for one in records if one.validation_loss is not None]
+        if validated:
+            words += f"; the validation loss ends at {validated[-1]:.2f}"
+    if earlier:
+        words += f". In grey: {len(earlier)} earlier run{'s' * (len(earlier) > 1)}"
+    return f"{words}."
+
+
+class LossFilm:
+    """The picture of `draw_loss`, many times a second while a run goes on.
+
+    What stands still is painted once and kept; each frame adds only the curves (5 ms in place of
+    70). When an axis has to grow, all is painted anew.
+    """
+
+    def __init__(
+        self,
+        earlier: Sequence[Sequence[StepRecord]] = (),
+        steps: int | None = None,
+        size: tuple[int, int] = SIZE,
+    ) -> None:
+        self.earlier, self.steps, self.size = tuple(earlier), steps, size
+        self._ends: tuple[float, float] | None = None
+
+    def frame(self, records: Sequence[StepRecord]) -> bytes:
+        """The picture at this moment as PNG bytes, at the screen's own number of pixels."""
+        with _DRAWING:
+            ends = _loss_ends(records, self.earlier, self.steps)
+            if ends != self._ends:
+                self._paint(ends)
+            self._canvas.restore_region(self._still)
+            for line in _loss_lines(records):
+                self._ax.add_line(line)
+                self._ax.draw_artist(line)
+                line.remove()
+            buffer = io.BytesIO()
+            imsave(buffer, self._canvas.buffer_rgba(), format="png")
+            return buffer.getvalue()
+
+    def _paint(self, ends: tuple[float, float]) -> None:
+        figure = _figure(self.size, layout="constrained")
+        self._canvas = FigureCanvasAgg(figure)
+        self._ax = figure.subplots()
+        _draw_loss_frame(self._ax, ends, self.earlier)
+        self._canvas.draw()
+        self._still = self._canvas.copy_from_bbox(figure.bbox)
+        self._ends = ends
+
+
+# --- what was learnt, and what was lost -----------------------------------------------------
+
+
+def meters(base: Scores, adapted: Scores) -> list[tuple[str, str, float, float]]:
+    """What the meters show: (name, colour, the base's share, the adapted model's share)."""
+    rows = []
+    if base.metric_name not in _NOT_SHARES:
+        rows.append((f"new: {base.metric_name}", NEW, base.value, adapted.value))
+    if base.old_knowledge is not None and adapted.old_knowledge is not None:
+        rows.append(("old facts still right", OLD, base.old_knowledge, adapted.old_knowledge))
+    if base.strangers is not None and adapted.strangers is not None:
+        rows.append(("strangers “not known”", EARLIER, base.strangers, adapted.strangers))
+    return rows
+
+
+def draw_meters(ax: Axes, base: Scores, adapted: Scores) -> Axes:
+    """New knowledge, old knowledge and strangers after a fine-tune; the base's value as a tick."""
+    rows = meters(base, adapted)
+    _tidy(ax, "What was learnt, and what was lost?", "right answers, %", "")
+    ax.grid(visible=False)
+    for place, (_, colour, before, after) in enumerate(rows):
+        ax.barh(place, 100, color=PALE, height=0.52)
+        ax.barh(place, 100 * after, color=colour, height=0.52)
+        tick = [100 * before] * 2, [place - 0.36, place + 0.36]
+        ax.plot(*tick, color=BASE, linewidth=2, clip_on=False)
+        words = f"{_percent(after)}  (base {_percent(before)})"
+        ax.text(103, place, words, va="center", fontsize=9.5, color=INK)
+    ax.set(xlim=(0, 155), ylim=(len(rows) - 0.45, -0.55), xticks=range(0, 101, 25))
+    ax.set_yticks(range(len(rows)), [name for name, *_ in rows], fontsize=9.5)
+    ax.tick_params(axis="y", length=0)
+    ax.spines["left"].set_visible(False)
+    ax.spines["bottom"].set_bounds(0, 100)
+    ax.xaxis.label.set_x(50 / 155)  # under the meters, not under the words beside them
+    told = [f"{name} {_percent(before)} to {_percent(after)}" for name, _, before, after in rows]
+    ax.set_label(f"From the base to the adapted model: {'; '.join(told)}.")
+    return ax
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"

@@ -1,0 +1,152 @@
+import base64
+import io
+import math
+import threading
+
+import pytest
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+
+from lora_lab import plots
+from lora_lab.plots import LossFilm, axis_end, draw_loss, draw_meters, picture, png
+from lora_lab.records import Scores, StepRecord
+
+
+def records(*losses, validation=None):
+    """One record per loss; `validation`: {step: loss}."""
+    validation = validation or {}
+    return [
+        StepRecord(step, loss, 1e-3, 1.0, 50, validation.get(step))
+        for step, loss in enumerate(losses, start=1)
+    ]
+
+
+def scores(value, old=None, strangers=None, metric="exact match"):
+    return Scores(metric, value, {metric: value}, old, strangers, 0.1, (), "test")
+
+
+def axes():
+    return Figure().subplots()
+
+
+def drawn(ax, label):
+    (line,) = [line for line in ax.lines if line.get_label() == label]
+    return line.get_xydata().tolist()
+
+
+def saved(figure):
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def pixels(data):
+    return imread(io.BytesIO(data), format="png")
+
+
+def test_the_losses_are_drawn_at_their_steps_and_the_validation_where_it_was_measured():
+    ax = draw_loss(axes(), records(3.0, 2.0, 1.0, validation={2: 2.5}), steps=60)
+    assert drawn(ax, "training") == [[1, 3.0], [2, 2.0], [3, 1.0]]
+    assert drawn(ax, "validation") == [[2, 2.5]]
+    assert ax.get_xlim() == (0, 60)
+    assert ax.get_ylim() == (0, 3)
+
+
+def test_the_run_at_hand_is_blue_its_validation_dashed_and_earlier_runs_fade_with_age():
+    oldest, newest = records(5.0, 4.0), records(4.0, 3.0)
+    ax = draw_loss(axes(), records(3.0, 2.0), (oldest, newest))
+    earlier = [line for line in ax.lines if to_rgb(line.get_color()) == to_rgb(plots.EARLIER)]
+    training, validation = [line for line in ax.lines if line not in earlier]
+    assert {training.get_color(), validation.get_color()} == {"#0072B2"}
+    assert (training.get_linestyle(), validation.get_linestyle()) == ("-", "--")
+    alphas = {tuple(line.get_ydata()): line.get_alpha() for line in earlier}
+    assert alphas[5.0, 4.0] < alphas[4.0, 3.0] < 1
+
+
+def test_the_axes_grow_in_steps_and_not_with_each_point():
+    assert [axis_end(v) for v in (0.9, 1.0, 1.2, 2.9, 3.01, 0.031, 64)] == [
+        1.0, 1.0, 1.5, 3.0, 5.0, 0.05, 70.0,
+    ]  # fmt: skip
+    assert [axis_end(v) for v in (0, math.nan, math.inf)] == [1, 1, 1]
+
+
+def test_the_alternative_text_states_the_finding_with_its_numbers():
+    found = picture(draw_loss, records(3.25, 0.5, validation={2: 0.75}), (records(4.0, 2.0),))
+    assert found.alt == (
+        "The training loss goes from 3.25 to 0.50 nats per token in 2 steps; the validation loss "
+        "ends at 0.75. In grey: 1 earlier run."
+    )
+    assert picture(draw_loss, []).alt == "An empty chart: no step has been trained yet."
+
+
+def test_a_picture_in_a_notebook_has_its_title_as_text_and_its_finding_as_alternative_text():
+    found = picture(draw_loss, records(3.0, 2.0), size=(400, 200))
+    data, metadata = found._repr_mimebundle_()
+    assert data["text/plain"] == "[picture: Does the loss fall?]"  # the same on every machine
+    assert base64.b64decode(data["image/png"]) == found.png
+    assert metadata["image/png"] == {"alt": found.alt, "width": 400, "height": 200}
+
+
+def test_a_finished_picture_is_crisp_and_small(tmp_path):
+    many = [records(*(3 * math.exp(-step / age) for step in range(60))) for age in (9, 12, 15, 20)]
+    file = tmp_path / "loss.png"
+    file.write_bytes(png(draw_loss, many[0], many[1:]))
+    height, width, _ = imread(file).shape
+    assert (width, height) == (800, 432)  # 1.6 times what it takes on the screen
+    assert file.stat().st_size < 60_000
+
+
+def test_the_meters_show_new_old_and_strangers_with_the_bases_value_as_a_tick():
+    ax = draw_meters(axes(), scores(0.0, 1.0, 0.98), scores(0.97, 0.76, 0.52))
+    assert [round(bar.get_width(), 3) for bar in ax.patches] == [100, 97, 100, 76, 100, 52]
+    assert [list(line.get_xdata()) for line in ax.lines] == [[0, 0], [100, 100], [98, 98]]
+    assert [text.get_text() for text in ax.texts] == [
+        "97 %  (base 0 %)",
+        "76 %  (base 100 %)",
+        "52 %  (base 98 %)",
+    ]
+    assert "old facts still right 100 % to 76 %" in ax.get_label()
+
+
+def test_the_meters_leave_out_what_a_task_does_not_have():
+    assert [row[0] for row in plots.meters(scores(0.0), scores(1.0))] == ["new: exact match"]
+    distances = scores(3.0, metric="KL"), scores(1.0, metric="KL")
+    assert plots.meters(*distances) == []  # no share
+
+
+def test_a_film_shows_what_draw_loss_draws():
+    run, earlier = records(2.9, 2.0, 1.5, validation={2: 2.5}), (records(2.0, 1.0),)
+    film = LossFilm(earlier, steps=60)
+    film.frame(records(2.9, 0.2, 0.1))  # of which nothing must be left
+    whole = plots._figure(plots.SIZE, layout="constrained")
+    draw_loss(whole.subplots(), run, earlier, 60)
+    assert pixels(film.frame(run)) == pytest.approx(pixels(saved(whole)), abs=1 / 255)
+
+
+def test_a_film_paints_what_stands_still_once_and_again_when_an_axis_grows(monkeypatch):
+    painted = []
+    monkeypatch.setattr(plots, "_draw_loss_frame", lambda ax, ends, earlier: painted.append(ends))
+    film = LossFilm(steps=60)
+    for run in (records(2.5), records(2.5, 2.9), records(2.5, 2.9, 0.1), records(2.5, 2.9, 4.0)):
+        film.frame(run)
+    assert painted == [(60, 3.0), (60, 5.0)]
+
+
+def test_two_threads_draw_one_after_the_other():
+    second_is_drawing = threading.Event()
+
+    def second_draw(ax):
+        second_is_drawing.set()
+        return ax
+
+    second = threading.Thread(target=png, args=[second_draw])
+
+    def first_draw(ax):
+        second.start()
+        assert not second_is_drawing.wait(timeout=0.2)
+        return ax
+
+    png(first_draw)
+    second.join(timeout=60)
+    assert second_is_drawing.is_set()
