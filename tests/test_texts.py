@@ -124,11 +124,11 @@ def test_home_commands_are_spread_evenly_over_their_intents():
     assert {example.answer for example in task.test} <= {example.answer for example in task.train}
 
 
-def test_no_verse_of_the_test_is_the_answer_to_a_verse_of_training():
+def test_no_verse_is_the_answer_to_two():
     needs_text("king-james")
     task = text_task("king-james", n=10_000)
-    taught = {example.answer.casefold() for example in task.train}
-    assert not taught & {example.answer.casefold() for example in [*task.test, *task.validation]}
+    answers = [example.answer for example in [*task.train, *task.validation, *task.test]]
+    assert len({answer.casefold() for answer in answers}) == len(answers)
 
 
 @pytest.mark.parametrize("n", [4, 40, 200])
