@@ -1,0 +1,1 @@
+"""Thin ipywidgets shells over the package: controls, live training. No formula in here."""

@@ -1,0 +1,97 @@
+"""Controls for the choices of a recipe, each with a sentence of help; and the code for them."""
+
+import dataclasses
+import html
+from collections.abc import Callable, Sequence
+
+import ipywidgets as widgets
+
+from lora_lab.recipe import Recipe
+
+FOLDED = ("method", "r", "lora_alpha", "learning_rate", "steps", "batch_size", "seed")
+
+HELP = {  # what a choice does, in one sentence
+    "method": "lora trains a small adapter beside the frozen weights; full trains every weight.",
+    "r": "The adapter's rank: how many directions the change of a weight matrix may have.",
+    "lora_alpha": "The change is multiplied by lora_alpha / r: the adapter's volume.",
+    "learning_rate": "How far each step goes; too far, and the loss jumps up.",
+    "steps": "How many times the weights are moved.",
+    "batch_size": "How many examples each step looks at.",
+    "seed": "Decides the adapter's random start and the order of the examples.",
+}
+_WIDE = {"description_width": "7.5em"}
+
+
+def _number(kind: type[widgets.Widget], **limits: object) -> Callable[[object], widgets.Widget]:
+    return lambda value: kind(value=value, **limits)
+
+
+_CONTROL = {
+    "method": lambda value: widgets.Dropdown(value=value, options=("lora", "full")),
+    "r": _number(widgets.BoundedIntText, min=1, max=1024),
+    "lora_alpha": _number(widgets.FloatText, step=1),
+    "learning_rate": _number(widgets.FloatText, step=0.0001),
+    "steps": _number(widgets.BoundedIntText, min=1, max=100_000),
+    "batch_size": _number(widgets.BoundedIntText, min=1, max=1024),
+    "seed": _number(widgets.BoundedIntText, min=0, max=10**9),
+}
+
+
+class RecipeControls:
+    """One control per field, made from a recipe; `recipe` is that recipe with what they say.
+
+    Args:
+        recipe: gives every value that has no control.
+        fields: names of recipe fields, in order.
+    """
+
+    def __init__(self, recipe: Recipe, fields: Sequence[str]) -> None:
+        unknown = [field for field in fields if field not in _CONTROL]
+        if unknown:
+            raise ValueError(
+                f"there is no control for {unknown[0]!r}; there are: {', '.join(_CONTROL)}"
+            )
+        self._recipe = recipe
+        self.changed: Callable[[], None] = lambda: None  # called after a control was moved
+        self.controls = {field: _CONTROL[field](getattr(recipe, field)) for field in fields}
+        for field, control in self.controls.items():
+            control.description, control.style = field, _WIDE
+            control.layout.width = "16em"
+            control.observe(lambda _: self.changed(), names="value")
+
+    def row(self, field: str) -> widgets.Widget:
+        """The control with its help, folded behind a question mark."""
+        words = (
+            '<details class="lora-lab-help"><summary aria-label="help">?</summary>'
+            f"{html.escape(HELP[field])}</details>"
+        )
+        return widgets.HBox([self.controls[field], widgets.HTML(words)])
+
+    @property
+    def recipe(self) -> Recipe:
+        """What is chosen now.
+
+        Raises:
+            ValueError: if the choices do not fit together, with what would.
+        """
+        chosen = {field: control.value for field, control in self.controls.items()}
+        return dataclasses.replace(self._recipe, **chosen)
+
+    def reset(self, recipe: Recipe) -> None:
+        """Take every value from another recipe."""
+        self._recipe = recipe
+        for field, control in self.controls.items():
+            control.value = getattr(recipe, field)
+
+
+def recipe_code(recipe: Recipe) -> str:
+    """The expression that makes this recipe: `lab.Recipe(r=4, steps=60)`, defaults left out."""
+    given = [
+        f"{field.name}={getattr(recipe, field.name)!r}"
+        for field in dataclasses.fields(recipe)
+        if getattr(recipe, field.name) != field.default
+    ]
+    line = f"lab.Recipe({', '.join(given)})"
+    if len(line) <= 80:
+        return line
+    return "lab.Recipe(\n" + "".join(f"    {one},\n" for one in given) + ")"

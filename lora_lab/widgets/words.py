@@ -1,0 +1,100 @@
+"""What widgets say, as HTML: answers, marks, costs. What models and data say is escaped here."""
+
+import html
+from collections.abc import Sequence
+
+from lora_lab.records import Answer, Scores
+
+STYLE = """<style>
+.lora-lab { max-width: 1040px; font-size: 13px; }
+.lora-lab h3 { margin: 0; font-size: 16px; }
+.lora-lab .widget-html-content { line-height: 1.45; }
+.lora-lab .lora-lab-faint { color: var(--jp-ui-font-color2, #666); }
+.lora-lab .lora-lab-wrong { color: var(--jp-error-color1, #d32f2f); }
+.lora-lab-picture { border-radius: 4px; border: 1px solid var(--jp-border-color2, #ccc); }
+.lora-lab-answers { width: 100%; border-collapse: collapse; font-size: 13px; }
+.lora-lab-answers td { padding: 0 10px 1px 0; vertical-align: top; overflow-wrap: anywhere; }
+.lora-lab-answers td:first-child { width: 4.6em; color: var(--jp-ui-font-color2, #666); }
+.lora-lab-answers .lora-lab-prompt td {
+  padding-top: 7px; color: var(--jp-ui-font-color1, inherit); font-weight: 600; }
+.lora-lab-answers code { background: none; padding: 0; white-space: pre-wrap; font-size: 12.5px; }
+.lora-lab-help summary { cursor: pointer; list-style: none; width: 1.4em; height: 1.4em;
+  border-radius: 50%; text-align: center; border: 1px solid var(--jp-border-color1, #999); }
+.lora-lab-help { display: flex; gap: 8px; }
+.lora-lab pre.lora-lab-code { margin: 0; padding: 8px; overflow-x: auto; line-height: 1.4;
+  background: var(--jp-layout-color2, #eee); color: var(--jp-ui-font-color1, inherit); }
+</style>"""
+LONGEST = 220  # characters of an answer that are shown
+
+
+def title(words: str) -> str:
+    """The widget's heading, with the style of everything below it."""
+    return f"{STYLE}<h3>{html.escape(words)}</h3>"
+
+
+def faint(words: str) -> str:
+    """A small remark."""
+    return f'<span class="lora-lab-faint">{html.escape(words)}</span>'
+
+
+def failure(error: Exception) -> str:
+    """An error in words: its class and its message."""
+    words = html.escape(f"{type(error).__name__}: {error}")
+    return f'<span class="lora-lab-wrong">{words}</span>'
+
+
+def before_and_after(
+    rows: Sequence[tuple[str, Answer | None, Answer | None]], strength: float
+) -> str:
+    """The same prompts, answered by the base and by the adapted model.
+
+    Args:
+        rows: prompt, the base's answer, the adapted model's; None for one not there yet. An answer
+            with an expected text is marked right, or the text that was wanted is shown under it.
+        strength: of the adapter.
+    """
+    name = "adapted" if strength == 1 else f"at {strength:g}"
+    lines = []
+    for prompt, before, after in rows:
+        lines.append(f'<tr class="lora-lab-prompt"><td colspan="2">{html.escape(prompt)}</td></tr>')
+        lines += [_row("base", before), _row(name, after)]
+        if after and after.expected and not after.right:
+            lines.append(
+                f"<tr><td>wanted</td><td><code>{html.escape(after.expected)}</code></td></tr>"
+            )
+    heading = "<b>The same prompts, before and after</b>"
+    return f'{heading}<table class="lora-lab-answers"><tbody>{"".join(lines)}</tbody></table>'
+
+
+def _row(name: str, answer: Answer | None) -> str:
+    if answer is None:
+        said = faint("…")
+    else:
+        given = answer.given if len(answer.given) <= LONGEST else f"{answer.given[:LONGEST]} …"
+        said = f"<code>{html.escape(given)}</code>" if given else faint("(says nothing)")
+        if answer.right:
+            said += " ✓ right"
+    return f"<tr><td>{html.escape(name)}</td><td>{said}</td></tr>"
+
+
+def in_short(count: float) -> str:
+    """A count as people say it: 980, 62.4 K, 135 M."""
+    for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " K")):
+        if count >= size:
+            return f"{count / size:.{1 if count < 100 * size else 0}f}{unit}"
+    return f"{count:.0f}"
+
+
+def right_answers(base: Scores | None, adapted: Scores) -> str:
+    """`right answers: base 0 of 20 · adapted 13 of 20`, and how many were valid JSON."""
+    both = [("base", base)] * (base is not None) + [("adapted", adapted)]
+    if not adapted.answers:  # a planted task has none, only its distance
+        words = [f"{name} {one.value:.3f}" for name, one in both]
+        return f"{html.escape(adapted.metric_name)}: {' · '.join(words)}"
+    count = len(adapted.answers)
+    words = [f"{name} {sum(a.right for a in one.answers)} of {count}" for name, one in both]
+    line = f"right answers: <b>{' · '.join(words)}</b>"
+    if "valid JSON" in adapted.metrics:
+        shares = [f"{name} {100 * one.metrics['valid JSON']:.0f} %" for name, one in both]
+        line += f"<br>valid JSON: {' · '.join(shares)}"
+    return line

@@ -1,0 +1,387 @@
+"""Headless: no browser, no sleeping; `wait` returns when the thread has done all it was asked."""
+
+import _thread
+import dataclasses
+import threading
+
+import pytest
+import torch
+
+import lora_lab as lab
+from lora_lab import plots
+from lora_lab.evaluation import evaluate, generate
+from lora_lab.learnt import Adapted
+from lora_lab.recipe import Recipe
+from lora_lab.tasks.examples import Example
+from lora_lab.training import Diverged, Training, train
+from lora_lab.widgets import live_lab
+from lora_lab.widgets.background import DROP_ALL, Background, Pace
+from lora_lab.widgets.live_lab import KEPT, LiveLab
+from lora_lab.widgets.recipe_controls import FOLDED, RecipeControls, recipe_code
+from tiny import letters_task, recipe, tiny_base
+
+TASK = letters_task()
+LIMIT = 120  # seconds that `wait` may take on a busy machine
+
+
+@pytest.fixture(scope="module")
+def base():
+    return tiny_base()
+
+
+@pytest.fixture
+def live(base):
+    """The lab on a task that takes 12 steps."""
+    return LiveLab(base, TASK)
+
+
+@pytest.fixture
+def at_step(monkeypatch):
+    """A way to have something done in the thread, when a step is over."""
+
+    def arrange(step, do):
+        class Watched(Training):
+            def __iter__(self):
+                for record in super().__iter__():
+                    if record.step == step:
+                        do()
+                    yield record
+
+        monkeypatch.setattr(live_lab, "train", Watched)
+
+    return arrange
+
+
+def trained(live):
+    live.start()
+    live.wait(LIMIT)
+    return live
+
+
+# --- one run --------------------------------------------------------------------------------
+
+
+def test_a_click_on_train_trains_as_lab_train_does(live, base):
+    live.train_button.click()
+    live.wait(LIMIT)
+    assert live.records == list(train(base, TASK, live.recipe))
+    assert live.recipe == dataclasses.replace(TASK.recipe, eval_steps=2)  # a fifth of the steps
+    assert (live.progress.value, live.progress.max) == (12, 12)
+    assert live.state.value.startswith("finished: 12 steps in ")
+    assert live.loss_picture.value == plots.png(plots.draw_loss, live.records)
+    assert live.loss_picture.tooltip == live.picture.alt
+
+
+def test_the_same_prompts_are_answered_before_and_after(live, base):
+    trained(live)
+    assert live.prompts == [one.prompt for one in TASK.test[:3]]
+    assert live.before == generate(base, live.prompts, max_new_tokens=5)
+    assert live.after == generate(live.training, live.prompts, max_new_tokens=5)
+    assert live.before != live.after
+    assert all(given in live.answers.value for given in live.after)
+
+
+def test_the_right_answers_are_counted_and_the_base_once_only(live, base):
+    trained(live)
+    assert live.scores == evaluate(live.training, TASK)
+    assert live.base_scores == evaluate(base, TASK)
+    right = sum(answer.right for answer in live.scores.answers)
+    assert f"base 0 of 16 · adapted {right} of 16" in live.marks.value
+    before = live.base_scores
+    assert trained(live).base_scores is before
+
+
+def test_the_cost_is_told_in_parameters_bytes_and_seconds(live):
+    trained(live)
+    # r 3 and all linears, (in, out): q (32, 32), k and v (32, 16), o (32, 32), two of the MLP
+    # (32, 96), one (96, 32): 3 * (64 + 48 + 48 + 64 + 3 * 128) = 1,824 a layer, two layers
+    assert "trained 3.6 K of " in live.cost.value
+    assert "adapter 14.6 KB" in live.cost.value  # 3,648 numbers of 4 bytes
+    assert "on this CPU" in live.cost.value
+
+
+def test_nothing_is_printed_and_the_base_stays_as_it_was(live, base, capsys):
+    before = {name: one.clone() for name, one in base.model.state_dict().items()}
+    live.strength.value = trained(live).strength.value / 2
+    live.wait(LIMIT)
+    assert capsys.readouterr() == ("", "")
+    torch.testing.assert_close(base.model.state_dict(), before, rtol=0, atol=0)
+
+
+def test_what_is_shown_while_it_runs(live):
+    states, pictures = [], []
+    live.state.observe(lambda change: states.append(change["new"]), names="value")
+    live.loss_picture.observe(lambda change: pictures.append(change["new"]), names="value")
+    trained(live)
+    shown = [line for line in states if line.startswith("step ")]
+    assert shown[0] == "step 0 of 12"
+    assert all(word in shown[1] for word in ("step 1 of 12", "loss ", " tokens/s", " s left"))
+    assert len(pictures) >= 3  # empty, the first step, the end
+
+
+def test_a_warning_of_the_training_is_shown_in_the_widget_not_printed(base, recwarn):
+    long = dataclasses.replace(TASK, train=[*TASK.train, Example("x" * 400, "y")])
+    live = trained(LiveLab(base, long))
+    assert "1 of 25 training examples are left out" in live.about.value
+    assert not [one for one in recwarn if "left out" in str(one.message)]
+
+
+def test_in_a_notebook_its_words_are_always_the_same(live):
+    bundle = live._repr_mimebundle_()
+    assert bundle["text/plain"] == "LiveLab: tiny · letters"
+    assert "application/vnd.jupyter.widget-view+json" in bundle
+
+
+def test_what_data_and_models_say_is_escaped(base):
+    nasty = Example("<script>alert(1)</script>", "<b>")
+    live = trained(LiveLab(base, dataclasses.replace(TASK, test=[nasty], about="<i>")))
+    assert "<script" not in live.answers.value
+    assert "&lt;script&gt;alert(1)" in live.answers.value
+    assert "<code>&lt;b&gt;</code>" in live.answers.value  # the wanted answer
+    assert "&lt;i&gt;" in live.about.value
+
+
+# --- stopping, and what goes wrong ----------------------------------------------------------
+
+
+def test_stop_ends_the_training_after_its_step_and_still_asks(live, at_step):
+    at_step(3, live.stop_button.click)
+    trained(live)
+    assert live.training.step == 3
+    assert live.state.value == "stopped after step 3 of 12"
+    assert len(live.after) == 3
+    assert live.scores is not None
+    assert (live.train_button.disabled, live.stop_button.disabled) == (False, True)
+
+
+def test_stop_asked_twice_leaves_the_answers_out(live, at_step):
+    at_step(3, lambda: (live.stop(), live.stop()))
+    trained(live)
+    assert (live.training.step, live.after, live.scores) == (3, [], None)
+
+
+def test_after_a_stop_a_new_run_goes_to_its_end(live, at_step, monkeypatch):
+    at_step(3, live.stop)
+    trained(live)
+    monkeypatch.setattr(live_lab, "train", train)
+    assert trained(live).training.step == 12
+
+
+def test_an_interrupt_of_the_waiting_cell_ends_the_training_within_a_step(live, at_step):
+    asked = threading.Event()
+    live._work._end, end = lambda how: (end(how), asked.set()), live._work._end
+
+    def interrupt():
+        _thread.interrupt_main()
+        assert asked.wait(LIMIT)  # this step lasts until the interrupt has come through
+
+    at_step(3, interrupt)
+    live.start()
+    with pytest.raises(KeyboardInterrupt):
+        live.wait(LIMIT)
+    assert (live.training.step, live._work.stopped, live._work.busy) == (3, DROP_ALL, False)
+    at_step(12, lambda: None)
+    assert trained(live).training.step == 12  # it can be used as before
+
+
+def test_an_error_in_the_thread_is_shown_escaped_and_raised_by_wait(live, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("<b>no</b> model")
+
+    monkeypatch.setattr(live_lab, "train", broken)
+    live.start()
+    with pytest.raises(RuntimeError, match="<b>no</b> model"):
+        live.wait(LIMIT)
+    assert "RuntimeError: &lt;b&gt;no&lt;/b&gt; model" in live.state.value
+    monkeypatch.setattr(live_lab, "train", train)
+    assert trained(live).training.step == 12
+
+
+def test_a_loss_that_diverges_is_told_with_the_choice_to_blame(base):
+    live = LiveLab(base, TASK, learning_rate=1e30)
+    live.start()
+    with pytest.raises(Diverged):
+        live.wait(LIMIT)
+    assert "failed after step" in live.state.value
+    assert "learning_rate=1e+30" in live.state.value
+
+
+def test_choices_that_cannot_work_are_told_where_the_code_stands_and_by_wait(live):
+    live.controls.controls["learning_rate"].value = 0
+    assert "ValueError: learning_rate=0.0 is not a finite number above 0" in live.code_view.value
+    live.start()
+    with pytest.raises(ValueError, match="learning_rate=0.0"):
+        live.wait(LIMIT)
+
+
+def test_waiting_too_short_a_time_is_told(live, at_step):
+    release = threading.Event()
+    at_step(1, lambda: release.wait(LIMIT))
+    live.start()
+    with pytest.raises(TimeoutError, match="still at work after 0.1 s"):
+        live.wait(0.1)
+    release.set()
+    live.wait(LIMIT)
+
+
+def test_a_second_start_while_one_runs_leaves_the_run_alone(live, at_step):
+    started = []
+    at_step(1, lambda: (started.append(1), live.train_button.click(), live.start()))
+    trained(live)
+    assert started == [1]
+
+
+# --- the strength, prompts of one's own, the choices ----------------------------------------
+
+
+def test_the_strength_answers_anew_and_0_gives_the_bases_answers(live, base):
+    trained(live)
+    after = live.after
+    live.strength.value = 0
+    live.wait(LIMIT)
+    assert live.after == live.before
+    live.strength.value = 1.5
+    live.wait(LIMIT)
+    stronger = Adapted(base, live.training.learnt, strength=1.5)
+    assert live.after == generate(stronger, live.prompts, max_new_tokens=5)
+    assert "at 1.5" in live.answers.value
+    live.strength.value = 1
+    live.wait(LIMIT)
+    assert live.after == after
+
+
+def test_the_strength_rests_until_there_is_an_adapter(live, at_step):
+    assert live.strength.disabled
+    seen = []
+    at_step(2, lambda: seen.append(live.strength.disabled))
+    assert not trained(live).strength.disabled
+    assert seen == [True]
+
+
+def test_a_prompt_of_ones_own_is_answered_before_and_after(live, base):
+    live.own_prompt.value = "  hello "
+    live.ask_button.click()
+    live.wait(LIMIT)
+    assert live.prompts[-1] == "hello"
+    assert live.before[-1:] == generate(base, ["hello"])
+    assert trained(live).after[-1:] == generate(live.training, ["hello"])
+
+
+def test_earlier_runs_stay_in_the_chart_but_not_those_of_another_task(base):
+    other = dataclasses.replace(TASK, name="other")
+    live = LiveLab(base, [TASK, other], steps=2, questions=2)
+    for _ in range(KEPT + 2):
+        trained(live)
+    assert f"In grey: {KEPT} earlier runs" in live.picture.alt
+    live.task_choice.value = "other"
+    assert "earlier" not in trained(live).picture.alt
+    live.task_choice.value = "letters"
+    assert live.records == []
+    assert f"{KEPT} earlier runs" in live.picture.alt
+
+
+def test_another_task_brings_its_own_prompts_and_choices(base):
+    other = dataclasses.replace(TASK, name="other", test=TASK.test[5:], recipe=recipe(r=5))
+    live = trained(LiveLab(base, [TASK, other]))
+    live.task_choice.value = "other"
+    assert live.prompts == [one.prompt for one in TASK.test[5:8]]
+    assert live.controls.controls["r"].value == live.recipe.r == 5
+    assert (live.training, live.adapted, live.after) == (None, None, [])
+
+
+def test_prompts_with_unlike_answers_are_shown_first(base):
+    same = [Example("one", "A"), Example("two", "A"), Example("three", "B"), Example("four", "C")]
+    live = LiveLab(base, dataclasses.replace(TASK, test=same))
+    assert live.prompts == ["one", "three", "four"]
+    assert LiveLab(base, dataclasses.replace(TASK, test=same[:2])).prompts == ["one", "two"]
+
+
+def test_old_knowledge_and_strangers_bring_the_meters(base):
+    live = LiveLab(base, TASK)
+    assert trained(live).meters_picture.layout.display == "none"
+    whole = dataclasses.replace(TASK, old_knowledge=TASK.train[:4], strangers=TASK.train[4:8])
+    live = trained(LiveLab(base, whole))
+    assert live.meters_picture.layout.display == ""
+    assert live.meters_picture.value == live.meters.png
+    assert "old facts still right" in live.meters_picture.tooltip
+
+
+def test_a_control_in_sight_is_not_folded_and_changes_the_recipe(base):
+    live = LiveLab(base, TASK, in_sight=("r",), steps=2)
+    row = live.children[1]
+    assert live.controls.controls["r"] in [
+        part for box in row.children[3:] for part in box.children
+    ]
+    live.controls.controls["r"].value = 6
+    assert (live.recipe.r, live.recipe.steps) == (6, 2)
+    assert "r=6" in live.code_view.value
+    with pytest.raises(ValueError, match="there is no control for 'rank'; there are: method, r,"):
+        LiveLab(base, TASK, in_sight=("rank",))
+
+
+@pytest.mark.parametrize("changes", [{}, {"r": 4, "layers_to_transform": (0, 1), "use_dora": True}])
+def test_the_code_of_a_recipe_makes_that_recipe(changes):
+    made = Recipe(**changes)
+    assert eval(recipe_code(made), {"lab": lab}) == made
+
+
+def test_every_folded_choice_has_its_help():
+    controls = RecipeControls(Recipe(), FOLDED)
+    assert all("<details" in controls.row(name).children[1].value for name in FOLDED)
+
+
+# --- the thread and the pace ----------------------------------------------------------------
+
+
+def test_of_jobs_with_one_name_that_wait_only_the_newest_is_done():
+    release, done = threading.Event(), []
+    work = Background(done.append)
+    work.submit("first", lambda: release.wait(LIMIT))
+    for number in range(3):
+        work.submit("next", lambda number=number: done.append(number))
+    release.set()
+    work.wait(LIMIT)
+    assert done == [2]
+
+
+def test_stop_drops_the_jobs_that_wait():
+    release, done = threading.Event(), []
+    work = Background(done.append)
+    work.submit("first", lambda: release.wait(LIMIT))
+    work.submit("next", lambda: done.append("next"))
+    work.stop()
+    release.set()
+    work.wait(LIMIT)
+    assert done == []
+
+
+class Clock:
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def renewals(pace, clock, cost, seconds=10.0, step=0.01):
+    """How often the pace lets something that costs `cost` seconds happen in a loop of steps."""
+    count = 0
+    while clock.now < seconds:
+        if pace.due:
+            count += 1
+            with pace.turn():
+                clock.now += cost
+        clock.now += step
+    return count
+
+
+def test_cheap_pictures_come_five_times_a_second():
+    clock = Clock()
+    assert renewals(Pace(5, 0.1, clock), clock, cost=0.005) in (48, 49, 50)
+
+
+def test_dear_pictures_take_no_more_than_their_share_of_the_time():
+    clock = Clock()
+    pace = Pace(5, 0.1, clock)
+    assert renewals(pace, clock, cost=0.1) == 10  # 10 seconds, a tenth of them
+    assert pace.spent == pytest.approx(1.0)
