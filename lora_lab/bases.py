@@ -33,6 +33,7 @@ class BuiltIn:
     name: str
     about: str
     licence: str
+    origin: str = ""  # what `Base.about` adds: whose weights they are, and what was done to them
     prepared: bool = True  # False: `lora-lab prepare` has to fetch it first
 
 
@@ -46,6 +47,8 @@ BUILT_IN = {
         "smollm2",
         "SmolLM2-135M-Instruct, a real language model; its weights are 4-bit values de-quantised",
         "Apache-2.0",
+        "; its weights are 4-bit values de-quantised (SmolLM2-135M-Instruct, by Hugging Face, "
+        "Apache-2.0)",
     ),
 }
 
@@ -92,8 +95,9 @@ def load_base(
         name_or_path: "pocket", "smollm2", a folder with safetensors, or a hub id such as
             "Qwen/Qwen2.5-0.5B". Not given: LORA_LAB_BASE, else pocket.
         device: "auto" takes CUDA, else Apple's MPS, else the CPU; or "cpu", "cuda:1", "mps" ….
-        dtype: "auto" is float32 on a CPU, save where bfloat16 was measured faster; bfloat16 on a
-            GPU that has it; or "float32", "bfloat16", "float16".
+        dtype: "auto" is float32 for a narrow model such as pocket; for a wide one bfloat16 on a GPU
+            that has it, and on a CPU where it was measured faster, else float32; or "float32",
+            "bfloat16", "float16".
         quantize: None; "nf4", "fp4" and "int8" are checked but not there yet.
 
     Raises:
@@ -118,7 +122,7 @@ def load_base(
         model.generation_config.pad_token_id = tokenizer.pad_token_id
     about = f"{name}: {_counted(model)} parameters on {in_words(where)} in {named(kind)}{why}"
     if name in BUILT_IN:
-        about += f"; {BUILT_IN[name].about}; {BUILT_IN[name].licence}"
+        about += BUILT_IN[name].origin
     path = folder if isinstance(folder, Path) else _snapshot(folder)
     return Base(name, model, tokenizer, where, kind, about, path)
 

@@ -13,7 +13,7 @@ from lora_lab.places import cache_folder, write_atomically
 from lora_lab.recipe import nearest
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-WIDE = 512  # hidden size from which a CPU is asked whether bfloat16 pays; pocket stays below
+WIDE = 512  # hidden size from which bfloat16 may pay; pocket stays below, and in float32
 WORTH_IT = 1.2  # how much faster bfloat16 must be measured, to be chosen on a CPU
 
 
@@ -57,12 +57,12 @@ def choose_dtype(
                 f"Give 'auto', {', '.join(map(repr, DTYPES))}"
             )
         return DTYPES[given], ""
+    if width < WIDE or device.type == "mps":
+        return torch.float32, ""
     if device.type == "cuda":
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return torch.bfloat16, ""
         return torch.float32, " (this GPU has no bfloat16)"
-    if device.type == "mps" or width < WIDE:
-        return torch.float32, ""
     times = bfloat16_speed(width)
     dtype = torch.bfloat16 if times >= WORTH_IT else torch.float32
     return dtype, f" (bfloat16 measured {times:.1f} × as fast here)"

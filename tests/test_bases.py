@@ -106,6 +106,15 @@ def test_about_is_one_sentence_with_size_device_and_dtype(tiny):
     assert base.about == f"tiny: {count / 1e6:.1f} M parameters on the CPU in float32"
 
 
+def test_pocket_is_what_nobody_named():
+    base = bases.load_base()
+    assert base.name == "pocket"
+    assert base.path == bases.data_folder() / "pocket" / "model"
+    assert base.dtype == torch.float32
+    assert " on " in base.about
+    assert base.about.startswith("pocket: 1.")
+
+
 # --- what is asked for, and is not there ------------------------------------------------------
 
 
@@ -244,9 +253,20 @@ def test_a_wide_model_on_a_cpu_is_bfloat16_only_where_that_is_faster(monkeypatch
     assert (chosen, why) == (dtype, f" (bfloat16 measured {times} × as fast here)")
 
 
-def test_a_narrow_model_on_a_cpu_is_float32_unasked(monkeypatch):
+@pytest.mark.parametrize("device", ["cpu", "cuda", "mps"])
+def test_a_narrow_model_is_float32_everywhere_unasked(monkeypatch, device):
     monkeypatch.setattr(devices, "bfloat16_speed", lambda width: 9.0)
-    assert devices.choose_dtype("auto", torch.device("cpu"), 128) == (torch.float32, "")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **options: True)
+    assert devices.choose_dtype("auto", torch.device(device), 128) == (torch.float32, "")
+
+
+@pytest.mark.parametrize(
+    ("supported", "expected"),
+    [(True, (torch.bfloat16, "")), (False, (torch.float32, " (this GPU has no bfloat16)"))],
+)
+def test_a_wide_model_on_a_gpu_is_bfloat16_where_the_gpu_has_it(monkeypatch, supported, expected):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **options: supported)
+    assert devices.choose_dtype("auto", torch.device("cuda"), 2048) == expected
 
 
 def test_bfloat16_is_measured_once_and_then_read(empty_cache, monkeypatch):
