@@ -12,9 +12,10 @@ from lora_lab import plots
 from lora_lab.evaluation import evaluate, generate
 from lora_lab.learnt import Adapted
 from lora_lab.recipe import Recipe
+from lora_lab.records import Answer
 from lora_lab.tasks.examples import Example
 from lora_lab.training import Diverged, Training, train
-from lora_lab.widgets import live_lab
+from lora_lab.widgets import live_lab, words
 from lora_lab.widgets.background import DROP_ALL, Background, Pace
 from lora_lab.widgets.live_lab import KEPT, LiveLab
 from lora_lab.widgets.recipe_controls import FOLDED, RecipeControls, recipe_code
@@ -139,6 +140,8 @@ def test_what_data_and_models_say_is_escaped(base):
     assert "&lt;script&gt;alert(1)" in live.answers.value
     assert "<code>&lt;b&gt;</code>" in live.answers.value  # the wanted answer
     assert "&lt;i&gt;" in live.about.value
+    said = Answer(nasty.prompt, "", "<img onerror=alert(1)>", False)
+    assert "<img" not in words.before_and_after([(nasty.prompt, said, said)], strength=0.5)
 
 
 # --- stopping, and what goes wrong ----------------------------------------------------------

@@ -1,0 +1,227 @@
+"""The shape of a lesson. Whether its outputs are current is nbval's business (`pytest --nbval`)."""
+
+import copy
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[1] / "notebooks"
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+LINES, WORDS, COMPARED = 15, 120, 8  # of a code cell, of a Markdown cell, cells with compared text
+PICTURE = 60_000  # bytes
+IGNORED = "nbval-ignore-output"
+PATHS = re.compile(r"(?<![\w.:/])/(?:home|root|Users|usr|opt|tmp|var|mnt|work|content)/|[A-Z]:\\")
+NOT_STILL = re.compile(r"\b(Output\(|interact\(|interactive\(|clear_output|display_id)")
+
+
+def source(cell: dict) -> str:
+    return "".join(cell["source"])
+
+
+def texts(cell: dict) -> Iterator[tuple[str, str]]:
+    """What of a cell's outputs is words, each with its kind."""
+    for output in cell["outputs"]:
+        if output["output_type"] == "stream":
+            yield output["name"], "".join(output["text"])
+        for kind, data in output.get("data", {}).items():
+            if kind.startswith("text/") or kind == "image/svg+xml":
+                yield kind, "".join(data)
+
+
+def problems(notebook: dict) -> list[str]:
+    """What is wrong with a notebook's shape, in words."""
+    cells = notebook["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    return [
+        *_problems_of_the_opening(cells[0]),
+        *_problems_of_size(cells),
+        *_problems_of_running(notebook, code),
+        *(problem for cell in code for problem in _problems_of_outputs(cell)),
+        *_problems_of_words(cells),
+    ]
+
+
+def _problems_of_the_opening(first: dict) -> Iterator[str]:
+    words = source(first)
+    if first["cell_type"] != "markdown" or not words.startswith("# "):
+        yield "it does not open with its title"
+    for part in ("**Question:**", "**You need:**", "**Time:**"):
+        if part not in words:
+            yield f"it does not open with {part}"
+
+
+def _problems_of_size(cells: list[dict]) -> Iterator[str]:
+    for cell in cells:
+        lines, words = len(source(cell).splitlines()), len(source(cell).split())
+        if cell["cell_type"] == "code" and lines > LINES:
+            yield f"a code cell of {lines} lines: {source(cell)[:60]!r}"
+        folded = {"hint", "solution"} & set(cell["metadata"].get("tags", ()))
+        if cell["cell_type"] == "markdown" and words > WORDS and not folded:
+            yield f"a Markdown cell of {words} words: {source(cell)[:60]!r}"
+
+
+def _problems_of_running(notebook: dict, code: list[dict]) -> Iterator[str]:
+    importing = [one for one in code if re.search(r"^(from|import) ", source(one), re.MULTILINE)]
+    if len(importing) > 1:
+        yield f"{len(importing)} cells import"
+    counts = [cell["execution_count"] for cell in code]
+    if counts != list(range(1, len(code) + 1)):
+        yield f"not run once, in order, from a fresh kernel: {counts}"
+    if notebook["metadata"].get("kernelspec", {}).get("name") != "python3":
+        yield "its kernel is not python3"
+    if "widgets" in notebook["metadata"]:
+        yield "the widgets' state is stored: GitHub would call the notebook invalid"
+    compared = [
+        cell
+        for cell in code
+        if IGNORED not in cell["metadata"].get("tags", ()) and any(text for _, text in texts(cell))
+    ]
+    if len(compared) < COMPARED:
+        yield f"only {len(compared)} cells have text that nbval compares"
+
+
+def _problems_of_outputs(cell: dict) -> Iterator[str]:
+    start = source(cell)[:60]
+    for output in cell["outputs"]:
+        if output["output_type"] == "error":
+            yield f"a stored error: {output['ename']} in {start!r}"
+        picture = output.get("data", {}).get("image/png")
+        if picture and not output["metadata"].get("image/png", {}).get("alt"):
+            yield f"a picture without alternative text: {start!r}"
+        if picture and len("".join(picture)) * 3 / 4 > PICTURE:
+            yield f"a picture of more than {PICTURE // 1000} KB: {start!r}"
+    for kind, text in texts(cell):
+        if kind == "stderr":
+            yield f"something on stderr: {text[:60]!r}"
+        if kind in ("text/html", "image/svg+xml"):
+            yield f"{kind} among the outputs, where ids change: {start!r}"
+        if re.search(r"\b0x[0-9a-f]{6,}", text):
+            yield f"an object's address: {text[:60]!r}"
+
+
+def _problems_of_words(cells: list[dict]) -> Iterator[str]:
+    for cell in cells:
+        words = [source(cell)]
+        if cell["cell_type"] == "code":
+            words += [text for _, text in texts(cell)]
+            if NOT_STILL.search(source(cell)):
+                yield f"what nbval can't compare: {source(cell)[:60]!r}"
+        for text in words:
+            if path := PATHS.search(text):
+                yield f"a path of one machine: {text[path.start() :][:60]!r}"
+        for link in re.findall(r"\]\(([^)#]+\.ipynb)", source(cell)):
+            if not (FOLDER / link).is_file():
+                yield f"a link to {link}, which is not there"
+
+
+def read(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_there_are_notebooks_to_check():
+    assert NOTEBOOKS
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_lesson_has_its_shape(path):
+    assert problems(read(path)) == []
+
+
+def _code(notebook: dict) -> dict:
+    return next(cell for cell in notebook["cells"] if cell["cell_type"] == "code")
+
+
+def _add_output(**output: object):
+    return lambda notebook: _code(notebook)["outputs"].append({"metadata": {}} | output)
+
+
+def _add_words(words: str):
+    return lambda notebook: notebook["cells"][-1]["source"].append(words)
+
+
+def _stream(text: str, name: str = "stdout"):
+    return _add_output(output_type="stream", name=name, text=[text])
+
+
+def _data(**data: str):
+    return _add_output(
+        output_type="display_data", data={kind.replace("_", "/"): one for kind, one in data.items()}
+    )
+
+
+def _set_source(words: str):
+    return lambda notebook: _code(notebook).update(source=[words])
+
+
+BREACHES = {  # what is done to a good notebook: the one problem that must be found
+    "does not open with its title": lambda nb: nb["cells"][0].update(
+        source=["**Question:** **You need:** **Time:**"]
+    ),
+    r"open with \*\*Time": lambda nb: nb["cells"][0].update(
+        source=["# A\n", "**Question:** **You need:**"]
+    ),
+    "code cell of 16 lines": _set_source("\n".join(["x = 1"] * 16)),
+    "Markdown cell of": _add_words(" word" * 121),
+    "2 cells import": _set_source("import re"),
+    "not run once": lambda nb: _code(nb).update(execution_count=None),
+    "kernel is not": lambda nb: nb["metadata"]["kernelspec"].update(name="mine"),
+    "widgets' state": lambda nb: nb["metadata"].update(widgets={}),
+    "a stored error: ValueError": _add_output(
+        output_type="error", ename="ValueError", evalue="", traceback=[]
+    ),
+    "without alternative text": _data(image_png="iVBO"),
+    "more than 60 KB": _add_output(
+        output_type="display_data",
+        data={"image/png": "A" * 80_004},
+        metadata={"image/png": {"alt": "what is seen"}},
+    ),
+    "on stderr": _stream("a warning", "stderr"),
+    "text/html among": _data(text_html="<b>"),
+    "an object's address": _stream("<object at 0x7f8812345678>"),
+    "a path of one machine": _stream("it is in /home/me/file"),
+    "path of one machine: 'C": _stream("C:\\Users"),
+    "can't compare": _set_source("clear_output()"),
+    "a link to 77_nowhere": _add_words(" [here](77_nowhere.ipynb)"),
+}
+
+
+@pytest.mark.parametrize(("found", "breach"), BREACHES.items(), ids=BREACHES)
+def test_each_breach_of_the_shape_is_found(found, breach):
+    notebook = copy.deepcopy(GOOD)
+    breach(notebook)
+    (problem,) = problems(notebook)
+    assert re.search(found, problem)
+
+
+def test_text_that_is_not_compared_does_not_count():
+    notebook = copy.deepcopy(GOOD)
+    _code(notebook)["metadata"]["tags"] = [IGNORED]
+    assert problems(notebook) == ["only 7 cells have text that nbval compares"]
+
+
+def _good_cell(count: int) -> dict:
+    said = {"output_type": "stream", "name": "stdout", "text": ["1\n"]}
+    return {
+        "cell_type": "code",
+        "metadata": {},
+        "source": ["import os" if count == 3 else "print(1)"],
+        "execution_count": count,
+        "outputs": [said],
+    }
+
+
+def _words(text: str) -> dict:
+    return {"cell_type": "markdown", "metadata": {}, "source": [text]}
+
+
+GOOD = {
+    "metadata": {"kernelspec": {"name": "python3"}},
+    "cells": [
+        _words("# 1. A title\n**Question:** why? **You need:** time. **Time:** 1 minute."),
+        *(_good_cell(count) for count in range(1, 9)),
+        _words("What to keep."),
+    ],
+}
