@@ -10,7 +10,7 @@ from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments, get
 from lora_lab.adapters import to_peft
 from lora_lab.evaluation import evaluate, loss_of_batch, mean_loss
 from lora_lab.optimizers import learning_rate_at, make_optimizer
-from lora_lab.tasks.examples import collate, encode
+from lora_lab.tasks.examples import Example, collate, encode
 from lora_lab.training import Diverged, fit, order_of_examples, train
 from tiny import letters_task, recipe, tiny_base
 
@@ -211,10 +211,12 @@ def test_gradient_checkpointing_changes_no_loss(base):
 
 
 def test_records_count_the_tokens_that_are_no_padding(base):
-    training = train(base, TASK, recipe(steps=1, batch_size=2, gradient_accumulation_steps=2))
+    uneven = [Example("a" * length, "b") for length in (1, 4, 9, 16)]
+    task = dataclasses.replace(TASK, train=uneven)
+    training = train(base, task, recipe(steps=1, batch_size=2, gradient_accumulation_steps=2))
     record = next(iter(training))
-    order = order_of_examples(len(TASK.train), 0)
-    examples = [TASK.train[next(order)] for _ in range(4)]
+    order = order_of_examples(len(uneven), 0)
+    examples = [uneven[next(order)] for _ in range(4)]
     assert record.tokens == sum(len(encode(base.tokenizer, e, 256).input_ids) for e in examples)
 
 
