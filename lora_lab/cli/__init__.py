@@ -1,0 +1,1 @@
+"""The command line `lora-lab`. Only here is anything printed."""

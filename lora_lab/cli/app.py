@@ -1,0 +1,126 @@
+"""The program `lora-lab`: its commands, and how it fails: one clear line and an exit code.
+
+This module imports nothing heavy, so that `lora-lab --help` answers at once; a command imports
+what it needs when it runs.
+"""
+
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+from typer.core import TyperGroup
+
+from lora_lab import __version__
+from lora_lab.cli import lab, running, surroundings, using
+from lora_lab.cli.show import note
+
+UsageError = typer.BadParameter.__base__  # of click, which Typer may or may not bring along
+BAD_INPUT = (
+    ValueError,
+    TypeError,
+    FileNotFoundError,
+    FileExistsError,
+    NotADirectoryError,
+    IsADirectoryError,
+    PermissionError,
+    NotImplementedError,
+    ImportError,
+)  # exit code 2: with another command line, or another set-up, it would work
+FAILURES = (OSError, ArithmeticError, MemoryError)  # exit code 1: no network, full disk, divergence
+
+
+class Commands(TyperGroup):
+    """The commands, with errors in words. `--debug` or LORA_LAB_DEBUG=1 shows where they arose."""
+
+    def main(self, args: Sequence[str] | None = None, **options: object) -> None:
+        """Run a command and end the process: 0 done, 1 failed, 2 bad input, 130 Ctrl-C."""
+        given = list(sys.argv[1:] if args is None else args)
+        debug = "--debug" in given or os.environ.get("LORA_LAB_DEBUG", "0") not in ("", "0")
+        given = [one for one in given if one != "--debug"]  # wherever it stands
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="replace")  # a terminal without some letter shows ?
+        options["standalone_mode"] = False
+        shown, warnings.showwarning = warnings.showwarning, _warn
+        try:
+            sys.exit(super().main(given, **options))
+        except UsageError as error:
+            about = f"; see `{error.ctx.command_path} --help`" if error.ctx else ""
+            status = _complain(error.format_message().rstrip(".") + about, 2)
+        except typer.Abort:
+            status = 130
+        except (*BAD_INPUT, *FAILURES) as error:
+            if debug:
+                raise
+            status = _complain(_words(error), 2 if isinstance(error, BAD_INPUT) else 1)
+        finally:
+            warnings.showwarning = shown
+        sys.exit(status)
+
+
+def _warn(message: Warning | str, category: type[Warning], *where: object, **more: object) -> None:
+    """Ours in one line; what libraries tell each other's developers is left out."""
+    if issubclass(category, UserWarning):
+        note(f"lora-lab: note: {' '.join(str(message).split())}")
+
+
+def _words(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror and error.filename is None:
+        return error.strerror  # our own words; str() would put a number before them
+    return str(error) or type(error).__name__
+
+
+def _complain(words: str, status: int) -> int:
+    note(f"lora-lab: {' '.join(words.split())}")
+    return status
+
+
+app = typer.Typer(
+    name="lora-lab",
+    cls=Commands,
+    help="A laboratory for fine-tuning decisions.",
+    epilog="Start with: lora-lab prepare, then lora-lab lab. Every command has examples: "
+    "lora-lab train --help",
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "token_normalize_func": lambda name: name.replace("_", "-"),  # --lora_alpha, as in Python
+    },
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"lora-lab {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _start(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which it is.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show where an error arose (LORA_LAB_DEBUG=1 does too).")
+    ] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+app.command("lab")(lab.lab)
+app.command("prepare")(surroundings.prepare)
+app.command("doctor")(surroundings.doctor)
+app.command("bases")(surroundings.bases)
+app.command("tasks")(surroundings.tasks)
+app.command("train")(running.train)
+app.command("runs")(running.runs)
+app.command("evaluate")(using.evaluate)
+app.command("chat")(using.chat)
+app.command("export")(using.export)

