@@ -94,14 +94,14 @@ def _tidy(ax: Axes, title: str, xlabel: str, ylabel: str) -> None:
 
 
 def axis_end(value: float) -> float:
-    """The axis's end for a greatest value: 1, 1.5, 2, 3, 5 or 7 times a power of ten.
+    """The axis's end for a greatest value: 1, 1.5, 2, 3, 4, 6 or 8 times a power of ten.
 
     So an axis grows in steps while a run goes on, and stands still in between.
     """
     if not (math.isfinite(value) and value > 0):
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))
-    ends = (factor * power for factor in (1, 1.5, 2, 3, 5, 7, 10))
+    ends = (factor * power for factor in (1, 1.5, 2, 3, 4, 6, 8, 10))
     return next(end for end in ends if value <= end * (1 + 1e-9))
 
 
@@ -260,12 +260,12 @@ def draw_meters(ax: Axes, base: Scores, adapted: Scores) -> Axes:
         ax.plot(*tick, color=BASE, linewidth=2, clip_on=False)
         words = f"{_percent(after)}  (base {_percent(before)})"
         ax.text(103, place, words, va="center", fontsize=9.5, color=INK)
-    ax.set(xlim=(0, 155), ylim=(len(rows) - 0.45, -0.55), xticks=range(0, 101, 25))
+    ax.set(xlim=(0, 165), ylim=(len(rows) - 0.45, -0.55), xticks=range(0, 101, 25))
     ax.set_yticks(range(len(rows)), [name for name, *_ in rows], fontsize=9.5)
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
     ax.spines["bottom"].set_bounds(0, 100)
-    ax.xaxis.label.set_x(50 / 155)  # under the meters, not under the words beside them
+    ax.xaxis.label.set_x(50 / 165)  # under the meters, not under the words beside them
     told = [f"{name} {_percent(before)} to {_percent(after)}" for name, _, before, after in rows]
     ax.set_label(f"From the base to the adapted model: {'; '.join(told)}.")
     return ax

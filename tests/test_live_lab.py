@@ -209,12 +209,15 @@ def test_a_loss_that_diverges_is_told_with_the_choice_to_blame(base):
     assert "learning_rate=1e+30" in live.state.value
 
 
-def test_choices_that_cannot_work_are_told_where_the_code_stands_and_by_wait(live):
+def test_choices_that_cannot_work_are_told_and_leave_the_last_results(live):
+    after = trained(live).after
     live.controls.controls["learning_rate"].value = 0
     assert "ValueError: learning_rate=0.0 is not a finite number above 0" in live.code_view.value
     live.start()
     with pytest.raises(ValueError, match="learning_rate=0.0"):
         live.wait(LIMIT)
+    assert "failed after" not in live.state.value
+    assert (live.training.step, live.after, live.strength.disabled) == (12, after, False)
 
 
 def test_waiting_too_short_a_time_is_told(live, at_step):

@@ -3,10 +3,28 @@
 from collections.abc import Sequence
 
 import ipywidgets as widgets
+from ipywidgets.widgets.widget_description import DescriptionWidget
 
+from lora_lab.plots import SIZE, Picture
 from lora_lab.recipe import Recipe
 from lora_lab.widgets import words
 from lora_lab.widgets.recipe_controls import FOLDED, RecipeControls
+
+
+class PictureView(widgets.Image, DescriptionWidget):
+    """An image with a tooltip, which is its alternative text too.
+
+    The browser's part of a plain Image fails at a tooltip, since it looks for a description.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__(format="png", layout={"width": f"{width}px", "max_width": "100%"})
+        self.add_class("lora-lab-picture")
+
+    def show(self, picture: Picture) -> None:
+        """Put in a finished picture with its alternative text."""
+        self.value, self.tooltip = picture.png, picture.alt
+
 
 _WRAP = {"flex_flow": "row wrap", "align_items": "center", "width": "100%"}
 
@@ -23,8 +41,8 @@ class LabFace(widgets.VBox):
         self.about, self.state, self.marks, self.cost, self.code_view = (
             widgets.HTML() for _ in range(5)
         )
-        self.progress = widgets.IntProgress(layout={"width": "9em"})
-        self.loss_picture, self.meters_picture = _image(), _image()
+        self.progress = widgets.IntProgress(layout={"width": "9em", "margin": "2px 10px 2px 2px"})
+        self.loss_picture, self.meters_picture = PictureView(SIZE[0]), PictureView(SIZE[0])
         self.answers = widgets.HTML(layout={"flex": "1 1 360px", "min_width": "300px"})
         self.strength = widgets.FloatSlider(
             value=1.0, min=0, max=1.5, step=0.25, description="strength", readout_format=".2f"
@@ -35,9 +53,15 @@ class LabFace(widgets.VBox):
         self.controls = RecipeControls(Recipe(), [*dict.fromkeys([*in_sight, *FOLDED])])
         super().__init__(self._rows(title, in_sight))
         self.add_class("lora-lab")
+        self.state.add_class("lora-lab-state")
+        self.loss_picture.add_class("lora-lab-loss")
+        self.answers.add_class("lora-lab-said")
 
     def _rows(self, title: str, in_sight: Sequence[str]) -> list[widgets.Widget]:
         seen = [self.controls.row(field) for field in in_sight]
+        for field in in_sight:
+            control = self.controls.controls[field]
+            control.style.description_width, control.layout.width = "initial", "auto"
         folded = [self.controls.row(field) for field in FOLDED if field not in in_sight]
         more = {
             "More choices": widgets.VBox(folded),
@@ -63,16 +87,5 @@ def _button(description: str, **options: object) -> widgets.Button:
     return widgets.Button(description=description, layout={"width": "6.5em"}, **options)
 
 
-def _image() -> widgets.Image:
-    image = widgets.Image(format="png", layout={"max_width": "100%"})
-    image.add_class("lora-lab-picture")
-    return image
-
-
 def _row(*parts: widgets.Widget) -> widgets.HBox:
     return widgets.HBox(parts, layout=_WRAP)
-
-
-def show_picture(image: widgets.Image, png: bytes, alt: str, width: int) -> None:
-    """Put a picture with its alternative text into an image, `width` pixels wide on the screen."""
-    image.value, image.tooltip, image.layout.width = png, alt, f"{width}px"

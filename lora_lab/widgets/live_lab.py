@@ -18,7 +18,7 @@ from lora_lab.tasks.loading import NAMES, load_task
 from lora_lab.training import Training, train
 from lora_lab.widgets import words
 from lora_lab.widgets.background import DROP_ALL, Background, Pace
-from lora_lab.widgets.lab_face import LabFace, show_picture
+from lora_lab.widgets.lab_face import LabFace
 from lora_lab.widgets.recipe_controls import recipe_code
 
 LARGE = 20_000_000  # parameters; from here on an answer takes long enough to ask for fewer
@@ -143,10 +143,13 @@ class LiveLab(LabFace):
         """The same fine-tune as a script."""
         name = self.base.name if self.base.name in BUILT_IN else str(self.base.path)
         dtype = str(self.base.dtype).removeprefix("torch.")
+        task = f'lab.load_task("{self.task.name}", base)'
+        if isinstance(self._tasks[self.task.name], Task):
+            task = "...  # the Task that this lab was given"
         return (
             "import lora_lab as lab\n\n"
-            f"base = lab.load_base({name!r}, dtype={dtype!r})\n"
-            f"task = lab.load_task({self.task.name!r}, base)\n"
+            f'base = lab.load_base("{name}", dtype="{dtype}")\n'
+            f"task = {task}\n"
             f"recipe = {recipe_code(self.recipe)}\n"
             "run = lab.fit(base, task, recipe)"
         )
@@ -176,7 +179,7 @@ class LiveLab(LabFace):
         self._base_answers: dict[str, Answer] = {}  # by prompt
         self._forget()
         self.controls.reset(dataclasses.replace(self.task.recipe, **self._changes))
-        self.about.value = words.faint(self.task.about)
+        self.about.value = words.about(self.task.about)
         self._say("ready: press Train")
         self._show_code()
         self._show_loss()
@@ -205,9 +208,9 @@ class LiveLab(LabFace):
 
     def _train(self) -> None:
         self._set_busy(True)
+        recipe = self.recipe  # if it can't be made, what the last training left stays
         self._keep_curve()
         self._forget()
-        recipe = self.recipe
         self.strength.value = 1.0
         self._say("asking the base first …")
         self.before = self._given(self.base, self._base_answers)
@@ -216,9 +219,8 @@ class LiveLab(LabFace):
         with warnings.catch_warnings(record=True) as said:  # the notebook must not be written to
             warnings.simplefilter("always", UserWarning)
             self.training = train(self.base, self._part, recipe)
-        self.about.value = words.faint(
-            " ".join([self.task.about, *(str(one.message) for one in said)])
-        )
+        warned = [str(one.message) for one in said if issubclass(one.category, UserWarning)]
+        self.about.value = words.about(self.task.about, warned)
         stopped = self._follow(self.training)
         self.adapted = Adapted(self.base, self.training.learnt)
         self._show_cost()
@@ -291,8 +293,7 @@ class LiveLab(LabFace):
         self.base_scores = self._known_scores.get(name)
         self.marks.value = words.right_answers(self.base_scores, self.scores)
         if self.base_scores and self.base_scores.old_knowledge is not None:
-            picture = self.meters
-            show_picture(self.meters_picture, picture.png, picture.alt, METERS_SIZE[0])
+            self.meters_picture.show(self.meters)
             self.meters_picture.layout.display = ""
 
     # --- what is shown ---
@@ -301,7 +302,8 @@ class LiveLab(LabFace):
         self.state.value = html.escape(line)
 
     def _show_error(self, error: Exception) -> None:
-        after = f"failed after step {len(self.records)}: " if self.records else ""
+        trained = self.adapted is None and len(self.records)  # it went wrong on the way
+        after = f"failed after step {trained}: " if trained else ""
         self.state.value = after + words.failure(error)
         self.progress.bar_style = "danger"
 
@@ -311,8 +313,7 @@ class LiveLab(LabFace):
         self.strength.disabled = busy or self.adapted is None
 
     def _show_loss(self) -> None:
-        picture = self.picture
-        show_picture(self.loss_picture, picture.png, picture.alt, plots.SIZE[0])
+        self.loss_picture.show(self.picture)
 
     def _show_answers(self) -> None:
         strength = 1.0 if self.adapted is None else self.adapted.strength

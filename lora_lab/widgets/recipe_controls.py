@@ -65,7 +65,8 @@ class RecipeControls:
             '<details class="lora-lab-help"><summary aria-label="help">?</summary>'
             f"{html.escape(HELP[field])}</details>"
         )
-        return widgets.HBox([self.controls[field], widgets.HTML(words)])
+        parts = [self.controls[field], widgets.HTML(words)]
+        return widgets.HBox(parts, layout={"align_items": "center"})
 
     @property
     def recipe(self) -> Recipe:

@@ -10,6 +10,7 @@ STYLE = """<style>
 .lora-lab h3 { margin: 0; font-size: 16px; }
 .lora-lab .widget-html-content { line-height: 1.45; }
 .lora-lab .lora-lab-faint { color: var(--jp-ui-font-color2, #666); }
+.lora-lab-about summary { cursor: pointer; }
 .lora-lab .lora-lab-wrong { color: var(--jp-error-color1, #d32f2f); }
 .lora-lab-picture { border-radius: 4px; border: 1px solid var(--jp-border-color2, #ccc); }
 .lora-lab-answers { width: 100%; border-collapse: collapse; font-size: 13px; }
@@ -35,6 +36,16 @@ def title(words: str) -> str:
 def faint(words: str) -> str:
     """A small remark."""
     return f'<span class="lora-lab-faint">{html.escape(words)}</span>'
+
+
+def about(task: str, warnings: Sequence[str] = ()) -> str:
+    """What a task is: its first sentence in sight, the rest folded; warnings always in sight."""
+    first, stop, rest = task.partition(". ")
+    said = f"{html.escape(first)}{stop.strip()}"
+    if rest:
+        said = f"<details><summary>{said}</summary>{html.escape(rest)}</details>"
+    said += "".join(f"<div>{html.escape(warning)}</div>" for warning in warnings)
+    return f'<div class="lora-lab-faint lora-lab-about">{said}</div>'
 
 
 def failure(error: Exception) -> str:
