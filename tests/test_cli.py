@@ -225,7 +225,7 @@ def test_a_run_is_shown_with_scores_answers_and_where_it_is(train, tiny, letters
 
 
 def test_the_base_is_the_given_one_else_the_learners_else_the_tasks_own(monkeypatch):
-    from lora_lab.cli.choices import base_name
+    from lora_lab.cli.wanted import base_name
 
     assert base_name("home-commands", None) == "smollm2"
     assert base_name("style", None) == base_name("my.csv", None) == "pocket"
@@ -550,7 +550,7 @@ def test_no_table_is_wider_than_the_terminal(columns, train, monkeypatch):
 @needs_pocket
 def test_a_process_says_bad_input_in_one_line_and_no_more():
     done = subprocess.run(
-        [*PROGRAM, "train", "style", "--target-modules", "q_proj,v_porj"],
+        [*PROGRAM, "train", "new-facts", "--learning-rate", "0"],
         capture_output=True,
         text=True,
         check=False,
@@ -558,7 +558,7 @@ def test_a_process_says_bad_input_in_one_line_and_no_more():
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
     assert line.startswith("lora-lab: ")
-    assert "did you mean 'v_proj'" in line
+    assert "learning_rate=0" in line
 
 
 @needs_pocket

@@ -64,13 +64,15 @@ def train(
         os.environ.setdefault("TQDM_MININTERVAL", "5")  # seconds: a log is not a terminal
     try:
         from lora_lab.bases import load_base
-        from lora_lab.cli.choices import Wanted, base_name, chosen_store, folder_of, scores_before
-        from lora_lab.training import fit
+        from lora_lab.cli.wanted import Wanted, base_name
 
         wanted = Wanted(task).but(n=n, seed=task_seed, prompt=prompt, answer=answer)
         on = load_base(base_name(task, base), device=device, dtype=dtype)
         what = wanted.load(on)
         how = replace(what.recipe, **recipe)
+        from lora_lab.cli.choices import chosen_store, folder_of, scores_before
+        from lora_lab.training import fit
+
         where = chosen_store(store)
         try:
             run = fit(on, what, how, store=where, fresh=fresh, progress=True)

@@ -19,7 +19,8 @@ from lora_lab.cli.options import (
 from lora_lab.cli.show import as_json, busy, indented, note, say, show_scores
 
 if TYPE_CHECKING:
-    from lora_lab.cli.choices import Found, Wanted
+    from lora_lab.cli.choices import Found
+    from lora_lab.cli.wanted import Wanted
 
 Strength = Annotated[
     float | None,
@@ -64,7 +65,8 @@ def evaluate(
       lora-lab evaluate my-adapter --base pocket --task sentiment --json
     """
     from lora_lab.bases import Base
-    from lora_lab.cli.choices import Wanted, chosen_store, find_model
+    from lora_lab.cli.choices import chosen_store, find_model
+    from lora_lab.cli.wanted import Wanted
     from lora_lab.evaluation import evaluate as scores_of
 
     found = find_model(model, base=base, strength=strength, store=chosen_store(store))
