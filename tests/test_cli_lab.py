@@ -118,7 +118,7 @@ def test_the_first_free_port_is_taken_and_a_wanted_one_that_is_taken_is_refused(
 @pytest.fixture
 def desktop(monkeypatch):
     """A Linux desktop with a graphical browser, nobody over SSH."""
-    for name in ("SSH_CONNECTION", "SSH_TTY", "WAYLAND_DISPLAY"):
+    for name in ("SSH_CONNECTION", "SSH_TTY", "WAYLAND_DISPLAY", "BROWSER"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DISPLAY", ":0")
     monkeypatch.setattr(sys, "platform", "linux")
@@ -135,6 +135,14 @@ def test_a_browser_is_opened_where_somebody_can_see_it(desktop):
     desktop.setattr(sys, "platform", "darwin")
     desktop.setenv("SSH_TTY", "/dev/pts/0")
     assert browser_trouble() == "you are here over SSH"
+
+
+def test_a_browser_that_somebody_chose_is_trusted_even_over_ssh(desktop):
+    desktop.setenv("SSH_TTY", "/dev/pts/0")
+    desktop.setenv("BROWSER", "/vscode/bin/helpers/browser.sh")
+    assert browser_trouble() is None
+    desktop.setenv("BROWSER", "w3m %s")
+    assert "without graphics" in browser_trouble()
 
 
 def test_over_ssh_the_tunnel_is_spelt_out(monkeypatch):

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import webbrowser
 from collections.abc import Iterator
@@ -32,6 +33,7 @@ from lora_lab.places import (
 FIRST = "notebooks/00_start_here.ipynb"
 PORT = 8888  # Jupyter's own; if it is taken, the next free one
 COPIED = ".lora-lab.json"  # the checksums of what was copied: a file that differs was changed
+IN_TERMINAL = ("lynx", "w3m", "links", "links2", "elinks", "www-browser")  # no use for JupyterLab
 PATIENCE = 180  # seconds for JupyterLab's first start on a slow disk
 QUIET = {  # JupyterLab would ask whether to fetch news, and look for updates: no network is needed
     "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False}
@@ -82,7 +84,7 @@ def lab(
             _hint_at_prepare()
             why_not = "as you asked" if no_browser else browser_trouble()
             if why_not is None:
-                webbrowser.open(address)
+                threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
                 say("Your browser opens it now. If not, open this address:")
             else:
                 say(f"No browser is opened ({why_not}). Open this address in one:")
@@ -245,6 +247,10 @@ def _end(process: subprocess.Popen) -> None:
 
 def browser_trouble() -> str | None:
     """Why no browser can be opened here; None: one can."""
+    chosen = os.environ.get("BROWSER", "").split(os.pathsep)[0]
+    if chosen:  # by somebody who knows: an editor's remote terminal opens it at the other end
+        in_terminal = Path(chosen.split()[0]).name in IN_TERMINAL
+        return "BROWSER names one without graphics" if in_terminal else None
     if os.environ.get("SSH_CONNECTION") or os.environ.get("SSH_TTY"):
         return "you are here over SSH"
     needs_display = sys.platform not in ("win32", "darwin", "cygwin")
@@ -254,7 +260,7 @@ def browser_trouble() -> str | None:
         browser = webbrowser.get()
     except webbrowser.Error:
         return "none was found"
-    in_terminal = type(browser) is webbrowser.GenericBrowser  # such as lynx: no use for JupyterLab
+    in_terminal = type(browser) is webbrowser.GenericBrowser  # such as lynx
     return "only one without graphics was found" if in_terminal else None
 
 

@@ -101,7 +101,7 @@ def _show_run(run: "Run", before: "Scores") -> None:
     say(f"{run.task_name} on {run.about}")
     if run.replayed:
         say(f"Replayed: trained on {day(run.date)}. `--fresh` trains it again.")
-    say(f"loss {first.loss:.2f} → {last.loss:.2f} in {last.step} steps, {seconds:.0f} s", "")
+    say(f"loss {first.loss:.3g} → {last.loss:.3g} in {last.step} steps, {seconds:.0f} s", "")
     show_scores(run.scores, before)
     for old, new in list(zip(before.answers, run.scores.answers, strict=True))[:SHOWN]:
         say("", indented(new.prompt, "  asked   "), indented(new.expected, "  wanted  "))

@@ -203,7 +203,8 @@ def _below(text: str, indent: int) -> str:
     """A paragraph no wider than the terminal, all its lines indented."""
     width = min(console().width, 100)
     lead = " " * indent
-    return textwrap.fill(text, width, initial_indent=lead, subsequent_indent=lead)
+    leads = {"initial_indent": lead, "subsequent_indent": lead}
+    return textwrap.fill(text, width, break_on_hyphens=False, **leads)
 
 
 def tasks(json: Json = False) -> None:

@@ -172,6 +172,7 @@ def _command(found: "Found", asked: str) -> None:
         return
     try:
         found.model.strength = float(value)
+        note(f"The strength is {found.model.strength:g} now.")
     except ValueError as error:
         note(str(error))
 
