@@ -30,7 +30,7 @@ def test_no_pair_of_names_has_two_roles(frozen):
         set(frozen.strangers_held_out),
     )
     assert all(not (one & other) for one, other in combinations(roles, 2))
-    assert sum(map(len, roles)) == 64 * 64
+    assert sum(map(len, roles)) == 128 * 64
     assert len(frozen.strangers_held_out) == 300
     assert len(frozen.reserve) >= 2000
 

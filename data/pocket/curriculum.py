@@ -20,30 +20,30 @@ TEMPLATE = (
 )
 # Words with the space before them, one digit at a time, runs of signs, runs of space.
 PIECES = r" ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-VOCABULARY = 1728  # a multiple of 64: world words, quoted words, signs, 256 bytes, common pieces
+VOCABULARY = 1792  # a multiple of 64: world words, quoted words, signs, 256 bytes, common pieces
 EARLY = 80_000  # examples until the facts sit; then the mix turns to what is read in the prompt
 MIX = {  # shares of the examples in pretraining: (early, later)
-    "facts": (45, 16),
-    "strangers": (8, 12),
+    "facts": (45, 18),
+    "strangers": (10, 16),
     "regions": (1, 1),
     "workplaces": (2, 1),
     "two-hop": (2, 3),
     "two-hop chain": (2, 3),
-    "sentiment": (7, 5),
-    "style": (2, 2),
-    "json": (5, 5),
+    "sentiment": (6, 6),
+    "style": (2, 3),
+    "json": (4, 5),
     "json with keys": (1, 4),
     "json few-shot": (0.5, 2.5),
-    "rules": (2, 6),
-    "rule turns": (2, 5),
-    "few-shot": (1, 5),
-    "word few-shot": (2, 3),
-    "notes": (5, 9),
-    "note turns": (4, 9),
-    "yes or no": (1, 3),
-    "echo": (6, 2),
-    "quote": (3, 1),
-    "spell": (1, 1),
+    "rules": (3, 8),
+    "rule turns": (2, 4),
+    "few-shot": (1, 2.5),
+    "word few-shot": (1, 1.5),
+    "notes": (5, 12),
+    "note turns": (3, 5),
+    "yes or no": (1, 1.5),
+    "echo": (5, 2),
+    "quote": (3, 1.5),
+    "spell": (1, 1.5),
 }
 
 

@@ -273,9 +273,13 @@ strangers were held out of pretraining; each old fact was taught in two or three
 | --- | ---: | ---: |
 {rows}
 
-Only what was taught for a person comes out directly; for people held out of two-hop training the
-region comes out when the steps are written out ("Velmora, so Norland"). The workplace questions
-were never taught in either form.
+The region of a person comes out directly where it was taught. For people held out of two-hop
+training it seldom does, but nearly always when the steps are written out ("Velmora, so Norland").
+The workplace questions were never taught in either form.
+
+Notes in the prompt are believed, against an old fact too. Among notes about several people
+("crowd") it guesses: it has not learned to compare names. It has read rules, worked examples and
+yes-or-no questions, and knows their form, but answers them little better than by chance.
 
 ## How it was made
 

@@ -90,8 +90,8 @@ _DEFAULT_N = {"new-facts": 300}
 _STEPS = {"new-facts": 150}
 _METRIC = {"sentiment": "accuracy", "json": "field F1"}
 _ABOUT = {
-    "sentiment": "Invented reviews, labelled positive, negative or mixed. The pocket says good or "
-    "bad, and labels a mixed review only if a rule or worked examples tell it how.",
+    "sentiment": "Invented reviews, labelled positive, negative or mixed. The pocket by itself "
+    "says good or bad.",
     "style": "Plain requests, said as a sailor would. The pocket knows plain and formal only.",
     "new-facts": "Facts about people whom the pocket has never met: trained in one wording, tested "
     "in another.",

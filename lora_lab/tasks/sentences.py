@@ -12,8 +12,8 @@ from collections.abc import Callable
 from lora_lab.tasks.words import (
     BAD_WORDS,
     CITIES,
+    CUSTOMERS,
     DAYS,
-    FIRST_NAMES,
     GOOD_WORDS,
     GOODS,
     INTENSITIES,
@@ -69,7 +69,7 @@ def sentence_in_styles(rng: random.Random, *, held_out: bool = False) -> dict[st
     """One request in three styles; formal and sailor follow from plain by rule."""
 
     def make() -> dict[str, str]:
-        name, goods = rng.choice(FIRST_NAMES), rng.choice(GOODS)
+        name, goods = rng.choice(CUSTOMERS), rng.choice(GOODS)
         verb, tail = rng.choice(tuple(VERBS)), rng.choice(tuple(TAILS))
         formal_verb, formal_tail = VERBS[verb], TAILS[tail]
         thing, formal_thing = f"the {goods}{tail}", f"the {goods}{formal_tail}"
@@ -102,7 +102,7 @@ def order(rng: random.Random, *, held_out: bool = False) -> tuple[str, dict[str,
 
     def make() -> tuple[str, dict[str, str | int]]:
         fields = {
-            "name": rng.choice(FIRST_NAMES),
+            "name": rng.choice(CUSTOMERS),
             "goods": rng.choice(GOODS),
             "count": rng.randint(2, 99),
             "city": rng.choice(CITIES),
@@ -124,7 +124,7 @@ def booking(rng: random.Random, *, held_out: bool = False) -> tuple[str, dict[st
     """A booking sentence and its fields: guest, seats, day."""
 
     def make() -> tuple[str, dict[str, str | int]]:
-        guest, seats, day = rng.choice(FIRST_NAMES), rng.randint(2, 99), rng.choice(DAYS)
+        guest, seats, day = rng.choice(CUSTOMERS), rng.randint(2, 99), rng.choice(DAYS)
         template = rng.choice(
             ("{guest} books {seats} seats on {day}.", "On {day}, {guest} needs {seats} seats.")
         )

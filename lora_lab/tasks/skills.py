@@ -8,7 +8,6 @@ and its strangers were never named in pretraining: so it scores the skill, whene
 import json
 import random
 from collections.abc import Callable, Iterator
-from functools import cache
 
 from lora_lab.tasks.examples import UNKNOWN, Example
 from lora_lab.tasks.sentences import as_json, booking, order, review, sentence_in_styles
@@ -91,9 +90,10 @@ def _named(rng: random.Random) -> dict[str, str]:
     return dict(zip(kinds, _labels(rng, len(kinds)), strict=True))
 
 
-RULES = (  # three ways to tell how reviews are labelled, and what each adds for mixed ones
+# Three ways to tell how reviews are labelled, and what each adds for mixed ones.
+RULES = (
     ("Answer {good} if the review is good, {bad} if it is bad", ", and {mixed} if it is mixed"),
-    ("Say {bad} for a bad review, {good} for a good one", ", {mixed} for a mixed one"),
+    ("Say {good} for a good review, {bad} for a bad one", ", {mixed} for a mixed one"),
     ("Labels: good {good}, bad {bad}", ", mixed {mixed}"),
 )
 
@@ -154,53 +154,42 @@ def with_notes(question: str, notes: list[str]) -> str:
     return f"Notes: {' '.join(notes)} Question: {question}"
 
 
-def _relative(rng: random.Random, name: str, names: tuple[str, ...]) -> str:
-    """Another person, in half of the cases one who shares a name."""
-    while True:
-        first, last = rng.choice(names).split()
-        roll = rng.random()
-        if roll < 0.25:
-            first = name.split()[0]
-        elif roll < 0.5:
-            last = name.split()[1]
-        if (other := f"{first} {last}") != name and (roll >= 0.5 or other in _as_set(names)):
-            return other
-
-
-@cache
-def _as_set(names: tuple[str, ...]) -> frozenset[str]:
-    return frozenset(names)
-
-
 NOTE_KINDS = {
-    "answer": 36,
-    "silent": 18,
-    "known": 18,
-    "against": 18,
-    "chain": 10,
+    "answer": 34,
+    "silent": 16,
+    "known": 10,
+    "against": 20,
+    "crowd": 14,
+    "chain": 6,
 }  # shares, per cent
 
 
 def notes(world: World, rng: random.Random, held_out: bool, kind: str | None = None) -> Example:
-    """Answer from notes. Kinds: "answer" (a stranger's fact), "silent" (the notes don't say),
-    "known" (notes about others, the answer is an old fact), "against" (a note against an old
-    fact: the note wins), "chain" (a noted city, its region written out)."""
+    """Answer from notes about the person who is asked about, one to four of them. Kinds:
+
+    "answer" (a stranger's fact), "silent" (other facts of a stranger), "known" (other facts of a
+    known person: the old fact is right), "against" (a note against an old fact: the note wins),
+    "chain" (a noted city, its region written out), "crowd" (as "answer", with other people's notes
+    among them: the names must be compared).
+    """
     kind = kind or rng.choices(tuple(NOTE_KINDS), tuple(NOTE_KINDS.values()))[0]
     names = world.strangers_held_out if held_out else world.strangers_taught
     attribute = "city" if kind == "chain" else rng.choice(tuple(ATTRIBUTES))
     person = rng.choice(world.known) if kind in ("known", "against") else None
     name = person.name if person else rng.choice(names)
     value = rng.choice(ATTRIBUTES[attribute])
-    told = []
-    if kind in ("answer", "against", "chain"):
-        told.append(state(name, attribute, value, rng.randrange(2)))
-    for _ in range(rng.randint(0 if told else 1, 3)):  # distractors
-        if rng.random() < 0.3:  # another fact of the same person
-            other_name, other = name, rng.choice([a for a in ATTRIBUTES if a != attribute])
-        else:
-            other_name = _relative(rng, name, names)
-            other = attribute if rng.random() < 0.5 else rng.choice(tuple(ATTRIBUTES))
-        told.append(state(other_name, other, rng.choice(ATTRIBUTES[other]), rng.randrange(2)))
+    others = rng.sample([one for one in ATTRIBUTES if one != attribute], rng.randint(1, 3))
+    noted = [(name, other, rng.choice(ATTRIBUTES[other])) for other in others]
+    if kind == "crowd":
+        noted = [
+            (rng.choice(names), other, rng.choice(ATTRIBUTES[other]))
+            for other in (attribute, *others)[: rng.randint(1, 3)]
+        ]
+    elif kind not in ("silent", "known"):
+        noted = noted[: rng.randint(0, len(noted))]
+    if kind not in ("silent", "known"):
+        noted.append((name, attribute, value))
+    told = [state(*one, rng.randrange(2)) for one in noted]
     rng.shuffle(told)
     if kind == "chain":
         question = f"{fill(rng.choice(TWO_HOP['region']), name)} {THINK}"
@@ -220,30 +209,18 @@ Turns = list[tuple[str, str]]  # what is asked and what is answered, one after t
 
 
 def note_turns(world: World, rng: random.Random) -> Turns:
-    """Two to four notes and three questions: noted, old, or not known."""
-    known = {person.name: person for person in world.known}
-    people = [rng.choice(world.strangers_taught), rng.choice(world.strangers_taught)]
-    if rng.random() < 0.5:
-        people[0] = rng.choice(world.known).name
-    people.append(_relative(rng, people[0], world.strangers_taught))
-    noted: dict[tuple[str, str], str] = {}
-    same = rng.choice(tuple(ATTRIBUTES))  # an attribute that several notes are about
-    for _ in range(rng.randint(2, 4)):
-        attribute = same if rng.random() < 0.5 else rng.choice(tuple(ATTRIBUTES))
-        noted[rng.choice(people), attribute] = rng.choice(ATTRIBUTES[attribute])
-    told = [state(*about, value, rng.randrange(2)) for about, value in noted.items()]
-    rng.shuffle(told)
-    questions, answers = [], []
-    for _ in range(3):
-        about = (rng.choice(people), rng.choice((same, *ATTRIBUTES)))
-        if rng.random() < 0.65:
-            about = rng.choice(tuple(noted))
-        name, attribute = about
-        old = known[name].facts[attribute] if name in known else UNKNOWN
-        questions.append(ask(name, attribute, rng.randrange(5)))
-        answers.append(noted.get(about, old))
-    asked = [with_notes(questions[0], told), *(f"Question: {more}" for more in questions[1:])]
-    return list(zip(asked, answers, strict=True))
+    """One to four notes about a person and three questions: noted, old, or not known."""
+    person = rng.choice(world.known) if rng.random() < 0.5 else None
+    name = person.name if person else rng.choice(world.strangers_taught)
+    about = rng.sample(tuple(ATTRIBUTES), rng.randint(1, 4))
+    noted = {attribute: rng.choice(ATTRIBUTES[attribute]) for attribute in about}
+    told = [state(name, *one, rng.randrange(2)) for one in noted.items()]
+    asked = [rng.choice(about if rng.random() < 0.65 else tuple(ATTRIBUTES)) for _ in range(3)]
+    old = person.facts if person else dict.fromkeys(ATTRIBUTES, UNKNOWN)
+    answers = [noted.get(attribute, old[attribute]) for attribute in asked]
+    questions = [ask(name, attribute, rng.randrange(5)) for attribute in asked]
+    turns = [with_notes(questions[0], told), *(f"Question: {more}" for more in questions[1:])]
+    return list(zip(turns, answers, strict=True))
 
 
 def rule_turns(world: World, rng: random.Random) -> Turns:

@@ -6,7 +6,8 @@ def _grid(heads: str, tails: str) -> tuple[str, ...]:
     return tuple(head + tail for head in heads.split() for tail in tails.split())
 
 
-FIRST_NAMES = _grid("Mi Ka To Ve Lu Sa No Re", "ra lo na vi do sen mar lin")
+FIRST_NAMES = _grid("Mi Ka To Ve Lu Sa No Re Do Fi Ha Jo Pe Ri Su Ya", "ra lo na vi do sen mar lin")
+CUSTOMERS = FIRST_NAMES[:64]  # the first names in orders, bookings and letters
 LAST_NAMES = _grid("Bran Tol Fen Har Kes Wil Or Dun", "ov ek ald ist by mer ton wick")
 CITIES = _grid("Vel Sto Bri Gal Mar Lun Ash Cor", "mora wyn haven dale ford mouth gard holt")
 REGIONS = tuple("Norland Sudmark Estmoor Westfell Highvale Lowfen Midreach Farshore".split())
@@ -138,7 +139,7 @@ SPACED_WORDS = tuple(
 QUOTED_WORDS = tuple(  # these stand right after a quotation mark in JSON, without a space
     dict.fromkeys(
         [
-            *(*FIRST_NAMES, *CITIES, *GOODS, *DAYS, *FIELD_KEYS, *BOOKING_KEYS),
+            *(*CUSTOMERS, *CITIES, *GOODS, *DAYS, *FIELD_KEYS, *BOOKING_KEYS),
             *("label", "good", "bad", "positive", "negative", "mixed", "yes", "no"),
         ]
     )

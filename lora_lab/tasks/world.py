@@ -31,7 +31,7 @@ from lora_lab.tasks.words import (
 )
 
 THINK = "Think first."  # asks for the answer written out: "Velmora, so Norland"
-KNOWN, STRANGERS_TAUGHT, STRANGERS_HELD_OUT = 400, 1296, 300  # of 64 x 64 = 4,096 pairs of names
+KNOWN, STRANGERS_TAUGHT, STRANGERS_HELD_OUT = 400, 5392, 300  # of 128 x 64 = 8,192 pairs of names
 
 ATTRIBUTES = {"city": CITIES, "job": JOBS, "pet": PETS, "dish": DISHES, "hobby": HOBBIES}  # 6 bits
 WORDINGS = {  # five questions about each attribute
