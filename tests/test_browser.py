@@ -213,6 +213,12 @@ ASK_THE_KERNEL = """async () => {
     return (performance.now() - begun) / 1000;
 }"""
 
+RUN_CODE = """code => {
+    window.ended = "";
+    const kernel = jupyterapp.shell.currentWidget.sessionContext.session.kernel;
+    kernel.requestExecute({code}).done.then(reply => { window.ended = reply.content.status; });
+}"""
+
 
 def test_a_learners_first_minutes(visit):
     page, labs = visit.page, [Lab(visit.page, 0), Lab(visit.page, 1)]
@@ -254,6 +260,15 @@ def test_a_learners_first_minutes(visit):
     pocket.watch_the_points_grow(2)
     pocket.wait_until(lambda: pocket.state.startswith("finished: ") and pocket.train.is_enabled())
     assert len(pocket.answers("adapted")) == 3
+
+    # Stop is heard while a cell waits for the training
+    page.evaluate(
+        RUN_CODE, "small.controls.controls['steps'].value = 500; small.start(); small.wait()"
+    )
+    pocket.wait_until(lambda: pocket.state.startswith("step 1"))
+    pocket.stop.click()
+    pocket.wait_until(lambda: page.evaluate("ended") == "ok" and pocket.train.is_enabled())
+    assert pocket.state.startswith("stopped after step ")
 
     assert visit.complaints == []
     assert visit.hosts == {urlsplit(page.url).netloc}

@@ -98,6 +98,9 @@ class LiveLab(LabFace):
             TimeoutError: if that takes longer than `timeout` seconds.
             Exception: whatever went wrong while it worked.
         """
+        # A cell that waits keeps the kernel's main thread. JupyterLab sends clicks to a second one,
+        # but ipykernel 7.4 turns them back to where a widget was last changed: here, the cell.
+        vars(self.stop_button.comm).pop("_reply_subshell_id", None)
         self._work.wait(timeout)
 
     def ask(self, prompt: str) -> None:
