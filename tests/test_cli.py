@@ -334,6 +334,17 @@ def test_a_run_is_scored_on_the_very_task_it_was_trained_on(train, tiny, letters
     assert scores(facts["name"], "--task-seed", "5")["answers"] != facts["scores"]["answers"]
 
 
+def test_a_file_that_was_named_in_its_own_folder_is_found_from_another(
+    tiny, letters, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(letters.parent)
+    columns = ["--prompt", "question", "--answer", "label"]
+    result = run("train", letters.name, "--base", tiny, *columns, "--steps", "2", "--json")
+    facts = json.loads(result.stdout)
+    monkeypatch.chdir(tmp_path)
+    assert scores(facts["name"]) == facts["scores"]
+
+
 def test_scores_are_shown_with_right_and_wrong_answers(train):
     facts = train()
     result = run("evaluate", facts["name"], "--answers", "2")
