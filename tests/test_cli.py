@@ -20,7 +20,6 @@ from lora_lab import assets, bases, health
 from lora_lab.cli import options, show, using
 from lora_lab.cli.app import app
 from lora_lab.health import Check, Diagnosis
-from lora_lab.places import data_folder
 from lora_lab.runs import list_runs, read_run
 from lora_lab.tasks import pocket, texts
 from tiny import tiny_base
@@ -28,9 +27,6 @@ from tiny import tiny_base
 COMMANDS = ["lab", "prepare", "doctor", "bases", "tasks"]
 COMMANDS += ["train", "runs", "evaluate", "chat", "export"]
 PROGRAM = [sys.executable, "-c", "from lora_lab.cli.app import app; app(prog_name='lora-lab')"]
-needs_pocket = pytest.mark.skipif(
-    not (data_folder() / "pocket" / "model").is_dir(), reason="pocket's weights are not made yet"
-)
 
 
 @pytest.fixture(scope="module")
@@ -558,7 +554,6 @@ def test_no_table_is_wider_than_the_terminal(columns, train, monkeypatch):
 # --- as a process -------------------------------------------------------------------------------
 
 
-@needs_pocket
 def test_a_process_says_bad_input_in_one_line_and_no_more():
     done = subprocess.run(
         [*PROGRAM, "train", "new-facts", "--learning-rate", "0"],
@@ -572,7 +567,6 @@ def test_a_process_says_bad_input_in_one_line_and_no_more():
     assert "learning_rate=0" in line
 
 
-@needs_pocket
 @pytest.mark.skipif(os.name == "nt", reason="Windows sends Ctrl-C to the whole console")
 def test_after_ctrl_c_the_same_command_gives_the_records_of_an_undisturbed_run(letters):
     columns = ["--prompt", "question", "--answer", "label"]
