@@ -84,10 +84,16 @@ def _two_hop(made: World, n: int, rng: random.Random, *, chain: bool) -> Splits:
 
 # --- the tasks -----------------------------------------------------------------------------------
 
-_START = {"r": 8, "lora_alpha": 16, "batch_size": 32, "learning_rate": 3e-3, "max_length": 96}
 NAMES = ("sentiment", "style", "new-facts", "json", "two-hop", "two-hop-chain")
-_DEFAULT_N = {"new-facts": 300}
-_STEPS = {"new-facts": 150}
+_DEFAULT_N = {"new-facts": 200, "sentiment": 400}
+_TRIED = {  # steps, batch size, learning rate: a few seconds each on one core
+    "sentiment": (140, 16, 4e-3),
+    "style": (100, 16, 4e-3),
+    "new-facts": (150, 32, 2e-3),
+    "json": (40, 16, 3e-3),
+    "two-hop": (100, 32, 1e-3),  # faster learning forgets more, and is right no more often
+    "two-hop-chain": (60, 32, 2e-3),
+}
 _METRIC = {"sentiment": "accuracy", "json": "field F1"}
 _ABOUT = {
     "sentiment": "Invented reviews, labelled positive, negative or mixed. The pocket by itself "
@@ -149,9 +155,21 @@ def pocket_task(name: str, n: int | None = None, seed: int = 0) -> Task:
         test=test,
         metric=_METRIC.get(name, "exact match"),
         about=f"{_ABOUT[name]} {_LICENCE}",
-        recipe=Recipe(**_START, steps=_STEPS.get(name, 100)),
+        recipe=_recipe(*_TRIED[name]),
         old_knowledge=_sample("old knowledge", world.old_facts(made, taught=True), OLD_KNOWLEDGE),
         strangers=_sample("strangers", world.strangers(made.strangers_held_out), STRANGERS),
+    )
+
+
+def _recipe(steps: int, batch_size: int, learning_rate: float) -> Recipe:
+    """Rank 8 on all linears; a narrow model wants a tenfold learning rate."""
+    return Recipe(
+        r=8,
+        lora_alpha=16,
+        steps=steps,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        max_length=96,
     )
 
 
