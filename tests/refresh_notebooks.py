@@ -37,7 +37,7 @@ def refresh(path: Path) -> None:
         client = NotebookClient(
             notebook,
             kernel_name="python3",
-            timeout=600,  # seconds for a cell; the suite allows it 180
+            timeout=600,  # seconds for a cell; the suite allows it 300
             record_timing=False,  # a time would change with every refresh
             store_widget_state=False,  # GitHub shows "Invalid Notebook" for most of it
             resources={"metadata": {"path": str(path.parent)}},
