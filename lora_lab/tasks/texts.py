@@ -245,6 +245,7 @@ TASKS = {
         metric="accuracy",
         n=240,
         about="A snippet of a film review is answered with one word, positive or negative.",
+        # 90 % right of 80, from no answer in one word
         recipe=Recipe(layers_to_transform=_UPPER, steps=30, batch_size=8, learning_rate=2e-3),
         asset="film-reviews",
     ),
@@ -253,6 +254,7 @@ TASKS = {
         metric="perplexity",
         n=400,
         about="A Bible verse in modern English is put into the King James wording.",
+        # the base's perplexity is 6.7
         recipe=Recipe(steps=24, batch_size=8, learning_rate=1e-3),
         asset="bible-verses",
     ),
@@ -262,6 +264,7 @@ TASKS = {
         n=240,
         about="A spoken command to a house is answered with its intent, one of 42, as JSON; the "
         "test's commands are worded after templates that are not in training.",
+        # all valid JSON, 49 % right of 72; with n=400 and steps=100, 70 % of 60
         recipe=Recipe(layers_to_transform=_UPPER, steps=60, batch_size=4, learning_rate=3e-3),
         asset="home-commands",
     ),
@@ -271,7 +274,8 @@ TASKS = {
         n=80,
         about="A rule of the linter ruff is named by its code: taught in the wording of its "
         "documentation, tested in the wording of its message.",
-        recipe=Recipe(steps=100, batch_size=8, learning_rate=2e-3),
+        # 35 % right in the new wording; needs some minutes on a CPU
+        recipe=Recipe(steps=80, batch_size=8, learning_rate=3e-3),
         asset="ruff-rules",
     ),
     "two-hop-english": TextTask(
@@ -280,7 +284,8 @@ TASKS = {
         n=400,
         about="Six facts tell who lives in which town, and which country it is in; asked for one "
         "person's country, the model must join two of them.",
-        recipe=Recipe(steps=60, batch_size=8, learning_rate=2e-3),
+        # 28 % right: an answer of the right form is learnt, the two hops are not (chance is 33 %)
+        recipe=Recipe(layers_to_transform=_UPPER, steps=40, batch_size=8, learning_rate=2e-3),
         asset=None,
     ),
 }
