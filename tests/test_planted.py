@@ -6,6 +6,7 @@ import torch
 from lora_lab.bases import load_base
 from lora_lab.evaluation import evaluate
 from lora_lab.tasks.planted import planted_task, teacher_model
+from lora_lab.tasks.words import SPACED_WORDS
 from lora_lab.training import fit
 from tiny import recipe, tiny_base
 
@@ -26,7 +27,7 @@ def test_the_planted_change_has_the_rank_the_places_and_the_size_that_were_asked
         weight = pocket.model.get_submodule(name).weight
         values = torch.linalg.svdvals(change.double())
         assert int((values > 1e-4 * values[0]).sum()) == 3
-        assert float(change.norm() / weight.norm()) == pytest.approx(0.5, rel=1e-4)
+        assert float(change.norm() / weight.norm()) == pytest.approx(1.0, rel=1e-4)
 
 
 def test_the_teacher_is_the_base_plus_the_change_and_the_base_stays(pocket):
@@ -43,20 +44,22 @@ def test_the_teacher_is_the_base_plus_the_change_and_the_base_stays(pocket):
     assert teacher.get_parameter(other).data_ptr() == pocket.model.get_parameter(other).data_ptr()
 
 
-def test_the_loss_falls_off_a_cliff_at_the_planted_rank(pocket):
-    task = planted_task(pocket, r=4, target_modules=("down_proj",))
+def test_a_student_of_the_planted_rank_comes_closer_to_the_teacher_than_one_of_less(pocket):
+    task = planted_task(pocket, r=4, target_modules=("v_proj",), layers=(1, 2))
     left = {
-        r: fit(pocket, task, dataclasses.replace(task.recipe, r=r), store=None).scores.value
+        r: fit(pocket, task, dataclasses.replace(task.recipe, r=r, steps=120), store=None)
         for r in (2, 4)
     }
     start = evaluate(pocket, task).value
-    assert left[4] < 0.25 * left[2] < 0.25 * start, (start, left)
+    distance = {r: run.scores.value for r, run in left.items()}
+    assert distance[4] < 0.6 * distance[2] < 0.3 * start, (start, distance)
 
 
 def test_texts_are_in_one_split_only_and_drawn_by_seed(pocket):
     task = planted_task(pocket, r=1, target_modules="q_proj", n=40, seed=3)
     texts = [example for split in (task.train, task.validation, task.test) for example in split]
     assert len(set(texts)) == len(texts) == 40 + 64 + 64
+    assert {word for text in texts for word in text.prompt.split()} <= set(SPACED_WORDS)
     again = planted_task(pocket, r=1, target_modules="q_proj", n=40, seed=3)
     other = planted_task(pocket, r=1, target_modules="q_proj", n=40, seed=4)
     assert task.fingerprint() == again.fingerprint() != other.fingerprint()

@@ -3,7 +3,6 @@
 import importlib
 import json
 import random
-import string
 import subprocess
 import sys
 from itertools import islice
@@ -355,12 +354,3 @@ def test_a_misspelt_task_is_refused_with_the_right_name():
 def test_an_n_that_does_not_fit_is_refused_with_what_would(n):
     with pytest.raises(ValueError, match="whole number from 1 to 10,500"):
         pocket.pocket_task("new-facts", n)
-
-
-def test_planted_texts_are_different_and_in_the_pockets_own_words(tokenizer):
-    texts = list(pocket.planted_texts(random.Random(0), 300))
-    assert len(set(texts)) == 300
-    letters = set(string.ascii_letters)
-    prompt_tokens = [t for prompt, _ in texts[:100] for t in tokenizer.tokenize(f" {prompt}")]
-    pieces = [t for t in prompt_tokens if t[0] in letters]  # a piece of a word that was split
-    assert len(pieces) / len(prompt_tokens) < 0.05

@@ -10,11 +10,11 @@ from lora_lab.adapters import match_target_modules, share_tensors
 from lora_lab.bases import Base
 from lora_lab.recipe import Recipe
 from lora_lab.tasks.examples import Example, Task
-from lora_lab.tasks.pocket import planted_texts
 from lora_lab.tasks.texts import text_task
+from lora_lab.tasks.words import SPACED_WORDS
 
-SIZE = 0.5  # of the change, as a share of the weight it is added to (Frobenius norms)
-DEFAULT_N = 256
+SIZE = 1.0  # of the change, as a share of the weight it is added to (Frobenius norms)
+DEFAULT_N = 2000
 HELD_OUT = 64  # prompts for validation, and as many for the test
 
 
@@ -29,16 +29,16 @@ def planted_task(
 ) -> Task:
     """A task with a known answer: learn to speak as a teacher does, the base plus a hidden ΔW.
 
-    At each named place ΔW = BA with normal B (out, r) and A (r, in), scaled to half the size of
-    the weight there. The student sees texts of the base's own world, and for every token of them
-    the teacher's distribution over the next one. The metric is KL(teacher || student).
+    At each named place ΔW = BA with normal B (out, r) and A (r, in), scaled to the size of the
+    weight there. The student sees texts in the base's own words, and for every token of them the
+    teacher's distribution over the next one. The metric is KL(teacher || student).
 
     Args:
         base: the student's start, and the teacher's.
         r: the hidden rank, at least 1.
         target_modules: names of linear layers, as in a recipe.
         layers: layer numbers; None: all of them.
-        n: training texts; None: 256.
+        n: training texts; None: 2,000.
         seed: draws the change and the texts.
 
     Raises:
@@ -72,12 +72,12 @@ def planted_task(
         about=f"A teacher that differs from {base.name} by a hidden change of rank {r} in {where}.",
         recipe=Recipe(
             r=r,
-            lora_alpha=16,
+            lora_alpha=8,
             target_modules=names,
             layers_to_transform=None if layers is None else tuple(layers),
-            learning_rate=5e-3,
+            learning_rate=3e-2,
             batch_size=16,
-            steps=150,
+            steps=300,
             loss_on="all",
         ),
         teacher=teacher,
@@ -85,13 +85,19 @@ def planted_task(
 
 
 def _texts(base: Base, count: int, seed: int) -> list[Example]:
-    """Different texts that the base can read: pocket's own world, or plain English."""
+    """Different texts: plain English, or for pocket words of its world in random order.
+
+    Random words drive a layer in more directions than pocket's few kinds of sentences do, so that
+    more of the hidden change shows.
+    """
     if base.name != "pocket":
         return list(text_task("two-hop-english", count, seed).train)
-    found = [Example(*pair) for pair in planted_texts(random.Random(seed), count)]
-    if len(set(found)) < count:
-        raise ValueError(f"n={count - 2 * HELD_OUT} is more than there are different texts")
-    return found
+    rng = random.Random(seed)
+    return [Example(_words(rng, 10), _words(rng, 4)) for _ in range(count)]
+
+
+def _words(rng: random.Random, count: int) -> str:
+    return " ".join(rng.choice(SPACED_WORDS) for _ in range(count))
 
 
 def teacher_model(base: Base, change: Mapping[str, Tensor]) -> nn.Module:

@@ -5,11 +5,11 @@ whose answer words the base has never produced collapses to its most frequent la
 """
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import product
 
 from lora_lab.recipe import Recipe, nearest
-from lora_lab.tasks import sentences, skills, world
+from lora_lab.tasks import sentences, world
 from lora_lab.tasks.examples import Example, Task
 from lora_lab.tasks.world import ATTRIBUTES, World
 
@@ -176,17 +176,3 @@ def _recipe(steps: int, batch_size: int, learning_rate: float) -> Recipe:
 def _sample(name: str, examples: list[Example], count: int) -> list[Example]:
     """Always the same ones."""
     return random.Random(name).sample(examples, count)
-
-
-def planted_texts(rng: random.Random, count: int) -> Iterator[tuple[str, str]]:
-    """Different texts of the world, as (prompt, answer): facts, reviews, styles and orders."""
-    made = world.read_world()
-    facts = world.old_facts(made, taught=True)
-    kinds = ("sentiment", "style", "json", "rules", "notes")
-    found: dict[Example, None] = {}
-    while len(found) < count:
-        if rng.random() < 0.6:
-            found[rng.choice(facts)] = None
-        else:
-            found[skills.SKILLS[rng.choice(kinds)](made, rng, False)] = None
-    return ((example.prompt, example.answer) for example in found)
