@@ -1,0 +1,67 @@
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from lora_lab.places import (
+    cache_folder,
+    data_folder,
+    make_folder_atomically,
+    notebooks_folder,
+    sha256_of,
+    store_folder,
+    write_atomically,
+)
+
+
+def test_a_checkouts_own_data_and_notebooks_are_found_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    root = Path(__file__).parents[1]
+    assert data_folder() == root / "data"
+    assert notebooks_folder() == root / "notebooks"
+
+
+def test_cache_and_store_go_where_the_environment_says(tmp_path, monkeypatch):
+    monkeypatch.setenv("LORA_LAB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("LORA_LAB_STORE", str(tmp_path / "store"))
+    assert (cache_folder(), store_folder()) == (tmp_path / "cache", tmp_path / "store")
+    monkeypatch.delenv("LORA_LAB_STORE")
+    assert store_folder().parts[-2:] == ("lora-lab", "runs")
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "deep" / "file"
+    with write_atomically(path) as new:
+        new.write_text("one")
+        assert not path.exists()
+    with pytest.raises(RuntimeError), write_atomically(path) as new:
+        new.write_text("tw")
+        raise RuntimeError
+    assert path.read_text() == "one"
+    assert [one.name for one in path.parent.iterdir()] == ["file"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
+def test_a_file_written_so_has_the_permissions_of_any_other(tmp_path):
+    (tmp_path / "usual").touch()
+    with write_atomically(tmp_path / "ours"):
+        pass
+    modes = {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("usual", "ours")}
+    assert len(modes) == 1
+
+
+def test_a_folder_appears_whole_replaces_the_old_one_and_survives_a_failure(tmp_path):
+    path = tmp_path / "folder"
+    for text in ("one", "two"):
+        with make_folder_atomically(path) as new:
+            (new / text).write_text(text)
+    with pytest.raises(RuntimeError), make_folder_atomically(path) as new:
+        raise RuntimeError
+    assert [one.name for one in path.iterdir()] == ["two"]
+    assert [one.name for one in tmp_path.iterdir()] == ["folder"]
+
+
+def test_the_checksum_is_the_one_that_everybody_reckons(tmp_path):
+    (tmp_path / "abc").write_bytes(b"abc")
+    assert sha256_of(tmp_path / "abc").startswith("ba7816bf8f01cfea414140de5dae2223b00361a3")
