@@ -36,8 +36,7 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
         new.write_text("one")
         assert not path.exists()
     with pytest.raises(RuntimeError), write_atomically(path) as new:
-        new.write_text("tw")
-        raise RuntimeError
+        raise RuntimeError(new.write_text("tw"))
     assert path.read_text() == "one"
     assert [one.name for one in path.parent.iterdir()] == ["file"]
 
