@@ -196,7 +196,7 @@ class LossFilm:
     """The picture of `draw_loss`, many times a second while a run goes on.
 
     What stands still is painted once and kept; each frame adds only the curves (5 ms in place of
-    70). When an axis has to grow, all is painted anew.
+    70). When an axis has to grow, it is painted anew.
     """
 
     def __init__(
@@ -224,12 +224,14 @@ class LossFilm:
             return buffer.getvalue()
 
     def _paint(self, ends: tuple[float, float]) -> None:
-        figure = _figure(self.size, layout="constrained")
-        self._canvas = FigureCanvasAgg(figure)
-        self._ax = figure.subplots()
-        _draw_loss_frame(self._ax, ends, self.earlier)
+        if self._ends is None:
+            figure = _figure(self.size, layout="constrained")
+            self._canvas, self._ax = FigureCanvasAgg(figure), figure.subplots()
+            _draw_loss_frame(self._ax, ends, self.earlier)
+        self._ax.set(xlim=(0, ends[0]), ylim=(0, ends[1]))
         self._canvas.draw()
-        self._still = self._canvas.copy_from_bbox(figure.bbox)
+        self._still = self._canvas.copy_from_bbox(self._ax.figure.bbox)
+        self._ax.figure.set_layout_engine("none")  # laid out once: half of the time of painting
         self._ends = ends
 
 

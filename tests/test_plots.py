@@ -125,11 +125,14 @@ def test_a_film_shows_what_draw_loss_draws():
 
 
 def test_a_film_paints_what_stands_still_once_and_again_when_an_axis_grows(monkeypatch):
-    painted = []
-    monkeypatch.setattr(plots, "_draw_loss_frame", lambda ax, ends, earlier: painted.append(ends))
+    painted, paint = [], LossFilm._paint
+    monkeypatch.setattr(
+        LossFilm, "_paint", lambda film, ends: (painted.append(ends), paint(film, ends))
+    )
     film = LossFilm(steps=60)
     for run in (records(2.5), records(2.5, 2.9), records(2.5, 2.9, 0.1), records(2.5, 2.9, 4.0)):
         film.frame(run)
+        assert (film._ax.get_xlim()[1], film._ax.get_ylim()[1]) == painted[-1]
     assert painted == [(60, 3.0), (60, 4.0)]
 
 

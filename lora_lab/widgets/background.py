@@ -120,4 +120,6 @@ class Pace:
         yield
         took = self.clock() - begun
         self.spent += took
-        self._next = begun + max(1 / self.per_second, took / self.share)
+        gap = 1 / self.per_second
+        on_time = begun - self._next < gap  # a little late: the next one makes up for it
+        self._next = max((self._next if on_time else begun) + gap, begun + took / self.share)
