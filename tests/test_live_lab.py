@@ -96,9 +96,25 @@ def test_the_cost_is_told_in_parameters_bytes_and_seconds(live):
     trained(live)
     # r 3 and all linears, (in, out): q (32, 32), k and v (32, 16), o (32, 32), two of the MLP
     # (32, 96), one (96, 32): 3 * (64 + 48 + 48 + 64 + 3 * 128) = 1,824 a layer, two layers
-    assert "trained 3.6 K of " in live.cost.value
+    assert "trained 3.6 K of 36.7 K parameters (9.9 %)" in live.cost.value
     assert "adapter 14.6 KB" in live.cost.value  # 3,648 numbers of 4 bytes
     assert "on this CPU" in live.cost.value
+
+
+def test_a_full_fine_tune_is_shown_like_any_other(base):
+    live = trained(LiveLab(base, TASK, method="full", learning_rate=1e-3, steps=4))
+    assert "(100 %) · model 132 KB" in live.cost.value  # 33,056 weights of 4 bytes
+    live.strength.value = 0
+    live.wait(LIMIT)
+    assert live.after == live.before
+
+
+@pytest.mark.parametrize(
+    ("share", "said"),
+    [(0.00908, "0.91 %"), (0.07, "7.0 %"), (0.0995, "10 %"), (0.541, "54 %"), (1, "100 %")],
+)
+def test_a_share_is_said_with_two_digits(share, said):
+    assert words.percent(share) == said
 
 
 def test_nothing_is_printed_and_the_base_stays_as_it_was(live, base, capsys):

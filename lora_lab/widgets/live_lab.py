@@ -57,7 +57,7 @@ class LiveLab(LabFace):
         shown: int = 3,
         **changes: object,
     ) -> None:
-        given = NAMES.get(base.name, NAMES["pocket"]) if tasks is None else tasks
+        given = NAMES.get(base.name, NAMES["smollm2"]) if tasks is None else tasks
         given = [given] if isinstance(given, str | Task) else list(given)
         self._tasks = {one.name if isinstance(one, Task) else one: one for one in given}
         super().__init__(title, [*self._tasks], in_sight)
@@ -100,7 +100,7 @@ class LiveLab(LabFace):
         """
         # A cell that waits keeps the kernel's main thread. JupyterLab sends clicks to a second one,
         # but ipykernel 7.4 turns them back to where a widget was last changed: here, the cell.
-        vars(self.stop_button.comm).pop("_reply_subshell_id", None)
+        getattr(self.stop_button.comm, "__dict__", {}).pop("_reply_subshell_id", None)
         self._work.wait(timeout)
 
     def ask(self, prompt: str) -> None:
@@ -335,7 +335,7 @@ class LiveLab(LabFace):
         device = {"cpu": "this CPU", "cuda": "this GPU", "mps": "this Mac's GPU"}
         self.cost.value = words.faint(
             f"trained {words.in_short(trained)} of {words.in_short(every)} parameters "
-            f"({100 * trained / every:.2g} %) · {what} {words.in_short(size)}B · "
+            f"({words.percent(trained / every)}) · {what} {words.in_short(size)}B · "
             f"{self.seconds:.0f} s on {device.get(self.base.device.type, self.base.device.type)}"
         )
 

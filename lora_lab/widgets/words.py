@@ -96,6 +96,12 @@ def in_short(count: float) -> str:
     return f"{count:.0f}"
 
 
+def percent(share: float) -> str:
+    """Two digits of a share: 0.91 %, 7.0 %, 54 %, 100 %."""
+    digits = 0 if share >= 0.0995 else 1 if share >= 0.00995 else 2
+    return f"{100 * share:.{digits}f} %"
+
+
 def right_answers(base: Scores | None, adapted: Scores) -> str:
     """`right answers: base 0 of 20 · adapted 13 of 20`, and how many were valid JSON."""
     both = [("base", base)] * (base is not None) + [("adapted", adapted)]
