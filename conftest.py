@@ -5,6 +5,7 @@ It stands at the root because pytest reads it there for tests/ and for notebooks
 
 import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from isolation import cut_the_network, isolate
 _PLACE = tempfile.TemporaryDirectory(prefix="lora-lab-tests-")  # gone when this process ends
 isolate(os.environ, Path(_PLACE.name))  # before anything imports torch, which counts its threads
 cut_the_network()
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background job: tests
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # of Ctrl-C need to be heard
 
 BROWSERS = [  # the first that is there is used; LORA_LAB_BROWSER names another
     "chromium",

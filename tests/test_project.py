@@ -125,7 +125,7 @@ HOSTS = [  # package registries; in two parts, so that this file does not name t
 ]
 FORBIDDEN = re.compile(
     "|".join(re.escape(a + b) for a, b in HOSTS)
-    + r"|(?<![\w.~])/(?:home|root|Users|work|tmp/[\w-]+|opt/wheels)/[\w.]"  # someone's machine
+    + r"|(?<![\w.~])/(?:home|root|Users|work|tmp/[\w-]+|opt/wheels)/(?!me/)[\w.]"  # a machine's
     + r"|\b[A-Z]:\\+Users\\+\w"
 )
 

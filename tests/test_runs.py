@@ -236,8 +236,7 @@ def test_runs_are_listed_newest_first_and_opened_by_part_of_their_name(base, tmp
 def test_a_run_folder_holds_no_pickle(base, tmp_path):
     run = fit(base, TASK, recipe(), store=tmp_path)
     names = {path.name for path in run.path.rglob("*") if path.is_file()}
-    assert names == {
-        ".lock",
+    assert names - {".lock"} == {  # some releases of filelock remove it
         "run.json",
         "records.jsonl",
         "scores.json",
