@@ -267,19 +267,31 @@ def test_what_a_killed_process_left_is_removed_by_the_next(words, pip):
     assert not left.exists()
 
 
-def test_two_that_prepare_at_once_fetch_once(words, pip):
-    both_here = threading.Barrier(2)
-    found = []
+def test_two_that_prepare_at_once_fetch_once(words, pip, monkeypatch):
+    here, both, found = set(), threading.Event(), []
+    look = assets.broken_seal
 
-    def work():
-        both_here.wait(timeout=30)
-        found.append(assets.prepare()[0].rows)
+    def looked(*args):
+        trouble = look(*args)
+        here.add(threading.get_ident())
+        if len(here) == 2:
+            both.set()  # each has seen that the asset is not there
+        return trouble
 
-    threads = [threading.Thread(target=work) for _ in range(2)]
+    def fetch(command, **options):
+        both.wait(timeout=30)
+        return pip(command, **options)
+
+    monkeypatch.setattr(assets, "broken_seal", looked)
+    monkeypatch.setattr(assets.subprocess, "run", fetch)
+    threads = [
+        threading.Thread(target=lambda: found.append(assets.prepare()[0].rows)) for _ in range(2)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(timeout=60)
+    assert both.is_set()
     assert found == [3, 3]
     assert len(pip.commands) == 1
 

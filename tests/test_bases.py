@@ -6,6 +6,7 @@ import warnings
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from transformers.utils import logging as transformers_logging
 
@@ -85,14 +86,20 @@ def test_loading_leaves_the_global_random_state_alone(tiny):
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_loading_says_nothing_and_leaves_transformers_as_talkative_as_it_was(tiny, capfd):
-    level = transformers_logging.get_verbosity()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        bases.load_base(tiny)
-    assert capfd.readouterr() == ("", "")
-    assert transformers_logging.get_verbosity() == level
-    assert transformers_logging.is_progress_bar_enabled()
+def test_loading_says_nothing_and_leaves_transformers_as_talkative_as_it_was(copied, capfd):
+    weights = load_file(copied / "model.safetensors") | {"model.left_over": torch.zeros(3)}
+    save_file(weights, copied / "model.safetensors", metadata={"format": "pt"})
+    before = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_info()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            bases.load_base(copied)
+        assert capfd.readouterr() == ("", "")
+        assert transformers_logging.get_verbosity() == transformers_logging.INFO
+        assert transformers_logging.is_progress_bar_enabled()
+    finally:
+        transformers_logging.set_verbosity(before)
 
 
 def test_a_tokenizer_without_a_pad_token_pads_with_its_end_token(tiny):
@@ -331,6 +338,23 @@ def test_smollm2_is_converted_once(converting):
     second = bases.load_base("smollm2")
     assert len(converting) == 1
     assert first.path == second.path == cache_folder() / "bases" / "smollm2"
+
+
+def test_a_converted_smollm2_needs_its_gguf_file_no_more(converting, monkeypatch):
+    bases.load_base("smollm2")
+    monkeypatch.setattr(assets, "prepared", lambda name: 1 / 0)
+    assert bases.load_base("smollm2").name == "smollm2"
+
+
+def test_only_the_default_system_prompt_is_cut_from_the_template():
+    loop = "{% for message in messages %}"
+    added = (
+        "{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\n"
+        "You are a helpful AI assistant<|im_end|>\n' }}{% endif %}"
+    )
+    rest = "{{ message['content'] }}{% endfor %}{% if add_generation_prompt %}x{% endif %}"
+    assert bases.without_system_prompt(loop + added + rest) == loop + rest
+    assert bases.without_system_prompt(loop + rest) == loop + rest
 
 
 def _cut(folder):
