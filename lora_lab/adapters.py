@@ -5,6 +5,7 @@ import difflib
 import functools
 import logging
 import re
+import threading
 import warnings
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from peft import PeftConfig
 
 ADAPTABLE = (nn.Linear, nn.Embedding, Conv1D)
+_SEEDING = threading.Lock()  # PEFT draws from the global random state: one thread at a time
 CHANGES_THE_BASE = ("pissa", "olora")  # these begin by taking their product out of the base weight
 
 
@@ -226,7 +228,7 @@ def adapt(base: Base, recipe: Recipe) -> nn.Module:
         for module in model.modules():
             if isinstance(module, ADAPTABLE):  # its weight will be written to: give it its own
                 module.weight.data = module.weight.data.clone()
-    with torch.random.fork_rng(devices=_cuda_devices(base)):
+    with _SEEDING, torch.random.fork_rng(devices=_cuda_devices(base)):
         torch.manual_seed(recipe.seed)
         model = peft.get_peft_model(model, to_peft(recipe, base))
     model.peft_config["default"].base_model_name_or_path = base.name  # no path of this machine

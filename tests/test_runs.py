@@ -173,12 +173,12 @@ def test_ctrl_c_keeps_the_run_and_a_later_fit_goes_on(base, tmp_path):
 
 
 def test_two_at_once_train_one_run_only(base, tmp_path):
-    runs = []
+    runs, bases = [], [base, tiny_base()]
 
-    def go():
-        runs.append(fit(tiny_base(), TASK, recipe(), store=tmp_path))
+    def go(own):
+        runs.append(fit(own, TASK, recipe(), store=tmp_path))
 
-    threads = [threading.Thread(target=go) for _ in range(2)]
+    threads = [threading.Thread(target=go, args=(own,)) for own in bases]
     for thread in threads:
         thread.start()
     for thread in threads:
