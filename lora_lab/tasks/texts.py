@@ -254,7 +254,7 @@ TASKS = {
         metric="perplexity",
         n=400,
         about="A Bible verse in modern English is put into the King James wording.",
-        # the base's perplexity is 6.7
+        # perplexity 6.7 before, 3.3 after; exact matches 0 and 2 %
         recipe=Recipe(steps=24, batch_size=8, learning_rate=1e-3),
         asset="bible-verses",
     ),
