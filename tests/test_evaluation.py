@@ -52,6 +52,8 @@ def test_many_prompts_keep_their_order(good):
     answers = generate(good, prompts, max_new_tokens=4)
     assert len(answers) == 192
     assert answers[:64] == answers[64:128] == answers[128:]
+    assert answers[:9] == [generate(good, [prompt], max_new_tokens=4)[0] for prompt in prompts[:9]]
+    assert len(set(answers[:9])) > 1
 
 
 def test_one_text_in_place_of_a_list_is_refused(base):
