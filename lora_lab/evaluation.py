@@ -239,10 +239,8 @@ def evaluate(model: Model, task: Task, *, split: str = "test") -> Scores:
     if task.teacher is not None:
         return _distance_to_teacher(model, task, split)
     loss = mean_loss(model.model, model.tokenizer, examples)
-    pairs, answers = [], ask(model, examples)
-    pairs = [(example.answer, given) for example, given in zip(examples, answers, strict=True)]
-    right = same_label if task.metric == "accuracy" else exactly
-    metrics = _metrics(task, pairs, loss)
+    answers = answers_to(model, task, examples)
+    metrics = _metrics(task, [(answer.expected, answer.given) for answer in answers], loss)
     return Scores(
         metric_name=task.metric,
         value=metrics[task.metric],
@@ -250,11 +248,17 @@ def evaluate(model: Model, task: Task, *, split: str = "test") -> Scores:
         old_knowledge=_share_kept(model, task.old_knowledge),
         strangers=_share_kept(model, task.strangers),
         loss=loss,
-        answers=tuple(
-            Answer(example.prompt, example.answer, given, right(example.answer, given))
-            for example, given in zip(examples, answers, strict=True)
-        ),
+        answers=answers,
         split=split,
+    )
+
+
+def answers_to(model: Model, task: Task, examples: Sequence[Example]) -> tuple[Answer, ...]:
+    """What a model answers to some of a task's examples, each answer marked as the task does."""
+    right = same_label if task.metric == "accuracy" else exactly
+    return tuple(
+        Answer(example.prompt, example.answer, given, right(example.answer, given))
+        for example, given in zip(examples, ask(model, examples), strict=True)
     )
 
 

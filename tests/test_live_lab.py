@@ -66,7 +66,7 @@ def test_a_click_on_train_trains_as_lab_train_does(live, base):
     live.train_button.click()
     live.wait(LIMIT)
     assert live.records == list(train(base, TASK, live.recipe))
-    assert live.recipe == dataclasses.replace(TASK.recipe, eval_steps=2)  # a fifth of the steps
+    assert live.recipe == dataclasses.replace(TASK.recipe, eval_steps=3)  # a quarter of the steps
     assert (live.progress.value, live.progress.max) == (12, 12)
     assert live.state.value.startswith("finished: 12 steps in ")
     assert live.loss_picture.value == plots.png(plots.draw_loss, live.records)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from lora_lab import plots
 from lora_lab.bases import BUILT_IN, Base
-from lora_lab.evaluation import evaluate, generate
+from lora_lab.evaluation import answers_to, evaluate, generate
 from lora_lab.learnt import Adapted
 from lora_lab.recipe import Recipe
 from lora_lab.records import Answer, Scores, StepRecord
@@ -117,7 +117,7 @@ class LiveLab(LabFace):
         """
         recipe = self.controls.recipe
         if recipe.eval_steps is None:
-            recipe = dataclasses.replace(recipe, eval_steps=max(1, recipe.steps // 5))
+            recipe = dataclasses.replace(recipe, eval_steps=max(1, recipe.steps // 4))
         return recipe
 
     @property
@@ -172,7 +172,7 @@ class LiveLab(LabFace):
         self.task = given if isinstance(given, Task) else load_task(given, self.base)
         self._part = dataclasses.replace(
             self.task,
-            validation=_spread(self.task.validation, self.questions // 2),
+            validation=_spread(self.task.validation, 2 * self.questions // 5),
             test=_spread(self.task.test, self.questions),
             old_knowledge=_spread(self.task.old_knowledge, self.questions),
             strangers=_spread(self.task.strangers, self.questions),
@@ -280,8 +280,7 @@ class LiveLab(LabFace):
         """The model's answers to the prompts; those not yet known are asked for, and kept."""
         new = [one for one in self._examples if one.prompt not in known]
         if new:
-            asked = dataclasses.replace(self.task, test=new, old_knowledge=(), strangers=())
-            known |= {answer.prompt: answer for answer in evaluate(model, asked).answers}
+            known |= {answer.prompt: answer for answer in answers_to(model, self.task, new)}
         for one in self._own:
             if one.prompt not in known:
                 (given,) = generate(model, [one.prompt])
