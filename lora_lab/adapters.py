@@ -1,7 +1,6 @@
 """A recipe's adapter put on a base: what it reaches, how it starts. The door to PEFT."""
 
 import copy
-import difflib
 import functools
 import logging
 import re
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lora_lab.bases import Base
-from lora_lab.recipe import Recipe
+from lora_lab.recipe import Recipe, nearest
 
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # PEFT imports it, and it may warn
 # PEFT 0.21 asks transformers 5.23 by a name that is going away: nothing a user can mend.
@@ -51,11 +50,10 @@ def match_target_modules(model: nn.Module, target_modules: Iterable[str]) -> dic
     }
     for target, reached in matches.items():
         if not reached:
-            known = sorted({name.rsplit(".", 1)[-1] for name in layers})
-            close = difflib.get_close_matches(target, known, n=1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
+            known = tuple(sorted({name.rsplit(".", 1)[-1] for name in layers}))
             raise ValueError(
-                f"no layer is called {target!r}; {hint}This model has: {', '.join(known)}"
+                f"no layer is called {target!r}; {nearest(target, known)}"
+                f"This model has: {', '.join(known)}"
             )
     return matches
 
@@ -109,13 +107,12 @@ def _check_reach(model: nn.Module, recipe: Recipe) -> None:
         _check_layers(model, recipe.layers_to_transform)
     if recipe.modules_to_save:
         modules = {name.rsplit(".", 1)[-1] for name, _ in model.named_modules() if name}
+        known = tuple(sorted(modules))
         for name in recipe.modules_to_save:
             if name not in modules:
-                close = difflib.get_close_matches(name, modules, n=1)
-                hint = f"did you mean {close[0]!r}? " if close else ""
                 raise ValueError(
-                    f"modules_to_save names {name!r}, which this model does not have; {hint}"
-                    f"It has, for example: {', '.join(sorted(modules)[:12])}"
+                    f"modules_to_save names {name!r}, which this model does not have; "
+                    f"{nearest(name, known)}It has, for example: {', '.join(known[:12])}"
                 )
     narrowest = min(min(model.get_submodule(name).weight.shape) for name in reached)
     if recipe.r > narrowest:

@@ -1,7 +1,6 @@
 """What a fine-tune learnt: kept in PEFT's own format, loaded, swapped, weakened."""
 
 import copy
-import difflib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +29,7 @@ from lora_lab.adapters import (
 )
 from lora_lab.bases import Base
 from lora_lab.places import make_folder_atomically
-from lora_lab.recipe import Recipe
+from lora_lab.recipe import Recipe, nearest
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "adapter_config.json"
@@ -193,9 +192,10 @@ class Adapted:
     def use(self, name: str) -> "Adapted":
         """Answer with another loaded adapter. Nothing is read from disk."""
         if name not in self.names:
-            close = difflib.get_close_matches(name, self.names, n=1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
-            raise ValueError(f"no adapter is called {name!r}; {hint}There are: {self.names}")
+            raise ValueError(
+                f"no adapter is called {name!r}; {nearest(name, tuple(self.names))}"
+                f"There are: {self.names}"
+            )
         if isinstance(self.model, PeftModel):
             self.model.set_adapter(name)
             self.model.requires_grad_(False)
