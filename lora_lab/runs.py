@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lora_lab import __version__
-from lora_lab.bases import Base, load_base
+from lora_lab.bases import BUILT_IN, Base, load_base
 from lora_lab.learnt import Adapted, Learnt
 from lora_lab.places import make_folder_atomically, store_folder, write_atomically
 from lora_lab.recipe import Recipe, nearest
@@ -25,6 +25,7 @@ from lora_lab.records import Answer, Scores, StepRecord
 from lora_lab.tasks.examples import Task
 
 RUNNING, FINISHED, DIVERGED = "running", "finished", "diverged"
+CHECKPOINT = "checkpoint.safetensors"
 
 
 class Default:
@@ -156,20 +157,16 @@ class RunFolder:
             "records": [dataclasses.asdict(record) for record in checkpoint.records],
             "words": checkpoint.words,
         }
-        with write_atomically(self.path / "checkpoint.safetensors") as file:
+        with write_atomically(self.path / CHECKPOINT) as file:
             save_file(checkpoint.tensors, file, metadata={"run": json.dumps(words)})
 
     def read_checkpoint(self) -> Checkpoint | None:
         """The newest checkpoint; None where there is none, or where it is damaged."""
-        path = self.path / "checkpoint.safetensors"
-        try:
-            with safe_open(path, framework="pt") as file:
-                words = json.loads(file.metadata()["run"])
-            tensors = load_file(path)
-        except (FileNotFoundError, SafetensorError, json.JSONDecodeError):
+        found = _read_checkpoint_words(self.path)
+        if found is None:
             return None  # trained again from the start: the same records, only later
-        records = tuple(StepRecord(**record) for record in words["records"])
-        return Checkpoint(records, tensors, words["words"])
+        records, words = found
+        return Checkpoint(records, load_file(self.path / CHECKPOINT), words)
 
     def finish(
         self, records: Sequence[StepRecord], learnt: Learnt, status: str, message: str = ""
@@ -181,7 +178,7 @@ class RunFolder:
         with make_folder_atomically(self.path / "learnt") as folder:
             learnt.save(folder)
         self._write_words(status, message)
-        (self.path / "checkpoint.safetensors").unlink(missing_ok=True)
+        (self.path / CHECKPOINT).unlink(missing_ok=True)
 
     def write_scores(self, scores: Scores) -> None:
         """Keep the scores beside the run."""
@@ -195,7 +192,7 @@ class RunFolder:
             "message": message,
             "recipe": dataclasses.asdict(self.recipe),
             "base_name": self.base.name,
-            "base_path": "" if self.base.name in ("pocket", "smollm2") else str(self.base.path),
+            "base_path": "" if self.base.name in BUILT_IN else str(self.base.path),
             "task_name": self.task.name,
             "about": self.base.about,
             "date": before.get("date") or datetime.now(UTC).isoformat(timespec="seconds"),
@@ -276,12 +273,18 @@ def _read_records(path: Path, status: str) -> tuple[StepRecord, ...]:
     if status != RUNNING:
         lines = (path / "records.jsonl").read_text().splitlines()
         return tuple(StepRecord(**json.loads(line)) for line in lines)
+    found = _read_checkpoint_words(path)
+    return found[0] if found else ()
+
+
+def _read_checkpoint_words(path: Path) -> tuple[tuple[StepRecord, ...], dict] | None:
+    """A checkpoint's records and what of it is no tensor; None if it is not there, or damaged."""
     try:
-        with safe_open(path / "checkpoint.safetensors", framework="pt") as file:
+        with safe_open(path / CHECKPOINT, framework="pt") as file:
             words = json.loads(file.metadata()["run"])
-    except (FileNotFoundError, SafetensorError):
-        return ()
-    return tuple(StepRecord(**record) for record in words["records"])
+    except (FileNotFoundError, SafetensorError, json.JSONDecodeError):
+        return None
+    return tuple(StepRecord(**record) for record in words["records"]), words["words"]
 
 
 def _tuples(recipe: dict) -> dict:

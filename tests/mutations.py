@@ -56,7 +56,7 @@ MUTATIONS = [  # (file, what it says, what it says when broken, the test that mu
     ("optimizers.py", "if one.ndim > 1 else 0.0", "", "test_training.py::test_vectors"),
     ("runs.py", "        base.fingerprint(),\n", "", "test_runs.py::test_a_run_is_known"),
     ("runs.py", "        task.fingerprint(),\n", "", "test_runs.py::test_a_run_is_known"),
-    ("runs.py", 'with write_atomically(self.path / "checkpoint.safetensors") as file:', 'for file in [self.path / "checkpoint.safetensors"]:', "test_runs.py::test_a_half_written"),
+    ("runs.py", 'with write_atomically(self.path / CHECKPOINT) as file:', 'for file in [self.path / CHECKPOINT]:', "test_runs.py::test_a_half_written"),
     ("runs.py", "(FileNotFoundError, SafetensorError, json.JSONDecodeError)", "FileNotFoundError", "test_runs.py::test_a_damaged"),
     ("runs.py", "reverse=True)", "reverse=False)", "test_runs.py::test_runs_are_listed"),
     ("evaluation.py", 'batch["labels"][:, 1:]', 'batch["labels"][:, :-1]', "test_training.py::test_the_loss_with_logits"),
