@@ -139,7 +139,6 @@ def copy_course(folder: Path) -> tuple[int, list[str]]:
             continue
         with write_atomically(target) as new:
             shutil.copyfile(source, new)
-            new.chmod(0o644)  # a temporary file is its owner's alone
         copied += 1
     with write_atomically(folder / COPIED) as new:
         new.write_text(json.dumps(now, indent=1), encoding="utf-8")

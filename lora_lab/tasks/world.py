@@ -15,8 +15,8 @@ import random
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
-from pathlib import Path
 
+from lora_lab.places import data_folder
 from lora_lab.tasks.examples import UNKNOWN, Example
 from lora_lab.tasks.words import (
     CITIES,
@@ -208,12 +208,9 @@ def world_from_text(text: str) -> World:
 
 
 @cache
-def read_world(path: Path | None = None) -> World:
+def read_world() -> World:
     """The frozen world in `data/pocket/world.json`, which the shipped model was pretrained on."""
-    if path is None:
-        from lora_lab.places import data_folder
-
-        path = data_folder() / "pocket" / "world.json"
+    path = data_folder() / "pocket" / "world.json"
     return world_from_text(path.read_text(encoding="utf-8"))
 
 
