@@ -228,7 +228,7 @@ def test_a_learners_first_minutes(visit):
     assert [one for _, made in cells for one in made if one["output_type"] == "error"] == []
 
     smollm2, pocket = labs
-    assert smollm2.state.startswith("finished: 60 steps in ")
+    assert smollm2.state.startswith("finished: 50 steps in ")
     keep_pictures(smollm2, "smollm2")
     keep_pictures(pocket, "pocket")
 

@@ -264,8 +264,8 @@ TASKS = {
         n=240,
         about="A spoken command to a house is answered with its intent, one of 42, as JSON; the "
         "test's commands are worded after templates that are not in training.",
-        # all valid JSON, 49 % right of 72; with n=400 and steps=100, 70 % of 60
-        recipe=Recipe(layers_to_transform=_UPPER, steps=60, batch_size=4, learning_rate=3e-3),
+        # all valid JSON, 47 % right of 60; with n=400 and steps=100, 70 % of 60
+        recipe=Recipe(layers_to_transform=_UPPER, steps=50, batch_size=4, learning_rate=3e-3),
         asset="home-commands",
     ),
     "ruff-rules": TextTask(
