@@ -40,3 +40,30 @@ class Scores:
     loss: float  # nats per answer token
     answers: tuple[Answer, ...]
     split: str
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What a training step holds at its peak, in bytes, part by part."""
+
+    weights: int  # the base's, quantised or not
+    adapters: int  # all that is trained beside the base
+    gradients: int
+    optimizer: int  # its state
+    activations: int  # what the backward pass needs of the forward pass
+    logits: int  # the output layer's, and their loss
+
+    @property
+    def total(self) -> int:
+        """The sum of the parts."""
+        return sum(getattr(self, name) for name in self.__slots__)
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What a fine-tune costs, told before it runs."""
+
+    trainable_parameters: int
+    total_parameters: int  # the base's and the adapter's
+    flops_per_step: float  # of one optimizer step: forward and backward, all its batches
+    memory: Memory

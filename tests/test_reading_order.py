@@ -15,6 +15,8 @@ READING_ORDER = {  # module: the third-party packages it may import
     "recipe": set(),
     "records": set(),
     "places": {"platformdirs"},
+    "budget": set(),
+    "maths": {"torch"},
     "machine": set(),
     "unpacking": {"hassil", "gguf", "numpy"},
     "assets": {"filelock"},
