@@ -37,6 +37,9 @@ def task_with_odd_texts():
         {"lr_scheduler_type": "cosine", "warmup_steps": 2, "gradient_accumulation_steps": 2},
         {"method": "full", "weight_decay": 0.1, "loss_on": "all"},
         {"layers_to_transform": (1,), "optimizer": "sgd", "lr_scheduler_type": "constant"},
+        {"quantize": "nf4", "optimizer": "adamw_8bit"},
+        {"quantize": "fp4", "double_quant": False, "compute_dtype": "bfloat16"},
+        {"quantize": "int8"},
     ],
     ids=str,
 )
