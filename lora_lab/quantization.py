@@ -13,6 +13,7 @@ from transformers.pytorch_utils import Conv1D
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 OUTLIER = 6.0  # an input beyond it keeps its 16 bits: LLM.int8(), arXiv:2208.07339, section 3.2
+BLOCKSIZE = 64  # weights that share a constant, in 4 bits: bitsandbytes' and QLoRA's
 DEVICES = ("cpu", "cuda")  # where bitsandbytes is known to train
 
 
@@ -78,6 +79,7 @@ def quantize_layers(model: nn.Module, how: Quantization, device: torch.device) -
     output = model.get_output_embeddings()
     for name, layer in list(model.named_modules()):
         if isinstance(layer, nn.Linear | Conv1D) and layer is not output:
+            _check_width(name, layer, how, device)
             model.set_submodule(name, _quantized(library, layer, how, device))
     for one in model.parameters():
         if one.is_floating_point():
@@ -85,6 +87,18 @@ def quantize_layers(model: nn.Module, how: Quantization, device: torch.device) -
     model.is_loaded_in_4bit = how.quantize != "int8"  # PEFT asks for these two
     model.is_loaded_in_8bit = how.quantize == "int8"
     model.to(device).requires_grad_(False)
+
+
+def _check_width(
+    name: str, layer: nn.Linear | Conv1D, how: Quantization, device: torch.device
+) -> None:
+    """Refuse what bitsandbytes 0.50 reads wrongly: rows of no whole blocks, with AVX-512."""
+    wide = layer.nx if isinstance(layer, Conv1D) else layer.in_features
+    if how.quantize != "int8" and device.type == "cpu" and wide % BLOCKSIZE:
+        raise ValueError(
+            f"{name} has {wide} inputs, and bitsandbytes misreads 4-bit weights on some CPUs where "
+            f"that is no multiple of {BLOCKSIZE}; give quantize='int8', or device='cuda'"
+        )
 
 
 def _quantized(
@@ -104,7 +118,7 @@ def _quantized(
         new.init_8bit_state()  # else the first answer would do it, behind a sharing model's back
     else:
         new = library.nn.Linear4bit(**sizes, compute_dtype=how.compute_dtype)
-        new.support_avx512bf16_for_cpu = False  # it would repack the weights as it first answers
+        new.support_avx512bf16_for_cpu = False  # else it repacks itself, to answer in bfloat16
         new.weight = library.nn.Params4bit(
             weight,
             requires_grad=False,

@@ -35,7 +35,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("base")
-    base = tiny_base()
+    base = tiny_base(hidden=64)
     base.model.save_pretrained(folder)
     base.tokenizer.save_pretrained(folder)
     return folder
@@ -43,7 +43,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def base():
-    return tiny_base()
+    return tiny_base(hidden=64)
 
 
 def theirs(folder, quantize, double_quant, dtype=torch.float32):
@@ -60,7 +60,7 @@ def theirs(folder, quantize, double_quant, dtype=torch.float32):
     )
     for layer in model.modules():
         if isinstance(layer, bitsandbytes.nn.Linear4bit):
-            layer.support_avx512bf16_for_cpu = False  # its packing fails on layers this narrow
+            layer.support_avx512bf16_for_cpu = False  # it answers in bfloat16 where there is that
     return peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
 
 
@@ -93,6 +93,11 @@ def test_the_weights_are_those_that_transformers_quantises_and_peft_prepares(
     }
     torch.testing.assert_close(logits(ours), logits(model), rtol=0, atol=0)
     assert not any(one.requires_grad for one in ours.parameters())
+    thresholds = [
+        [layer.state.threshold for layer in one.modules() if hasattr(layer, "state")]
+        for one in (ours, model)
+    ]
+    assert thresholds[0] == thresholds[1]
 
 
 @pytest.mark.parametrize("quantize", ["nf4", "fp4", "int8"])
@@ -106,7 +111,7 @@ def test_a_base_can_be_loaded_quantised_and_asked(folder, quantize):
     assert f"quantised to {quantize}" in base.about
     assert len(generate(base, ["ab", "cd"], max_new_tokens=3)) == 2
     assert evaluate(base, TASK).loss > 0
-    assert base.model.num_parameters() == tiny_base().model.num_parameters()
+    assert base.model.num_parameters() == tiny_base(hidden=64).model.num_parameters()
 
 
 @pytest.mark.parametrize(("quantize", "double_quant"), KINDS)
@@ -278,7 +283,7 @@ def test_a_loftq_adapter_is_saved_as_a_plain_one(base, folder, tmp_path):
 def test_gpt2s_conv1d_layers_are_quantised_too(quantize):
     torch.manual_seed(0)
     model = GPT2LMHeadModel(GPT2Config(n_embd=64, n_layer=1, n_head=2, vocab_size=300)).eval()
-    whole = dataclasses.replace(tiny_base(), model=model)
+    whole = dataclasses.replace(tiny_base(hidden=64), model=model)
     on = quantised(whole, quantize)
     layer = on.model.transformer.h[0].attn.c_attn
     assert (layer.in_features, layer.out_features) == (64, 192)
@@ -314,6 +319,21 @@ def test_a_base_that_is_quantised_already_is_not_quantised_again(base):
     on = quantised(base)
     assert as_trained(on, recipe(quantize="nf4")) is on
     assert as_trained(on, recipe()) is on
+
+
+@pytest.mark.parametrize("quantize", ["nf4", "fp4"])
+def test_four_bits_stand_for_weights_about_a_tenth_away(base, quantize):
+    for layer, whole in zip(
+        quantised(base, quantize).model.modules(), base.model.modules(), strict=True
+    ):
+        if is_quantized(layer):
+            assert 0.05 < (weight_of(layer) - whole.weight).norm() / whole.weight.norm() < 0.15
+
+
+def test_widths_that_bitsandbytes_misreads_are_refused():
+    with pytest.raises(ValueError, match="has 32 inputs, and bitsandbytes misreads"):
+        quantised(tiny_base(hidden=32))
+    assert quantised(tiny_base(hidden=32), "int8").quantization == Quantization("int8")
 
 
 def test_a_change_is_not_planted_in_quantised_weights(base):

@@ -14,7 +14,7 @@ from tiny import letters_task, recipe, tiny_base
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    base = tiny_base()
+    base = tiny_base(hidden=64)
     base.path = tmp_path_factory.mktemp("base")
     base.model.save_pretrained(base.path)
     base.tokenizer.save_pretrained(base.path)
