@@ -8,6 +8,7 @@ from torch import nn
 
 from lora_lab.maths.bank import LoRABank
 from lora_lab.maths.lora import DoRALinear, LoRALinear
+from tiny import tiny_base
 
 K, BATCH, TOKENS, IN, OUT = 3, 2, 4, 7, 5
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
@@ -162,6 +163,31 @@ def test_trained_together_at_their_own_rates_and_clippings_adapters_end_as_train
         assert not bank.lora_B[k, :, adapter.r :].any()
 
 
+def test_a_whole_model_runs_with_the_adapters_batches_stacked():
+    """Each adapter's logits, and its gradients, are those of a model with that adapter alone."""
+    model = tiny_base(dtype=torch.float64).model
+    attention, mlp = model.model.layers[0].self_attn, model.model.layers[1].mlp
+    places = [(attention, "q_proj"), (mlp, "down_proj")]  # one reads the embeddings, one is deep
+    adapters = [adapters_on(getattr(*place)) for place in places]
+    tokens = torch.randint(256, (K * BATCH, TOKENS))
+
+    def logits_with(layers, ids):
+        for place, layer in zip(places, layers, strict=True):
+            setattr(*place, layer)
+        return model(input_ids=ids).logits
+
+    alone = [logits_with([ones[k] for ones in adapters], tokens.chunk(K)[k]) for k in range(K)]
+    banks = [LoRABank(ones) for ones in adapters]
+    together = logits_with(banks, tokens)
+    torch.testing.assert_close(together, torch.cat(alone), **EXACT)
+    loss_of(together).backward()
+    loss_of(torch.cat(alone)).backward()
+    for bank, ones in zip(banks, adapters, strict=True):
+        for k, one in enumerate(ones):
+            torch.testing.assert_close(bank.lora_A.grad[k, : one.r], one.lora_A.grad, **EXACT)
+            torch.testing.assert_close(bank.lora_B.grad[k, :, : one.r], one.lora_B.grad, **EXACT)
+
+
 def test_on_a_16_bit_base_a_bank_computes_what_its_adapters_do():
     adapters = adapters_on(nn.Linear(IN, OUT, dtype=torch.bfloat16))
     bank, x = LoRABank(adapters), stacked().bfloat16()
@@ -195,9 +221,9 @@ def test_adapters_on_different_layers_are_refused(adapters):
 
 def test_what_is_no_plain_adapter_is_refused(adapters):
     dora = DoRALinear(adapters[0].base_layer, 2, 4)
-    with pytest.raises(TypeError, match="adapter 1 is a DoRALinear; .* give LoRALinears"):
+    with pytest.raises(TypeError, match="adapter 1 is of type DoRALinear; .* give LoRALinears"):
         LoRABank([adapters[0], dora])
-    with pytest.raises(TypeError, match="adapter 0 is a Linear"):
+    with pytest.raises(TypeError, match="adapter 0 is of type Linear"):
         LoRABank([adapters[0].base_layer])
 
 

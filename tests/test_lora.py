@@ -247,8 +247,16 @@ def test_merging_into_quantised_weights_is_refused_with_what_would_work(kind, st
         ({"lora_alpha": float("nan")}, ValueError, "lora_alpha=nan is not a finite number"),
         ({"lora_alpha": float("inf")}, ValueError, "lora_alpha=inf is not a finite number"),
         ({"lora_alpha": "16"}, ValueError, "lora_alpha='16' is not a finite number"),
-        ({"base_layer": nn.Embedding(7, 5)}, TypeError, "is a Embedding, not a linear layer; give"),
-        ({"base_layer": torch.zeros(5, 7)}, TypeError, "is a Tensor, not a linear layer; give"),
+        (
+            {"base_layer": nn.Embedding(7, 5)},
+            TypeError,
+            "of type Embedding, which is no linear layer; give",
+        ),
+        (
+            {"base_layer": torch.zeros(5, 7)},
+            TypeError,
+            "of type Tensor, which is no linear layer; give",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused_in_words(kind, changes, error, words):
@@ -258,7 +266,9 @@ def test_what_cannot_work_is_refused_in_words(kind, changes, error, words):
 
 
 def test_a_layer_that_is_adapted_already_is_refused():
-    with pytest.raises(TypeError, match="base_layer is a LoRALinear, not a linear layer"):
+    with pytest.raises(
+        TypeError, match="base_layer is of type LoRALinear, which is no linear layer"
+    ):
         LoRALinear(LoRALinear(linear(), R, LORA_ALPHA), R, LORA_ALPHA)
 
 

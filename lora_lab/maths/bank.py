@@ -88,8 +88,8 @@ def _check(adapters: Sequence[LoRALinear]) -> None:
     for k, one in enumerate(adapters):
         if type(one) is not LoRALinear:
             raise TypeError(
-                f"adapter {k} is a {type(one).__name__}; a bank adds B A x to one shared product "
-                "W x, so give LoRALinears"
+                f"adapter {k} is of type {type(one).__name__}; a bank adds changes to one shared "
+                "product with W, so give LoRALinears"
             )
         if one.base_layer is not adapters[0].base_layer:
             raise ValueError(

@@ -123,8 +123,8 @@ class DoRALinear(LoRALinear):
 def _check(base_layer: nn.Module, r: int, lora_alpha: float) -> None:
     if not isinstance(base_layer, nn.Linear):
         raise TypeError(
-            f"base_layer is a {type(base_layer).__name__}, not a linear layer; give an nn.Linear, "
-            "or bitsandbytes' Linear4bit"
+            f"base_layer is of type {type(base_layer).__name__}, which is no linear layer; give an "
+            "nn.Linear, or bitsandbytes' Linear4bit"
         )
     if isinstance(r, bool) or not isinstance(r, numbers.Integral):
         raise TypeError(f"r={r!r} is not a whole number; give for example 8")
