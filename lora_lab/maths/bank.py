@@ -3,10 +3,10 @@
 K adapters trained one by one send K batches through the same frozen W. Stacked, they are one tall
 batch; W sees it once, and only the thin factors differ. `torch.bmm` takes K thin products at once:
 
-    x (K * batch, tokens, in) ──────────── W, once ───────────────► (K * batch, tokens, out)
-    │                                                                            +
-    └─► (K, batch * tokens, in) ── A ─► (K, batch * tokens, R) ── B ─► (K, batch * tokens, out)
-                               (K, R, in)                   (K, out, R)
+    x (K * batch, tokens, in) ------------- W, once --------------> (K * batch, tokens, out)
+    |                                                                          +
+    +-> (K, batch * tokens, in) -- A -> (K, batch * tokens, R) -- B -> (K, batch * tokens, out)
+                              (K, R, in)                     (K, out, R)
 
 R is the widest rank. A narrower adapter's A ends in rows of zeros and its B in columns of zeros.
 Each is a factor of the other's gradient, so both gradients are exactly 0, and padding stays 0.

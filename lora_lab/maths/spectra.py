@@ -44,7 +44,7 @@ def effective_rank(values: Tensor) -> float:
 
     The singular values, divided by their sum, are read as probabilities. From 1 (one direction) to
     n (n equal ones). Roy and Vetterli, 2007, "The effective rank: a measure of effective
-    dimensionality", definition 1.
+    dimensionality".
     """
     values = _checked(values)
     shares = values / values.sum()
