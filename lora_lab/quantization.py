@@ -174,9 +174,10 @@ def weight_of(layer: nn.Module) -> Tensor:
 def dequantized(model: nn.Module) -> nn.Module:
     """A plain copy of a quantised model, with the weights that its products really used.
 
-    This is the base to merge a QLoRA adapter into: merged into the 4-bit weights, most of its
-    change is rounded away, and merged into the weights from before quantisation, it corrects
-    errors that are not there.
+    This is the base to merge a QLoRA adapter into: the outputs stay the same. Merged into the
+    4-bit weights, its change is rounded to their levels, and a small one is lost; merged into the
+    weights from before quantisation, it corrects errors that are not there.
+    `benchmarks/results/merging.md` has what that costs.
     """
     model = share_tensors(model)
     for name, layer in list(model.named_modules()):
