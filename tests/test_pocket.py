@@ -246,8 +246,8 @@ def test_the_command_makes_the_same_model_twice_and_keeps_what_was_there(tmp_pat
             json.loads((folder / "model" / file).read_text(encoding="utf-8"))
             for folder in (FOLDER, tmp_path / "one")
         )
-        for settings in (shipped, new):
-            settings.pop("transformers_version", None)  # of whoever wrote the file
+        for one in (shipped, new):
+            one.pop("transformers_version", None)  # of whoever wrote the file
         assert new == shipped
 
 
