@@ -114,10 +114,18 @@ def _check_reach(model: nn.Module, recipe: Recipe) -> None:
                     f"modules_to_save names {name!r}, which this model does not have; "
                     f"{nearest(name, known)}It has, for example: {', '.join(known[:12])}"
                 )
+    adalora = recipe.method == "adalora"
+    for name in reached:
+        if adalora and isinstance(model.get_submodule(name), nn.Embedding):
+            raise ValueError(
+                f"target_modules reaches {name!r}, an embedding, and AdaLoRA adapts linear layers "
+                "only; leave it out, or give method='lora'"
+            )
     narrowest = min(min(model.get_submodule(name).weight.shape) for name in reached)
-    if recipe.r > narrowest:
+    field, r = ("init_r", recipe.init_r) if adalora else ("r", recipe.r)
+    if r > narrowest:
         warnings.warn(
-            f"r={recipe.r} is above {narrowest}, the width of the narrowest adapted layer: a "
+            f"{field}={r} is above {narrowest}, the width of the narrowest adapted layer: a "
             f"change can have no higher rank than that, so the parameters above are wasted",
             stacklevel=3,
         )
@@ -153,12 +161,13 @@ def to_peft(recipe: Recipe, base: Base | None = None) -> "PeftConfig":
         "task_type": "CAUSAL_LM",
     }
     if recipe.method == "adalora":
+        tinit, tfinal = recipe.schedule
         return peft.AdaLoraConfig(
             **shared,
             init_r=recipe.init_r,
             target_r=recipe.target_r,
-            tinit=recipe.tinit or 0,
-            tfinal=recipe.tfinal or 0,
+            tinit=tinit,
+            tfinal=tfinal,
             deltaT=recipe.deltaT,
             beta1=recipe.beta1,
             beta2=recipe.beta2,
@@ -195,10 +204,6 @@ def _copy_tensors(model: nn.Module) -> nn.Module:
 
 
 def _not_yet(recipe: Recipe) -> None:
-    if recipe.method == "adalora":
-        raise NotImplementedError(
-            "method='adalora' is checked but not trained yet; give method='lora'"
-        )
     if recipe.quantize is not None:
         raise NotImplementedError(
             f"quantize={recipe.quantize!r} is checked but not trained yet; give quantize=None"
@@ -211,6 +216,10 @@ def adapt(base: Base, recipe: Recipe) -> nn.Module:
     The result is a module tree of its own that shares the base's tensors (method "full": a float32
     copy of them). The base keeps its weights, its `requires_grad` and its modules. The adapter's
     start is drawn from `recipe.seed`; the global random state is left as it was.
+
+    Method "adalora" trains more than "lora", not less: every layer holds `init_r` ranks until the
+    end, with their gradients and optimizer state, and those not kept are masked. What is saved is
+    small; no memory is spared while training (`ranks.py` has the steps).
 
     Raises:
         ValueError: if a target module, layer or module to save is not in this model.
@@ -254,5 +263,7 @@ def adapter_tensors(model: nn.Module) -> dict[str, Tensor]:
     """The adapter's tensors by PEFT's names, each a copy. Empty for a model without one."""
     if not isinstance(model, peft.PeftModel):
         return {}
-    tensors = peft.get_peft_model_state_dict(model, save_embedding_layers=False)
+    tensors = peft.get_peft_model_state_dict(
+        model, model.state_dict(), save_embedding_layers=False
+    )  # its state dict, not asked for: PEFT would call AdaLoRA's layers of rank 0 incomplete
     return {name: tensor.detach().clone() for name, tensor in tensors.items()}

@@ -23,6 +23,7 @@ READING_ORDER = {  # module: the third-party packages it may import
     "devices": {"torch"},
     "bases": {"torch", "transformers", "safetensors"},
     "adapters": {"torch", "peft", "transformers"},
+    "ranks": {"torch"},
     "learnt": {"torch", "peft", "safetensors"},
     "tasks.examples": {"torch"},
     "tasks.words": set(),
