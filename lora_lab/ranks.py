@@ -8,11 +8,7 @@ from torch import Tensor, nn
 from lora_lab.maths.adalora import regu_loss
 from lora_lab.recipe import Recipe
 
-AVERAGES = (
-    "ipt",
-    "exp_avg_ipt",
-    "exp_avg_unc",
-)  # what PEFT's RankAllocator keeps from step to step
+AVERAGES = ("ipt", "exp_avg_ipt", "exp_avg_unc")  # that PEFT's RankAllocator goes on from
 
 
 class Ranks:
@@ -29,12 +25,12 @@ class Ranks:
         self._config = model.peft_config["default"]
         self._met = recipe.steps - recipe.schedule[1]  # the step that meets the budget
         named = dict(self._tuner.model.named_parameters())
-        self._vectors = [one for name, one in named.items() if "lora_A" in name]
-        self._columns = [one for name, one in named.items() if "lora_B" in name]
+        self._lora_A = [one for name, one in named.items() if "lora_A" in name]
+        self._lora_B = [one for name, one in named.items() if "lora_B" in name]
 
     def add_orthogonality(self) -> float:
         """Add the orthogonality term's gradient to the loss's. Returns the term, not weighted."""
-        term = regu_loss([*self._vectors, *(one.T for one in self._columns)])
+        term = regu_loss([*self._lora_A, *(one.T for one in self._lora_B)])
         (self._config.orth_reg_weight * term).backward()
         return term.item()
 
@@ -76,7 +72,7 @@ class Ranks:
             if key.startswith("ranks/"):
                 _, kind, name = key.split("/")
                 kept[kind][name] = one
-        device = self._vectors[0].device
+        device = self._lora_A[0].device
         for kind in AVERAGES:
             there = {name: one.to(device) for name, one in kept[kind].items()}
             setattr(self._tuner.rankallocator, kind, there)

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from lora_lab.evaluation import generate
 from lora_lab.learnt import Adapted, load_adapter, save_adapter
-from lora_lab.training import fit, train
+from lora_lab.training import Diverged, fit, train
 from tiny import letters_task, recipe, tiny_base
 
 TASK = letters_task()
@@ -174,21 +174,31 @@ def test_a_saved_adalora_holds_the_ranks_that_the_allocator_kept_and_no_more(bas
 
 
 def test_adalora_stopped_before_its_budget_is_not_saved_but_answers_as_it_does(base, tmp_path):
-    training = train(base, TASK, recipe(learning_rate=1e-2, **ADALORA))
+    wanted = recipe(learning_rate=1e-2, deltaT=4, tfinal=5, **ADALORA)
+    training = train(base, TASK, wanted)
     for record in training:
-        if record.step == 5:
+        if record.step == 5:  # one step after an allocation: the masked are no longer 0
             break
-    with pytest.raises(ValueError, match="after step 5 of 12, and .* 12 - 6 = 6; .* init_r=6 .*1 "):
+    with pytest.raises(ValueError, match="after step 5 of 12, and .* 12 - 5 = 7; .* init_r=6 .*2 "):
         save_adapter(training, tmp_path / "early")
     assert not (tmp_path / "early").exists()
     expected = logits(training.model)
     assert (expected - logits(base.model)).abs().max() > 0.01
     torch.testing.assert_close(logits(Adapted(base, training.learnt).model), expected)
-    next(iter(training))
+    for record in training:
+        if record.step == 7:
+            break
     save_adapter(training, tmp_path / "in time")
     torch.testing.assert_close(
         logits(load_adapter(base, tmp_path / "in time").model), logits(training.model)
     )
+
+
+def test_an_adalora_run_that_diverged_before_its_budget_is_not_saved_either(base, tmp_path):
+    with pytest.raises(Diverged) as stopped:
+        fit(base, TASK, recipe(learning_rate=1e30, steps=50, method="adalora"), store=tmp_path)
+    with pytest.raises(ValueError, match="of 50, and its ranks are decided at step .* = 25"):
+        save_adapter(stopped.value.run, tmp_path / "adapter")
 
 
 def test_an_adalora_may_be_called_like_a_part_of_its_layers_names(base, tmp_path):

@@ -216,6 +216,7 @@ def test_a_stored_run_answers_as_it_did_in_memory(base, method, tmp_path):
     prompts = [example.prompt for example in TASK.test]
     assert generate(stored, prompts) == generate(kept, prompts)
     assert stored.scores == kept.scores
+    assert stored.records == kept.records  # what was written and read again
     assert evaluate(kept, TASK).loss < 0.9 * evaluate(base, TASK).loss
 
 

@@ -65,7 +65,10 @@ def regu_loss(singular_vectors: Iterable[Tensor]) -> Tensor:
         The mean over the matrices V of ‖V Vᵀ − I‖, a scalar. The paper (equation 4) adds up the
         squares of these norms.
     """
-    norms = [torch.linalg.matrix_norm(v @ v.T - torch.eye(len(v)).to(v)) for v in singular_vectors]
+    norms = []
+    for v in singular_vectors:
+        eye = torch.eye(len(v), dtype=v.dtype, device=v.device)
+        norms.append(torch.linalg.matrix_norm(v @ v.T - eye))  # of (r, r)
     return torch.stack(norms).mean()
 
 
