@@ -52,6 +52,7 @@ ONLY = {
     "adalora": ("init_r", "target_r", "tinit", "tfinal", "deltaT", "beta1", "beta2")
     + ("orth_reg_weight",),
 }
+OF_4_BITS = ("double_quant", "compute_dtype")  # with weights of another kind they do nothing
 
 
 def nearest(given: object, known: tuple[object, ...]) -> str:
@@ -179,6 +180,13 @@ class Recipe:
                 f"quantize={self.quantize!r} can't train with method='full': quantised weights "
                 "have no gradient; give method='lora'"
             )
+        if self.quantize not in ("nf4", "fp4"):
+            for name in OF_4_BITS:
+                if getattr(self, name) != defaults[name]:
+                    raise ValueError(
+                        f"{name}={getattr(self, name)!r} means nothing with "
+                        f"quantize={self.quantize!r}; give quantize='nf4', or leave it out"
+                    )
         if self.method == "adalora":
             self._check_schedule()
         if self.init_lora_weights == "orthogonal" and self.r % 2:
@@ -191,10 +199,17 @@ class Recipe:
                 f"use_dora=True with init_lora_weights={self.init_lora_weights!r} can't be saved "
                 "as an adapter for the unchanged base; give one of the two"
             )
-        if self.init_lora_weights == "loftq" and self.quantize is None:
+        if self.init_lora_weights == "loftq" and self.quantize not in ("nf4", "fp4"):
             raise ValueError(
-                "init_lora_weights='loftq' makes up for what quantisation loses, and "
-                "quantize=None loses nothing; give quantize='nf4', or init_lora_weights=True"
+                "init_lora_weights='loftq' makes up for what 4 bits lose, and "
+                f"quantize={self.quantize!r} keeps more; give quantize='nf4', or "
+                "init_lora_weights=True"
+            )
+        if self.quantize and str(self.init_lora_weights).startswith(("pissa", "olora")):
+            raise ValueError(
+                f"init_lora_weights={self.init_lora_weights!r} takes its start out of the base's "
+                f"weights, and quantize={self.quantize!r} would round what is left; give 'loftq', "
+                "which is made for it"
             )
 
     def _check_schedule(self) -> None:

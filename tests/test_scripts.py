@@ -15,7 +15,7 @@ from tiny import letters_task, recipe, tiny_base
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    base = tiny_base()
+    base = tiny_base(hidden=64)
     base.path = tmp_path_factory.mktemp("base")
     base.model.save_pretrained(base.path)
     base.tokenizer.save_pretrained(base.path)
@@ -39,6 +39,9 @@ def task_with_odd_texts():
         {"method": "full", "weight_decay": 0.1, "loss_on": "all"},
         {"layers_to_transform": (1,), "optimizer": "sgd", "lr_scheduler_type": "constant"},
         {"method": "adalora", "init_r": 5, "target_r": 2, "gradient_accumulation_steps": 2},
+        {"quantize": "nf4", "optimizer": "adamw_8bit"},
+        {"quantize": "fp4", "double_quant": False, "compute_dtype": "bfloat16"},
+        {"quantize": "int8"},
     ],
     ids=str,
 )
@@ -79,4 +82,4 @@ def test_what_no_script_can_hold_is_refused(base):
     with pytest.raises(ValueError, match="planted teacher"):
         to_code(recipe(), base, planted)
     with pytest.raises(ValueError, match="can't be written out yet"):
-        to_code(recipe(quantize="nf4"), base, letters_task())
+        to_code(recipe(quantize="nf4", init_lora_weights="loftq"), base, letters_task())

@@ -264,11 +264,6 @@ def test_a_diverged_run_is_kept_with_its_reason(base, method, tmp_path):
         assert math.isfinite(evaluate(run, TASK).loss)
 
 
-def test_what_is_checked_and_not_trained_yet_says_so(base):
-    with pytest.raises(NotImplementedError, match="checked but not trained yet"):
-        train(base, TASK, recipe(quantize="nf4"))
-
-
 def test_an_eight_bit_optimizer_learns_nearly_as_the_full_one_does():
     pytest.importorskip("bitsandbytes", reason="bitsandbytes does not exist for this machine")
     base = tiny_base(hidden=128)  # bitsandbytes keeps states of fewer than 4,096 values in 32 bits
