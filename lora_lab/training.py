@@ -353,7 +353,11 @@ def _run_of(training: Training, status: str, message: str = "") -> Run:
 
 
 def _fit_stored(folder: RunFolder, base: Base, task: Task, recipe: Recipe, progress: bool) -> None:
-    training = Training(base, task, recipe)
+    try:
+        training = Training(base, task, recipe)
+    except Exception:
+        folder.drop_if_unused()
+        raise
     checkpoint = folder.read_checkpoint()
     if checkpoint is not None:
         training.restore(checkpoint)
