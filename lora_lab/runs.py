@@ -127,6 +127,17 @@ class Checkpoint:
     words: dict[str, object]  # what of the optimizer state is no tensor
 
 
+def folder_of(store: Path, base: Base, task: Task, recipe: Recipe) -> Path:
+    """Where a store keeps this fine-tune, whether it is there or not."""
+    return store / f"{task.name}-{recipe.method}-{identity(base, task, recipe)}"
+
+
+def stored_status(store: Path, base: Base, task: Task, recipe: Recipe) -> str | None:
+    """What a store says of this fine-tune: "running", "finished", "diverged"; None: nothing."""
+    words = _read_json(folder_of(store, base, task, recipe) / "run.json")
+    return words.get("status") if words else None
+
+
 class RunFolder:
     """One run's files. Every write is whole or not there; `run.json` is written last.
 
@@ -137,8 +148,7 @@ class RunFolder:
 
     def __init__(self, store: Path, base: Base, task: Task, recipe: Recipe) -> None:
         self.base, self.task, self.recipe = base, task, recipe
-        key = identity(base, task, recipe)
-        self.path = store / f"{task.name}-{recipe.method}-{key}"
+        self.path = folder_of(store, base, task, recipe)
         self.path.mkdir(parents=True, exist_ok=True)
         self.lock = FileLock(self.path / ".lock")  # a second process waits, then replays
 

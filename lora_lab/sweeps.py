@@ -9,13 +9,24 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from lora_lab.bases import Base
+from lora_lab.machine import cores
+from lora_lab.processes import fit_in_processes
 from lora_lab.recipe import Recipe, nearest
-from lora_lab.runs import DEFAULT, Default, Run
+from lora_lab.runs import (
+    DEFAULT,
+    DIVERGED,
+    FINISHED,
+    Default,
+    Run,
+    resolve_store,
+    stored_status,
+)
 from lora_lab.tasks.examples import Task
-from lora_lab.training import Diverged, fit
+from lora_lab.training import SMALL, Diverged, fit
 
-ENGINES = ("auto", "sequential")
-LATER = ("processes", "packed", "ray")
+ENGINES = ("auto", "sequential", "processes")
+LATER = ("packed", "ray")
+WORTH_A_POOL = 4  # runs to train, from which on "auto" waits the seconds that workers take to start
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +83,9 @@ def sweep(
         task: what to learn.
         recipes: at least one; their own seeds are replaced.
         seeds: at least one; three or more show the spread.
-        engine: "auto" or "sequential": one after the other.
+        engine: "sequential": one after the other; "processes": side by side on the CPU's cores, a
+            thread each, with the same records; "auto": processes for four runs or more of a small
+            model on a CPU.
         store: as in `fit`: finished runs are replayed, so a stopped sweep goes on.
         fresh: train again what is stored.
         evaluate: score each run on the test split.
@@ -89,10 +102,38 @@ def sweep(
             f"{len(recipes)} recipes × {len(seeds)} seeds are no run; give one of each at least"
         )
     wanted = [dataclasses.replace(recipe, seed=seed) for recipe in recipes for seed in seeds]
-    runs = []
-    for recipe in tqdm(wanted, unit="run", disable=not progress):
-        try:
-            runs.append(fit(base, task, recipe, store=store, fresh=fresh, evaluate=evaluate))
-        except Diverged as error:
-            runs.append(error.run)
-    return Sweep(tuple(runs))
+    where = resolve_store(store)
+    runs: dict[Recipe, Run] = {}
+    with tqdm(total=len(set(wanted)), unit="run", disable=not progress) as bar:
+        new = [
+            one for one in dict.fromkeys(wanted) if fresh or not _is_stored(base, task, one, where)
+        ]
+        if _side_by_side(engine, base, len(new)):
+            options = {"store": where, "fresh": fresh, "evaluate": evaluate, "done": bar.update}
+            runs = fit_in_processes(base, task, new, **options)
+        for recipe in dict.fromkeys(wanted):
+            if recipe not in runs:
+                try:
+                    run = fit(base, task, recipe, store=where, fresh=fresh, evaluate=evaluate)
+                except Diverged as error:
+                    run = error.run
+                runs[recipe] = run
+                bar.update()
+    return Sweep(tuple(runs[recipe] for recipe in wanted))
+
+
+def _is_stored(base: Base, task: Task, recipe: Recipe, store: Path | None) -> bool:
+    return store is not None and stored_status(store, base, task, recipe) in (FINISHED, DIVERGED)
+
+
+def _side_by_side(engine: str, base: Base, new: int) -> bool:
+    """Whether processes are to train `new` runs."""
+    if engine == "processes" and base.device.type != "cpu":
+        raise ValueError(
+            f"engine='processes' shares out the CPU's cores, and {base.name} is on {base.device}; "
+            "load it with device='cpu', or give engine='sequential'"
+        )
+    if engine == "auto":
+        small = base.device.type == "cpu" and base.model.num_parameters() < SMALL
+        return small and new >= WORTH_A_POOL and cores() >= 2
+    return engine == "processes" and new > 0

@@ -40,6 +40,7 @@ READING_ORDER = {  # module: the third-party packages it may import
     "runs": {"torch", "safetensors", "filelock"},
     "evaluation": {"torch"},
     "training": {"torch", "tqdm"},
+    "processes": {"torch", "loky", "cloudpickle", "safetensors"},
     "sweeps": {"torch", "pandas", "tqdm"},
     "scripts": set(),
     "plots": {"matplotlib"},

@@ -8,18 +8,16 @@ from typing import TYPE_CHECKING
 from lora_lab.bases import BUILT_IN, Base, load_base
 from lora_lab.cli.wanted import TASK_FILE, Wanted
 from lora_lab.places import cache_folder, data_folder, write_atomically
-from lora_lab.recipe import Recipe, nearest
+from lora_lab.recipe import nearest
 from lora_lab.records import Answer, Scores
 from lora_lab.runs import (
     DEFAULT,
     FINISHED,
     Default,
     Run,
-    RunFolder,
     list_runs,
     open_run,
     read_run,
-    resolve_store,
 )
 from lora_lab.tasks.examples import Task
 
@@ -59,11 +57,6 @@ def scores_before(run: Run, task: Task) -> Scores:
         with write_atomically(kept) as new:
             new.write_text(json.dumps(asdict(scores)), encoding="utf-8")
         return scores
-
-
-def folder_of(base: Base, task: Task, recipe: Recipe, store: Path | Default) -> Path:
-    """Where this fine-tune is kept, finished or not."""
-    return RunFolder(resolve_store(store), base, task, recipe).path
 
 
 # --- what can be asked --------------------------------------------------------------------------

@@ -70,14 +70,15 @@ def train(
         on = load_base(base_name(task, base), device=device, dtype=dtype)
         what = wanted.load(on)
         how = replace(what.recipe, **recipe)
-        from lora_lab.cli.choices import chosen_store, folder_of, scores_before
+        from lora_lab.cli.choices import chosen_store, scores_before
+        from lora_lab.runs import folder_of, resolve_store
         from lora_lab.training import fit
 
         where = chosen_store(store)
         try:
             run = fit(on, what, how, store=where, fresh=fresh, progress=True)
         finally:  # after Ctrl-C too: the run is there as soon as it has begun
-            wanted.keep(folder_of(on, what, how, where))
+            wanted.keep(folder_of(resolve_store(where), on, what, how))
         with busy("Asking the base the same …"):
             before = scores_before(run, what)
     except KeyboardInterrupt as stopped:

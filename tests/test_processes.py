@@ -1,0 +1,161 @@
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import psutil
+import pytest
+import torch
+from loky import get_reusable_executor
+
+from lora_lab import processes, sweeps
+from lora_lab.evaluation import generate
+from lora_lab.processes import _pick_up, _put_down, fit_in_processes
+from lora_lab.runs import stored_status
+from lora_lab.sweeps import sweep
+from lora_lab.tasks.planted import planted_task
+from tiny import letters_task, recipe, tiny_base
+
+TASK = letters_task()
+THREE = [recipe(r=1), recipe(r=2), recipe(r=2, learning_rate=1e30)]  # the last one diverges
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _pool():
+    """The pool stays warm from test to test, and no process outlives them."""
+    yield
+    get_reusable_executor().shutdown(wait=True, kill_workers=True)
+
+
+@pytest.fixture(scope="module")
+def base():
+    return tiny_base()
+
+
+def workers():
+    children = psutil.Process().children(recursive=True)
+    return [one for one in children if "loky.backend.popen_loky" in " ".join(one.cmdline())]
+
+
+def outcome(made):
+    return [(run.recipe, run.status, run.records, run.scores) for run in made.runs]
+
+
+def test_runs_in_processes_equal_runs_one_after_the_other(base, tmp_path):
+    options = {"seeds": (0, 7), "evaluate": True}
+    apart = sweep(base, TASK, THREE, engine="processes", store=None, **options)
+    alone = sweep(base, TASK, THREE, engine="sequential", store=None, **options)
+    assert outcome(apart) == outcome(alone)
+    for one, other in zip(apart.runs, alone.runs, strict=True):
+        for name, tensor in other.learnt.tensors.items():
+            torch.testing.assert_close(one.learnt.tensors[name], tensor, rtol=0, atol=0)
+    assert generate(apart.runs[0], ["ab"]) == generate(alone.runs[0], ["ab"])
+    kept = sweep(base, TASK, THREE, engine="processes", store=tmp_path, **options)
+    assert outcome(kept) == outcome(alone)
+    again = sweep(base, TASK, THREE, engine="processes", store=tmp_path, **options)
+    assert outcome(again) == outcome(alone)
+    assert [run.replayed for run in again.runs] == [True] * 4 + [True, True]
+
+
+def test_a_planted_task_and_a_quantised_recipe_reach_the_workers(base):
+    wide = tiny_base(hidden=64)
+    task = planted_task(wide, r=2, target_modules="q_proj", n=8)
+    recipes = [recipe(steps=3, loss_on="all"), recipe(steps=3, quantize="nf4", loss_on="all")]
+    apart = sweep(wide, task, recipes, engine="processes", store=None, evaluate=False)
+    alone = sweep(wide, task, recipes, engine="sequential", store=None, evaluate=False)
+    assert outcome(apart) == outcome(alone)
+
+
+def test_a_base_is_put_down_with_each_tensor_once_and_picked_up_tied(base, tmp_path):
+    _put_down((base, TASK), tmp_path)
+    again, task = _pick_up(tmp_path)
+    torch.testing.assert_close(again.model.state_dict(), base.model.state_dict(), rtol=0, atol=0)
+    assert again.model.lm_head.weight is again.model.model.embed_tokens.weight
+    assert again.fingerprint() == base.fingerprint()
+    assert task == TASK
+    size = (tmp_path / "tensors.safetensors").stat().st_size
+    assert size < 1.1 * sum(4 * one.numel() for one in base.model.parameters()) + 10_000
+    assert (tmp_path / "things.pickle").stat().st_size < 100_000
+
+
+def test_a_worker_that_dies_is_seen_and_its_run_is_trained_all_the_same(base, tmp_path):
+    long = [recipe(steps=300, learning_rate=1e-4, seed=seed) for seed in (1, 2)]
+
+    def kill_one():
+        while not any(stored_status(tmp_path, base, TASK, one) == "running" for one in long):
+            time.sleep(0.01)
+        workers()[0].kill()
+
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    made = sweep(base, TASK, long, seeds=(1,), engine="processes", store=tmp_path, evaluate=False)
+    killer.join()
+    alone = sweep(base, TASK, long, seeds=(1,), engine="sequential", store=None, evaluate=False)
+    assert outcome(made) == outcome(alone)
+
+
+def test_a_run_that_kills_its_workers_again_and_again_is_given_up(base, monkeypatch):
+    monkeypatch.setattr(processes, "_work", _die)
+    with pytest.raises(RuntimeError, match="died 3 times with no run finished.*'sequential'"):
+        fit_in_processes(base, TASK, THREE, store=None, fresh=False, evaluate=False)
+
+
+def _die(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_what_goes_wrong_in_a_worker_is_raised_here(base):
+    with pytest.raises(ValueError, match="no layer is called 'q_porj'; did you mean 'q_proj'"):
+        sweep(base, TASK, [recipe(target_modules=("q_porj",))], engine="processes", store=None)
+
+
+def test_auto_takes_processes_where_they_are_worth_their_start(base, monkeypatch):
+    monkeypatch.setattr(sweeps, "cores", lambda: 2.0)
+    assert not sweeps._side_by_side("auto", base, new=3)
+    assert sweeps._side_by_side("auto", base, new=4)
+    assert not sweeps._side_by_side("processes", base, new=0)
+    monkeypatch.setattr(sweeps, "cores", lambda: 1.0)
+    assert not sweeps._side_by_side("auto", base, new=40)
+    elsewhere = dataclasses.replace(base, device=torch.device("cuda"))
+    assert not sweeps._side_by_side("auto", elsewhere, new=40)
+    with pytest.raises(ValueError, match="give engine='sequential'"):
+        sweeps._side_by_side("processes", elsewhere, new=2)
+
+
+SCRIPT = """
+import dataclasses, sys
+import lora_lab as lab
+base = lab.load_base("pocket")
+task = lab.load_task("sentiment", base)
+recipes = [dataclasses.replace(task.recipe, steps=int(sys.argv[1]), r=r) for r in (1, 2)]
+print("ready", flush=True)
+runs = lab.sweep(base, task, recipes, engine="processes", store=sys.argv[2], evaluate=False).runs
+print([len(run.records) for run in runs])
+"""
+
+
+def test_a_script_needs_no_main_guard(tmp_path):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    command = [sys.executable, "script.py", "3", str(tmp_path / "store")]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr, done.returncode) == ("ready\n[3, 3]\n", "", 0)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+def test_no_worker_outlives_a_process_that_was_killed(tmp_path):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    command = [sys.executable, "script.py", "100000", str(tmp_path / "store")]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE) as parent:
+        while not list(tmp_path.glob("store/*/run.json")):
+            assert parent.poll() is None
+            time.sleep(0.1)
+        workers = psutil.Process(parent.pid).children(recursive=True)
+        parent.kill()
+    assert workers
+    _, alive = psutil.wait_procs(workers, timeout=60)
+    for one in alive:
+        one.kill()
+    assert alive == []
