@@ -312,32 +312,32 @@ def _matrices(model: nn.Module, name: str) -> tuple[list[Matrix], list[tuple[str
     """The matrices in the model's order, and what else each module holds."""
     from transformers.pytorch_utils import Conv1D
 
+    known = nn.Embedding | nn.Linear | Conv1D
     output = model.get_output_embeddings()
-    matrices, others, seen = [], [], set()
+    seen = {id(one.bias) for one in model.modules() if isinstance(one, known) and _bias(one)}
+    matrices, others = [], []
     for path, module in model.named_modules():
         own = dict(module.named_parameters(recurse=False))
-        fresh = {key: one for key, one in own.items() if id(one) not in seen}
-        seen |= {id(one) for one in own.values()}
-        if isinstance(module, nn.Embedding | nn.Linear | Conv1D):
+        fresh = [one for one in own.values() if id(one) not in seen]
+        seen |= {id(one) for one in fresh}
+        if isinstance(module, known):
             kind = "embedding" if isinstance(module, nn.Embedding) else "linear"
-            matrices.append(
-                Matrix(
-                    path,
-                    *_sizes(module),
-                    bias="bias" in fresh,  # BERT's output shares its own with the head around it
-                    kind="output" if module is output else kind,
-                    tied="weight" not in fresh,
-                )
-            )
-        elif any(one.ndim > 2 for one in own.values()):
+            kind = "output" if module is output else kind
+            tied = not any(one is module.weight for one in fresh)
+            matrices.append(Matrix(path, *_sizes(module), _bias(module), kind, tied))
+        elif any(one.ndim > 2 for one in fresh):
             raise ValueError(
                 f"{name} keeps weights in {path} ({type(module).__name__}) that are no matrix; "
                 "give a model of linear layers, embeddings and norms: no mixture of experts, no "
                 "convolutions"
             )
-        elif fresh:
-            others.append((path, sum(one.numel() for one in fresh.values())))
+        elif fresh:  # BERT's head holds the bias of its output layer: counted there
+            others.append((path, sum(one.numel() for one in fresh)))
     return matrices, others
+
+
+def _bias(module: nn.Module) -> bool:
+    return getattr(module, "bias", None) is not None
 
 
 def _sizes(module: nn.Module) -> tuple[int, int]:

@@ -1,6 +1,13 @@
 """Parameters, memory and FLOPs of a fine-tune, by arithmetic on a model's shape."""
 
+import itertools
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+from lora_lab.recipe import Recipe, nearest
+
+LAYER = re.compile(r".*?\.[^.]*\.(\d+)\.")  # a layer's number in a name, as PEFT reads it
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,3 +71,166 @@ class Batch:
     examples: int
     length: int  # tokens of the longest example: the others are padded to it
     places: int  # positions at which logits are computed: some example has a label there
+
+
+# --- what a recipe reaches ----------------------------------------------------------------------
+
+
+def layer_of(name: str) -> int | None:
+    """The layer that a module's name tells: 7 of "model.layers.7.mlp.up_proj"; None: no layer."""
+    found = LAYER.match(name)
+    return int(found[1]) if found else None
+
+
+def adapted(shape: Shape, recipe: Recipe) -> tuple[Matrix, ...]:
+    """The matrices that get an adapter, chosen as PEFT chooses them. None for method "full".
+
+    Raises:
+        ValueError: for a target, a layer or a module to save that the model does not have, and for
+            what PEFT refuses.
+    """
+    if recipe.method == "full":
+        return ()
+    layers = recipe.layers_to_transform
+    if layers and max(layers) >= shape.num_layers:
+        raise ValueError(
+            f"layers_to_transform names layer {max(layers)}, and {shape.name} has "
+            f"{shape.num_layers} layers, counted from 0; give numbers from 0 to "
+            f"{shape.num_layers - 1}"
+        )
+    saved = saved_modules(shape, recipe)
+    reached = [
+        one
+        for one in _targets(shape, recipe)
+        if (layers is None or layer_of(one.name) in layers) and not _inside(one.name, saved)
+    ]
+    if not reached:
+        raise ValueError(
+            f"target_modules={recipe.target_modules!r} names nothing in {shape.name} that is in "
+            f"layers {layers} and not in modules_to_save={recipe.modules_to_save}; give other names"
+        )
+    embeddings = [one.name for one in reached if one.kind == "embedding"]
+    if recipe.method == "adalora" and embeddings:
+        raise ValueError(
+            f"method='adalora' can't adapt the embedding {embeddings[0]!r}: PEFT knows it for "
+            "linear layers; give method='lora', or other target_modules"
+        )
+    return tuple(reached)
+
+
+def _targets(shape: Shape, recipe: Recipe) -> list[Matrix]:
+    """The matrices that `target_modules` names, in all layers."""
+    wanted = recipe.target_modules
+    if wanted == "all-linear":
+        return [one for one in shape.matrices if one.kind == "linear"]
+    if isinstance(wanted, str):
+        if recipe.layers_to_transform is not None:
+            raise ValueError(
+                f"target_modules={wanted!r} with layers_to_transform is refused by PEFT; give a "
+                'tuple of names, or "all-linear"'
+            )
+        try:
+            reached = [one for one in shape.matrices if re.fullmatch(wanted, one.name)]
+        except re.error as error:
+            raise ValueError(
+                f"target_modules={wanted!r} is not a regex ({error}); give one that matches whole "
+                'module names, such as ".*q_proj", or a tuple of names'
+            ) from error
+        if not reached:
+            raise ValueError(
+                f"target_modules={wanted!r} is read as a regex and matches no whole module name of "
+                f"{shape.name}; a name here looks like {shape.matrices[-2].name!r}. For a plain "
+                f"name give a tuple: ({wanted!r},)"
+            )
+        return reached
+    known = tuple(sorted({one.name.rpartition(".")[2] for one in shape.matrices}))
+    for target in wanted:
+        if not any(_ends(one.name, target) for one in shape.matrices):
+            raise ValueError(
+                f"{shape.name} has no layer called {target!r}; {nearest(target, known)}"
+                f"It has: {', '.join(known)}"
+            )
+    return [one for one in shape.matrices if any(_ends(one.name, target) for target in wanted)]
+
+
+def _ends(name: str, target: str) -> bool:
+    return name == target or name.endswith(f".{target}")
+
+
+def _inside(name: str, modules: Iterable[str]) -> bool:
+    return any(f"{name}.".startswith(f"{module}.") for module in modules)
+
+
+def saved_modules(shape: Shape, recipe: Recipe) -> tuple[str, ...]:
+    """The modules that are trained whole beside the adapter, by `modules_to_save`.
+
+    PEFT takes every module whose name *ends* so: "norm" takes "input_layernorm" as well.
+    """
+    names = [one.name for one in shape.matrices] + [name for name, _ in shape.others]
+    parts = [name.split(".") for name in names]
+    modules = {".".join(part[:end]) for part in parts for end in range(1, len(part) + 1)}
+    for wanted in recipe.modules_to_save:
+        if not any(_ends(module, wanted) for module in modules):
+            known = {module.rpartition(".")[2] for module in modules}
+            known = tuple(sorted(one for one in known if not one.isdecimal()))
+            raise ValueError(
+                f"modules_to_save names {wanted!r}, which {shape.name} does not have; "
+                f"{nearest(wanted, known)}It has, for example: {', '.join(known[:12])}"
+            )
+    found = sorted(module for module in modules if module.endswith(recipe.modules_to_save))
+    return tuple(one for one in found if not _inside(one.rpartition(".")[0], found))
+
+
+# --- parameters ---------------------------------------------------------------------------------
+
+
+def rank(recipe: Recipe) -> int:
+    """The rank that an adapter is made with: AdaLoRA masks what it prunes, and keeps it."""
+    return recipe.init_r if recipe.method == "adalora" else recipe.r
+
+
+def adapter_parameters(matrix: Matrix, recipe: Recipe) -> int:
+    """What one adapted matrix adds to be trained: A and B, AdaLoRA's λ, DoRA's magnitudes."""
+    r = rank(recipe)
+    both = r * (matrix.in_features + matrix.out_features)
+    if recipe.method == "adalora":
+        return both + r
+    return both + recipe.use_dora * matrix.out_features
+
+
+def trained_by_layer(shape: Shape, recipe: Recipe) -> dict[int | None, int]:
+    """How many parameters are trained in each layer; None: what belongs to no layer."""
+    counts: dict[int | None, int] = {}
+
+    def add(name: str, count: int) -> None:
+        counts[layer_of(name)] = counts.get(layer_of(name), 0) + count
+
+    if recipe.method == "full":
+        for one in shape.matrices:
+            add(one.name, one.parameters - one.tied * one.weights)
+        for name, count in shape.others:
+            add(name, count)
+        return counts
+    saved = saved_modules(shape, recipe)
+    for one in adapted(shape, recipe):
+        add(one.name, adapter_parameters(one, recipe))
+    for one in shape.matrices:
+        if _inside(one.name, saved):
+            add(one.name, one.parameters)  # a copy of its own, of a tied one too
+    for name, count in shape.others:
+        if _inside(name, saved):
+            add(name, count)
+    return counts
+
+
+def trainable_parameters(shape: Shape, recipe: Recipe) -> int:
+    """How many parameters the recipe trains: the first of PEFT's `get_nb_trainable_parameters`."""
+    return sum(trained_by_layer(shape, recipe).values())
+
+
+def total_parameters(shape: Shape, recipe: Recipe) -> int:
+    """The base's and the adapter's: the second of PEFT's `get_nb_trainable_parameters`."""
+    if recipe.method == "full":
+        return shape.parameters
+    kept = len(adapted(shape, recipe)) if recipe.method == "adalora" else 0  # each one's `ranknum`
+    return shape.parameters + trainable_parameters(shape, recipe) + kept
