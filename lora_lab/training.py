@@ -32,7 +32,7 @@ from lora_lab.runs import (
     read_run,
     resolve_store,
 )
-from lora_lab.tasks.examples import IGNORED, Task, collate, encode_all
+from lora_lab.tasks.examples import IGNORED, Task, collate, encode_all, order_of_examples
 from lora_lab.tasks.planted import teacher_model
 
 SMALL = 20_000_000  # parameters; below, a second thread costs more than it brings
@@ -45,13 +45,6 @@ class Diverged(ArithmeticError):
     """The loss is not a number, or far above where it began. `run` holds the last good weights."""
 
     run: Run | None = None
-
-
-def order_of_examples(count: int, seed: int) -> Iterator[int]:
-    """Which example comes next, without end: all of them in a new order, again and again."""
-    generator = torch.Generator().manual_seed(seed)
-    while True:
-        yield from torch.randperm(count, generator=generator).tolist()
 
 
 class Training:

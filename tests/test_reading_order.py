@@ -34,6 +34,7 @@ READING_ORDER = {  # module: the third-party packages it may import
     "tasks.files": set(),
     "tasks.planted": {"torch"},
     "tasks.loading": set(),
+    "estimates": set(),
     "optimizers": {"torch", "bitsandbytes"},
     "runs": {"torch", "safetensors", "filelock"},
     "evaluation": {"torch"},
