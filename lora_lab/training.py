@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 from lora_lab import evaluation
 from lora_lab.adapters import adapt, adapter_tensors
 from lora_lab.bases import Base
+from lora_lab.devices import SMALL
 from lora_lab.evaluation import loss_of_batch, mean_loss
 from lora_lab.learnt import Learnt, learnt
 from lora_lab.optimizers import learning_rate_at, make_optimizer
@@ -35,7 +36,6 @@ from lora_lab.runs import (
 from lora_lab.tasks.examples import IGNORED, Task, collate, encode_all, order_of_examples
 from lora_lab.tasks.planted import teacher_model
 
-SMALL = 20_000_000  # parameters; below, a second thread costs more than it brings
 CHECKPOINT_SECONDS = 5.0  # between two checkpoints, at least
 CHECKPOINT_SHARE = 0.05  # of the time, at most, goes into writing them
 GOOD_EVERY = 10  # steps between two copies of the weights to fall back on
