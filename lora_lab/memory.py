@@ -34,6 +34,11 @@ class Trained:
     numbers: int
     size: int = F32  # bytes of each: an adapter's are float32 on a 16-bit base too
 
+    @property
+    def bytes(self) -> int:
+        """Of all its numbers; its gradient has as many."""
+        return self.numbers * self.size
+
 
 def trained_tensors(shape: Shape, recipe: Recipe, dtype: str) -> list[Trained]:
     """Every tensor that the recipe trains. Full fine-tuning works on a float32 copy."""
@@ -95,7 +100,7 @@ def optimizer_state(trained: list[Trained], recipe: Recipe) -> int:
     if recipe.optimizer == "sgd":
         return 0
     if recipe.optimizer == "adamw":
-        return sum(2 * one.size * one.numbers for one in trained)
+        return sum(2 * one.bytes for one in trained)
     return sum(
         2 * F32 * one.numbers
         if one.numbers < 4096
@@ -126,112 +131,131 @@ class Pass:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One decoder layer. `flows`: whether a gradient of the input is wanted, at this point."""
+    """One decoder layer. `flows`: whether a gradient is wanted of what comes in, at that point."""
 
+    matrices: dict[str, Matrix]  # by last name
+    targets: frozenset[str]  # last names of those that get an adapter
     shape: Shape
     recipe: Recipe
     work: Pass
-    targets: frozenset[str]  # last names of its matrices that get an adapter
-
-    def kept(self, flows: bool) -> int:
-        """All that the layer keeps for its backward pass, from its input to its output."""
-        shape, work = self.shape, self.work
-        wide = work.tokens * shape.hidden_size  # numbers: (batch, length, hidden)
-        heads = work.tokens * shape.num_heads * shape.head_dim
-        inner = work.tokens * shape.intermediate_size
-        kept = self.norm(flows) + self._inputs(INTO_ATTENTION, wide, flows)
-        flows = flows or self._trains(*INTO_ATTENTION)
-        kept += self._attention(flows) + self._inputs(("o_proj",), heads, flows, there=flows)
-        flows = flows or self._trains("o_proj")
-        kept += self.norm(flows) + self._inputs(INTO_MLP, wide, flows)
-        gate, up = flows or self._trains("gate_proj"), flows or self._trains("up_proj")
-        kept += work.size * inner * (2 * gate + up)  # SiLU keeps its input, a product its factors
-        return kept + self._inputs(("down_proj",), inner, gate or up)
-
-    def norm(self, flows: bool) -> int:
-        """The input in float32, and a number a token to divide by; trained, the quotient too."""
-        if not flows:
-            return 0
-        copies = 2 if self.full else 1
-        return F32 * self.work.tokens * (copies * self.shape.hidden_size + 1)
-
-    def _attention(self, flows: bool) -> int:
-        """Queries, keys, values, the mask, the output, and the log of each softmax's sum.
-
-        Under a mask, keys and values are repeated for each head.
-        """
-        if not flows:
-            return 0
-        shape, work = self.shape, self.work
-        pairs = shape.num_heads if work.padded else shape.num_key_value_heads
-        values = 2 * work.tokens * (shape.num_heads + pairs) * shape.head_dim
-        mask = work.padded * work.batch * work.length**2
-        return work.size * (values + mask) + F32 * work.tokens * shape.num_heads
-
-    def _inputs(
-        self, names: tuple[str, ...], numbers: int, flows: bool, there: bool = False
-    ) -> int:
-        """What the matrices `names` keep of the input that they share.
-
-        A frozen matrix keeps nothing of it. A trained one keeps it, and so does lora_A, in
-        float32: on a 16-bit base each adapter makes a copy of its own. With dropout each has a
-        copy of its own on any base, and the factors of dropout where a gradient has to pass.
-        bitsandbytes' int8 product keeps its input on a CPU.
-
-        Args:
-            names: last names of matrices.
-            numbers: in their input.
-            flows: as above.
-            there: whether the operation before keeps this input already.
-        """
-        if self.full:
-            return 0 if there else F32 * numbers
-        count = len(self.targets.intersection(names))
-        shared = self.work.size == F32 and not self.recipe.lora_dropout
-        copies = count * (2 if self.recipe.lora_dropout and flows else 1)
-        if shared:
-            copies = min(count, 0 if there else 1)
-        kept = F32 * copies * numbers
-        if self.recipe.quantize == "int8" and flows and not there and not (shared and count):
-            kept += self.work.size * numbers
-        kept += F32 * count * self.work.tokens * rank(self.recipe)  # lora_B's input
-        if self.recipe.use_dora:  # the magnitudes' factors: the base's output and the adapter's
-            kept += (self.work.size + F32) * self.work.tokens * self._outputs(names)
-        return kept
-
-    def _outputs(self, names: tuple[str, ...]) -> int:
-        """Of the adapted ones among the matrices `names`, together."""
-        wanted = self.targets.intersection(names)
-        first = [one for one in self.shape.matrices if layer_of(one.name) == 0]
-        return sum(one.out_features for one in first if _last(one.name) in wanted)
-
-    def _trains(self, *names: str) -> bool:
-        return self.full or not self.targets.isdisjoint(names)
 
     @property
     def full(self) -> bool:
         """Whether every matrix and norm is trained."""
         return self.recipe.method == "full"
 
+    def stages(self, flows: bool) -> Iterator[tuple[tuple[str, ...], int]]:
+        """The layer from its input to its output: matrices, and what is kept up to their input."""
+        yield INTO_ATTENTION, self.norm(flows) + self._inputs(INTO_ATTENTION, flows)
+        flows = flows or self._trains(*INTO_ATTENTION)
+        yield ("o_proj",), self._attention(flows) + self._inputs(("o_proj",), flows, there=flows)
+        flows = flows or self._trains("o_proj")
+        yield INTO_MLP, self.norm(flows) + self._inputs(INTO_MLP, flows)
+        gate, up = flows or self._trains("gate_proj"), flows or self._trains("up_proj")
+        product = self.work.size * self.inner * (2 * gate + up)  # SiLU's input, and two factors
+        yield ("down_proj",), product + self._inputs(("down_proj",), gate or up)
+
+    def kept(self, flows: bool) -> int:
+        """All that the layer keeps for its backward pass."""
+        return sum(kept + self._magnitudes(names) for names, kept in self.stages(flows))
+
+    @property
+    def wide(self) -> int:
+        """How many numbers pass between layers: (batch, length, hidden_size)."""
+        return self.work.tokens * self.shape.hidden_size
+
+    @property
+    def inner(self) -> int:
+        """How many numbers the MLP works on: (batch, length, intermediate_size)."""
+        return self.work.tokens * self.matrices["down_proj"].in_features
+
+    def norm(self, flows: bool) -> int:
+        """The input in float32, and a number a token to divide by; trained, the quotient too."""
+        return flows * F32 * (self.wide * (1 + self.full) + self.work.tokens)
+
+    def _attention(self, flows: bool) -> int:
+        """Queries, keys, values, the mask, the output, and the log of each softmax's sum.
+
+        Under a mask, keys and values are repeated for each head.
+        """
+        shape, work = self.shape, self.work
+        pairs = shape.num_heads if work.padded else shape.num_key_value_heads
+        values = 2 * work.tokens * (shape.num_heads + pairs) * shape.head_dim
+        mask = work.padded * work.batch * work.length**2
+        return flows * (work.size * (values + mask) + F32 * work.tokens * shape.num_heads)
+
+    def _inputs(self, names: tuple[str, ...], flows: bool, there: bool = False) -> int:
+        """What the matrices `names`, which share an input, keep of it.
+
+        A frozen matrix keeps nothing. A trained one keeps its input, and so does lora_A, in
+        float32: on a 16-bit base each adapter makes a copy of its own. With dropout each has its
+        own on any base, and keeps the factors of dropout where a gradient has to pass.
+        bitsandbytes' int8 product keeps its input, on a CPU.
+
+        Args:
+            names: last names of matrices.
+            flows: as above.
+            there: whether the operation before keeps this input already.
+        """
+        numbers = self.work.tokens * self.matrices[names[0]].in_features
+        if self.full:
+            return 0 if there else F32 * numbers
+        adapted_ones = self.targets.intersection(names)
+        count = len(adapted_ones)
+        as_it_is = self.work.size == F32 and not self.recipe.lora_dropout
+        if as_it_is:
+            copies = min(count, 0 if there else 1)
+        else:
+            copies = count * (2 if self.recipe.lora_dropout and flows else 1)
+        kept = F32 * (copies * numbers + count * self.work.tokens * rank(self.recipe))  # B's input
+        if self.recipe.quantize == "int8" and flows and not there and not (as_it_is and count):
+            kept += self.work.size * numbers
+        return kept
+
+    def _magnitudes(self, names: tuple[str, ...]) -> int:
+        """DoRA's two products: the magnitudes by the base's output, and by the adapter's.
+
+        With dropout the base's output is made anew from lora_A's float32 input.
+        """
+        reached = [self.matrices[name] for name in self.targets.intersection(names)]
+        base = F32 if self.recipe.lora_dropout else self.work.size
+        kept = (base + F32) * self.work.tokens * sum(one.out_features for one in reached)
+        if base > self.work.size:
+            kept += F32 * sum(one.weights for one in reached)
+        return kept * self.recipe.use_dora
+
+    def _trains(self, *names: str) -> bool:
+        return self.full or not self.targets.isdisjoint(names)
+
     def passing(self) -> int:
         """What the way back holds at its most besides what is kept: that is at down_proj.
 
         The gradient of the layer's output; those of down_proj's input, one from the adapter in
         float32, one from the base, and their sum, or those of the product's two factors. The input
-        that the adapter kept is gone by then. A quantised down_proj is there as a whole.
+        that was kept is gone by then. A quantised down_proj is there as a whole.
         """
-        shape, work = self.shape, self.work
-        wide, inner = work.tokens * shape.hidden_size, work.tokens * shape.intermediate_size
-        gone = self._inputs(("down_proj",), inner, flows=True)
-        most = max(3 * work.size * inner - gone, F32 * inner if self._trains("down_proj") else 0)
-        down = shape.hidden_size * shape.intermediate_size
+        gone = self._inputs(("down_proj",), flows=True)
+        through_a = F32 * self.inner if self._trains("down_proj") else 0
+        most = max(3 * self.work.size * self.inner - gone, through_a)
         if self.recipe.quantize:
-            most += work.size * down
-        return work.size * wide + most
+            most += self.work.size * self.matrices["down_proj"].weights
+        return self.work.size * self.wide + most
 
+    def making_norms(self, flows: bool) -> int:
+        """The most that is there while DoRA makes the norms of W + BA, with what is kept by then.
 
-def _last(name: str) -> str:
-    return name.rpartition(".")[2]
+        An identity (in, in) goes through A and B; BA, as it is, scaled, and added to W, each
+        (in, out); and W in float32.
+        """
+        copies = 3 if self.work.size == F32 else 4
+        most = kept = 0
+        for names, more in self.stages(flows):
+            kept += more + self._magnitudes(names)
+            for name in self.targets.intersection(names):
+                one = self.matrices[name]
+                made = one.in_features * (one.in_features + self.recipe.r) + copies * one.weights
+                most = max(most, kept - self._magnitudes((name,)) + F32 * made)
+        return most * self.recipe.use_dora
 
 
 # --- a step, moment by moment ---------------------------------------------------------------
@@ -241,15 +265,15 @@ def _last(name: str) -> str:
 class Moment:
     """What comes and goes in a step, at one of its moments."""
 
-    gradients: int = 0
-    activations: int = 0
+    gradients: int
+    activations: int
     logits: int = 0
-    other: int = 0  # in no part: gone within an operation
+    update: int = 0  # made by the optimizer, and gone at once
 
     @property
     def total(self) -> int:
         """All of it."""
-        return self.gradients + self.activations + self.logits + self.other
+        return self.gradients + self.activations + self.logits + self.update
 
 
 def memory(
@@ -273,31 +297,36 @@ def memory(
         batch: examples in one pass.
         length: tokens of the longest of them.
         labels: tokens of the batch that earn a loss.
-        places: positions at which some example has a label; None: as many as labels an example.
+        places: positions at which some example has a label; None: as many as an example has.
         padded: whether the examples differ in length.
         dtype: of the base; where it is quantised, of the rest and of the products.
 
     Raises:
-        ValueError: for a model that is not built like a Llama, or what `adapted` refuses.
+        ValueError: for a model that is not built like a Llama, and what `adapted` refuses.
     """
     _check_llama(shape)
-    size = F32 if recipe.method == "full" else BYTES[dtype]
-    places = places or min(length, math.ceil(labels / batch))
-    work = Pass(batch=batch, length=length, labels=labels, places=places, padded=padded, size=size)
+    work = Pass(
+        batch=batch,
+        length=length,
+        labels=labels,
+        places=places or min(length, math.ceil(labels / batch)),
+        padded=padded,
+        size=F32 if recipe.method == "full" else BYTES[dtype],
+    )
     trained = trained_tensors(shape, recipe, dtype)
-    copies = 2 if recipe.method == "full" else 3  # with the last good values, an adapter's start
+    copies = 2 if recipe.method == "full" else 3  # the last good values; an adapter's start
     always = {
         "weights": weights_held(shape, recipe, dtype),
-        "adapters": copies * sum(one.size * one.numbers for one in trained),
+        "adapters": copies * sum(one.bytes for one in trained),
         "optimizer": optimizer_state(trained, recipe),
     }
     moments = list(_moments(shape, recipe, work, trained))
-    parts = {
+    comes_and_goes = {
         part: max(getattr(moment, part) for moment in moments)
         for part in ("gradients", "activations", "logits")
     }
-    total = sum(always.values()) + max(moment.total for moment in moments)
-    return Memory(**always, **parts, total=total)
+    peak = sum(always.values()) + max(moment.total for moment in moments)
+    return Memory(**always, **comes_and_goes, total=peak)
 
 
 def _check_llama(shape: Shape) -> None:
@@ -309,88 +338,77 @@ def _check_llama(shape: Shape) -> None:
         )
 
 
+def _layers(shape: Shape, recipe: Recipe, work: Pass) -> list[Layer]:
+    reached = {one.name for one in adapted(shape, recipe)}
+    matrices: list[dict[str, Matrix]] = [{} for _ in range(shape.num_layers)]
+    for one in shape.matrices:
+        if layer_of(one.name) is not None:
+            matrices[layer_of(one.name)][_last(one.name)] = one
+    return [
+        Layer(own, frozenset(n for n in own if own[n].name in reached), shape, recipe, work)
+        for own in matrices
+    ]
+
+
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
 def _moments(shape: Shape, recipe: Recipe, work: Pass, trained: list[Trained]) -> Iterator[Moment]:
     """The moments at which a step may be at its peak, in their order."""
-    numbers = range(shape.num_layers)
-    names = {one.module for one in trained}
-    gradients = {number: 0 for number in [None, *numbers]}  # by layer
+    full, again = recipe.method == "full", recipe.gradient_checkpointing
+    layers = _layers(shape, recipe, work)
+    wide, inner = layers[0].wide, layers[0].inner
+    gradients = dict.fromkeys([None, *range(shape.num_layers)], 0)  # by layer; None: in none
     for one in trained:
-        gradients[layer_of(one.module)] += one.size * one.numbers
+        gradients[layer_of(one.module)] += one.bytes
     every = sum(gradients.values())
-    earlier = every if recipe.gradient_accumulation_steps > 1 else 0
+    earlier = every if recipe.gradient_accumulation_steps > 1 else 0  # from the pass before
+    outer = {one.kind: one.name for one in shape.matrices if one.kind != "linear"}
+    of_output = sum(one.bytes for one in trained if one.module == outer["output"])
+    if full and shape.tied:
+        of_output = F32 * shape.vocab_size * shape.hidden_size
 
-    reached = adapted(shape, recipe)
-    layers = [
-        Layer(
-            shape, recipe, work, frozenset(_last(a.name) for a in reached if layer_of(a.name) == n)
-        )
-        for n in numbers
-    ]
-    wide = work.tokens * shape.hidden_size
-    flows = recipe.gradient_checkpointing or any(
-        one.kind == "embedding" and one.name in names for one in shape.matrices
-    )
-    kept, again = [], []  # by layer: kept all the time; made again on the way back
-    for number, layer in zip(numbers, layers, strict=True):
-        whole = layer.kept(flows)
-        flows = flows or gradients[number] > 0
-        if recipe.gradient_checkpointing:
-            kept.append(work.size * wide)  # the layer's input
-            again.append(whole - (F32 * wide if work.size == F32 else 0))  # of which it is a part
-        else:
-            kept.append(whole)
-            again.append(0)
-    held = 3 * ID * work.tokens  # ids, mask and labels of the batch
-    held += 2 * work.size * work.length * shape.head_dim  # cosines and sines
-    if recipe.gradient_checkpointing:
-        held += work.padded * work.batch * work.length**2  # the mask
-        held += 2 * work.size * wide  # the embeddings are made to want a gradient, and keep it
-    # Up through a frozen layer: the input, its norm, and the MLP's three.
-    inner = work.tokens * shape.intermediate_size
+    # The batch (ids, mask, labels) and the cosines and sines of its positions.
+    held = 3 * ID * work.tokens + 2 * work.size * work.length * shape.head_dim
+    if again:  # the mask; the embeddings, which are made to want a gradient, with it
+        held += work.padded * work.batch * work.length**2 + 2 * work.size * wide
+    # Up through a frozen layer: its input, the norm of it, and three tensors of the MLP.
     yield Moment(earlier, held + work.size * (2 * wide + 3 * inner))
+
+    flows = again or any(one.module == outer["embedding"] for one in trained)
+    kept, remade = [], []  # by layer: always; at most, when the way back makes it again
+    for number, layer in enumerate(layers):
+        whole, dora = layer.kept(flows), layer.making_norms(flows)
+        flows = flows or gradients[number] > 0
+        if again:  # only its input is kept; a float32 one is the first norm's too
+            kept.append(work.size * wide)
+            twice = F32 * wide if work.size == F32 else 0
+            remade.append(max(whole + layer.passing(), dora) - twice)
+        else:
+            yield Moment(earlier, held + sum(kept) + dora)
+            kept.append(whole)
+            remade.append(layer.passing())
     held += sum(kept)
 
-    # The loss: its softmax and two gradients; or one gradient, then set among zeros, twice.
+    # The loss: its softmax and two gradients; or one gradient, twice set among zeros.
     rows, vocab = work.batch * work.places, shape.vocab_size
-    head = sum(
-        one.size * one.numbers
-        for one in trained
-        if one.module in {a.name for a in shape.matrices if a.kind == "output"}
-    )
-    if recipe.method == "full":
-        head = F32 * vocab * shape.hidden_size
-    top = held + layers[-1].norm(flows) + (work.size * rows * shape.hidden_size if head else 0)
+    into_output = work.size * rows * shape.hidden_size if of_output else 0
+    top = held + layers[-1].norm(flows)
     loss = vocab * max(3 * F32 * work.labels, work.size * (work.labels + 2 * rows))
-    yield Moment(earlier, top, loss)
-    yield Moment(earlier + head, top, work.size * rows * vocab)
-    # The last norm: its gradient passes through five tensors of the input's size at once.
-    yield Moment(earlier + head, top + 5 * F32 * wide)
-    if recipe.use_dora:
-        yield Moment(earlier, top + _dora(reached, work))
+    yield Moment(earlier, top + into_output, loss)
+    yield Moment(earlier + of_output, top + into_output, work.size * rows * vocab)
+    # The last norm: on the way back, five tensors of its input's size; a quotient goes first.
+    yield Moment(earlier + of_output, top + (4 if full else 5) * F32 * wide)
     # Down through the layers: activations go, and gradients come.
-    so_far = head
-    for number in reversed(numbers):
-        back = again[number] + layers[number].passing()
-        down = F32 * shape.hidden_size * shape.intermediate_size if layers[number].full else 0
-        yield Moment(earlier or so_far + down, held + back)
-        so_far += gradients[number]
+    above = of_output
+    for number in reversed(range(shape.num_layers)):
+        own = F32 * layers[number].matrices["down_proj"].weights if full else 0
+        yield Moment(earlier or above + own, held + remade[number])
+        above += gradients[number]
         held -= kept[number]
-    # The end: a gradient of tied embeddings is in two halves, and their sum; AdamW's quotient.
-    halves = 2 * head if recipe.method == "full" and shape.tied else 0
+    # The end: tied embeddings have two gradients and their sum; AdamW makes a quotient in steps.
+    halves = (2 + (earlier > 0)) * of_output if full and shape.tied else 0
     yield Moment(every + halves, held)
-    if recipe.optimizer == "adamw":
-        yield Moment(every, held, other=2 * max(one.size * one.numbers for one in trained))
-
-
-def _dora(reached: tuple[Matrix, ...], work: Pass) -> int:
-    """What DoRA makes to know its norm: an identity through A and B, and the sum with the weight.
-
-    The largest of: the identity (in, in), BA three times (in, out) - itself, scaled, added to the
-    weight - and a float32 copy of the weight.
-    """
-    return max(
-        F32
-        * one.in_features
-        * (one.in_features + (3 if work.size == F32 else 4) * one.out_features)
-        for one in reached
-    )
+    largest = max(one.bytes for one in trained) if recipe.optimizer == "adamw" else 0
+    yield Moment(every, held, update=2 * largest)

@@ -44,7 +44,7 @@ class Live(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.part = "adapters"  # what is made from now on belongs to it
-        self.part_of_size: dict[int, str] = {}  # unless it has this many bytes
+        self.gradients: set[torch.Size] = set()  # unless it has the shape of a gradient
         self.now: Counter[str] = Counter()  # bytes by part
         self.most: Counter[str] = Counter()  # of each part, at any moment
         self.peak = 0  # of all parts together
@@ -75,8 +75,7 @@ class Live(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         for one in tree_leaves(result):
             if isinstance(one, torch.Tensor) and not self.knows(one):
-                size = one.untyped_storage().nbytes()
-                self.add(one, self.part_of_size.get(size, self.part))
+                self.add(one, "gradients" if one.shape in self.gradients else self.part)
         return result
 
 
@@ -112,12 +111,12 @@ def noting(live: Live, training) -> Iterator[dict]:
     trained = [one for one in training.model.parameters() if one.requires_grad]
 
     def loss_of_batch(model, batch, teacher):
-        live.part = "activations"
+        live.part, live.gradients = "activations", set()
         result = real(model, batch, teacher)
         noted["saved"] = live.now["activations"] + live.now["logits"]
         noted["sizes"] = sizes_of(batch)
-        if output.weight.requires_grad:  # made in the logits' part, long before it is `.grad`
-            live.part_of_size = {output.weight.nbytes: "gradients"}
+        live.gradients = {one.shape for one in trained if one.ndim > 1}  # on the way back
+        live.gradients |= {shape[::-1] for shape in live.gradients}
         return result
 
     def before_the_output(module, inputs):
@@ -129,8 +128,8 @@ def noting(live: Live, training) -> Iterator[dict]:
         live.part = "activations"
 
     def before_the_update(*_):
-        live.part = "temporary"
-        live.part_of_size = {}
+        live.part = "update"
+        live.gradients = set()
 
     hooks = [
         output.register_forward_pre_hook(before_the_output),
@@ -192,9 +191,15 @@ def random_recipe(rng, layers: int) -> Recipe:
     return Recipe(**shared, **(adapter if shared["method"] == "lora" else {}))
 
 
-def random_lengths(rng, task: Task) -> Task:
-    """The task with each prompt said several times over: batches of all lengths."""
+def random_lengths(rng, task: Task, recipe: Recipe) -> Task:
+    """The task with each prompt said several times over: batches of all lengths.
+
+    Where a step has several passes they are alike, since an estimate is for one size of pass.
+    """
     longest = rng.choice((1, 2, 4, 8))
+    if recipe.gradient_accumulation_steps > 1:
+        one = replace(task.train[0], prompt=" ".join([task.train[0].prompt] * longest))
+        return replace(task, train=[one] * len(task.train))
     examples = [
         Example(" ".join([one.prompt] * rng.randint(1, longest)), one.answer) for one in task.train
     ]
@@ -206,7 +211,7 @@ def random_llama(rng, dtype: torch.dtype) -> Base:
     pairs = rng.choice((1, 2, 3))
     config = LlamaConfig(
         vocab_size=rng.choice((300, 700, 5000)),
-        hidden_size=rng.choice((40, 72, 136, 264)),
+        hidden_size=rng.choice((48, 72, 144, 264)),
         intermediate_size=rng.choice((56, 200, 360, 1000)),
         num_hidden_layers=rng.choice((1, 2, 3, 7)),
         num_attention_heads=pairs * rng.choice((1, 2, 4)),

@@ -15,10 +15,12 @@ from lora_lab.devices import named
 from lora_lab.memory import ERROR, memory
 from lora_lab.records import Memory
 from measuring import measure, random_lengths, random_llama, random_recipe, tensors_of
-from tiny import letters_task, recipe, tiny_base
+from tiny import letters_task, recipe
 
-# Seeds and thresholds were committed before any result of theirs was seen.
+# Seeds and thresholds were committed before any result of theirs was seen. What the first forty
+# showed to be missing was then counted too; the fresh ones were run once, after that.
 POCKET_SEEDS, LLAMA_SEEDS, SMOLLM2_SEEDS = range(20), range(100, 120), range(200, 208)
+FRESH_SEEDS = range(300, 330)
 PART = 0.1  # a part may be wrong by this share of itself ...
 SLACK = 0.01  # ... or by this share of the whole, where that is more
 
@@ -49,19 +51,18 @@ def test_the_estimate_is_right_for_random_recipes_on_pocket(seed, pocket):
     rng = random.Random(seed)
     bases, task = pocket
     base = bases[rng.choice(("float32", "bfloat16"))]
-    task = random_lengths(rng, task)
-    assert_right(*compare(base, task, random_recipe(rng, layers=4)))
+    made = random_recipe(rng, layers=4)
+    assert_right(*compare(base, random_lengths(rng, task, made), made))
 
 
-@pytest.mark.parametrize("seed", LLAMA_SEEDS)
+@pytest.mark.parametrize("seed", [*LLAMA_SEEDS, *FRESH_SEEDS])
 def test_the_estimate_is_right_for_shapes_that_were_not_used_to_make_it(seed):
     rng = random.Random(seed)
     base = random_llama(rng, rng.choice((torch.float32, torch.bfloat16)))
-    task = random_lengths(rng, letters_task())
     made = random_recipe(rng, layers=base.model.config.num_hidden_layers)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="r=.*is above")
-        assert_right(*compare(base, task, made))
+        assert_right(*compare(base, random_lengths(rng, letters_task(), made), made))
 
 
 @pytest.mark.slow
@@ -69,10 +70,10 @@ def test_the_estimate_is_right_for_shapes_that_were_not_used_to_make_it(seed):
 def test_the_estimate_is_right_for_random_recipes_on_smollm2(seed):
     rng = random.Random(seed)
     base = lab.load_base("smollm2", dtype=rng.choice(("float32", "bfloat16")))
-    task = random_lengths(rng, lab.load_task("home-commands", base))
+    task = lab.load_task("home-commands", base)
     made = random_recipe(rng, layers=30)
     made = dataclasses.replace(made, batch_size=min(made.batch_size, 5))
-    assert_right(*compare(base, task, made))
+    assert_right(*compare(base, random_lengths(rng, task, made), made))
 
 
 # --- the measuring itself -------------------------------------------------------------------
