@@ -44,19 +44,18 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What a training step holds at its peak, in bytes, part by part."""
+    """What a training step holds, in bytes: each part at its most, and all together at the peak.
+
+    `total` is at most the parts' sum, and often below it: activations go as gradients come.
+    """
 
     weights: int  # the base's, quantised or not
-    adapters: int  # all that is trained beside the base
+    adapters: int  # what is trained beside the base, with the loop's own copies of it
     gradients: int
     optimizer: int  # its state
     activations: int  # what the backward pass needs of the forward pass
     logits: int  # the output layer's, and their loss
-
-    @property
-    def total(self) -> int:
-        """The sum of the parts."""
-        return sum(getattr(self, name) for name in self.__slots__)
+    total: int  # at the peak
 
 
 @dataclass(frozen=True, slots=True)

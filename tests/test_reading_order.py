@@ -16,6 +16,7 @@ READING_ORDER = {  # module: the third-party packages it may import
     "records": set(),
     "places": {"platformdirs"},
     "budget": set(),
+    "memory": set(),
     "maths": {"torch"},
     "machine": set(),
     "unpacking": {"hassil", "gguf", "numpy"},
