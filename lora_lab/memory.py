@@ -176,10 +176,12 @@ class Layer:
     def _attention(self, flows: bool) -> int:
         """Queries, keys, values, the mask, the output, and the log of each softmax's sum.
 
-        Under a mask, keys and values are repeated for each head.
+        Under a mask, keys and values are repeated for each head, save a single pair.
         """
         shape, work = self.shape, self.work
-        pairs = shape.num_heads if work.padded else shape.num_key_value_heads
+        pairs = shape.num_key_value_heads
+        if work.padded and pairs > 1:
+            pairs = shape.num_heads
         values = 2 * work.tokens * (shape.num_heads + pairs) * shape.head_dim
         mask = work.padded * work.batch * work.length**2
         return flows * (work.size * (values + mask) + F32 * work.tokens * shape.num_heads)

@@ -1,4 +1,5 @@
 import dataclasses
+import gc
 import random
 import warnings
 import weakref
@@ -96,10 +97,12 @@ def test_the_peak_of_live_storages_is_that_of_torchs_own_profiler(changes, pocke
 
 def peak_by_profiler(base, task, made):
     """The peak of a second step by the memory allocator's own events."""
+    gc.collect()
     held = sum({one.data_ptr(): one.nbytes for one in tensors_of(base.model)}.values())
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
         steps = iter(lab.train(base, task, dataclasses.replace(made, steps=2)))
         next(steps)
+        gc.collect()
         with record_function("the second step"):
             next(steps)
     events = seen.profiler.kineto_results.events()
