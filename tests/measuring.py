@@ -4,7 +4,6 @@
 keeps count of all live storages, by part.
 """
 
-import gc
 import weakref
 from collections import Counter
 from collections.abc import Iterator
@@ -92,7 +91,6 @@ def measure(base, task, recipe) -> Measured:
                 live.add(one, "adapters")  # a copy that torch made behind this mode's back
         steps = iter(training)
         next(steps)
-        gc.collect()  # what earlier work left in circles is not this step's
         for state in training.optimizer.state.values():
             for one in state.values():
                 if isinstance(one, torch.Tensor):
