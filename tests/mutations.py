@@ -74,7 +74,7 @@ MUTATIONS = [  # (file, what it says, what it says when broken, the test that mu
     ("training.py", '(batch["attention_mask"].sum())', '(batch["attention_mask"].numel())', "test_training.py::test_records_count"),
     ("training.py", "step % every == 0 or step == self.recipe.steps", "step % every == 0", "test_training.py::test_validation"),
     ("training.py", "        self._put(self._good)\n", "", "test_training.py::test_a_diverging"),
-    ("training.py", "yield from torch.randperm(count, generator=generator).tolist()", "yield int(torch.randint(count, (1,), generator=generator))", "test_training.py::test_every_example"),
+    ("tasks/examples.py", "yield from torch.randperm(count, generator=generator).tolist()", "yield int(torch.randint(count, (1,), generator=generator))", "test_training.py::test_every_example"),
     ("training.py", "        with torch.random.fork_rng(devices=devices):\n            if devices:", "        if True:\n            if devices:", "test_training.py::test_training_leaves"),
     ("training.py", "        for _ in range(self.step * each):\n            next(self._order)\n", "", "test_runs.py::test_a_killed_run"),
     ("training.py", '        self._random_state = checkpoint.tensors["random_state"]\n', "", "test_runs.py::test_a_killed_run"),

@@ -35,6 +35,7 @@ READING_ORDER = {  # module: the third-party packages it may import
     "tasks.files": set(),
     "tasks.planted": {"torch"},
     "tasks.loading": set(),
+    "estimates": set(),
     "optimizers": {"torch", "bitsandbytes"},
     "runs": {"torch", "safetensors", "filelock"},
     "evaluation": {"torch"},
