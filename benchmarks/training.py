@@ -16,7 +16,8 @@ from torch.utils.data import SequentialSampler
 from transformers import DataCollatorForSeq2Seq, Trainer, TrainerCallback, TrainingArguments
 
 import lora_lab as lab
-from lora_lab.adapters import share_tensors, to_peft
+from lora_lab.adapters import to_peft
+from lora_lab.quantization import share_tensors
 from lora_lab.tasks.examples import encode
 from lora_lab.training import order_of_examples
 

@@ -2,24 +2,25 @@
 
 import copy
 import functools
-import logging
 import re
 import threading
 import warnings
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from lora_lab.bases import Base
+from lora_lab.bases import Base, quantized_base
+from lora_lab.devices import named
+from lora_lab.quantization import Quantization, is_quantized, share_tensors, weight_of
 from lora_lab.recipe import Recipe, nearest
 
-logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # PEFT imports it, and it may warn
 # PEFT 0.21 asks transformers 5.23 by a name that is going away: nothing a user can mend.
 warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
 
-import peft  # noqa: E402 - after its logger is quiet
+import peft  # noqa: E402 - after bitsandbytes is quiet
 from peft.tuners.lora import LoraLayer  # noqa: E402
 from transformers.pytorch_utils import Conv1D  # noqa: E402
 
@@ -56,6 +57,15 @@ def match_target_modules(model: nn.Module, target_modules: Iterable[str]) -> dic
                 f"This model has: {', '.join(known)}"
             )
     return matches
+
+
+def sides(layer: nn.Module) -> tuple[int, int]:
+    """A layer's inputs and outputs; an embedding's tokens and width."""
+    if isinstance(layer, nn.Embedding):
+        return layer.num_embeddings, layer.embedding_dim
+    if isinstance(layer, Conv1D):
+        return layer.nx, layer.nf
+    return layer.in_features, layer.out_features  # of a 4-bit layer, the weight has another shape
 
 
 def _linear_names(model: nn.Module) -> tuple[str, ...]:
@@ -114,7 +124,7 @@ def _check_reach(model: nn.Module, recipe: Recipe) -> None:
                     f"modules_to_save names {name!r}, which this model does not have; "
                     f"{nearest(name, known)}It has, for example: {', '.join(known[:12])}"
                 )
-    narrowest = min(min(model.get_submodule(name).weight.shape) for name in reached)
+    narrowest = min(min(sides(model.get_submodule(name))) for name in reached)
     if recipe.r > narrowest:
         warnings.warn(
             f"r={recipe.r} is above {narrowest}, the width of the narrowest adapted layer: a "
@@ -165,6 +175,8 @@ def to_peft(recipe: Recipe, base: Base | None = None) -> "PeftConfig":
             orth_reg_weight=recipe.orth_reg_weight,
             total_step=recipe.steps,
         )
+    if recipe.init_lora_weights == "loftq":
+        shared["loftq_config"] = peft.LoftQConfig(loftq_bits=4, loftq_iter=1)
     return peft.LoraConfig(
         **shared,
         r=recipe.r,
@@ -177,16 +189,46 @@ def to_peft(recipe: Recipe, base: Base | None = None) -> "PeftConfig":
 # --- a model of one's own, on the base's tensors --------------------------------------------
 
 
-def share_tensors(model: nn.Module) -> nn.Module:
-    """A new module tree over the same tensors. What is put on it leaves `model` as it was."""
-    memo = {
-        id(parameter): nn.Parameter(parameter.data, requires_grad=False)
-        if type(parameter) is nn.Parameter  # a quantised one has a state of its own: kept whole
-        else parameter
-        for parameter in model.parameters()
-    }
-    memo |= {id(buffer): buffer for buffer in model.buffers()}
-    return copy.deepcopy(model, memo)
+def quantization_for(base: Base, recipe: Recipe) -> Quantization | None:
+    """How the weights are kept while the recipe trains on the base; None: as they are.
+
+    Raises:
+        ValueError: if the base is quantised already, and the recipe asks for something else, or
+            needs the weights as they were before.
+    """
+    has = base.quantization
+    needs_all = recipe.method == "full" or recipe.init_lora_weights == "loftq"
+    if has is not None and (needs_all or _changes_the_base(recipe)):
+        what = "method='full'" if recipe.method == "full" else repr(recipe.init_lora_weights)
+        raise ValueError(
+            f"{what} needs the whole weights, and {base.name} was loaded with "
+            f"quantize={has.quantize!r}; load it without (a recipe can quantise it for LoftQ)"
+        )
+    wanted = has
+    if recipe.quantize is not None:
+        dtype = base.dtype
+        if recipe.compute_dtype != "auto":
+            dtype = getattr(torch, recipe.compute_dtype)
+        wanted = Quantization(recipe.quantize, recipe.double_quant, dtype)
+        if has not in (None, wanted):
+            raise ValueError(
+                f"the recipe asks for {wanted}, computed in {named(dtype)}, and {base.name} is "
+                f"quantised already: {has}, computed in {named(has.compute_dtype)}; give "
+                "quantize=None, or load the base without quantize"
+            )
+    int8 = wanted is not None and wanted.quantize == "int8"
+    if recipe.use_dora and int8 and base.device.type == "cpu":
+        raise ValueError(
+            "use_dora=True with 8-bit weights does not train on a CPU: PEFT 0.21 loses their "
+            "constants; give quantize='nf4', or use_dora=False"
+        )
+    return wanted
+
+
+def as_trained(base: Base, recipe: Recipe) -> Base:
+    """The base in the precision that the recipe trains on: itself, or a quantised copy."""
+    how = quantization_for(base, recipe)
+    return base if how == base.quantization else quantized_base(base, how)
 
 
 def _copy_tensors(model: nn.Module) -> nn.Module:
@@ -198,10 +240,6 @@ def _not_yet(recipe: Recipe) -> None:
     if recipe.method == "adalora":
         raise NotImplementedError(
             "method='adalora' is checked but not trained yet; give method='lora'"
-        )
-    if recipe.quantize is not None:
-        raise NotImplementedError(
-            f"quantize={recipe.quantize!r} is checked but not trained yet; give quantize=None"
         )
 
 
@@ -217,20 +255,52 @@ def adapt(base: Base, recipe: Recipe) -> nn.Module:
         NotImplementedError: for what a recipe may say and this version does not train yet.
     """
     _not_yet(recipe)
+    on = as_trained(base, recipe)
     if recipe.method == "full":
         return _copy_tensors(base.model)
     _check_reach(base.model, recipe)
-    model = share_tensors(base.model)
-    if str(recipe.init_lora_weights).startswith(CHANGES_THE_BASE):
+    model = share_tensors(on.model)
+    if _changes_the_base(recipe):
         for module in model.modules():
             if isinstance(module, ADAPTABLE):  # its weight will be written to: give it its own
                 module.weight.data = module.weight.data.clone()
+    loftq = recipe.init_lora_weights == "loftq"  # PEFT's own needs CUDA, and changes the base
+    config = to_peft(replace(recipe, init_lora_weights=True) if loftq else recipe, base)
     with _SEEDING, torch.random.fork_rng(devices=_cuda_devices(base)):
         torch.manual_seed(recipe.seed)
-        model = peft.get_peft_model(model, to_peft(recipe, base))
+        model = peft.get_peft_model(model, config)
+    if loftq:
+        _begin_with_what_was_lost(model, base)
     model.peft_config["default"].base_model_name_or_path = base.name  # no path of this machine
     merge_into_copies(model)
     return model
+
+
+def _changes_the_base(recipe: Recipe) -> bool:
+    return str(recipe.init_lora_weights).startswith(CHANGES_THE_BASE)
+
+
+@torch.no_grad()
+def _begin_with_what_was_lost(model: nn.Module, base: Base) -> None:
+    """Start each adapter at the nearest matrix of rank r to what quantisation took from its weight.
+
+    PEFT's `replace_lora_weights_loftq` leaves the scaling out, so that its start is the nearest
+    only where lora_alpha = r. Here A and B are divided by its root each.
+
+    Source:
+        LoftQ, arXiv:2310.08659, algorithm 1, with one round (T = 1).
+    """
+    for name, layer in model.get_base_model().named_modules():
+        if isinstance(layer, LoraLayer) and is_quantized(layer.base_layer):
+            whole = base.model.get_submodule(name)
+            weight = weight_of(whole).T if isinstance(whole, Conv1D) else weight_of(whole)
+            lost = weight.float() - weight_of(layer.base_layer).float()  # (out, in)
+            u, s, v = torch.linalg.svd(lost, full_matrices=False)
+            A, B = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+            r = min(len(s), A.shape[0])
+            root = (s[:r] / layer.scaling["default"]).sqrt()
+            A.zero_()[:r] = root[:, None] * v[:r]  # (r, in)
+            B.zero_()[:, :r] = u[:, :r] * root  # (out, r)
 
 
 def merge_into_copies(model: nn.Module) -> None:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import logging
 import os
 import re
 import shutil
@@ -19,10 +18,8 @@ from lora_lab import assets, unpacking
 from lora_lab.budget import Matrix, Shape, layer_of
 from lora_lab.devices import choose_device, choose_dtype, in_words, named
 from lora_lab.places import NotPrepared, cache_folder, data_folder
+from lora_lab.quantization import Quantization, quantize_layers, share_tensors
 from lora_lab.recipe import CHOICES, nearest
-
-# On some processors bitsandbytes logs a warning as it is imported, which nbval would compare.
-logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 CONVERSION = {"packages": assets.ASSETS["smollm2"].package, "revision": 1}
 
@@ -69,6 +66,7 @@ class Base:
     dtype: torch.dtype
     about: str
     path: Path  # a folder that plain transformers loads
+    quantization: Quantization | None = None  # of its linear layers; None: they are as in `path`
     _print: tuple[list, str] | None = field(default=None, repr=False, compare=False)
 
     def fingerprint(self) -> str:
@@ -99,7 +97,8 @@ def load_base(
         dtype: "auto" is float32 for a narrow model such as pocket; for a wide one bfloat16 on a GPU
             that has it, and on a CPU where it was measured faster, else float32; or "float32",
             "bfloat16", "float16".
-        quantize: None; "nf4", "fp4" and "int8" are checked but not there yet.
+        quantize: None; or "nf4", "fp4", "int8": its linear layers keep 4 or 8 bits a weight, and
+            `dtype` is that of their products. Double quantisation, as QLoRA has it.
 
     Raises:
         ValueError: an unknown name, device, dtype or quantize, one that this machine lacks, or a
@@ -115,7 +114,12 @@ def load_base(
     with _quietly(), torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
         config = _read(folder, "config", name)
         kind, why = choose_dtype(dtype, where, getattr(config, "hidden_size", None) or 0)
-        model = _read(folder, "model", name, dtype=kind).to(where).eval()
+        model = _read(folder, "model", name, dtype=kind).eval()
+        how = None if quantize is None else Quantization(quantize, compute_dtype=kind)
+        if how is None:
+            model.to(where)
+        else:
+            quantize_layers(model, how, where)
         tokenizer = _read(folder, "tokenizer", name)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -124,8 +128,22 @@ def load_base(
     about = f"{name}: {_counted(model)} parameters on {in_words(where)} in {named(kind)}{why}"
     if name in BUILT_IN:
         about += BUILT_IN[name].origin
+    about += _quantised_words(how)
     path = folder if isinstance(folder, Path) else _snapshot(folder)
-    return Base(name, model, tokenizer, where, kind, about, path)
+    return Base(name, model, tokenizer, where, kind, about, path, how)
+
+
+def quantized_base(base: Base, how: Quantization) -> Base:
+    """A base of its own whose linear layers are quantised; it shares the other tensors."""
+    model = share_tensors(base.model)
+    quantize_layers(model, how, base.device)
+    return replace(
+        base, model=model, about=base.about + _quantised_words(how), quantization=how, _print=None
+    )
+
+
+def _quantised_words(how: Quantization | None) -> str:
+    return "" if how is None else f"; its linear layers are quantised to {how}"
 
 
 def list_bases() -> list[BuiltIn]:
@@ -429,7 +447,7 @@ def without_system_prompt(template: str) -> str:
 
 
 def _counted(model: nn.Module) -> str:
-    return f"{sum(one.numel() for one in model.parameters()) / 1e6:,.1f} M"
+    return f"{model.num_parameters() / 1e6:,.1f} M"
 
 
 def _check_quantize(given: str | None) -> None:
@@ -438,11 +456,6 @@ def _check_quantize(given: str | None) -> None:
         raise ValueError(
             f"quantize={given!r} is not known; {nearest(given, known[1:])}"
             f"Give {', '.join(map(repr, known))}"
-        )
-    if given is not None:
-        raise ValueError(
-            f"quantize={given!r} is checked but not there yet: a later version loads quantised "
-            "bases; give None"
         )
 
 

@@ -22,13 +22,13 @@ from torch import Tensor, nn
 from lora_lab.adapters import (
     ADAPTABLE,
     CHANGES_THE_BASE,
-    Conv1D,
     adapter_tensors,
     merge_into_copies,
-    share_tensors,
+    sides,
 )
 from lora_lab.bases import Base
 from lora_lab.places import make_folder_atomically
+from lora_lab.quantization import share_tensors
 from lora_lab.recipe import Recipe, nearest
 
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -284,10 +284,7 @@ def _check_fit(base: Base, learnt: Learnt) -> None:
         if name not in layers:
             problems.append(f"{name}: not in {base.name}")
             continue
-        layer = layers[name]
-        wide, tall = layer.weight.shape[1], layer.weight.shape[0]
-        if isinstance(layer, Conv1D):
-            wide, tall = tall, wide
+        wide, tall = sides(layers[name])
         has, wants = (tensor.shape[1], wide) if part == "A" else (tensor.shape[0], tall)
         if has != wants:
             side = "inputs" if part == "A" else "outputs"

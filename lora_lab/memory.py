@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from lora_lab.budget import Matrix, Shape, adapted, layer_of, rank, saved_modules
+from lora_lab.budget import Batch, Matrix, Shape, adapted, layer_of, rank, saved_modules
 from lora_lab.recipe import Recipe
 from lora_lab.records import Memory
 
@@ -49,7 +49,7 @@ def trained_tensors(shape: Shape, recipe: Recipe, dtype: str) -> list[Trained]:
         if full:
             found += [Trained(name, size) for size in sizes]
         elif any(f"{name}.".startswith(f"{one}.") for one in whole):
-            found += [Trained(name, size, BYTES[dtype]) for size in sizes]
+            found += [Trained(name, size, BYTES[passing_dtype(recipe, dtype)]) for size in sizes]
     for one in adapted(shape, recipe):
         r = rank(recipe)
         sizes = [r * one.in_features, r * one.out_features]  # A, B
@@ -65,13 +65,18 @@ def _matrices(shape: Shape, full: bool) -> Iterator[tuple[str, list[int]]]:
         yield one.name, weights + [one.out_features] * one.bias
 
 
+def passing_dtype(recipe: Recipe, dtype: str) -> str:
+    """Of what passes between layers: float32 in full fine-tuning, and on a quantised base."""
+    return "float32" if recipe.method == "full" or recipe.quantize else dtype
+
+
 def weights_held(shape: Shape, recipe: Recipe, dtype: str) -> int:
-    """The base as it was loaded. Embeddings, norms and the output layer are never quantised."""
-    whole = shape.parameters * BYTES[dtype]
+    """The base as it was loaded. Of a quantised one, all but the linear layers is float32."""
     if recipe.quantize is None:
-        return whole
+        return shape.parameters * BYTES[dtype]
     linear = [one for one in shape.matrices if one.kind == "linear"]
-    return whole + sum(quantized(one, recipe) - one.weights * BYTES[dtype] for one in linear)
+    rest = shape.parameters - sum(one.weights for one in linear)
+    return F32 * rest + sum(quantized(one, recipe) for one in linear)
 
 
 def quantized(matrix: Matrix, recipe: Recipe) -> int:
@@ -85,11 +90,10 @@ def quantized(matrix: Matrix, recipe: Recipe) -> int:
         return matrix.weights + F32 * matrix.out_features
     blocks = math.ceil(matrix.weights / 64)
     constants = F32 * blocks
-    tables = 16 * F32  # the 16 levels
     if recipe.double_quant:
-        constants = blocks + F32 * math.ceil(blocks / 256)
-        tables += 256 * F32 + F32  # the constants' own levels, and their mean
-    return math.ceil(matrix.weights / 2) + constants + tables
+        constants = blocks + F32 * math.ceil(blocks / 256) + F32  # and their mean
+    levels = 16 * F32  # those of the constants are one table for all matrices
+    return math.ceil(matrix.weights / 2) + constants + levels
 
 
 def optimizer_state(trained: list[Trained], recipe: Recipe) -> int:
@@ -112,23 +116,6 @@ def optimizer_state(trained: list[Trained], recipe: Recipe) -> int:
 # --- what a layer keeps of its forward pass -------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pass:
-    """What one pass through the model works on."""
-
-    batch: int  # examples
-    length: int  # tokens of the longest; the others are padded to it
-    labels: int  # tokens of the whole batch that earn a loss
-    places: int  # positions at which some example has a label: logits are computed there
-    padded: bool  # whether examples differ in length: attention then needs a mask
-    size: int  # bytes of one value
-
-    @property
-    def tokens(self) -> int:
-        """Padding included."""
-        return self.batch * self.length
-
-
 @dataclass(frozen=True, slots=True)
 class Layer:
     """One decoder layer. `flows`: whether a gradient is wanted of what comes in, at that point."""
@@ -137,7 +124,8 @@ class Layer:
     targets: frozenset[str]  # last names of those that get an adapter
     shape: Shape
     recipe: Recipe
-    work: Pass
+    batch: Batch
+    size: int  # bytes of one value that passes through
 
     @property
     def full(self) -> bool:
@@ -152,7 +140,7 @@ class Layer:
         flows = flows or self._trains("o_proj")
         yield INTO_MLP, self.norm(flows) + self._inputs(INTO_MLP, flows)
         gate, up = flows or self._trains("gate_proj"), flows or self._trains("up_proj")
-        product = self.work.size * self.inner * (2 * gate + up)  # SiLU's input, and two factors
+        product = self.size * self.inner * (2 * gate + up)  # SiLU's input, and two factors
         yield ("down_proj",), product + self._inputs(("down_proj",), gate or up)
 
     def kept(self, flows: bool) -> int:
@@ -160,29 +148,36 @@ class Layer:
         return sum(kept + self._magnitudes(names) for names, kept in self.stages(flows))
 
     @property
+    def tokens(self) -> int:
+        """Of the batch, padding included."""
+        return self.batch.examples * self.batch.length
+
+    @property
     def wide(self) -> int:
         """How many numbers pass between layers: (batch, length, hidden_size)."""
-        return self.work.tokens * self.shape.hidden_size
+        return self.tokens * self.shape.hidden_size
 
     @property
     def inner(self) -> int:
         """How many numbers the MLP works on: (batch, length, intermediate_size)."""
-        return self.work.tokens * self.matrices["down_proj"].in_features
+        return self.tokens * self.matrices["down_proj"].in_features
 
     def norm(self, flows: bool) -> int:
         """The input in float32, and a number a token to divide by; trained, the quotient too."""
-        return flows * F32 * (self.wide * (1 + self.full) + self.work.tokens)
+        return flows * F32 * (self.wide * (1 + self.full) + self.tokens)
 
     def _attention(self, flows: bool) -> int:
         """Queries, keys, values, the mask, the output, and the log of each softmax's sum.
 
-        Under a mask, keys and values are repeated for each head.
+        Under a mask, keys and values are repeated for each head, save a single pair.
         """
-        shape, work = self.shape, self.work
-        pairs = shape.num_heads if work.padded else shape.num_key_value_heads
-        values = 2 * work.tokens * (shape.num_heads + pairs) * shape.head_dim
-        mask = work.padded * work.batch * work.length**2
-        return flows * (work.size * (values + mask) + F32 * work.tokens * shape.num_heads)
+        shape, batch = self.shape, self.batch
+        pairs = shape.num_key_value_heads
+        if batch.padded and pairs > 1:
+            pairs = shape.num_heads
+        values = 2 * self.tokens * (shape.num_heads + pairs) * shape.head_dim
+        mask = batch.padded * batch.examples * batch.length**2
+        return flows * (self.size * (values + mask) + F32 * self.tokens * shape.num_heads)
 
     def _inputs(self, names: tuple[str, ...], flows: bool, there: bool = False) -> int:
         """What the matrices `names`, which share an input, keep of it.
@@ -197,19 +192,19 @@ class Layer:
             flows: as above.
             there: whether the operation before keeps this input already.
         """
-        numbers = self.work.tokens * self.matrices[names[0]].in_features
+        numbers = self.tokens * self.matrices[names[0]].in_features
         if self.full:
             return 0 if there else F32 * numbers
         adapted_ones = self.targets.intersection(names)
         count = len(adapted_ones)
-        as_it_is = self.work.size == F32 and not self.recipe.lora_dropout
+        as_it_is = self.size == F32 and not self.recipe.lora_dropout
         if as_it_is:
             copies = min(count, 0 if there else 1)
         else:
             copies = count * (2 if self.recipe.lora_dropout and flows else 1)
-        kept = F32 * (copies * numbers + count * self.work.tokens * rank(self.recipe))  # B's input
+        kept = F32 * (copies * numbers + count * self.tokens * rank(self.recipe))  # B's input
         if self.recipe.quantize == "int8" and flows and not there and not (as_it_is and count):
-            kept += self.work.size * numbers
+            kept += self.size * numbers
         return kept
 
     def _magnitudes(self, names: tuple[str, ...]) -> int:
@@ -218,9 +213,9 @@ class Layer:
         With dropout the base's output is made anew from lora_A's float32 input.
         """
         reached = [self.matrices[name] for name in self.targets.intersection(names)]
-        base = F32 if self.recipe.lora_dropout else self.work.size
-        kept = (base + F32) * self.work.tokens * sum(one.out_features for one in reached)
-        if base > self.work.size:
+        base = F32 if self.recipe.lora_dropout else self.size
+        kept = (base + F32) * self.tokens * sum(one.out_features for one in reached)
+        if base > self.size:
             kept += F32 * sum(one.weights for one in reached)
         return kept * self.recipe.use_dora
 
@@ -232,14 +227,21 @@ class Layer:
 
         The gradient of the layer's output; those of down_proj's input, one from the adapter in
         float32, one from the base, and their sum, or those of the product's two factors. The input
-        that was kept is gone by then. A quantised down_proj is there as a whole.
+        that was kept is gone by then. Of a quantised down_proj there is a whole one for a moment.
         """
         gone = self._inputs(("down_proj",), flows=True)
+        whole = self.matrices["down_proj"].weights if self.recipe.quantize else 0
         through_a = F32 * self.inner if self._trains("down_proj") else 0
-        most = max(3 * self.work.size * self.inner - gone, through_a)
-        if self.recipe.quantize:
-            most += self.work.size * self.matrices["down_proj"].weights
-        return self.work.size * self.wide + most
+        most = self.size * (2 * self.inner + max(self.inner, whole)) - gone
+        return self.size * self.wide + max(most, through_a)
+
+    def kept_by_int8(self) -> int:
+        """The inputs of all matrices, which checkpointing can't set free: no tensor is saved.
+
+        bitsandbytes' int8 product keeps its input, on a CPU, as a Python object.
+        """
+        inputs = (INTO_ATTENTION[0], "o_proj", INTO_MLP[0], "down_proj")
+        return self.size * self.tokens * sum(self.matrices[name].in_features for name in inputs)
 
     def making_norms(self, flows: bool) -> int:
         """The most that is there while DoRA makes the norms of W + BA, with what is kept by then.
@@ -247,7 +249,7 @@ class Layer:
         An identity (in, in) goes through A and B; BA, as it is, scaled, and added to W, each
         (in, out); and W in float32.
         """
-        copies = 3 if self.work.size == F32 else 4
+        copies = 3 if self.size == F32 else 4
         most = kept = 0
         for names, more in self.stages(flows):
             kept += more + self._magnitudes(names)
@@ -276,17 +278,7 @@ class Moment:
         return self.gradients + self.activations + self.logits + self.update
 
 
-def memory(
-    shape: Shape,
-    recipe: Recipe,
-    *,
-    batch: int,
-    length: int,
-    labels: int,
-    places: int | None = None,
-    padded: bool = True,
-    dtype: str = "float32",
-) -> Memory:
+def memory(shape: Shape, recipe: Recipe, batch: Batch, dtype: str = "float32") -> Memory:
     """What a training step of `lora_lab.training` holds, part by part, and at its peak.
 
     The total is right within `ERROR` for models built like a Llama, as measured on a CPU.
@@ -294,25 +286,13 @@ def memory(
     Args:
         shape: the base's.
         recipe: how it is trained. One that quantises is taken to train on a base loaded so.
-        batch: examples in one pass.
-        length: tokens of the longest of them.
-        labels: tokens of the batch that earn a loss.
-        places: positions at which some example has a label; None: as many as an example has.
-        padded: whether the examples differ in length.
-        dtype: of the base; where it is quantised, of the rest and of the products.
+        batch: of one pass.
+        dtype: of the base; where it is quantised, of the products.
 
     Raises:
         ValueError: for a model that is not built like a Llama, and what `adapted` refuses.
     """
     _check_llama(shape)
-    work = Pass(
-        batch=batch,
-        length=length,
-        labels=labels,
-        places=places or min(length, math.ceil(labels / batch)),
-        padded=padded,
-        size=F32 if recipe.method == "full" else BYTES[dtype],
-    )
     trained = trained_tensors(shape, recipe, dtype)
     copies = 2 if recipe.method == "full" else 3  # the last good values; an adapter's start
     always = {
@@ -320,7 +300,8 @@ def memory(
         "adapters": copies * sum(one.bytes for one in trained),
         "optimizer": optimizer_state(trained, recipe),
     }
-    moments = list(_moments(shape, recipe, work, trained))
+    size = BYTES[passing_dtype(recipe, dtype)]
+    moments = list(_moments(shape, recipe, batch, size, trained))
     comes_and_goes = {
         part: max(getattr(moment, part) for moment in moments)
         for part in ("gradients", "activations", "logits")
@@ -338,14 +319,14 @@ def _check_llama(shape: Shape) -> None:
         )
 
 
-def _layers(shape: Shape, recipe: Recipe, work: Pass) -> list[Layer]:
+def _layers(shape: Shape, recipe: Recipe, batch: Batch, size: int) -> list[Layer]:
     reached = {one.name for one in adapted(shape, recipe)}
     matrices: list[dict[str, Matrix]] = [{} for _ in range(shape.num_layers)]
     for one in shape.matrices:
         if layer_of(one.name) is not None:
             matrices[layer_of(one.name)][_last(one.name)] = one
     return [
-        Layer(own, frozenset(n for n in own if own[n].name in reached), shape, recipe, work)
+        Layer(own, frozenset(n for n in own if own[n].name in reached), shape, recipe, batch, size)
         for own in matrices
     ]
 
@@ -354,11 +335,13 @@ def _last(name: str) -> str:
     return name.rpartition(".")[2]
 
 
-def _moments(shape: Shape, recipe: Recipe, work: Pass, trained: list[Trained]) -> Iterator[Moment]:
+def _moments(
+    shape: Shape, recipe: Recipe, batch: Batch, size: int, trained: list[Trained]
+) -> Iterator[Moment]:
     """The moments at which a step may be at its peak, in their order."""
     full, again = recipe.method == "full", recipe.gradient_checkpointing
-    layers = _layers(shape, recipe, work)
-    wide, inner = layers[0].wide, layers[0].inner
+    layers = _layers(shape, recipe, batch, size)
+    tokens, wide, inner = layers[0].tokens, layers[0].wide, layers[0].inner
     gradients = dict.fromkeys([None, *range(shape.num_layers)], 0)  # by layer; None: in none
     for one in trained:
         gradients[layer_of(one.module)] += one.bytes
@@ -370,11 +353,11 @@ def _moments(shape: Shape, recipe: Recipe, work: Pass, trained: list[Trained]) -
         of_output = F32 * shape.vocab_size * shape.hidden_size
 
     # The batch (ids, mask, labels) and the cosines and sines of its positions.
-    held = 3 * ID * work.tokens + 2 * work.size * work.length * shape.head_dim
+    held = 3 * ID * tokens + 2 * size * batch.length * shape.head_dim
     if again:  # the mask; the embeddings, which are made to want a gradient, with it
-        held += work.padded * work.batch * work.length**2 + 2 * work.size * wide
+        held += batch.padded * batch.examples * batch.length**2 + 2 * size * wide
     # Up through a frozen layer: its input, the norm of it, and three tensors of the MLP.
-    yield Moment(earlier, held + work.size * (2 * wide + 3 * inner))
+    yield Moment(earlier, held + size * (2 * wide + 3 * inner))
 
     flows = again or any(one.module == outer["embedding"] for one in trained)
     kept, remade = [], []  # by layer: always; at most, when the way back makes it again
@@ -382,8 +365,9 @@ def _moments(shape: Shape, recipe: Recipe, work: Pass, trained: list[Trained]) -
         whole, dora = layer.kept(flows), layer.making_norms(flows)
         flows = flows or gradients[number] > 0
         if again:  # only its input is kept; a float32 one is the first norm's too
-            kept.append(work.size * wide)
-            twice = F32 * wide if work.size == F32 else 0
+            stays = layer.kept_by_int8() if recipe.quantize == "int8" else 0
+            kept.append(size * wide + stays)
+            twice = F32 * wide if size == F32 else 0
             remade.append(max(whole + layer.passing(), dora) - twice)
         else:
             yield Moment(earlier, held + sum(kept) + dora)
@@ -392,12 +376,12 @@ def _moments(shape: Shape, recipe: Recipe, work: Pass, trained: list[Trained]) -
     held += sum(kept)
 
     # The loss: its softmax and two gradients; or one gradient, twice set among zeros.
-    rows, vocab = work.batch * work.places, shape.vocab_size
-    into_output = work.size * rows * shape.hidden_size if of_output else 0
+    rows, vocab = batch.examples * batch.places, shape.vocab_size
+    into_output = size * rows * shape.hidden_size if of_output else 0
     top = held + layers[-1].norm(flows)
-    loss = vocab * max(3 * F32 * work.labels, work.size * (work.labels + 2 * rows))
+    loss = vocab * max(3 * F32 * batch.labels, size * (batch.labels + 2 * rows))
     yield Moment(earlier, top + into_output, loss)
-    yield Moment(earlier + of_output, top + into_output, work.size * rows * vocab)
+    yield Moment(earlier + of_output, top + into_output, size * rows * vocab)
     # The last norm: on the way back, five tensors of its input's size; a quotient goes first.
     yield Moment(earlier + of_output, top + (4 if full else 5) * F32 * wide)
     # Down through the layers: activations go, and gradients come.

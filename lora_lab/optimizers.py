@@ -1,10 +1,11 @@
-"""How a step is taken: its learning rate, and the optimizer's groups. The door to bitsandbytes."""
+"""How a step is taken: its learning rate, and the optimizer's groups."""
 
 import math
 
 import torch
 from torch import nn
 
+from lora_lab.quantization import require_bitsandbytes
 from lora_lab.recipe import Recipe
 
 
@@ -50,12 +51,6 @@ def eight_bit_adamw(groups: list[dict], lr: float, *, paged: bool) -> torch.opti
     Raises:
         ImportError: where bitsandbytes is not installed.
     """
-    try:
-        import bitsandbytes
-    except ImportError as error:
-        raise ImportError(
-            "8-bit optimizers need bitsandbytes, which is not installed here; "
-            "pip install bitsandbytes, or give optimizer='adamw'"
-        ) from error
-    kind = bitsandbytes.optim.PagedAdamW8bit if paged else bitsandbytes.optim.AdamW8bit
+    optim = require_bitsandbytes("8-bit optimizers need", "optimizer='adamw'").optim
+    kind = optim.PagedAdamW8bit if paged else optim.AdamW8bit
     return kind(groups, lr=lr)

@@ -48,6 +48,7 @@ REAL = {
 FLAGS = ("use_rslora", "use_dora", "double_quant", "gradient_checkpointing")
 # Fields of method "lora" alone: with another method, another value than the default does nothing.
 OF_LORA = ("use_rslora", "use_dora", "init_lora_weights", "loraplus_lr_ratio")
+OF_4_BITS = ("double_quant", "compute_dtype")  # with weights of another kind they do nothing
 
 
 def nearest(given: object, known: tuple[object, ...]) -> str:
@@ -175,6 +176,13 @@ class Recipe:
                 f"quantize={self.quantize!r} can't train with method='full': quantised weights "
                 "have no gradient; give method='lora'"
             )
+        if self.quantize not in ("nf4", "fp4"):
+            for name in OF_4_BITS:
+                if getattr(self, name) != defaults[name]:
+                    raise ValueError(
+                        f"{name}={getattr(self, name)!r} means nothing with "
+                        f"quantize={self.quantize!r}; give quantize='nf4', or leave it out"
+                    )
         if self.method == "adalora" and self.target_r >= self.init_r:
             raise ValueError(
                 f"target_r={self.target_r} leaves nothing to prune from init_r={self.init_r}; "
@@ -190,10 +198,17 @@ class Recipe:
                 f"use_dora=True with init_lora_weights={self.init_lora_weights!r} can't be saved "
                 "as an adapter for the unchanged base; give one of the two"
             )
-        if self.init_lora_weights == "loftq" and self.quantize is None:
+        if self.init_lora_weights == "loftq" and self.quantize not in ("nf4", "fp4"):
             raise ValueError(
-                "init_lora_weights='loftq' makes up for what quantisation loses, and "
-                "quantize=None loses nothing; give quantize='nf4', or init_lora_weights=True"
+                "init_lora_weights='loftq' makes up for what 4 bits lose, and "
+                f"quantize={self.quantize!r} keeps more; give quantize='nf4', or "
+                "init_lora_weights=True"
+            )
+        if self.quantize and str(self.init_lora_weights).startswith(("pissa", "olora")):
+            raise ValueError(
+                f"init_lora_weights={self.init_lora_weights!r} takes its start out of the base's "
+                f"weights, and quantize={self.quantize!r} would round what is left; give 'loftq', "
+                "which is made for it"
             )
 
     @property

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lora_lab import __version__
+from lora_lab.adapters import as_trained
 from lora_lab.bases import BUILT_IN, Base, load_base
 from lora_lab.learnt import Adapted, Learnt
 from lora_lab.places import make_folder_atomically, store_folder, write_atomically
@@ -87,8 +88,8 @@ class Run:
 
     @cached_property
     def model(self) -> nn.Module:
-        """The base with what was learnt on it."""
-        return Adapted(self.base, self.learnt).model
+        """The base, quantised if the recipe says so, with what was learnt on it."""
+        return Adapted(as_trained(self.base, self.recipe), self.learnt).model
 
     @property
     def tokenizer(self) -> object:

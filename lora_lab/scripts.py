@@ -4,8 +4,10 @@ import json
 import pprint
 from string import Template
 
-from lora_lab.adapters import to_peft
+from lora_lab.adapters import quantization_for, to_peft
 from lora_lab.bases import Base
+from lora_lab.devices import named
+from lora_lab.quantization import Quantization
 from lora_lab.recipe import Recipe
 from lora_lab.tasks.examples import Task
 
@@ -16,7 +18,7 @@ import json
 
 import torch
 $imports
-from transformers import AutoModelForCausalLM, AutoTokenizer, get_scheduler
+from transformers import AutoModelForCausalLM, AutoTokenizer, ${more}get_scheduler
 
 BASE = $base
 STEPS, BATCH_SIZE, ACCUMULATION, MAX_LENGTH = $steps, $batch_size, $accumulation, $max_length
@@ -24,7 +26,7 @@ STEPS, BATCH_SIZE, ACCUMULATION, MAX_LENGTH = $steps, $batch_size, $accumulation
 
 def main(examples):
     tokenizer = AutoTokenizer.from_pretrained(BASE)
-    model = AutoModelForCausalLM.from_pretrained(BASE, dtype=torch.$dtype).to("$device")
+$load
     torch.manual_seed($seed)
 $adapt
     rows = [encode(tokenizer, prompt, answer) for prompt, answer in examples]
@@ -115,23 +117,24 @@ def to_code(recipe: Recipe, base: Base, task: Task) -> str:
             f"task {task.name!r} has a planted teacher, which no list of examples can hold; "
             "give a task with answers"
         )
-    if recipe.method == "adalora" or recipe.quantize or "8bit" in recipe.optimizer:
-        raise ValueError("AdaLoRA, quantize and 8-bit optimizers can't be written out yet")
+    if recipe.method == "adalora" or recipe.init_lora_weights == "loftq":
+        raise ValueError("AdaLoRA and LoftQ can't be written out yet; give method='lora'")
     full = recipe.method == "full"
+    how = quantization_for(base, recipe)
     pairs = [[example.prompt, example.answer] for example in task.train]
     examples = "\n".join(json.dumps(pair) for pair in pairs).replace("\\", "\\\\")
     template = base.tokenizer.chat_template is not None
     return SCRIPT.substitute(
         title=f"{task.name} on {base.name}",
         library="transformers" if full else "PEFT",
-        imports="" if full else "from peft import LoraConfig, get_peft_model",
+        imports=_imports(recipe, how),
+        more="" if how is None else "BitsAndBytesConfig, ",
+        load=_load_lines("float32" if full else named(base.dtype), base, how),
         base=repr(base.name if "/" in base.name else str(base.path)),
         steps=recipe.steps,
         batch_size=recipe.batch_size,
         accumulation=recipe.gradient_accumulation_steps,
         max_length=recipe.max_length,
-        dtype="float32" if full else str(base.dtype).removeprefix("torch."),
-        device=base.device,
         seed=recipe.seed,
         adapt="" if full else _adapt_lines(recipe, base),
         groups=_group_lines(recipe),
@@ -142,6 +145,34 @@ def to_code(recipe: Recipe, base: Base, task: Task) -> str:
         folder=f"{task.name}-{recipe.method}",
         encode=(WITH_TEMPLATE if template else WITHOUT_TEMPLATE) + LABELS[recipe.loss_on],
         examples=examples.replace('"""', '\\"\\"\\"'),
+    )
+
+
+def _imports(recipe: Recipe, how: Quantization | None) -> str:
+    names = [] if recipe.method == "full" else ["LoraConfig", "get_peft_model"]
+    names += [] if how is None else ["prepare_model_for_kbit_training"]
+    lines = ["import bitsandbytes"] * ("8bit" in recipe.optimizer)
+    lines += [f"from peft import {', '.join(names)}"] * bool(names)
+    return "\n".join(lines)
+
+
+def _load_lines(dtype: str, base: Base, how: Quantization | None) -> str:
+    load = f"    model = AutoModelForCausalLM.from_pretrained(BASE, dtype=torch.{dtype}"
+    if how is None:
+        return f'{load}).to("{base.device}")'
+    options = "load_in_8bit=True"
+    if how.quantize != "int8":
+        options = (
+            f'\n        load_in_4bit=True,\n        bnb_4bit_quant_type="{how.quantize}",'
+            f"\n        bnb_4bit_use_double_quant={how.double_quant},"
+            f"\n        bnb_4bit_compute_dtype={how.compute_dtype},\n    "
+        )
+    load = load.replace("(BASE, ", "(\n        BASE, ")
+    return (
+        f"    bits = BitsAndBytesConfig({options})\n"
+        f'{load}, quantization_config=bits, device_map="{base.device}"\n    )\n'
+        "    # norms and embeddings in float32; checkpointing would cost time to save memory\n"
+        "    model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)"
     )
 
 
@@ -192,10 +223,13 @@ def _group_lines(recipe: Recipe) -> str:
 
 
 def _optimizer(recipe: Recipe) -> str:
-    kind = "SGD" if recipe.optimizer == "sgd" else "AdamW"
-    return (
-        f"torch.optim.{kind}(groups, lr={recipe.learning_rate}, weight_decay={recipe.weight_decay})"
-    )
+    kind = {
+        "adamw": "torch.optim.AdamW",
+        "sgd": "torch.optim.SGD",
+        "adamw_8bit": "bitsandbytes.optim.AdamW8bit",
+        "paged_adamw_8bit": "bitsandbytes.optim.PagedAdamW8bit",
+    }[recipe.optimizer]
+    return f"{kind}(groups, lr={recipe.learning_rate}, weight_decay={recipe.weight_decay})"
 
 
 def _scheduler(recipe: Recipe) -> str:

@@ -20,6 +20,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 import lora_lab as lab
 from lora_lab import training as loop
 from lora_lab.bases import Base
+from lora_lab.budget import Batch
 from lora_lab.recipe import Recipe
 from lora_lab.records import Memory
 from lora_lab.tasks.examples import IGNORED, Example, Task
@@ -28,11 +29,11 @@ from tiny import tiny_tokenizer
 
 @dataclass(frozen=True)
 class Measured:
-    """A step's memory, and the sizes of its batch that an estimate asks for."""
+    """A step's memory, and the batch of its last pass."""
 
     memory: Memory
     saved: int  # activations and logits when the loss is there, before anything is freed
-    sizes: dict[str, int]  # batch, length, labels, places, padded
+    batch: Batch
 
 
 class Live(TorchDispatchMode):
@@ -114,7 +115,7 @@ def noting(live: Live, training) -> Iterator[dict]:
         live.part, live.gradients = "activations", set()
         result = real(model, batch, teacher)
         noted["saved"] = live.now["activations"] + live.now["logits"]
-        noted["sizes"] = sizes_of(batch)
+        noted["batch"] = sizes_of(batch)
         live.gradients = {one.shape for one in trained if one.ndim > 1}  # on the way back
         live.gradients |= {shape[::-1] for shape in live.gradients}
         return result
@@ -145,21 +146,24 @@ def noting(live: Live, training) -> Iterator[dict]:
         hook.remove()
 
 
-def sizes_of(batch: dict[str, torch.Tensor]) -> dict[str, int]:
+def sizes_of(batch: dict[str, torch.Tensor]) -> Batch:
     """A batch's sizes, as `lora_lab.memory` asks for them."""
     labelled = batch["labels"][:, 1:] != IGNORED
-    return {
-        "batch": len(labelled),
-        "length": batch["labels"].shape[1],
-        "labels": int(labelled.sum()),
-        "places": int(labelled.any(dim=0).sum()),
-        "padded": not bool(batch["attention_mask"].all()),
-    }
+    return Batch(
+        examples=len(labelled),
+        length=batch["labels"].shape[1],
+        places=int(labelled.any(dim=0).sum()),
+        labels=int(labelled.sum()),
+        padded=not bool(batch["attention_mask"].all()),
+    )
 
 
 def tensors_of(model) -> Iterator[torch.Tensor]:
+    """All that a model holds; the constants of quantised weights are in its state alone."""
     yield from model.parameters()
     yield from model.buffers()
+    state = model.state_dict(keep_vars=True).values()
+    yield from (one for one in state if isinstance(one, torch.Tensor))
 
 
 # --- what to measure ------------------------------------------------------------------------

@@ -5,7 +5,8 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from lora_lab.adapters import adapt, adapter_tensors, match_target_modules, share_tensors, to_peft
+from lora_lab.adapters import adapt, adapter_tensors, match_target_modules, to_peft
+from lora_lab.quantization import share_tensors
 from tiny import recipe, tiny_base
 
 

@@ -62,25 +62,14 @@ def test_an_estimate_tells_the_parameters_of_the_model_that_is_trained():
 
 def test_with_a_task_a_step_costs_the_mean_over_the_steps_and_the_memory_of_the_largest():
     base, task, one = tiny_base(), uneven_task(), recipe(steps=9, batch_size=1)
-    alone = [  # batches of one length are what is reckoned without a task, but for their labels
+    alone = [
         (batch, budget.flops(shape_of(base.model), one, [batch]))
         for batch in batches_of(task, base.tokenizer, one)
     ]
     assert len({cost for _, cost in alone}) > 2
     told = lab.estimate(base, one, task)
     assert told.flops_per_step == pytest.approx(sum(cost for _, cost in alone) / 9)
-    most = max(
-        memory(
-            shape_of(base.model),
-            one,
-            batch=1,
-            length=batch.length,
-            labels=batch.labels,
-            places=batch.places,
-            padded=False,
-        ).total
-        for batch, _ in alone
-    )
+    most = max(memory(shape_of(base.model), one, batch).total for batch, _ in alone)
     assert told.memory.total == most
 
 

@@ -14,7 +14,7 @@ from tiny import letters_task, recipe, tiny_base
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    base = tiny_base()
+    base = tiny_base(hidden=64)
     base.path = tmp_path_factory.mktemp("base")
     base.model.save_pretrained(base.path)
     base.tokenizer.save_pretrained(base.path)
@@ -37,6 +37,9 @@ def task_with_odd_texts():
         {"lr_scheduler_type": "cosine", "warmup_steps": 2, "gradient_accumulation_steps": 2},
         {"method": "full", "weight_decay": 0.1, "loss_on": "all"},
         {"layers_to_transform": (1,), "optimizer": "sgd", "lr_scheduler_type": "constant"},
+        {"quantize": "nf4", "optimizer": "adamw_8bit"},
+        {"quantize": "fp4", "double_quant": False, "compute_dtype": "bfloat16"},
+        {"quantize": "int8"},
     ],
     ids=str,
 )

@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from lora_lab.adapters import as_trained
 from lora_lab.bases import BUILT_IN, Base, load_base
 from lora_lab.cli.wanted import TASK_FILE, Wanted
 from lora_lab.evaluation import evaluate
@@ -104,7 +105,7 @@ def find_model(
         return Found(adapted, f"the adapter in {folder} on {on.about}")
     run = None if name in BUILT_IN else _run_or_base(name, store)
     if run is not None:
-        on = load_base(base) if base else run.base
+        on = as_trained(load_base(base) if base else run.base, run.recipe)
         adapted = Adapted(on, run.learnt, strength=1.0 if strength is None else strength)
         return Found(adapted, f"{run.task_name}, trained on {on.about}", run)
     if strength is not None:

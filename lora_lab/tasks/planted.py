@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from lora_lab.adapters import match_target_modules, share_tensors
+from lora_lab.adapters import match_target_modules
 from lora_lab.bases import Base
+from lora_lab.quantization import share_tensors
 from lora_lab.recipe import Recipe
 from lora_lab.tasks.examples import Example, Task
 from lora_lab.tasks.texts import text_task
@@ -42,8 +43,10 @@ def planted_task(
         seed: draws the change and the texts.
 
     Raises:
-        ValueError: if r is below 1 or above a layer's width, or a name or layer is not there.
+        ValueError: if r is below 1 or above a layer's width, a name or layer is not there, or
+            the base was loaded quantised.
     """
+    _check_whole(base)
     names = (target_modules,) if isinstance(target_modules, str) else tuple(target_modules)
     matches = match_target_modules(base.model, names)
     places = [name for reached in matches.values() for name in reached]
@@ -100,8 +103,17 @@ def _words(rng: random.Random, count: int) -> str:
     return " ".join(rng.choice(SPACED_WORDS) for _ in range(count))
 
 
+def _check_whole(base: Base) -> None:
+    if base.quantization is not None:
+        raise ValueError(
+            f"{base.name} was loaded with quantize={base.quantization.quantize!r}, and a change is "
+            "planted in whole weights; load it without (the student's recipe may quantise it)"
+        )
+
+
 def teacher_model(base: Base, change: Mapping[str, Tensor]) -> nn.Module:
     """The base with the hidden change added: a module tree of its own, the other tensors shared."""
+    _check_whole(base)
     model = share_tensors(base.model)
     for name, delta in change.items():
         weight = model.get_submodule(name).weight

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Sequence
 
 from lora_lab import plots
+from lora_lab.adapters import as_trained
 from lora_lab.bases import BUILT_IN, Base
 from lora_lab.evaluation import answers_to, evaluate, generate
 from lora_lab.learnt import Adapted
@@ -225,7 +226,7 @@ class LiveLab(LabFace):
         warned = [str(one.message) for one in said if issubclass(one.category, UserWarning)]
         self.about.value = words.about(self.task.about, warned)
         stopped = self._follow(self.training)
-        self.adapted = Adapted(self.base, self.training.learnt)
+        self.adapted = Adapted(as_trained(self.base, recipe), self.training.learnt)
         self._show_cost()
         if self._work.stopped < DROP_ALL:
             self._say(f"{stopped} · asking the adapted model …")

@@ -1,0 +1,200 @@
+"""What a change of low rank holds: its singular values, and which directions it moves.
+
+ΔW = scaling * BA is large and thin inside. With B = Q_B R_B and Aᵀ = Q_A R_A (QR of the factors),
+ΔW = Q_B (scaling * R_B R_Aᵀ) Q_Aᵀ: an SVD of the small (r, r) core in the middle gives that of ΔW.
+
+All is computed in float64 on the CPU, without gradients. Shapes that don't fit each other, ranks
+out of range, NaN and infinity are a ValueError.
+"""
+
+import torch
+from torch import Tensor
+
+
+def singular_values(lora_A: Tensor, lora_B: Tensor, scaling: float) -> Tensor:
+    """The singular values of ΔW = scaling * BA, falling.
+
+    Args:
+        lora_A: (r, in).
+        lora_B: (out, r).
+        scaling: above 0, as in `LoRALinear.scaling`.
+
+    Returns:
+        (min(r, out, in),), float64. The other singular values of ΔW are 0.
+    """
+    return _svd(lora_A, lora_B, scaling)[1]
+
+
+def energy_kept(values: Tensor) -> Tensor:
+    """The share of a change that its best approximation of each rank keeps (Eckart, Young, 1936).
+
+    Args:
+        values: its singular values, (n,), falling, not all zero.
+
+    Returns:
+        (n,), float64. Entry k - 1 is the share of the squared Frobenius norm that the nearest
+        matrix of rank k keeps: 0 to 1, never falling with k.
+    """
+    energies = _checked(values).square()
+    return energies.cumsum(0) / energies.sum()
+
+
+def effective_rank(values: Tensor) -> float:
+    """How many directions a change uses, weak ones counting less: exp of the entropy.
+
+    The singular values, divided by their sum, are read as probabilities. From 1 (one direction) to
+    n (n equal ones). Roy and Vetterli, 2007, "The effective rank: a measure of effective
+    dimensionality".
+    """
+    values = _checked(values)
+    shares = values / values.sum()
+    return torch.special.entr(shares).sum().exp().item()  # entr(p) = -p ln p, and 0 for p = 0
+
+
+def stable_rank(values: Tensor) -> float:
+    """‖ΔW‖²_F / ‖ΔW‖²₂: the whole energy in units of the strongest direction's, 1 to n.
+
+    Rudelson and Vershynin, 2007, "Sampling from large matrices" (there: numerical rank).
+    """
+    energies = _checked(values).square()
+    return (energies.sum() / energies.max()).item()
+
+
+def truncate(lora_A: Tensor, lora_B: Tensor, scaling: float, k: int) -> tuple[Tensor, Tensor]:
+    """The best approximation of rank k, as factors of a plain LoRA.
+
+    No matrix of rank k is nearer to ΔW in Frobenius norm: Eckart and Young, 1936, "The
+    approximation of one matrix by another of lower rank".
+
+    Args:
+        lora_A: (r, in), trained.
+        lora_B: (out, r), trained.
+        scaling: the factor on BA, for the old factors and for the new.
+        k: from 1 to min(r, out, in).
+
+    Returns:
+        New A (k, in) and B (out, k), dtype and device as given. The scaling stays what it was: save
+        them with r=k and lora_alpha=scaling * k (with use_rslora: scaling * √k).
+    """
+    left, values, right = _svd(lora_A, lora_B, scaling)
+    if k not in range(1, len(values) + 1):
+        raise ValueError(
+            f"k={k} is no rank to cut to: this change has {len(values)} singular values; give a "
+            f"whole number from 1 to {len(values)}"
+        )
+    half = (values[:k] / scaling).sqrt()  # each factor takes an equal part
+    new_A = half[:, None] * right[:k]  # (k, in)
+    new_B = left[:, :k] * half  # (out, k)
+    return new_A.to(lora_A), new_B.to(lora_B)
+
+
+def subspace_overlap(lora_A1: Tensor, lora_A2: Tensor) -> Tensor:
+    """φ: how much of the top i directions of one A lies within the top j directions of another.
+
+    φ(A1, A2, i, j) = ‖U_iᵀ U_j‖²_F / min(i, j), where U_i (in, i) holds the top i right-singular
+    vectors of A1 and U_j those of A2. 0: orthogonal; 1: the smaller lies within the larger. Two
+    random subspaces give about max(i, j) / in. LoRA, arXiv:2106.09685, section 7.2, equation 4.
+
+    Args:
+        lora_A1: (r1, in).
+        lora_A2: (r2, in). For two B's, give their transposes.
+
+    Returns:
+        (rank of A1, rank of A2), float64: entry [i - 1, j - 1] is φ(A1, A2, i, j).
+    """
+    first, second = _matrix("lora_A1", lora_A1), _matrix("lora_A2", lora_A2)
+    if first.shape[1] != second.shape[1]:
+        raise ValueError(
+            f"lora_A1 {tuple(first.shape)} and lora_A2 {tuple(second.shape)} read inputs of "
+            "different widths; give two (r, in) of the same layer"
+        )
+    cosines = _directions(first, lora_A1.dtype) @ _directions(second, lora_A2.dtype).T  # (r1, r2)
+    i = torch.arange(1, cosines.shape[0] + 1)[:, None]  # (r1, 1)
+    j = torch.arange(1, cosines.shape[1] + 1)  # (r2,)
+    return cosines.square().cumsum(0).cumsum(1) / torch.minimum(i, j)
+
+
+def intruder_dimensions(
+    weight: Tensor, delta_weight: Tensor, top_k: int = 10, threshold_epsilon: float = 0.5
+) -> Tensor:
+    """Which top singular vectors of W + ΔW resemble none of W's: directions that training brought.
+
+    Left singular vectors are compared, by |cosine|. Where W has equal singular values its vectors
+    are not unique, and the answer means nothing. Two SVDs of (out, in): seconds for wide layers.
+    arXiv:2410.21228, as in PEFT's `reduce_intruder_dimension`.
+
+    Args:
+        weight: W, (out, in).
+        delta_weight: ΔW, (out, in), as `LoRALinear.delta_weight()` gives it.
+        top_k: how many vectors of W + ΔW are looked at, strongest first; 10 as in PEFT.
+        threshold_epsilon: an intruder's largest |cosine| is below it; 0.5 as in PEFT.
+
+    Returns:
+        Their places among the singular vectors of W + ΔW, counted from 0, rising.
+    """
+    before, change = _matrix("weight", weight), _matrix("delta_weight", delta_weight)
+    if before.shape != change.shape:
+        raise ValueError(
+            f"weight {tuple(before.shape)} and delta_weight {tuple(change.shape)} differ in shape; "
+            "give both as (out, in)"
+        )
+    if top_k not in range(1, min(before.shape) + 1):
+        raise ValueError(
+            f"top_k={top_k}, and {tuple(before.shape)} has {min(before.shape)} singular vectors; "
+            f"give a whole number from 1 to {min(before.shape)}"
+        )
+    if not 0 < threshold_epsilon <= 1:
+        raise ValueError(
+            f"threshold_epsilon={threshold_epsilon} is no cosine above 0; give for example 0.5"
+        )
+    old = torch.linalg.svd(before, full_matrices=False).U  # (out, n)
+    new = torch.linalg.svd(before + change, full_matrices=False).U[:, :top_k]  # (out, top_k)
+    closest = (new.T @ old).abs().amax(dim=1)  # (top_k, out) @ (out, n) -> (top_k,)
+    return (closest < threshold_epsilon).nonzero().flatten()
+
+
+def _svd(lora_A: Tensor, lora_B: Tensor, scaling: float) -> tuple[Tensor, Tensor, Tensor]:
+    """U (out, n), the singular values (n,) and Vᵀ (n, in) of scaling * BA; n = min(r, out, in)."""
+    A, B = _matrix("lora_A", lora_A), _matrix("lora_B", lora_B)
+    if A.shape[0] != B.shape[1]:
+        raise ValueError(
+            f"lora_A {tuple(A.shape)} and lora_B {tuple(B.shape)} differ in rank: {A.shape[0]} and "
+            f"{B.shape[1]}; give A (r, in) and B (out, r)"
+        )
+    if not 0 < scaling < torch.inf:
+        raise ValueError(f"scaling={scaling} is not a finite number above 0; give lora_alpha / r")
+    q_B, r_B = torch.linalg.qr(B)  # (out, b), (b, r) with b = min(out, r)
+    q_A, r_A = torch.linalg.qr(A.T)  # (in, a), (a, r) with a = min(in, r)
+    left, values, right = torch.linalg.svd(scaling * r_B @ r_A.T, full_matrices=False)  # of (b, a)
+    return q_B @ left, values, right @ q_A.T
+
+
+def _directions(matrix: Tensor, dtype: torch.dtype) -> Tensor:
+    """The right-singular vectors of a matrix that it really uses, (rank, in), strongest first."""
+    _, values, right = torch.linalg.svd(matrix, full_matrices=False)
+    if values[0] == 0:
+        raise ValueError("an A is all zero and has no directions; give a trained one")
+    noise = values[0] * max(matrix.shape) * torch.finfo(dtype).eps  # as torch.linalg.matrix_rank
+    return right[values > noise]
+
+
+def _matrix(name: str, tensor: Tensor) -> Tensor:
+    """A matrix of finite numbers, in float64 on the CPU."""
+    if tensor.ndim != 2 or 0 in tensor.shape:
+        raise ValueError(f"{name} has shape {tuple(tensor.shape)}; give a matrix with two sizes")
+    if not tensor.isfinite().all():
+        raise ValueError(
+            f"{name} holds NaN or infinity, so its run has diverged; give weights from before that"
+        )
+    return tensor.detach().cpu().double()
+
+
+def _checked(values: Tensor) -> Tensor:
+    """Singular values that can be shared out, in float64 on the CPU."""
+    finite = values.ndim == 1 and values.isfinite().all()
+    if not finite or (values < 0).any() or (values.diff() > 0).any() or not values.any():
+        raise ValueError(
+            f"values of shape {tuple(values.shape)} are not a change's singular values; give one "
+            "row of finite numbers, falling, 0 or more, not all 0 (as they are before training)"
+        )
+    return values.detach().cpu().double()
