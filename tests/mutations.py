@@ -28,6 +28,9 @@ HEART = [  # each of these files has rows below
     "runs.py",
     "evaluation.py",
     "training.py",
+    "budget.py",
+    "cards.py",
+    "estimates.py",
 ]
 
 MUTATIONS = [  # (file, what it says, what it says when broken, the test that must fail)
@@ -138,6 +141,27 @@ MUTATIONS = [  # (file, what it says, what it says when broken, the test that mu
     ("training.py", "        with torch.random.fork_rng(devices=devices):\n            if devices:", "        if True:\n            if devices:", "test_training.py::test_training_leaves"),
     ("training.py", "        for _ in range(self.step * each):\n            next(self._order)\n", "", "test_runs.py::test_a_killed_run"),
     ("training.py", '        self._random_state = checkpoint.tensors["random_state"]\n', "", "test_runs.py::test_a_killed_run"),
+    ("budget.py", "return whole - sum(one.weights for one in self.matrices if one.tied)", "return whole", "test_shapes.py::test_a_known_shape"),
+    ("budget.py", r'r".*?\.[^.]*\.(\d+)\."', r'r".*\.(\d+)\."', "test_budget.py::test_parameters_equal_pefts"),
+    ("budget.py", "        return both + r\n", "        return both\n", "test_budget.py::test_parameters_equal_pefts"),
+    ("budget.py", "recipe.use_dora * matrix.out_features", "recipe.use_dora * matrix.in_features", "test_budget.py::test_parameters_equal_pefts"),
+    ("budget.py", "len(adapted(shape, recipe)) if recipe.method", "0 if recipe.method", "test_budget.py::test_parameters_equal_pefts"),
+    ("budget.py", " and not _inside(one.name, saved)", "", "test_budget.py::test_modules_trained_whole"),
+    ("budget.py", "module.endswith(recipe.modules_to_save)", "any(_ends(module, one) for one in recipe.modules_to_save)", "test_budget.py::test_modules_trained_whole"),
+    ("budget.py", "one.parameters - one.tied * one.weights", "one.parameters", "test_budget.py::test_full_fine_tuning_trains"),
+    ("budget.py", "passed_on = stage > lowest", "passed_on = stage >= lowest", "test_budget.py::test_flops_of_a_step"),
+    ("budget.py", 'batch.examples * batch.places if one.kind', 'batch.examples * batch.length if one.kind', "test_budget.py::test_flops_of_a_step"),
+    ("budget.py", "(again and (target or not ends))", "again", "test_budget.py::test_flops_of_a_step"),
+    ("budget.py", "if first[layer] >= lowest)", ")", "test_budget.py::test_flops_of_a_step"),
+    ("budget.py", "[stage + (size > 1)]", "[stage]", "test_budget.py::test_flops_of_a_step"),
+    ("budget.py", 'if recipe.method == "full" or recipe.gradient_checkpointing:', 'if recipe.method == "full":', "test_budget.py::test_flops_of_a_step"),
+    ("cards.py", "plain <= card.usable", "plain < card.usable", "test_estimates.py::test_a_card_fits"),
+    ("cards.py", " - TAKEN", "", "test_estimates.py::test_a_card_fits"),
+    ("cards.py", "card.usable - min(plain, checkpointed)", "card.usable - plain", "test_estimates.py::test_a_card_fits"),
+    ("estimates.py", "enumerate(one.labels[1:])", "enumerate(one.labels)", "test_estimates.py::test_the_batches"),
+    ("estimates.py", "order_of_examples(len(encoded), recipe.seed)", "order_of_examples(len(encoded), 1)", "test_estimates.py::test_the_batches"),
+    ("estimates.py", "return recipe.gradient_accumulation_steps * whole", "return whole", "test_estimates.py::test_two_batches"),
+    ("estimates.py", "return max(found, key", "return min(found, key", "test_estimates.py::test_with_a_task"),
 ]  # fmt: skip
 
 

@@ -141,6 +141,13 @@ def test_parameters_of_the_whole_model_equal_pefts_count_for_each_method_and_tar
     assert counts == {key: by_peft(config_of(name), one) for key, one in recipes.items()}
 
 
+@pytest.mark.parametrize("saved", ["norm", "mlp", "self_attn", "0"])
+def test_modules_trained_whole_are_those_whose_names_end_so_as_in_peft(saved):
+    config = config_of("pocket")
+    one = Recipe(r=3, modules_to_save=(saved,))
+    assert by_us(shape("pocket"), one) == by_peft(config, one)
+
+
 def test_full_fine_tuning_trains_every_parameter_once():
     for name in ("pocket", "bert-base", "t5-base"):  # each ties weights in its own way
         model = shape(name)
