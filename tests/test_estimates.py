@@ -30,9 +30,10 @@ def uneven_task():
     return dataclasses.replace(task, train=examples)
 
 
-def test_the_batches_are_those_that_training_draws(monkeypatch):
+@pytest.mark.parametrize("loss_on", ["answer", "all"])
+def test_the_batches_are_those_that_training_draws(loss_on, monkeypatch):
     base, task = tiny_base(), uneven_task()
-    one = recipe(steps=5, gradient_accumulation_steps=2)
+    one = recipe(steps=5, gradient_accumulation_steps=2, loss_on=loss_on)
     drawn = []
     training = lab.train(base, task, one)
     following = training._next_batch
