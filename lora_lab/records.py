@@ -64,5 +64,5 @@ class Budget:
 
     trainable_parameters: int
     total_parameters: int  # the base's and the adapter's
-    flops_per_step: float  # of one optimizer step: forward and backward, all its batches
-    memory: Memory
+    flops_per_step: float | None  # forward and backward, all batches of a step; None: not known
+    memory: Memory | None  # None: not known for this kind of model
