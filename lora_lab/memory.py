@@ -20,7 +20,8 @@ ID = 8  # token ids and labels are int64
 
 INTO_ATTENTION = ("q_proj", "k_proj", "v_proj")  # these three read the same input
 INTO_MLP = ("gate_proj", "up_proj")  # and these two
-LLAMA = {*INTO_ATTENTION, "o_proj", *INTO_MLP, "down_proj"}  # the matrices of a layer
+NORMS = ("input_layernorm", "post_attention_layernorm")
+LLAMA = {*INTO_ATTENTION, "o_proj", *INTO_MLP, "down_proj", *NORMS}  # all that a layer holds
 
 
 # --- what is held all the time --------------------------------------------------------------
@@ -320,7 +321,9 @@ def memory(shape: Shape, recipe: Recipe, batch: Batch, dtype: str = "float32") -
 
 
 def _check_llama(shape: Shape) -> None:
-    names = {_last(one.name) for one in shape.matrices if layer_of(one.name) is not None}
+    """Refuse a model whose layers hold something else: it keeps something else, too."""
+    inside = [one.name for one in shape.matrices] + [name for name, _ in shape.others]
+    names = {_last(name) for name in inside if layer_of(name) is not None}
     if names != LLAMA:
         raise ValueError(
             f"the layers of {shape.name} hold {', '.join(sorted(names))}; memory is told for "
