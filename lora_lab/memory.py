@@ -20,7 +20,8 @@ ID = 8  # token ids and labels are int64
 
 INTO_ATTENTION = ("q_proj", "k_proj", "v_proj")  # these three read the same input
 INTO_MLP = ("gate_proj", "up_proj")  # and these two
-LLAMA = {*INTO_ATTENTION, "o_proj", *INTO_MLP, "down_proj"}  # the matrices of a layer
+NORMS = ("input_layernorm", "post_attention_layernorm")
+LLAMA = {*INTO_ATTENTION, "o_proj", *INTO_MLP, "down_proj", *NORMS}  # all that a layer holds
 
 
 # --- what is held all the time --------------------------------------------------------------
@@ -125,7 +126,7 @@ class Layer:
     shape: Shape
     recipe: Recipe
     batch: Batch
-    size: int  # bytes of one value that passes through
+    dtype: str  # of the base; where it is quantised, of its products
 
     @property
     def full(self) -> bool:
@@ -146,6 +147,11 @@ class Layer:
     def kept(self, flows: bool) -> int:
         """All that the layer keeps for its backward pass."""
         return sum(kept + self._magnitudes(names) for names, kept in self.stages(flows))
+
+    @property
+    def size(self) -> int:
+        """Bytes of one value that passes through."""
+        return BYTES[passing_dtype(self.recipe, self.dtype)]
 
     @property
     def tokens(self) -> int:
@@ -230,16 +236,21 @@ class Layer:
         that was kept is gone by then. Of a quantised down_proj there is a whole one for a moment.
         """
         gone = self._inputs(("down_proj",), flows=True)
-        whole = self.matrices["down_proj"].weights if self.recipe.quantize else 0
+        whole = 0
+        if self.recipe.quantize:
+            exact = F32 if self.recipe.quantize == "int8" else BYTES[self.dtype]
+            whole = exact * self.matrices["down_proj"].weights
         through_a = F32 * self.inner if self._trains("down_proj") else 0
-        most = self.size * (2 * self.inner + max(self.inner, whole)) - gone
+        most = 2 * self.size * self.inner + max(self.size * self.inner, whole) - gone
         return self.size * self.wide + max(most, through_a)
 
     def kept_by_int8(self) -> int:
-        """The inputs of all matrices, which checkpointing can't set free: no tensor is saved.
+        """The inputs of all matrices: checkpointing can't set them free.
 
-        bitsandbytes' int8 product keeps its input, on a CPU, as a Python object.
+        bitsandbytes' int8 product keeps its input, on a CPU, behind autograd's back.
         """
+        if self.recipe.quantize != "int8":
+            return 0
         inputs = (INTO_ATTENTION[0], "o_proj", INTO_MLP[0], "down_proj")
         return self.size * self.tokens * sum(self.matrices[name].in_features for name in inputs)
 
@@ -300,8 +311,7 @@ def memory(shape: Shape, recipe: Recipe, batch: Batch, dtype: str = "float32") -
         "adapters": copies * sum(one.bytes for one in trained),
         "optimizer": optimizer_state(trained, recipe),
     }
-    size = BYTES[passing_dtype(recipe, dtype)]
-    moments = list(_moments(shape, recipe, batch, size, trained))
+    moments = list(_moments(_layers(shape, recipe, batch, dtype), trained))
     comes_and_goes = {
         part: max(getattr(moment, part) for moment in moments)
         for part in ("gradients", "activations", "logits")
@@ -311,7 +321,9 @@ def memory(shape: Shape, recipe: Recipe, batch: Batch, dtype: str = "float32") -
 
 
 def _check_llama(shape: Shape) -> None:
-    names = {_last(one.name) for one in shape.matrices if layer_of(one.name) is not None}
+    """Refuse a model whose layers hold something else: it keeps something else, too."""
+    inside = [one.name for one in shape.matrices] + [name for name, _ in shape.others]
+    names = {_last(name) for name in inside if layer_of(name) is not None}
     if names != LLAMA:
         raise ValueError(
             f"the layers of {shape.name} hold {', '.join(sorted(names))}; memory is told for "
@@ -319,14 +331,14 @@ def _check_llama(shape: Shape) -> None:
         )
 
 
-def _layers(shape: Shape, recipe: Recipe, batch: Batch, size: int) -> list[Layer]:
+def _layers(shape: Shape, recipe: Recipe, batch: Batch, dtype: str) -> list[Layer]:
     reached = {one.name for one in adapted(shape, recipe)}
     matrices: list[dict[str, Matrix]] = [{} for _ in range(shape.num_layers)]
     for one in shape.matrices:
         if layer_of(one.name) is not None:
             matrices[layer_of(one.name)][_last(one.name)] = one
     return [
-        Layer(own, frozenset(n for n in own if own[n].name in reached), shape, recipe, batch, size)
+        Layer(own, frozenset(n for n in own if own[n].name in reached), shape, recipe, batch, dtype)
         for own in matrices
     ]
 
@@ -335,13 +347,11 @@ def _last(name: str) -> str:
     return name.rpartition(".")[2]
 
 
-def _moments(
-    shape: Shape, recipe: Recipe, batch: Batch, size: int, trained: list[Trained]
-) -> Iterator[Moment]:
+def _moments(layers: list[Layer], trained: list[Trained]) -> Iterator[Moment]:
     """The moments at which a step may be at its peak, in their order."""
+    shape, recipe, batch = layers[0].shape, layers[0].recipe, layers[0].batch
+    size, wide, inner = layers[0].size, layers[0].wide, layers[0].inner
     full, again = recipe.method == "full", recipe.gradient_checkpointing
-    layers = _layers(shape, recipe, batch, size)
-    tokens, wide, inner = layers[0].tokens, layers[0].wide, layers[0].inner
     gradients = dict.fromkeys([None, *range(shape.num_layers)], 0)  # by layer; None: in none
     for one in trained:
         gradients[layer_of(one.module)] += one.bytes
@@ -353,11 +363,12 @@ def _moments(
         of_output = F32 * shape.vocab_size * shape.hidden_size
 
     # The batch (ids, mask, labels) and the cosines and sines of its positions.
-    held = 3 * ID * tokens + 2 * size * batch.length * shape.head_dim
+    held = 3 * ID * layers[0].tokens + 2 * size * batch.length * shape.head_dim
     if again:  # the mask; the embeddings, which are made to want a gradient, with it
         held += batch.padded * batch.examples * batch.length**2 + 2 * size * wide
     # Up through a frozen layer: its input, the norm of it, and three tensors of the MLP.
-    yield Moment(earlier, held + size * (2 * wide + 3 * inner))
+    through = size * (2 * wide + 3 * inner)
+    yield Moment(earlier, held + through)
 
     flows = again or any(one.module == outer["embedding"] for one in trained)
     kept, remade = [], []  # by layer: always; at most, when the way back makes it again
@@ -365,8 +376,7 @@ def _moments(
         whole, dora = layer.kept(flows), layer.making_norms(flows)
         flows = flows or gradients[number] > 0
         if again:  # only its input is kept; a float32 one is the first norm's too
-            stays = layer.kept_by_int8() if recipe.quantize == "int8" else 0
-            kept.append(size * wide + stays)
+            kept.append(size * wide + layer.kept_by_int8())
             twice = F32 * wide if size == F32 else 0
             remade.append(max(whole + layer.passing(), dora) - twice)
         else:
@@ -374,13 +384,19 @@ def _moments(
             kept.append(whole)
             remade.append(layer.passing())
     held += sum(kept)
+    # The pass before: what no one sets free until its loss is forgotten, after this way up.
+    before = 0
+    if earlier:
+        before += 2 * size * wide if again else 0
+        before += sum(one.kept_by_int8() for one in layers)
+    yield Moment(earlier, held + before + (through if again else 0))
 
     # The loss: its softmax and two gradients; or one gradient, twice set among zeros.
     rows, vocab = batch.examples * batch.places, shape.vocab_size
     into_output = size * rows * shape.hidden_size if of_output else 0
     top = held + layers[-1].norm(flows)
     loss = vocab * max(3 * F32 * batch.labels, size * (batch.labels + 2 * rows))
-    yield Moment(earlier, top + into_output, loss)
+    yield Moment(earlier, top + before + into_output, loss)
     yield Moment(earlier + of_output, top + into_output, size * rows * vocab)
     # The last norm: on the way back, five tensors of its input's size; a quotient goes first.
     yield Moment(earlier + of_output, top + (4 if full else 5) * F32 * wide)
