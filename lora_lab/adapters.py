@@ -243,6 +243,13 @@ def _not_yet(recipe: Recipe) -> None:
         )
 
 
+def about_training(base: Base, recipe: Recipe) -> str:
+    """Where a run is trained, and in which precision, in words."""
+    how = quantization_for(base, recipe)
+    new = how is not None and how != base.quantization
+    return base.about + (f"; trained on a copy quantised to {how}" if new else "")
+
+
 def adapt(base: Base, recipe: Recipe) -> nn.Module:
     """The base with the recipe's fresh adapter on it, ready to train.
 

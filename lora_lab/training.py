@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from lora_lab import evaluation
-from lora_lab.adapters import adapt, adapter_tensors
+from lora_lab.adapters import about_training, adapt, adapter_tensors
 from lora_lab.bases import Base
 from lora_lab.devices import SMALL
 from lora_lab.evaluation import loss_of_batch, mean_loss
@@ -326,14 +326,18 @@ def _run_of(training: Training, status: str, message: str = "") -> Run:
         path=None,
         status=status,
         message=message,
-        about=base.about,
+        about=about_training(base, training.recipe),
         _base=base,
         _learnt=training.learnt,
     )
 
 
 def _fit_stored(folder: RunFolder, base: Base, task: Task, recipe: Recipe, progress: bool) -> None:
-    training = Training(base, task, recipe)
+    try:
+        training = Training(base, task, recipe)
+    except Exception:
+        folder.drop_if_unused()
+        raise
     checkpoint = folder.read_checkpoint()
     if checkpoint is not None:
         training.restore(checkpoint)

@@ -22,6 +22,7 @@ from lora_lab.quantization import (
     share_tensors,
     weight_of,
 )
+from lora_lab.tasks.loading import load_task
 from lora_lab.tasks.planted import planted_task
 from lora_lab.training import fit, train
 from tiny import letters_task, recipe, tiny_base
@@ -209,11 +210,27 @@ def test_a_run_is_scored_and_replayed_on_the_quantised_weights(base, tmp_path):
     run = fit(base, TASK, wanted, store=tmp_path)
     again = fit(base, TASK, wanted, store=tmp_path)
     assert again.replayed
+    assert (
+        run.about
+        == again.about
+        == f"{base.about}; trained on a copy quantised to nf4 with double quantisation"
+    )
     assert run.records == again.records == tuple(training.records)
     assert run.scores.loss == pytest.approx(evaluate(training, TASK).loss, rel=1e-5)
     assert run.scores.loss != pytest.approx(
         evaluate(Adapted(base, run.learnt), TASK).loss, rel=1e-4
     )
+
+
+@pytest.mark.slow
+def test_smollm2_trains_in_4_bits():
+    base = load_base("smollm2", dtype="float32")
+    task = load_task("home-commands", base, n=16)
+    wanted = dataclasses.replace(task.recipe, quantize="nf4", steps=8, eval_steps=None)
+    on = as_trained(base, wanted)
+    assert on.model.get_memory_footprint() < 0.35 * base.model.get_memory_footprint()
+    losses = [record.loss for record in train(base, task, wanted)]
+    assert losses[-1] < 0.5 * losses[0]
 
 
 # --- merging --------------------------------------------------------------------------------
