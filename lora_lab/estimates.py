@@ -5,7 +5,7 @@ import tomllib
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,8 @@ def estimate(model: object, recipe: Recipe, task: Task | None = None) -> Budget:
         FileNotFoundError: for a folder that holds no model.
     """
     shape = find_shape(model)
+    if isinstance(model, Base):
+        recipe = _on(model, recipe)
     if task is None:
         length = recipe.max_length
         places = length - 1  # the first token is not predicted
@@ -79,6 +81,16 @@ def estimate(model: object, recipe: Recipe, task: Task | None = None) -> Budget:
         flops_per_step=_unless_unknown(_mean_flops, shape, recipe, batches),
         memory=_unless_unknown(_most_memory, shape, recipe, batches, dtype),
     )
+
+
+def _on(base: Base, recipe: Recipe) -> Recipe:
+    """The recipe with the precision that the base has already, if it was loaded quantised."""
+    from lora_lab.adapters import quantization_for  # PEFT takes seconds, and a name needs none
+
+    how = quantization_for(base, recipe)
+    if how is None:
+        return recipe
+    return replace(recipe, quantize=how.quantize, double_quant=how.double_quant)
 
 
 def _usual_dtype(shape: Shape) -> str:

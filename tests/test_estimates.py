@@ -101,6 +101,18 @@ def test_a_wide_model_without_weights_is_taken_to_be_in_bfloat16():
     assert narrow.memory.weights == 4 * find_shape("pocket").parameters
 
 
+@pytest.mark.parametrize("quantize", ["nf4", "int8"])
+def test_a_base_loaded_quantised_costs_what_a_recipe_that_quantises_costs(quantize):
+    once = lab.estimate(lab.load_base("pocket", quantize=quantize), recipe())
+    assert once == lab.estimate(lab.load_base("pocket"), recipe(quantize=quantize))
+    assert once.memory.weights < lab.estimate("pocket", recipe()).memory.weights
+
+
+def test_a_quantised_base_refuses_in_an_estimate_what_it_refuses_in_training():
+    with pytest.raises(ValueError, match="method='full' needs the whole weights"):
+        lab.estimate(lab.load_base("pocket", quantize="nf4"), FULL)
+
+
 def test_an_estimate_leaves_the_base_and_the_random_state_as_they_were():
     base = tiny_base()
     before, state = base.fingerprint(), torch.get_rng_state()
