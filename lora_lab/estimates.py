@@ -143,16 +143,17 @@ def batches_of(task: Task, tokenizer: object, recipe: Recipe) -> Iterator[Batch]
 
 
 # Which share of the rate of matrix products a step reaches: the rest goes into all that is no such
-# product, and into products too thin to be fast. Measured in CPU seconds on one thread of an AMD
-# EPYC in float32, 5 to 24 steps each: pocket .25 to .58 in 14 recipes, the least with DoRA; smollm2
-# .60 to .87 in 6, and in bfloat16 .24 to .49 in 4. On pocket, batches of less than 100 tokens reach
-# less: .13 to .23. No GPU was measured.
+# product, and into products too thin to be fast. Measured by benchmarks/seconds.py (its results say
+# on what) with batches of 100 to 450 tokens: .29 to .59 on pocket, .63 to .87 on smollm2, .26 to .52
+# in bfloat16 on a CPU. Batches of a few dozen tokens reach less: .09 to .17 on pocket.
 SHARES = (0.25, 0.9)
 
 
-def flops_per_second(shape: Shape, device: torch.device) -> float:
-    """The rate of matrix products for this model on a device, in the dtype chosen there."""
+def flops_per_second(shape: Shape, recipe: Recipe, device: torch.device) -> float:
+    """The rate of such a model's matrix products on a device, in the dtype chosen there."""
     dtype, _ = choose_dtype("auto", device, shape.hidden_size)
+    if recipe.method == "full":
+        dtype = torch.float32  # full fine-tuning works on a float32 copy
     return matmul_speed(device, dtype, shape.parameters, shape.hidden_size)
 
 

@@ -163,6 +163,14 @@ def test_the_rate_is_measured_once_and_then_read(empty_cache, monkeypatch):
         devices.matmul_speed(cpu, torch.float32, 10**6, 65)
 
 
+def test_full_fine_tuning_is_timed_in_float32_and_the_rest_as_the_device_likes_it(monkeypatch):
+    monkeypatch.setattr(devices, "bfloat16_speed", lambda width: 9.0)  # so it is chosen
+    monkeypatch.setattr(estimates, "matmul_speed", lambda device, dtype, *size: dtype)
+    wide, cpu = find_shape("llama-7b"), torch.device("cpu")
+    assert estimates.flops_per_second(wide, FULL, cpu) == torch.float32
+    assert estimates.flops_per_second(wide, recipe(), cpu) == torch.bfloat16
+
+
 def test_measuring_the_rate_leaves_the_number_of_threads_as_it_was(empty_cache):
     before = torch.get_num_threads()
     torch.set_num_threads(2)
@@ -183,7 +191,7 @@ def test_a_step_of_pocket_takes_between_the_seconds_that_are_expected(empty_cach
     base = load_base("pocket")
     task = lab.load_task("sentiment", base)
     one = dataclasses.replace(task.recipe, steps=12)
-    rate = estimates.flops_per_second(find_shape(base), base.device)
+    rate = estimates.flops_per_second(find_shape(base), one, base.device)
     least, most = expected_seconds(lab.estimate(base, one, task).flops_per_step, rate)
     training = iter(lab.train(base, task, one))
     next(training)

@@ -92,7 +92,7 @@ def estimate(
         with warnings.catch_warnings(action="ignore"):  # told already
             checkpointed = estimates.estimate(what, lighter, lengths_of).memory
         fits = cards.which_gpu(told.memory, checkpointed) if told.memory else ()
-        rate = estimates.flops_per_second(shape, where)
+        rate = estimates.flops_per_second(shape, how, where)
         seconds = told.flops_per_step and estimates.expected_seconds(told.flops_per_step, rate)
         by_layer = budget.trained_by_layer(shape, how)
     if json:
