@@ -305,10 +305,10 @@ def memory(shape: Shape, recipe: Recipe, batch: Batch, dtype: str = "float32") -
     """
     _check_llama(shape)
     trained = trained_tensors(shape, recipe, dtype)
-    copies = 2 if recipe.method == "full" else 3  # the last good values; an adapter's start
-    always = {
-        "weights": weights_held(shape, recipe, dtype),
-        "adapters": copies * sum(one.bytes for one in trained),
+    full, once = recipe.method == "full", sum(one.bytes for one in trained)
+    always = {  # the loop keeps the last good values too, and an adapter's start
+        "weights": weights_held(shape, recipe, dtype) + (2 * once if full else 0),
+        "adapters": 0 if full else 3 * once,
         "optimizer": optimizer_state(trained, recipe),
     }
     moments = list(_moments(_layers(shape, recipe, batch, dtype), trained))
