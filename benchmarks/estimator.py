@@ -1,7 +1,8 @@
 """How wrong is the estimate of a step's memory, over random recipes?
 
 Each recipe is trained for two steps, in which every live storage is counted (tests/measuring.py).
-Its seeds are not those of the tests, nor any that were looked at while the estimate was made. Run `python benchmarks/estimator.py --help`.
+Its seeds are not those of the tests, nor any that were looked at while the estimate was made.
+Run `python benchmarks/estimator.py --help`.
 """
 
 import argparse
