@@ -229,20 +229,25 @@ class Layer:
         return self.full or not self.targets.isdisjoint(names)
 
     def passing(self) -> int:
-        """What the way back holds at its most besides what is kept: that is at down_proj.
+        """What the way back holds at its most besides what is kept: that is around down_proj.
 
-        The gradient of the layer's output; those of down_proj's input, one from the adapter in
-        float32, one from the base, and their sum, or those of the product's two factors. The input
-        that was kept is gone by then. Of a quantised down_proj there is a whole one for a moment.
+        The gradient of the layer's output, and three tensors of the MLP's width: down_proj's
+        gradients, from the base and (float32) from the adapter, and their sum; or those of the
+        product and its two factors; or, on a 16-bit base, up_proj's adapter's in float32, as it
+        is and scaled. The input that down_proj kept is gone by then. Of a quantised down_proj
+        there is a whole one for a moment.
         """
-        gone = self._inputs(("down_proj",), flows=True)
         whole = 0
         if self.recipe.quantize:
             exact = F32 if self.recipe.quantize == "int8" else BYTES[self.dtype]
             whole = exact * self.matrices["down_proj"].weights
-        through_a = F32 * self.inner if self._trains("down_proj") else 0
-        most = 2 * self.size * self.inner + max(self.size * self.inner, whole) - gone
-        return self.size * self.wide + max(most, through_a)
+        most = 2 * self.size * self.inner + max(self.size * self.inner, whole)
+        if self._trains("up_proj"):
+            most = max(most, 2 * F32 * self.inner)
+        most -= self._inputs(("down_proj",), flows=True)
+        if self._trains("down_proj"):
+            most = max(most, F32 * self.inner)
+        return self.size * self.wide + most
 
     def kept_by_int8(self) -> int:
         """The inputs of all matrices: checkpointing can't set them free.
@@ -305,10 +310,10 @@ def memory(shape: Shape, recipe: Recipe, batch: Batch, dtype: str = "float32") -
     """
     _check_llama(shape)
     trained = trained_tensors(shape, recipe, dtype)
-    copies = 2 if recipe.method == "full" else 3  # the last good values; an adapter's start
-    always = {
-        "weights": weights_held(shape, recipe, dtype),
-        "adapters": copies * sum(one.bytes for one in trained),
+    full, once = recipe.method == "full", sum(one.bytes for one in trained)
+    always = {  # the loop keeps the last good values too, and an adapter's start
+        "weights": weights_held(shape, recipe, dtype) + (2 * once if full else 0),
+        "adapters": 0 if full else 3 * once,
         "optimizer": optimizer_state(trained, recipe),
     }
     moments = list(_moments(_layers(shape, recipe, batch, dtype), trained))
@@ -384,27 +389,27 @@ def _moments(layers: list[Layer], trained: list[Trained]) -> Iterator[Moment]:
             kept.append(whole)
             remade.append(layer.passing())
     held += sum(kept)
-    # The pass before: what no one sets free until its loss is forgotten, after this way up.
-    before = 0
-    if earlier:
-        before += 2 * size * wide if again else 0
-        before += sum(one.kept_by_int8() for one in layers)
-    yield Moment(earlier, held + before + (through if again else 0))
-
-    # The loss: its softmax and two gradients; or one gradient, twice set among zeros.
+    # The loss on the way up: logits, and those with a label; with the batch before, in part.
     rows, vocab = batch.examples * batch.places, shape.vocab_size
     into_output = size * rows * shape.hidden_size if of_output else 0
     top = held + layers[-1].norm(flows)
+    before = 0
+    if earlier:  # what no one sets free until its loss is forgotten
+        before += 2 * size * wide if again else 0
+        before += sum(one.kept_by_int8() for one in layers)
+    yield Moment(earlier, held + before + (through if again else 0))
+    yield Moment(earlier, top + before + into_output, size * vocab * (rows + batch.labels))
+    # The loss on the way back: its softmax and two gradients; or one, twice set among zeros.
     loss = vocab * max(3 * F32 * batch.labels, size * (batch.labels + 2 * rows))
-    yield Moment(earlier, top + before + into_output, loss)
+    yield Moment(earlier, top + into_output, loss)
     yield Moment(earlier + of_output, top + into_output, size * rows * vocab)
     # The last norm: on the way back, five tensors of its input's size; a quotient goes first.
     yield Moment(earlier + of_output, top + (4 if full else 5) * F32 * wide)
-    # Down through the layers: activations go, and gradients come.
+    # Down through the layers: activations go, and gradients come, the newest beside the others.
+    newest = max((one.bytes for one in trained if layer_of(one.module) is not None), default=0)
     above = of_output
     for number in reversed(range(shape.num_layers)):
-        own = F32 * layers[number].matrices["down_proj"].weights if full else 0
-        yield Moment(earlier or above + own, held + remade[number])
+        yield Moment((earlier or above) + newest, held + remade[number])
         above += gradients[number]
         held -= kept[number]
     # The end: tied embeddings have two gradients and their sum; AdamW makes a quotient in steps.

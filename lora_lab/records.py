@@ -49,8 +49,8 @@ class Memory:
     `total` is at most the parts' sum, and often below it: activations go as gradients come.
     """
 
-    weights: int  # the base's, quantised or not
-    adapters: int  # what is trained beside the base, with the loop's own copies of it
+    weights: int  # the base's; in full fine-tuning, the loop's float32 copies of them too
+    adapters: int  # what is trained beside the base, and the loop's copies of it
     gradients: int
     optimizer: int  # its state
     activations: int  # what the backward pass needs of the forward pass

@@ -44,7 +44,7 @@ class Live(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.part = "adapters"  # what is made from now on belongs to it
+        self.part = ""  # what is made from now on belongs to it
         self.gradients: set[torch.Size] = set()  # unless it has the shape of a gradient
         self.now: Counter[str] = Counter()  # bytes by part
         self.most: Counter[str] = Counter()  # of each part, at any moment
@@ -82,14 +82,15 @@ class Live(TorchDispatchMode):
 
 def measure(base, task, recipe) -> Measured:
     """The memory of the second of two steps of `lab.train(base, task, recipe)`."""
-    live = Live()
+    live, beside = Live(), "weights" if recipe.method == "full" else "adapters"
     with live:
+        live.part = beside  # with all copies that the loop makes of what it trains
         for one in tensors_of(base.model):
             live.add(one, "weights")
         training = lab.train(base, task, replace(recipe, steps=2))
         for one in tensors_of(training.model):
             if not live.knows(one):
-                live.add(one, "adapters")  # a copy that torch made behind this mode's back
+                live.add(one, beside)  # a copy that torch made behind this mode's back
         steps = iter(training)
         next(steps)
         for state in training.optimizer.state.values():
