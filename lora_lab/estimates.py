@@ -83,6 +83,16 @@ def estimate(model: object, recipe: Recipe, task: Task | None = None) -> Budget:
     )
 
 
+def budget_of(base: Base, task: Task, recipe: Recipe) -> Budget | None:
+    """`estimate` without a warning; None for a kind of model that it can't tell anything of."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        try:
+            return estimate(base, recipe, task)
+        except ValueError:
+            return None
+
+
 def _on(base: Base, recipe: Recipe) -> Recipe:
     """The recipe with the precision that the base has already, if it was loaded quantised."""
     from lora_lab.adapters import quantization_for  # PEFT takes seconds, and a name needs none
@@ -143,9 +153,9 @@ def batches_of(task: Task, tokenizer: object, recipe: Recipe) -> Iterator[Batch]
 
 
 # Which share of the rate of matrix products a step reaches: the rest goes into all that is no such
-# product, and into products too thin to be fast. Measured by benchmarks/seconds.py (its results say
-# on what) with batches of 100 to 450 tokens: .29 to .59 on pocket, .63 to .87 on smollm2, .26 to .52
-# in bfloat16 on a CPU. Batches of a few dozen tokens reach less: .09 to .17 on pocket.
+# product, and into products too thin to be fast. benchmarks/results/seconds.md has the measurements
+# with batches of 100 to 450 tokens: .29 to .59 on pocket, .63 to .87 on smollm2, .26 to .52 there in
+# bfloat16, all on a CPU. Batches of a few dozen tokens reach less: .09 to .17 on pocket.
 SHARES = (0.25, 0.9)
 
 

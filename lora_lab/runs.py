@@ -21,7 +21,7 @@ from lora_lab import __version__
 from lora_lab.bases import BUILT_IN, Base, load_base
 from lora_lab.places import make_folder_atomically, store_folder, write_atomically
 from lora_lab.recipe import Recipe, nearest
-from lora_lab.records import Answer, Scores, StepRecord
+from lora_lab.records import Answer, Budget, Memory, Scores, StepRecord
 from lora_lab.tasks.examples import Task
 
 if TYPE_CHECKING:  # PEFT takes seconds to import, and a list of runs does without
@@ -66,7 +66,7 @@ class Run:
     message: str = ""  # why it diverged
     about: str = ""  # the machine it was trained on
     date: str = ""  # when it was started, ISO 8601
-    budget: None = None  # filled in when `lab.estimate` exists
+    budget: Budget | None = None  # told before it ran; None: not known for this kind of model
     _base: Base | None = field(default=None, repr=False)
     _base_path: str = field(default="", repr=False)
     _learnt: "Learnt | None" = field(default=None, repr=False)
@@ -170,9 +170,9 @@ class RunFolder:
                 continue
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
-    def begin(self) -> None:
-        """Note what is being run."""
-        self._write_words(RUNNING, "")
+    def begin(self, budget: Budget | None) -> None:
+        """Note what is being run, and what it was expected to cost."""
+        self._write_words(RUNNING, "", budget)
 
     def write_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Replace the checkpoint by a newer one."""
@@ -208,7 +208,7 @@ class RunFolder:
         with write_atomically(self.path / "scores.json") as file:
             file.write_text(json.dumps(dataclasses.asdict(scores)))
 
-    def _write_words(self, status: str, message: str) -> None:
+    def _write_words(self, status: str, message: str, budget: Budget | None = None) -> None:
         from lora_lab.adapters import about_training
 
         before = _read_json(self.path / "run.json") or {}
@@ -221,6 +221,7 @@ class RunFolder:
             "task_name": self.task.name,
             "about": about_training(self.base, self.recipe),
             "date": before.get("date") or datetime.now(UTC).isoformat(timespec="seconds"),
+            "budget": dataclasses.asdict(budget) if budget else before.get("budget"),
             "version": __version__,
             "torch": torch.__version__,
         }
@@ -253,6 +254,7 @@ def read_run(path: Path, base: Base | None = None, *, replayed: bool = True) -> 
         message=words["message"],
         about=words["about"],
         date=words["date"],
+        budget=_budget(words.get("budget")),
         _base=base,
         _base_path=words["base_path"],
     )
@@ -317,6 +319,13 @@ def _tuples(recipe: dict) -> dict:
     return {
         name: tuple(value) if isinstance(value, list) else value for name, value in recipe.items()
     }
+
+
+def _budget(words: dict | None) -> Budget | None:
+    if words is None:
+        return None
+    memory = words.pop("memory")
+    return Budget(**words, memory=Memory(**memory) if memory else None)
 
 
 def _scores(words: dict) -> Scores:

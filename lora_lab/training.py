@@ -17,6 +17,7 @@ from lora_lab import evaluation
 from lora_lab.adapters import about_training, adapt, adapter_tensors
 from lora_lab.bases import Base
 from lora_lab.devices import SMALL
+from lora_lab.estimates import budget_of
 from lora_lab.evaluation import loss_of_batch, mean_loss
 from lora_lab.learnt import Learnt, learnt
 from lora_lab.optimizers import learning_rate_at, make_optimizer
@@ -340,6 +341,7 @@ def _run_of(training: Training, status: str, message: str = "") -> Run:
         status=status,
         message=message,
         about=about_training(base, training.recipe),
+        budget=budget_of(base, training.task, training.recipe),
         _base=base,
         _learnt=training.learnt,
     )
@@ -354,7 +356,7 @@ def _fit_stored(folder: RunFolder, base: Base, task: Task, recipe: Recipe, progr
     checkpoint = folder.read_checkpoint()
     if checkpoint is not None:
         training.restore(checkpoint)
-    folder.begin()
+    folder.begin(budget_of(base, task, recipe))
     try:
         with _interrupt_between_steps() as interrupted:
             _to_the_end(training, progress, folder, interrupted)

@@ -10,7 +10,8 @@ import threading
 import pytest
 import torch
 
-from lora_lab import training
+from lora_lab import estimates, training
+from lora_lab.estimates import estimate
 from lora_lab.evaluation import evaluate, generate
 from lora_lab.runs import RunFolder, identity, list_runs, open_run
 from lora_lab.tasks.examples import Example
@@ -52,6 +53,24 @@ def test_a_finished_run_is_replayed_with_all_that_it_held(base, tmp_path):
     assert again.scores == first.scores
     assert again.recipe == first.recipe
     assert [r.seconds for r in again.records] == [r.seconds for r in first.records]
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_run_has_the_budget_that_estimate_tells(base, kept, tmp_path):
+    wanted = recipe(steps=3)
+    run = fit(base, TASK, wanted, store=tmp_path if kept else None, evaluate=False)
+    assert run.budget == estimate(base, wanted, TASK)
+    assert run.budget.memory.total > 0
+    if kept:
+        assert open_run(run.path.name, tmp_path).budget == run.budget
+
+
+def test_a_run_of_a_model_that_no_budget_knows_has_none(base, monkeypatch):
+    def unknown(*_):
+        raise ValueError("a mixture of experts")
+
+    monkeypatch.setattr(estimates, "estimate", unknown)
+    assert fit(base, TASK, recipe(steps=2), store=None, evaluate=False).budget is None
 
 
 def test_nothing_is_kept_without_a_store(base, tmp_path, monkeypatch):
