@@ -9,13 +9,14 @@ import lora_lab as lab
 from lora_lab import plots
 from lora_lab.cards import cards
 from lora_lab.estimates import known_shapes
-from lora_lab.widgets.memory_bars import METHODS, MODELS, MemoryBars
+from lora_lab.widgets.memory_bars import MODELS, MemoryBars
 
 
 def test_each_bar_is_what_estimate_tells_of_its_recipe():
     bars = MemoryBars("llama-3.2-3b", r=4, batch_size=2, max_length=128)
     assert list(bars.memory) == ["full", "LoRA", "QLoRA"]
-    for name, changes in METHODS.items():
+    changed = {"full": {"method": "full"}, "LoRA": {}, "QLoRA": {"quantize": "nf4"}}
+    for name, changes in changed.items():
         recipe = lab.Recipe(r=4, batch_size=2, max_length=128, **changes)
         assert bars.recipes[name] == recipe
         assert bars.memory[name] == lab.estimate("llama-3.2-3b", recipe).memory
