@@ -124,10 +124,18 @@ def _check_reach(model: nn.Module, recipe: Recipe) -> None:
                     f"modules_to_save names {name!r}, which this model does not have; "
                     f"{nearest(name, known)}It has, for example: {', '.join(known[:12])}"
                 )
+    adalora = recipe.method == "adalora"
+    for name in reached:
+        if adalora and isinstance(model.get_submodule(name), nn.Embedding):
+            raise ValueError(
+                f"target_modules reaches {name!r}, an embedding, and AdaLoRA adapts linear layers "
+                "only; leave it out, or give method='lora'"
+            )
     narrowest = min(min(sides(model.get_submodule(name))) for name in reached)
-    if recipe.r > narrowest:
+    field, r = ("init_r", recipe.init_r) if adalora else ("r", recipe.r)
+    if r > narrowest:
         warnings.warn(
-            f"r={recipe.r} is above {narrowest}, the width of the narrowest adapted layer: a "
+            f"{field}={r} is above {narrowest}, the width of the narrowest adapted layer: a "
             f"change can have no higher rank than that, so the parameters above are wasted",
             stacklevel=3,
         )
@@ -163,12 +171,13 @@ def to_peft(recipe: Recipe, base: Base | None = None) -> "PeftConfig":
         "task_type": "CAUSAL_LM",
     }
     if recipe.method == "adalora":
+        tinit, tfinal = recipe.schedule
         return peft.AdaLoraConfig(
             **shared,
             init_r=recipe.init_r,
             target_r=recipe.target_r,
-            tinit=recipe.tinit or 0,
-            tfinal=recipe.tfinal or 0,
+            tinit=tinit,
+            tfinal=tfinal,
             deltaT=recipe.deltaT,
             beta1=recipe.beta1,
             beta2=recipe.beta2,
@@ -236,11 +245,11 @@ def _copy_tensors(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model).float().requires_grad_(True)
 
 
-def _not_yet(recipe: Recipe) -> None:
-    if recipe.method == "adalora":
-        raise NotImplementedError(
-            "method='adalora' is checked but not trained yet; give method='lora'"
-        )
+def about_training(base: Base, recipe: Recipe) -> str:
+    """Where a run is trained, and in which precision, in words."""
+    how = quantization_for(base, recipe)
+    new = how is not None and how != base.quantization
+    return base.about + (f"; trained on a copy quantised to {how}" if new else "")
 
 
 def adapt(base: Base, recipe: Recipe) -> nn.Module:
@@ -250,11 +259,13 @@ def adapt(base: Base, recipe: Recipe) -> nn.Module:
     copy of them). The base keeps its weights, its `requires_grad` and its modules. The adapter's
     start is drawn from `recipe.seed`; the global random state is left as it was.
 
+    Method "adalora" trains more than "lora", not less: every layer holds `init_r` ranks until the
+    end, with their gradients and optimizer state, and those not kept are masked. What is saved is
+    small; no memory is spared while training (`ranks.py` has the steps).
+
     Raises:
         ValueError: if a target module, layer or module to save is not in this model.
-        NotImplementedError: for what a recipe may say and this version does not train yet.
     """
-    _not_yet(recipe)
     on = as_trained(base, recipe)
     if recipe.method == "full":
         return _copy_tensors(base.model)
@@ -324,5 +335,7 @@ def adapter_tensors(model: nn.Module) -> dict[str, Tensor]:
     """The adapter's tensors by PEFT's names, each a copy. Empty for a model without one."""
     if not isinstance(model, peft.PeftModel):
         return {}
-    tensors = peft.get_peft_model_state_dict(model, save_embedding_layers=False)
+    tensors = peft.get_peft_model_state_dict(
+        model, model.state_dict(), save_embedding_layers=False
+    )  # its state dict, not asked for: PEFT would call AdaLoRA's layers of rank 0 incomplete
     return {name: tensor.detach().clone() for name, tensor in tensors.items()}

@@ -2,6 +2,7 @@
 
 import copy
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -10,10 +11,13 @@ import torch
 from peft import (
     PeftConfig,
     PeftModel,
+    PeftType,
     get_peft_model,
     set_peft_model_state_dict,
 )
+from peft.tuners.adalora import AdaLoraLayer
 from peft.tuners.lora import LoraLayer
+from peft.tuners.tuners_utils import cast_adapter_dtype
 from peft.utils import ModulesToSaveWrapper
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -30,6 +34,7 @@ from lora_lab.bases import Base
 from lora_lab.places import make_folder_atomically
 from lora_lab.quantization import share_tensors
 from lora_lab.recipe import Recipe, nearest
+from lora_lab.records import StepRecord
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "adapter_config.json"
@@ -93,7 +98,8 @@ def learnt(model: nn.Module, recipe: Recipe, start: dict[str, Tensor]) -> Learnt
     """What a model made by `adapt` has learnt, in the form in which it is kept.
 
     PiSSA and OLoRA train on a changed base. Their change, BA - B₀A₀, has rank 2r at most, and is
-    given as a plain LoRA of that rank for the unchanged base, as PEFT converts it.
+    given as a plain LoRA of that rank for the unchanged base, as PEFT converts it. AdaLoRA's
+    matrices have the ranks they keep, once the budget is met; before, all that they train.
 
     Args:
         model: from `adapt(base, recipe)`, trained since.
@@ -102,9 +108,9 @@ def learnt(model: nn.Module, recipe: Recipe, start: dict[str, Tensor]) -> Learnt
     """
     if recipe.method == "full":
         return Learnt(None, dict(model.named_parameters()))  # tied weights once, as files want it
+    tensors = adapter_tensors(model)  # first: it takes the adapter's name out of `rank_pattern`
     config = copy.deepcopy(model.peft_config["default"])
     config.inference_mode = True
-    tensors = adapter_tensors(model)
     if str(recipe.init_lora_weights).startswith(CHANGES_THE_BASE):
         for name, tensor in tensors.items():
             if "lora_A" in name:
@@ -121,6 +127,7 @@ class Trained(Protocol):
     """A Run or a Training: something that learnt from a recipe."""
 
     recipe: Recipe
+    records: Sequence[StepRecord]
 
     @property
     def learnt(self) -> Learnt:
@@ -135,7 +142,8 @@ def save_adapter(trained: Trained, folder: str | Path) -> Path:
         folder: a new or an empty folder.
 
     Raises:
-        ValueError: for method "full", which has no adapter.
+        ValueError: for method "full", which has no adapter, and for AdaLoRA before its last
+            allocation, when the ranks are not yet decided.
         FileExistsError: if the folder holds something already.
     """
     folder = Path(folder)
@@ -144,11 +152,25 @@ def save_adapter(trained: Trained, folder: str | Path) -> Path:
             "method='full' changed every weight, so there is no adapter to save; "
             "train with method='lora', or save the model: run.model.save_pretrained(folder)"
         )
+    if trained.recipe.method == "adalora":
+        _check_budget_met(trained)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"{folder} is not an empty folder; give a new one, nothing is lost")
     with make_folder_atomically(folder) as whole:
         trained.learnt.save(whole)
     return folder
+
+
+def _check_budget_met(trained: Trained) -> None:
+    recipe, done, tfinal = trained.recipe, len(trained.records), trained.recipe.schedule[1]
+    met = recipe.steps - tfinal
+    if done < met:
+        raise ValueError(
+            f"this AdaLoRA run stopped after step {done} of {recipe.steps}, and its ranks are "
+            f"decided at step steps - tfinal = {recipe.steps} - {tfinal} = {met}; until then each "
+            f"matrix holds init_r={recipe.init_r} of them. Train {met - done} steps more, or "
+            "give a recipe with fewer steps"
+        )
 
 
 class Adapted:
@@ -170,7 +192,7 @@ class Adapted:
             _check_fit(base, learnt)
             with torch.random.fork_rng(devices=[]):  # PEFT draws a start, which is overwritten
                 self.model = get_peft_model(share_tensors(base.model), _inert(learnt), name)
-            self._fill(learnt, name)
+                self._fill(learnt, name)
         self.model.eval().requires_grad_(False)
         self.strength = strength
 
@@ -181,10 +203,16 @@ class Adapted:
         learnt = Learnt.load(Path(folder))
         if learnt.config is None or not isinstance(self.model, PeftModel):
             raise ValueError("a fully fine-tuned model can't be loaded beside an adapter")
+        if learnt.config.peft_type != self.model.peft_type:
+            raise ValueError(
+                f"{folder} holds an adapter of PEFT's type {learnt.config.peft_type.value}, and "
+                f"those here are {self.model.peft_type.value}; load it on its own: "
+                "load_adapter(base, folder)"
+            )
         _check_fit(self.base, learnt)
         with torch.random.fork_rng(devices=[]):
             self.model.add_adapter(name, _inert(learnt))
-        self._fill(learnt, name)
+            self._fill(learnt, name)
         self.model.eval().requires_grad_(False)
         self.names.append(name)
         return self.use(self.active)
@@ -216,7 +244,9 @@ class Adapted:
             )
         self._strength = float(value)
         for module in self.model.modules():
-            if isinstance(module, LoraLayer):
+            if isinstance(module, AdaLoraLayer) and self.active in module.scaling:
+                module.scaling[self.active] = value * module.lora_alpha[self.active]
+            elif isinstance(module, LoraLayer):
                 module.set_scale(self.active, value)
         with torch.no_grad():
             for owner, parameter, at_0, at_1 in self._between:
@@ -236,8 +266,11 @@ class Adapted:
             if isinstance(module, ModulesToSaveWrapper) and name in module.modules_to_save
             for one in module.modules_to_save[name].parameters()
         }
+        _resize(self.model, learnt, name)
         result = set_peft_model_state_dict(self.model, learnt.tensors, adapter_name=name)
-        missing = [key for key in result.missing_keys if "lora_" in key and f".{name}." in key]
+        missing = [
+            key for key in result.missing_keys if "lora_" in key and f".{name}." in f"{key}."
+        ]
         for keys, what in ((result.unexpected_keys, "holds"), (missing, "lacks")):
             if keys:
                 raise ValueError(
@@ -267,7 +300,22 @@ def _inert(learnt: Learnt) -> PeftConfig:
         config.init_lora_weights = True
     config.inference_mode = False  # PEFT would skip adapters added later
     config.base_model_name_or_path = None  # PEFT would warn that the saved name is not the folder
+    if config.peft_type == PeftType.ADALORA:
+        config.inference_mode = True  # PEFT allows one of them at most to be trained
+        config.rank_pattern = None  # `_resize` sees to it
     return config
+
+
+def _resize(model: PeftModel, learnt: Learnt, name: str) -> None:
+    """Give AdaLoRA's layers the ranks that they keep.
+
+    PEFT does it while it loads, too, but it looks for the adapter's name anywhere in a layer's: one
+    called "a" would be found in "layers". And it rounds the adapter to the base's dtype.
+    """
+    if learnt.config.peft_type == PeftType.ADALORA and learnt.config.rank_pattern:
+        pattern = {f"{key}.{name}": kept for key, kept in learnt.config.rank_pattern.items()}
+        model.base_model.resize_modules_by_rank_pattern(pattern, name)
+        cast_adapter_dtype(model, name)
 
 
 def _check_fit(base: Base, learnt: Learnt) -> None:
@@ -277,7 +325,7 @@ def _check_fit(base: Base, learnt: Learnt) -> None:
     }
     problems = []
     for key, tensor in learnt.tensors.items():
-        found = re.fullmatch(r"base_model\.model\.(.+)\.lora_(A|B)\.weight", key)
+        found = re.fullmatch(r"base_model\.model\.(.+)\.lora_(A|B)(?:\.weight)?", key)
         if not found:
             continue
         name, part = found.groups()

@@ -14,6 +14,9 @@ class StepRecord:
     tokens: int  # input tokens of this step, without padding
     validation_loss: float | None = None  # every `eval_steps` steps, after the update
     seconds: float = field(default=0.0, compare=False)  # of this step, validation left out
+    orthogonality: float | None = None  # AdaLoRA's term, before the update and not yet weighted:
+    # what is trained on is loss + orth_reg_weight * orthogonality
+    ranks: dict[str, int] | None = None  # by layer, at AdaLoRA's allocations: kept after this step
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from filelock import FileLock
@@ -17,13 +18,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lora_lab import __version__
-from lora_lab.adapters import as_trained
 from lora_lab.bases import BUILT_IN, Base, load_base
-from lora_lab.learnt import Adapted, Learnt
 from lora_lab.places import make_folder_atomically, store_folder, write_atomically
 from lora_lab.recipe import Recipe, nearest
 from lora_lab.records import Answer, Scores, StepRecord
 from lora_lab.tasks.examples import Task
+
+if TYPE_CHECKING:  # PEFT takes seconds to import, and a list of runs does without
+    from lora_lab.learnt import Learnt
 
 RUNNING, FINISHED, DIVERGED = "running", "finished", "diverged"
 CHECKPOINT = "checkpoint.safetensors"
@@ -67,10 +69,10 @@ class Run:
     budget: None = None  # filled in when `lab.estimate` exists
     _base: Base | None = field(default=None, repr=False)
     _base_path: str = field(default="", repr=False)
-    _learnt: Learnt | None = field(default=None, repr=False)
+    _learnt: "Learnt | None" = field(default=None, repr=False)
 
     @cached_property
-    def learnt(self) -> Learnt:
+    def learnt(self) -> "Learnt":
         """What was learnt: the adapter, or every weight for method "full"."""
         if self._learnt is not None:
             return self._learnt
@@ -79,6 +81,8 @@ class Run:
                 f"the run in {self.path} is {self.status} and has learnt nothing to load yet; "
                 "call fit with the same arguments to finish it"
             )
+        from lora_lab.learnt import Learnt
+
         return Learnt.load(self.path / "learnt")
 
     @cached_property
@@ -89,6 +93,9 @@ class Run:
     @cached_property
     def model(self) -> nn.Module:
         """The base, quantised if the recipe says so, with what was learnt on it."""
+        from lora_lab.adapters import as_trained
+        from lora_lab.learnt import Adapted
+
         return Adapted(as_trained(self.base, self.recipe), self.learnt).model
 
     @property
@@ -141,6 +148,11 @@ class RunFolder:
         words = _read_json(self.path / "run.json")
         return words.get("status") if words else None
 
+    def drop_if_unused(self) -> None:
+        """Leave no folder behind for a run that was refused before it began."""
+        if all(path.name == ".lock" for path in self.path.iterdir()):
+            shutil.rmtree(self.path, ignore_errors=True)
+
     def clear(self) -> None:
         """Forget the run, to train it afresh."""
         for path in self.path.iterdir():
@@ -170,7 +182,7 @@ class RunFolder:
         return Checkpoint(records, load_file(self.path / CHECKPOINT), words)
 
     def finish(
-        self, records: Sequence[StepRecord], learnt: Learnt, status: str, message: str = ""
+        self, records: Sequence[StepRecord], learnt: "Learnt", status: str, message: str = ""
     ) -> None:
         """Keep what came out, and drop the checkpoint."""
         lines = "".join(json.dumps(dataclasses.asdict(record)) + "\n" for record in records)
@@ -187,6 +199,8 @@ class RunFolder:
             file.write_text(json.dumps(dataclasses.asdict(scores)))
 
     def _write_words(self, status: str, message: str) -> None:
+        from lora_lab.adapters import about_training
+
         before = _read_json(self.path / "run.json") or {}
         words = {
             "status": status,
@@ -195,7 +209,7 @@ class RunFolder:
             "base_name": self.base.name,
             "base_path": "" if self.base.name in BUILT_IN else str(self.base.path),
             "task_name": self.task.name,
-            "about": self.base.about,
+            "about": about_training(self.base, self.recipe),
             "date": before.get("date") or datetime.now(UTC).isoformat(timespec="seconds"),
             "version": __version__,
             "torch": torch.__version__,

@@ -2,6 +2,7 @@
 
 import json
 import pprint
+from dataclasses import fields
 from string import Template
 
 from lora_lab.adapters import quantization_for, to_peft
@@ -50,7 +51,7 @@ $groups
             total += loss.item()
         torch.nn.utils.clip_grad_norm_(trainable, $max_grad_norm)
         optimizer.step()
-        optimizer.zero_grad()
+$allocate        optimizer.zero_grad()
         scheduler.step()
         print(f"step {step}: loss {total:.6f}")
     model.save_pretrained("$folder")
@@ -102,12 +103,22 @@ LABELS = {
     "all": "    return asked + answered, asked + answered",
 }
 
+CONFIG = {"lora": "LoraConfig", "adalora": "AdaLoraConfig"}
+ALLOCATE = "        model.base_model.update_and_allocate(step)  # AdaLoRA: needs the gradients\n"
+SPELT_OUT = (  # of PEFT's configurations, where they differ from the defaults
+    *("r", "lora_alpha", "lora_dropout", "target_modules", "use_rslora", "use_dora"),
+    *("init_lora_weights", "layers_to_transform", "modules_to_save", "task_type"),
+    *("init_r", "target_r", "tinit", "tfinal", "deltaT", "beta1", "beta2"),
+    *("orth_reg_weight", "total_step"),
+)
+
 
 def to_code(recipe: Recipe, base: Base, task: Task) -> str:
     """A stand-alone Python script with plain PEFT and transformers that does the same fine-tune.
 
     It holds the training examples, prints each step's loss and saves the adapter. With the same
-    seed on the same machine its losses are those of `train`.
+    seed on the same machine its losses are those of `train`; AdaLoRA's are what PEFT trains on,
+    `loss + orth_reg_weight * orthogonality`.
 
     Raises:
         ValueError: for a planted task, whose teacher is no text, and for what is not trained yet.
@@ -117,8 +128,8 @@ def to_code(recipe: Recipe, base: Base, task: Task) -> str:
             f"task {task.name!r} has a planted teacher, which no list of examples can hold; "
             "give a task with answers"
         )
-    if recipe.method == "adalora" or recipe.init_lora_weights == "loftq":
-        raise ValueError("AdaLoRA and LoftQ can't be written out yet; give method='lora'")
+    if recipe.init_lora_weights == "loftq":
+        raise ValueError("LoftQ can't be written out yet; give init_lora_weights=True")
     full = recipe.method == "full"
     how = quantization_for(base, recipe)
     pairs = [[example.prompt, example.answer] for example in task.train]
@@ -137,6 +148,7 @@ def to_code(recipe: Recipe, base: Base, task: Task) -> str:
         max_length=recipe.max_length,
         seed=recipe.seed,
         adapt="" if full else _adapt_lines(recipe, base),
+        allocate=ALLOCATE if recipe.method == "adalora" else "",
         groups=_group_lines(recipe),
         optimizer=_optimizer(recipe),
         scheduler=_scheduler(recipe),
@@ -149,7 +161,7 @@ def to_code(recipe: Recipe, base: Base, task: Task) -> str:
 
 
 def _imports(recipe: Recipe, how: Quantization | None) -> str:
-    names = [] if recipe.method == "full" else ["LoraConfig", "get_peft_model"]
+    names = [] if recipe.method == "full" else [CONFIG[recipe.method], "get_peft_model"]
     names += [] if how is None else ["prepare_model_for_kbit_training"]
     lines = ["import bitsandbytes"] * ("8bit" in recipe.optimizer)
     lines += [f"from peft import {', '.join(names)}"] * bool(names)
@@ -179,12 +191,13 @@ def _load_lines(dtype: str, base: Base, how: Quantization | None) -> str:
 def _adapt_lines(recipe: Recipe, base: Base) -> str:
     """The configuration, spelt out where it differs from PEFT's defaults."""
     config = to_peft(recipe, base)
-    plain = type(config)()
+    if recipe.method == "adalora":  # PEFT adds the orthogonality term to each batch's loss
+        config.orth_reg_weight /= recipe.gradient_accumulation_steps
+    defaults = {field.name: field.default for field in fields(config) if field.name in SPELT_OUT}
     named = {
         name: getattr(config, name)
-        for name in ("r", "lora_alpha", "lora_dropout", "target_modules", "use_rslora", "use_dora")
-        + ("init_lora_weights", "layers_to_transform", "modules_to_save", "task_type")
-        if getattr(config, name) != getattr(plain, name)
+        for name in SPELT_OUT
+        if name in defaults and getattr(config, name) != defaults[name]
     }
     lines = "".join(
         f"        {name}={pprint.pformat(sorted(value) if isinstance(value, set) else value)},\n"
@@ -196,9 +209,8 @@ def _adapt_lines(recipe: Recipe, base: Base) -> str:
         if recipe.gradient_checkpointing
         else ""
     )
-    return f"    config = LoraConfig(\n{lines}    )\n    model = get_peft_model(model, config)" + (
-        checkpointing
-    )
+    made = f"    config = {CONFIG[recipe.method]}(\n{lines}    )\n"
+    return f"{made}    model = get_peft_model(model, config){checkpointing}"
 
 
 def _group_lines(recipe: Recipe) -> str:

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from lora_lab import evaluation
-from lora_lab.adapters import adapt, adapter_tensors
+from lora_lab.adapters import about_training, adapt, adapter_tensors
 from lora_lab.bases import Base
 from lora_lab.devices import SMALL
 from lora_lab.evaluation import loss_of_batch, mean_loss
 from lora_lab.learnt import Learnt, learnt
 from lora_lab.optimizers import learning_rate_at, make_optimizer
+from lora_lab.ranks import Ranks
 from lora_lab.recipe import Recipe
 from lora_lab.records import StepRecord
 from lora_lab.runs import (
@@ -62,6 +63,7 @@ class Training:
         self.model = adapt(base, recipe)
         if recipe.gradient_checkpointing:
             _checkpoint_activations(self.model)
+        self._ranks = Ranks(self.model, recipe) if recipe.method == "adalora" else None
         self._start = adapter_tensors(self.model)
         self._teacher = None if task.teacher is None else teacher_model(base, task.teacher)
         self._trainable = {
@@ -103,14 +105,18 @@ class Training:
             summed, _ = loss_of_batch(self.model, batch, self._teacher)
             (summed / labels).backward()  # the mean over the whole step, however it is cut up
             loss += summed.item() / labels
+        orthogonality = self._ranks and self._ranks.add_orthogonality()  # once, not per batch
         norm = nn.utils.clip_grad_norm_(self._trainable.values(), recipe.max_grad_norm).item()
         self._check(step, loss, norm)
         self.optimizer.step()
+        ranks = self._ranks and self._ranks.allocate(step)  # needs this step's gradients
         self.optimizer.zero_grad()
         tokens = sum(int(batch["attention_mask"].sum()) for batch in batches)
         seconds = time.perf_counter() - started
         validation_loss = self._validation_loss() if self._is_due(step) else None
-        return StepRecord(step, loss, learning_rate, norm, tokens, validation_loss, seconds)
+        return StepRecord(
+            step, loss, learning_rate, norm, tokens, validation_loss, seconds, orthogonality, ranks
+        )
 
     def _next_batch(self) -> dict[str, Tensor]:
         chosen = [self._encoded[next(self._order)] for _ in range(self.recipe.batch_size)]
@@ -142,6 +148,8 @@ class Training:
                 self._good = self._weights()  # these gave a finite loss
             return
         self._put(self._good)
+        if self._ranks:
+            self._ranks.mask()  # the good weights may be from before the last allocation
         self.optimizer.zero_grad()
         raise Diverged(
             f"the loss was {loss:.3g} (gradient norm {norm:.3g}) at step {step}, after "
@@ -155,9 +163,10 @@ class Training:
         rate = f"learning_rate={recipe.learning_rate:g}"
         if recipe.method == "full":
             return f"{rate} is too large a step; try {recipe.learning_rate / 10:g}."
+        rank = f"init_r={recipe.init_r}" if recipe.method == "adalora" else f"r={recipe.r}"
         return (
             f"{rate} with scaling {recipe.scaling:.4g} (lora_alpha={recipe.lora_alpha:g}, "
-            f"r={recipe.r}) is too large a step; try learning_rate={recipe.learning_rate / 10:g}."
+            f"{rank}) is too large a step; try learning_rate={recipe.learning_rate / 10:g}."
         )
 
     def _weights(self) -> dict[str, Tensor]:
@@ -188,6 +197,8 @@ class Training:
         """All that `restore` needs to go on exactly from here."""
         tensors = {f"weight.{name}": one.detach() for name, one in self._trainable.items()}
         tensors["random_state"] = self._random_state
+        if self._ranks:
+            tensors |= self._ranks.state()
         state = _flat("optimizer", self.optimizer.state_dict()["state"])
         tensors |= {name: value for name, value in state.items() if isinstance(value, Tensor)}
         words = {name: value for name, value in state.items() if name not in tensors}
@@ -199,6 +210,8 @@ class Training:
         self.records = list(checkpoint.records)
         self._put({name: checkpoint.tensors[f"weight.{name}"] for name in self._trainable})
         self._random_state = checkpoint.tensors["random_state"]
+        if self._ranks:
+            self._ranks.restore(checkpoint.tensors)
         state: dict = {}
         for key, value in [*checkpoint.tensors.items(), *checkpoint.words.items()]:
             if key.startswith("optimizer/"):
@@ -326,14 +339,18 @@ def _run_of(training: Training, status: str, message: str = "") -> Run:
         path=None,
         status=status,
         message=message,
-        about=base.about,
+        about=about_training(base, training.recipe),
         _base=base,
         _learnt=training.learnt,
     )
 
 
 def _fit_stored(folder: RunFolder, base: Base, task: Task, recipe: Recipe, progress: bool) -> None:
-    training = Training(base, task, recipe)
+    try:
+        training = Training(base, task, recipe)
+    except Exception:
+        folder.drop_if_unused()
+        raise
     checkpoint = folder.read_checkpoint()
     if checkpoint is not None:
         training.restore(checkpoint)

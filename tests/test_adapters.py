@@ -44,6 +44,10 @@ def test_one_misspelt_target_among_good_ones_is_refused_with_the_right_name(base
         ({"target_modules": "(q_proj"}, "is not a regex"),
         ({"layers_to_transform": (0, 2)}, "names layer 2, and this model has 2 layers"),
         ({"modules_to_save": ("lm_haed",)}, "did you mean 'lm_head'"),
+        (
+            {"method": "adalora", "target_modules": ("q_proj", "embed_tokens")},
+            "'model.embed_tokens', an embedding, and AdaLoRA adapts linear layers only",
+        ),
     ],
 )
 def test_what_the_base_does_not_have_is_refused(base, changes, words):
@@ -60,6 +64,7 @@ def test_what_the_base_does_not_have_is_refused(base, changes, words):
         {"target_modules": ("q_proj",), "layers_to_transform": (1,)},
         {"use_dora": True},
         {"modules_to_save": ("lm_head",)},
+        {"method": "adalora", "target_modules": ("q_proj", "down_proj")},
     ],
     ids=str,
 )
@@ -89,12 +94,16 @@ def test_a_rank_above_a_layers_width_is_allowed_with_a_word(base):
     with pytest.warns(UserWarning, match="r=40 is above 16, the width of the narrowest"):
         model = adapt(base, recipe(r=40))
     assert max(t.shape[0] for n, t in adapter_tensors(model).items() if "lora_A" in n) == 40
+    with pytest.warns(UserWarning, match="init_r=40 is above 16"):
+        adapt(base, recipe(method="adalora", init_r=40))
 
 
 def test_an_adalora_recipe_becomes_pefts_configuration(base):
-    config = to_peft(recipe(method="adalora", init_r=6, target_r=2, deltaT=3, steps=99))
+    wanted = recipe(method="adalora", init_r=6, target_r=2, deltaT=3, steps=99, tinit=5)
+    config = to_peft(wanted)
     assert isinstance(config, peft.AdaLoraConfig)
     assert (config.init_r, config.target_r, config.deltaT, config.total_step) == (6, 2, 3, 99)
+    assert (config.tinit, config.tfinal) == wanted.schedule == (5, 49)
     with pytest.raises(ValueError, match="no PEFT configuration"):
         to_peft(recipe(method="full"))
 

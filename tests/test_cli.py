@@ -238,7 +238,7 @@ def test_the_base_is_the_given_one_else_the_learners_else_the_tasks_own(monkeypa
         (["--learning-rate", "inf"], "learning_rate=inf"),
         (["--target-modules", "q_proj,v_porj"], "did you mean 'v_proj'"),
         (["--method", "lroa"], "did you mean 'lora'"),
-        (["--method", "adalora"], "not trained yet"),
+        (["--method", "adalora", "--tfinal", "100"], "no step is left for it"),
         (["--device", "cuda:99"], "not on this machine"),
         (["--n", "0"], "n=0"),
         (["--answer", "labl"], "did you mean 'label'"),

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from lora_lab.evaluation import generate
 from lora_lab.learnt import Adapted, load_adapter, save_adapter
-from lora_lab.training import fit, train
+from lora_lab.training import Diverged, fit, train
 from tiny import letters_task, recipe, tiny_base
 
 TASK = letters_task()
@@ -33,6 +33,7 @@ def logits(model):
         return model.eval()(PROMPT).logits
 
 
+ADALORA = {"method": "adalora", "init_r": 6, "target_r": 1}  # some layers are left with rank 0
 KINDS = [
     {},
     {"use_rslora": True},
@@ -42,6 +43,8 @@ KINDS = [
     {"modules_to_save": ("lm_head",)},
     {"layers_to_transform": (1,)},
     {"target_modules": ("q_proj", "v_proj")},
+    ADALORA,
+    {"method": "adalora", "modules_to_save": ("lm_head",), "layers_to_transform": (1,)},
 ]
 
 
@@ -74,8 +77,9 @@ def test_strength_0_is_the_base_and_strength_1_is_as_trained(base, changes):
     assert (halfway - logits(base.model)).abs().max() > 1e-4
 
 
-def test_half_strength_is_half_the_change_of_each_weight(base):
-    training = trained(base)
+@pytest.mark.parametrize("changes", [{}, ADALORA], ids=["lora", "adalora"])
+def test_half_strength_is_half_the_change_of_each_weight(base, changes):
+    training = trained(base, **changes)
     adapted = Adapted(base, training.learnt, strength=0.5)
     merged = adapted.model.merge_and_unload().get_submodule("model.layers.0.mlp.up_proj").weight
     layer = training.model.get_submodule("base_model.model.model.layers.0.mlp.up_proj")
@@ -83,20 +87,22 @@ def test_half_strength_is_half_the_change_of_each_weight(base):
     torch.testing.assert_close(merged, own + layer.get_delta_weight("default") / 2)
 
 
+@pytest.mark.parametrize("changes", [{}, ADALORA], ids=["lora", "adalora"])
 @pytest.mark.parametrize("of", ["training", "adapted"])
-def test_merging_with_peft_does_not_reach_the_base(base, of):
+def test_merging_with_peft_does_not_reach_the_base(base, of, changes):
     before = {name: tensor.clone() for name, tensor in base.model.state_dict().items()}
-    training = trained(base)
+    training = trained(base, **changes)
     expected = logits(training.model)
     model = training.model if of == "training" else Adapted(base, training.learnt).model
     torch.testing.assert_close(logits(model.merge_and_unload()), expected, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(base.model.state_dict(), before, rtol=0, atol=0)
 
 
-def test_several_adapters_are_switched_without_reading_again(base, tmp_path):
+@pytest.mark.parametrize("changes", [{}, ADALORA], ids=["lora", "adalora"])
+def test_several_adapters_are_switched_without_reading_again(base, changes, tmp_path):
     folders, expected = {}, {}
     for name, seed in (("one", 0), ("two", 1)):
-        training = trained(base, seed=seed, r=3 + seed)
+        training = trained(base, seed=seed, r=3 + seed, **changes)
         folders[name] = save_adapter(training, tmp_path / name)
         expected[name] = logits(training.model)
     adapted = load_adapter(base, folders["one"], name="one").load(folders["two"], "two")
@@ -114,8 +120,9 @@ def test_several_adapters_are_switched_without_reading_again(base, tmp_path):
         adapted.load(folders["two"], "one")
 
 
-def test_an_adapter_in_use_leaves_the_base_and_the_random_state_alone(base, tmp_path):
-    folder = save_adapter(trained(base), tmp_path / "adapter")
+@pytest.mark.parametrize("changes", [{}, ADALORA], ids=["lora", "adalora"])
+def test_an_adapter_in_use_leaves_the_base_and_the_random_state_alone(base, changes, tmp_path):
+    folder = save_adapter(trained(base, **changes), tmp_path / "adapter")
     before = {name: tensor.clone() for name, tensor in base.model.state_dict().items()}
     state = torch.get_rng_state()
     adapted = load_adapter(base, folder, strength=0.7)
@@ -145,6 +152,84 @@ def test_a_full_fine_tune_has_no_adapter_to_save(base, tmp_path):
     run = fit(base, TASK, recipe(method="full", steps=2), store=None)
     with pytest.raises(ValueError, match="there is no adapter to save; train with method='lora'"):
         save_adapter(run, tmp_path / "adapter")
+
+
+def test_a_saved_adalora_holds_the_ranks_that_the_allocator_kept_and_no_more(base, tmp_path):
+    training = trained(base, **ADALORA)
+    folder = save_adapter(training, tmp_path / "adapter")
+    ranks = next(record.ranks for record in reversed(training.records) if record.ranks)
+    assert sum(ranks.values()) == 14 * 1
+    assert min(ranks.values()) == 0
+    assert max(ranks.values()) > 1
+    tensors = load_file(folder / "adapter_model.safetensors")
+    saved = peft.PeftConfig.from_pretrained(folder).rank_pattern
+    for name, rank in ranks.items():
+        assert tensors[f"base_model.model.{name}.lora_A"].shape[0] == rank
+        assert tensors[f"base_model.model.{name}.lora_B"].shape[1] == rank
+        assert sum(saved[f"{name}.lora_E"]) == rank
+    adapted = load_adapter(base, folder)
+    assert sum(p.numel() for n, p in adapted.model.named_parameters() if "lora_" in n) == sum(
+        tensor.numel() for tensor in tensors.values()
+    )
+
+
+def test_adalora_stopped_before_its_budget_is_not_saved_but_answers_as_it_does(base, tmp_path):
+    wanted = recipe(learning_rate=1e-2, deltaT=4, tfinal=5, **ADALORA)
+    training = train(base, TASK, wanted)
+    for record in training:
+        if record.step == 5:  # one step after an allocation: the masked are no longer 0
+            break
+    with pytest.raises(ValueError, match="after step 5 of 12, and .* 12 - 5 = 7; .* init_r=6 .*2 "):
+        save_adapter(training, tmp_path / "early")
+    assert not (tmp_path / "early").exists()
+    expected = logits(training.model)
+    assert (expected - logits(base.model)).abs().max() > 0.01
+    torch.testing.assert_close(logits(Adapted(base, training.learnt).model), expected)
+    for record in training:
+        if record.step == 7:
+            break
+    save_adapter(training, tmp_path / "in time")
+    torch.testing.assert_close(
+        logits(load_adapter(base, tmp_path / "in time").model), logits(training.model)
+    )
+
+
+def test_an_adalora_run_that_diverged_before_its_budget_is_not_saved_either(base, tmp_path):
+    with pytest.raises(Diverged) as stopped:
+        fit(base, TASK, recipe(learning_rate=1e30, steps=50, method="adalora"), store=tmp_path)
+    with pytest.raises(ValueError, match="of 50, and its ranks are decided at step .* = 25"):
+        save_adapter(stopped.value.run, tmp_path / "adapter")
+
+
+def test_an_adalora_may_be_called_like_a_part_of_its_layers_names(base, tmp_path):
+    training = trained(base, **ADALORA)
+    folder = save_adapter(training, tmp_path / "adapter")
+    for name in ("a", "model", "q_proj"):
+        loaded = load_adapter(base, folder, name=name).model
+        torch.testing.assert_close(logits(loaded), logits(training.model))
+
+
+def test_an_adalora_on_a_16_bit_base_is_loaded_to_the_last_bit(tmp_path):
+    base = tiny_base(dtype=torch.bfloat16)
+    training = trained(base, **ADALORA)
+    loaded = load_adapter(base, save_adapter(training, tmp_path / "it"), name="it").model
+    there = {name.replace(".it", ""): one for name, one in loaded.named_parameters()}
+    for name, tensor in training.learnt.tensors.items():
+        assert tensor.dtype == torch.float32
+        assert torch.equal(there[name], tensor)
+
+
+def test_lora_and_adalora_are_not_mixed(base, tmp_path):
+    save_adapter(trained(base, steps=1), tmp_path / "lora")
+    save_adapter(trained(base, **ADALORA), tmp_path / "ada")
+    with pytest.raises(ValueError, match="type ADALORA, and those here are LORA; load it on its"):
+        load_adapter(base, tmp_path / "lora").load(tmp_path / "ada", "ada")
+
+
+def test_an_adalora_for_another_base_is_refused_too(base, tmp_path):
+    wide = trained(tiny_base("wide", hidden=64), **ADALORA)
+    with pytest.raises(ValueError, match="the adapter has 64 inputs, tiny has 32"):
+        load_adapter(base, save_adapter(wide, tmp_path / "adapter"))
 
 
 def test_a_pickled_adapter_is_refused_without_being_opened(base, tmp_path):
@@ -196,10 +281,13 @@ def test_a_tensor_that_the_configuration_does_not_name_is_not_ignored(base, tmp_
         load_adapter(base, folder)
 
 
-def test_using_an_adapter_says_nothing(base, tmp_path):
-    save_adapter(trained(base, steps=1), tmp_path / "first")
+@pytest.mark.parametrize("changes", [{}, ADALORA], ids=["lora", "adalora"])
+def test_saving_and_using_an_adapter_says_nothing(base, changes, tmp_path):
+    training = trained(base, **changes)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)  # a notebook would show it
+        warnings.simplefilter("error", RuntimeWarning)
+        save_adapter(training, tmp_path / "first")
         load_adapter(base, tmp_path / "first").load(tmp_path / "first", "second")
 
 

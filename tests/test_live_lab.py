@@ -173,6 +173,15 @@ def test_stop_ends_the_training_after_its_step_and_still_asks(live, at_step):
     assert (live.train_button.disabled, live.stop_button.disabled) == (False, True)
 
 
+def test_adalora_stopped_before_its_ranks_are_decided_answers_all_the_same(base, at_step):
+    live = LiveLab(base, TASK, method="adalora")
+    at_step(3, live.stop)
+    trained(live)
+    assert live.state.value == "stopped after step 3 of 12"
+    assert len(live.after) == 3
+    assert live.scores.loss == pytest.approx(evaluate(live.training, live._part).loss)
+
+
 def test_stop_asked_twice_leaves_the_answers_out(live, at_step):
     at_step(3, lambda: (live.stop(), live.stop()))
     trained(live)

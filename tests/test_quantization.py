@@ -22,6 +22,7 @@ from lora_lab.quantization import (
     share_tensors,
     weight_of,
 )
+from lora_lab.tasks.loading import load_task
 from lora_lab.tasks.planted import planted_task
 from lora_lab.training import fit, train
 from tiny import letters_task, recipe, tiny_base
@@ -202,6 +203,22 @@ def test_plain_peft_loads_the_adapter_on_a_base_that_transformers_quantised(
     assert (expected - logits(on.model)).abs().max() > 0.01  # it did learn something
 
 
+@pytest.mark.parametrize("quantize", ["nf4", "int8"])
+def test_adalora_shares_its_rank_out_on_quantised_weights_too(base, folder, quantize, tmp_path):
+    wanted = recipe(method="adalora", quantize=quantize, learning_rate=5e-2)
+    run = fit(base, TASK, wanted, store=None)
+    plain = dataclasses.replace(base, model=dequantized(quantised(base, quantize, True).model))
+    whole = fit(plain, TASK, dataclasses.replace(wanted, quantize=None), store=None)
+    losses = [[record.loss for record in one.records] for one in (run, whole)]
+    torch.testing.assert_close(*losses, rtol=1e-4, atol=0)
+    ranks = [[record.ranks for record in one.records if record.ranks][-1] for one in (run, whole)]
+    assert ranks[0] == ranks[1]
+    assert sum(ranks[0].values()) == wanted.target_r * 14
+    adapter = save_adapter(run, tmp_path / "adapter")
+    model = peft.PeftModel.from_pretrained(theirs(folder, quantize, True), adapter)
+    torch.testing.assert_close(logits(model), logits(run.model), rtol=1e-4, atol=1e-5)
+
+
 def test_a_run_is_scored_and_replayed_on_the_quantised_weights(base, tmp_path):
     wanted = recipe(quantize="nf4", learning_rate=1e-2)
     training = train(base, TASK, wanted)
@@ -209,11 +226,27 @@ def test_a_run_is_scored_and_replayed_on_the_quantised_weights(base, tmp_path):
     run = fit(base, TASK, wanted, store=tmp_path)
     again = fit(base, TASK, wanted, store=tmp_path)
     assert again.replayed
+    assert (
+        run.about
+        == again.about
+        == f"{base.about}; trained on a copy quantised to nf4 with double quantisation"
+    )
     assert run.records == again.records == tuple(training.records)
     assert run.scores.loss == pytest.approx(evaluate(training, TASK).loss, rel=1e-5)
     assert run.scores.loss != pytest.approx(
         evaluate(Adapted(base, run.learnt), TASK).loss, rel=1e-4
     )
+
+
+@pytest.mark.slow
+def test_smollm2_trains_in_4_bits():
+    base = load_base("smollm2", dtype="float32")
+    task = load_task("home-commands", base, n=16)
+    wanted = dataclasses.replace(task.recipe, quantize="nf4", steps=8, eval_steps=None)
+    on = as_trained(base, wanted)
+    assert on.model.get_memory_footprint() < 0.35 * base.model.get_memory_footprint()
+    losses = [record.loss for record in train(base, task, wanted)]
+    assert losses[-1] < 0.5 * losses[0]
 
 
 # --- merging --------------------------------------------------------------------------------

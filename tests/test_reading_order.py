@@ -26,6 +26,7 @@ READING_ORDER = {  # module: the third-party packages it may import
     "quantization": {"torch", "transformers", "bitsandbytes"},
     "bases": {"torch", "transformers", "safetensors"},
     "adapters": {"torch", "peft", "transformers"},
+    "ranks": {"torch"},
     "learnt": {"torch", "peft", "safetensors"},
     "tasks.examples": {"torch"},
     "tasks.words": set(),

@@ -46,6 +46,22 @@ REFUSED = [  # what is given, and words of the answer
     ({"method": "full", "use_dora": True}, ValueError, "means nothing with method='full'"),
     ({"method": "full", "quantize": "nf4"}, ValueError, "quantised weights have no gradient"),
     ({"method": "adalora", "target_r": 12, "init_r": 12}, ValueError, "target_r of at most 11"),
+    (
+        {"method": "adalora", "tinit": 60, "tfinal": 40},
+        ValueError,
+        "between steps tinit=60 and steps - tfinal = 100 - 40 = 60, and after step 1: no step",
+    ),
+    ({"method": "adalora", "tfinal": 100}, ValueError, "steps - tfinal = 100 - 100 = 0"),
+    ({"method": "adalora", "steps": 2}, ValueError, "= 2 - 1 = 1, and after step 1: no step is"),
+    (
+        {"method": "adalora", "tinit": 60, "tfinal": 10, "deltaT": 31},
+        ValueError,
+        "deltaT=31 is longer than the 30 steps between tinit=60 and steps - tfinal = 100 - 10",
+    ),
+    ({"method": "adalora", "beta1": 0}, ValueError, "beta1=0 is not a finite number above 0"),
+    ({"method": "adalora", "beta2": 1}, ValueError, "to below 1; give a share between them"),
+    ({"tinit": 5}, ValueError, "tinit=5 means nothing with method='lora'; give method='adalora'"),
+    ({"method": "adalora", "use_rslora": True}, ValueError, "give method='lora', or leave it out"),
     ({"seed": -1}, ValueError, "seed=-1"),
 ]
 
@@ -61,7 +77,9 @@ def test_the_defaults_and_the_edges_are_accepted():
     Recipe()
     Recipe(max_grad_norm=math.inf, lora_dropout=0.999, init_lora_weights="pissa_niter_4", r=10**6)
     Recipe(warmup_steps=99, steps=100)
-    Recipe(method="adalora", init_r=12, target_r=11)
+    Recipe(method="adalora", init_r=12, target_r=11, steps=3)
+    Recipe(method="adalora", tinit=60, tfinal=10, deltaT=30)
+    Recipe(method="adalora", tinit=49, tfinal=50)
 
 
 def test_a_list_of_names_becomes_a_tuple_so_that_a_recipe_can_be_hashed():
@@ -94,6 +112,13 @@ def test_adaloras_scaling_is_over_its_first_rank_as_peft_applies_it():
     layer = peft.get_peft_model(nn.Sequential(nn.Linear(8, 8)), config).base_model.model[0]
     applied = layer.scaling["default"] / layer.ranknum["default"].item()  # as its forward does
     assert recipe.scaling == pytest.approx(applied)
+
+
+def test_adaloras_phases_come_from_the_steps_unless_they_are_given():
+    assert Recipe(method="adalora", steps=200).schedule == (25, 100)
+    assert Recipe(method="adalora", steps=200, tinit=0).schedule == (0, 100)
+    assert Recipe(method="adalora", steps=200, tfinal=0).schedule == (25, 0)
+    assert Recipe(method="adalora").tinit is None  # the recipe stays as it was given
 
 
 def test_every_field_has_a_default():

@@ -62,6 +62,14 @@ def test_nothing_is_kept_without_a_store(base, tmp_path, monkeypatch):
     assert fit(base, TASK, recipe()).path.parent == tmp_path  # and by default in the store
 
 
+def test_a_refused_recipe_leaves_no_folder_behind(base, tmp_path):
+    fit(base, TASK, recipe(steps=2), store=tmp_path, evaluate=False)
+    kept = sorted(tmp_path.iterdir())
+    with pytest.raises(ValueError, match="no layer is called"):
+        fit(base, TASK, recipe(target_modules=("q_porj",)), store=tmp_path)
+    assert sorted(tmp_path.iterdir()) == kept
+
+
 def test_fresh_trains_again(base, tmp_path):
     fit(base, TASK, recipe(), store=tmp_path)
     assert not fit(base, TASK, recipe(), store=tmp_path, fresh=True).replayed
@@ -76,6 +84,8 @@ def test_fresh_trains_again(base, tmp_path):
         {"optimizer": "sgd"},
         {"optimizer": "adamw_8bit"},
         {"init_lora_weights": "pissa"},
+        {"method": "adalora", "deltaT": 3, "tinit": 1, "tfinal": 4, "lora_dropout": 0.1},
+        {"method": "adalora", "init_r": 5, "target_r": 2, "tfinal": 8},  # decided at step 4
     ],
     ids=str,
 )
@@ -205,14 +215,16 @@ def test_a_run_made_without_scores_is_scored_when_asked_again(base, tmp_path):
     assert open_run(scored.path.name, tmp_path).scores == scored.scores
 
 
-@pytest.mark.parametrize("method", ["lora", "full"])
+@pytest.mark.parametrize("method", ["lora", "adalora", "full"])
 def test_a_stored_run_answers_as_it_did_in_memory(base, method, tmp_path):
-    wanted = recipe(method=method, steps=40)
+    rate = 5e-2 if method == "adalora" else 3e-3  # E starts at 0, and A and B at 0.02
+    wanted = recipe(method=method, steps=40, learning_rate=rate)
     stored = fit(base, TASK, wanted, store=tmp_path)
     kept = fit(base, TASK, wanted, store=None)
     prompts = [example.prompt for example in TASK.test]
     assert generate(stored, prompts) == generate(kept, prompts)
     assert stored.scores == kept.scores
+    assert stored.records == kept.records  # what was written and read again
     assert evaluate(kept, TASK).loss < 0.9 * evaluate(base, TASK).loss
 
 

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from peft import PeftConfig
 
 from lora_lab.scripts import to_code
 from lora_lab.tasks.examples import Example
@@ -37,6 +38,7 @@ def task_with_odd_texts():
         {"lr_scheduler_type": "cosine", "warmup_steps": 2, "gradient_accumulation_steps": 2},
         {"method": "full", "weight_decay": 0.1, "loss_on": "all"},
         {"layers_to_transform": (1,), "optimizer": "sgd", "lr_scheduler_type": "constant"},
+        {"method": "adalora", "init_r": 5, "target_r": 2, "gradient_accumulation_steps": 2},
         {"quantize": "nf4", "optimizer": "adamw_8bit"},
         {"quantize": "fp4", "double_quant": False, "compute_dtype": "bfloat16"},
         {"quantize": "int8"},
@@ -45,7 +47,10 @@ def task_with_odd_texts():
 )
 def test_the_script_gives_the_same_losses_without_this_package(base, changes, tmp_path):
     wanted, task = recipe(steps=6, **changes), task_with_odd_texts()
-    expected = [record.loss for record in train(base, task, wanted)]
+    expected = [
+        record.loss + wanted.orth_reg_weight * (record.orthogonality or 0)
+        for record in train(base, task, wanted)
+    ]
     (tmp_path / "script.py").write_text(to_code(wanted, base, task), encoding="utf-8")
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     done = subprocess.run(
@@ -59,8 +64,11 @@ def test_the_script_gives_the_same_losses_without_this_package(base, changes, tm
     assert done.returncode == 0, done.stderr
     losses = [float(loss) for loss in re.findall(r"loss ([\d.]+)", done.stdout)]
     assert losses == pytest.approx(expected, rel=1e-4)
-    saved = {path.suffix for path in Path(tmp_path / f"letters-{wanted.method}").iterdir()}
-    assert ".safetensors" in saved
+    saved = Path(tmp_path / f"letters-{wanted.method}")
+    assert ".safetensors" in {path.suffix for path in saved.iterdir()}
+    if wanted.method == "adalora":
+        ranks = PeftConfig.from_pretrained(saved).rank_pattern
+        assert sum(map(sum, ranks.values())) == 2 * 14
 
 
 def test_the_script_does_not_mention_this_package(base):
@@ -74,4 +82,4 @@ def test_what_no_script_can_hold_is_refused(base):
     with pytest.raises(ValueError, match="planted teacher"):
         to_code(recipe(), base, planted)
     with pytest.raises(ValueError, match="can't be written out yet"):
-        to_code(recipe(method="adalora"), base, letters_task())
+        to_code(recipe(quantize="nf4", init_lora_weights="loftq"), base, letters_task())

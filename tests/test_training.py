@@ -8,13 +8,16 @@ from torch.utils.data import SequentialSampler
 from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments, get_scheduler
 
 from lora_lab.adapters import to_peft
+from lora_lab.bases import load_base
 from lora_lab.evaluation import evaluate, loss_of_batch, mean_loss
 from lora_lab.optimizers import learning_rate_at, make_optimizer
 from lora_lab.tasks.examples import Example, collate, encode
+from lora_lab.tasks.loading import load_task
 from lora_lab.training import Diverged, fit, order_of_examples, train
 from tiny import letters_task, recipe, tiny_base
 
 TASK = letters_task()
+ADALORA = {"method": "adalora", "init_r": 5, "target_r": 2, "steps": 24, "learning_rate": 5e-2}
 
 
 @pytest.fixture
@@ -156,6 +159,7 @@ def test_the_loss_with_logits_at_few_places_equals_the_models_own_loss_and_gradi
         {"init_lora_weights": "olora"},
         {"lora_dropout": 0.2},
         {"modules_to_save": ("embed_tokens",)},
+        {"method": "adalora", "lora_dropout": 0.2, "steps": 4},
     ],
     ids=lambda changes: str(changes),
 )
@@ -164,7 +168,7 @@ def test_training_leaves_the_base_and_the_random_state_as_they_were(base, change
     grads = [one.requires_grad for one in base.model.parameters()]
     torch.manual_seed(3)
     state = torch.get_rng_state()
-    run = fit(base, TASK, recipe(steps=3, **changes), store=None)
+    run = fit(base, TASK, recipe(**{"steps": 3} | changes), store=None)
     torch.testing.assert_close(base.model.state_dict(), before, rtol=0, atol=0)
     assert [one.requires_grad for one in base.model.parameters()] == grads
     assert torch.equal(torch.get_rng_state(), state)
@@ -204,10 +208,12 @@ def test_validation_comes_every_so_many_steps_and_after_the_last(base):
     assert last.validation_loss == mean_loss(training.model, base.tokenizer, TASK.validation)
 
 
-def test_gradient_checkpointing_changes_no_loss(base):
-    plain = [record.loss for record in train(base, TASK, recipe(steps=4))]
-    again = [r.loss for r in train(base, TASK, recipe(steps=4, gradient_checkpointing=True))]
-    assert again == plain
+@pytest.mark.parametrize("method", ["lora", "adalora"])
+def test_gradient_checkpointing_changes_no_loss(base, method):
+    wanted = recipe(steps=4, method=method)
+    plain = [record.loss for record in train(base, TASK, wanted)]
+    checkpointed = dataclasses.replace(wanted, gradient_checkpointing=True)
+    assert [record.loss for record in train(base, TASK, checkpointed)] == plain
 
 
 def test_records_count_the_tokens_that_are_no_padding(base):
@@ -232,20 +238,23 @@ def test_every_example_is_seen_once_before_any_is_seen_twice():
     [
         ({"method": "full", "learning_rate": 100.0}, r"learning_rate=100 is too large.*try 10\."),
         ({"learning_rate": 1e30}, r"with scaling 2.333 \(lora_alpha=7, r=3\).*try learning_rate="),
+        (ADALORA | {"learning_rate": 1e30, "steps": 50}, r"scaling 1.4 \(lora_alpha=7, init_r=5\)"),
     ],
 )
 def test_a_diverging_run_stops_names_the_choice_and_keeps_the_last_good_weights(
     base, changes, blame
 ):
-    training = train(base, TASK, recipe(steps=50, max_grad_norm=math.inf, **changes))
+    wanted = recipe(**{"steps": 50, "max_grad_norm": math.inf} | changes)
+    training = train(base, TASK, wanted)
     with pytest.raises(Diverged, match=blame):
         list(training)
     assert training.step < 50
     assert math.isfinite(evaluate(training, TASK).loss)
 
 
-def test_a_diverged_run_is_kept_with_its_reason(base, tmp_path):
-    wild = recipe(learning_rate=1e30, steps=50)
+@pytest.mark.parametrize("method", ["lora", "adalora"])
+def test_a_diverged_run_is_kept_with_its_reason(base, method, tmp_path):
+    wild = recipe(learning_rate=1e30, steps=50, method=method)
     for replayed in (False, True):
         with pytest.raises(Diverged) as stopped:
             fit(base, TASK, wild, store=tmp_path)
@@ -253,11 +262,6 @@ def test_a_diverged_run_is_kept_with_its_reason(base, tmp_path):
         assert (run.status, run.replayed) == ("diverged", replayed)
         assert "learning_rate=1e+30" in run.message
         assert math.isfinite(evaluate(run, TASK).loss)
-
-
-def test_what_is_checked_and_not_trained_yet_says_so(base):
-    with pytest.raises(NotImplementedError, match="checked but not trained yet"):
-        train(base, TASK, recipe(method="adalora"))
 
 
 def test_an_eight_bit_optimizer_learns_nearly_as_the_full_one_does():
@@ -268,3 +272,111 @@ def test_an_eight_bit_optimizer_learns_nearly_as_the_full_one_does():
     eight = [r.loss for r in train(base, TASK, dataclasses.replace(wanted, optimizer="adamw_8bit"))]
     assert eight != plain
     torch.testing.assert_close(eight, plain, rtol=0.05, atol=0)
+
+
+# --- AdaLoRA ---
+
+
+def plain_adalora(base, wanted):
+    """PEFT's AdaLoRA in a loop by hand: each step's loss as PEFT gives it, and its ranks."""
+    encoded = [encode(base.tokenizer, example, 256) for example in TASK.train]
+    order = order_of_examples(len(encoded), wanted.seed)
+    torch.manual_seed(wanted.seed)
+    model = peft.get_peft_model(base.model, to_peft(wanted, base)).train()
+    trainable = [one for one in model.parameters() if one.requires_grad]
+    optimizer = torch.optim.AdamW(trainable, lr=wanted.learning_rate, weight_decay=0.0)
+    scheduler = get_scheduler("linear", optimizer, 0, wanted.steps)
+    losses, ranks = [], []
+    for step in range(1, wanted.steps + 1):
+        rows = [encoded[next(order)] for _ in range(wanted.batch_size)]
+        loss = model(**collate(rows, base.tokenizer.pad_token_id)).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trainable, wanted.max_grad_norm)
+        optimizer.step()
+        scheduler.step()
+        model.base_model.update_and_allocate(step)
+        optimizer.zero_grad()
+        losses.append(loss.item())
+        pattern = model.peft_config["default"].rank_pattern or {}
+        ranks.append(
+            {name.removesuffix(".lora_E.default"): sum(on) for name, on in pattern.items()}
+        )
+    return losses, ranks
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"deltaT": 3, "max_grad_norm": 0.05}, {"tinit": 0, "tfinal": 5, "orth_reg_weight": 2.0}],
+    ids=str,
+)
+def test_adalora_has_the_losses_and_the_ranks_of_plain_peft_at_every_step(base, changes):
+    wanted = recipe(**ADALORA | changes)
+    records = list(train(base, TASK, wanted))
+    losses, ranks = plain_adalora(base, wanted)
+    with_the_term = [one.loss + wanted.orth_reg_weight * one.orthogonality for one in records]
+    torch.testing.assert_close(with_the_term, losses, rtol=1e-4, atol=0)
+    tinit, tfinal = wanted.schedule
+    met = wanted.steps - tfinal
+    allocations = [one.step for one in records if one.ranks is not None]
+    due = [step for step in range(tinit + 1, met + 1) if step % wanted.deltaT == 0 or step == met]
+    assert allocations == due
+    for step in allocations:
+        assert records[step - 1].ranks == ranks[step - 1]
+    assert records[met - 1].ranks == ranks[-1]
+    assert sum(ranks[-1].values()) == wanted.target_r * 14
+    assert records[-1].loss < 0.9 * records[0].loss
+
+
+def test_adaloras_orthogonality_counts_once_a_step_however_many_batches_it_has(base):
+    wanted = recipe(**ADALORA | {"gradient_accumulation_steps": 2, "batch_size": 3, "steps": 6})
+    whole = dataclasses.replace(wanted, gradient_accumulation_steps=1, batch_size=6)
+    two, one = list(train(base, TASK, wanted)), list(train(base, TASK, whole))
+    for name in ("loss", "orthogonality", "grad_norm"):
+        each = [[getattr(record, name) for record in records] for records in (two, one)]
+        torch.testing.assert_close(*each, rtol=1e-4, atol=0)
+    assert two[2].ranks == one[2].ranks is not None
+
+
+def test_only_adalora_records_say_ranks_and_orthogonality(base):
+    record = next(iter(train(base, TASK, recipe())))
+    assert (record.orthogonality, record.ranks) == (None, None)
+
+
+def test_adalora_masks_its_parameters_and_keeps_their_number(base):
+    training = train(base, TASK, recipe(**ADALORA))
+    sizes = [one.numel() for one in training.model.parameters()]
+    ranks = list(training)[11].ranks  # decided at step 24 - 12
+    assert [one.numel() for one in training.model.parameters()] == sizes
+    for name, one in training.model.named_parameters():
+        if ".lora_E." in name:
+            layer = name.removeprefix("base_model.model.").removesuffix(".lora_E.default")
+            assert (one != 0).sum() == ranks[layer]
+
+
+def test_a_run_that_diverges_after_its_ranks_were_decided_keeps_them(base):
+    training = train(base, TASK, recipe(**ADALORA, deltaT=6))
+    for record in training:
+        if record.step == 13:  # the good weights are those after step 10; step 12 decides
+            break
+    for group in training.optimizer.param_groups:
+        group["lr_ratio"] = 1e30
+    with pytest.raises(Diverged):
+        list(training)
+    kept = training.learnt.tensors
+    masked = {name: one for name, one in training.model.named_parameters() if ".lora_E." in name}
+    assert sum(int((one != 0).sum()) for one in masked.values()) == 2 * 14
+    assert sum(len(one) for name, one in kept.items() if name.endswith("lora_E")) == 2 * 14
+    assert math.isfinite(evaluate(training, TASK).loss)
+
+
+@pytest.mark.slow
+def test_adalora_teaches_pocket_new_facts_within_its_budget():
+    base = load_base("pocket")
+    task = load_task("new-facts", base)
+    changes = {"method": "adalora", "init_r": 8, "target_r": 3, "learning_rate": 3e-2}
+    run = fit(base, task, dataclasses.replace(task.recipe, **changes), store=None)
+    ranks = [record.ranks for record in run.records if record.ranks]
+    assert sum(ranks[-1].values()) == 3 * 28
+    assert max(ranks[-1].values()) > 3 > min(ranks[-1].values())
+    assert evaluate(base, task).value == 0
+    assert run.scores.value > 0.8

@@ -3,12 +3,10 @@
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from lora_lab.adapters import as_trained
 from lora_lab.bases import BUILT_IN, Base, load_base
 from lora_lab.cli.wanted import TASK_FILE, Wanted
-from lora_lab.evaluation import evaluate
-from lora_lab.learnt import CONFIG_FILE, Adapted, load_adapter
 from lora_lab.places import cache_folder, data_folder, write_atomically
 from lora_lab.recipe import Recipe, nearest
 from lora_lab.records import Answer, Scores
@@ -24,6 +22,9 @@ from lora_lab.runs import (
     resolve_store,
 )
 from lora_lab.tasks.examples import Task
+
+if TYPE_CHECKING:  # they import PEFT, which takes seconds: `lora-lab runs` does without
+    from lora_lab.learnt import Adapted
 
 BEFORE_FILE = "before.json"  # in a run's folder: what its base scored on the same task
 
@@ -52,6 +53,8 @@ def scores_before(run: Run, task: Task) -> Scores:
         answers = tuple(Answer(**one) for one in words.pop("answers"))
         return Scores(**words, answers=answers)
     except (FileNotFoundError, ValueError, TypeError, KeyError):
+        from lora_lab.evaluation import evaluate
+
         scores = evaluate(run.base, task)
         with write_atomically(kept) as new:
             new.write_text(json.dumps(asdict(scores)), encoding="utf-8")
@@ -70,7 +73,7 @@ def folder_of(base: Base, task: Task, recipe: Recipe, store: Path | Default) -> 
 class Found:
     """A model to ask, what it is in words, and the run it comes from."""
 
-    model: Base | Adapted
+    model: "Base | Adapted"
     about: str
     run: Run | None = None
 
@@ -95,6 +98,9 @@ def find_model(
         ValueError: for a strength, or a second base, where nothing was learnt.
         FileNotFoundError: if nothing is called so, with the nearest name.
     """
+    from lora_lab.adapters import as_trained
+    from lora_lab.learnt import CONFIG_FILE, Adapted, load_adapter
+
     if name is None:
         newest = next((run for run in list_runs(store) if run.status == FINISHED), None)
         name = newest.path.name if newest else "pocket"
@@ -146,6 +152,8 @@ def _run_or_base(name: str, store: Path | Default) -> Run | None:
 
 def _base_of(adapter: Path) -> str:
     """The base that an adapter's configuration names, by its short name where it has one."""
+    from lora_lab.learnt import CONFIG_FILE
+
     words = json.loads((adapter / CONFIG_FILE).read_text(encoding="utf-8"))
     told = words.get("base_model_name_or_path") or ""
     homes = {"pocket": data_folder() / "pocket" / "model"}

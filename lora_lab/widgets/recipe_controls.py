@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 
 import ipywidgets as widgets
 
-from lora_lab.recipe import Recipe
+from lora_lab.recipe import CHOICES, Recipe
 
 FOLDED = ("method", "r", "lora_alpha", "learning_rate", "steps", "batch_size", "seed")
 
 HELP = {  # what a choice does, in one sentence
-    "method": "lora trains a small adapter beside the frozen weights; full trains every weight.",
+    "method": "lora trains a small adapter beside the frozen weights; adalora lets its layers "
+    "compete for rank (r has no say in it); full trains every weight.",
     "r": "The adapter's rank: how many directions the change of a weight matrix may have.",
     "lora_alpha": "The change is multiplied by lora_alpha / r: the adapter's volume.",
     "learning_rate": "How far each step goes; too far, and the loss jumps up.",
@@ -29,7 +30,7 @@ def _number(kind: type[widgets.Widget], **limits: object) -> Callable[[object], 
 
 
 _CONTROL = {
-    "method": lambda value: widgets.Dropdown(value=value, options=("lora", "full")),
+    "method": lambda value: widgets.Dropdown(value=value, options=CHOICES["method"]),
     "r": _number(widgets.BoundedIntText, min=1, max=1024),
     "lora_alpha": _number(widgets.FloatText, step=1),
     "learning_rate": _number(widgets.FloatText, step=0.0001),

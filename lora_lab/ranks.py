@@ -1,0 +1,80 @@
+"""AdaLoRA's part of a training step, done by PEFT's own allocator: who keeps how much rank."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from lora_lab.maths.adalora import regu_loss
+from lora_lab.recipe import Recipe
+
+AVERAGES = ("ipt", "exp_avg_ipt", "exp_avg_unc")  # that PEFT's RankAllocator goes on from
+
+
+class Ranks:
+    """The ranks of a model made by `adapt` with method "adalora".
+
+    They are decided in training, step by step, never by a truncation at the end. `maths/adalora.py`
+    shows how. PEFT leaves two things to whoever trains: to call its allocator at the right moment
+    (no trainer of transformers does), and, since our loop computes the loss itself, to add the
+    orthogonality term.
+    """
+
+    def __init__(self, model: nn.Module, recipe: Recipe) -> None:
+        self._tuner = model.base_model
+        self._config = model.peft_config["default"]
+        self._met = recipe.steps - recipe.schedule[1]  # the step that meets the budget
+        named = dict(self._tuner.model.named_parameters())
+        self._lora_A = [one for name, one in named.items() if "lora_A" in name]
+        self._lora_B = [one for name, one in named.items() if "lora_B" in name]
+
+    def add_orthogonality(self) -> float:
+        """Add the orthogonality term's gradient to the loss's. Returns the term, not weighted."""
+        term = regu_loss([*self._lora_A, *(one.T for one in self._lora_B)])
+        (self._config.orth_reg_weight * term).backward()
+        return term.item()
+
+    def allocate(self, step: int) -> dict[str, int] | None:
+        """Let PEFT measure importance and mask what has too little of it.
+
+        Call it after `optimizer.step()` and before `zero_grad()`: the importance is the size of
+        the parameter after the step times its gradient.
+
+        Returns:
+            The rank of each adapted layer by name, at an allocation; at other steps None.
+        """
+        self._tuner.update_and_allocate(step)
+        if step > self._met:
+            return None  # the last allocation holds
+        pattern = self._config.rank_pattern
+        if step < self._met:  # PEFT would cut a file to this pattern, and the next steps change it
+            self._config.rank_pattern = None
+        return pattern and {name.partition(".lora_E")[0]: sum(on) for name, on in pattern.items()}
+
+    def mask(self) -> None:
+        """Mask what the last allocation masked, where there was one."""
+        if self._config.rank_pattern:
+            self._tuner.rankallocator.mask_using_rank_pattern(
+                self._tuner.model, self._config.rank_pattern
+            )
+
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint needs beside weights and optimizer, by names like "ranks/ipt/…"."""
+        kept = {kind: getattr(self._tuner.rankallocator, kind) for kind in AVERAGES}
+        pattern = self._config.rank_pattern or {}
+        kept["pattern"] = {name: torch.tensor(on) for name, on in pattern.items()}
+        return {f"ranks/{kind}/{name}": one for kind in kept for name, one in kept[kind].items()}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on from a checkpoint's tensors, of which those by other names are passed over."""
+        kept: dict[str, dict[str, Tensor]] = {kind: {} for kind in (*AVERAGES, "pattern")}
+        for key, one in tensors.items():
+            if key.startswith("ranks/"):
+                _, kind, name = key.split("/")
+                kept[kind][name] = one
+        device = self._lora_A[0].device
+        for kind in AVERAGES:
+            there = {name: one.to(device) for name, one in kept[kind].items()}
+            setattr(self._tuner.rankallocator, kind, there)
+        pattern = {name: on.tolist() for name, on in kept["pattern"].items()}
+        self._config.rank_pattern = pattern or None
