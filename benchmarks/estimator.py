@@ -70,7 +70,7 @@ def compared(group, seed, tasks):
         "batch": dataclasses.asdict(found.batch),
         "told": dataclasses.asdict(told),
         "measured": dataclasses.asdict(found.memory),
-        "error": told.total / found.memory.total - 1,
+        "error": round(told.total / found.memory.total - 1, 5),
     }
 
 
@@ -84,7 +84,7 @@ def summary(rows):
         for part in Memory.__slots__
     }
     return {
-        part: {"median": statistics.median(found), "max": max(found)}
+        part: {"median": round(statistics.median(found), 5), "max": round(max(found), 5)}
         for part, found in shares.items()
     }
 
@@ -119,8 +119,13 @@ def main():
     }
     print(json.dumps(report, indent=1))
     if options.json:
-        report["recipes"] = rows
-        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        options.json.write_text(as_json(report, rows), encoding="utf-8")
+
+
+def as_json(report, rows):
+    """The report, then a line for each recipe."""
+    lines = ",\n  ".join(json.dumps(row) for row in rows)
+    return f'{json.dumps(report, indent=1)[:-2]},\n "recipes": [\n  {lines}\n ]\n}}\n'
 
 
 def cpu():

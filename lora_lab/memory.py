@@ -209,6 +209,8 @@ class Layer:
         else:
             copies = count * (2 if self.recipe.lora_dropout and flows else 1)
         kept = F32 * (copies * numbers + count * self.tokens * rank(self.recipe))  # B's input
+        if self.recipe.method == "adalora" and flows:
+            kept += F32 * count * rank(self.recipe) * self.matrices[names[0]].in_features  # A λ
         if self.recipe.quantize == "int8" and flows and not there and not (as_it_is and count):
             kept += self.size * numbers
         return kept
@@ -311,9 +313,10 @@ def memory(shape: Shape, recipe: Recipe, batch: Batch, dtype: str = "float32") -
     _check_llama(shape)
     trained = trained_tensors(shape, recipe, dtype)
     full, once = recipe.method == "full", sum(one.bytes for one in trained)
+    copies = 6 if recipe.method == "adalora" else 3  # AdaLoRA's allocator keeps three averages
     always = {  # the loop keeps the last good values too, and an adapter's start
         "weights": weights_held(shape, recipe, dtype) + (2 * once if full else 0),
-        "adapters": 0 if full else 3 * once,
+        "adapters": 0 if full else copies * once,
         "optimizer": optimizer_state(trained, recipe),
     }
     moments = list(_moments(_layers(shape, recipe, batch, dtype), trained))
@@ -415,5 +418,7 @@ def _moments(layers: list[Layer], trained: list[Trained]) -> Iterator[Moment]:
     # The end: tied embeddings have two gradients and their sum; AdamW makes a quotient in steps.
     halves = (2 + (earlier > 0)) * of_output if full and shape.tied else 0
     yield Moment(every + halves, held)
+    if recipe.method == "adalora":  # the orthogonality term's gradients, before they are added
+        yield Moment(2 * every, held)
     largest = max(one.bytes for one in trained) if recipe.optimizer == "adamw" else 0
     yield Moment(every, held, update=2 * largest)

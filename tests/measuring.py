@@ -87,7 +87,7 @@ def measure(base, task, recipe) -> Measured:
         live.part = beside  # with all copies that the loop makes of what it trains
         for one in tensors_of(base.model):
             live.add(one, "weights")
-        training = lab.train(base, task, replace(recipe, steps=2))
+        training = lab.train(base, task, replace(recipe, steps=max(2, recipe.steps)))
         for one in tensors_of(training.model):
             if not live.knows(one):
                 live.add(one, beside)  # a copy that torch made behind this mode's back

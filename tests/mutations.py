@@ -203,6 +203,8 @@ MUTATIONS = [  # (file, what it says, what it says when broken, the test that mu
     ("memory.py", "flows = flows or gradients[number] > 0", "flows = True", "test_memory.py::test_the_estimate_is_right"),
     ("memory.py", "yield Moment(every + halves, held)", "yield Moment(every, held)", "test_memory.py::test_the_estimate_is_right"),
     ("memory.py", "before += sum(one.kept_by_int8() for one in layers)", "before += 0", "test_memory.py::test_the_estimate_is_right"),
+    ("memory.py", 'if self.recipe.method == "adalora" and flows:', "if False:", "test_memory.py::test_the_estimate_is_right_for_adalora"),
+    ("memory.py", 'copies = 6 if recipe.method == "adalora" else 3', "copies = 3", "test_memory.py::test_the_estimate_is_right_for_adalora"),
     ("memory.py", "if full and shape.tied else 0", "if False else 0", "test_memory.py::test_the_estimate_is_right"),
 ]  # fmt: skip
 

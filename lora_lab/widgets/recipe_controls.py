@@ -18,6 +18,8 @@ HELP = {  # what a choice does, in one sentence
     "learning_rate": "How far each step goes; too far, and the loss jumps up.",
     "steps": "How many times the weights are moved.",
     "batch_size": "How many examples each step looks at.",
+    "max_length": "How many tokens an example may have.",
+    "gradient_checkpointing": "Keep each layer's input alone, and compute the rest once more.",
     "seed": "Decides the adapter's random start and the order of the examples.",
 }
 _WIDE = {"description_width": "7.5em"}
@@ -34,6 +36,8 @@ _CONTROL = {
     "learning_rate": _number(widgets.FloatText, step=0.0001),
     "steps": _number(widgets.BoundedIntText, min=1, max=100_000),
     "batch_size": _number(widgets.BoundedIntText, min=1, max=1024),
+    "max_length": _number(widgets.BoundedIntText, min=2, max=1_000_000),
+    "gradient_checkpointing": lambda value: widgets.Checkbox(value=value, indent=False),
     "seed": _number(widgets.BoundedIntText, min=0, max=10**9),
 }
 

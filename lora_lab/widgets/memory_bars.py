@@ -1,0 +1,105 @@
+"""Where the memory of a training step goes: full fine-tuning, LoRA and QLoRA side by side."""
+
+import dataclasses
+
+import ipywidgets as widgets
+
+from lora_lab import plots
+from lora_lab.cards import cards
+from lora_lab.estimates import estimate
+from lora_lab.recipe import Recipe, nearest
+from lora_lab.records import Memory
+from lora_lab.widgets import words
+from lora_lab.widgets.lab_face import PictureView
+from lora_lab.widgets.recipe_controls import RecipeControls
+
+MODELS = (  # of those that `estimate` knows by name, the ones whose memory it tells
+    "pocket",
+    "smollm2",
+    "gemma-2b",
+    "llama-3.2-3b",
+    "llama-7b",
+    "mistral-7b",
+    "qwen2.5-7b",
+    "llama-3.1-8b",
+    "llama-13b",
+    "llama-65b",
+    "llama-2-70b",
+)
+METHODS = {
+    "full": {"method": "full"},
+    "LoRA": {},
+    "QLoRA": {"quantize": "nf4"},
+}
+NO_CARD = "no card"
+FIELDS = ("r", "batch_size", "max_length", "gradient_checkpointing")
+
+
+class MemoryBars(widgets.VBox):
+    """A bar a method, drawn anew at each choice. Nothing is trained or loaded.
+
+    `memory` holds what the bars show, and `picture` how.
+
+    Args:
+        model: one of `MODELS`.
+        card: the name of a graphics card, as in `lora_lab.cards`; None: no line is drawn.
+        changes: recipe fields, for all bars.
+
+    Raises:
+        ValueError: for an unknown model or card, with the nearest that is known.
+    """
+
+    def __init__(self, model: str = "llama-7b", card: str | None = None, **changes: object) -> None:
+        self._cards = {one.name: one for one in cards()}
+        for given, known, what in ((model, MODELS, "model"), (card, self._cards, "card")):
+            if given is not None and given not in known:
+                raise ValueError(
+                    f"no {what} is called {given!r} here; {nearest(given, tuple(known))}"
+                    f"Give {', '.join(known)}"
+                )
+        self.controls = RecipeControls(Recipe(**changes), FIELDS)
+        self.controls.changed = self._show
+        self.model = _choice("model", MODELS, model)
+        self.card = _choice("card", (NO_CARD, *self._cards), card or NO_CARD)
+        self.view, self.said = PictureView(plots.SIZE[0]), widgets.HTML()
+        rows = [self.model, self.card, *map(self.controls.row, FIELDS)]
+        super().__init__(
+            [
+                widgets.HTML(words.title("Where does the memory go?")),
+                widgets.HBox(rows, layout={"flex_flow": "row wrap", "align_items": "center"}),
+                self.view,
+                self.said,
+            ]
+        )
+        self.add_class("lora-lab")
+        for control in (self.model, self.card):
+            control.observe(lambda _: self._show(), names="value")
+        self._show()
+
+    @property
+    def recipes(self) -> dict[str, Recipe]:
+        """Of each bar, as the controls have it."""
+        chosen = self.controls.recipe
+        return {name: dataclasses.replace(chosen, **changes) for name, changes in METHODS.items()}
+
+    def _show(self) -> None:
+        self.memory: dict[str, Memory] = {
+            name: estimate(self.model.value, recipe).memory for name, recipe in self.recipes.items()
+        }
+        card = self._cards.get(self.card.value)
+        self.picture = plots.picture(plots.draw_memory, self.memory, card)
+        self.view.show(self.picture)
+        self.said.value = words.faint(self.picture.alt)
+
+    def __repr__(self) -> str:
+        return f"MemoryBars: {self.model.value} · {', '.join(METHODS)}"
+
+    def _repr_mimebundle_(self, **options: object) -> dict[str, object]:
+        """Fixed words where no widget can be shown, without the ids that change at each run."""
+        return super()._repr_mimebundle_(**options) | {"text/plain": repr(self)}
+
+
+def _choice(description: str, options: tuple[str, ...], value: str) -> widgets.Dropdown:
+    control = widgets.Dropdown(options=options, value=value, description=description)
+    control.style.description_width, control.layout.width = "3em", "16em"
+    return control
