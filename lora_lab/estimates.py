@@ -154,7 +154,7 @@ def batches_of(task: Task, tokenizer: object, recipe: Recipe) -> Iterator[Batch]
 
 # Which share of the rate of matrix products a step reaches: the rest goes into all that is no such
 # product, and into products too thin to be fast. benchmarks/results/seconds.md has the measurements
-# with batches of 100 to 450 tokens: .29 to .59 on pocket, .63 to .87 on smollm2, .26 to .52 there in
+# with batches of 100 to 450 tokens: .29 to .59 on pocket, .63 to .87 on smollm2, .26 to .52 in its
 # bfloat16, all on a CPU. Batches of a few dozen tokens reach less: .09 to .17 on pocket.
 SHARES = (0.25, 0.9)
 
