@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PYTEST := $(BIN)/python -m pytest --nbval -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test test-all test-gpu refresh lint clean
+.PHONY: help setup lab test test-all test-gpu recorded refresh lint clean
 
 help: ## list these targets
 	@echo "make lab    opens the laboratory;  make test    proves that it works."
@@ -37,6 +37,9 @@ test-all: setup ## the suite and all that is slow
 
 test-gpu: setup ## the tests that train on an NVIDIA GPU
 	$(BIN)/python -m pytest -m gpu tests
+
+recorded: setup ## train the runs on smollm2 that data/recorded/ lacks (about a minute each)
+	$(BIN)/python data/recorded/make_recorded.py
 
 refresh: setup ## run the notebooks afresh and keep their outputs (ONLY=notebooks/x.ipynb for one)
 	$(BIN)/python tests/refresh_notebooks.py $(ONLY)

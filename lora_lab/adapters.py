@@ -280,6 +280,9 @@ def adapt(base: Base, recipe: Recipe) -> nn.Module:
     with _SEEDING, torch.random.fork_rng(devices=_cuda_devices(base)):
         torch.manual_seed(recipe.seed)
         model = peft.get_peft_model(model, config)
+    for name, one in model.named_parameters():
+        if "ranknum" in name:  # a count, which PEFT would train on a 16-bit base
+            one.requires_grad_(False)
     if loftq:
         _begin_with_what_was_lost(model, base)
     model.peft_config["default"].base_model_name_or_path = base.name  # no path of this machine

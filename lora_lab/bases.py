@@ -305,7 +305,6 @@ def shape_of(model: object, name: str = "") -> Shape:
         )
     config = model.config.get_text_config()
     heads, width = config.num_attention_heads, config.hidden_size
-    inner = [one for one in matrices if one.kind == "linear" and one.out_features == width]
     return Shape(
         name=name,
         matrices=tuple(matrices),
@@ -315,7 +314,6 @@ def shape_of(model: object, name: str = "") -> Shape:
         num_heads=heads,
         num_key_value_heads=_key_value_heads(config),
         head_dim=getattr(config, "head_dim", None) or getattr(config, "d_kv", width // heads),
-        intermediate_size=max(one.in_features for one in inner),
         vocab_size=config.vocab_size,
     )
 

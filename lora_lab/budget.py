@@ -44,7 +44,6 @@ class Shape:
     num_heads: int
     num_key_value_heads: int
     head_dim: int
-    intermediate_size: int
     vocab_size: int
 
     @property

@@ -88,7 +88,7 @@ def bfloat16_speed(width: int) -> float:
                 best[dtype] = min(best[dtype], time.perf_counter() - start)
         return round(best[torch.float32] / best[torch.bfloat16], 2)
 
-    key = f"{_processor()}, torch {torch.__version__}, {torch.get_num_threads()} threads, {width}"
+    key = f"{processor()}, torch {torch.__version__}, {torch.get_num_threads()} threads, {width}"
     return _once("bfloat16_speed.json", key, measured)
 
 
@@ -118,7 +118,7 @@ def matmul_speed(device: torch.device, dtype: torch.dtype, parameters: int, widt
             torch.set_num_threads(threads)
         return 2 * rows * width * 4 * width / best
 
-    where = _processor() if on_cpu else in_words(device)
+    where = processor() if on_cpu else in_words(device)
     key = f"{where}, torch {torch.__version__}, {used} threads, {named(dtype)}, {width}"
     return _once("matmul_speed.json", key, measured)
 
@@ -138,7 +138,7 @@ def _once(file: str, key: str, measure: Callable[[], float]) -> float:
     return value
 
 
-def _processor() -> str:
+def processor() -> str:
     """The CPU's name, as far as the system tells it."""
     with suppress(OSError):
         names = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())

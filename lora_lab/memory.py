@@ -165,7 +165,7 @@ class Layer:
 
     @property
     def inner(self) -> int:
-        """How many numbers the MLP works on: (batch, length, intermediate_size)."""
+        """How many numbers the MLP works on: (batch, length, the width of the MLP)."""
         return self.tokens * self.matrices["down_proj"].in_features
 
     def norm(self, flows: bool) -> int:

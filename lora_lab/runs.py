@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from lora_lab import __version__
 from lora_lab.bases import BUILT_IN, Base, load_base
-from lora_lab.places import make_folder_atomically, store_folder, write_atomically
+from lora_lab.devices import processor
+from lora_lab.places import data_folder, make_folder_atomically, store_folder, write_atomically
 from lora_lab.recipe import Recipe, nearest
 from lora_lab.records import Answer, Budget, Memory, Scores, StepRecord
 from lora_lab.tasks.examples import Task
@@ -222,6 +223,7 @@ class RunFolder:
             "about": about_training(self.base, self.recipe),
             "date": before.get("date") or datetime.now(UTC).isoformat(timespec="seconds"),
             "budget": dataclasses.asdict(budget) if budget else before.get("budget"),
+            "machine": processor(),
             "version": __version__,
             "torch": torch.__version__,
         }
@@ -287,6 +289,26 @@ def open_run(name: str, store: str | Path | Default | None = DEFAULT) -> Run:
         raise FileNotFoundError(f"{name!r} fits {len(fitting)} runs; give one whole: {several}")
     there = f"There are {len(names)}: `lora-lab runs` lists them" if names else "The store is empty"
     raise FileNotFoundError(f"no run is called {name!r}; {nearest(name, names)}{there}")
+
+
+def recorded_runs(name: str) -> tuple[Run, ...]:
+    """The runs of data/recorded/ with this name, one per seed: made before, and told as they were.
+
+    They hold records and scores, no adapter and no answers.
+
+    Raises:
+        ValueError: if none is called so, with the nearest name.
+    """
+    folder = data_folder() / "recorded"
+    found = sorted(path.parent for path in folder.glob(f"{name}-*/run.json"))
+    found = [path for path in found if path.name.removeprefix(f"{name}-").isdigit()]
+    if not found:
+        names = {path.parent.name.rpartition("-")[0] for path in folder.glob("*/run.json")}
+        raise ValueError(
+            f"no run was recorded as {name!r}; {nearest(name, tuple(names))}"
+            f"There are: {', '.join(sorted(names))}"
+        )
+    return tuple(read_run(path) for path in found)
 
 
 def _read_json(path: Path) -> dict | None:

@@ -117,6 +117,14 @@ def test_a_shared_tree_holds_the_same_memory_and_its_own_modules(base):
     assert not {id(m) for m in tree.modules()} & {id(m) for m in base.model.modules()}
 
 
+def test_adaloras_count_of_ranks_is_not_trained_on_a_16_bit_base():
+    base = tiny_base(dtype=torch.bfloat16)
+    model = adapt(base, recipe(method="adalora", init_r=4, target_r=2, steps=40))
+    trained = [name for name, one in model.named_parameters() if one.requires_grad]
+    assert trained
+    assert not [name for name in trained if "ranknum" in name]
+
+
 def test_gpt2s_conv1d_layers_are_found_and_adapted():
     config = GPT2Config(n_embd=16, n_layer=1, n_head=2, vocab_size=50)
     base = dataclasses.replace(tiny_base(), model=GPT2LMHeadModel(config))

@@ -1,0 +1,49 @@
+import dataclasses
+import itertools
+import math
+import tomllib
+
+import pytest
+
+import lora_lab as lab
+from lora_lab.bases import list_bases
+from lora_lab.places import data_folder
+from lora_lab.runs import FINISHED, recorded_runs
+
+WANTED = tomllib.loads((data_folder() / "recorded" / "recorded.toml").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def base():
+    if not any(one.name == "smollm2" and one.prepared for one in list_bases()):
+        pytest.skip("smollm2 is not prepared: run `lora-lab prepare`")
+    return lab.load_base("smollm2", device="cpu", dtype="float32")
+
+
+@pytest.mark.parametrize("name", WANTED)
+def test_each_recorded_run_is_there_once_a_seed_with_the_recipe_that_was_committed(name):
+    runs = recorded_runs(name)
+    assert [run.recipe.seed for run in runs] == WANTED[name]["seeds"]
+    task = lab.load_task(WANTED[name]["task"])
+    for run in runs:
+        changes = {"seed": run.recipe.seed, "eval_steps": run.recipe.steps // 4}
+        assert run.recipe == dataclasses.replace(task.recipe, **changes | WANTED[name]["recipe"])
+        assert (run.base_name, run.task_name, run.status) == ("smollm2", task.name, FINISHED)
+        assert run.replayed
+        assert run.date
+        assert len(run.records) == run.recipe.steps
+        assert math.isfinite(run.scores.value)
+        assert run.scores.answers == ()  # other people's prompts are not committed
+
+
+def test_a_recorded_run_trains_again_to_the_losses_that_were_recorded(base):
+    run = recorded_runs("home-commands")[0]
+    task = lab.load_task(run.task_name, base)
+    again = itertools.islice(lab.train(base, task, run.recipe), 4)
+    expected = [record.loss for record in run.records[:4]]
+    assert [record.loss for record in again] == pytest.approx(expected, rel=0.02)  # any processor
+
+
+def test_a_misspelt_recording_is_refused_with_the_nearest():
+    with pytest.raises(ValueError, match="did you mean 'home-commands'"):
+        recorded_runs("home-comands")
