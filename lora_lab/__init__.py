@@ -17,6 +17,7 @@ _HOME = {  # public name: the module it lives in
     "planted_task": "tasks.planted",
     "evaluate": "evaluation",
     "generate": "evaluation",
+    "estimate": "estimates",
     "train": "training",
     "fit": "training",
     "to_code": "scripts",

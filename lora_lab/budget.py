@@ -1,6 +1,13 @@
 """Parameters, memory and FLOPs of a fine-tune, by arithmetic on a model's shape."""
 
+import itertools
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+from lora_lab.recipe import Recipe, nearest
+
+LAYER = re.compile(r".*?\.[^.]*\.(\d+)\.")  # a layer's number in a name, as PEFT reads it
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,6 +19,17 @@ class Matrix:
     out_features: int  # an embedding's width
     bias: bool = False
     kind: str = "linear"  # "embedding" | "output": these are no part of "all-linear"
+    tied: bool = False  # its weights are those of an earlier matrix: one tensor for both
+
+    @property
+    def weights(self) -> int:
+        """How many numbers the matrix holds, its bias left out."""
+        return self.in_features * self.out_features
+
+    @property
+    def parameters(self) -> int:
+        """Weights and bias."""
+        return self.weights + self.bias * self.out_features
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,9 +37,8 @@ class Shape:
     """All that a budget needs to know of a model: its matrices, and a few sizes."""
 
     name: str
-    matrices: tuple[Matrix, ...]  # in the model's own order; a tied output matrix is not repeated
-    other_parameters: int  # norms, and whatever else is no matrix and no bias of one
-    tied: bool  # the output layer multiplies with the input embedding
+    matrices: tuple[Matrix, ...]  # in the model's own order
+    others: tuple[tuple[str, int], ...]  # norms, and what else is no matrix: module, parameters
     hidden_size: int
     num_layers: int
     num_heads: int
@@ -29,3 +46,298 @@ class Shape:
     head_dim: int
     intermediate_size: int
     vocab_size: int
+
+    @property
+    def other_parameters(self) -> int:
+        """Norms, and whatever else is no matrix and no bias of one."""
+        return sum(count for _, count in self.others)
+
+    @property
+    def parameters(self) -> int:
+        """All of the model's parameters; a tied matrix is counted once."""
+        whole = sum(one.parameters for one in self.matrices) + self.other_parameters
+        return whole - sum(one.weights for one in self.matrices if one.tied)
+
+    @property
+    def tied(self) -> bool:
+        """Whether the output layer multiplies with the input embedding."""
+        return any(one.tied and one.kind == "output" for one in self.matrices)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one pass through the model works on."""
+
+    examples: int
+    length: int  # tokens of the longest example: the others are padded to it
+    places: int  # positions at which logits are computed: some example has a label there
+    labels: int  # tokens of all examples together that earn a loss
+    padded: bool = False  # whether the examples differ in length
+
+
+# --- what a recipe reaches ----------------------------------------------------------------------
+
+
+def layer_of(name: str) -> int | None:
+    """The layer that a module's name tells: 7 of "model.layers.7.mlp.up_proj"; None: no layer."""
+    found = LAYER.match(name)
+    return int(found[1]) if found else None
+
+
+def adapted(shape: Shape, recipe: Recipe) -> tuple[Matrix, ...]:
+    """The matrices that get an adapter, chosen as PEFT chooses them. None for method "full".
+
+    Raises:
+        ValueError: for a target, a layer or a module to save that the model does not have, and for
+            what PEFT refuses.
+    """
+    if recipe.method == "full":
+        return ()
+    layers = recipe.layers_to_transform
+    if layers and max(layers) >= shape.num_layers:
+        raise ValueError(
+            f"layers_to_transform names layer {max(layers)}, and {shape.name} has "
+            f"{shape.num_layers} layers, counted from 0; give numbers from 0 to "
+            f"{shape.num_layers - 1}"
+        )
+    saved = saved_modules(shape, recipe)
+    reached = [
+        one
+        for one in _targets(shape, recipe)
+        if (layers is None or layer_of(one.name) in layers) and not _inside(one.name, saved)
+    ]
+    if not reached:
+        raise ValueError(
+            f"target_modules={recipe.target_modules!r} names nothing in {shape.name} that is in "
+            f"layers {layers} and not in modules_to_save={recipe.modules_to_save}; give other names"
+        )
+    embeddings = [one.name for one in reached if one.kind == "embedding"]
+    if recipe.method == "adalora" and embeddings:
+        raise ValueError(
+            f"method='adalora' can't adapt the embedding {embeddings[0]!r}: PEFT knows it for "
+            "linear layers; give method='lora', or other target_modules"
+        )
+    return tuple(reached)
+
+
+def _targets(shape: Shape, recipe: Recipe) -> list[Matrix]:
+    """The matrices that `target_modules` names, in all layers."""
+    wanted = recipe.target_modules
+    if wanted == "all-linear":
+        return [one for one in shape.matrices if one.kind == "linear"]
+    if isinstance(wanted, str):
+        if recipe.layers_to_transform is not None:
+            raise ValueError(
+                f"target_modules={wanted!r} with layers_to_transform is refused by PEFT; give a "
+                'tuple of names, or "all-linear"'
+            )
+        try:
+            reached = [one for one in shape.matrices if re.fullmatch(wanted, one.name)]
+        except re.error as error:
+            raise ValueError(
+                f"target_modules={wanted!r} is not a regex ({error}); give one that matches whole "
+                'module names, such as ".*q_proj", or a tuple of names'
+            ) from error
+        if not reached:
+            raise ValueError(
+                f"target_modules={wanted!r} is read as a regex and matches no whole module name of "
+                f"{shape.name}; a name here looks like {shape.matrices[-2].name!r}. For a plain "
+                f"name give a tuple: ({wanted!r},)"
+            )
+        return reached
+    known = tuple(sorted({one.name.rpartition(".")[2] for one in shape.matrices}))
+    for target in wanted:
+        if not any(_ends(one.name, target) for one in shape.matrices):
+            raise ValueError(
+                f"{shape.name} has no layer called {target!r}; {nearest(target, known)}"
+                f"It has: {', '.join(known)}"
+            )
+    return [one for one in shape.matrices if any(_ends(one.name, target) for target in wanted)]
+
+
+def _ends(name: str, target: str) -> bool:
+    return name == target or name.endswith(f".{target}")
+
+
+def _inside(name: str, modules: Iterable[str]) -> bool:
+    return any(f"{name}.".startswith(f"{module}.") for module in modules)
+
+
+def saved_modules(shape: Shape, recipe: Recipe) -> tuple[str, ...]:
+    """The modules that are trained whole beside the adapter, by `modules_to_save`.
+
+    PEFT takes every module whose name *ends* so: "norm" takes "input_layernorm" as well.
+    """
+    names = [one.name for one in shape.matrices] + [name for name, _ in shape.others]
+    parts = [name.split(".") for name in names]
+    modules = {".".join(part[:end]) for part in parts for end in range(1, len(part) + 1)}
+    for wanted in recipe.modules_to_save:
+        if not any(_ends(module, wanted) for module in modules):
+            known = {module.rpartition(".")[2] for module in modules}
+            known = tuple(sorted(one for one in known if not one.isdecimal()))
+            raise ValueError(
+                f"modules_to_save names {wanted!r}, which {shape.name} does not have; "
+                f"{nearest(wanted, known)}It has, for example: {', '.join(known[:12])}"
+            )
+    found = sorted(module for module in modules if module.endswith(recipe.modules_to_save))
+    return tuple(one for one in found if not _inside(one.rpartition(".")[0], found))
+
+
+# --- parameters ---------------------------------------------------------------------------------
+
+
+def rank(recipe: Recipe) -> int:
+    """The rank that an adapter is made with: AdaLoRA masks what it prunes, and keeps it."""
+    return recipe.init_r if recipe.method == "adalora" else recipe.r
+
+
+def adapter_parameters(matrix: Matrix, recipe: Recipe) -> int:
+    """What one adapted matrix adds to be trained: A and B, AdaLoRA's λ, DoRA's magnitudes."""
+    r = rank(recipe)
+    both = r * (matrix.in_features + matrix.out_features)
+    if recipe.method == "adalora":
+        return both + r
+    return both + recipe.use_dora * matrix.out_features
+
+
+def trained_by_layer(shape: Shape, recipe: Recipe) -> dict[int | None, int]:
+    """How many parameters are trained in each layer; None: what belongs to no layer."""
+    counts: dict[int | None, int] = {}
+
+    def add(name: str, count: int) -> None:
+        counts[layer_of(name)] = counts.get(layer_of(name), 0) + count
+
+    if recipe.method == "full":
+        for one in shape.matrices:
+            add(one.name, one.parameters - one.tied * one.weights)
+        for name, count in shape.others:
+            add(name, count)
+        return counts
+    saved = saved_modules(shape, recipe)
+    for one in adapted(shape, recipe):
+        add(one.name, adapter_parameters(one, recipe))
+    for one in shape.matrices:
+        if _inside(one.name, saved):
+            add(one.name, one.parameters)  # a copy of its own, of a tied one too
+    for name, count in shape.others:
+        if _inside(name, saved):
+            add(name, count)
+    return counts
+
+
+def trainable_parameters(shape: Shape, recipe: Recipe) -> int:
+    """How many parameters the recipe trains: the first of PEFT's `get_nb_trainable_parameters`."""
+    return sum(trained_by_layer(shape, recipe).values())
+
+
+def total_parameters(shape: Shape, recipe: Recipe) -> int:
+    """The base's and the adapter's: the second of PEFT's `get_nb_trainable_parameters`."""
+    if recipe.method == "full":
+        return shape.parameters
+    kept = len(adapted(shape, recipe)) if recipe.method == "adalora" else 0  # each one's `ranknum`
+    return shape.parameters + trainable_parameters(shape, recipe) + kept
+
+
+# --- FLOPs --------------------------------------------------------------------------------------
+
+
+def flops(shape: Shape, recipe: Recipe, batches: Sequence[Batch]) -> int:
+    """The floating-point operations of one optimizer step: forward and backward of its batches.
+
+    A product of (m, k) and (k, n) takes 2mkn. Counted are the products with the model's matrices,
+    with the adapters, and of attention (queries with keys, scores with values). Left out is what
+    takes no matrix product: norms, softmax, activation functions, the loss, the optimizer; and
+    AdaLoRA's orthogonality term, which does not grow with the batch.
+
+    Backward, each frozen matrix is multiplied once, for the gradient of its input, and a trained
+    one once more, for its own. Autograd stops below the lowest trained matrix. Which one that is
+    is read from the matrices' order: within one module (attention, MLP) all but the last are taken
+    to read the module's own input. That is so in Llama; elsewhere it may be off by one matrix.
+
+    Raises:
+        ValueError: for a recipe that does not fit the model, and for an encoder-decoder.
+    """
+    blocks = {LAYER.match(one.name)[0] for one in shape.matrices if LAYER.match(one.name)}
+    if len(blocks) > shape.num_layers:
+        raise ValueError(
+            f"{shape.name} has an encoder and a decoder, whose lengths and attention this budget "
+            "does not know; give a model with one stack of layers. Its parameters alone: "
+            "budget.trainable_parameters(shape, recipe)"
+        )
+    return sum(_flops_of(shape, recipe, batch) for batch in batches)
+
+
+def _flops_of(shape: Shape, recipe: Recipe, batch: Batch) -> int:
+    tokens = batch.examples * batch.length
+    targets = {one.name for one in adapted(shape, recipe)}
+    saved = saved_modules(shape, recipe)
+    stages = _stages(shape.matrices)
+    lowest = _lowest_trained(shape, recipe, stages)
+    last = {layer_of(one.name): one for one in shape.matrices}  # each layer's last matrix
+    total = 0
+    for one, stage in zip(shape.matrices, stages, strict=True):
+        layer = layer_of(one.name)
+        rows = batch.examples * batch.places if one.kind == "output" else tokens
+        product = 0 if one.kind == "embedding" else 2 * one.weights * rows  # else a look-up
+        trained = recipe.method == "full" or _inside(one.name, saved)
+        passed_on = stage > lowest  # something below waits for this matrix's input gradient
+        again = recipe.gradient_checkpointing and layer is not None  # the forward pass, a 2nd time
+        target = one.name in targets
+        ends = one is last[layer]  # again, it is left as soon as nothing more is needed of it
+        total += product * (1 + passed_on + trained + (again and (target or not ends)))
+        if target:
+            down, up = _adapter_products(one, recipe, rows)
+            total += down * (2 + passed_on + again)
+            total += up * (3 + (again and (recipe.use_dora or not ends)))
+        if target and recipe.use_dora:
+            total += (1 + again) * _dora_flops(one, recipe)
+            if recipe.lora_dropout:  # the base layer once more, on what dropout left
+                total += product * (1 + passed_on + again)
+    return total + _attention_flops(shape, recipe, batch, stages, lowest)
+
+
+def _adapter_products(one: Matrix, recipe: Recipe, rows: int) -> tuple[int, int]:
+    """The FLOPs of a product with A, and of one with B. An embedding's A is looked up."""
+    down = 0 if one.kind == "embedding" else 2 * rank(recipe) * one.in_features * rows
+    return down, 2 * rank(recipe) * one.out_features * rows
+
+
+def _dora_flops(one: Matrix, recipe: Recipe) -> int:
+    """DoRA needs the norms of W + BA. To get BA, PEFT sends an identity matrix through A and B."""
+    through_a = 0 if one.kind == "embedding" else 2 * recipe.r * one.in_features**2
+    return through_a + 2 * recipe.r * one.in_features * one.out_features
+
+
+def _attention_flops(
+    shape: Shape, recipe: Recipe, batch: Batch, stages: Sequence[int], lowest: int
+) -> int:
+    """Of all layers' attention; backward takes twice the forward pass, where it is needed."""
+    heads = batch.examples * shape.num_heads
+    forward = 4 * heads * batch.length**2 * shape.head_dim  # scores, and their sum of values
+    first: dict[int | None, int] = {}  # the stage at which each layer makes queries, keys, values
+    for one, stage in zip(shape.matrices, stages, strict=True):
+        first.setdefault(layer_of(one.name), stage)
+    backward = sum(2 * forward for layer in range(shape.num_layers) if first[layer] >= lowest)
+    return shape.num_layers * forward * (1 + recipe.gradient_checkpointing) + backward
+
+
+def _stages(matrices: Sequence[Matrix]) -> list[int]:
+    """How far the forward pass has come at each matrix; those with one stage read one input."""
+    stages: list[int] = []
+    for _, group in itertools.groupby(matrices, lambda one: one.name.rpartition(".")[0]):
+        size, stage = len(list(group)), stages[-1] + 1 if stages else 0
+        stages += [stage] * (size - 1) + [stage + (size > 1)]
+    return stages
+
+
+def _lowest_trained(shape: Shape, recipe: Recipe, stages: Sequence[int]) -> int:
+    """The stage below which no gradient goes; -1: it goes down to the input."""
+    if recipe.method == "full" or recipe.gradient_checkpointing:
+        return -1  # checkpointing makes the first layer's input ask for a gradient
+    saved = saved_modules(shape, recipe)
+    names = {one.name for one in adapted(shape, recipe)}
+    return min(
+        stage
+        for one, stage in zip(shape.matrices, stages, strict=True)
+        if one.name in names or _inside(one.name, saved)
+    )

@@ -4,6 +4,7 @@ import json
 import platform
 import re
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from lora_lab.recipe import nearest
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 WIDE = 512  # hidden size from which bfloat16 may pay; pocket stays below, and in float32
+SMALL = 20_000_000  # parameters; below, a second thread costs more than it brings
 WORTH_IT = 1.2  # how much faster bfloat16 must be measured, to be chosen on a CPU
 
 
@@ -74,26 +76,66 @@ def bfloat16_speed(width: int) -> float:
     Measured once (0.1 s) on (256, width) times (width, 4 * width), the best of six each, and kept
     in the cache for this processor, torch and number of threads.
     """
+
+    def measured() -> float:
+        best = {torch.float32: float("inf"), torch.bfloat16: float("inf")}
+        for _ in range(6):  # the first warms up; turn and turn about, so a busy machine is fair
+            for dtype in best:
+                left = torch.ones(256, width, dtype=dtype)
+                right = torch.ones(width, 4 * width, dtype=dtype)
+                start = time.perf_counter()
+                left @ right
+                best[dtype] = min(best[dtype], time.perf_counter() - start)
+        return round(best[torch.float32] / best[torch.bfloat16], 2)
+
     key = f"{_processor()}, torch {torch.__version__}, {torch.get_num_threads()} threads, {width}"
-    kept = cache_folder() / "bfloat16_speed.json"
+    return _once("bfloat16_speed.json", key, measured)
+
+
+def matmul_speed(device: torch.device, dtype: torch.dtype, parameters: int, width: int) -> float:
+    """The FLOPs a second of a matrix product such as a model of this size and width is made of.
+
+    Measured once (0.3 s) on (256, width) times (width, 4 * width), on a GPU on (4096, 4096) times
+    (4096, 16384), the best of twelve, with as many threads as training takes; and kept in the cache
+    for this processor, torch and number of threads.
+    """
+    on_cpu = device.type == "cpu"
+    rows, width = (256, min(width, 1024)) if on_cpu else (4096, 4096)
+    threads = torch.get_num_threads()
+    used = 1 if on_cpu and parameters < SMALL else threads
+
+    def measured() -> float:
+        left = torch.linspace(-1, 1, rows * width).reshape(rows, width).to(device, dtype)
+        right = torch.linspace(-1, 1, 4 * width**2).reshape(width, 4 * width).to(device, dtype)
+        best = float("inf")
+        torch.set_num_threads(used)
+        try:
+            for _ in range(12):
+                start = time.perf_counter()
+                (left @ right)[0, 0].item()  # asked for, so that a GPU has to be done with it
+                best = min(best, time.perf_counter() - start)
+        finally:
+            torch.set_num_threads(threads)
+        return 2 * rows * width * 4 * width / best
+
+    where = _processor() if on_cpu else in_words(device)
+    key = f"{where}, torch {torch.__version__}, {used} threads, {named(dtype)}, {width}"
+    return _once("matmul_speed.json", key, measured)
+
+
+def _once(file: str, key: str, measure: Callable[[], float]) -> float:
+    """What was measured before under this key, else what `measure` says now, which is kept."""
+    kept = cache_folder() / file
     try:
         known = json.loads(kept.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         known = {}
     if isinstance(known, dict) and isinstance(known.get(key), float):
         return known[key]
-    best = {torch.float32: float("inf"), torch.bfloat16: float("inf")}
-    for _ in range(6):  # the first warms up; turn and turn about, so that a busy machine is fair
-        for dtype in best:
-            left = torch.ones(256, width, dtype=dtype)
-            right = torch.ones(width, 4 * width, dtype=dtype)
-            start = time.perf_counter()
-            left @ right
-            best[dtype] = min(best[dtype], time.perf_counter() - start)
-    times = round(best[torch.float32] / best[torch.bfloat16], 2)
+    value = measure()
     with suppress(OSError), write_atomically(kept) as new:  # a cache for reading only will do
-        new.write_text(json.dumps((known if isinstance(known, dict) else {}) | {key: times}))
-    return times
+        new.write_text(json.dumps((known if isinstance(known, dict) else {}) | {key: value}))
+    return value
 
 
 def _processor() -> str:

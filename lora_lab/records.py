@@ -47,19 +47,18 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What a training step holds at its peak, in bytes, part by part."""
+    """What a training step holds, in bytes: each part at its most, and all together at the peak.
 
-    weights: int  # the base's, quantised or not
-    adapters: int  # all that is trained beside the base
+    `total` is at most the parts' sum, and often below it: activations go as gradients come.
+    """
+
+    weights: int  # the base's; in full fine-tuning, the loop's float32 copies of them too
+    adapters: int  # what is trained beside the base, and the loop's copies of it
     gradients: int
     optimizer: int  # its state
     activations: int  # what the backward pass needs of the forward pass
     logits: int  # the output layer's, and their loss
-
-    @property
-    def total(self) -> int:
-        """The sum of the parts."""
-        return sum(getattr(self, name) for name in self.__slots__)
+    total: int  # at the peak
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,5 +67,5 @@ class Budget:
 
     trainable_parameters: int
     total_parameters: int  # the base's and the adapter's
-    flops_per_step: float  # of one optimizer step: forward and backward, all its batches
-    memory: Memory
+    flops_per_step: float | None  # forward and backward, all batches of a step; None: not known
+    memory: Memory | None  # None: not known for this kind of model

@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 from lora_lab import evaluation
 from lora_lab.adapters import about_training, adapt, adapter_tensors
 from lora_lab.bases import Base
+from lora_lab.devices import SMALL
 from lora_lab.evaluation import loss_of_batch, mean_loss
 from lora_lab.learnt import Learnt, learnt
 from lora_lab.optimizers import learning_rate_at, make_optimizer
@@ -33,10 +34,9 @@ from lora_lab.runs import (
     read_run,
     resolve_store,
 )
-from lora_lab.tasks.examples import IGNORED, Task, collate, encode_all
+from lora_lab.tasks.examples import IGNORED, Task, collate, encode_all, order_of_examples
 from lora_lab.tasks.planted import teacher_model
 
-SMALL = 20_000_000  # parameters; below, a second thread costs more than it brings
 CHECKPOINT_SECONDS = 5.0  # between two checkpoints, at least
 CHECKPOINT_SHARE = 0.05  # of the time, at most, goes into writing them
 GOOD_EVERY = 10  # steps between two copies of the weights to fall back on
@@ -46,13 +46,6 @@ class Diverged(ArithmeticError):
     """The loss is not a number, or far above where it began. `run` holds the last good weights."""
 
     run: Run | None = None
-
-
-def order_of_examples(count: int, seed: int) -> Iterator[int]:
-    """Which example comes next, without end: all of them in a new order, again and again."""
-    generator = torch.Generator().manual_seed(seed)
-    while True:
-        yield from torch.randperm(count, generator=generator).tolist()
 
 
 class Training:

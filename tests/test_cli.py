@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 import lora_lab as lab
 from lora_lab import assets, bases, health
+from lora_lab.cards import which_gpu
 from lora_lab.cli import options, show, using
 from lora_lab.cli.app import app
 from lora_lab.health import Check, Diagnosis
@@ -25,7 +26,7 @@ from lora_lab.tasks import pocket, texts
 from tiny import tiny_base
 
 COMMANDS = ["lab", "prepare", "doctor", "bases", "tasks"]
-COMMANDS += ["train", "runs", "evaluate", "chat", "export"]
+COMMANDS += ["estimate", "train", "runs", "evaluate", "chat", "export"]
 PROGRAM = [sys.executable, "-c", "from lora_lab.cli.app import app; app(prog_name='lora-lab')"]
 
 
@@ -183,6 +184,92 @@ def test_options_change_the_tasks_own_recipe_and_nothing_else(train, letters):
     changed = {"r": 3, "target_modules": ("q_proj", "v_proj"), "use_rslora": True, "lora_alpha": 5}
     expected = asdict(replace(task.recipe, steps=8, **changed))
     assert train(*words)["recipe"] == json.loads(json.dumps(expected))
+
+
+# --- estimate -----------------------------------------------------------------------------------
+
+
+def test_an_estimate_has_the_numbers_of_the_library():
+    result = run("estimate", "llama-7b", "--r", "8", "--targets", "q_proj", "v_proj", "--json")
+    facts = json.loads(result.stdout)
+    recipe = lab.Recipe(r=8, target_modules=("q_proj", "v_proj"))
+    told = lab.estimate("llama-7b", recipe)
+    assert {name: facts[name] for name in asdict(told)} == asdict(told)
+    assert facts["trainable_parameters"] == 4_194_304
+    assert facts["trainable_by_layer"] == {str(layer): 131_072 for layer in range(32)}
+    lighter = lab.estimate("llama-7b", replace(recipe, gradient_checkpointing=True)).memory
+    assert facts["memory_with_checkpointing"] == asdict(lighter)
+    fits = {one["name"]: (one["verdict"], one["spare"]) for one in facts["gpus"]}
+    expected = {fit.card.name: (fit.verdict, fit.spare) for fit in which_gpu(told.memory, lighter)}
+    assert fits == expected
+    least, most = facts["seconds_per_step"]
+    assert facts["flops_per_step"] / facts["flops_per_second"] < least < most
+
+
+def test_an_estimate_shows_parameters_time_memory_and_cards():
+    text = run("estimate", "llama-7b", "--targets", "q_proj", "v_proj").stdout
+    for words in (
+        "llama-7b: 4,194,304 of 6,742,609,920 parameters are trained (0.0622 %), 131,072 in a",
+        "a step: ",
+        "the optimizer's state",
+        "at the peak",
+        "RTX 4090",
+        "GiB left",
+    ):
+        assert words in text
+
+
+def test_with_a_task_an_estimate_takes_its_lengths_and_its_recipe(tiny, letters):
+    columns = ["--prompt", "question", "--answer", "label", "--n", "20", "--task-seed", "4"]
+    result = run("estimate", tiny, "--task", letters, *columns, "--r", "3", "--json")
+    facts = json.loads(result.stdout)
+    base = lab.load_base(tiny)
+    task = lab.load_task(letters, base, prompt="question", answer="label", n=20, seed=4)
+    recipe = replace(task.recipe, r=3)
+    assert facts["recipe"] == json.loads(json.dumps(asdict(recipe)))
+    assert facts["memory"] == asdict(lab.estimate(base, recipe, task).memory)
+
+
+def test_what_is_not_known_of_a_model_is_left_out_with_one_line_why():
+    result = run("estimate", "t5-base")
+    assert result.exit_code == 0
+    assert "t5-base: " in result.stdout
+    assert "GPU" not in result.stdout
+    assert "lora-lab: note: t5-base has an encoder and a decoder" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["--targets", "q", "v", "--r", "3"], ["--targets", "q,v", "--r", "3"]),
+        (["m", "--targets", "q"], ["m", "--targets", "q"]),
+        (["--targets", "q,v", "o"], ["--targets", "q,v,o"]),
+        (["--targets"], ["--targets"]),
+        (["--targets", "--r", "3"], ["--targets", "--r", "3"]),
+        (["--target-modules", "q", "m"], ["--target-modules", "q", "m"]),
+    ],
+)
+def test_the_words_after_targets_are_one_list(given, expected):
+    assert options.gathered(given) == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["lama-7b"], "no model is known by the name 'lama-7b'; did you mean 'llama-7b'?"),
+        (["llama-7b", "--targets", "q_porj", "v_proj"], "did you mean 'q_proj'"),
+        (["llama-7b", "--targets"], "'--targets' requires an argument"),
+        (["--targets", "q_proj", "llama-7b"], "Missing argument 'MODEL'"),
+        (["llama-7b", "--r", "0"], "r=0 leaves nothing to train"),
+        (["llama-7b", "--method", "adalora", "--target-r", "12"], "target_r=12 leaves nothing"),
+        (["llama-7b", "--n", "3"], "--n says something of a task, and there is none"),
+        (["llama-7b", "--task", "sentiment"], "no base is called 'llama-7b'"),
+        (["pocket", "--task", "sentimnet"], "sentiment"),
+        (["pocket", "--device", "cuda:99"], "not on this machine"),
+    ],
+)
+def test_an_estimate_of_bad_input_is_one_line_and_exit_code_2(arguments, words):
+    assert words in refused("estimate", *arguments)
 
 
 # --- train --------------------------------------------------------------------------------------

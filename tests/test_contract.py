@@ -15,6 +15,7 @@ SIGNATURES = {
     "load_base": "name_or_path='pocket', *, device='auto', dtype='auto', quantize=None",
     "load_task": "name_or_file, base=None, *, prompt='prompt', answer='answer', n=None, seed=0",
     "planted_task": "base, *, r, target_modules, layers=None, n=None, seed=0",
+    "estimate": "model, recipe, task=None",
     "train": "base, task, recipe",
     "fit": "base, task, recipe, *, store=DEFAULT, fresh=False, evaluate=True, progress=False",
     "sweep": "base, task, recipes, *, seeds=(0,), engine='auto', store=DEFAULT, fresh=False, "
@@ -64,7 +65,7 @@ def test_step_records_compare_by_all_but_time():
 
 
 def test_what_is_not_built_yet_is_absent():
-    for name in ("estimate", "studio", "claim", "paper", "check"):
+    for name in ("studio", "claim", "paper", "check"):
         with pytest.raises(AttributeError, match=f"has no {name!r}"):
             getattr(lab, name)
 

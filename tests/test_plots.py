@@ -4,13 +4,14 @@ import math
 import threading
 
 import pytest
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from lora_lab import plots
-from lora_lab.plots import LossFilm, axis_end, draw_loss, draw_meters, picture, png
-from lora_lab.records import Scores, StepRecord
+from lora_lab.cards import Card
+from lora_lab.plots import LossFilm, axis_end, draw_loss, draw_memory, draw_meters, picture, png
+from lora_lab.records import Memory, Scores, StepRecord
 
 
 def records(*losses, validation=None):
@@ -134,6 +135,66 @@ def test_a_film_paints_what_stands_still_once_and_again_when_an_axis_grows(monke
         film.frame(run)
         assert (film._ax.get_xlim()[1], film._ax.get_ylim()[1]) == painted[-1]
     assert painted == [(60, 3.0), (60, 4.0)]
+
+
+GIB = 2**30
+# weights, adapters, gradients, optimizer, activations, logits, and the peak
+FULL = Memory(8 * GIB, 0, 4 * GIB, 8 * GIB, 3 * GIB, 1 * GIB, 21 * GIB)
+LORA = Memory(2 * GIB, GIB // 2, GIB // 4, GIB // 4, 3 * GIB, 1 * GIB, 7 * GIB)
+CARD = Card("Card 9", 12, "its maker")  # 11 GiB of it are usable
+
+
+def stack(ax, place):
+    """Each piece of a bar: its colour, where it begins and ends, how strong it is."""
+    bars = [bar for bar in ax.patches if bar.get_y() < place < bar.get_y() + bar.get_height()]
+    return [
+        (to_hex(bar.get_facecolor()).upper(), bar.get_x(), bar.get_x() + bar.get_width())
+        + (bar.get_alpha(),)
+        for bar in bars
+    ]
+
+
+def test_memory_is_stacked_in_one_order_and_pale_beyond_the_peak():
+    ax = draw_memory(axes(), {"full": FULL, "LoRA": LORA})
+    assert stack(ax, 0) == [
+        (plots.PARTS["weights"], 0, 8, 1),
+        (plots.PARTS["gradients"], 8, 12, 1),
+        (plots.PARTS["optimizer"], 12, 20, 1),
+        (plots.PARTS["activations"], 20, 21, 1),
+        (plots.PARTS["activations"], 21, 23, 0.3),
+        (plots.PARTS["logits"], 23, 24, 0.3),
+    ]
+    assert [colour for colour, *_ in stack(ax, 1)] == list(plots.PARTS.values())
+    assert stack(ax, 1)[-1][2] == 7  # the parts' sum
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["full", "LoRA"]
+    assert [text.get_text() for text in ax.texts] == ["21 GiB", "7 GiB"]
+
+
+def test_the_estimates_error_is_a_whisker_the_card_a_line_and_a_measured_value_a_tick():
+    ax = draw_memory(axes(), {"full": FULL, "LoRA": LORA}, CARD, {"LoRA": 6 * GIB}, error=0.2)
+    spans = [
+        container.lines[2][0].get_segments()[0]
+        for container in ax.containers
+        if hasattr(container, "has_xerr")
+    ]
+    assert [pytest.approx([21 * 0.8, 21 * 1.2]), pytest.approx([5.6, 8.4])] == [
+        [end[0] for end in span] for span in spans
+    ]
+    (line,) = [line for line in ax.lines if line.get_linestyle() == "--"]
+    assert list(line.get_xdata()) == [11, 11]
+    (tick,) = [line for line in ax.lines if line.get_linewidth() == 2.2]
+    assert list(tick.get_xdata()) == [6, 6]
+    assert ax.get_label() == (
+        "A step's memory at its peak, give or take 20%: full 21 GiB (most of it weights), "
+        "LoRA 7 GiB (most of it activations; measured 6). On Card 9: LoRA fits."
+    )
+
+
+def test_small_memory_is_drawn_in_mebibytes():
+    small = Memory(*(2**20 * one for one in (5, 1, 1, 1, 3, 1, 11)))
+    ax = draw_memory(axes(), {"LoRA": small})
+    assert ax.get_xlabel() == "memory, MiB"
+    assert ax.texts[0].get_text() == "11 MiB"
 
 
 def test_two_threads_draw_one_after_the_other():

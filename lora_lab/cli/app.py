@@ -14,7 +14,8 @@ import typer
 from typer.core import TyperGroup
 
 from lora_lab import __version__
-from lora_lab.cli import lab, running, surroundings, using
+from lora_lab.cli import costs, lab, running, surroundings, using
+from lora_lab.cli.options import gathered
 from lora_lab.cli.show import note
 
 UsageError = typer.BadParameter.__base__  # of click, which Typer may or may not bring along
@@ -39,7 +40,7 @@ class Commands(TyperGroup):
         """Run a command and end the process: 0 done, 1 failed, 2 bad input, 130 Ctrl-C."""
         given = list(sys.argv[1:] if args is None else args)
         debug = "--debug" in given or os.environ.get("LORA_LAB_DEBUG", "0") not in ("", "0")
-        given = [one for one in given if one != "--debug"]  # wherever it stands
+        given = gathered([one for one in given if one != "--debug"])  # wherever it stands
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="replace")  # a terminal without some letter shows ?
@@ -119,6 +120,7 @@ app.command("prepare")(surroundings.prepare)
 app.command("doctor")(surroundings.doctor)
 app.command("bases")(surroundings.bases)
 app.command("tasks")(surroundings.tasks)
+app.command("estimate")(costs.estimate)
 app.command("train")(running.train)
 app.command("runs")(running.runs)
 app.command("evaluate")(using.evaluate)

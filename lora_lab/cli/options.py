@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import itertools
 import re
 import types
 import typing
@@ -83,10 +84,23 @@ def _option(field: Field, reason: str) -> inspect.Parameter:
     if field.type is bool:
         kind = Annotated[bool | None, typer.Option(f"{name}/--no{name[1:]}", **shared)]
     else:
-        kind = Annotated[str | None, typer.Option(name, metavar=_metavar(field), **shared)]
+        names = (name, "--targets") if field.name == "target_modules" else (name,)
+        kind = Annotated[str | None, typer.Option(*names, metavar=_metavar(field), **shared)]
     return inspect.Parameter(
         field.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind
     )
+
+
+def gathered(given: list[str]) -> list[str]:
+    """A command line with `--targets q_proj v_proj` written as `--targets q_proj,v_proj`.
+
+    An option of click takes one value; this one takes all the words up to the next option.
+    """
+    if "--targets" not in given:
+        return given
+    begin = given.index("--targets") + 1
+    words = list(itertools.takewhile(lambda word: not word.startswith("-"), given[begin:]))
+    return [*given[:begin], *([",".join(words)] if words else []), *given[begin + len(words) :]]
 
 
 def _metavar(field: Field) -> str:

@@ -158,3 +158,10 @@ def collate(encoded: Sequence[Encoded], pad_token_id: int) -> dict[str, Tensor]:
         "attention_mask": padded(([1] * len(one.input_ids) for one in encoded), 0),
         "labels": padded((one.labels for one in encoded), IGNORED),
     }
+
+
+def order_of_examples(count: int, seed: int) -> Iterator[int]:
+    """Which example comes next, without end: all of them in a new order, again and again."""
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        yield from torch.randperm(count, generator=generator).tolist()

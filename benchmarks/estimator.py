@@ -1,0 +1,135 @@
+"""How wrong is the estimate of a step's memory, over random recipes?
+
+Each recipe is trained for two steps, in which every live storage is counted (tests/measuring.py).
+Its seeds are not those of the tests, nor any that were looked at while the estimate was made.
+Run `python benchmarks/estimator.py --help`.
+"""
+
+import argparse
+import dataclasses
+import json
+import platform
+import random
+import statistics
+import sys
+import warnings
+from pathlib import Path
+
+import torch
+
+import lora_lab as lab
+from lora_lab.bases import shape_of
+from lora_lab.devices import named
+from lora_lab.memory import ERROR, memory
+from lora_lab.recipe import Recipe
+from lora_lab.records import Memory
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from measuring import measure, random_lengths, random_llama, random_recipe  # noqa: E402
+from tiny import letters_task  # noqa: E402
+
+DTYPES = ("float32", "bfloat16")
+SEEDS = {"pocket": 5000, "pocket, quantised": 6000, "random Llamas": 7000, "smollm2": 8000}
+
+
+def drawn(group, rng, tasks):
+    """A base, a recipe and a task."""
+    if group == "random Llamas":
+        base = random_llama(rng, getattr(torch, rng.choice(DTYPES)))
+        made = random_recipe(rng, layers=base.model.config.num_hidden_layers)
+        return base, made, random_lengths(rng, letters_task(), made)
+    name, _, quantised = group.partition(", ")
+    quantize = rng.choice(("nf4", "fp4", "int8")) if quantised else None
+    base = lab.load_base(name, dtype=rng.choice(DTYPES), quantize=quantize)
+    made = random_recipe(rng, layers=base.model.config.num_hidden_layers)
+    if quantised:
+        made = dataclasses.replace(made, method="lora", use_dora=False, quantize=quantize)
+    if name == "smollm2":
+        made = dataclasses.replace(made, batch_size=min(made.batch_size, 5))
+    if name not in tasks:
+        tasks[name] = lab.load_task({"pocket": "new-facts", "smollm2": "home-commands"}[name], base)
+    return base, made, random_lengths(rng, tasks[name], made)
+
+
+def compared(group, seed, tasks):
+    """One recipe's row: what it was, what was told, and what was measured."""
+    base, made, task = drawn(group, random.Random(seed), tasks)
+    found = measure(base, task, made)
+    told = memory(shape_of(base.model, base.name), made, found.batch, named(base.dtype))
+    defaults = Recipe()
+    return {
+        "group": group,
+        "seed": seed,
+        "dtype": named(base.dtype),
+        "recipe": {
+            field.name: getattr(made, field.name)
+            for field in dataclasses.fields(made)
+            if getattr(made, field.name) != getattr(defaults, field.name)
+        },
+        "batch": dataclasses.asdict(found.batch),
+        "told": dataclasses.asdict(told),
+        "measured": dataclasses.asdict(found.memory),
+        "error": told.total / found.memory.total - 1,
+    }
+
+
+def summary(rows):
+    """The errors' size: of the total, and of each part as a share of the total."""
+    shares = {
+        part: [
+            abs(row["told"][part] - row["measured"][part]) / row["measured"]["total"]
+            for row in rows
+        ]
+        for part in Memory.__slots__
+    }
+    return {
+        part: {"median": statistics.median(found), "max": max(found)}
+        for part, found in shares.items()
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--recipes", type=int, default=20, help="of each group; smollm2 has a third"
+    )
+    parser.add_argument("--groups", nargs="+", choices=SEEDS, default=list(SEEDS))
+    parser.add_argument("--json", type=Path, help="write every recipe's numbers here")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")  # an r above a tiny layer's width is no matter here
+    rows, tasks = [], {}
+    for group in options.groups:
+        count = options.recipes if group != "smollm2" else max(1, options.recipes // 3)
+        for seed in range(SEEDS[group], SEEDS[group] + count):
+            rows.append(compared(group, seed, tasks))
+            row = rows[-1]
+            print(
+                f"{group} {seed}: {row['error']:+.1%} of {row['measured']['total'] / 2**20:.1f} MiB"
+            )
+    report = {
+        "machine": {"cpu": cpu(), "device": "cpu", "torch": torch.__version__},
+        "promised": ERROR,
+        "errors, as shares of the measured total": {
+            group: summary([row for row in rows if row["group"] == group])
+            for group in options.groups
+        },
+        "outside": [f"{row['group']} {row['seed']}" for row in rows if abs(row["error"]) > ERROR],
+    }
+    print(json.dumps(report, indent=1))
+    if options.json:
+        report["recipes"] = rows
+        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+def cpu():
+    """The processor's name, where the system tells it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+if __name__ == "__main__":
+    main()

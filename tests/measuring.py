@@ -1,0 +1,234 @@
+"""What a training step really holds: every storage that torch makes and frees, counted as it runs.
+
+`measure` runs two steps of the real loop. In the second, in which the optimizer has its state, it
+keeps count of all live storages, by part.
+"""
+
+import weakref
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from unittest import mock
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from transformers import LlamaConfig, LlamaForCausalLM
+
+import lora_lab as lab
+from lora_lab import training as loop
+from lora_lab.bases import Base
+from lora_lab.budget import Batch
+from lora_lab.recipe import Recipe
+from lora_lab.records import Memory
+from lora_lab.tasks.examples import IGNORED, Example, Task
+from tiny import tiny_tokenizer
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A step's memory, and the batch of its last pass."""
+
+    memory: Memory
+    saved: int  # activations and logits when the loss is there, before anything is freed
+    batch: Batch
+
+
+class Live(TorchDispatchMode):
+    """The bytes of all live storages, each under the name of the part in which it was made.
+
+    A storage counts once, however many tensors look at it. Buffers inside a kernel aren't seen.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.part = ""  # what is made from now on belongs to it
+        self.gradients: set[torch.Size] = set()  # unless it has the shape of a gradient
+        self.now: Counter[str] = Counter()  # bytes by part
+        self.most: Counter[str] = Counter()  # of each part, at any moment
+        self.peak = 0  # of all parts together
+        self._storages: dict[int, tuple[str, int]] = {}  # a storage's place: its part, its bytes
+
+    def knows(self, tensor: torch.Tensor) -> bool:
+        return tensor.untyped_storage()._cdata in self._storages
+
+    def add(self, tensor: torch.Tensor, part: str) -> None:
+        """Count a tensor's storage under a part; one that is known already changes to it."""
+        storage = tensor.untyped_storage()
+        if self.knows(tensor):
+            before, size = self._storages[storage._cdata]
+            self.now[before] -= size
+        else:
+            size = storage.nbytes()
+            weakref.finalize(storage, self._forget, storage._cdata)
+        self._storages[storage._cdata] = part, size
+        self.now[part] += size
+        self.most[part] = max(self.most[part], self.now[part])
+        self.peak = max(self.peak, self.now.total())
+
+    def _forget(self, place: int) -> None:
+        part, size = self._storages.pop(place)
+        self.now[part] -= size
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for one in tree_leaves(result):
+            if isinstance(one, torch.Tensor) and not self.knows(one):
+                self.add(one, "gradients" if one.shape in self.gradients else self.part)
+        return result
+
+
+def measure(base, task, recipe) -> Measured:
+    """The memory of the second of two steps of `lab.train(base, task, recipe)`."""
+    live, beside = Live(), "weights" if recipe.method == "full" else "adapters"
+    with live:
+        live.part = beside  # with all copies that the loop makes of what it trains
+        for one in tensors_of(base.model):
+            live.add(one, "weights")
+        training = lab.train(base, task, replace(recipe, steps=2))
+        for one in tensors_of(training.model):
+            if not live.knows(one):
+                live.add(one, beside)  # a copy that torch made behind this mode's back
+        steps = iter(training)
+        next(steps)
+        for state in training.optimizer.state.values():
+            for one in state.values():
+                if isinstance(one, torch.Tensor):
+                    live.add(one, "optimizer")
+        with noting(live, training) as noted:
+            live.most, live.peak = live.now.copy(), live.now.total()
+            next(steps)
+    parts = {part: live.most[part] for part in Memory.__slots__ if part != "total"}
+    return Measured(Memory(**parts, total=live.peak), **noted)
+
+
+@contextmanager
+def noting(live: Live, training) -> Iterator[dict]:
+    """Tell `live`, while the real loop runs, which part of the step it is in."""
+    noted: dict = {}
+    real = loop.loss_of_batch
+    output = training.model.get_output_embeddings()
+    trained = [one for one in training.model.parameters() if one.requires_grad]
+
+    def loss_of_batch(model, batch, teacher):
+        live.part, live.gradients = "activations", set()
+        result = real(model, batch, teacher)
+        noted["saved"] = live.now["activations"] + live.now["logits"]
+        noted["batch"] = sizes_of(batch)
+        live.gradients = {one.shape for one in trained if one.ndim > 1}  # on the way back
+        live.gradients |= {shape[::-1] for shape in live.gradients}
+        return result
+
+    def before_the_output(module, inputs):
+        live.part = "logits"
+        if inputs[0].requires_grad:
+            inputs[0].register_hook(after_the_output)
+
+    def after_the_output(gradient):
+        live.part = "activations"
+
+    def before_the_update(*_):
+        live.part = "update"
+        live.gradients = set()
+
+    hooks = [
+        output.register_forward_pre_hook(before_the_output),
+        training.optimizer.register_step_pre_hook(before_the_update),
+        *(
+            one.register_post_accumulate_grad_hook(lambda one: live.add(one.grad, "gradients"))
+            for one in trained
+        ),
+    ]
+    with mock.patch.object(loop, "loss_of_batch", loss_of_batch):
+        yield noted
+    for hook in hooks:
+        hook.remove()
+
+
+def sizes_of(batch: dict[str, torch.Tensor]) -> Batch:
+    """A batch's sizes, as `lora_lab.memory` asks for them."""
+    labelled = batch["labels"][:, 1:] != IGNORED
+    return Batch(
+        examples=len(labelled),
+        length=batch["labels"].shape[1],
+        places=int(labelled.any(dim=0).sum()),
+        labels=int(labelled.sum()),
+        padded=not bool(batch["attention_mask"].all()),
+    )
+
+
+def tensors_of(model) -> Iterator[torch.Tensor]:
+    """All that a model holds; the constants of quantised weights are in its state alone."""
+    yield from model.parameters()
+    yield from model.buffers()
+    state = model.state_dict(keep_vars=True).values()
+    yield from (one for one in state if isinstance(one, torch.Tensor))
+
+
+# --- what to measure ------------------------------------------------------------------------
+
+MATRICES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+def random_recipe(rng, layers: int) -> Recipe:
+    """Any recipe that trains on a base of so many layers."""
+    some = tuple(sorted(rng.sample(MATRICES, rng.randint(1, 5))))
+    shared = {
+        "method": rng.choice(("lora", "lora", "lora", "full")),
+        "batch_size": rng.choice((1, 2, 3, 5, 8, 13, 21)),
+        "gradient_accumulation_steps": rng.choice((1, 1, 1, 2)),
+        "gradient_checkpointing": rng.random() < 0.3,
+        "optimizer": rng.choice(("adamw", "adamw", "adamw_8bit", "sgd")),
+        "loss_on": rng.choice(("answer", "all")),
+        "steps": 2,
+    }
+    adapter = {
+        "r": rng.choice((1, 2, 5, 8, 16, 48)),
+        "target_modules": rng.choice(("all-linear", ("q_proj", "v_proj"), some)),
+        "layers_to_transform": rng.choice(
+            (None, None, tuple(sorted(rng.sample(range(layers), rng.randint(1, layers)))))
+        ),
+        "lora_dropout": rng.choice((0.0, 0.0, 0.1)),
+        "use_dora": rng.random() < 0.2,
+    }
+    return Recipe(**shared, **(adapter if shared["method"] == "lora" else {}))
+
+
+def random_lengths(rng, task: Task, recipe: Recipe) -> Task:
+    """The task with each prompt said several times over: batches of all lengths.
+
+    Where a step has several passes they are alike, since an estimate is for one size of pass.
+    """
+    longest = rng.choice((1, 2, 4, 8))
+    if recipe.gradient_accumulation_steps > 1:
+        one = replace(task.train[0], prompt=" ".join([task.train[0].prompt] * longest))
+        return replace(task, train=[one] * len(task.train))
+    examples = [
+        Example(" ".join([one.prompt] * rng.randint(1, longest)), one.answer) for one in task.train
+    ]
+    return replace(task, train=examples)
+
+
+def random_llama(rng, dtype: torch.dtype) -> Base:
+    """An untrained Llama of no well-known shape."""
+    pairs = rng.choice((1, 2, 3))
+    config = LlamaConfig(
+        vocab_size=rng.choice((300, 700, 5000)),
+        hidden_size=rng.choice((48, 72, 144, 264)),
+        intermediate_size=rng.choice((56, 200, 360, 1000)),
+        num_hidden_layers=rng.choice((1, 2, 3, 7)),
+        num_attention_heads=pairs * rng.choice((1, 2, 4)),
+        num_key_value_heads=pairs,
+        head_dim=rng.choice((8, 24, 40)),
+        attention_bias=rng.random() < 0.3,
+        tie_word_embeddings=rng.random() < 0.5,
+        max_position_embeddings=1024,
+        pad_token_id=256,
+        eos_token_id=259,
+        bos_token_id=None,
+    )
+    model = LlamaForCausalLM(config).to(dtype).eval()
+    cpu = torch.device("cpu")
+    return Base("random", model, tiny_tokenizer(), cpu, dtype, "made for a test", Path())

@@ -1,0 +1,263 @@
+import dataclasses
+import gc
+import random
+import warnings
+import weakref
+from unittest import mock
+
+import pytest
+import torch
+import transformers
+from bitsandbytes import functional
+from torch.profiler import ProfilerActivity, profile, record_function
+
+import lora_lab as lab
+from lora_lab import training as loop
+from lora_lab.bases import shape_of
+from lora_lab.budget import Batch, Matrix, trainable_parameters
+from lora_lab.devices import named
+from lora_lab.memory import (
+    ERROR,
+    Trained,
+    memory,
+    optimizer_state,
+    quantized,
+    trained_tensors,
+)
+from lora_lab.optimizers import make_optimizer
+from lora_lab.records import Memory
+from measuring import measure, random_lengths, random_llama, random_recipe, tensors_of
+from tiny import letters_task, recipe, tiny_base
+
+# Seeds and thresholds were committed before any result of theirs was seen. What the first forty
+# showed to be missing was then counted too; the fresh ones were run once, after that.
+POCKET_SEEDS, LLAMA_SEEDS, SMOLLM2_SEEDS = range(20), range(100, 120), range(200, 208)
+FRESH_SEEDS, QUANTIZED_SEEDS = range(300, 330), range(400, 412)
+PART = 0.1  # a part may be wrong by this share of itself ...
+SLACK = 0.01  # ... or by this share of the whole, where that is more
+
+
+@pytest.fixture(scope="module")
+def pocket():
+    """pocket in both dtypes, with a task."""
+    bases = {kind: lab.load_base("pocket", dtype=kind) for kind in ("float32", "bfloat16")}
+    return bases, lab.load_task("new-facts", bases["float32"])
+
+
+def compare(base, task, made):
+    """The estimate and the measured memory of a recipe."""
+    measured = measure(base, task, made)
+    shape = shape_of(base.model, base.name)
+    return memory(shape, made, measured.batch, named(base.dtype)), measured.memory
+
+
+def assert_right(estimate, measured):
+    assert abs(estimate.total / measured.total - 1) < ERROR
+    for part in Memory.__slots__:
+        told, found = getattr(estimate, part), getattr(measured, part)
+        assert abs(told - found) <= max(PART * found, SLACK * measured.total), part
+
+
+@pytest.mark.parametrize("seed", POCKET_SEEDS)
+def test_the_estimate_is_right_for_random_recipes_on_pocket(seed, pocket):
+    rng = random.Random(seed)
+    bases, task = pocket
+    base = bases[rng.choice(("float32", "bfloat16"))]
+    made = random_recipe(rng, layers=4)
+    assert_right(*compare(base, random_lengths(rng, task, made), made))
+
+
+@pytest.mark.parametrize("seed", [*LLAMA_SEEDS, *FRESH_SEEDS])
+def test_the_estimate_is_right_for_shapes_that_were_not_used_to_make_it(seed):
+    rng = random.Random(seed)
+    base = random_llama(rng, rng.choice((torch.float32, torch.bfloat16)))
+    made = random_recipe(rng, layers=base.model.config.num_hidden_layers)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="r=.*is above")
+        assert_right(*compare(base, random_lengths(rng, letters_task(), made), made))
+
+
+@pytest.mark.parametrize("seed", QUANTIZED_SEEDS)
+def test_the_estimate_is_right_for_random_recipes_on_a_quantised_pocket(seed, pocket):
+    rng = random.Random(seed)
+    quantize, dtype = rng.choice(("nf4", "fp4", "int8")), rng.choice(("float32", "bfloat16"))
+    base = lab.load_base("pocket", dtype=dtype, quantize=quantize)
+    made = random_recipe(rng, layers=4)
+    made = dataclasses.replace(made, method="lora", use_dora=False, quantize=quantize)
+    assert_right(*compare(base, random_lengths(rng, pocket[1], made), made))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", SMOLLM2_SEEDS)
+def test_the_estimate_is_right_for_random_recipes_on_smollm2(seed):
+    rng = random.Random(seed)
+    base = lab.load_base("smollm2", dtype=rng.choice(("float32", "bfloat16")))
+    task = lab.load_task("home-commands", base)
+    made = random_recipe(rng, layers=30)
+    made = dataclasses.replace(made, batch_size=min(made.batch_size, 5))
+    assert_right(*compare(base, random_lengths(rng, task, made), made))
+
+
+@pytest.mark.parametrize("kind", ["Qwen2", "Mistral", "Gemma"])
+@pytest.mark.parametrize("changes", [{}, {"method": "full"}, {"gradient_checkpointing": True}])
+def test_the_estimate_is_right_for_other_families_built_like_a_llama(kind, changes):
+    config = getattr(transformers, f"{kind}Config")(
+        vocab_size=500,
+        hidden_size=96,
+        intermediate_size=200,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=32,
+        pad_token_id=256,
+        eos_token_id=259,
+    )
+    model = getattr(transformers, f"{kind}ForCausalLM")(config).bfloat16().eval()
+    base = dataclasses.replace(tiny_base(), model=model, dtype=torch.bfloat16)
+    assert_right(*compare(base, letters_task(), recipe(batch_size=16, **changes)))
+
+
+@pytest.mark.parametrize("kind", ["GPT2", "GPTNeoX", "Qwen3", "Gemma2"])
+def test_a_model_that_keeps_something_else_is_refused_and_not_guessed(kind):
+    shape = shape_of(getattr(transformers, f"{kind}Config")())
+    with pytest.raises(ValueError, match="memory is told for models built like a Llama"):
+        memory(shape, recipe(), Batch(4, 16, 4, 16))
+
+
+# --- what is there all the time, against the libraries that hold it --------------------------
+
+
+@pytest.mark.parametrize("changes", [{}, {"double_quant": False}, {"quantize": "int8"}], ids=str)
+def test_a_quantised_matrix_has_bitsandbytes_bytes(changes):
+    made = recipe(**{"quantize": "nf4", **changes})
+    weight = torch.randn(192, 320)
+    if made.quantize == "int8":
+        codes, rows, _ = functional.int8_vectorwise_quant(weight.half())
+        held = [codes, rows]
+    else:
+        codes, state = functional.quantize_4bit(
+            weight, quant_type="nf4", blocksize=64, compress_statistics=made.double_quant
+        )
+        held = [codes, state.absmax, state.code]
+        held += [state.state2.absmax, state.offset] if made.double_quant else []
+    assert quantized(Matrix("a", 320, 192), made) == sum(one.nbytes for one in held)
+
+
+def test_double_quantisation_takes_4_127_bits_a_weight_as_in_qloras_section_3():
+    large = Matrix("a", 4096, 11008)
+    bits = {
+        double: 8 * quantized(large, recipe(quantize="nf4", double_quant=double)) / large.weights
+        for double in (True, False)
+    }
+    assert bits[True] == pytest.approx(4.127, abs=1e-3)
+    assert bits[False] == pytest.approx(4.5, abs=1e-3)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adamw_8bit", "sgd"])
+def test_the_optimizers_state_has_the_bytes_that_it_really_has(optimizer):
+    numbers = [3, 4095, 4096, 70_001]
+    parameters = [torch.nn.Parameter(torch.randn(one)) for one in numbers]
+    made = recipe(optimizer=optimizer)
+    real = make_optimizer({str(one): each for one, each in enumerate(parameters)}, made)
+    for one in parameters:
+        one.grad = torch.randn_like(one)
+    real.step()
+    tables = ("step", "qmap1", "qmap2")  # a number, and what all tensors share
+    held = [
+        value.nbytes
+        for state in real.state.values()
+        for name, value in state.items()
+        if isinstance(value, torch.Tensor) and name not in tables
+    ]
+    assert optimizer_state([Trained("a", one) for one in numbers], made) == sum(held)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"use_dora": True, "layers_to_transform": (1, 3)},
+        {"method": "adalora", "target_modules": ("v_proj", "down_proj")},
+        {"method": "full"},
+        {"modules_to_save": ("lm_head", "norm")},
+    ],
+    ids=str,
+)
+def test_the_trained_tensors_are_all_that_is_trained(changes, pocket):
+    shape, made = shape_of(pocket[0]["float32"].model, "pocket"), recipe(**changes)
+    numbers = sum(one.numbers for one in trained_tensors(shape, made, "float32"))
+    assert numbers == trainable_parameters(shape, made)
+
+
+def test_checkpointing_and_fewer_layers_take_less_and_dropout_takes_more(pocket):
+    shape = shape_of(pocket[0]["float32"].model, "pocket")
+    batch = Batch(examples=8, length=64, places=9, labels=40, padded=True)
+    plain = memory(shape, recipe(), batch)
+    assert memory(shape, recipe(gradient_checkpointing=True), batch).total < plain.total / 2
+    assert memory(shape, recipe(layers_to_transform=(3,)), batch).total < plain.total / 2
+    assert memory(shape, recipe(lora_dropout=0.1), batch).activations > 1.3 * plain.activations
+
+
+# --- the measuring itself -------------------------------------------------------------------
+
+CHANGES = [
+    {},
+    {"method": "full"},
+    {"lora_dropout": 0.1, "batch_size": 7},
+    {"gradient_checkpointing": True, "batch_size": 7},
+]
+
+
+@pytest.mark.parametrize("changes", CHANGES, ids=str)
+def test_the_peak_of_live_storages_is_that_of_torchs_own_profiler(changes, pocket):
+    bases, task = pocket
+    made = recipe(**changes)
+    measured = measure(bases["float32"], task, made).memory.total
+    assert measured == pytest.approx(peak_by_profiler(bases["float32"], task, made), rel=0.03)
+
+
+def peak_by_profiler(base, task, made):
+    """The peak of a second step by the memory allocator's own events."""
+    gc.collect()
+    held = sum({one.data_ptr(): one.nbytes for one in tensors_of(base.model)}.values())
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        steps = iter(lab.train(base, task, dataclasses.replace(made, steps=2)))
+        next(steps)
+        gc.collect()
+        with record_function("the second step"):
+            next(steps)
+    events = seen.profiler.kineto_results.events()
+    (start,) = [event.start_ns() for event in events if event.name() == "the second step"]
+    most = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            most = max(most, held) if event.start_ns() >= start else 0
+    return most
+
+
+@pytest.mark.parametrize("changes", CHANGES, ids=str)
+def test_what_lives_when_the_loss_is_there_is_what_autograd_saved(changes, pocket):
+    bases, task = pocket
+    made = recipe(**changes)
+    saved, real = {}, loop.loss_of_batch  # by storage: a weak reference and its bytes
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        saved[storage._cdata] = weakref.ref(storage), storage.nbytes()
+        return tensor
+
+    def loss_of_batch(model, batch, teacher):
+        saved.clear()
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            result = real(model, batch, teacher)
+        for one in tensors_of(model):
+            saved.pop(one.untyped_storage()._cdata, None)
+        sums.append(sum(size for alive, size in saved.values() if alive() is not None))
+        sums[-1] += sum(one.nbytes for one in batch.values())
+        return result
+
+    sums = []
+    with mock.patch.object(loop, "loss_of_batch", loss_of_batch):
+        list(lab.train(bases["float32"], task, dataclasses.replace(made, steps=2)))
+    assert measure(bases["float32"], task, made).saved == pytest.approx(sums[1], rel=0.01)
