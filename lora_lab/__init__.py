@@ -24,6 +24,7 @@ _HOME = {  # public name: the module it lives in
     "sweep": "sweeps",
     "doctor": "health",
     "paper": "papers",
+    "claim": "claims",
 }
 
 __all__ = [*_HOME]  # noqa: PLE0604 - the table is the list

@@ -56,8 +56,8 @@ class PaperTable:
         )
 
     def __str__(self) -> str:
-        """What the table holds, with its source, ready for a caption."""
-        return f"{self.what}, {self.unit} ({self.source}, {self.where})"
+        """The unit and the source, ready for a caption."""
+        return f"{self.unit} ({self.source}, {self.where})"
 
 
 @functools.cache

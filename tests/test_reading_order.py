@@ -45,6 +45,7 @@ READING_ORDER = {  # module: the third-party packages it may import
     "evaluation": {"torch"},
     "training": {"torch", "tqdm"},
     "sweeps": {"torch", "pandas", "tqdm"},
+    "claims": set(),
     "scripts": set(),
     "plots": {"matplotlib"},
     "widgets": {"torch", "ipywidgets", "IPython"},
