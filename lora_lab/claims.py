@@ -321,9 +321,14 @@ def with_record(claim: Claim, path: Path) -> Claim:
 
 
 def committed(claim: Claim) -> dict:
-    """What stood before the results, as JSON has it: a later change makes a record void."""
+    """What stood before the results, as JSON has it: a later change makes a record void.
+
+    All but the words: those may be mended.
+    """
     settings = {name: dataclasses.asdict(one) for name, one in claim.settings.items()}
     cases = [dataclasses.asdict(case) for case in claim.cases]
+    for case in cases:
+        del case["when"]
     return json.loads(json.dumps({"settings": settings, "cases": cases, "seeds": claim.seeds}))
 
 
@@ -331,10 +336,12 @@ def committed(claim: Claim) -> dict:
 
 
 def _rounded(number: float) -> str:
-    """Three digits, or the whole part: `0.0622`, `4.19`, `1,520`."""
-    if number == 0 or not math.isfinite(number):
-        return f"{number:g}"
-    return f"{number:,.{max(0, 2 - math.floor(math.log10(abs(number))))}f}"
+    """Three digits, or the whole part, and at most four decimals: `4.19`, `1,520`, `0.0622`."""
+    number = round(number, 4)
+    if number == 0 or math.isnan(number):
+        return f"{abs(number):g}"  # no "-0"
+    decimals = 2 - math.floor(math.log10(abs(number)))
+    return f"{number:,.{min(max(0, decimals), 4)}f}"
 
 
 def _range(case: Case) -> str:

@@ -166,6 +166,16 @@ def test_a_claim_is_shown_with_its_rounded_numbers():
                      repr(claim("faster")))  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(1519.58, "1,520"), (85.84, "85.8"), (4.194304, "4.19"), (0.06224, "0.0622")]
+    + [(0.0004, "0.0004"), (-3e-6, "0"), (0, "0"), (-11.04, "-11.0"), (math.nan, "nan")],
+)
+def test_numbers_are_rounded_for_print(number, words):
+    finding = str(Finding(CASE, (number,)))
+    assert f": {words} points; promised at least 5" in finding
+
+
 # --- arithmetic -----------------------------------------------------------------------------
 
 
@@ -271,6 +281,7 @@ def test_a_record_keeps_what_was_measured_and_what_was_committed(tiny, tmp_path)
     "changes",
     [
         {"cases": (dataclasses.replace(CASE, at_least=4),)},
+        {"cases": (dataclasses.replace(CASE, what="loss"),)},
         {"seeds": (0, 1)},
         {"settings": {"low": LOW, "high": dataclasses.replace(HIGH, recipe=recipe(r=3))}},
     ],
@@ -279,6 +290,13 @@ def test_a_margin_changed_after_the_results_makes_the_record_void(tiny, tmp_path
     bare = weighed(0, 0, 0, trials=())
     changed = dataclasses.replace(bare, **changes)
     assert with_record(changed, record(bare, tmp_path)) == changed
+
+
+def test_mending_a_claims_words_leaves_its_record(tiny, tmp_path):
+    bare = weighed(0, 0, 0, trials=())
+    mended = (dataclasses.replace(CASE, when="it is clearer so"),)
+    path = record(bare, tmp_path)
+    assert with_record(dataclasses.replace(bare, cases=mended), path).trials
 
 
 # --- what is recorded -----------------------------------------------------------------------
