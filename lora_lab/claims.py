@@ -195,7 +195,7 @@ class Claim:
         """One for each seed, each seed's runs with each other; or one, by arithmetic."""
         seeds = self.seeds if self.settings[case.of].task else (None,)
         other = case.minus or case.over
-        combine = operator.sub if case.minus else operator.truediv
+        combine = operator.sub if case.minus else _ratio
         numbers = [self._told(case.what, case.of, seed) for seed in seeds]
         if other:
             others = [self._told(case.what, other, seed) for seed in seeds]
@@ -330,6 +330,10 @@ def committed(claim: Claim) -> dict:
     for case in cases:
         del case["when"]
     return json.loads(json.dumps({"settings": settings, "cases": cases, "seeds": claim.seeds}))
+
+
+def _ratio(number: float, other: float) -> float:
+    return number / other if other else math.nan  # over nothing: it can't be told
 
 
 # --- numbers in words -----------------------------------------------------------------------

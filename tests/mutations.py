@@ -216,7 +216,7 @@ MUTATIONS = [  # (file, what it says, what it says when broken, the test that mu
     ("claims.py", "        if None in held:\n            return \"cannot tell\"\n", "", "test_claims.py::test_the_verdict_is"),
     ("claims.py", "if self.to_run and not self.trials:", "if False:", "test_claims.py::test_before_it_is_measured"),
     ("claims.py", "== (name, seed))", "== (name, self.seeds[0]))", "test_claims.py::test_each_seed_is"),
-    ("claims.py", "operator.sub if case.minus else operator.truediv", "operator.sub", "test_claims.py::test_each_seed_is"),
+    ("claims.py", "operator.sub if case.minus else _ratio", "operator.sub", "test_claims.py::test_each_seed_is"),
     ("claims.py", "task = load_task(task_name, base, n=n, seed=seed)", "task = load_task(task_name, base, n=n, seed=0)", "test_claims.py::test_measuring_runs"),
     ("claims.py", 'if words["committed"] != committed(claim):', "if False:", "test_claims.py::test_a_margin_changed"),
     ("claims.py", '        del case["when"]\n', "        pass\n", "test_claims.py::test_mending"),

@@ -141,6 +141,13 @@ def test_a_run_without_a_score_leaves_the_claim_open():
     assert dataclasses.replace(found, trials=tuple(trials)).verdict == "cannot tell"
 
 
+def test_a_ratio_over_nothing_leaves_the_claim_open():
+    case = dataclasses.replace(CASE, of="low", minus=None, over="high", unit="times", at_least=0)
+    found = weighed(-25, -12, 7, cases=(case,))  # "high" scores 0 with the first seed
+    assert math.isnan(found.findings[0].numbers[0])
+    assert found.verdict == "cannot tell"
+
+
 def test_before_it_is_measured_a_claim_says_what_to_call():
     found = weighed(6, 8, 7, trials=())
     assert found.findings == ()
