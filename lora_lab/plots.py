@@ -8,6 +8,7 @@ import base64
 import io
 import logging
 import math
+import statistics
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -286,6 +287,97 @@ def draw_meters(ax: Axes, base: Scores, adapted: Scores) -> Axes:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.0f} %"
+
+
+# --- how thin a change may be ---------------------------------------------------------------
+
+
+def draw_energy_kept(
+    ax: Axes, changes: Sequence[Sequence[float]], random: Sequence[float], ranks: Sequence[int]
+) -> Axes:
+    """How much of the change in each weight matrix its best approximation of each rank keeps.
+
+    Args:
+        ax: where to draw.
+        changes: one row a matrix: the shares that ranks 1, 2, ... keep, from `energy_kept`.
+        random: such a row for a matrix of random numbers, a change without any structure.
+        ranks: where the mean over the matrices is marked.
+    """
+    _tidy(ax, "How much of ΔW does a rank keep?", "rank k", "energy kept, %")
+    for shares in changes:
+        ax.plot(*_by_rank(shares), color=FULL, linewidth=0.8, alpha=0.35)
+    ax.plot(*_by_rank(random), color=BASE, linestyle=":", linewidth=1.6)
+    means = [100 * sum(shares[k - 1] for shares in changes) / len(changes) for k in ranks]
+    ax.plot(ranks, means, color=FULL, marker="o", linestyle="none")
+    for k, mean in zip(ranks, means, strict=True):
+        beside = {"xytext": (-6, 6), "textcoords": "offset points", "ha": "right"}
+        ax.annotate(f"{mean:.0f}", (k, mean), **beside, fontsize=9.5, color=INK)
+    names = [
+        Line2D([], [], color=FULL, linewidth=0.8, label=f"each of {len(changes)} matrices"),
+        Line2D([], [], color=FULL, marker="o", linestyle="none", label="their mean"),
+        Line2D([], [], color=BASE, linestyle=":", linewidth=1.6, label="random numbers"),
+    ]
+    ax.legend(handles=names, loc="upper left", fontsize=9, frameon=False, labelcolor=INK)
+    _rank_axis(ax, max(map(len, changes)))
+    told = ", ".join(f"rank {k} {mean:.0f} %" for k, mean in zip(ranks, means, strict=True))
+    ax.set_label(
+        f"Share of the energy that is kept of full fine-tuning's change, as a mean of "
+        f"{len(changes)} matrices: {told}; rank {ranks[-1]} of random numbers "
+        f"{_percent(random[ranks[-1] - 1])}."
+    )
+    return ax
+
+
+def _by_rank(shares: Sequence[float]) -> tuple[list[int], list[float]]:
+    return [*range(1, len(shares) + 1)], [100 * share for share in shares]
+
+
+def _rank_axis(ax: Axes, last: int) -> None:
+    """Ranks double from one tick to the next."""
+    ticks = [2**power for power in range(last.bit_length())]
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(ticks, [str(tick) for tick in ticks])
+    ax.set(xlim=(0.85, 1.15 * last), ylim=(0, 104))
+
+
+def draw_thin(
+    ax: Axes,
+    cut: Mapping[int, Sequence[float]],
+    trained: Mapping[int, Sequence[float]],
+    whole: Sequence[float],
+) -> Axes:
+    """A task's score when full fine-tuning's change is cut to a rank, and LoRA's, trained there.
+
+    Args:
+        ax: where to draw.
+        cut: by rank, the share of right answers of each seed.
+        trained: the same of LoRA, trained at that rank.
+        whole: the full fine-tune's own shares, one a seed.
+    """
+    _tidy(ax, "Does the task need all of ΔW?", "rank k", "new facts right, %")
+    told = []
+    for name, colour, shares in (
+        ("trained at rank k", RUN, trained),
+        ("cut to rank k", FULL, cut),
+    ):
+        ranks = sorted(shares)
+        means, lows, highs = (
+            [100 * of(shares[k]) for k in ranks] for of in (statistics.mean, min, max)
+        )
+        ax.fill_between(ranks, lows, highs, color=colour, alpha=0.25, linewidth=0)
+        ax.plot(ranks, means, color=colour, marker="o", label=name)
+        marks = ", ".join(f"{mean:.0f} % at {k}" for k, mean in zip(ranks, means, strict=True))
+        told.append(f"{name} {marks}")
+    full = 100 * statistics.mean(whole)
+    ax.axhline(full, color=FULL, linestyle="--", linewidth=1.2, label="full fine-tuning, uncut")
+    title = f"{len(whole)} seeds; band: least to most"
+    ax.legend(title=title, loc="center right", fontsize=9, title_fontsize=9, frameon=False)
+    _rank_axis(ax, max([*cut, *trained]))
+    ax.set_label(
+        f"New facts right, as a mean of {len(whole)} seeds: {'; '.join(told)}; "
+        f"full fine-tuning {full:.0f} %."
+    )
+    return ax
 
 
 # --- where the memory goes ------------------------------------------------------------------

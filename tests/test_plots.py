@@ -10,7 +10,17 @@ from matplotlib.image import imread
 
 from lora_lab import plots
 from lora_lab.cards import Card
-from lora_lab.plots import LossFilm, axis_end, draw_loss, draw_memory, draw_meters, picture, png
+from lora_lab.plots import (
+    LossFilm,
+    axis_end,
+    draw_energy_kept,
+    draw_loss,
+    draw_memory,
+    draw_meters,
+    draw_thin,
+    picture,
+    png,
+)
 from lora_lab.records import Memory, Scores, StepRecord
 
 
@@ -195,6 +205,39 @@ def test_small_memory_is_drawn_in_mebibytes():
     ax = draw_memory(axes(), {"LoRA": small})
     assert ax.get_xlabel() == "memory, MiB"
     assert ax.texts[0].get_text() == "11 MiB"
+
+
+def test_the_energy_is_drawn_by_rank_for_each_matrix_with_their_mean_marked_at_the_ranks_asked():
+    ax = draw_energy_kept(axes(), [[0.25, 0.5, 1.0], [0.75, 1.0, 1.0]], [0.5, 0.625, 1.0], (1, 2))
+    first, second, random, mean = (line.get_xydata().tolist() for line in ax.lines)
+    assert first == [[1, 25], [2, 50], [3, 100]]
+    assert second == [[1, 75], [2, 100], [3, 100]]
+    assert random == [[1, 50], [2, 62.5], [3, 100]]
+    assert mean == [[1, 50], [2, 75]]
+    assert [text.get_text() for text in ax.texts] == ["50", "75"]
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["1", "2"]
+    assert ax.get_label() == (
+        "Share of the energy that is kept of full fine-tuning's change, as a mean of 2 matrices: "
+        "rank 1 50 %, rank 2 75 %; rank 2 of random numbers 62 %."
+    )
+
+
+def test_what_is_cut_and_what_is_trained_are_drawn_with_mean_and_spread_under_the_uncut_line():
+    cut, trained = {4: (0.5, 0.75), 1: (0.0, 0.25)}, {1: (0.5, 1.0), 4: (1.0, 1.0)}
+    ax = draw_thin(axes(), cut, trained, (0.75, 1.0))
+    assert drawn(ax, "cut to rank k") == [[1, 12.5], [4, 62.5]]
+    assert drawn(ax, "trained at rank k") == [[1, 75], [4, 100]]
+    assert {y for _, y in drawn(ax, "full fine-tuning, uncut")} == {87.5}
+    bands = [band.get_paths()[0].vertices.tolist() for band in ax.collections]
+    assert [1, 50] in bands[0]
+    assert [1, 100] in bands[0]
+    assert [4, 50] in bands[1]
+    assert [4, 75] in bands[1]
+    assert ax.get_legend().get_title().get_text() == "2 seeds; band: least to most"
+    assert ax.get_label() == (
+        "New facts right, as a mean of 2 seeds: trained at rank k 75 % at 1, 100 % at 4; cut to "
+        "rank k 12 % at 1, 62 % at 4; full fine-tuning 88 %."
+    )
 
 
 def test_two_threads_draw_one_after_the_other():
