@@ -23,6 +23,8 @@ _HOME = {  # public name: the module it lives in
     "to_code": "scripts",
     "sweep": "sweeps",
     "doctor": "health",
+    "paper": "papers",
+    "claim": "claims",
 }
 
 __all__ = [*_HOME]  # noqa: PLE0604 - the table is the list

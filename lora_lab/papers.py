@@ -1,0 +1,92 @@
+"""Numbers quoted from papers, each with the place where it stands: `data/papers.toml`."""
+
+import functools
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from lora_lab.places import data_folder
+from lora_lab.recipe import nearest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaperNumber:
+    """One published number. Prose and plots quote `value`; no notebook retypes it."""
+
+    what: str
+    value: float
+    unit: str
+    source: str  # "arXiv:2106.09685", or a page's address
+    where: str  # "table 5"
+
+    def __str__(self) -> str:
+        """The number with its source, ready for a caption."""
+        return f"{self.value:,.10g} {self.unit} ({self.source}, {self.where})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaperTable:
+    """Published numbers of one kind, in rows and columns as the paper has them.
+
+    `ax.plot(table.columns, table.rows["MNLI, q_proj + v_proj"])` draws a row.
+    """
+
+    what: str
+    unit: str
+    source: str
+    where: str
+    columns: tuple[str | int, ...]
+    rows: Mapping[str, tuple[float, ...]]  # a row's name: a number for each column
+
+    def cell(self, row: str, column: str | int) -> PaperNumber:
+        """One number of the table, with its source.
+
+        Raises:
+            ValueError: for a row or a column that the table does not have, with the nearest.
+        """
+        _check(row, tuple(self.rows), f"row of {self.where}")
+        _check(column, self.columns, f"column of {self.where}")
+        return PaperNumber(
+            what=f"{self.what}: {row}, {column}",
+            value=self.rows[row][self.columns.index(column)],
+            unit=self.unit,
+            source=self.source,
+            where=self.where,
+        )
+
+    def __str__(self) -> str:
+        """The unit and the source, ready for a caption."""
+        return f"{self.unit} ({self.source}, {self.where})"
+
+
+@functools.cache
+def papers() -> Mapping[str, PaperNumber | PaperTable]:
+    """Everything in data/papers.toml, by its id."""
+    with (data_folder() / "papers.toml").open("rb") as file:
+        return MappingProxyType({id: _read(facts) for id, facts in tomllib.load(file).items()})
+
+
+def _read(facts: dict) -> PaperNumber | PaperTable:
+    if "rows" not in facts:
+        return PaperNumber(**facts)
+    rows = {name: tuple(values) for name, values in facts.pop("rows").items()}
+    columns = tuple(facts.pop("columns"))
+    return PaperTable(**facts, columns=columns, rows=MappingProxyType(rows))
+
+
+def paper(id: str) -> PaperNumber | PaperTable:
+    """A published number, or a table of them, with its source.
+
+    Raises:
+        ValueError: for an unknown id, with the nearest.
+    """
+    _check(id, tuple(papers()), "published number")
+    return papers()[id]
+
+
+def _check(name: str | int, names: tuple[str | int, ...], what: str) -> None:
+    if name not in names:
+        raise ValueError(
+            f"{name!r} is no {what}; {nearest(name, names)}There are: {', '.join(map(str, names))}"
+        )
