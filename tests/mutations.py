@@ -30,6 +30,7 @@ HEART = [  # each of these files has rows below
     "runs.py",
     "evaluation.py",
     "training.py",
+    "checks/compare.py",
 ]
 
 MUTATIONS = [  # (file, what it says, what it says when broken, the test that must fail)
@@ -169,6 +170,18 @@ MUTATIONS = [  # (file, what it says, what it says when broken, the test that mu
     ("training.py", "            self._ranks.restore(checkpoint.tensors)", "            pass", "test_runs.py::test_a_killed_run"),
     ("training.py", "        for _ in range(self.step * each):\n            next(self._order)\n", "", "test_runs.py::test_a_killed_run"),
     ("training.py", '        self._random_state = checkpoint.tensors["random_state"]\n', "", "test_runs.py::test_a_killed_run"),
+    ("checks/compare.py", "given, answer, raised = copy.deepcopy(case), None, None", "given, answer, raised = case, None, None", "test_checks.py::test_any_other"),
+    ("checks/compare.py", "            torch.random.default_generator.manual_seed(0)\n", "", "test_checks.py::test_the_global"),
+    ("checks/compare.py", "        with torch.random.fork_rng(devices=[]):\n            torch", "        if True:\n            torch", "test_checks.py::test_the_global"),
+    ("checks/compare.py", "            and self.changed == other.changed\n", "", "test_checks.py::test_a_hint_is"),
+    ("checks/compare.py", "type(self.raised) is type(other.raised)", "True", "test_checks.py::test_a_hint_is"),
+    ("checks/compare.py", "if all(one.like", "if any(one.like", "test_checks.py::test_a_function_that_is_right"),
+    ("checks/compare.py", "(Exception, SystemExit) as error", "Exception as error", "test_checks.py::test_any_other"),
+    ("checks/compare.py", "    if answer.dtype != right.dtype:", "    answer = answer.to(right.dtype)\n    if False:", "test_checks.py::test_any_other"),
+    ("checks/compare.py", "== right.shape[::-1]", "== right.shape", "test_checks.py::test_any_other"),
+    ("checks/compare.py", "    for key in answer:\n        if key not in right:", "    for key in answer:\n        if False:", "test_checks.py::test_the_first_difference"),
+    ("checks/compare.py", "near = not exact and", "near =", "test_checks.py::test_the_first_difference"),
+    ("checks/compare.py", "if one.filename == file]", "]", "test_checks.py::test_any_other"),
 ]  # fmt: skip
 
 
