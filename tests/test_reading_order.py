@@ -16,6 +16,7 @@ READING_ORDER = {  # module: the third-party packages it may import
     "records": set(),
     "places": {"platformdirs"},
     "papers": set(),
+    "predictions": set(),
     "budget": set(),
     "memory": set(),
     "cards": set(),
