@@ -299,7 +299,7 @@ def _percent(share: float) -> str:
 def draw_energy_kept(
     ax: Axes, changes: Sequence[Sequence[float]], random: Sequence[float], ranks: Sequence[int]
 ) -> Axes:
-    """How much of the change in each weight matrix its best approximation of each rank keeps.
+    """How much of the changes in weight matrices their best approximation of each rank keeps.
 
     Args:
         ax: where to draw.
@@ -308,32 +308,28 @@ def draw_energy_kept(
         ranks: where the mean over the matrices is marked.
     """
     _tidy(ax, "How much of ΔW does a rank keep?", "rank k", "energy kept, %")
-    for shares in changes:
-        ax.plot(*_by_rank(shares), color=FULL, linewidth=0.8, alpha=0.35)
-    ax.plot(*_by_rank(random), color=BASE, linestyle=":", linewidth=1.6)
-    means = [100 * sum(shares[k - 1] for shares in changes) / len(changes) for k in ranks]
-    ax.plot(ranks, means, color=FULL, marker="o", linestyle="none")
-    for k, mean in zip(ranks, means, strict=True):
-        beside = {"xytext": (-6, 6), "textcoords": "offset points", "ha": "right"}
-        ax.annotate(f"{mean:.0f}", (k, mean), **beside, fontsize=9.5, color=INK)
-    names = [
-        Line2D([], [], color=FULL, linewidth=0.8, label=f"each of {len(changes)} matrices"),
-        Line2D([], [], color=FULL, marker="o", linestyle="none", label="their mean"),
-        Line2D([], [], color=BASE, linestyle=":", linewidth=1.6, label="random numbers"),
-    ]
-    ax.legend(handles=names, loc="upper left", fontsize=9, frameon=False, labelcolor=INK)
-    _rank_axis(ax, max(map(len, changes)))
-    told = ", ".join(f"rank {k} {mean:.0f} %" for k, mean in zip(ranks, means, strict=True))
+    by_rank = [[100 * share for share in shares] for shares in zip(*changes, strict=True)]
+    every = range(1, len(by_rank) + 1)
+    means = [statistics.mean(shares) for shares in by_rank]
+    lows, highs = [min(shares) for shares in by_rank], [max(shares) for shares in by_rank]
+    band = {"color": FULL, "alpha": 0.25, "linewidth": 0}
+    ax.fill_between(every, lows, highs, label=f"{len(changes)} matrices, least to most", **band)
+    ax.plot(every, means, color=FULL, linewidth=1.6, label="their mean")
+    shares = [100 * share for share in random]
+    ax.plot(every, shares, color=BASE, linestyle=":", linewidth=1.6, label="random numbers")
+    for k in ranks:
+        ax.plot([k], [means[k - 1]], "o", color=FULL)
+        where = {"xy": (k, means[k - 1]), "xytext": (6, -13), "textcoords": "offset points"}
+        ax.annotate(f"{means[k - 1]:.0f}", **where, fontsize=9.5, color=INK)
+    ax.legend(loc="upper left", fontsize=9, frameon=False, labelcolor=INK)
+    _rank_axis(ax, len(by_rank))
+    told = ", ".join(f"rank {k} {means[k - 1]:.0f} %" for k in ranks)
     ax.set_label(
         f"Share of the energy that is kept of full fine-tuning's change, as a mean of "
         f"{len(changes)} matrices: {told}; rank {ranks[-1]} of random numbers "
         f"{_percent(random[ranks[-1] - 1])}."
     )
     return ax
-
-
-def _by_rank(shares: Sequence[float]) -> tuple[list[int], list[float]]:
-    return [*range(1, len(shares) + 1)], [100 * share for share in shares]
 
 
 def _rank_axis(ax: Axes, last: int) -> None:
@@ -360,22 +356,23 @@ def draw_thin(
     """
     _tidy(ax, "Does the task need all of ΔW?", "rank k", "new facts right, %")
     told = []
-    for name, colour, shares in (
-        ("trained at rank k", RUN, trained),
-        ("cut to rank k", FULL, cut),
+    for name, colour, size, shares in (
+        ("cut to rank k", FULL, 8, cut),
+        ("trained at rank k", RUN, 5, trained),  # on top, and smaller: where both are equal
     ):
         ranks = sorted(shares)
         means, lows, highs = (
             [100 * of(shares[k]) for k in ranks] for of in (statistics.mean, min, max)
         )
         ax.fill_between(ranks, lows, highs, color=colour, alpha=0.25, linewidth=0)
-        ax.plot(ranks, means, color=colour, marker="o", label=name)
+        ax.plot(ranks, means, color=colour, marker="o", markersize=size, label=name)
         marks = ", ".join(f"{mean:.0f} % at {k}" for k, mean in zip(ranks, means, strict=True))
         told.append(f"{name} {marks}")
     full = 100 * statistics.mean(whole)
     ax.axhline(full, color=FULL, linestyle="--", linewidth=1.2, label="full fine-tuning, uncut")
     title = f"{len(whole)} seeds; band: least to most"
-    ax.legend(title=title, loc="center right", fontsize=9, title_fontsize=9, frameon=False)
+    look = {"fontsize": 9, "title_fontsize": 9, "frameon": False, "labelcolor": INK}
+    ax.legend(title=title, loc="center right", **look)
     _rank_axis(ax, max([*cut, *trained]))
     ax.set_label(
         f"New facts right, as a mean of {len(whole)} seeds: {'; '.join(told)}; "

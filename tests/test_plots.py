@@ -259,13 +259,15 @@ def test_small_memory_is_drawn_in_mebibytes():
     assert ax.texts[0].get_text() == "11 MiB"
 
 
-def test_the_energy_is_drawn_by_rank_for_each_matrix_with_their_mean_marked_at_the_ranks_asked():
+def test_the_energy_is_drawn_by_rank_as_mean_and_spread_and_marked_at_the_ranks_asked():
     ax = draw_energy_kept(axes(), [[0.25, 0.5, 1.0], [0.75, 1.0, 1.0]], [0.5, 0.625, 1.0], (1, 2))
-    first, second, random, mean = (line.get_xydata().tolist() for line in ax.lines)
-    assert first == [[1, 25], [2, 50], [3, 100]]
-    assert second == [[1, 75], [2, 100], [3, 100]]
-    assert random == [[1, 50], [2, 62.5], [3, 100]]
-    assert mean == [[1, 50], [2, 75]]
+    assert drawn(ax, "their mean") == [[1, 50], [2, 75], [3, 100]]
+    assert drawn(ax, "random numbers") == [[1, 50], [2, 62.5], [3, 100]]
+    (band,) = ax.collections
+    edges = band.get_paths()[0].vertices.tolist()
+    assert band.get_label() == "2 matrices, least to most"
+    assert all(edge in edges for edge in ([1, 25], [1, 75], [2, 50], [2, 100]))
+    assert [line.get_xydata().tolist() for line in ax.lines[2:]] == [[[1, 50]], [[2, 75]]]
     assert [text.get_text() for text in ax.texts] == ["50", "75"]
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["1", "2"]
     assert ax.get_label() == (
@@ -281,14 +283,14 @@ def test_what_is_cut_and_what_is_trained_are_drawn_with_mean_and_spread_under_th
     assert drawn(ax, "trained at rank k") == [[1, 75], [4, 100]]
     assert {y for _, y in drawn(ax, "full fine-tuning, uncut")} == {87.5}
     bands = [band.get_paths()[0].vertices.tolist() for band in ax.collections]
-    assert [1, 50] in bands[0]
-    assert [1, 100] in bands[0]
-    assert [4, 50] in bands[1]
-    assert [4, 75] in bands[1]
+    assert [4, 50] in bands[0]
+    assert [4, 75] in bands[0]
+    assert [1, 50] in bands[1]
+    assert [1, 100] in bands[1]
     assert ax.get_legend().get_title().get_text() == "2 seeds; band: least to most"
     assert ax.get_label() == (
-        "New facts right, as a mean of 2 seeds: trained at rank k 75 % at 1, 100 % at 4; cut to "
-        "rank k 12 % at 1, 62 % at 4; full fine-tuning 88 %."
+        "New facts right, as a mean of 2 seeds: cut to rank k 12 % at 1, 62 % at 4; trained "
+        "at rank k 75 % at 1, 100 % at 4; full fine-tuning 88 %."
     )
 
 
