@@ -14,6 +14,7 @@ import peft
 import torch
 from torch.utils.data import SequentialSampler
 from transformers import DataCollatorForSeq2Seq, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
 
 import lora_lab as lab
 from lora_lab.adapters import to_peft
@@ -63,6 +64,7 @@ def seconds_of_trainer(base, task, recipe):
             data_collator=DataCollatorForSeq2Seq(base.tokenizer),
             callbacks=[Clock],
         )
+        trainer.remove_callback(PrinterCallback)
         trainer.train()
     return statistics.median(b - a for a, b in zip(times[3:], times[4:], strict=False))
 

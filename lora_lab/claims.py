@@ -195,7 +195,7 @@ class Claim:
         """One for each seed, each seed's runs with each other; or one, by arithmetic."""
         seeds = self.seeds if self.settings[case.of].task else (None,)
         other = case.minus or case.over
-        combine = operator.sub if case.minus else operator.truediv
+        combine = operator.sub if case.minus else _ratio
         numbers = [self._told(case.what, case.of, seed) for seed in seeds]
         if other:
             others = [self._told(case.what, other, seed) for seed in seeds]
@@ -321,20 +321,31 @@ def with_record(claim: Claim, path: Path) -> Claim:
 
 
 def committed(claim: Claim) -> dict:
-    """What stood before the results, as JSON has it: a later change makes a record void."""
+    """What stood before the results, as JSON has it: a later change makes a record void.
+
+    All but the words: those may be mended.
+    """
     settings = {name: dataclasses.asdict(one) for name, one in claim.settings.items()}
     cases = [dataclasses.asdict(case) for case in claim.cases]
+    for case in cases:
+        del case["when"]
     return json.loads(json.dumps({"settings": settings, "cases": cases, "seeds": claim.seeds}))
+
+
+def _ratio(number: float, other: float) -> float:
+    return number / other if other else math.nan  # over nothing: it can't be told
 
 
 # --- numbers in words -----------------------------------------------------------------------
 
 
 def _rounded(number: float) -> str:
-    """Three digits, or the whole part: `0.0622`, `4.19`, `1,520`."""
-    if number == 0 or not math.isfinite(number):
-        return f"{number:g}"
-    return f"{number:,.{max(0, 2 - math.floor(math.log10(abs(number))))}f}"
+    """Three digits, or the whole part, and at most four decimals: `4.19`, `1,520`, `0.0622`."""
+    number = round(number, 4)
+    if number == 0 or math.isnan(number):
+        return f"{abs(number):g}"  # no "-0"
+    decimals = 2 - math.floor(math.log10(abs(number)))
+    return f"{number:,.{min(max(0, decimals), 4)}f}"
 
 
 def _range(case: Case) -> str:

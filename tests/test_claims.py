@@ -141,6 +141,13 @@ def test_a_run_without_a_score_leaves_the_claim_open():
     assert dataclasses.replace(found, trials=tuple(trials)).verdict == "cannot tell"
 
 
+def test_a_ratio_over_nothing_leaves_the_claim_open():
+    case = dataclasses.replace(CASE, of="low", minus=None, over="high", unit="times", at_least=0)
+    found = weighed(-25, -12, 7, cases=(case,))  # "high" scores 0 with the first seed
+    assert math.isnan(found.findings[0].numbers[0])
+    assert found.verdict == "cannot tell"
+
+
 def test_before_it_is_measured_a_claim_says_what_to_call():
     found = weighed(6, 8, 7, trials=())
     assert found.findings == ()
@@ -164,6 +171,16 @@ def test_a_claim_is_shown_with_its_rounded_numbers():
     assert "total memory of" in repr(claim("full-70b-memory"))
     assert re.search(r"no   when the rank falls from 8 to 1: .*: 0.996 times; promised at most 0.9",
                      repr(claim("faster")))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(1519.58, "1,520"), (85.84, "85.8"), (4.194304, "4.19"), (0.06224, "0.0622")]
+    + [(0.0004, "0.0004"), (-3e-6, "0"), (0, "0"), (-11.04, "-11.0"), (math.nan, "nan")],
+)
+def test_numbers_are_rounded_for_print(number, words):
+    finding = str(Finding(CASE, (number,)))
+    assert f": {words} points; promised at least 5" in finding
 
 
 # --- arithmetic -----------------------------------------------------------------------------
@@ -271,6 +288,7 @@ def test_a_record_keeps_what_was_measured_and_what_was_committed(tiny, tmp_path)
     "changes",
     [
         {"cases": (dataclasses.replace(CASE, at_least=4),)},
+        {"cases": (dataclasses.replace(CASE, what="loss"),)},
         {"seeds": (0, 1)},
         {"settings": {"low": LOW, "high": dataclasses.replace(HIGH, recipe=recipe(r=3))}},
     ],
@@ -279,6 +297,13 @@ def test_a_margin_changed_after_the_results_makes_the_record_void(tiny, tmp_path
     bare = weighed(0, 0, 0, trials=())
     changed = dataclasses.replace(bare, **changes)
     assert with_record(changed, record(bare, tmp_path)) == changed
+
+
+def test_mending_a_claims_words_leaves_its_record(tiny, tmp_path):
+    bare = weighed(0, 0, 0, trials=())
+    mended = (dataclasses.replace(CASE, when="it is clearer so"),)
+    path = record(bare, tmp_path)
+    assert with_record(dataclasses.replace(bare, cases=mended), path).trials
 
 
 # --- what is recorded -----------------------------------------------------------------------

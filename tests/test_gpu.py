@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import lora_lab as lab
+from lora_lab.adapters import as_trained
 
 pytestmark = [
     pytest.mark.gpu,
@@ -18,7 +19,18 @@ def facts():
     return task, dataclasses.replace(task.recipe, steps=40)
 
 
-@pytest.mark.parametrize("changes", [{}, {"use_dora": True}, {"method": "full"}], ids=str)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"use_dora": True},
+        {"method": "full"},
+        {"method": "adalora", "init_r": 6, "target_r": 2},
+        {"quantize": "nf4"},
+        {"quantize": "fp4", "double_quant": False, "init_lora_weights": "loftq"},
+    ],
+    ids=str,
+)
 def test_losses_on_the_gpu_equal_those_on_the_cpu(changes):
     task, recipe = facts()
     recipe = dataclasses.replace(recipe, learning_rate=1e-3, steps=20, **changes)
@@ -49,6 +61,28 @@ def test_a_run_on_the_gpu_learns_and_can_be_resumed_saved_and_loaded(tmp_path):
     again.restore(half.checkpoint())
     list(again)
     assert again.records == list(run.records)
+
+
+def test_training_in_8_bits_learns_on_the_gpu():
+    task, recipe = facts()
+    base = lab.load_base(device="cuda", dtype="float32")
+    recipe = dataclasses.replace(recipe, quantize="int8")
+    losses = [record.loss for record in lab.train(base, task, recipe)]
+    assert losses[-1] < 0.7 * losses[0]
+
+
+@pytest.mark.parametrize("changes", [{}, {"quantize": "nf4"}, {"gradient_checkpointing": True}])
+def test_the_estimate_of_memory_is_right_on_the_gpu(changes):
+    base = lab.load_base("smollm2", device="cuda", dtype="bfloat16")
+    task = lab.load_task("home-commands", base)
+    recipe = dataclasses.replace(task.recipe, steps=3, batch_size=16, **changes)
+    on = as_trained(base, recipe)  # what the estimate takes to be loaded
+    del base
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    list(lab.train(on, task, recipe))
+    measured = torch.cuda.max_memory_allocated()
+    assert lab.estimate(on, recipe, task).memory.total == pytest.approx(measured, rel=0.1)
 
 
 def test_the_gpus_random_state_is_left_as_it_was():
