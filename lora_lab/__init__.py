@@ -25,6 +25,7 @@ _HOME = {  # public name: the module it lives in
     "doctor": "health",
     "paper": "papers",
     "claim": "claims",
+    "check": "checks.exercises",
 }
 
 __all__ = [*_HOME]  # noqa: PLE0604 - the table is the list

@@ -8,22 +8,27 @@ import base64
 import io
 import logging
 import math
+import statistics
+import textwrap
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lora_lab.cards import Card
 from lora_lab.memory import ERROR
+from lora_lab.predictions import Prediction
 from lora_lab.records import Memory, Scores, StepRecord
 
 logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns while it first lists its fonts
 
-from matplotlib.axes import Axes  # noqa: E402 - after its logger is quiet
+from matplotlib.artist import Artist  # noqa: E402 - after its logger is quiet
+from matplotlib.axes import Axes  # noqa: E402
 from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 from matplotlib.image import imsave  # noqa: E402
 from matplotlib.lines import Line2D  # noqa: E402
 from matplotlib.patches import Patch  # noqa: E402
+from matplotlib.ticker import LogLocator, NullLocator  # noqa: E402
 
 # Okabe and Ito's colours, told apart by colour-blind eyes. Each means the same in every chart.
 RUN = "#0072B2"  # the run at hand; its validation is dashed
@@ -288,6 +293,94 @@ def _percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
+# --- how thin a change may be ---------------------------------------------------------------
+
+
+def draw_energy_kept(
+    ax: Axes, changes: Sequence[Sequence[float]], random: Sequence[float], ranks: Sequence[int]
+) -> Axes:
+    """How much of the changes in weight matrices their best approximation of each rank keeps.
+
+    Args:
+        ax: where to draw.
+        changes: one row a matrix: the shares that ranks 1, 2, ... keep, from `energy_kept`.
+        random: such a row for a matrix of random numbers, a change without any structure.
+        ranks: where the mean over the matrices is marked.
+    """
+    _tidy(ax, "How much of ΔW does a rank keep?", "rank k", "energy kept, %")
+    by_rank = [[100 * share for share in shares] for shares in zip(*changes, strict=True)]
+    every = range(1, len(by_rank) + 1)
+    means = [statistics.mean(shares) for shares in by_rank]
+    lows, highs = [min(shares) for shares in by_rank], [max(shares) for shares in by_rank]
+    band = {"color": FULL, "alpha": 0.25, "linewidth": 0}
+    ax.fill_between(every, lows, highs, label=f"{len(changes)} matrices, least to most", **band)
+    ax.plot(every, means, color=FULL, linewidth=1.6, label="their mean")
+    shares = [100 * share for share in random]
+    ax.plot(every, shares, color=BASE, linestyle=":", linewidth=1.6, label="random numbers")
+    for k in ranks:
+        ax.plot([k], [means[k - 1]], "o", color=FULL)
+        where = {"xy": (k, means[k - 1]), "xytext": (6, -13), "textcoords": "offset points"}
+        ax.annotate(f"{means[k - 1]:.0f}", **where, fontsize=9.5, color=INK)
+    ax.legend(loc="upper left", fontsize=9, frameon=False, labelcolor=INK)
+    _rank_axis(ax, len(by_rank))
+    told = ", ".join(f"rank {k} {means[k - 1]:.0f} %" for k in ranks)
+    ax.set_label(
+        f"Share of the energy that is kept of full fine-tuning's change, as a mean of "
+        f"{len(changes)} matrices: {told}; rank {ranks[-1]} of random numbers "
+        f"{_percent(random[ranks[-1] - 1])}."
+    )
+    return ax
+
+
+def _rank_axis(ax: Axes, last: int) -> None:
+    """Ranks double from one tick to the next."""
+    ticks = [2**power for power in range(last.bit_length())]
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(ticks, [str(tick) for tick in ticks])
+    ax.set(xlim=(0.85, 1.15 * last), ylim=(0, 104))
+
+
+def draw_thin(
+    ax: Axes,
+    cut: Mapping[int, Sequence[float]],
+    trained: Mapping[int, Sequence[float]],
+    whole: Sequence[float],
+) -> Axes:
+    """A task's score when full fine-tuning's change is cut to a rank, and LoRA's, trained there.
+
+    Args:
+        ax: where to draw.
+        cut: by rank, the share of right answers of each seed.
+        trained: the same of LoRA, trained at that rank.
+        whole: the full fine-tune's own shares, one a seed.
+    """
+    _tidy(ax, "Does the task need all of ΔW?", "rank k", "new facts right, %")
+    told = []
+    for name, colour, size, shares in (
+        ("cut to rank k", FULL, 8, cut),
+        ("trained at rank k", RUN, 5, trained),  # on top, and smaller: where both are equal
+    ):
+        ranks = sorted(shares)
+        means, lows, highs = (
+            [100 * of(shares[k]) for k in ranks] for of in (statistics.mean, min, max)
+        )
+        ax.fill_between(ranks, lows, highs, color=colour, alpha=0.25, linewidth=0)
+        ax.plot(ranks, means, color=colour, marker="o", markersize=size, label=name)
+        marks = ", ".join(f"{mean:.0f} % at {k}" for k, mean in zip(ranks, means, strict=True))
+        told.append(f"{name} {marks}")
+    full = 100 * statistics.mean(whole)
+    ax.axhline(full, color=FULL, linestyle="--", linewidth=1.2, label="full fine-tuning, uncut")
+    title = f"{len(whole)} seeds; band: least to most"
+    look = {"fontsize": 9, "title_fontsize": 9, "frameon": False, "labelcolor": INK}
+    ax.legend(title=title, loc="center right", **look)
+    _rank_axis(ax, max([*cut, *trained]))
+    ax.set_label(
+        f"New facts right, as a mean of {len(whole)} seeds: {'; '.join(told)}; "
+        f"full fine-tuning {full:.0f} %."
+    )
+    return ax
+
+
 # --- where the memory goes ------------------------------------------------------------------
 
 
@@ -378,3 +471,64 @@ def _memory_in_words(
         fit = [name for name, one in named.items() if one.total <= card.usable]
         words += f" On {card.name}: {', '.join(fit) if fit else 'none'} fit{'s' * (len(fit) == 1)}."
     return words
+
+
+# --- what was predicted, and what was measured ----------------------------------------------
+
+
+def draw_prediction(ax: Axes, prediction: Prediction) -> Axes:
+    """The guess, how sure it was, and what each seed measured. The legend is the figure's own."""
+    question, seeds = prediction.question, len(prediction.measured)
+    draw = _draw_choice if question.options else _draw_number
+    names = draw(ax, prediction, f"{seeds} seed{'s' * (seeds > 1)}")
+    title = "\n".join(textwrap.wrap(question.text, 62))
+    ax.set_title(title, loc="left", fontsize=10.5, color=INK, parse_math=False)
+    look = {"fontsize": 9, "frameon": False, "labelcolor": INK, "ncols": 3, "columnspacing": 1.4}
+    ax.figure.legend(handles=names, loc="outside lower left", **look)
+    said = str(prediction)
+    ax.set_label(f"{question.text} {said[0].upper()}{said[1:]}.")
+    return ax
+
+
+def _draw_choice(ax: Axes, prediction: Prediction, seeds: str) -> list[Artist]:
+    """Bars: the probability that each option was given. Blue: the share of the seeds it got."""
+    question = prediction.question
+    _tidy(ax, "", "", "share, %")
+    for place, option in enumerate(question.options):
+        mine, given = option == prediction.guess, 100 * prediction.given(option)
+        ax.bar(place, given, width=0.62, color=EARLIER if mine else PALE)
+        share = 100 * prediction.measured.count(option) / len(prediction.measured)
+        if share:
+            ax.plot([place, place], [0, share], color=RUN, linewidth=2)
+            ax.plot([place], [share], "o", color=RUN, markersize=8, clip_on=False)
+    names = [question.amount(one) for one in question.options]
+    ax.set_xticks(range(len(names)), names, parse_math=False)
+    ax.set(xlim=(-0.6, len(question.options) - 0.4), ylim=(0, 105), yticks=range(0, 101, 25))
+    ax.grid(visible=False, axis="x")
+    measured = Line2D([], [], color=RUN, marker="o", markersize=8, label=f"measured, {seeds}")
+    mine = Patch(color=EARLIER, label="your guess")
+    return [mine, Patch(color=PALE, label="the rest of your 100 %"), measured]
+
+
+def _draw_number(ax: Axes, prediction: Prediction, seeds: str) -> list[Artist]:
+    """A band: what counts as right. Blue dots: the seeds, on a line from least to greatest."""
+    question, measured = prediction.question, prediction.measured
+    _tidy(ax, "", question.unit, "")
+    low, high = question.near(prediction.guess)
+    least, most = min(low, *measured), max(high, *measured)
+    if question.within is None:
+        ends = least / 1.5, most * 1.5
+        ax.set_xscale("log")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1,) if most > 30 * least else (1, 2, 5)))
+        ax.xaxis.set_minor_locator(NullLocator())
+    else:
+        ends = least - 0.08 * (most - least), most + 0.08 * (most - least)
+    ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.12g}")
+    band = ax.axvspan(low, high, color=PALE, label="near enough")
+    line = ax.axvline(prediction.guess, color=EARLIER, linewidth=2.5, label="your guess")
+    ax.plot([min(measured), max(measured)], [0.5, 0.5], color=RUN, linewidth=1.5)
+    look = {"marker": "o", "linestyle": "", "markersize": 8, "color": RUN, "alpha": 0.6}
+    (dots,) = ax.plot(measured, [0.5] * len(measured), label=f"measured, {seeds}", **look)
+    ax.set(xlim=ends, ylim=(0, 1), yticks=[])
+    ax.spines["left"].set_visible(False)
+    return [line, band, dots]

@@ -10,7 +10,19 @@ from matplotlib.image import imread
 
 from lora_lab import plots
 from lora_lab.cards import Card
-from lora_lab.plots import LossFilm, axis_end, draw_loss, draw_memory, draw_meters, picture, png
+from lora_lab.plots import (
+    LossFilm,
+    axis_end,
+    draw_energy_kept,
+    draw_loss,
+    draw_memory,
+    draw_meters,
+    draw_prediction,
+    draw_thin,
+    picture,
+    png,
+)
+from lora_lab.predictions import Prediction, Question
 from lora_lab.records import Memory, Scores, StepRecord
 
 
@@ -116,6 +128,56 @@ def test_the_meters_leave_out_what_a_task_does_not_have():
     assert plots.meters(*distances) == []  # no share
 
 
+def predicted(question, guess, measured, confidence):
+    return Prediction(question, guess, tuple(measured), confidence)
+
+
+RANKS = Question("r", "Which rank is the first to learn all?", (1, 2, 4, 8, 16))
+
+
+def test_a_choice_is_drawn_as_what_each_option_was_given_and_the_share_of_seeds_it_got():
+    ax = draw_prediction(axes(), predicted(RANKS, 8, [4, 4, 8], 0.7))
+    assert [bar.get_height() for bar in ax.patches] == pytest.approx([7.5, 7.5, 7.5, 70, 7.5])
+    colours = [to_rgb(bar.get_facecolor()[:3]) for bar in ax.patches]
+    assert [one == to_rgb(plots.EARLIER) for one in colours] == [False] * 3 + [True, False]
+    dots = [line.get_xydata().tolist()[0] for line in ax.lines if line.get_marker() == "o"]
+    assert dots == [pytest.approx([2, 200 / 3]), pytest.approx([3, 100 / 3])]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["1", "2", "4", "8", "16"]
+    (legend,) = ax.figure.legends
+    assert legend.get_texts()[-1].get_text() == "measured, 3 seeds"
+
+
+@pytest.mark.parametrize(
+    ("within", "band", "scale"), [(10, (50, 70), "linear"), (None, (30, 120), "log")]
+)
+def test_a_number_is_drawn_with_what_counts_as_near_and_every_seed(within, band, scale):
+    question = Question("o", "How many old facts are left?", unit="%", within=within)
+    ax = draw_prediction(axes(), predicted(question, 60, [71, 66, 75.5], 0.5))
+    (near,) = ax.patches
+    assert (near.get_x(), near.get_x() + near.get_width()) == band
+    guess, spread, seeds = ax.lines
+    assert list(guess.get_xdata()) == [60, 60]
+    assert list(spread.get_xdata()) == [66, 75.5]
+    assert list(seeds.get_xdata()) == [71, 66, 75.5]
+    assert (ax.get_xscale(), ax.get_xlabel()) == (scale, "%")
+    assert ax.get_xlim()[0] < min(band[0], 66) < max(band[1], 75.5) < ax.get_xlim()[1]
+
+
+def test_a_predictions_picture_asks_the_question_and_says_how_it_went():
+    found = picture(draw_prediction, predicted(RANKS, 8, [4, 4, 8], 0.7), size=(500, 250))
+    assert found.title == "Which rank is the first to learn all?"
+    assert found.alt == (
+        "Which rank is the first to learn all? You said 8, 70 % sure; it was 4 (3 seeds: 4, 4, 8) "
+        "· score 0.95."
+    )
+    assert len(found.png) < 60_000
+
+
+def test_a_dollar_sign_in_a_question_is_no_formula():
+    question = Question("d", "Is it $5_x or $6?", ("$a^", "$b$"))
+    assert picture(draw_prediction, predicted(question, "$a^", ["$b$"], 0.7)).png
+
+
 def test_a_film_shows_what_draw_loss_draws():
     run, earlier = records(2.9, 2.0, 1.5, validation={2: 2.5}), (records(2.0, 1.0),)
     film = LossFilm(earlier, steps=60)
@@ -195,6 +257,41 @@ def test_small_memory_is_drawn_in_mebibytes():
     ax = draw_memory(axes(), {"LoRA": small})
     assert ax.get_xlabel() == "memory, MiB"
     assert ax.texts[0].get_text() == "11 MiB"
+
+
+def test_the_energy_is_drawn_by_rank_as_mean_and_spread_and_marked_at_the_ranks_asked():
+    ax = draw_energy_kept(axes(), [[0.25, 0.5, 1.0], [0.75, 1.0, 1.0]], [0.5, 0.625, 1.0], (1, 2))
+    assert drawn(ax, "their mean") == [[1, 50], [2, 75], [3, 100]]
+    assert drawn(ax, "random numbers") == [[1, 50], [2, 62.5], [3, 100]]
+    (band,) = ax.collections
+    edges = band.get_paths()[0].vertices.tolist()
+    assert band.get_label() == "2 matrices, least to most"
+    assert all(edge in edges for edge in ([1, 25], [1, 75], [2, 50], [2, 100]))
+    assert [line.get_xydata().tolist() for line in ax.lines[2:]] == [[[1, 50]], [[2, 75]]]
+    assert [text.get_text() for text in ax.texts] == ["50", "75"]
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["1", "2"]
+    assert ax.get_label() == (
+        "Share of the energy that is kept of full fine-tuning's change, as a mean of 2 matrices: "
+        "rank 1 50 %, rank 2 75 %; rank 2 of random numbers 62 %."
+    )
+
+
+def test_what_is_cut_and_what_is_trained_are_drawn_with_mean_and_spread_under_the_uncut_line():
+    cut, trained = {4: (0.5, 0.75), 1: (0.0, 0.25)}, {1: (0.5, 1.0), 4: (1.0, 1.0)}
+    ax = draw_thin(axes(), cut, trained, (0.75, 1.0))
+    assert drawn(ax, "cut to rank k") == [[1, 12.5], [4, 62.5]]
+    assert drawn(ax, "trained at rank k") == [[1, 75], [4, 100]]
+    assert {y for _, y in drawn(ax, "full fine-tuning, uncut")} == {87.5}
+    bands = [band.get_paths()[0].vertices.tolist() for band in ax.collections]
+    assert [4, 50] in bands[0]
+    assert [4, 75] in bands[0]
+    assert [1, 50] in bands[1]
+    assert [1, 100] in bands[1]
+    assert ax.get_legend().get_title().get_text() == "2 seeds; band: least to most"
+    assert ax.get_label() == (
+        "New facts right, as a mean of 2 seeds: cut to rank k 12 % at 1, 62 % at 4; trained "
+        "at rank k 75 % at 1, 100 % at 4; full fine-tuning 88 %."
+    )
 
 
 def test_two_threads_draw_one_after_the_other():

@@ -16,6 +16,7 @@ READING_ORDER = {  # module: the third-party packages it may import
     "records": set(),
     "places": {"platformdirs"},
     "papers": set(),
+    "predictions": set(),
     "budget": set(),
     "memory": set(),
     "cards": set(),
@@ -49,11 +50,12 @@ READING_ORDER = {  # module: the third-party packages it may import
     "claims": set(),
     "scripts": set(),
     "plots": {"matplotlib"},
+    "checks": {"torch"},
     "widgets": {"torch", "ipywidgets", "IPython"},
     "health": {"torch"},
     "cli": {"typer", "rich"},
 }
-FACES = {"widgets", "health", "cli"}  # only cli leans on them
+FACES = {"checks", "widgets", "health", "cli"}  # only cli leans on them
 
 
 def place(name: str) -> str | None:
