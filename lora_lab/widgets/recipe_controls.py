@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 
 import ipywidgets as widgets
 
+from lora_lab.bases import BUILT_IN, Base
+from lora_lab.devices import named
 from lora_lab.recipe import CHOICES, Recipe
 
 FOLDED = ("method", "r", "lora_alpha", "learning_rate", "steps", "batch_size", "seed")
@@ -101,3 +103,18 @@ def recipe_code(recipe: Recipe) -> str:
     if len(line) <= 80:
         return line
     return "lab.Recipe(\n" + "".join(f"    {one},\n" for one in given) + ")"
+
+
+def script(base: Base, task: str | None, recipe: Recipe) -> str:
+    """The same fine-tune in Python. `task` is its name; None: it has none that could be loaded."""
+    name = base.name if base.name in BUILT_IN else str(base.path)
+    made = "...  # the Task that this lab was given"
+    if task is not None:
+        made = f'lab.load_task("{task}", base)'
+    return (
+        "import lora_lab as lab\n\n"
+        f'base = lab.load_base("{name}", dtype="{named(base.dtype)}")\n'
+        f"task = {made}\n"
+        f"recipe = {recipe_code(recipe)}\n"
+        "run = lab.fit(base, task, recipe)"
+    )
