@@ -226,7 +226,7 @@ def find_shape(model: object) -> Shape:
     names = ("pocket", *known_shapes())
     raise ValueError(
         f"no model is known by the name {model!r}; {nearest(model.lower(), names)}"
-        f"Known are {', '.join(names)}. For another give its folder, its config "
+        f"known are {', '.join(names)}. For another give its folder, its config "
         "(AutoConfig.from_pretrained), or lab.load_base(...)"
     )
 

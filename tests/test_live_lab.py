@@ -13,7 +13,7 @@ from lora_lab.estimates import more_memory
 from lora_lab.evaluation import evaluate, generate
 from lora_lab.learnt import Adapted
 from lora_lab.recipe import Recipe
-from lora_lab.records import Answer
+from lora_lab.records import Answer, Scores
 from lora_lab.tasks.examples import Example
 from lora_lab.training import Diverged, Training, train
 from lora_lab.widgets import live_lab, words
@@ -552,6 +552,27 @@ def test_the_code_of_a_recipe_makes_that_recipe(changes):
 def test_every_folded_choice_has_its_help():
     controls = RecipeControls(Recipe(), FOLDED)
     assert all("<details" in controls.row(name).children[1].value for name in FOLDED)
+
+
+def test_choices_that_the_method_does_not_use_are_switched_off(base):
+    controls = LiveLab(base, TASK).controls.controls
+    used = {"lora": (False, False), "adalora": (True, False), "full": (True, True)}
+    for method in ("full", "adalora", "lora"):
+        controls["method"].value = method
+        assert (controls["r"].disabled, controls["lora_alpha"].disabled) == used[method]
+    full = LiveLab(base, TASK, method="full").controls.controls
+    assert (full["r"].disabled, full["lora_alpha"].disabled) == used["full"]
+
+
+def test_the_marks_say_at_which_strength_and_a_sentence_around_a_label_has_its_own_count():
+    said = [("positive", "This film review is positive."), ("negative", "I like films")]
+    answers = tuple(Answer("?", wanted, given, False) for wanted, given in said)
+    base = Scores("accuracy", 0.0, {"accuracy": 0.0}, None, None, 1.0, answers, "test")
+    line = words.right_answers(base, base)
+    assert "right answers at strength 1: <b>base 0 of 2" in line
+    assert "the right word somewhere in the answer: base 1 of 2" in line
+    exact = dataclasses.replace(base, metric_name="exact match")
+    assert "right word" not in words.right_answers(exact, exact)
 
 
 # --- the thread and the pace ----------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import html
 import math
+import re
 from collections.abc import Sequence
 
 from lora_lab.records import Answer, Scores, StepRecord
@@ -129,11 +130,19 @@ def right_answers(base: Scores | None, adapted: Scores) -> str:
         return f"{html.escape(adapted.metric_name)}: {' · '.join(words)}"
     count = len(adapted.answers)
     words = [f"{name} {sum(a.right for a in one.answers)} of {count}" for name, one in both]
-    line = f"right answers: <b>{' · '.join(words)}</b>"
+    line = f"right answers at strength 1: <b>{' · '.join(words)}</b>"
+    if adapted.metric_name == "accuracy":  # a base answers in sentences, which are not the label
+        named = [f"{name} {sum(map(_names_it, one.answers))} of {count}" for name, one in both]
+        line += f"<br>the right word somewhere in the answer: {' · '.join(named)}"
     if "valid JSON" in adapted.metrics:
         shares = [f"{name} {100 * one.metrics['valid JSON']:.0f} %" for name, one in both]
         line += f"<br>valid JSON: {' · '.join(shares)}"
     return line
+
+
+def _names_it(answer: Answer) -> bool:
+    """Whether the wanted words are somewhere in the answer, whatever stands around them."""
+    return re.search(rf"\b{re.escape(answer.expected)}\b", answer.given, re.IGNORECASE) is not None
 
 
 def cost(training: Training, seconds: float) -> str:
