@@ -51,6 +51,7 @@ PARTS = {  # of a step's memory, in the order in which they are stacked
 SIZE = (500, 270)  # pixels on the screen: width, height
 _DPI = 100  # a point is 1.4 pixels: 9 points are read easily
 _CRISP = 1.6  # a finished picture's own pixels, per pixel on the screen
+_LOSS_MARGINS = 62, 20, 46, 26  # pixels on the screen around its axes: left, right, bottom, top
 _NOT_SHARES = {"perplexity", "KL"}  # metrics that do not lie between 0 and 1
 
 _DRAWING = threading.RLock()  # matplotlib is not thread-safe; a live run draws from a thread
@@ -78,7 +79,7 @@ class Picture:
 def picture(draw: Callable[..., Axes], *numbers: object, size: tuple[int, int] = SIZE) -> Picture:
     """What a draw function draws. There is no pyplot here, so no figure stays open."""
     with _DRAWING:
-        ax = draw(_figure(size, layout="constrained").subplots(), *numbers)
+        ax = draw(_axes(draw, size), *numbers)
         buffer = io.BytesIO()
         ax.figure.savefig(buffer, format="png", dpi=_DPI * _CRISP)
         return Picture(buffer.getvalue(), ax.get_title(loc="left"), ax.get_label(), size)
@@ -89,9 +90,17 @@ def png(draw: Callable[..., Axes], *numbers: object, size: tuple[int, int] = SIZ
     return picture(draw, *numbers, size=size).png
 
 
-def _figure(size: tuple[int, int], layout: str | None = None) -> Figure:
+def _axes(draw: Callable[..., Axes], size: tuple[int, int]) -> Axes:
+    """Room for one chart. That of the loss stands still, whatever numbers its axis bears."""
     width, height = size
-    return Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, layout=layout)
+    figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI)
+    if draw is draw_loss:
+        left, right, bottom, top = _LOSS_MARGINS
+        sides = {"left": left / width, "right": 1 - right / width}
+        figure.subplots_adjust(**sides, bottom=bottom / height, top=1 - top / height)
+    else:
+        figure.set_layout_engine("constrained")
+    return figure.subplots()
 
 
 def _tidy(ax: Axes, title: str, xlabel: str, ylabel: str) -> None:
@@ -172,8 +181,7 @@ def _draw_loss_frame(
     if earlier:
         names.append(Line2D([], [], color=EARLIER, linewidth=1, label="earlier runs"))
     ax.legend(handles=names, loc="upper right", fontsize=9, frameon=False, labelcolor=INK)
-    corner = {"ha": "left", "va": "bottom", "fontsize": 9, "color": INK}
-    ax.text(0.015, 0.02, "1 seed", transform=ax.transAxes, **corner)
+    ax.set_title("1 seed", loc="right", fontsize=9, color=INK)  # off the curves
 
 
 def _loss_lines(records: Sequence[StepRecord]) -> tuple[Line2D, Line2D]:
@@ -181,9 +189,11 @@ def _loss_lines(records: Sequence[StepRecord]) -> tuple[Line2D, Line2D]:
     validated = [record for record in records if record.validation_loss is not None]
     places = [record.step for record in validated], [one.validation_loss for one in validated]
     dashed = {"linestyle": "--", "marker": "o", "markersize": 4}
+    alone = {"marker": "o", "markersize": 3} if len(records) == 1 else {}  # else nothing to see
+    line = {"color": RUN, "linewidth": 1.6, "clip_on": False}
     return (
-        Line2D(*_by_step(records), color=RUN, linewidth=1.6, label="training", clip_on=False),
-        Line2D(*places, color=RUN, linewidth=1.6, label="validation", clip_on=False, **dashed),
+        Line2D(*_by_step(records), label="training", **line, **alone),
+        Line2D(*places, label="validation", **line, **dashed),
     )
 
 
@@ -241,13 +251,12 @@ class LossFilm:
 
     def _paint(self, ends: tuple[float, float]) -> None:
         if self._ends is None:
-            figure = _figure(self.size, layout="constrained")
-            self._canvas, self._ax = FigureCanvasAgg(figure), figure.subplots()
+            self._ax = _axes(draw_loss, self.size)
+            self._canvas = FigureCanvasAgg(self._ax.figure)
             _draw_loss_frame(self._ax, ends, self.earlier)
         self._ax.set(xlim=(0, ends[0]), ylim=(0, ends[1]))
         self._canvas.draw()
         self._still = self._canvas.copy_from_bbox(self._ax.figure.bbox)
-        self._ax.figure.set_layout_engine("none")  # laid out once: half of the time of painting
         self._ends = ends
 
 

@@ -183,9 +183,39 @@ def test_a_film_shows_what_draw_loss_draws():
     run, earlier = records(2.9, 2.0, 1.5, validation={2: 2.5}), (records(2.0, 1.0),)
     film = LossFilm(earlier, steps=60)
     film.frame(records(2.9, 0.2, 0.1))  # of which nothing must be left
-    whole = plots._figure(plots.SIZE, layout="constrained")
-    draw_loss(whole.subplots(), run, earlier, 60)
-    assert pixels(film.frame(run)) == pytest.approx(pixels(saved(whole)), abs=1 / 255)
+    whole = draw_loss(plots._axes(draw_loss, plots.SIZE), run, earlier, 60)
+    assert pixels(film.frame(run)) == pytest.approx(pixels(saved(whole.figure)), abs=1 / 255)
+
+
+def test_the_axes_of_a_film_stand_where_those_of_the_finished_picture_stand(monkeypatch):
+    drawn, save = [], Figure.savefig
+
+    def keep(figure, *arguments, **options):
+        drawn.append(figure.axes[0].get_position())
+        save(figure, *arguments, **options)
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+    film = LossFilm(steps=60)
+    for run in ([], records(0.05), records(2900.0, 0.2)):
+        film.frame(run)
+        png(draw_loss, run, (), 60)
+        assert film._ax.get_position().bounds == drawn[-1].bounds == drawn[0].bounds
+
+
+def test_a_run_of_one_step_is_a_dot():
+    (line,) = [
+        one for one in draw_loss(axes(), records(3.0)).lines if one.get_label() == "training"
+    ]
+    assert line.get_marker() == "o"
+    (line,) = [
+        one for one in draw_loss(axes(), records(3.0, 2.0)).lines if one.get_label() == "training"
+    ]
+    assert line.get_marker() == "None"
+
+
+def test_the_number_of_seeds_stands_beside_the_title_off_the_curves():
+    ax = draw_loss(axes(), records(3.0, 2.0))
+    assert (ax.get_title(loc="right"), len(ax.texts)) == ("1 seed", 0)
 
 
 def test_a_film_paints_what_stands_still_once_and_again_when_an_axis_grows(monkeypatch):
