@@ -13,6 +13,7 @@ FOLDED = ("method", "r", "lora_alpha", "learning_rate", "steps", "batch_size", "
 HELP = {  # what a choice does, in one sentence
     "method": "lora trains a small adapter beside the frozen weights; adalora lets its layers "
     "compete for rank (r has no say in it); full trains every weight.",
+    "target_modules": "The matrices of each layer that get an adapter; the others stay frozen.",
     "r": "The adapter's rank: how many directions the change of a weight matrix may have.",
     "lora_alpha": "The change is multiplied by lora_alpha / r: the adapter's volume.",
     "learning_rate": "How far each step goes; too far, and the loss jumps up.",
@@ -22,11 +23,23 @@ HELP = {  # what a choice does, in one sentence
     "gradient_checkpointing": "Keep each layer's input alone, and compute the rest once more.",
     "seed": "Decides the adapter's random start and the order of the examples.",
 }
+TARGETS = (  # of a Llama, and of models whose matrices bear the same names
+    "all-linear",
+    *((name,) for name in ("q_proj", "k_proj", "v_proj", "o_proj")),
+    *((name,) for name in ("gate_proj", "up_proj", "down_proj")),
+    ("q_proj", "v_proj"),
+)
 _WIDE = {"description_width": "7.5em"}
 
 
 def _number(kind: type[widgets.Widget], **limits: object) -> Callable[[object], widgets.Widget]:
     return lambda value: kind(value=value, **limits)
+
+
+def _offered(targets: str | tuple[str, ...]) -> list[tuple[str, str | tuple[str, ...]]]:
+    """What `target_modules` can be set to, in words and as it is: the value at hand comes first."""
+    every = dict.fromkeys([targets, *TARGETS])
+    return [(one if isinstance(one, str) else ", ".join(one), one) for one in every]
 
 
 _CONTROL = {
@@ -39,6 +52,7 @@ _CONTROL = {
     "max_length": _number(widgets.BoundedIntText, min=2, max=1_000_000),
     "gradient_checkpointing": lambda value: widgets.Checkbox(value=value, indent=False),
     "seed": _number(widgets.BoundedIntText, min=0, max=10**9),
+    "target_modules": lambda value: widgets.Dropdown(value=value, options=_offered(value)),
 }
 
 
@@ -87,6 +101,8 @@ class RecipeControls:
         """Take every value from another recipe."""
         self._recipe = recipe
         for field, control in self.controls.items():
+            if field == "target_modules":
+                control.options = _offered(recipe.target_modules)
             control.value = getattr(recipe, field)
 
 
