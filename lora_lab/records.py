@@ -69,3 +69,18 @@ class Budget:
     total_parameters: int  # the base's and the adapter's
     flops_per_step: float | None  # forward and backward, all batches of a step; None: not known
     memory: Memory | None  # None: not known for this kind of model
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Verdict:
+    """What a check found, in one sentence. It counts as true where it passed."""
+
+    passed: bool
+    message: str  # plain text: whoever puts it into HTML escapes it
+
+    def __repr__(self) -> str:
+        """`Correct: …` or `Not yet: …`: as a cell's value, this is what a notebook shows."""
+        return f"{'Correct' if self.passed else 'Not yet'}: {self.message}"
+
+    def __bool__(self) -> bool:
+        return self.passed

@@ -34,6 +34,7 @@ HEART = [  # each of these files has rows below
     "cards.py",
     "estimates.py",
     "memory.py",
+    "checks/compare.py",
 ]
 
 MUTATIONS = [  # (file, what it says, what it says when broken, the test that must fail)
@@ -206,6 +207,18 @@ MUTATIONS = [  # (file, what it says, what it says when broken, the test that mu
     ("memory.py", 'if self.recipe.method == "adalora" and flows:', "if False:", "test_memory.py::test_the_estimate_is_right_for_adalora"),
     ("memory.py", 'copies = 6 if recipe.method == "adalora" else 3', "copies = 3", "test_memory.py::test_the_estimate_is_right_for_adalora"),
     ("memory.py", "if full and shape.tied else 0", "if False else 0", "test_memory.py::test_the_estimate_is_right"),
+    ("checks/compare.py", "given, answer, raised = copy.deepcopy(case), None, None", "given, answer, raised = case, None, None", "test_checks.py::test_any_other"),
+    ("checks/compare.py", "            torch.random.default_generator.manual_seed(0)\n", "", "test_checks.py::test_the_global"),
+    ("checks/compare.py", "        with torch.random.fork_rng(devices=[]):\n            torch", "        if True:\n            torch", "test_checks.py::test_the_global"),
+    ("checks/compare.py", "            and self.changed == other.changed\n", "", "test_checks.py::test_a_hint_is"),
+    ("checks/compare.py", "type(self.raised) is type(other.raised)", "True", "test_checks.py::test_a_hint_is"),
+    ("checks/compare.py", "if all(one.like", "if any(one.like", "test_checks.py::test_a_function_that_is_right"),
+    ("checks/compare.py", "(Exception, SystemExit) as error", "Exception as error", "test_checks.py::test_any_other"),
+    ("checks/compare.py", "    if answer.dtype != right.dtype:", "    answer = answer.to(right.dtype)\n    if False:", "test_checks.py::test_any_other"),
+    ("checks/compare.py", "== right.shape[::-1]", "== right.shape", "test_checks.py::test_any_other"),
+    ("checks/compare.py", "    for key in answer:\n        if key not in right:", "    for key in answer:\n        if False:", "test_checks.py::test_the_first_difference"),
+    ("checks/compare.py", "near = not exact and", "near =", "test_checks.py::test_the_first_difference"),
+    ("checks/compare.py", "if one.filename == file]", "]", "test_checks.py::test_any_other"),
 ]  # fmt: skip
 
 

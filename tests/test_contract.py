@@ -65,7 +65,7 @@ def test_step_records_compare_by_all_but_time():
 
 
 def test_what_is_not_built_yet_is_absent():
-    for name in ("studio", "claim", "paper", "check"):
+    for name in ("studio", "claim", "paper"):
         with pytest.raises(AttributeError, match=f"has no {name!r}"):
             getattr(lab, name)
 

@@ -47,11 +47,12 @@ READING_ORDER = {  # module: the third-party packages it may import
     "sweeps": {"torch", "pandas", "tqdm"},
     "scripts": set(),
     "plots": {"matplotlib"},
+    "checks": {"torch"},
     "widgets": {"torch", "ipywidgets", "IPython"},
     "health": {"torch"},
     "cli": {"typer", "rich"},
 }
-FACES = {"widgets", "health", "cli"}  # only cli leans on them
+FACES = {"checks", "widgets", "health", "cli"}  # only cli leans on them
 
 
 def place(name: str) -> str | None:

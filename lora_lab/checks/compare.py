@@ -1,0 +1,247 @@
+"""The check of an exercise: try the learner's function, explain the first difference."""
+
+import copy
+import math
+import numbers
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lora_lab.records import Verdict
+
+Function = Callable[..., object]
+Case = dict[str, object]  # keyword arguments for the function
+
+
+class WrongAnswer(Exception):
+    """Raised by an exercise's own code where an answer is not of the kind that it asks for."""
+
+
+def call(function: Function, case: Case) -> object:
+    """The usual way to get an answer."""
+    return function(**case)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of one call: an answer, or what was raised; and the inputs that it changed."""
+
+    answer: object = None
+    raised: BaseException | None = None
+    changed: tuple[str, ...] = ()
+
+    def like(self, other: "Outcome") -> bool:
+        """Whether both did the same: the same answer, or the same kind of failure."""
+        return (
+            type(self.raised) is type(other.raised)
+            and self.changed == other.changed
+            and first_difference(self.answer, other.answer) is None
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Exercise:
+    """A check: called with the learner's function, it gives a `Verdict`."""
+
+    reference: Function  # gives the right answers; its name is the exercise's, after a "_"
+    cases: Callable[[], Iterable[Case]]  # the inputs: the same ones at each call
+    slips: Mapping[str, Function]  # wrong answers that people give, each by the hint it earns
+    ask: Callable[[Function, Case], object] = call  # how a function's answer is got
+
+    @property
+    def name(self) -> str:
+        """What the exercise and the learner's function are called."""
+        return self.reference.__name__.removeprefix("_")
+
+    def __repr__(self) -> str:
+        """How to call it, and what it wants."""
+        about = " ".join(self.reference.__doc__.split())
+        return f"lab.check.{self.name}({self.name}): {about}"
+
+    def __call__(self, function: Function) -> Verdict:
+        """Try the function on each input; the verdict tells of the first difference, in words.
+
+        The function may raise what it likes. It gets copies of the inputs, and torch's random
+        numbers from a fixed seed; the global random state stays as it was.
+        """
+        if not callable(function):
+            return Verdict(
+                False,
+                f"you gave {_a(function)}, which is no function; give the function's name without "
+                f"brackets: lab.check.{self.name}({self.name})",
+            )
+        cases = list(self.cases())
+        for case in cases:
+            outcome = self.outcome(function, case)
+            problem = self._problem(outcome, case, function)
+            if problem:
+                return Verdict(False, self._hint(function, cases) or problem)
+        return Verdict(True, f"your function agrees with ours on {len(cases)} inputs.")
+
+    def outcome(self, function: Function, case: Case) -> Outcome:
+        """What comes of calling the function with a copy of the case."""
+        given, answer, raised = copy.deepcopy(case), None, None
+        with torch.random.fork_rng(devices=[]):
+            torch.random.default_generator.manual_seed(0)
+            try:
+                answer = self.ask(function, given)
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - a learner's code: anything
+                raised = error
+        changed = [name for name in case if first_difference(given[name], case[name])]
+        return Outcome(answer, raised, tuple(changed))
+
+    def _problem(self, outcome: Outcome, case: Case, function: Function) -> str | None:
+        """What is wrong with an outcome, in words; None: nothing."""
+        if isinstance(outcome.raised, NotImplementedError):
+            return "nothing to check; write the function, run its cell, then run this one again."
+        if isinstance(outcome.raised, WrongAnswer):
+            return str(outcome.raised)
+        if outcome.raised is not None:
+            return _about_error(outcome.raised, case, function)
+        if outcome.changed:
+            return (
+                f"your function changes {' and '.join(outcome.changed)} in place, and its caller "
+                "still needs what was there; make something new, or begin with a copy (.clone())."
+            )
+        if outcome.answer is None:
+            return "your function returned None; is a `return` missing?"
+        right = self.outcome(self.reference, case).answer
+        difference = first_difference(outcome.answer, right)
+        return difference and f"{difference} Given were {_told(case)}."
+
+    def _hint(self, function: Function, cases: list[Case]) -> str | None:
+        """The hint of the slip that does what the function does, on every input."""
+        outcomes = [self.outcome(function, case) for case in cases]
+        for hint, slip in self.slips.items():
+            slipped = (self.outcome(slip, case) for case in cases)
+            if all(one.like(other) for one, other in zip(outcomes, slipped, strict=True)):
+                return hint
+        return None
+
+
+# --- the first difference, in words ---------------------------------------------------------
+
+
+def first_difference(answer: object, right: object, place: str = "") -> str | None:
+    """What is different about an answer, at its first wrong place; None: nothing.
+
+    Tensors are compared by shape, device, dtype and values; whole numbers exactly, others to 1e-5
+    of their size; lists, tuples and mappings part by part. A list may stand for a tuple, and a
+    tensor for a list of numbers. What is of no such kind (a model) counts as equal.
+    """
+    at = f"{place}: " if place else ""
+    if isinstance(right, Tensor):
+        difference = _between_tensors(answer, right)
+    elif isinstance(right, Mapping):
+        return _between_mappings(answer, right, place)
+    elif isinstance(right, list | tuple):
+        return _between_sequences(answer, right, place)
+    elif isinstance(right, str):
+        difference = None if answer == right else f"yours is {answer!r}, ours {right!r}."
+    elif isinstance(right, numbers.Real):
+        difference = _between_numbers(answer, right)
+    elif right is None:
+        difference = None if answer is None else f"{_a(answer)} where None is right."
+    else:
+        return None
+    return difference and at + difference
+
+
+def _between_tensors(answer: object, right: Tensor) -> str | None:
+    if not isinstance(answer, Tensor):
+        return f"{_a(answer)} where a tensor is wanted."
+    if answer.shape != right.shape:
+        turned = " It looks transposed." if answer.shape == right.shape[::-1] else ""
+        return f"the shape is {tuple(answer.shape)}, not {tuple(right.shape)}.{turned}"
+    if answer.device != right.device:
+        return f"it is on the device {answer.device}, not {right.device}, where the inputs are."
+    if answer.dtype != right.dtype:
+        return (
+            f"the dtype is {answer.dtype}, not {right.dtype}; a new tensor takes it from an input: "
+            "dtype=x.dtype, or torch.zeros_like."
+        )
+    differs = ~torch.isclose(answer, right, equal_nan=True)
+    if not differs.any():
+        return None
+    wrong = tuple(differs.nonzero()[0].tolist())
+    yours, ours = answer[wrong].item(), right[wrong].item()
+    return (
+        f"the shape is right, but {differs.double().mean():.0%} of the values differ; first at "
+        f"{list(wrong)}: yours is {_number(yours)}, ours {_number(ours)}."
+    )
+
+
+def _between_mappings(answer: object, right: Mapping, place: str) -> str | None:
+    at = f"{place}: " if place else ""
+    if not isinstance(answer, Mapping):
+        return f"{at}{_a(answer)} where a dict is wanted."
+    for key in right:
+        if key not in answer:
+            return f"{at}{key!r} is missing."
+    for key in answer:
+        if key not in right:
+            return f"{at}{key!r} is too much; wanted are {', '.join(map(str, right))}."
+    differences = (first_difference(answer[key], right[key], f"{place}[{key!r}]") for key in right)
+    return next(filter(None, differences), None)
+
+
+def _between_sequences(answer: object, right: list | tuple, place: str) -> str | None:
+    at = f"{place}: " if place else ""
+    if isinstance(answer, Tensor) and answer.ndim == 1 and isinstance(right[0], numbers.Real):
+        answer = answer.tolist()
+    if not isinstance(answer, list | tuple):
+        return f"{at}{_a(answer)} where {len(right)} values are wanted."
+    if len(answer) != len(right):
+        return f"{at}there are {len(answer)} values, not {len(right)}."
+    pairs = enumerate(zip(answer, right, strict=True))
+    differences = (first_difference(*pair, f"{place}[{count}]") for count, pair in pairs)
+    return next(filter(None, differences), None)
+
+
+def _between_numbers(answer: object, right: numbers.Real) -> str | None:
+    if isinstance(answer, Tensor) and answer.numel() == 1:
+        answer = answer.item()
+    if not isinstance(answer, numbers.Real):
+        return f"{_a(answer)} where a number is wanted."
+    exact = isinstance(right, numbers.Integral)
+    near = not exact and math.isclose(answer, right, rel_tol=1e-5, abs_tol=1e-12)
+    if answer == right or near or (math.isnan(answer) and math.isnan(right)):
+        return None
+    return f"yours is {_number(answer)}, ours {_number(right)}."
+
+
+# --- wording --------------------------------------------------------------------------------
+
+
+def _a(thing: object) -> str:
+    return f"an object of type {type(thing).__name__}"
+
+
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, numbers.Integral) else f"{value:.4g}"
+
+
+def _told(case: Case) -> str:
+    """The inputs in short: `x (2, 7), lora_alpha=4.0`."""
+
+    def told(name: str, value: object) -> str:
+        if isinstance(value, Tensor):
+            return f"{name} {tuple(value.shape)}"
+        if isinstance(value, list):
+            return f"{name}, {len(value)} values from {value[0]:.4g} to {value[-1]:.4g}"
+        return f"{name}={value:g}" if isinstance(value, numbers.Real) else name
+
+    return ", ".join(told(name, value) for name, value in case.items())
+
+
+def _about_error(error: BaseException, case: Case, function: Function) -> str:
+    """What was raised, and the learner's line that raised it, or how the function is called."""
+    words = f"your function raised {type(error).__name__}: {error}"
+    file = getattr(getattr(function, "__code__", None), "co_filename", None)
+    lines = [one for one in traceback.extract_tb(error.__traceback__) if one.filename == file]
+    if lines:
+        return f"{words}\nin its line {lines[-1].lineno}: {lines[-1].line}"
+    return f"{words}\nIt is called with {', '.join(case)}."

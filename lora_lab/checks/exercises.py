@@ -1,0 +1,33 @@
+"""All exercises by name: `lab.check.lora_forward(lora_forward)`."""
+
+from lora_lab.checks import maths_of_lora, one_token, reading_a_run
+from lora_lab.checks.compare import Exercise
+from lora_lab.recipe import nearest
+
+EXERCISES = {
+    name: one
+    for module in (one_token, maths_of_lora, reading_a_run)
+    for name, one in vars(module).items()
+    if isinstance(one, Exercise)
+}
+
+
+class Check:
+    """The exercises' checks: `lab.check.<exercise>(function)` gives a `Verdict`."""
+
+    def __getattr__(self, name: str) -> Exercise:
+        if name not in EXERCISES:
+            raise AttributeError(
+                f"there is no exercise {name!r}; {nearest(name, tuple(EXERCISES))}"
+                f"There are: {', '.join(EXERCISES)}"
+            )
+        return EXERCISES[name]
+
+    def __dir__(self) -> list[str]:
+        return sorted(EXERCISES)
+
+    def __repr__(self) -> str:
+        return f"lab.check.<exercise>(function), for: {', '.join(EXERCISES)}"
+
+
+check = Check()

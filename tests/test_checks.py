@@ -1,0 +1,449 @@
+import contextlib
+import inspect
+import math
+import statistics
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import nn
+from torch.nn import functional as F
+from transformers import LlamaConfig, LlamaForCausalLM, get_linear_schedule_with_warmup
+
+import lora_lab as lab
+from lora_lab.checks import maths_of_lora, one_token, reading_a_run
+from lora_lab.checks.compare import Exercise, first_difference
+from lora_lab.checks.exercises import EXERCISES
+from lora_lab.checks.maths_of_lora import lora_forward
+from lora_lab.maths.lora import LoRALinear
+from lora_lab.optimizers import learning_rate_at
+from lora_lab.records import Verdict
+from lora_lab.tasks.examples import Example, collate, encode
+from lora_lab.training import Diverged, train
+from tiny import letters_task, recipe, tiny_base, tiny_tokenizer
+
+SLIPS = [(one, hint) for one in EXERCISES.values() for hint in one.slips]
+right_forward = lora_forward.reference
+
+
+# --- every exercise -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("exercise", list(EXERCISES.values()), ids=EXERCISES)
+def test_the_reference_passes(exercise):
+    verdict = exercise(exercise.reference)
+    assert verdict
+    assert verdict.message.startswith("your function agrees with ours on ")
+
+
+@pytest.mark.parametrize(("exercise", "hint"), SLIPS)
+def test_each_slip_is_refused_with_its_own_hint(exercise, hint):
+    assert exercise(exercise.slips[hint]) == Verdict(False, hint)
+
+
+@pytest.mark.parametrize("exercise", list(EXERCISES.values()), ids=EXERCISES)
+def test_each_exercise_foresees_five_slips_and_more(exercise):
+    assert len(exercise.slips) >= 5
+
+
+@pytest.mark.parametrize("exercise", list(EXERCISES.values()), ids=EXERCISES)
+def test_the_stub_of_an_exercise_is_refused(exercise):
+    def stub(*given, **named):
+        raise NotImplementedError
+
+    assert repr(exercise(stub)).startswith("Not yet: nothing to check; write the function")
+
+
+@pytest.mark.parametrize("exercise", list(EXERCISES.values()), ids=EXERCISES)
+def test_the_inputs_are_the_same_at_each_call_and_fit_the_references_signature(exercise):
+    cases, again = list(exercise.cases()), list(exercise.cases())
+    assert len(cases) >= 2
+    for case, other in zip(cases, again, strict=True):
+        assert list(case) == list(inspect.signature(exercise.reference).parameters)
+        assert first_difference(case, other) is None
+
+
+# --- lab.check ------------------------------------------------------------------------------
+
+
+def test_lab_check_has_every_exercise_of_every_module_and_lists_them():
+    modules = one_token, maths_of_lora, reading_a_run
+    own = [name for module in modules for name, one in vars(module).items() if is_exercise(one)]
+    assert dir(lab.check) == sorted(own) == sorted(EXERCISES)
+    assert all(getattr(lab.check, name).name == name for name in EXERCISES)
+    assert lab.check.lora_forward(right_forward)
+
+
+def is_exercise(thing):
+    return isinstance(thing, Exercise)
+
+
+def test_a_misspelt_exercise_is_refused_with_the_nearest_name():
+    with pytest.raises(AttributeError, match="'lora_foward'; did you mean 'lora_forward'\\? There"):
+        _ = lab.check.lora_foward
+
+
+def test_a_check_tells_how_to_call_it_and_what_it_wants():
+    assert repr(lab.check.linear_schedule).startswith(
+        "lab.check.linear_schedule(linear_schedule): The learning rate that each step uses"
+    )
+    assert "lora_forward, " in repr(lab.check)
+
+
+# --- any other answer -----------------------------------------------------------------------
+
+
+def transposed(**inputs):
+    return right_forward(**inputs).T
+
+
+def one_row(**inputs):
+    return right_forward(**inputs)[:1]
+
+
+def flipped(x, **inputs):
+    return -right_forward(x=x, **inputs)
+
+
+def one_wrong(**inputs):
+    answer = right_forward(**inputs)
+    answer[1, 2] = math.nan
+    return answer
+
+
+def misnamed(x, W):
+    return x @ W.T
+
+
+def breaks(x, **inputs):
+    return x @ inputs["weight"]
+
+
+def right_only_first_time(calls=[], **inputs):  # noqa: B006
+    calls.append(1)
+    return right_forward(**inputs) * len(calls)
+
+
+def spoils_its_input(x, **inputs):
+    answer = right_forward(x=x, **inputs)
+    x.zero_()
+    return answer
+
+
+def leaves(**inputs):
+    raise SystemExit
+
+
+@pytest.mark.parametrize(
+    ("learner", "words"),
+    [
+        (transposed, "the shape is (5, 2), not (2, 5). It looks transposed."),
+        (transposed, "Given were x (2, 7), weight (5, 7), lora_A (3, 7), lora_B (5, 3), lora_alp"),
+        (one_row, "the shape is (1, 5), not (2, 5). Given"),
+        (flipped, "100% of the values differ; first at [0, 0]: yours is"),
+        (one_wrong, "10% of the values differ; first at [1, 2]: yours is nan, ours "),
+        (misnamed, "raised TypeError: misnamed() got an unexpected keyword"),
+        (misnamed, "It is called with x, weight, lora_A, lora_B, lora_alpha."),
+        (breaks, "raised RuntimeError: mat1 and mat2 shapes cannot be multiplied (2x7 and 5x7)"),
+        (breaks, ': return x @ inputs["weight"]'),
+        (leaves, "raised SystemExit"),
+        (lambda **inputs: None, "returned None; is a `return` missing?"),
+        (lambda **inputs: [1.0], "an object of type list where a tensor is wanted"),
+        (lambda **inputs: right_forward(**inputs).float(), "dtype is torch.float32, not torch.fl"),
+        (lambda **inputs: right_forward(**inputs).to("meta"), "on the device meta, not cpu"),
+        (right_only_first_time, "100% of the values differ"),
+        (spoils_its_input, "changes x in place"),
+        (3.5, "an object of type float, which is no function; give the function's name without"),
+    ],
+)  # fmt: skip
+def test_any_other_answer_is_refused_in_words(learner, words):
+    verdict = lora_forward(learner)
+    assert not verdict
+    assert words in repr(verdict)
+
+
+def test_an_answer_with_a_gradient_is_as_good():
+    assert lora_forward(lambda **inputs: right_forward(**inputs).requires_grad_())
+
+
+@pytest.mark.parametrize(
+    ("answer", "right", "words"),
+    [
+        ({"q": (1, 2)}, {"q": (1, 2), "k": (3, 4)}, "'k' is missing."),
+        ({"q": 1, "x": 2}, {"q": 1}, "'x' is too much; wanted are q."),
+        ({"q": (1, 3)}, {"q": (1, 2)}, "['q'][1]: yours is 3, ours 2."),
+        ([1, 2], {"q": 1}, "an object of type list where a dict is wanted."),
+        ((1.0, 2.0), (1.0, 2.0, 3.0), "there are 2 values, not 3."),
+        (7, (1.0, 2.0), "an object of type int where 2 values are wanted."),
+        (["fine"], ("fin",), "[0]: yours is 'fine', ours 'fin'."),
+        (9_175_041, 9_175_040, "yours is 9,175,041, ours 9,175,040."),
+        (0.10001, 0.1, "yours is 0.1, ours 0.1."),
+        ("1", 1, "an object of type str where a number is wanted."),
+        (math.nan, 1.5, "yours is nan, ours 1.5."),
+        (3, None, "an object of type int where None is right."),
+    ],
+)
+def test_the_first_difference_is_told_with_its_place(answer, right, words):
+    assert first_difference(answer, right) == words
+
+
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [
+        ([1, 2], (1, 2)),
+        (torch.tensor([0.1, 0.2]), [0.1, 0.2]),  # single precision
+        (torch.tensor(3), 3),
+        (4.0, 4),
+        (0.1 + 0.2, 0.3),
+        (torch.Size([2, 3]), (2, 3)),
+        ([math.nan], [math.nan]),
+        (nn.Linear(2, 3), nn.Linear(3, 2)),  # what cannot be compared
+    ],
+)
+def test_what_means_the_same_is_accepted(answer, right):
+    assert first_difference(answer, right) is None
+
+
+def test_a_function_that_is_right_on_the_first_input_only_gets_no_slips_hint():
+    right, slip = right_forward, lora_forward.slips["the base layer is missing: add x @ weight.T"]
+    first = next(iter(lora_forward.cases()))["x"]
+    verdict = lora_forward(lambda x, **more: (right if x.equal(first) else slip)(x=x, **more))
+    assert "of the values differ" in verdict.message
+
+
+def test_a_hint_is_for_the_input_that_was_changed():
+    def spoils_the_mask(input_ids, attention_mask, prompt_length):
+        labels = one_token.make_labels.reference(input_ids, attention_mask, prompt_length)
+        attention_mask.zero_()
+        return labels
+
+    assert "changes attention_mask in place" in one_token.make_labels(spoils_the_mask).message
+
+
+def test_a_hint_is_for_the_error_that_was_raised():
+    def refuses(learning_rate, warmup_steps, steps):
+        if warmup_steps == 0:
+            raise ValueError("no warm-up")
+        return reading_a_run.linear_schedule.reference(learning_rate, warmup_steps, steps)
+
+    assert "raised ValueError: no warm-up" in lab.check.linear_schedule(refuses).message
+
+
+def test_the_global_random_state_stays_and_each_call_draws_the_same():
+    drawn, before = [], torch.get_rng_state()
+
+    def draws(**inputs):
+        drawn.append(torch.rand(()).item())
+        return right_forward(**inputs)
+
+    assert lora_forward(draws)
+    assert torch.equal(torch.get_rng_state(), before)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        assert lora_forward(draws)
+    assert len(drawn) == 6
+    assert len(set(drawn)) == 1
+
+
+def test_a_keyboard_interrupt_is_the_learners_own():
+    def interrupted(**inputs):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        lora_forward(interrupted)
+
+
+def test_a_verdict_shows_as_one_sentence_and_counts_as_what_it_says():
+    assert repr(Verdict(True, "it agrees.")) == "Correct: it agrees."
+    assert repr(Verdict(False, "<b> differs.")) == "Not yet: <b> differs."
+    assert Verdict(True, "")
+    assert not Verdict(False, "")
+    assert not hasattr(Verdict(True, ""), "_repr_html_")  # nothing to escape: it is plain text
+
+
+# --- the references, held equal to the libraries --------------------------------------------
+
+
+def llama(case):
+    """A Llama of these sizes without memory, and with the same names for its sizes."""
+    sizes = {"num_hidden_layers": 1} | case
+    sizes.pop("r", None)
+    with torch.device("meta"):
+        return LlamaForCausalLM(LlamaConfig(vocab_size=13, **sizes))
+
+
+@pytest.mark.parametrize("case", list(one_token.llama_sizes()))
+def test_the_shapes_are_those_of_transformers_llama(case):
+    layer = llama(case).model.layers[0]
+    linear = {name: one for name, one in layer.named_modules() if isinstance(one, nn.Linear)}
+    found = {name.split(".")[-1]: tuple(one.weight.shape) for name, one in linear.items()}
+    assert one_token.projection_shapes.reference(**case) == found
+
+
+def test_the_labels_are_those_of_the_packages_own_batches():
+    tokenizer = tiny_tokenizer()
+    examples = [Example("abc", "d"), Example("a", "bcdef"), Example("abcd", "efgh")]
+    encoded = [encode(tokenizer, one, 99) for one in examples]
+    batch = collate(encoded, tokenizer.pad_token_id)
+    for row, one in enumerate(encoded):
+        labels = one_token.make_labels.reference(
+            batch["input_ids"][row], batch["attention_mask"][row], one.labels.count(-100)
+        )
+        assert torch.equal(labels, batch["labels"][row])
+
+
+def test_a_model_given_the_labels_reports_the_mean_over_the_answers_tokens():
+    model, case = tiny_base().model, next(iter(one_token.padded_examples()))
+    ids, mask = case["input_ids"], case["attention_mask"]
+    labels = one_token.make_labels.reference(**case)
+    out = model(input_ids=ids[None], attention_mask=mask[None], labels=labels[None])
+    answer = range(case["prompt_length"], int(mask.sum()))  # the end token is its last
+    losses = [F.cross_entropy(out.logits[0, place - 1], ids[place]) for place in answer]
+    torch.testing.assert_close(out.loss, torch.stack(losses).mean())
+
+
+def test_freezing_leaves_trained_what_peft_trains():
+    model = tiny_base().model
+    config = LoraConfig(target_modules=["q_proj", "down_proj"])
+    peft_model = get_peft_model(model, config)
+    wanted = {name for name, one in peft_model.named_parameters() if one.requires_grad}
+    one_token.freeze_for_lora.reference(peft_model.requires_grad_(True))
+    assert {n for n, one in peft_model.named_parameters() if one.requires_grad} == wanted
+
+
+def layer_of(case):
+    layer = LoRALinear(nn.Linear(7, 5, bias=False, dtype=torch.float64), 3, case["lora_alpha"])
+    with torch.no_grad():
+        layer.lora_A.copy_(case["lora_A"])
+        layer.lora_B.copy_(case["lora_B"])
+        layer.base_layer.weight.copy_(case.get("weight", layer.base_layer.weight))
+    return layer
+
+
+@pytest.mark.parametrize("case", list(lora_forward.cases()))
+def test_forward_and_merge_are_those_of_the_packages_layer(case):
+    torch.testing.assert_close(right_forward(**case), layer_of(case)(case["x"]))
+    merged = maths_of_lora.lora_merge.reference(**{k: v for k, v in case.items() if k != "x"})
+    torch.testing.assert_close(merged, layer_of(case).merge().weight.detach())
+
+
+@pytest.mark.parametrize("case", list(maths_of_lora.lora_gradients.cases()))
+def test_the_gradients_are_autograds_and_at_step_0_that_of_a_alone_is_zero(case):
+    layer = layer_of(case)
+    wanted = torch.autograd.grad(layer(case["x"]), [layer.lora_A, layer.lora_B], case["grad_y"])
+    found = maths_of_lora.lora_gradients.reference(**case)
+    torch.testing.assert_close(found, wanted)
+    assert bool(found[0].any()) == bool(case["lora_B"].any())
+    assert found[1].any()
+
+
+def test_pefts_start_passes_and_so_does_the_packages():
+    def pefts(in_features, out_features, r):
+        base = nn.Sequential(nn.Linear(in_features, out_features))
+        layer = get_peft_model(base, LoraConfig(r=r, target_modules=["0"])).base_model.model[0]
+        return layer.lora_A["default"].weight, layer.lora_B["default"].weight
+
+    def ours(in_features, out_features, r):
+        layer = LoRALinear(nn.Linear(in_features, out_features), r, 16)
+        return layer.lora_A, layer.lora_B
+
+    assert lab.check.lora_init(pefts)
+    assert lab.check.lora_init(ours)
+
+
+def test_a_start_that_is_no_pair_of_tensors_is_told_so():
+    assert lab.check.lora_init(lambda **sizes: 3) == Verdict(
+        False, "return two tensors: `return lora_A, lora_B`."
+    )
+
+
+@pytest.mark.parametrize("case", list(maths_of_lora.lora_count.cases()))
+def test_the_count_is_pefts(case):
+    model = get_peft_model(llama(case), LoraConfig(r=case["r"], target_modules="all-linear"))
+    assert maths_of_lora.lora_count.reference(**case) == model.get_nb_trainable_parameters()[0]
+
+
+def test_the_count_for_a_layer_worked_out_by_hand():
+    # r 2: q, o (5 + 4), k, v (5 + 2), gate, up, down (5 + 11): 2 * (18 + 14 + 48) = 160
+    assert maths_of_lora.lora_count.reference(5, 11, 2, 1, 2, num_hidden_layers=3, r=2) == 480
+
+
+def test_the_standard_error_is_that_of_the_counts_of_disagreements():
+    """Another route: b items only B got, c only A; sum of squares b + c, mean (b - c) / n."""
+    n, c, b = 200, 4, 16
+    right_a = [True] * (150 + c) + [False] * (n - 150 - c)
+    right_b = [True] * 150 + [False] * c + [True] * b + [False] * (n - 150 - b - c)
+    error = math.sqrt((b + c - (b - c) ** 2 / n) / (n - 1) / n)
+    found = reading_a_run.paired_difference.reference(right_a, right_b)
+    assert found == pytest.approx((0.06, 0.06 - 1.96 * error, 0.06 + 1.96 * error, "real"))
+
+
+def test_the_interval_holds_the_true_difference_19_times_of_20():
+    """1,000 tests of 200 items; a is right on 70 %, b on 76 %, mostly on the same items."""
+    generator, inside, n = torch.Generator().manual_seed(0), 0, 1000
+    for _ in range(n):
+        draw = torch.rand(200, generator=generator)
+        right_a, right_b = draw < 0.7, (draw > 0.04) & (draw < 0.8)
+        _, low, high, _ = reading_a_run.paired_difference.reference(
+            right_a.tolist(), right_b.tolist()
+        )
+        inside += low <= 0.06 <= high
+    # binomial: 950 of 1,000, deviation 6.9; three of them, and the interval is approximate
+    assert 925 <= inside <= 975
+
+
+def test_the_unpaired_slip_calls_a_real_difference_noise():
+    """Why the exercise is there: on the same items, pairing sees what two intervals do not."""
+    case = next(iter(reading_a_run.paired_difference.cases()))
+    unpaired = next(iter(reading_a_run.paired_difference.slips.values()))
+    assert reading_a_run.paired_difference.reference(**case)[3] == "real"
+    assert unpaired(**case)[3] == "cannot tell"
+
+
+@pytest.mark.parametrize(("diagnosis", "case"), list(reading_a_run.made_curves()))
+def test_each_made_curve_has_the_diagnosis_it_was_made_for(diagnosis, case):
+    assert reading_a_run.diagnose.reference(**case) == diagnosis
+
+
+@pytest.mark.parametrize(
+    ("diagnosis", "examples", "changes"),
+    [
+        ("too low", 24, {"learning_rate": 1e-6, "steps": 40}),
+        ("too high", 24, {"method": "full", "learning_rate": 1.0, "steps": 40}),
+        ("over-fitting", 4, {"method": "full", "learning_rate": 1e-2, "steps": 100}),
+        ("fine", 24, {"method": "full", "learning_rate": 1e-2, "steps": 100}),
+    ],
+)
+def test_real_runs_are_diagnosed_as_what_was_done_to_them(diagnosis, examples, changes):
+    records, task = [], letters_task(examples)
+    with contextlib.suppress(Diverged):
+        records.extend(
+            train(tiny_base(), task, recipe(eval_steps=5, lr_scheduler_type="constant", **changes))
+        )
+        # `extend` keeps what came before the run diverged
+    train_losses = [one.loss for one in records]
+    validation = [one.validation_loss for one in records if one.validation_loss is not None]
+    assert reading_a_run.diagnose.reference(train_losses, validation) == diagnosis
+
+
+@pytest.mark.parametrize("case", list(reading_a_run.linear_schedule.cases()))
+def test_the_schedule_is_transformers_and_the_packages(case):
+    rate, warmup_steps, steps = case.values()
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=rate)
+    scheduler = get_linear_schedule_with_warmup(optimizer, warmup_steps, steps)
+    theirs = []
+    for _ in range(steps):
+        theirs.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    ours = reading_a_run.linear_schedule.reference(**case)
+    assert ours == pytest.approx(theirs)
+    own = recipe(learning_rate=rate, warmup_steps=warmup_steps, steps=steps)
+    assert ours == pytest.approx([learning_rate_at(step, own) for step in range(1, steps + 1)])
+
+
+def test_the_reference_uses_the_deviation_of_a_sample():
+    right_a, right_b = [True, False, True], [True, True, False]
+    error = statistics.stdev([0, 1, -1]) / math.sqrt(3)
+    found = reading_a_run.paired_difference.reference(right_a, right_b)
+    assert found[2] == pytest.approx(1.96 * error)
