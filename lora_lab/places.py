@@ -44,6 +44,12 @@ def store_folder() -> Path:
     return Path(given) if given else platformdirs.user_data_path("lora-lab") / "runs"
 
 
+def predictions_file() -> Path:
+    """Where predictions are kept: beside the store and named after it."""
+    store = store_folder()
+    return store.with_name(f"{store.name}-predictions.jsonl")
+
+
 class NotPrepared(FileNotFoundError):
     """Something that `lora-lab prepare` fetches is not there yet."""
 

@@ -35,6 +35,7 @@ HEART = [  # each of these files has rows below
     "estimates.py",
     "memory.py",
     "checks/compare.py",
+    "predictions.py",
 ]
 
 MUTATIONS = [  # (file, what it says, what it says when broken, the test that must fail)
@@ -219,6 +220,16 @@ MUTATIONS = [  # (file, what it says, what it says when broken, the test that mu
     ("checks/compare.py", "    for key in answer:\n        if key not in right:", "    for key in answer:\n        if False:", "test_checks.py::test_the_first_difference"),
     ("checks/compare.py", "near = not exact and", "near =", "test_checks.py::test_the_first_difference"),
     ("checks/compare.py", "if one.filename == file]", "]", "test_checks.py::test_any_other"),
+    ("predictions.py", "when_right = rest**2 + others * part**2", "when_right = rest**2 + part**2", "test_predictions.py::test_the_score_is"),
+    ("predictions.py", "(others - 1) * part**2", "others * part**2", "test_predictions.py::test_the_score_is"),
+    ("predictions.py", "right * when_right + (1 - right) * when_wrong", "when_right if right >= 0.5 else when_wrong", "test_predictions.py::test_the_score_is"),
+    ("predictions.py", "return guess / 2, guess * 2", "return guess / 2, guess", "test_predictions.py::test_a_guess_is_right"),
+    ("predictions.py", 'if os.read(file, 1) != b"\\n":', "if False:", "test_predictions.py::test_a_broken_line"),
+    ("predictions.py", "| os.O_APPEND", "", "test_predictions.py::test_a_line_that_another"),
+    ("predictions.py", "first.setdefault(one.question.id, one)", "first[one.question.id] = one", "test_predictions.py::test_only_the_first"),
+    ("predictions.py", "(ValueError, TypeError, KeyError, AttributeError)", "ValueError", "test_predictions.py::test_a_broken_line"),
+    ("predictions.py", "            unreadable.append(number)", "            pass", "test_predictions.py::test_a_broken_line"),
+    ("predictions.py", "    if guess is None:\n", "    if guess is None and keep:\n        keep(Prediction(question, measured[0], measured, 1))\n    if guess is None:\n", "test_predictions.py::test_without_a_guess"),
 ]  # fmt: skip
 
 

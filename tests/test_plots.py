@@ -18,10 +18,12 @@ from lora_lab.plots import (
     draw_memory,
     draw_meters,
     draw_next_token,
+    draw_prediction,
     draw_terms,
     picture,
     png,
 )
+from lora_lab.predictions import Prediction, Question
 from lora_lab.records import Memory, Scores, StepRecord
 
 
@@ -125,6 +127,56 @@ def test_the_meters_leave_out_what_a_task_does_not_have():
     assert [row[0] for row in plots.meters(scores(0.0), scores(1.0))] == ["new: exact match"]
     distances = scores(3.0, metric="KL"), scores(1.0, metric="KL")
     assert plots.meters(*distances) == []  # no share
+
+
+def predicted(question, guess, measured, confidence):
+    return Prediction(question, guess, tuple(measured), confidence)
+
+
+RANKS = Question("r", "Which rank is the first to learn all?", (1, 2, 4, 8, 16))
+
+
+def test_a_choice_is_drawn_as_what_each_option_was_given_and_the_share_of_seeds_it_got():
+    ax = draw_prediction(axes(), predicted(RANKS, 8, [4, 4, 8], 0.7))
+    assert [bar.get_height() for bar in ax.patches] == pytest.approx([7.5, 7.5, 7.5, 70, 7.5])
+    colours = [to_rgb(bar.get_facecolor()[:3]) for bar in ax.patches]
+    assert [one == to_rgb(plots.EARLIER) for one in colours] == [False] * 3 + [True, False]
+    dots = [line.get_xydata().tolist()[0] for line in ax.lines if line.get_marker() == "o"]
+    assert dots == [pytest.approx([2, 200 / 3]), pytest.approx([3, 100 / 3])]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["1", "2", "4", "8", "16"]
+    (legend,) = ax.figure.legends
+    assert legend.get_texts()[-1].get_text() == "measured, 3 seeds"
+
+
+@pytest.mark.parametrize(
+    ("within", "band", "scale"), [(10, (50, 70), "linear"), (None, (30, 120), "log")]
+)
+def test_a_number_is_drawn_with_what_counts_as_near_and_every_seed(within, band, scale):
+    question = Question("o", "How many old facts are left?", unit="%", within=within)
+    ax = draw_prediction(axes(), predicted(question, 60, [71, 66, 75.5], 0.5))
+    (near,) = ax.patches
+    assert (near.get_x(), near.get_x() + near.get_width()) == band
+    guess, spread, seeds = ax.lines
+    assert list(guess.get_xdata()) == [60, 60]
+    assert list(spread.get_xdata()) == [66, 75.5]
+    assert list(seeds.get_xdata()) == [71, 66, 75.5]
+    assert (ax.get_xscale(), ax.get_xlabel()) == (scale, "%")
+    assert ax.get_xlim()[0] < min(band[0], 66) < max(band[1], 75.5) < ax.get_xlim()[1]
+
+
+def test_a_predictions_picture_asks_the_question_and_says_how_it_went():
+    found = picture(draw_prediction, predicted(RANKS, 8, [4, 4, 8], 0.7), size=(500, 250))
+    assert found.title == "Which rank is the first to learn all?"
+    assert found.alt == (
+        "Which rank is the first to learn all? You said 8, 70 % sure; it was 4 (3 seeds: 4, 4, 8) "
+        "· score 0.95."
+    )
+    assert len(found.png) < 60_000
+
+
+def test_a_dollar_sign_in_a_question_is_no_formula():
+    question = Question("d", "Is it $5_x or $6?", ("$a^", "$b$"))
+    assert picture(draw_prediction, predicted(question, "$a^", ["$b$"], 0.7)).png
 
 
 def test_a_film_shows_what_draw_loss_draws():

@@ -15,6 +15,7 @@ READING_ORDER = {  # module: the third-party packages it may import
     "recipe": set(),
     "records": set(),
     "places": {"platformdirs"},
+    "predictions": set(),
     "budget": set(),
     "memory": set(),
     "cards": set(),

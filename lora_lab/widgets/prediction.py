@@ -1,0 +1,148 @@
+"""Predict, then run: an answer, how sure, and why; then the measurement beside it."""
+
+import html
+from collections.abc import Callable, Sequence
+
+import ipywidgets as widgets
+
+from lora_lab import plots
+from lora_lab.predictions import Prediction, Question, Value, keep, read_log
+from lora_lab.widgets import words
+from lora_lab.widgets.background import Background
+from lora_lab.widgets.lab_face import PictureView
+
+CHOICE_SIZE, NUMBER_SIZE = (500, 250), (500, 160)  # pixels
+
+
+class Predict(widgets.VBox):
+    """A question, to be answered before `measure` may run; then both are drawn, scored and kept.
+
+    Once run, the answer stands: whoever answers a question again, here or in a later session, has
+    seen the measurement, and only the first answer counts. After `run()` and `wait()`, or a click
+    on Run it, `prediction` holds what came of it.
+
+    Args:
+        question: what is asked.
+        measure: called once, in a background thread; gives what each seed measured.
+    """
+
+    def __init__(self, question: Question, measure: Callable[[], Sequence[Value]]) -> None:
+        self.question, self.measure = question, measure
+        self.prediction: Prediction | None = None
+        self._work = Background(self._show_error)
+        told = [question.amount(one) for one in question.options]
+        if question.options:
+            pairs = [*zip(told, question.options, strict=True)]
+            self.guess = widgets.RadioButtons(options=pairs, index=None)
+            self.guess.layout.width = "max-content"
+        else:
+            self.guess = widgets.Text(placeholder="a number", layout={"width": "9em"})
+        least = question.blind if question.options else 0.0
+        self.confidence = widgets.FloatSlider(
+            value=question.blind, min=least, max=1, step=0.01, readout_format=".0%"
+        )
+        self.reason = widgets.Text(placeholder="I think …", layout={"width": "26em"})
+        self.run_button = widgets.Button(description="Run it", button_style="primary")
+        self.state, self.summary = widgets.HTML(), widgets.HTML()
+        self.picture = PictureView(CHOICE_SIZE[0])
+        self.picture.layout.display = "none"
+        super().__init__(self._rows())
+        self.add_class("lora-lab")
+        self.state.add_class("lora-lab-state")
+        self.run_button.on_click(lambda _: self.run())
+        before = read_log().find(question)
+        if before is not None:
+            self._say(f"You answered this before: {before}. The first answer counts.")
+
+    def _rows(self) -> list[widgets.Widget]:
+        answer = [self.guess]
+        if self.question.unit and not self.question.options:
+            answer.append(widgets.HTML(html.escape(self.question.unit)))
+        sure = widgets.HTML("How sure? guess"), self.confidence, widgets.HTML("certain")
+        why = widgets.HTML("Why?"), self.reason, self.run_button
+        return [
+            widgets.HTML(words.title(self.question.text)),
+            _row(*answer),
+            _row(*sure),
+            _row(*why),
+            widgets.HTML(words.faint(self.question.scoring)),
+            self.state,
+            self.picture,
+            self.summary,
+        ]
+
+    def run(self) -> None:
+        """Measure in the background, as a click on Run it does, if there is an answer.
+
+        An answer that does not fit the question is told of, and nothing is measured.
+        """
+        if self.run_button.disabled:
+            return
+        try:
+            guess = self._guess()
+        except ValueError as error:
+            self._say(f"{error}.")
+            return
+        self._freeze(True)
+        self._say("measuring …")
+        self._work.submit("measure", lambda: self._measure(guess))
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Return when the measurement is done.
+
+        Raises:
+            TimeoutError: if that takes longer than `timeout` seconds.
+            Exception: whatever went wrong while it was made.
+        """
+        self._work.wait(timeout)
+
+    def __repr__(self) -> str:
+        return f"Predict: {self.question.text}"
+
+    def _repr_mimebundle_(self, **options: object) -> dict[str, object]:
+        """Fixed words where no widget can be shown, without the ids that change at each run."""
+        return super()._repr_mimebundle_(**options) | {"text/plain": repr(self)}
+
+    def _guess(self) -> Value:
+        """The answer as it was given.
+
+        Raises:
+            ValueError: if there is none, or it is none to this question.
+        """
+        given = self.guess.value
+        if given is None or given == "":
+            raise ValueError("there is no answer yet; give one, then run it")
+        if self.question.options:
+            return given
+        try:
+            number = float(given.replace(",", "").replace("_", "").strip(" %"))
+        except ValueError:
+            raise ValueError(f"{given!r} is not a number; give one, such as 12.5") from None
+        return self.question.check(number)
+
+    def _measure(self, guess: Value) -> None:
+        measured = tuple(self.measure())
+        self.prediction = Prediction(
+            self.question, guess, measured, self.confidence.value, self.reason.value
+        )
+        size = CHOICE_SIZE if self.question.options else NUMBER_SIZE
+        self.picture.show(plots.picture(plots.draw_prediction, self.prediction, size=size))
+        self.picture.layout.display = None
+        self._say(f"{self.prediction}")
+        keep(self.prediction)
+        self.summary.value = words.faint(read_log().summary)
+
+    def _show_error(self, error: Exception) -> None:
+        self.state.value = words.failure(error)
+        self._freeze(self.prediction is not None)  # before the answer was seen, it may be changed
+
+    def _freeze(self, frozen: bool) -> None:
+        for one in (self.guess, self.confidence, self.reason, self.run_button):
+            one.disabled = frozen
+
+    def _say(self, said: str) -> None:
+        self.state.value = html.escape(said)
+
+
+def _row(*parts: widgets.Widget) -> widgets.HBox:
+    return widgets.HBox(parts, layout={"flex_flow": "row wrap", "align_items": "center"})
