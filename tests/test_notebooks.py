@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import lora_lab as lab
+
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 LINES, WORDS, COMPARED = 15, 120, 8  # of a code cell, of a Markdown cell, cells with compared text
@@ -128,6 +130,30 @@ def test_there_are_notebooks_to_check():
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_lesson_has_its_shape(path):
     assert problems(read(path)) == []
+
+
+def exercises(notebook: dict) -> Iterator[tuple[str, str, str]]:
+    """Each exercise's stub, the call of its check, and the code of its folded solution."""
+    tagged = {tag: [] for tag in ("stub", "check", "solution")}
+    for cell in notebook["cells"]:
+        for tag in tagged.keys() & set(cell["metadata"].get("tags", ())):
+            tagged[tag].append(source(cell))
+    for stub, check, solution in zip(*tagged.values(), strict=True):
+        (code,) = re.findall(r"```python\n(.*?)```", solution, re.DOTALL)
+        yield stub, check, code
+
+
+EXERCISES = [(path.stem, *parts) for path in NOTEBOOKS for parts in exercises(read(path))]
+
+
+@pytest.mark.parametrize(("stem", "stub", "check", "solution"), EXERCISES)
+def test_an_exercise_refuses_its_stub_and_passes_its_solution(stem, stub, check, solution):
+    names = {"lab": lab}
+    exec(stub, names)
+    assert eval(check, names).message.startswith("nothing to check")
+    exec(solution, names)
+    verdict = eval(check, names)
+    assert verdict, verdict.message
 
 
 def _code(notebook: dict) -> dict:
