@@ -33,7 +33,7 @@ class Predict(widgets.VBox):
         told = [question.amount(one) for one in question.options]
         if question.options:
             pairs = [*zip(told, question.options, strict=True)]
-            self.guess = widgets.RadioButtons(options=pairs, index=None)
+            self.guess = widgets.RadioButtons(options=pairs, index=None, orientation="horizontal")
             self.guess.layout.width = "max-content"
         else:
             self.guess = widgets.Text(placeholder="a number", layout={"width": "9em"})
@@ -58,7 +58,8 @@ class Predict(widgets.VBox):
         answer = [self.guess]
         if self.question.unit and not self.question.options:
             answer.append(widgets.HTML(html.escape(self.question.unit)))
-        sure = widgets.HTML("How sure? guess"), self.confidence, widgets.HTML("certain")
+        least = "guess" if self.question.options else "not at all"
+        sure = widgets.HTML(f"How sure? {least}"), self.confidence, widgets.HTML("certain")
         why = widgets.HTML("Why?"), self.reason, self.run_button
         return [
             widgets.HTML(words.title(self.question.text)),
