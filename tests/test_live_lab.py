@@ -543,6 +543,18 @@ def test_a_control_in_sight_is_not_folded_and_changes_the_recipe(base):
         LiveLab(base, TASK, in_sight=("rank",))
 
 
+def test_target_modules_can_be_chosen_from_the_usual_ones_and_from_the_recipes_own():
+    controls = RecipeControls(Recipe(), ("target_modules",))
+    (control,) = controls.controls.values()
+    assert [words for words, _ in control.options][:2] == ["all-linear", "q_proj"]
+    control.value = ("q_proj", "v_proj")
+    assert controls.recipe == Recipe(target_modules=("q_proj", "v_proj"))
+    other = Recipe(target_modules=("o_proj", "up_proj"), r=3)
+    controls.reset(other)
+    assert controls.recipe == other
+    assert control.options[0] == ("o_proj, up_proj", ("o_proj", "up_proj"))
+
+
 @pytest.mark.parametrize("changes", [{}, {"r": 4, "layers_to_transform": (0, 1), "use_dora": True}])
 def test_the_code_of_a_recipe_makes_that_recipe(changes):
     made = Recipe(**changes)

@@ -13,11 +13,23 @@ from lora_lab.recipe import CHOICES, HELP, Recipe
 FOLDED = ("method", "r", "lora_alpha", "learning_rate", "steps", "batch_size", "seed")
 
 _USED_BY = {"r": ("lora",), "lora_alpha": ("lora", "adalora")}  # with other methods: no effect
+TARGETS = (  # of a Llama, and of models whose matrices bear the same names
+    "all-linear",
+    *((name,) for name in ("q_proj", "k_proj", "v_proj", "o_proj")),
+    *((name,) for name in ("gate_proj", "up_proj", "down_proj")),
+    ("q_proj", "v_proj"),
+)
 _WIDE = {"description_width": "7.5em"}
 
 
 def _number(kind: type[widgets.Widget], **limits: object) -> Callable[[object], widgets.Widget]:
     return lambda value: kind(value=value, **limits)
+
+
+def _offered(targets: str | tuple[str, ...]) -> list[tuple[str, str | tuple[str, ...]]]:
+    """What `target_modules` can be set to, in words and as it is: the value at hand comes first."""
+    every = dict.fromkeys([targets, *TARGETS])
+    return [(one if isinstance(one, str) else ", ".join(one), one) for one in every]
 
 
 _CONTROL = {
@@ -30,6 +42,7 @@ _CONTROL = {
     "max_length": _number(widgets.BoundedIntText, min=2, max=1_000_000),
     "gradient_checkpointing": lambda value: widgets.Checkbox(value=value, indent=False),
     "seed": _number(widgets.BoundedIntText, min=0, max=10**9),
+    "target_modules": lambda value: widgets.Dropdown(value=value, options=_offered(value)),
 }
 
 
@@ -92,6 +105,8 @@ class RecipeControls:
         """Take every value from another recipe."""
         self._recipe = recipe
         for field, control in self.controls.items():
+            if field == "target_modules":
+                control.options = _offered(recipe.target_modules)
             control.value = getattr(recipe, field)
         self._on_change()
 
