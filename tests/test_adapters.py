@@ -33,7 +33,7 @@ def test_part_of_a_name_is_no_match(base):
 
 
 def test_one_misspelt_target_among_good_ones_is_refused_with_the_right_name(base):
-    with pytest.raises(ValueError, match="'v_porj'; did you mean 'v_proj'\\? This model has: .*q_"):
+    with pytest.raises(ValueError, match="'v_porj'; did you mean 'v_proj'\\? this model has: .*q_"):
         adapt(base, recipe(target_modules=("q_proj", "v_porj")))
 
 

@@ -125,6 +125,7 @@ def visit(jupyter, browser_path, tmp_path):
             headless=True,
             args=CHROMIUM,
             viewport={"width": 1400, "height": 900},
+            device_scale_factor=2 if "LORA_LAB_SHOTS" in os.environ else 1,  # crisp, for README
         )
         visit = Visit(browser.pages[0])
         visit.page.set_default_timeout(PATIENCE * 1000)

@@ -288,7 +288,7 @@ def test_a_blocksize_that_bitsandbytes_does_not_take_is_refused(blocksize):
 
 @pytest.mark.parametrize(
     ("quant_type", "words"),
-    [("nf5", "did you mean 'nf4'"), ("q8", "'q8' is not known; Give one of 'nf4', 'fp4', 'e2m1'")],
+    [("nf5", "did you mean 'nf4'"), ("q8", "'q8' is not known; give one of 'nf4', 'fp4', 'e2m1'")],
 )
 def test_an_unknown_type_is_refused_with_the_nearest_name(quant_type, words):
     with pytest.raises(ValueError, match=words):
