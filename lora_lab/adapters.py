@@ -54,7 +54,7 @@ def match_target_modules(model: nn.Module, target_modules: Iterable[str]) -> dic
             known = tuple(sorted({name.rsplit(".", 1)[-1] for name in layers}))
             raise ValueError(
                 f"no layer is called {target!r}; {nearest(target, known)}"
-                f"This model has: {', '.join(known)}"
+                f"this model has: {', '.join(known)}"
             )
     return matches
 
@@ -122,7 +122,7 @@ def _check_reach(model: nn.Module, recipe: Recipe) -> None:
             if name not in modules:
                 raise ValueError(
                     f"modules_to_save names {name!r}, which this model does not have; "
-                    f"{nearest(name, known)}It has, for example: {', '.join(known[:12])}"
+                    f"{nearest(name, known)}it has, for example: {', '.join(known[:12])}"
                 )
     adalora = recipe.method == "adalora"
     for name in reached:

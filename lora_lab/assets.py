@@ -242,7 +242,7 @@ def _known(name: str) -> Asset:
     if name not in ASSETS:
         raise ValueError(
             f"nothing to prepare is called {name!r}; {nearest(name, tuple(ASSETS))}"
-            f"There are: {', '.join(ASSETS)}"
+            f"there are: {', '.join(ASSETS)}"
         )
     return ASSETS[name]
 

@@ -187,7 +187,7 @@ def _find(given: str | Path) -> tuple[str, Path | str]:
         raise FileNotFoundError(f"there is no folder {str(given)!r}; give one that holds a model")
     raise ValueError(
         f"no base is called {given!r}; {nearest(given, tuple(BUILT_IN))}"
-        f"Give {', '.join(map(repr, BUILT_IN))}, a folder, or a hub id such as 'Qwen/Qwen2.5-0.5B'"
+        f"give {', '.join(map(repr, BUILT_IN))}, a folder, or a hub id such as 'Qwen/Qwen2.5-0.5B'"
     )
 
 
@@ -453,7 +453,7 @@ def _check_quantize(given: str | None) -> None:
     if given not in known:
         raise ValueError(
             f"quantize={given!r} is not known; {nearest(given, known[1:])}"
-            f"Give {', '.join(map(repr, known))}"
+            f"give {', '.join(map(repr, known))}"
         )
 
 

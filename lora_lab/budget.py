@@ -149,7 +149,7 @@ def _targets(shape: Shape, recipe: Recipe) -> list[Matrix]:
         if not any(_ends(one.name, target) for one in shape.matrices):
             raise ValueError(
                 f"{shape.name} has no layer called {target!r}; {nearest(target, known)}"
-                f"It has: {', '.join(known)}"
+                f"it has: {', '.join(known)}"
             )
     return [one for one in shape.matrices if any(_ends(one.name, target) for target in wanted)]
 
@@ -176,7 +176,7 @@ def saved_modules(shape: Shape, recipe: Recipe) -> tuple[str, ...]:
             known = tuple(sorted(one for one in known if not one.isdecimal()))
             raise ValueError(
                 f"modules_to_save names {wanted!r}, which {shape.name} does not have; "
-                f"{nearest(wanted, known)}It has, for example: {', '.join(known[:12])}"
+                f"{nearest(wanted, known)}it has, for example: {', '.join(known[:12])}"
             )
     found = sorted(module for module in modules if module.endswith(recipe.modules_to_save))
     return tuple(one for one in found if not _inside(one.rpartition(".")[0], found))

@@ -32,7 +32,7 @@ def choose_device(given: str | torch.device = "auto") -> torch.device:
     except (RuntimeError, TypeError) as error:
         raise ValueError(
             f"device={given!r} is no device; {nearest(given, ('auto', 'cpu', 'cuda', 'mps'))}"
-            f"This machine has: {', '.join(here)}"
+            f"this machine has: {', '.join(here)}"
         ) from error
     if device.type == "cuda" and device.index is None and "cuda:0" in here:
         return torch.device("cuda", torch.cuda.current_device())
@@ -56,7 +56,7 @@ def choose_dtype(
         if given not in DTYPES:
             raise ValueError(
                 f"dtype={given!r} is no dtype for a model; {nearest(given, ('auto', *DTYPES))}"
-                f"Give 'auto', {', '.join(map(repr, DTYPES))}"
+                f"give 'auto', {', '.join(map(repr, DTYPES))}"
             )
         return DTYPES[given], ""
     if width < WIDE or device.type == "mps":

@@ -21,6 +21,8 @@ from lora_lab.recipe import Recipe, nearest
 from lora_lab.records import Budget, Memory
 from lora_lab.tasks.examples import IGNORED, Task, encode_all, order_of_examples
 
+FIRST = 50  # batches that are drawn to see how large one will be
+
 
 @dataclass(frozen=True, slots=True)
 class Known:
@@ -91,6 +93,22 @@ def budget_of(base: Base, task: Task, recipe: Recipe) -> Budget | None:
             return estimate(base, recipe, task)
         except ValueError:
             return None
+
+
+def more_memory(base: Base, task: Task, recipe: Recipe) -> int | None:
+    """The bytes that a step will take beside the base, which is there already; None: not known.
+
+    Of the largest among the first batches: to draw all those of a long run would take a while.
+    """
+    shape, recipe = find_shape(base), _on(base, recipe)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # training will say it
+        try:
+            batches = Counter(islice(batches_of(task, base.tokenizer, recipe), FIRST))
+            most = _most_memory(shape, recipe, batches, named(base.dtype)).total
+        except ValueError:
+            return None
+    return most - sum(one.numel() * one.element_size() for one in base.model.parameters())
 
 
 def _on(base: Base, recipe: Recipe) -> Recipe:
@@ -208,7 +226,7 @@ def find_shape(model: object) -> Shape:
     names = ("pocket", *known_shapes())
     raise ValueError(
         f"no model is known by the name {model!r}; {nearest(model.lower(), names)}"
-        f"Known are {', '.join(names)}. For another give its folder, its config "
+        f"known are {', '.join(names)}. For another give its folder, its config "
         "(AutoConfig.from_pretrained), or lab.load_base(...)"
     )
 

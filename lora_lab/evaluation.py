@@ -119,6 +119,9 @@ def generate(model: Model, prompts: Sequence[str], *, max_new_tokens: int = 32) 
         model: a Base, Training, Run or Adapted.
         prompts: what is asked; the order of the answers is theirs.
         max_new_tokens: where an answer is cut if it has not ended.
+
+    Raises:
+        ValueError: if a prompt and its answer are longer than the model's context.
     """
     if isinstance(prompts, str):
         raise TypeError(f"prompts={prompts!r} is one text; give a list: [{prompts!r}]")
@@ -126,6 +129,7 @@ def generate(model: Model, prompts: Sequence[str], *, max_new_tokens: int = 32) 
         raise ValueError(f"max_new_tokens={max_new_tokens} leaves no room; give 1 or more")
     tokenizer = model.tokenizer
     ids = [prompt_ids(tokenizer, prompt) for prompt in prompts]
+    _check_context(model.model, ids, max_new_tokens)
     order = sorted(range(len(ids)), key=lambda place: len(ids[place]))
     answers = [""] * len(ids)
     with answering(model.model):
@@ -135,6 +139,18 @@ def generate(model: Model, prompts: Sequence[str], *, max_new_tokens: int = 32) 
             for place, text in zip(places, texts, strict=True):
                 answers[place] = text
     return answers
+
+
+def _check_context(model: nn.Module, ids: list[list[int]], max_new_tokens: int) -> None:
+    """Refuse what the model has no positions for: it would answer nonsense."""
+    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    longest = max(map(len, ids), default=0)
+    if context is not None and longest + max_new_tokens > context:
+        raise ValueError(
+            f"a prompt of {longest:,} tokens and an answer of up to {max_new_tokens} are more than "
+            f"the {context:,} tokens of the model's context; shorten the prompt, or give a smaller "
+            "max_new_tokens"
+        )
 
 
 def _answer_batch(model: Model, ids: list[list[int]], max_new_tokens: int) -> list[str]:

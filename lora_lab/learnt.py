@@ -222,7 +222,7 @@ class Adapted:
         if name not in self.names:
             raise ValueError(
                 f"no adapter is called {name!r}; {nearest(name, tuple(self.names))}"
-                f"There are: {self.names}"
+                f"there are: {self.names}"
             )
         if isinstance(self.model, PeftModel):
             self.model.set_adapter(name)

@@ -26,7 +26,11 @@ def memory() -> tuple[int | None, int | None]:
     limit, used = _read("/sys/fs/cgroup/memory.max"), _read("/sys/fs/cgroup/memory.current")
     if limit.isdigit() and used.isdigit() and free is not None and int(limit) < total:
         total = int(limit)
-        free = min(free, total - int(used))
+        kept = re.search(
+            r"^inactive_file (\d+)$", _read("/sys/fs/cgroup/memory.stat"), re.MULTILINE
+        )
+        cached = int(kept[1]) if kept else 0  # of files that were read: given back when needed
+        free = min(free, total - int(used) + cached)
     return total, free
 
 

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from lora_lab.budget import layer_of
 from lora_lab.cards import Card
 from lora_lab.memory import ERROR
 from lora_lab.predictions import Prediction
@@ -24,6 +25,7 @@ logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns while it fir
 from matplotlib.artist import Artist  # noqa: E402 - after its logger is quiet
 from matplotlib.axes import Axes  # noqa: E402
 from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: E402
+from matplotlib.colors import ListedColormap  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 from matplotlib.image import imsave  # noqa: E402
 from matplotlib.lines import Line2D  # noqa: E402
@@ -48,9 +50,12 @@ PARTS = {  # of a step's memory, in the order in which they are stacked
     "logits": "#332288",
 }
 
+GREYS = ListedColormap([str(level / 11) for level in range(12)])  # few levels: small files
+
 SIZE = (500, 270)  # pixels on the screen: width, height
 _DPI = 100  # a point is 1.4 pixels: 9 points are read easily
 _CRISP = 1.6  # a finished picture's own pixels, per pixel on the screen
+_LOSS_MARGINS = 62, 20, 46, 26  # pixels on the screen around its axes: left, right, bottom, top
 _NOT_SHARES = {"perplexity", "KL"}  # metrics that do not lie between 0 and 1
 
 _DRAWING = threading.RLock()  # matplotlib is not thread-safe; a live run draws from a thread
@@ -78,7 +83,7 @@ class Picture:
 def picture(draw: Callable[..., Axes], *numbers: object, size: tuple[int, int] = SIZE) -> Picture:
     """What a draw function draws. There is no pyplot here, so no figure stays open."""
     with _DRAWING:
-        ax = draw(_figure(size, layout="constrained").subplots(), *numbers)
+        ax = draw(_axes(draw, size), *numbers)
         buffer = io.BytesIO()
         ax.figure.savefig(buffer, format="png", dpi=_DPI * _CRISP)
         return Picture(buffer.getvalue(), ax.get_title(loc="left"), ax.get_label(), size)
@@ -89,9 +94,17 @@ def png(draw: Callable[..., Axes], *numbers: object, size: tuple[int, int] = SIZ
     return picture(draw, *numbers, size=size).png
 
 
-def _figure(size: tuple[int, int], layout: str | None = None) -> Figure:
+def _axes(draw: Callable[..., Axes], size: tuple[int, int]) -> Axes:
+    """Room for one chart. That of the loss stands still, whatever numbers its axis bears."""
     width, height = size
-    return Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, layout=layout)
+    figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI)
+    if draw is draw_loss:
+        left, right, bottom, top = _LOSS_MARGINS
+        sides = {"left": left / width, "right": 1 - right / width}
+        figure.subplots_adjust(**sides, bottom=bottom / height, top=1 - top / height)
+    else:
+        figure.set_layout_engine("constrained")
+    return figure.subplots()
 
 
 def _tidy(ax: Axes, title: str, xlabel: str, ylabel: str) -> None:
@@ -172,8 +185,7 @@ def _draw_loss_frame(
     if earlier:
         names.append(Line2D([], [], color=EARLIER, linewidth=1, label="earlier runs"))
     ax.legend(handles=names, loc="upper right", fontsize=9, frameon=False, labelcolor=INK)
-    corner = {"ha": "left", "va": "bottom", "fontsize": 9, "color": INK}
-    ax.text(0.015, 0.02, "1 seed", transform=ax.transAxes, **corner)
+    ax.set_title("1 seed", loc="right", fontsize=9, color=INK)  # off the curves
 
 
 def _loss_lines(records: Sequence[StepRecord]) -> tuple[Line2D, Line2D]:
@@ -181,9 +193,11 @@ def _loss_lines(records: Sequence[StepRecord]) -> tuple[Line2D, Line2D]:
     validated = [record for record in records if record.validation_loss is not None]
     places = [record.step for record in validated], [one.validation_loss for one in validated]
     dashed = {"linestyle": "--", "marker": "o", "markersize": 4}
+    alone = {"marker": "o", "markersize": 3} if len(records) == 1 else {}  # else nothing to see
+    line = {"color": RUN, "linewidth": 1.6, "clip_on": False}
     return (
-        Line2D(*_by_step(records), color=RUN, linewidth=1.6, label="training", clip_on=False),
-        Line2D(*places, color=RUN, linewidth=1.6, label="validation", clip_on=False, **dashed),
+        Line2D(*_by_step(records), label="training", **line, **alone),
+        Line2D(*places, label="validation", **line, **dashed),
     )
 
 
@@ -241,13 +255,12 @@ class LossFilm:
 
     def _paint(self, ends: tuple[float, float]) -> None:
         if self._ends is None:
-            figure = _figure(self.size, layout="constrained")
-            self._canvas, self._ax = FigureCanvasAgg(figure), figure.subplots()
+            self._ax = _axes(draw_loss, self.size)
+            self._canvas = FigureCanvasAgg(self._ax.figure)
             _draw_loss_frame(self._ax, ends, self.earlier)
         self._ax.set(xlim=(0, ends[0]), ylim=(0, ends[1]))
         self._canvas.draw()
         self._still = self._canvas.copy_from_bbox(self._ax.figure.bbox)
-        self._ax.figure.set_layout_engine("none")  # laid out once: half of the time of painting
         self._ends = ends
 
 
@@ -471,6 +484,103 @@ def _memory_in_words(
         fit = [name for name, one in named.items() if one.total <= card.usable]
         words += f" On {card.name}: {', '.join(fit) if fit else 'none'} fit{'s' * (len(fit) == 1)}."
     return words
+
+
+# --- one token, and what is there to change -------------------------------------------------
+
+
+def draw_next_token(ax: Axes, shares: Mapping[str, float]) -> Axes:
+    """The likeliest next tokens as bars.
+
+    Args:
+        ax: where to draw.
+        shares: each token's probability, 0 to 1, the likeliest first.
+    """
+    _tidy(ax, "Which token comes next?", "probability, %", "")
+    ax.grid(visible=False, axis="y")
+    names = [f"“{token}”" for token in shares]  # a leading space is a part of the token
+    ax.barh(range(len(shares)), [100 * share for share in shares.values()], color=RUN, height=0.6)
+    for place, share in enumerate(shares.values()):
+        words = {"va": "center", "fontsize": 9.5, "color": INK}
+        ax.text(100 * share + 1.5, place, _small_percent(share), **words)
+    ax.set(xlim=(0, 115), ylim=(len(shares) - 0.45, -0.55), xticks=range(0, 101, 25))
+    ax.set_yticks(range(len(shares)), names, fontsize=9.5)
+    ax.tick_params(axis="y", length=0)
+    told = [
+        f"{name} {_small_percent(share)}"
+        for name, share in zip(names, shares.values(), strict=True)
+    ]
+    ax.set_label(f"The likeliest next tokens: {', '.join(told)}.")
+    return ax
+
+
+def _small_percent(share: float) -> str:
+    return f"{100 * share:.{0 if share >= 0.0995 else 1}f} %"
+
+
+def draw_changes(ax: Axes, changes: Mapping[str, float]) -> Axes:
+    """How far each matrix has moved: one row a kind, one column a layer, darker the further.
+
+    Args:
+        ax: where to draw.
+        changes: by a module's name, as "model.layers.0.self_attn.q_proj": ‖ΔW‖ / ‖W‖, 0 or more.
+    """
+    kinds = [*dict.fromkeys(name.rpartition(".")[2] for name in changes)]
+    layers = sorted({layer_of(name) for name in changes})
+    most = max([*changes.values(), 1e-9])
+    _tidy(ax, "Which matrices have changed?", "layer", "")
+    ax.grid(visible=False)
+    for name, change in changes.items():
+        place = layers.index(layer_of(name)), kinds.index(name.rpartition(".")[2])
+        strength = 0.15 + 0.85 * change / most
+        shade = {"color": RUN, "alpha": strength} if change else {"color": PALE, "alpha": 0.5}
+        ax.barh(place[1], 0.94, left=place[0] - 0.47, height=0.88, **shade)
+        ink = "white" if change > 0.55 * most else INK
+        words = _small_percent(change) if change else "–"
+        ax.text(*place, words, ha="center", va="center", fontsize=9.5, color=ink)
+    ax.set(xlim=(-0.55, len(layers) - 0.45), ylim=(len(kinds) - 0.45, -0.55))
+    ax.set_xticks(range(len(layers)), [str(layer) for layer in layers])
+    ax.set_yticks(range(len(kinds)), kinds, fontsize=9.5)
+    ax.tick_params(length=0)
+    ax.spines[["left", "bottom"]].set_visible(False)
+    moved = {name: change for name, change in changes.items() if change}
+    words = f"{len(moved)} of {len(changes)} matrices have changed"
+    if moved:
+        of = ", ".join(dict.fromkeys(name.rpartition(".")[2] for name in moved))
+        least = _small_percent(min(moved.values()))
+        words += f" ({of}), by {least} to {_small_percent(most)} of their size"
+    ax.set_label(f"{words}.")
+    return ax
+
+
+def draw_terms(
+    ax: Axes, rebuilt: Mapping[int, Sequence[Sequence[float]]], energy: Sequence[float]
+) -> Axes:
+    """A matrix as a grey picture, rebuilt from its strongest k terms, for several k.
+
+    Args:
+        ax: where to draw.
+        rebuilt: by k: the matrix, (height, width), 0 black to 1 white.
+        energy: the share that each k keeps, k = 1 first, as `maths.spectra.energy_kept` gives it.
+    """
+    _tidy(ax, "How many terms does this picture take?", "", "")
+    ax.grid(visible=False)
+    told, left = [], 0.0
+    for k, matrix in rebuilt.items():
+        height, width = len(matrix), len(matrix[0])
+        where = left, left + width, height, 0
+        ax.imshow(matrix, cmap=GREYS, vmin=0, vmax=1, extent=where, interpolation="nearest")
+        numbers, kept = k * (height + width), _small_percent(energy[k - 1])
+        share = _small_percent(numbers / (height * width))
+        words = f"k = {k}\n{share} of the numbers\n{kept} of the energy"
+        style = {"ha": "center", "va": "top", "fontsize": 9, "color": INK, "linespacing": 1.4}
+        ax.text(left + width / 2, height * 1.03, words, **style)
+        told.append(f"k = {k}: {numbers:,} numbers ({share} of the matrix), {kept} of the energy")
+        left += width * 1.06
+    ax.set(xlim=(0, left - width * 0.06), ylim=(height, 0), xticks=[], yticks=[])
+    ax.spines[["left", "bottom"]].set_visible(False)
+    ax.set_label(f"A picture rebuilt from its strongest terms. {'; '.join(told)}.")
+    return ax
 
 
 # --- what was predicted, and what was measured ----------------------------------------------

@@ -55,6 +55,47 @@ ONLY = {
 OF_4_BITS = ("double_quant", "compute_dtype")  # with weights of another kind they do nothing
 
 
+HELP = {  # what each field does, in one sentence: the controls' help and the command line's
+    "method": "lora trains a small adapter beside the frozen weights; adalora lets its layers "
+    "compete for rank (r has no say in it); full trains every weight.",
+    "r": "The adapter's rank: how many directions the change of a weight matrix may have.",
+    "lora_alpha": "The change is multiplied by lora_alpha / r: the adapter's volume.",
+    "target_modules": "Which layers get an adapter: names, all-linear, or a regex.",
+    "lora_dropout": "The share of the adapter's input that each step leaves out at random.",
+    "use_rslora": "Multiply by lora_alpha / sqrt(r), so that a large r is not muted.",
+    "use_dora": "Train each output's magnitude apart from its direction.",
+    "init_lora_weights": "How the adapter starts: true (it changes nothing), pissa, olora, loftq …",
+    "layers_to_transform": "Which layers are adapted, counted from 0; none: all of them.",
+    "modules_to_save": "Layers that are trained whole, beside the adapter.",
+    "loraplus_lr_ratio": "How many times A's learning rate B has (LoRA+).",
+    "init_r": "AdaLoRA: the rank of each layer at the start.",
+    "target_r": "AdaLoRA: the mean rank of the layers at the end.",
+    "tinit": "AdaLoRA: steps before the ranks shrink; none: an eighth of all.",
+    "tfinal": "AdaLoRA: steps after the ranks have shrunk; none: half of all.",
+    "deltaT": "AdaLoRA: steps from one allocation of the ranks to the next.",
+    "beta1": "AdaLoRA: how slowly the measured importance follows each step.",
+    "beta2": "AdaLoRA: how slowly the measured uncertainty follows each step.",
+    "orth_reg_weight": "AdaLoRA: how strongly an adapter's directions are kept at right angles.",
+    "quantize": "Train on a copy of the base whose weights have fewer bits.",
+    "double_quant": "With 4 bits: store the blocks' constants in 8 bits, too.",
+    "compute_dtype": "With 4 bits: the precision of the products.",
+    "optimizer": "How a gradient becomes a step; the 8-bit ones keep a smaller state.",
+    "learning_rate": "How far each step goes; too far, and the loss jumps up.",
+    "lr_scheduler_type": "How the learning rate falls: linear, cosine, or not at all.",
+    "warmup_steps": "Steps over which the learning rate rises from 0.",
+    "weight_decay": "How strongly what is trained is pulled towards 0.",
+    "max_grad_norm": "A longer gradient is cut to this length.",
+    "batch_size": "How many examples each step looks at.",
+    "gradient_accumulation_steps": "How many batches each step adds up.",
+    "gradient_checkpointing": "Keep each layer's input alone, and compute the rest once more.",
+    "max_length": "How many tokens an example may have; a longer one is left out.",
+    "loss_on": "What is learnt: the answer alone, or the prompt as well.",
+    "steps": "How many times the weights are moved.",
+    "eval_steps": "Steps from one validation loss to the next; none: it is not measured.",
+    "seed": "Decides the adapter's random start and the order of the examples.",
+}
+
+
 def nearest(given: object, known: tuple[object, ...]) -> str:
     """`did you mean 'x'? ` for the known name nearest to a misspelt one, or nothing."""
     close = difflib.get_close_matches(str(given), [str(name) for name in known], n=1)
@@ -157,7 +198,7 @@ class Recipe:
             return
         raise ValueError(
             f"init_lora_weights={value!r} is not known; {nearest(value, INITIALISATIONS)}"
-            f"Give True, False, {', '.join(map(repr, INITIALISATIONS))} or 'pissa_niter_4'"
+            f"give True, False, {', '.join(map(repr, INITIALISATIONS))} or 'pissa_niter_4'"
         )
 
     def _check_together(self) -> None:
@@ -265,7 +306,7 @@ def _check_choice(name: str, value: object, known: tuple[object, ...]) -> None:
     if value not in known:
         raise ValueError(
             f"{name}={value!r} is not known; {nearest(value, known)}"
-            f"Give {', '.join(map(repr, known[:-1]))} or {known[-1]!r}"
+            f"give {', '.join(map(repr, known[:-1]))} or {known[-1]!r}"
         )
 
 

@@ -306,7 +306,7 @@ def recorded_runs(name: str) -> tuple[Run, ...]:
         names = {path.parent.name.rpartition("-")[0] for path in folder.glob("*/run.json")}
         raise ValueError(
             f"no run was recorded as {name!r}; {nearest(name, tuple(names))}"
-            f"There are: {', '.join(sorted(names))}"
+            f"there are: {', '.join(sorted(names))}"
         )
     return tuple(read_run(path) for path in found)
 

@@ -95,7 +95,7 @@ def sweep(
         raise NotImplementedError(f"engine={engine!r} does not exist yet; give 'auto'")
     if engine not in ENGINES:
         known = (*ENGINES, *LATER)
-        raise ValueError(f"engine={engine!r} is not known; {nearest(engine, known)}Give 'auto'")
+        raise ValueError(f"engine={engine!r} is not known; {nearest(engine, known)}give 'auto'")
     recipes, seeds = list(recipes), list(seeds)
     if not recipes or not seeds:
         raise ValueError(

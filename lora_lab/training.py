@@ -40,6 +40,7 @@ from lora_lab.tasks.planted import teacher_model
 
 CHECKPOINT_SECONDS = 5.0  # between two checkpoints, at least
 CHECKPOINT_SHARE = 0.05  # of the time, at most, goes into writing them
+LOUD = 16  # lora_alpha this many times r is to blame for a divergence; 1 or 2 times is usual
 GOOD_EVERY = 10  # steps between two copies of the weights to fall back on
 
 
@@ -164,10 +165,16 @@ class Training:
         rate = f"learning_rate={recipe.learning_rate:g}"
         if recipe.method == "full":
             return f"{rate} is too large a step; try {recipe.learning_rate / 10:g}."
-        rank = f"init_r={recipe.init_r}" if recipe.method == "adalora" else f"r={recipe.r}"
+        field = "init_r" if recipe.method == "adalora" else "r"
+        rank = getattr(recipe, field)
+        if recipe.lora_alpha > LOUD * rank:
+            return (
+                f"lora_alpha={recipe.lora_alpha:g} with {field}={rank} multiplies the adapter by "
+                f"{recipe.scaling:.4g}, which is too much; try lora_alpha={2 * rank}."
+            )
         return (
             f"{rate} with scaling {recipe.scaling:.4g} (lora_alpha={recipe.lora_alpha:g}, "
-            f"{rank}) is too large a step; try learning_rate={recipe.learning_rate / 10:g}."
+            f"{field}={rank}) is too large a step; try learning_rate={recipe.learning_rate / 10:g}."
         )
 
     def _weights(self) -> dict[str, Tensor]:

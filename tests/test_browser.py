@@ -7,6 +7,7 @@ import base64
 import io
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -224,13 +225,17 @@ def test_a_learners_first_minutes(visit):
     page, labs = visit.page, [Lab(visit.page, 0), Lab(visit.page, 1)]
     page.evaluate("() => jupyterapp.commands.execute('notebook:run-all-cells')")
     cells = page.evaluate(CELLS)
-    assert [count for count, _ in cells] == list(range(1, len(cells) + 1))
     assert [one for _, made in cells for one in made if one["output_type"] == "error"] == []
+    assert [count for count, _ in cells] == list(range(1, len(cells) + 1))
 
     smollm2, pocket = labs
     assert smollm2.state.startswith("finished: 50 steps in ")
     keep_pictures(smollm2, "smollm2")
     keep_pictures(pocket, "pocket")
+
+    # the picture has a name for those who do not see it, and the slider stands above what grows
+    assert smollm2.root.get_by_role("img", name=re.compile("^The training loss goes from")).count()
+    assert smollm2.slider.bounding_box()["y"] < smollm2.chart.bounding_box()["y"]
 
     # the strength, by keyboard: four steps of 0.25 down to nothing
     adapted = smollm2.answers("adapted")

@@ -21,6 +21,7 @@ from lora_lab.cards import which_gpu
 from lora_lab.cli import options, show, using
 from lora_lab.cli.app import app
 from lora_lab.health import Check, Diagnosis
+from lora_lab.recipe import HELP
 from lora_lab.runs import list_runs, read_run
 from lora_lab.tasks import pocket, texts
 from tiny import tiny_base
@@ -140,11 +141,14 @@ def test_a_misspelt_command_or_option_is_one_line_with_the_nearest(arguments, wo
 # --- the recipe's options -----------------------------------------------------------------------
 
 
-def test_every_field_of_a_recipe_is_an_option_with_its_comment_as_help():
+def test_every_field_of_a_recipe_is_an_option_with_its_help_and_default():
     text = " ".join(run("train", "--help").stdout.split())
+    assert set(HELP) == {field.name for field in fields(lab.Recipe)}
     for field in fields(lab.Recipe):
         assert f"--{field.name.replace('_', '-')}" in text
-    assert "--r WHOLE The LoRA paper sees no gain from 8 to 64" in text
+    assert f"--r WHOLE {HELP['r']} [8]" in text
+    assert f"--learning-rate NUMBER {HELP['learning_rate']} [0.0002]" in text
+    assert f"--modules-to-save LIST {HELP['modules_to_save']} [none]" in text
 
 
 @pytest.mark.parametrize(
@@ -346,6 +350,18 @@ def test_a_missing_file_a_misspelt_task_or_base_are_told_from_each_other(tiny, l
     assert "is no file" in refused("train", "style", "--prompt", "x", "--base", tiny)
 
 
+def test_a_missing_column_names_the_option_that_chooses_one(tiny, letters):
+    assert "as its prompt (prompt=..., or --prompt)" in refused("train", letters, "--base", tiny)
+    line = refused("train", letters, "--base", tiny, "--prompt", "question")
+    assert "as its answer (answer=..., or --answer)" in line
+
+
+def test_a_task_of_pockets_world_on_another_base_is_refused_in_words_for_both_faces():
+    other = replace(tiny_base(), name="smollm2")
+    with pytest.raises(ValueError, match="or take the base pocket"):
+        lab.load_task("new-facts", other)
+
+
 def test_with_debug_the_traceback_comes_through(tiny, monkeypatch):
     arguments = ["train", "no_such.csv", "--base", tiny]
     assert isinstance(run(*arguments, "--debug").exception, FileNotFoundError)
@@ -377,7 +393,7 @@ def test_runs_are_listed_newest_first_with_a_name_that_is_enough(train):
     assert json.loads(run("runs", "--json").stdout) == []
     first, second = train(), train("--r", "2")
     head, *rows = run("runs").stdout.splitlines()
-    assert head.split() == "run task method r steps value old date status".split()
+    assert head.split() == "run task method r steps score old facts date status".split()
     assert {row.split()[0] for row in rows} == {
         one["name"].rpartition("-")[2][:6] for one in (first, second)
     }
@@ -460,6 +476,31 @@ def test_one_question_gives_one_answer_and_the_rest_goes_to_stderr(adapted, tiny
         run("chat", adapted, "ab", "--strength", "0", *cut).stdout == f"{show.plain(untrained)}\n"
     )
     assert run("chat", tiny, "ab", *cut).stdout == f"{show.plain(untrained)}\n"
+
+
+def test_through_a_pipe_each_line_is_a_question_of_its_own(adapted):
+    questions = ["ab", "cd", "ef"]
+    expected = lab.generate(read_run(list_runs()[0].path), questions, max_new_tokens=4)
+    result = run("chat", adapted, "--max-new-tokens", "4", stdin="ab\n\ncd\nef")
+    assert result.stdout == "".join(f"{show.plain(one)}\n" for one in expected)
+
+
+def test_a_question_longer_than_the_context_is_refused_in_one_line(tiny):
+    line = refused("chat", tiny, "x" * 9000)
+    assert "a prompt of 9,0" in line
+    assert "more than the 256 tokens of the model's context" in line
+
+
+def test_a_talk_goes_on_after_a_question_that_is_too_long(tiny, monkeypatch, capsys):
+    from lora_lab.cli.choices import find_model
+
+    said = iter(["x" * 9000, "ab"])
+    monkeypatch.setattr("builtins.input", lambda _: next(said, None) or exec("raise EOFError"))
+    found = find_model(str(tiny))
+    using._talk(found, 4)
+    out, err = capsys.readouterr()
+    assert "of the model's context" in err
+    assert out.startswith(show.plain(lab.generate(found.model, ["ab"], max_new_tokens=4)[0]))
 
 
 def test_an_empty_question_is_refused(tiny):

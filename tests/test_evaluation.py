@@ -172,3 +172,17 @@ def test_logits_are_computed_only_where_a_label_is_to_be_predicted(base):
     hook.remove()
     assert seen == [(1, 3, 260)]  # " ", the letter and the end token
     assert isinstance(base.model.lm_head, nn.Linear)
+
+
+def test_what_does_not_fit_the_context_is_refused_without_a_warning_of_the_libraries(caplog):
+    base = tiny_base()
+    base.tokenizer.model_max_length = 256
+    room = 256 - len(prompt_ids(base.tokenizer, ""))
+    assert len(generate(base, ["x" * (room - 2)], max_new_tokens=2)) == 1
+    with pytest.raises(
+        ValueError, match="a prompt of 255 tokens and an answer of up to 2 are more"
+    ):
+        generate(base, ["x" * (room - 1)], max_new_tokens=2)
+    with pytest.raises(ValueError, match="than the 256 tokens of the model's context"):
+        generate(base, ["short", "x" * 900])
+    assert caplog.records == []

@@ -248,7 +248,9 @@ def test_a_folder_is_not_a_file(tmp_path):
 
 def test_a_misspelt_column_is_refused_with_the_nearest_and_the_list(write):
     path = write("a.csv", "question,label\na,b\n")
-    words = "no column 'qestion'; did you mean 'question'. It has: question, label"
+    words = (
+        "no column 'qestion'; did you mean 'question'. name one of question, label as its prompt"
+    )
     with pytest.raises(ValueError, match=words):
         file_task(path, prompt="qestion", answer="label")
 

@@ -8,17 +8,20 @@ import pytest
 import torch
 
 import lora_lab as lab
-from lora_lab import plots
+from lora_lab import machine, plots
+from lora_lab.estimates import more_memory
 from lora_lab.evaluation import evaluate, generate
 from lora_lab.learnt import Adapted
 from lora_lab.recipe import Recipe
-from lora_lab.records import Answer
+from lora_lab.records import Answer, Scores
 from lora_lab.tasks.examples import Example
 from lora_lab.training import Diverged, Training, train
 from lora_lab.widgets import live_lab, words
+from lora_lab.widgets.asked import Asked
 from lora_lab.widgets.background import DROP_ALL, Background, Pace
 from lora_lab.widgets.live_lab import KEPT, LiveLab
 from lora_lab.widgets.recipe_controls import FOLDED, RecipeControls, recipe_code
+from lora_lab.widgets.room import check_room
 from tiny import letters_task, recipe, tiny_base
 
 TASK = letters_task()
@@ -34,6 +37,10 @@ def base():
 def live(base):
     """The lab on a task that takes 12 steps."""
     return LiveLab(base, TASK)
+
+
+def fail(error):
+    raise error
 
 
 @pytest.fixture
@@ -54,7 +61,7 @@ def at_step(monkeypatch):
 
 
 def trained(live):
-    live.start()
+    live.train_button.click()
     live.wait(LIMIT)
     return live
 
@@ -262,6 +269,94 @@ def test_a_second_start_while_one_runs_leaves_the_run_alone(live, at_step):
     assert started == [1]
 
 
+def test_what_cannot_fit_is_refused_before_it_begins_with_what_would_fit(base, monkeypatch):
+    needed = {size: more_memory(base, TASK, recipe(batch_size=size)) for size in (1, 64, 128)}
+    monkeypatch.setattr(machine, "memory", lambda: (None, needed[128] - 1))
+    live = LiveLab(base, TASK, batch_size=1024, steps=100_000)
+    live.start()
+    with pytest.raises(MemoryError, match=r"batch_size=1024 needs about .+ GiB .+=64 would fit"):
+        live.wait(LIMIT)
+    assert "MemoryError: a step with batch_size=1024" in live.state.value
+    assert live.training is None
+    monkeypatch.setattr(machine, "memory", lambda: (None, needed[1] - 1))
+    with pytest.raises(MemoryError, match="no batch_size would fit"):
+        check_room(base, TASK, recipe())
+    monkeypatch.setattr(machine, "memory", lambda: (None, None))
+    check_room(base, TASK, recipe(batch_size=1024))  # where nothing is known nothing is refused
+
+
+def test_stop_says_at_once_what_it_does_and_what_a_second_click_does(live, at_step):
+    said = []
+    stop = live.stop_button.click
+    at_step(
+        3, lambda: (stop(), said.append(live.state.value), stop(), said.append(live.state.value))
+    )
+    trained(live)
+    assert said[0] == "stopping after this step … (click again to leave the answers out)"
+    assert said[1] == "stopping …"
+
+
+def test_one_stop_after_the_training_leaves_out_what_is_still_to_come(live, monkeypatch):
+    ask = Asked.ask
+    monkeypatch.setattr(
+        Asked, "ask", lambda self, *a: (self.adapted and live.stop(), ask(self, *a))[1]
+    )
+    trained(live)
+    assert live.training.step == 12
+    assert len(live.after) == 3
+    assert live.scores is None
+
+
+def test_a_choice_that_is_refused_is_not_blamed_on_the_run_before(base):
+    live = LiveLab(base, TASK, learning_rate=1e30)
+    live.start()
+    with pytest.raises(Diverged):
+        live.wait(LIMIT)
+    assert "failed after step 1 of 12: " in live.state.value
+    live.controls.controls["learning_rate"].value = -1
+    live.start()
+    with pytest.raises(ValueError, match="learning_rate=-1.0"):
+        live.wait(LIMIT)
+    assert "failed" not in live.state.value
+
+
+def test_a_run_that_diverged_is_in_the_chart(base, at_step):
+    live = LiveLab(base, TASK)
+    at_step(5, lambda: fail(Diverged("too far")))
+    live.start()
+    with pytest.raises(Diverged):
+        live.wait(LIMIT)
+    assert len(live.records) == 5
+    assert live.loss_picture.value == live.picture.png
+    assert "in 5 steps" in live.loss_picture.tooltip
+
+
+def test_start_leaves_alone_what_was_just_trained_and_train_does_it_again(live):
+    first = trained(live).training
+    live.start()
+    live.wait(LIMIT)
+    assert live.training is first
+    assert "with these very choices; Train does it again" in live.state.value
+    assert trained(live).training is not first
+    live.controls.controls["r"].value = 2
+    live.start()
+    live.wait(LIMIT)
+    assert live.training.recipe.r == 2
+
+
+def test_who_asks_for_results_before_there_are_any_is_told_what_to_do(live, at_step):
+    with pytest.raises(RuntimeError, match=r"no results yet \(the lab says: ready.*press Train"):
+        live.wait_for_results(LIMIT)
+    at_step(3, lambda: (live.stop(), live.stop()))
+    live.start()
+    with pytest.raises(RuntimeError, match="stopped after step 3 of 12"):
+        live.wait_for_results(LIMIT)
+    at_step(12, lambda: None)
+    live.start()
+    live.wait_for_results(LIMIT)
+    assert len(live.prompts) == len(live.before) == len(live.after) == 3
+
+
 # --- the strength, prompts of one's own, the choices ----------------------------------------
 
 
@@ -296,6 +391,104 @@ def test_a_prompt_of_ones_own_is_answered_before_and_after(live, base):
     assert live.prompts[-1] == "hello"
     assert live.before[-1:] == generate(base, ["hello"])
     assert trained(live).after[-1:] == generate(live.training, ["hello"])
+
+
+def test_an_own_prompt_asked_while_another_is_being_answered_comes_after_it(live, monkeypatch):
+    trained(live)
+    seen, ask = [], Asked.ask
+
+    def watched(asked, own, *more):
+        if own.prompt == "first":
+            live.ask("second")
+        ask(asked, own, *more)
+        seen.append((live.prompts[-1], len(live.before), len(live.after)))
+
+    monkeypatch.setattr(Asked, "ask", watched)
+    live.ask("first")
+    live.wait(LIMIT)
+    assert seen == [("first", 4, 4), ("second", 4, 4)]
+    assert live.state.value.startswith("finished: ")
+
+
+def test_a_prompt_and_its_answer_stay_together_when_a_stop_drops_the_next(live, base, at_step):
+    live.ask("kept")
+    live.wait(LIMIT)
+    at_step(3, lambda: (live.ask("dropped"), live.stop()))
+    trained(live)
+    assert live.prompts[-1] == "kept"
+    assert live.before[-1:] == generate(base, ["kept"])
+    assert live.after[-1:] == generate(live.training, ["kept"])
+    assert "dropped" not in live.answers.value
+    assert "asked after" not in live.ask_said.value
+
+
+def test_an_own_prompt_waits_for_the_training_and_says_so(live, at_step):
+    said = []
+    at_step(3, lambda: (live.ask("mine"), said.append(live.ask_said.value)))
+    assert trained(live).prompts[-1] == "mine"
+    assert said == [words.faint("asked after the training")]
+
+
+def test_after_an_error_in_asking_the_next_answer_says_how_the_training_ended(live, monkeypatch):
+    trained(live)
+    with monkeypatch.context() as broken:
+        broken.setattr(Asked, "ask", lambda *_: fail(RuntimeError("no answer")))
+        live.ask("hello")
+        with pytest.raises(RuntimeError, match="no answer"):
+            live.wait(LIMIT)
+    assert "no answer" in live.state.value
+    live.wait_for_results(LIMIT)  # raised once
+    live.ask("hello")
+    live.wait(LIMIT)
+    assert live.state.value.startswith("finished: ")
+    assert len(live.prompts) == len(live.after) == 4
+
+
+def test_stop_can_be_pressed_while_it_asks_and_keeps_what_was_shown(live, monkeypatch):
+    trained(live)
+    seen, answer = [], Asked._answer
+
+    def stopped(asked, model, *more):
+        seen.append(live.stop_button.disabled)
+        live.stop_button.click()
+        answer(asked, model, *more)
+
+    monkeypatch.setattr(Asked, "_answer", stopped)
+    live.ask("hello")
+    live.wait(LIMIT)
+    assert seen == [False]  # the base, and no more
+    assert len(live.prompts) == len(live.before) == len(live.after) == 3
+    assert live.stop_button.disabled
+
+
+def test_a_very_long_own_prompt_is_refused_beside_its_box(live):
+    live.ask("x" * 9000)
+    live.wait(LIMIT)
+    assert "9,000 characters long; give at most 1,000" in live.ask_said.value
+    assert len(live.prompts) == 3
+
+
+def test_enter_asks(live):
+    live.own_prompt.value = "hello"
+    live.own_prompt._handle_custom_msg({"event": "submit"}, [])
+    live.wait(LIMIT)
+    assert live.prompts[-1] == "hello"
+
+
+def test_the_box_for_an_own_prompt_begins_as_all_prompts_do(base):
+    commands = [Example(f"Home command: {word}", word) for word in ("dim", "pause", "play")]
+    live = LiveLab(base, [TASK, dataclasses.replace(TASK, name="other", test=commands)])
+    assert live.own_prompt.value == ""
+    live.task_choice.value = "other"
+    assert live.own_prompt.value == "Home command: "
+
+
+def test_the_validation_ends_at_the_last_step_and_not_just_before_it(base):
+    assert LiveLab(base, TASK, steps=50).recipe.eval_steps == 13  # 13, 26, 39, 50
+
+
+def test_one_step_is_one_step(base):
+    assert trained(LiveLab(base, TASK, steps=1)).state.value.startswith("finished: 1 step in ")
 
 
 def test_earlier_runs_stay_in_the_chart_but_not_those_of_another_task(base):
@@ -350,6 +543,18 @@ def test_a_control_in_sight_is_not_folded_and_changes_the_recipe(base):
         LiveLab(base, TASK, in_sight=("rank",))
 
 
+def test_target_modules_can_be_chosen_from_the_usual_ones_and_from_the_recipes_own():
+    controls = RecipeControls(Recipe(), ("target_modules",))
+    (control,) = controls.controls.values()
+    assert [words for words, _ in control.options][:2] == ["all-linear", "q_proj"]
+    control.value = ("q_proj", "v_proj")
+    assert controls.recipe == Recipe(target_modules=("q_proj", "v_proj"))
+    other = Recipe(target_modules=("o_proj", "up_proj"), r=3)
+    controls.reset(other)
+    assert controls.recipe == other
+    assert control.options[0] == ("o_proj, up_proj", ("o_proj", "up_proj"))
+
+
 @pytest.mark.parametrize("changes", [{}, {"r": 4, "layers_to_transform": (0, 1), "use_dora": True}])
 def test_the_code_of_a_recipe_makes_that_recipe(changes):
     made = Recipe(**changes)
@@ -359,6 +564,27 @@ def test_the_code_of_a_recipe_makes_that_recipe(changes):
 def test_every_folded_choice_has_its_help():
     controls = RecipeControls(Recipe(), FOLDED)
     assert all("<details" in controls.row(name).children[1].value for name in FOLDED)
+
+
+def test_choices_that_the_method_does_not_use_are_switched_off(base):
+    controls = LiveLab(base, TASK).controls.controls
+    used = {"lora": (False, False), "adalora": (True, False), "full": (True, True)}
+    for method in ("full", "adalora", "lora"):
+        controls["method"].value = method
+        assert (controls["r"].disabled, controls["lora_alpha"].disabled) == used[method]
+    full = LiveLab(base, TASK, method="full").controls.controls
+    assert (full["r"].disabled, full["lora_alpha"].disabled) == used["full"]
+
+
+def test_the_marks_say_at_which_strength_and_a_sentence_around_a_label_has_its_own_count():
+    said = [("positive", "This film review is positive."), ("negative", "I like films")]
+    answers = tuple(Answer("?", wanted, given, False) for wanted, given in said)
+    base = Scores("accuracy", 0.0, {"accuracy": 0.0}, None, None, 1.0, answers, "test")
+    line = words.right_answers(base, base)
+    assert "right answers at strength 1: <b>base 0 of 2" in line
+    assert "the right word somewhere in the answer: base 1 of 2" in line
+    exact = dataclasses.replace(base, metric_name="exact match")
+    assert "right word" not in words.right_answers(exact, exact)
 
 
 # --- the thread and the pace ----------------------------------------------------------------

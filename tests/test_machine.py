@@ -35,6 +35,8 @@ def test_memory_is_the_systems_or_a_containers_if_that_is_less(system):
     system["/sys/fs/cgroup/memory.max"] = str(5 * MB)
     system["/sys/fs/cgroup/memory.current"] = str(3 * MB)
     assert machine.memory() == (5 * MB, 2 * MB)
+    system["/sys/fs/cgroup/memory.stat"] = f"anon {MB}\ninactive_file {MB}\nactive_file {7 * MB}"
+    assert machine.memory() == (5 * MB, 3 * MB)  # a file that was read can be read again
     system["/sys/fs/cgroup/memory.max"] = "max"
     assert machine.memory() == (8 * MB, 4 * MB)
 

@@ -130,6 +130,34 @@ def test_a_lesson_has_its_shape(path):
     assert problems(read(path)) == []
 
 
+def exercises(notebook: dict) -> Iterator[tuple[str, str, str, str]]:
+    """The notebook's imports; each exercise's stub, its check's call, its solution's code."""
+    (imports,) = [
+        source(cell) for cell in notebook["cells"] if "imports" in cell["metadata"].get("tags", ())
+    ]
+    tagged = {tag: [] for tag in ("stub", "check", "solution")}
+    for cell in notebook["cells"]:
+        for tag in tagged.keys() & set(cell["metadata"].get("tags", ())):
+            tagged[tag].append(source(cell))
+    for stub, check, solution in zip(*tagged.values(), strict=True):
+        (code,) = re.findall(r"```python\n(.*?)```", solution, re.DOTALL)
+        yield imports, stub, check, code
+
+
+EXERCISES = [(path.stem, *parts) for path in NOTEBOOKS for parts in exercises(read(path))]
+
+
+@pytest.mark.parametrize(("stem", "imports", "stub", "check", "solution"), EXERCISES)
+def test_an_exercise_refuses_its_stub_and_passes_its_solution(stem, imports, stub, check, solution):
+    names = {}
+    exec(imports, names)
+    exec(stub, names)
+    assert eval(check, names).message.startswith("nothing to check")
+    exec(solution, names)
+    verdict = eval(check, names)
+    assert verdict, verdict.message
+
+
 def _code(notebook: dict) -> dict:
     return next(cell for cell in notebook["cells"] if cell["cell_type"] == "code")
 

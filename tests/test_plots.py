@@ -13,11 +13,14 @@ from lora_lab.cards import Card
 from lora_lab.plots import (
     LossFilm,
     axis_end,
+    draw_changes,
     draw_energy_kept,
     draw_loss,
     draw_memory,
     draw_meters,
+    draw_next_token,
     draw_prediction,
+    draw_terms,
     draw_thin,
     picture,
     png,
@@ -173,18 +176,49 @@ def test_a_predictions_picture_asks_the_question_and_says_how_it_went():
     assert len(found.png) < 60_000
 
 
-def test_a_dollar_sign_in_a_question_is_no_formula():
-    question = Question("d", "Is it $5_x or $6?", ("$a^", "$b$"))
-    assert picture(draw_prediction, predicted(question, "$a^", ["$b$"], 0.7)).png
+@pytest.mark.parametrize(("text", "option"), [(r"Is it $\no$?", "5"), ("Which?", r"$\no$")])
+def test_what_stands_between_dollar_signs_is_no_formula(text, option):
+    question = Question("d", text, (option, "6"))
+    assert picture(draw_prediction, predicted(question, option, ["6"], 0.7)).png  # nothing raised
 
 
 def test_a_film_shows_what_draw_loss_draws():
     run, earlier = records(2.9, 2.0, 1.5, validation={2: 2.5}), (records(2.0, 1.0),)
     film = LossFilm(earlier, steps=60)
     film.frame(records(2.9, 0.2, 0.1))  # of which nothing must be left
-    whole = plots._figure(plots.SIZE, layout="constrained")
-    draw_loss(whole.subplots(), run, earlier, 60)
-    assert pixels(film.frame(run)) == pytest.approx(pixels(saved(whole)), abs=1 / 255)
+    whole = draw_loss(plots._axes(draw_loss, plots.SIZE), run, earlier, 60)
+    assert pixels(film.frame(run)) == pytest.approx(pixels(saved(whole.figure)), abs=1 / 255)
+
+
+def test_the_axes_of_a_film_stand_where_those_of_the_finished_picture_stand(monkeypatch):
+    drawn, save = [], Figure.savefig
+
+    def keep(figure, *arguments, **options):
+        drawn.append(figure.axes[0].get_position())
+        save(figure, *arguments, **options)
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+    film = LossFilm(steps=60)
+    for run in ([], records(0.05), records(2900.0, 0.2)):
+        film.frame(run)
+        png(draw_loss, run, (), 60)
+        assert film._ax.get_position().bounds == drawn[-1].bounds == drawn[0].bounds
+
+
+def test_a_run_of_one_step_is_a_dot():
+    (line,) = [
+        one for one in draw_loss(axes(), records(3.0)).lines if one.get_label() == "training"
+    ]
+    assert line.get_marker() == "o"
+    (line,) = [
+        one for one in draw_loss(axes(), records(3.0, 2.0)).lines if one.get_label() == "training"
+    ]
+    assert line.get_marker() == "None"
+
+
+def test_the_number_of_seeds_stands_beside_the_title_off_the_curves():
+    ax = draw_loss(axes(), records(3.0, 2.0))
+    assert (ax.get_title(loc="right"), len(ax.texts)) == ("1 seed", 0)
 
 
 def test_a_film_paints_what_stands_still_once_and_again_when_an_axis_grows(monkeypatch):
@@ -291,6 +325,74 @@ def test_what_is_cut_and_what_is_trained_are_drawn_with_mean_and_spread_under_th
     assert ax.get_label() == (
         "New facts right, as a mean of 2 seeds: cut to rank k 12 % at 1, 62 % at 4; trained "
         "at rank k 75 % at 1, 100 % at 4; full fine-tuning 88 %."
+    )
+
+
+def test_the_next_tokens_are_bars_in_percent_the_likeliest_on_top():
+    ax = draw_next_token(axes(), {" baker": 0.62, " cook": 0.0949, "<|end|>": 0.0014})
+    assert [round(bar.get_width(), 2) for bar in ax.patches] == [62, 9.49, 0.14]
+    assert [text.get_text() for text in ax.get_yticklabels()] == [
+        "“ baker”",
+        "“ cook”",
+        "“<|end|>”",
+    ]
+    assert [text.get_text() for text in ax.texts] == ["62 %", "9.5 %", "0.1 %"]
+    bottom, top = ax.get_ylim()
+    assert bottom > top  # the first is above the second
+    assert ax.get_label() == (
+        "The likeliest next tokens: “ baker” 62 %, “ cook” 9.5 %, “<|end|>” 0.1 %."
+    )
+
+
+def changes(**kinds):
+    """By kind: how far its matrix has moved in layer 0, in layer 2."""
+    return {
+        f"model.layers.{layer}.mlp.{kind}": share
+        for kind, shares in kinds.items()
+        for layer, share in zip((0, 2), shares, strict=True)
+    }
+
+
+def test_changed_matrices_stand_by_kind_and_layer_and_are_darker_the_further_they_moved():
+    ax = draw_changes(axes(), changes(up=(0.0, 0.0), down=(0.04, 0.2)))
+    cells = {
+        (round(bar.get_x() + bar.get_width() / 2), round(bar.get_y() + bar.get_height() / 2)): bar
+        for bar in ax.patches
+    }
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["up", "down"]
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["0", "2"]
+    assert {text.get_position(): text.get_text() for text in ax.texts} == {
+        (0, 0): "–", (1, 0): "–", (0, 1): "4.0 %", (1, 1): "20 %",
+    }  # fmt: skip
+    colours = {place: to_hex(bar.get_facecolor()).upper() for place, bar in cells.items()}
+    assert colours == {
+        (0, 0): plots.PALE, (1, 0): plots.PALE, (0, 1): plots.RUN, (1, 1): plots.RUN,
+    }  # fmt: skip
+    assert cells[1, 1].get_alpha() == 1
+    assert cells[0, 1].get_alpha() == pytest.approx(0.15 + 0.85 * 0.2)
+    assert ax.get_label() == (
+        "2 of 4 matrices have changed (down), by 4.0 % to 20 % of their size."
+    )
+
+
+def test_where_nothing_has_changed_the_picture_says_so():
+    ax = draw_changes(axes(), changes(up=(0.0, 0.0)))
+    assert ax.get_label() == "0 of 2 matrices have changed."
+
+
+def test_a_rebuilt_matrix_stands_beside_the_next_with_what_each_takes_and_keeps():
+    whole = [[0.0, 1.0, 0.5], [1.0, 0.0, 0.25]]  # 2 high, 3 wide
+    ax = draw_terms(axes(), {1: [[0.5] * 3] * 2, 2: whole}, [0.8, 1.0])
+    first, second = ax.images
+    assert second.get_array().tolist() == whole
+    assert first.get_clim() == second.get_clim() == (0, 1)  # black and white mean the same
+    assert first.get_extent() == [0, 3, 2, 0]
+    assert second.get_extent()[0] > 3
+    assert second.get_extent()[2:] == [2, 0]  # the first row is on top
+    assert ax.texts[0].get_text() == "k = 1\n83 % of the numbers\n80 % of the energy"
+    assert ax.get_label() == (
+        "A picture rebuilt from its strongest terms. k = 1: 5 numbers (83 % of the matrix), 80 % "
+        "of the energy; k = 2: 10 numbers (167 % of the matrix), 100 % of the energy."
     )
 
 

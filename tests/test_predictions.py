@@ -351,6 +351,11 @@ def test_the_slider_begins_at_a_blind_guess_and_a_choice_can_be_no_less_sure():
     assert (Predict(OLD, list).confidence.value, Predict(OLD, list).confidence.min) == (0.5, 0)
 
 
+def test_a_long_question_stands_whole_where_no_widget_can_be_shown():
+    question = Question("long", "Why " * 60, ("a", "b"))
+    assert Predict(question, list)._repr_mimebundle_()["text/plain"].count("Why") == 60
+
+
 def test_in_a_notebook_its_words_are_always_the_same(asked, capsys):
     asked.guess.value = 8
     before = asked._repr_mimebundle_()["text/plain"]

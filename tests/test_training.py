@@ -380,3 +380,12 @@ def test_adalora_teaches_pocket_new_facts_within_its_budget():
     assert max(ranks[-1].values()) > 3 > min(ranks[-1].values())
     assert evaluate(base, task).value == 0
     assert run.scores.value > 0.8
+
+
+def test_a_loud_adapter_is_blamed_for_the_divergence_and_not_the_learning_rate():
+    base, task = tiny_base(), letters_task()
+    with pytest.raises(Diverged, match=r"lora_alpha=1e\+30 with r=3 .+ try lora_alpha=6"):
+        list(train(base, task, recipe(lora_alpha=1e30, learning_rate=1.0)))
+    loud = recipe(method="adalora", lora_alpha=1e30, learning_rate=1.0)
+    with pytest.raises(Diverged, match=r"lora_alpha=1e\+30 with init_r=12 .+ try lora_alpha=24"):
+        list(train(base, task, loud))

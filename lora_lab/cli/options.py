@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from lora_lab.recipe import CHOICES, Recipe
+from lora_lab.recipe import CHOICES, HELP, Recipe
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
 Store = Annotated[
@@ -54,11 +54,10 @@ AnswerColumn = Annotated[
 def recipe_options(command: Callable) -> Callable:
     """Give a command an option for each field of Recipe; it gets those given, as `recipe`.
 
-    Names, types and help come from the dataclass: its comments are the help.
+    Names, types and defaults come from the dataclass, the help from its HELP.
     """
     own = inspect.signature(command).parameters.values()
-    reasons = _comments()
-    made = [_option(field, reasons.get(field.name, "")) for field in fields(Recipe)]
+    made = [_option(field) for field in fields(Recipe)]
 
     @functools.wraps(command)
     def with_recipe(**given: object) -> None:
@@ -78,8 +77,9 @@ def recipe_options(command: Callable) -> Callable:
     return with_recipe
 
 
-def _option(field: Field, reason: str) -> inspect.Parameter:
-    shared = {"help": reason, "show_default": False}
+def _option(field: Field) -> inspect.Parameter:
+    words = f"{HELP[field.name]} [{_default(field)}]"
+    shared = {"help": words, "show_default": False}  # the task's own recipe may have another
     name = "--" + field.name.replace("_", "-")
     if field.type is bool:
         kind = Annotated[bool | None, typer.Option(f"{name}/--no{name[1:]}", **shared)]
@@ -117,10 +117,11 @@ def _kinds(field: Field) -> tuple[type, ...]:
     return typing.get_args(field.type) if union else (field.type,)
 
 
-def _comments() -> dict[str, str]:
-    """The comment beside each field of Recipe, in its source."""
-    found = re.findall(r"^    (\w+): .+?  # (.+)$", inspect.getsource(Recipe), re.MULTILINE)
-    return {name: comment[0].upper() + comment[1:] + "." for name, comment in found}
+def _default(field: Field) -> str:
+    """As it is written on the command line."""
+    if field.default == ():
+        return "none"
+    return f"{field.default:g}" if isinstance(field.default, float) else str(field.default).lower()
 
 
 def value_of(field: Field, text: str | bool) -> object:

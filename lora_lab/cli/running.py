@@ -51,7 +51,7 @@ def train(
     The run is kept. The same command shows it again, or goes on where Ctrl-C stopped it.
 
     Every field of lab.Recipe is an option. One that is left out has the value that was tried for
-    the task. Lists are written q_proj,v_proj, layers also 15-29.
+    the task, else the one in brackets. Lists are written q_proj,v_proj, layers also 15-29.
 
     \b
     Examples:
@@ -163,8 +163,8 @@ def runs(store: Store = None, json: Json = False) -> None:
         method = run.recipe.method
         rows.append((names[run.path], run.task_name, method, r, steps, value, old, day(run.date)))
         rows[-1] += (status,)
-    head = ("run", "task", "method", "r", "steps", "value", "old", "date", "status")
-    table(head, rows, right="r, steps, value, old")
+    head = ("run", "task", "method", "r", "steps", "score", "old facts", "date", "status")
+    table(head, rows, right="r, steps, score, old facts")
 
 
 def _without_answers(run: "Run") -> dict | None:

@@ -43,7 +43,7 @@ def prepare(
         if name not in assets.ASSETS:
             there = ", ".join(assets.ASSETS)
             hint = nearest(name, tuple(assets.ASSETS))
-            raise ValueError(f"nothing to prepare is called {name!r}; {hint}There are: {there}")
+            raise ValueError(f"nothing to prepare is called {name!r}; {hint}there are: {there}")
     results = []
     with _progress(len(chosen)) as (bar, work):
         for name in chosen:

@@ -127,20 +127,23 @@ def chat(
       lora-lab chat
       lora-lab chat pocket "Where does Ada Fell live?"
       lora-lab chat 3f2a9c --strength 0.5
-      echo "Turn on the light" | lora-lab chat smollm2
+      lora-lab chat smollm2 < questions.txt
+
+    Through a pipe or from a file, each line is a question of its own.
     """
     from lora_lab.cli.choices import chosen_store, find_model
     from lora_lab.evaluation import generate
 
+    asked = None if prompt is None else [prompt.strip()]
     if prompt is None and not sys.stdin.isatty():
-        prompt = sys.stdin.read()
-    if prompt is not None and not prompt.strip():
+        asked = [line.strip() for line in sys.stdin if line.strip()]
+    if asked in ([], [""]):
         raise ValueError("the question is empty; give one in quotes, or through a pipe")
     found = find_model(model, base=base, strength=strength, store=chosen_store(store))
-    if prompt is not None:
-        (given,) = generate(found.model, [prompt.strip()], max_new_tokens=max_new_tokens)
+    if asked is not None:
+        answers = generate(found.model, asked, max_new_tokens=max_new_tokens)
         note(f"{found.about} answers:")
-        say(given)
+        say(*answers)
         return
     note(f"You are asking {found.about}.")
     _talk(found, max_new_tokens)
@@ -160,6 +163,8 @@ def _talk(found: "Found", max_new_tokens: int) -> None:
                 _command(found, asked)
             elif asked:
                 say(generate(found.model, [asked], max_new_tokens=max_new_tokens)[0])
+        except ValueError as error:  # the question is too long
+            note(str(error))
         except (EOFError, KeyboardInterrupt):
             say("")
             return

@@ -65,7 +65,7 @@ def levels(quant_type: str) -> Tensor:
     if quant_type not in LEVELS:
         raise ValueError(
             f"quant_type={quant_type!r} is not known; {nearest(quant_type, tuple(LEVELS))}"
-            f"Give one of {', '.join(map(repr, LEVELS))}"
+            f"give one of {', '.join(map(repr, LEVELS))}"
         )
     return LEVELS[quant_type]()
 

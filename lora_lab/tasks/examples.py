@@ -69,9 +69,11 @@ def prompt_ids(tokenizer: object, prompt: str) -> list[int]:
 
     A tokenizer without a chat format gets the prompt and a line break.
     """
+    quiet = {"verbose": False}  # who is too long is told by us, in words
     if tokenizer.chat_template is None:
-        return tokenizer(f"{prompt}\n")["input_ids"]
-    return tokenizer(_prompt_text(tokenizer, prompt), add_special_tokens=False)["input_ids"]
+        return tokenizer(f"{prompt}\n", **quiet)["input_ids"]
+    text = _prompt_text(tokenizer, prompt)
+    return tokenizer(text, add_special_tokens=False, **quiet)["input_ids"]
 
 
 def _answer_ids(tokenizer: object, example: Example) -> list[int]:

@@ -77,8 +77,8 @@ def file_task(
     """
     path = Path(path)
     table = _read(path)
-    for column in (prompt, answer):
-        _check_column(table, column, path)
+    for role, column in (("prompt", prompt), ("answer", answer)):
+        _check_column(table, role, column, path)
     if prompt == answer:
         raise ValueError(
             f"prompt={prompt!r} and answer={answer!r} are one column; give two: "
@@ -131,13 +131,13 @@ def _read(path: Path) -> Table:
         beside = tuple(one.name for one in path.parent.glob("*") if one.suffix.lower() in KINDS)
         raise FileNotFoundError(
             f"there is no file {str(path)!r}; {nearest(path.name, beside)}"
-            "Give the path of a CSV, TSV, JSON or JSONL file"
+            "give the path of a CSV, TSV, JSON or JSONL file"
         )
     kind = path.suffix.lower()
     if kind not in KINDS:
         raise ValueError(
             f"{path.name!r} is of a kind that is not read; {nearest(kind, KINDS)}"
-            f"Give one of {', '.join(KINDS)} (a spreadsheet can be saved as CSV)"
+            f"give one of {', '.join(KINDS)} (a spreadsheet can be saved as CSV)"
         )
     text, encoding = _decode(path.read_bytes(), path)
     reader = {".json": _read_json, ".jsonl": _read_jsonl}.get(kind)
@@ -256,11 +256,11 @@ def _said(value: object) -> str:
 # --- from rows to examples --------------------------------------------------------------------
 
 
-def _check_column(table: Table, column: str, path: Path) -> None:
+def _check_column(table: Table, role: str, column: str, path: Path) -> None:
     if column not in table.columns:
         raise ValueError(
             f"{path.name} has no column {column!r}; {nearest(column, tuple(table.columns))}"
-            f"It has: {', '.join(table.columns)}"
+            f"name one of {', '.join(table.columns)} as its {role} ({role}=..., or --{role})"
         )
     if not any(_text(row.values.get(column)) for row in table.rows):
         raise ValueError(

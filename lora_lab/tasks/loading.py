@@ -47,7 +47,7 @@ def load_task(
         return files.file_task(Path(name), prompt, answer, n, seed)
     known = (*pocket.NAMES, *texts.NAMES)
     raise ValueError(
-        f"no task is called {name!r}; {nearest(name, known)}There are: {', '.join(known)}; "
+        f"no task is called {name!r}; {nearest(name, known)}there are: {', '.join(known)}; "
         "or give a .csv, .tsv, .json or .jsonl file"
     )
 
@@ -58,5 +58,5 @@ def _check_base(name: str, base: Base | None, wanted: str) -> None:
         own = ", ".join(texts.NAMES)
         raise ValueError(
             f"task {name!r} is about {wanted}'s invented world, which {base.name} has never seen; "
-            f"give one of {own}, or load_base('pocket')"
+            f"give one of {own}, or take the base {wanted}"
         )

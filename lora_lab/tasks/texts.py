@@ -39,7 +39,7 @@ def text_task(name: str, n: int | None = None, seed: int = 0) -> Task:
     if name not in TASKS:
         raise ValueError(
             f"no task on text is called {name!r}; {nearest(name, NAMES)}"
-            f"There are: {', '.join(NAMES)}"
+            f"there are: {', '.join(NAMES)}"
         )
     kind = TASKS[name]
     count = kind.n if n is None else n

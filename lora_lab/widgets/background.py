@@ -67,8 +67,9 @@ class Background:
             raise
         if self.busy:
             raise TimeoutError(f"still at work after {timeout:g} s; wait longer, or stop it")
-        if self.error is not None:
-            raise self.error
+        error, self.error = self.error, None  # raised once: later it would be about something else
+        if error is not None:
+            raise error
 
     def _join(self, end: float | None) -> None:
         while self._thread is not None and (end is None or time.monotonic() < end):

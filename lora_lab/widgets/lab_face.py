@@ -30,7 +30,7 @@ _WRAP = {"flex_flow": "row wrap", "align_items": "center", "width": "100%"}
 
 
 class LabFace(widgets.VBox):
-    """Task, Train, Stop and strength in sight, loss and answers side by side, the rest folded."""
+    """Task, Train, Stop and strength in sight, then loss and answers; the rest is folded."""
 
     def __init__(self, title: str, tasks: Sequence[str], in_sight: Sequence[str]) -> None:
         self.task_choice = widgets.Dropdown(options=list(tasks), description="task")
@@ -38,8 +38,8 @@ class LabFace(widgets.VBox):
         self.task_choice.layout.width = "16em"
         self.train_button = _button("Train", button_style="primary")
         self.stop_button = _button("Stop", disabled=True)
-        self.about, self.state, self.marks, self.cost, self.code_view = (
-            widgets.HTML() for _ in range(5)
+        self.about, self.state, self.marks, self.cost, self.ask_said, self.code_view = (
+            widgets.HTML() for _ in range(6)
         )
         self.progress = widgets.IntProgress(layout={"width": "9em", "margin": "2px 10px 2px 2px"})
         self.loss_picture, self.meters_picture = PictureView(SIZE[0]), PictureView(SIZE[0])
@@ -65,7 +65,7 @@ class LabFace(widgets.VBox):
         folded = [self.controls.row(field) for field in FOLDED if field not in in_sight]
         more = {
             "More choices": widgets.VBox(folded),
-            "Ask a prompt of your own": _row(self.own_prompt, self.ask_button),
+            "Ask a prompt of your own": _row(self.own_prompt, self.ask_button, self.ask_said),
             "Show the code": self.code_view,
         }
         side_by_side = _row(self.loss_picture, self.answers)
@@ -75,8 +75,8 @@ class LabFace(widgets.VBox):
             _row(self.task_choice, self.train_button, self.stop_button, *seen),
             self.about,
             _row(self.progress, self.state),
+            _row(self.strength, self.marks),  # above the answers: they grow, and it stands still
             side_by_side,
-            _row(self.strength, self.marks),
             self.meters_picture,
             self.cost,
             widgets.Accordion([*more.values()], titles=tuple(more), selected_index=None),

@@ -9,32 +9,36 @@ from collections.abc import Sequence
 
 from lora_lab import plots
 from lora_lab.adapters import as_trained
-from lora_lab.bases import BUILT_IN, Base
-from lora_lab.evaluation import answers_to, evaluate, generate
+from lora_lab.bases import Base
+from lora_lab.evaluation import evaluate
 from lora_lab.learnt import Adapted
 from lora_lab.recipe import Recipe
-from lora_lab.records import Answer, Scores, StepRecord
+from lora_lab.records import Scores, StepRecord
 from lora_lab.tasks.examples import Example, Task
 from lora_lab.tasks.loading import NAMES, load_task
 from lora_lab.training import Training, train
 from lora_lab.widgets import words
+from lora_lab.widgets.asked import Asked, different, opening, spread
 from lora_lab.widgets.background import DROP_ALL, Background, Pace
 from lora_lab.widgets.lab_face import LabFace
-from lora_lab.widgets.recipe_controls import recipe_code
+from lora_lab.widgets.recipe_controls import script
+from lora_lab.widgets.room import check_room
 
 LARGE = 20_000_000  # parameters; from here on an answer takes long enough to ask for fewer
 KEPT = 4  # earlier runs of a task that stay in the picture
 FRAMES, DRAWING = 5, 0.08  # pictures a second at most, and their share of the time at most
 UPDATES = 10  # state lines a second at most: each is a message to the browser
 METERS_SIZE = (500, 150)  # pixels
+LONGEST_OWN = 1000  # characters of a prompt of one's own: more would keep one waiting
 
 
 class LiveLab(LabFace):
     """One fine-tune after another of a base, watched as it happens.
 
-    After `start()` and `wait()`, or a click on Train, these hold what happened: `training`,
-    `records`, `adapted`, `before` and `after` (the answers to `prompts`), `base_scores` and
-    `scores` (marks on a part of the test split). Earlier runs stay in the chart, in grey.
+    After `start()` or a click on Train, and `wait_for_results()`, these hold what happened:
+    `training`, `records`, `adapted`, `before` and `after` (the answers to `prompts`),
+    `base_scores` and `scores` (marks on a part of the test split). Earlier runs stay in the
+    chart, in grey.
 
     Args:
         base: stays as it was.
@@ -72,24 +76,39 @@ class LiveLab(LabFace):
         self._wire()
 
     def _wire(self) -> None:
-        self.train_button.on_click(lambda _: self.start())
+        self.train_button.on_click(lambda _: self._begin(again=True))
         self.stop_button.on_click(lambda _: self.stop())
         self.ask_button.on_click(lambda _: self.ask(self.own_prompt.value))
-        self.own_prompt.continuous_update = False
+        self.own_prompt.on_msg(self._on_enter)
         self.task_choice.observe(lambda change: self._choose(change["new"]), names="value")
         self.strength.observe(lambda _: self._work.submit("answer", self._answer), names="value")
         self.controls.changed = self._show_code
 
+    def _on_enter(self, _: object, content: dict, __: object) -> None:
+        if content.get("event") == "submit":
+            self.ask(self.own_prompt.value)
+
     # --- what can be asked of it ---
 
     def start(self) -> None:
-        """Train afresh in the background, as a click on Train does. One at a time."""
+        """Train in the background, if these choices have not just been trained. One at a time.
+
+        A click on Train does the same, and trains in any case.
+        """
+        self._begin(again=False)
+
+    def _begin(self, again: bool) -> None:
         if not self.train_button.disabled:
             self._set_busy(True)
-            self._work.submit("train", self._train)
+            self._work.submit("train", lambda: self._train(again))
 
     def stop(self) -> None:
         """End the training after its step. Asked again: leave the answers out, too."""
+        if self._stepping and not self._work.stopped:
+            self._say("stopping after this step … (click again to leave the answers out)")
+        else:
+            self._say("stopping …")
+        self.ask_said.value = ""
         self._work.stop()
 
     def wait(self, timeout: float | None = None) -> None:
@@ -104,10 +123,30 @@ class LiveLab(LabFace):
         getattr(self.stop_button.comm, "__dict__", {}).pop("_reply_subshell_id", None)
         self._work.wait(timeout)
 
+    def wait_for_results(self, timeout: float | None = None) -> None:
+        """`wait`, in front of what looks at answers and marks.
+
+        Raises:
+            RuntimeError: if there are none, with what to do.
+        """
+        self.wait(timeout)
+        if self.scores is None or self.base_scores is None:
+            raise RuntimeError(
+                f"there are no results yet (the lab says: {self._outcome}); press Train in the "
+                "lab above and let it end, or run the cell with start()"
+            )
+
     def ask(self, prompt: str) -> None:
-        """Answer one more prompt, before and after, beside those of the task."""
-        self._own = [Example(prompt.strip(), "")] if prompt.strip() else []
-        self._work.submit("answer", self._answer)
+        """Answer one more prompt, before and after, beside those of the task; "" takes it away."""
+        prompt = prompt.strip()
+        if len(prompt) > LONGEST_OWN:
+            self._say_beside_ask(
+                f"that is {len(prompt):,} characters long; give at most {LONGEST_OWN:,}"
+            )
+            return
+        self._say_beside_ask("asked after the training" if self.train_button.disabled else "")
+        own = Example(prompt, "") if prompt else None
+        self._work.submit("ask", lambda: self._answer_with(own))
 
     @property
     def recipe(self) -> Recipe:
@@ -118,13 +157,28 @@ class LiveLab(LabFace):
         """
         recipe = self.controls.recipe
         if recipe.eval_steps is None:
-            recipe = dataclasses.replace(recipe, eval_steps=max(1, recipe.steps // 4))
+            recipe = dataclasses.replace(recipe, eval_steps=math.ceil(recipe.steps / 4))
         return recipe
 
     @property
     def prompts(self) -> list[str]:
         """What is asked before and after."""
-        return [example.prompt for example in self._examples + self._own]
+        return [example.prompt for example in self._asked.shown]
+
+    @property
+    def before(self) -> list[str]:
+        """The base's answers to `prompts`; none before it was asked."""
+        return self._asked.before
+
+    @property
+    def after(self) -> list[str]:
+        """The adapted model's answers to `prompts`; none before it was asked."""
+        return self._asked.after
+
+    @property
+    def adapted(self) -> Adapted | None:
+        """The base with what it learnt, at the strength at which it answered."""
+        return self._asked.adapted
 
     @property
     def records(self) -> list[StepRecord]:
@@ -145,18 +199,8 @@ class LiveLab(LabFace):
     @property
     def code(self) -> str:
         """The same fine-tune as a script."""
-        name = self.base.name if self.base.name in BUILT_IN else str(self.base.path)
-        dtype = str(self.base.dtype).removeprefix("torch.")
-        task = f'lab.load_task("{self.task.name}", base)'
-        if isinstance(self._tasks[self.task.name], Task):
-            task = "...  # the Task that this lab was given"
-        return (
-            "import lora_lab as lab\n\n"
-            f'base = lab.load_base("{name}", dtype="{dtype}")\n'
-            f"task = {task}\n"
-            f"recipe = {recipe_code(self.recipe)}\n"
-            "run = lab.fit(base, task, recipe)"
-        )
+        given = isinstance(self._tasks[self.task.name], Task)
+        return script(self.base, None if given else self.task.name, self.recipe)
 
     def __repr__(self) -> str:
         return f"LiveLab: {self.base.name} · {', '.join(self._tasks)}"
@@ -173,18 +217,17 @@ class LiveLab(LabFace):
         self.task = given if isinstance(given, Task) else load_task(given, self.base)
         self._part = dataclasses.replace(
             self.task,
-            validation=_spread(self.task.validation, 2 * self.questions // 5),
-            test=_spread(self.task.test, self.questions),
-            old_knowledge=_spread(self.task.old_knowledge, self.questions),
-            strangers=_spread(self.task.strangers, self.questions),
+            validation=spread(self.task.validation, 2 * self.questions // 5),
+            test=spread(self.task.test, self.questions),
+            old_knowledge=spread(self.task.old_knowledge, self.questions),
+            strangers=spread(self.task.strangers, self.questions),
         )
-        self._examples = [] if self.task.teacher else _different(self._part.test, self.shown)
-        self._own: list[Example] = []
-        self._base_answers: dict[str, Answer] = {}  # by prompt
+        examples = [] if self.task.teacher else different(self._part.test, self.shown)
+        self._asked = Asked(self.base, self.task, examples)
+        self.own_prompt.value = opening(self._part.test)
         self._forget()
         self.controls.reset(dataclasses.replace(self.task.recipe, **self._changes))
         self.about.value = words.about(self.task.about)
-        self._say("ready: press Train")
         self._show_code()
         self._show_loss()
         self._set_busy(False)
@@ -192,14 +235,14 @@ class LiveLab(LabFace):
     def _forget(self) -> None:
         """Clear what the last training left."""
         self.training: Training | None = None
-        self.adapted: Adapted | None = None
+        self._stepping = False
+        self._asked.forget()
         self.seconds = 0.0
         self.base_scores, self.scores = self._known_scores.get(self.task.name), None
-        self._answers_at: dict[float, dict[str, Answer]] = {}  # by strength, by prompt
-        self.before, self.after = [], []
         self.progress.value, self.progress.bar_style = 0, ""
-        self.marks.value = self.cost.value = ""
+        self.marks.value = self.cost.value = self.ask_said.value = ""
         self.meters_picture.layout.display = "none"
+        self._end("ready: press Train")
         self._show_answers()
 
     def _keep_curve(self) -> None:
@@ -210,14 +253,18 @@ class LiveLab(LabFace):
 
     # --- what the thread does ---
 
-    def _train(self) -> None:
+    def _train(self, again: bool) -> None:
         self._set_busy(True)
         recipe = self.recipe  # if it can't be made, what the last training left stays
+        if not again and self._is_done(recipe):
+            self._say(f"{self._outcome} · with these very choices; Train does it again")
+            return
+        check_room(self.base, self._part, recipe)
         self._keep_curve()
         self._forget()
         self.strength.value = 1.0
         self._say("asking the base first …")
-        self.before = self._given(self.base, self._base_answers)
+        self._asked.ask(self._asked.own, 1.0)
         self._show_answers()
         self._say("getting ready …")
         with warnings.catch_warnings(record=True) as said:  # the notebook must not be written to
@@ -225,68 +272,77 @@ class LiveLab(LabFace):
             self.training = train(self.base, self._part, recipe)
         warned = [str(one.message) for one in said if issubclass(one.category, UserWarning)]
         self.about.value = words.about(self.task.about, warned)
-        stopped = self._follow(self.training)
-        self.adapted = Adapted(as_trained(self.base, recipe), self.training.learnt)
+        try:
+            self._follow(self.training)
+        except Exception as error:
+            error.add_note(self._outcome)
+            raise
+        self._asked.adapted = Adapted(as_trained(self.base, recipe), self.training.learnt)
         self._show_cost()
-        if self._work.stopped < DROP_ALL:
-            self._say(f"{stopped} · asking the adapted model …")
-            self.after = self._given(self.adapted, self._answers_at.setdefault(1.0, {}))
+        asked = self._work.stopped  # to stop: once, if the training; once more, what follows, too
+        if self._work.stopped == asked < DROP_ALL:
+            self._say(f"{self._outcome} · asking the adapted model …")
+            self._asked.ask(self._asked.own, 1.0)
             self._show_answers()
-        if self._work.stopped < DROP_ALL:
-            self._say(f"{stopped} · counting right answers …")
+        if self._work.stopped == asked < DROP_ALL:
+            self._say(f"{self._outcome} · counting right answers …")
             self._mark()
-        self._say(stopped)
+        self._say(self._outcome)
 
-    def _follow(self, training: Training) -> str:
-        """Train to the end or to Stop, and show it. Returns how it ended, in words."""
+    def _is_done(self, recipe: Recipe) -> bool:
+        """Whether what is shown is a finished training with this recipe."""
+        done = self.training is not None and self.training.step == recipe.steps
+        return done and self.training.recipe == recipe and self.scores is not None
+
+    def _follow(self, training: Training) -> None:
+        """Train to the end or to Stop, and show it, however it ends."""
         steps = training.recipe.steps
         film = plots.LossFilm(self._earlier[self.task.name], steps)
         self.loss_picture.value = film.frame(())
+        self.loss_picture.tooltip = "The loss of the training under way."
         self.progress.max, self.progress.value = steps, 0
         drawing, telling = Pace(FRAMES, DRAWING), Pace(UPDATES)
         begun = time.perf_counter()
         self._say(f"step 0 of {steps}")
-        for record in training:
-            if telling.due:
-                with telling.turn():
-                    self.progress.value = record.step
-                    self._say(_progress(training.records, steps, time.perf_counter() - begun))
-            if drawing.due:
-                with drawing.turn():
-                    self.loss_picture.value = film.frame(training.records)
-            if self._work.stopped:
-                break
-            time.sleep(0)  # whoever waits for Python's lock, such as the kernel, is next
-        self.seconds = time.perf_counter() - begun
-        self.drawing_share = drawing.spent / self.seconds
-        self._show_loss()
-        self.progress.value, self.progress.bar_style = training.step, "success"
-        if training.step < steps:
-            return f"stopped after step {training.step} of {steps}"
-        return f"finished: {steps} steps in {self.seconds:.0f} s"
+        self._stepping, how = True, "failed"
+        try:
+            for record in training:
+                if telling.due and not self._work.stopped:
+                    with telling.turn():
+                        self.progress.value = record.step
+                        self._say(
+                            words.progress(training.records, steps, time.perf_counter() - begun)
+                        )
+                if drawing.due:
+                    with drawing.turn():
+                        self.loss_picture.value = film.frame(training.records)
+                if self._work.stopped:
+                    break
+                time.sleep(0)  # whoever waits for Python's lock, such as the kernel, is next
+            how = "stopped"
+        finally:
+            self._stepping = False
+            self.seconds = time.perf_counter() - begun
+            self.drawing_share = drawing.spent / self.seconds
+            self._show_loss()
+            self.progress.value = training.step
+            self._outcome = f"{how} after step {training.step} of {steps}"
+        self.progress.bar_style = "success"
+        if training.step == steps:
+            self._outcome = f"finished: {words.counted(steps, 'step')} in {self.seconds:.0f} s"
 
     def _answer(self) -> None:
         """Answer at the strength that the slider shows now."""
-        before = self.state.value
-        strength = self.strength.value
-        self._say(f"asking at strength {strength:g} …")
-        self.before = self._given(self.base, self._base_answers)
-        if self.adapted is not None:
-            self.adapted.strength = strength
-            self.after = self._given(self.adapted, self._answers_at.setdefault(strength, {}))
-        self._show_answers()
-        self.state.value = before
+        self._answer_with(self._asked.own)
 
-    def _given(self, model: Base | Adapted, known: dict[str, Answer]) -> list[str]:
-        """The model's answers to the prompts; those not yet known are asked for, and kept."""
-        new = [one for one in self._examples if one.prompt not in known]
-        if new:
-            known |= {answer.prompt: answer for answer in answers_to(model, self.task, new)}
-        for one in self._own:
-            if one.prompt not in known:
-                (given,) = generate(model, [one.prompt])
-                known[one.prompt] = Answer(one.prompt, "", given, False)
-        return [known[prompt].given for prompt in self.prompts]
+    def _answer_with(self, own: Example | None) -> None:
+        self.stop_button.disabled, self.task_choice.disabled = False, True
+        strength = self.strength.value
+        self._say("asking …" if self.adapted is None else f"asking at strength {strength:g} …")
+        self._asked.ask(own, strength, lambda: not self._work.stopped)
+        self._say_beside_ask("")
+        self._show_answers()
+        self._say(self._outcome)
 
     def _mark(self) -> None:
         self.scores = evaluate(self.adapted, self._part)
@@ -304,10 +360,16 @@ class LiveLab(LabFace):
     def _say(self, line: str) -> None:
         self.state.value = html.escape(line)
 
+    def _end(self, outcome: str) -> None:
+        """Say how things stand, now and after whatever is asked in between."""
+        self._outcome = outcome
+        self._say(outcome)
+
+    def _say_beside_ask(self, line: str) -> None:
+        self.ask_said.value = words.faint(line)
+
     def _show_error(self, error: Exception) -> None:
-        trained = self.adapted is None and len(self.records)  # it went wrong on the way
-        after = f"failed after step {trained}: " if trained else ""
-        self.state.value = after + words.failure(error)
+        self.state.value = words.failure(error)
         self.progress.bar_style = "danger"
 
     def _set_busy(self, busy: bool) -> None:
@@ -319,25 +381,10 @@ class LiveLab(LabFace):
         self.loss_picture.show(self.picture)
 
     def _show_answers(self) -> None:
-        strength = 1.0 if self.adapted is None else self.adapted.strength
-        after = self._answers_at.get(strength, {})
-        rows = [(one, self._base_answers.get(one), after.get(one)) for one in self.prompts]
-        self.answers.value = words.before_and_after(rows, strength)
+        self.answers.value = words.before_and_after(self._asked.rows, self._asked.strength)
 
     def _show_cost(self) -> None:
-        parameters = list(self.training.model.parameters())
-        every = sum(one.numel() for one in parameters)
-        trained = sum(one.numel() for one in parameters if one.requires_grad)
-        size = sum(
-            one.numel() * one.element_size() for one in self.training.learnt.tensors.values()
-        )
-        what = "model" if self.training.recipe.method == "full" else "adapter"
-        device = {"cpu": "this CPU", "cuda": "this GPU", "mps": "this Mac's GPU"}
-        self.cost.value = words.faint(
-            f"trained {words.in_short(trained)} of {words.in_short(every)} parameters "
-            f"({words.percent(trained / every)}) · {what} {words.in_short(size)}B · "
-            f"{self.seconds:.0f} s on {device.get(self.base.device.type, self.base.device.type)}"
-        )
+        self.cost.value = words.cost(self.training, self.seconds)
 
     def _show_code(self) -> None:
         try:
@@ -345,28 +392,3 @@ class LiveLab(LabFace):
         except (TypeError, ValueError) as error:  # the choices do not fit together
             code = words.failure(error)
         self.code_view.value = f'<pre class="lora-lab-code">{code}</pre>'
-
-
-def _progress(records: Sequence[StepRecord], steps: int, elapsed: float) -> str:
-    """`step 34 of 60 · loss 0.41 · 5,200 tokens/s · 6 s left`."""
-    last = records[-1]
-    recent = records[-10:]
-    spent = sum(record.seconds for record in recent)
-    speed = sum(record.tokens for record in recent) / spent if spent else 0
-    left = math.ceil(elapsed / last.step * (steps - last.step))
-    words = f"step {last.step} of {steps}", f"loss {last.loss:.2f}", f"{speed:,.0f} tokens/s"
-    return " · ".join([*words, f"{left} s left"])
-
-
-def _spread(examples: Sequence[Example], count: int) -> list[Example]:
-    """At most `count` of the examples, evenly over the whole."""
-    if len(examples) <= count:
-        return list(examples)
-    return [examples[place * len(examples) // count] for place in range(count)]
-
-
-def _different(examples: Sequence[Example], count: int) -> list[Example]:
-    """The first examples with answers unlike each other; filled up if there are too few."""
-    firsts = list({one.answer: one for one in reversed(examples)}.values())
-    firsts.sort(key=examples.index)
-    return (firsts + [one for one in examples if one not in firsts])[:count]

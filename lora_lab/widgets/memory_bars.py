@@ -55,7 +55,7 @@ class MemoryBars(widgets.VBox):
             if given is not None and given not in known:
                 raise ValueError(
                     f"no {what} is called {given!r} here; {nearest(given, tuple(known))}"
-                    f"Give {', '.join(known)}"
+                    f"give {', '.join(known)}"
                 )
         self.controls = RecipeControls(Recipe(**changes), FIELDS)
         self.controls.changed = self._show

@@ -6,27 +6,30 @@ from collections.abc import Callable, Sequence
 
 import ipywidgets as widgets
 
-from lora_lab.recipe import CHOICES, Recipe
+from lora_lab.bases import BUILT_IN, Base
+from lora_lab.devices import named
+from lora_lab.recipe import CHOICES, HELP, Recipe
 
 FOLDED = ("method", "r", "lora_alpha", "learning_rate", "steps", "batch_size", "seed")
 
-HELP = {  # what a choice does, in one sentence
-    "method": "lora trains a small adapter beside the frozen weights; adalora lets its layers "
-    "compete for rank (r has no say in it); full trains every weight.",
-    "r": "The adapter's rank: how many directions the change of a weight matrix may have.",
-    "lora_alpha": "The change is multiplied by lora_alpha / r: the adapter's volume.",
-    "learning_rate": "How far each step goes; too far, and the loss jumps up.",
-    "steps": "How many times the weights are moved.",
-    "batch_size": "How many examples each step looks at.",
-    "max_length": "How many tokens an example may have.",
-    "gradient_checkpointing": "Keep each layer's input alone, and compute the rest once more.",
-    "seed": "Decides the adapter's random start and the order of the examples.",
-}
+_USED_BY = {"r": ("lora",), "lora_alpha": ("lora", "adalora")}  # with other methods: no effect
+TARGETS = (  # of a Llama, and of models whose matrices bear the same names
+    "all-linear",
+    *((name,) for name in ("q_proj", "k_proj", "v_proj", "o_proj")),
+    *((name,) for name in ("gate_proj", "up_proj", "down_proj")),
+    ("q_proj", "v_proj"),
+)
 _WIDE = {"description_width": "7.5em"}
 
 
 def _number(kind: type[widgets.Widget], **limits: object) -> Callable[[object], widgets.Widget]:
     return lambda value: kind(value=value, **limits)
+
+
+def _offered(targets: str | tuple[str, ...]) -> list[tuple[str, str | tuple[str, ...]]]:
+    """What `target_modules` can be set to, in words and as it is: the value at hand comes first."""
+    every = dict.fromkeys([targets, *TARGETS])
+    return [(one if isinstance(one, str) else ", ".join(one), one) for one in every]
 
 
 _CONTROL = {
@@ -39,6 +42,7 @@ _CONTROL = {
     "max_length": _number(widgets.BoundedIntText, min=2, max=1_000_000),
     "gradient_checkpointing": lambda value: widgets.Checkbox(value=value, indent=False),
     "seed": _number(widgets.BoundedIntText, min=0, max=10**9),
+    "target_modules": lambda value: widgets.Dropdown(value=value, options=_offered(value)),
 }
 
 
@@ -62,7 +66,21 @@ class RecipeControls:
         for field, control in self.controls.items():
             control.description, control.style = field, _WIDE
             control.layout.width = "16em"
-            control.observe(lambda _: self.changed(), names="value")
+            control.observe(lambda _: self._on_change(), names="value")
+        self._on_change()
+
+    def _on_change(self) -> None:
+        """Switch off what the method does not use, and tell the listener."""
+        method = self._value_of("method")
+        for field, methods in _USED_BY.items():
+            if field in self.controls:
+                self.controls[field].disabled = method not in methods
+        self.changed()
+
+    def _value_of(self, field: str) -> object:
+        """What is chosen, or the recipe's own value where there is no control."""
+        chosen = self.controls.get(field)
+        return getattr(self._recipe, field) if chosen is None else chosen.value
 
     def row(self, field: str) -> widgets.Widget:
         """The control with its help, folded behind a question mark."""
@@ -87,7 +105,10 @@ class RecipeControls:
         """Take every value from another recipe."""
         self._recipe = recipe
         for field, control in self.controls.items():
+            if field == "target_modules":
+                control.options = _offered(recipe.target_modules)
             control.value = getattr(recipe, field)
+        self._on_change()
 
 
 def recipe_code(recipe: Recipe) -> str:
@@ -101,3 +122,18 @@ def recipe_code(recipe: Recipe) -> str:
     if len(line) <= 80:
         return line
     return "lab.Recipe(\n" + "".join(f"    {one},\n" for one in given) + ")"
+
+
+def script(base: Base, task: str | None, recipe: Recipe) -> str:
+    """The same fine-tune in Python. `task` is its name; None: it has none that could be loaded."""
+    name = base.name if base.name in BUILT_IN else str(base.path)
+    made = "...  # the Task that this lab was given"
+    if task is not None:
+        made = f'lab.load_task("{task}", base)'
+    return (
+        "import lora_lab as lab\n\n"
+        f'base = lab.load_base("{name}", dtype="{named(base.dtype)}")\n'
+        f"task = {made}\n"
+        f"recipe = {recipe_code(recipe)}\n"
+        "run = lab.fit(base, task, recipe)"
+    )

@@ -1,9 +1,12 @@
 """What widgets say, as HTML: answers, marks, costs. What models and data say is escaped here."""
 
 import html
+import math
+import re
 from collections.abc import Sequence
 
-from lora_lab.records import Answer, Scores
+from lora_lab.records import Answer, Scores, StepRecord
+from lora_lab.training import Training
 
 STYLE = """<style>
 .lora-lab { max-width: 1040px; font-size: 13px; }
@@ -49,9 +52,26 @@ def about(task: str, warnings: Sequence[str] = ()) -> str:
 
 
 def failure(error: Exception) -> str:
-    """An error in words: its class and its message."""
+    """An error in words: its notes, which say where it arose, its class and its message."""
+    notes = "".join(f"{note}: " for note in getattr(error, "__notes__", ()))
     words = html.escape(f"{type(error).__name__}: {error}")
-    return f'<span class="lora-lab-wrong">{words}</span>'
+    return f'{html.escape(notes)}<span class="lora-lab-wrong">{words}</span>'
+
+
+def counted(count: int, what: str) -> str:
+    """`1 step`, `50 steps`."""
+    return f"{count} {what}{'s' * (count != 1)}"
+
+
+def progress(records: Sequence[StepRecord], steps: int, elapsed: float) -> str:
+    """`step 34 of 60 · loss 0.41 · 5,200 tokens/s · 6 s left`."""
+    last = records[-1]
+    recent = records[-10:]
+    spent = sum(record.seconds for record in recent)
+    speed = sum(record.tokens for record in recent) / spent if spent else 0
+    left = math.ceil(elapsed / last.step * (steps - last.step))
+    told = f"step {last.step} of {steps}", f"loss {last.loss:.2f}", f"{speed:,.0f} tokens/s"
+    return " · ".join([*told, f"{left} s left"])
 
 
 def before_and_after(
@@ -110,8 +130,31 @@ def right_answers(base: Scores | None, adapted: Scores) -> str:
         return f"{html.escape(adapted.metric_name)}: {' · '.join(words)}"
     count = len(adapted.answers)
     words = [f"{name} {sum(a.right for a in one.answers)} of {count}" for name, one in both]
-    line = f"right answers: <b>{' · '.join(words)}</b>"
+    line = f"right answers at strength 1: <b>{' · '.join(words)}</b>"
+    if adapted.metric_name == "accuracy":  # a base answers in sentences, which are not the label
+        named = [f"{name} {sum(map(_names_it, one.answers))} of {count}" for name, one in both]
+        line += f"<br>the right word somewhere in the answer: {' · '.join(named)}"
     if "valid JSON" in adapted.metrics:
         shares = [f"{name} {100 * one.metrics['valid JSON']:.0f} %" for name, one in both]
         line += f"<br>valid JSON: {' · '.join(shares)}"
     return line
+
+
+def _names_it(answer: Answer) -> bool:
+    """Whether the wanted words are somewhere in the answer, whatever stands around them."""
+    return re.search(rf"\b{re.escape(answer.expected)}\b", answer.given, re.IGNORECASE) is not None
+
+
+def cost(training: Training, seconds: float) -> str:
+    """`trained 1.2 M of 136 M parameters (0.90 %) · adapter 4.9 MB · 23 s on this CPU`."""
+    parameters = list(training.model.parameters())
+    every = sum(one.numel() for one in parameters)
+    trained = sum(one.numel() for one in parameters if one.requires_grad)
+    size = sum(one.numel() * one.element_size() for one in training.learnt.tensors.values())
+    what = "model" if training.recipe.method == "full" else "adapter"
+    kind = training.base.device.type
+    device = {"cpu": "this CPU", "cuda": "this GPU", "mps": "this Mac's GPU"}.get(kind, kind)
+    return faint(
+        f"trained {in_short(trained)} of {in_short(every)} parameters ({percent(trained / every)}) "
+        f"· {what} {in_short(size)}B · {seconds:.0f} s on {device}"
+    )

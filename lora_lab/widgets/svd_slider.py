@@ -1,0 +1,63 @@
+"""A matrix rebuilt from its strongest k terms: the slider is k, the picture what they hold."""
+
+import ipywidgets as widgets
+import torch
+from torch import Tensor
+
+from lora_lab import plots
+from lora_lab.maths.spectra import energy_kept, singular_values, truncate
+from lora_lab.widgets import words
+from lora_lab.widgets.lab_face import PictureView
+
+SIZE = (560, 400)  # pixels on the screen
+
+
+class SvdSlider(widgets.VBox):
+    """The rebuilt matrix beside the whole one. `picture` is what is shown.
+
+    Args:
+        matrix: (height, width), from 0 (black) to 1 (white).
+        k: how many terms to begin with.
+
+    Raises:
+        ValueError: for what is no matrix of finite numbers, and for a k that it does not have.
+    """
+
+    def __init__(self, matrix: Tensor, k: int = 5) -> None:
+        whole = torch.eye(len(matrix), dtype=torch.float64)  # the matrix is I @ matrix: B and A
+        self._energy = energy_kept(singular_values(matrix, whole, 1.0)).tolist()
+        self._lora_A, self._lora_B = truncate(matrix.double(), whole, 1.0, len(self._energy))
+        self._whole = matrix.double()
+        if k not in range(1, len(self._energy) + 1):
+            raise ValueError(
+                f"k={k} is no number of terms of {tuple(matrix.shape)}; give a whole number from 1 "
+                f"to {len(self._energy)}"
+            )
+        self.k = widgets.IntSlider(
+            k, 1, len(self._energy), description="k", layout={"width": "90%"}
+        )
+        self.k.style.description_width = "1.5em"
+        self.view = PictureView(SIZE[0])
+        super().__init__([widgets.HTML(words.title("What do k terms hold?")), self.k, self.view])
+        self.add_class("lora-lab")
+        self.k.observe(lambda _: self._show(), names="value")
+        self._show()
+
+    @property
+    def rebuilt(self) -> Tensor:
+        """The sum of the strongest k terms, (height, width), float64."""
+        k = self.k.value
+        return self._lora_B[:, :k] @ self._lora_A[:k]  # (height, k) @ (k, width)
+
+    def _show(self) -> None:
+        shown = {self.k.value: self.rebuilt.numpy(), len(self._energy): self._whole.numpy()}
+        self.picture = plots.picture(plots.draw_terms, shown, self._energy, size=SIZE)
+        self.view.show(self.picture)
+
+    def __repr__(self) -> str:
+        height, width = self._whole.shape
+        return f"SvdSlider: a matrix of {height} × {width}, rebuilt from k terms"
+
+    def _repr_mimebundle_(self, **options: object) -> dict[str, object]:
+        """Fixed words where no widget can be shown, without the ids that change at each run."""
+        return super()._repr_mimebundle_(**options) | {"text/plain": repr(self)}
