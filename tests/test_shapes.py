@@ -127,7 +127,7 @@ def test_a_folder_needs_no_weights(tmp_path):
     ("given", "kind", "words"),
     [
         ("llama7b", ValueError, "no model is known by the name 'llama7b'; did you mean 'llama-7b'"),
-        ("my/model", ValueError, "Known are pocket, gpt2, .*For another give its folder"),
+        ("my/model", ValueError, "known are pocket, gpt2, .*For another give its folder"),
         ("", ValueError, "no model is known by the name ''"),
         (Path("nowhere"), FileNotFoundError, "nowhere holds no config.json"),
         ("~/nowhere", FileNotFoundError, "holds no config.json; give a folder that"),
