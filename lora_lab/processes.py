@@ -28,7 +28,7 @@ from lora_lab.machine import cores
 from lora_lab.recipe import Recipe
 from lora_lab.runs import Run
 from lora_lab.tasks.examples import Task
-from lora_lab.training import Diverged, fit
+from lora_lab.training import fit_or_last_good
 
 IDLE_SECONDS = 600  # a worker without work for so long ends itself
 TRIES = 3  # how often workers may die without a run being finished in between
@@ -96,10 +96,7 @@ def _work(package: Path, recipe: Recipe, store: Path | None, fresh: bool, evalua
     torch.set_num_threads(1)
     _end_with(os.getppid())
     base, task = _pick_up(package)
-    try:
-        run = fit(base, task, recipe, store=store, fresh=fresh, evaluate=evaluate)
-    except Diverged as error:
-        run = error.run
+    run = fit_or_last_good(base, task, recipe, store=store, fresh=fresh, evaluate=evaluate)
     return replace(run, _base=None)  # it would travel back with its weights
 
 
@@ -134,9 +131,12 @@ class _Pickler(cloudpickle.Pickler):
         if type(one) not in (Tensor, nn.Parameter) or not one.numel():
             return None
         memory = (one.data_ptr(), tuple(one.shape), one.stride(), one.dtype)
-        name = self._names.setdefault(memory, f"t{len(self._names)}")
-        self.tensors[name] = one.detach().contiguous().clone()
-        return name, isinstance(one, nn.Parameter)
+        if memory not in self._names:
+            self._names[memory] = f"t{len(self._names)}"
+            self.tensors[self._names[memory]] = one.detach().clone(
+                memory_format=torch.contiguous_format
+            )
+        return self._names[memory], isinstance(one, nn.Parameter)
 
 
 class _Unpickler(pickle.Unpickler):

@@ -135,7 +135,11 @@ def folder_of(store: Path, base: Base, task: Task, recipe: Recipe) -> Path:
 
 def stored_status(store: Path, base: Base, task: Task, recipe: Recipe) -> str | None:
     """What a store says of this fine-tune: "running", "finished", "diverged"; None: nothing."""
-    words = _read_json(folder_of(store, base, task, recipe) / "run.json")
+    return _status_in(folder_of(store, base, task, recipe))
+
+
+def _status_in(folder: Path) -> str | None:
+    words = _read_json(folder / "run.json")
     return words.get("status") if words else None
 
 
@@ -156,8 +160,7 @@ class RunFolder:
     @property
     def status(self) -> str | None:
         """What `run.json` says; None: nothing was started, or it can't be read."""
-        words = _read_json(self.path / "run.json")
-        return words.get("status") if words else None
+        return _status_in(self.path)
 
     def drop_if_unused(self) -> None:
         """Leave no folder behind for a run that was refused before it began."""

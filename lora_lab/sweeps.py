@@ -9,6 +9,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from lora_lab.bases import Base
+from lora_lab.devices import SMALL
 from lora_lab.machine import cores
 from lora_lab.processes import fit_in_processes
 from lora_lab.recipe import Recipe, nearest
@@ -22,7 +23,7 @@ from lora_lab.runs import (
     stored_status,
 )
 from lora_lab.tasks.examples import Task
-from lora_lab.training import SMALL, Diverged, fit
+from lora_lab.training import fit_or_last_good
 
 ENGINES = ("auto", "sequential", "processes")
 LATER = ("packed", "ray")
@@ -113,11 +114,9 @@ def sweep(
             runs = fit_in_processes(base, task, new, **options)
         for recipe in dict.fromkeys(wanted):
             if recipe not in runs:
-                try:
-                    run = fit(base, task, recipe, store=where, fresh=fresh, evaluate=evaluate)
-                except Diverged as error:
-                    run = error.run
-                runs[recipe] = run
+                runs[recipe] = fit_or_last_good(
+                    base, task, recipe, store=where, fresh=fresh, evaluate=evaluate
+                )
                 bar.update()
     return Sweep(tuple(runs[recipe] for recipe in wanted))
 

@@ -326,6 +326,21 @@ def fit(
         return _score(run, task, folder, evaluate)
 
 
+def fit_or_last_good(base: Base, task: Task, recipe: Recipe, **options: object) -> Run:
+    """What `fit` gives; of a run that diverges, what it had until then, marked so.
+
+    Args:
+        base: as in `fit`, and so on.
+        task: what to learn.
+        recipe: how.
+        options: those of `fit`.
+    """
+    try:
+        return fit(base, task, recipe, **options)
+    except Diverged as error:
+        return error.run
+
+
 def _fit_unstored(base: Base, task: Task, recipe: Recipe, progress: bool) -> Run:
     training = Training(base, task, recipe)
     try:

@@ -20,7 +20,7 @@ def check_room(base: Base, task: Task, recipe: Recipe) -> None:
         MemoryError: with what it needs, what is free, and the batch size that would fit.
     """
     free = free_memory(base.device)
-    needed = more_memory(base, task, recipe)
+    told = needed = more_memory(base, task, recipe)
     if free is None or needed is None or needed <= free:
         return
     size = recipe.batch_size
@@ -28,7 +28,6 @@ def check_room(base: Base, task: Task, recipe: Recipe) -> None:
         size //= 2
         needed = more_memory(base, task, dataclasses.replace(recipe, batch_size=size))
     fits = f"batch_size={size} would fit" if needed <= free else "no batch_size would fit"
-    told = more_memory(base, task, recipe)
     raise MemoryError(
         f"a step with batch_size={recipe.batch_size} needs about {told / 2**30:.2g} GiB more "
         f"memory, and {free / 2**30:.2g} GiB are free; {fits}"
