@@ -186,7 +186,7 @@ def test_a_film_shows_what_draw_loss_draws():
     run, earlier = records(2.9, 2.0, 1.5, validation={2: 2.5}), (records(2.0, 1.0),)
     film = LossFilm(earlier, steps=60)
     film.frame(records(2.9, 0.2, 0.1))  # of which nothing must be left
-    whole = draw_loss(plots._axes(draw_loss, plots.SIZE), run, earlier, 60)
+    whole = draw_loss(plots.axes_for(draw_loss, plots.SIZE), run, earlier, 60)
     assert pixels(film.frame(run)) == pytest.approx(pixels(saved(whole.figure)), abs=1 / 255)
 
 

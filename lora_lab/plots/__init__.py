@@ -1,0 +1,62 @@
+"""Pictures: the one door to matplotlib. Every draw function is (ax, numbers) -> ax.
+
+`plots.picture(plots.draw_loss, records)` in a notebook shows one.
+"""
+
+import logging
+
+logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns while it first lists its fonts
+
+from lora_lab.plots.canvas import (
+    BASE,
+    EARLIER,
+    FULL,
+    INK,
+    NEW,
+    OLD,
+    PALE,
+    PAPER,
+    RUN,
+    SIZE,
+    Picture,
+    axes_for,
+    axis_end,
+    picture,
+    png,
+)
+from lora_lab.plots.losses import LossFilm, draw_loss
+from lora_lab.plots.matrices import draw_changes, draw_energy_kept, draw_terms, draw_thin
+from lora_lab.plots.memory_bars import PARTS, draw_memory
+from lora_lab.plots.meters import draw_meters, meters
+from lora_lab.plots.predicted import draw_prediction
+from lora_lab.plots.tokens import draw_next_token
+
+__all__ = [
+    "BASE",
+    "EARLIER",
+    "FULL",
+    "INK",
+    "NEW",
+    "OLD",
+    "PALE",
+    "PAPER",
+    "RUN",
+    "SIZE",
+    "Picture",
+    "axis_end",
+    "axes_for",
+    "picture",
+    "png",
+    "LossFilm",
+    "draw_loss",
+    "draw_meters",
+    "meters",
+    "draw_changes",
+    "draw_energy_kept",
+    "draw_terms",
+    "draw_thin",
+    "PARTS",
+    "draw_memory",
+    "draw_next_token",
+    "draw_prediction",
+]

@@ -1,0 +1,112 @@
+"""What every picture shares: colours, room, words. The one door to matplotlib is this folder.
+
+A draw function is (ax, numbers) -> ax. It gives its axes a title, the question that the chart
+answers, and a label, which states the finding with its numbers: the picture's alternative text.
+"""
+
+import base64
+import io
+import math
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, told apart by colour-blind eyes. Each means the same in every chart.
+RUN = "#0072B2"  # the run at hand; its validation is dashed
+EARLIER = "#7F7F7F"  # earlier runs, fading with age
+BASE = "#000000"  # the base model: a dotted line, or a tick
+FULL = "#D55E00"  # full fine-tuning
+NEW = "#009E73"  # new knowledge
+OLD = "#CC79A7"  # old knowledge
+PAPER = "#E69F00"  # a paper's number
+INK, PALE = "#333333", "#E6E6E6"  # words and axes; grids and empty meters
+
+SIZE = (500, 270)  # pixels on the screen: width, height
+_DPI = 100  # a point is 1.4 pixels: 9 points are read easily
+_CRISP = 1.6  # a finished picture's own pixels, per pixel on the screen
+
+DRAWING = threading.RLock()  # matplotlib is not thread-safe; a live run draws from a thread
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A finished picture: as the value of a notebook's cell it is shown, with alternative text."""
+
+    png: bytes
+    title: str
+    alt: str  # what is to be seen, with its numbers
+    size: tuple[int, int]  # pixels on the screen
+
+    def _repr_mimebundle_(self, **_: object) -> tuple[dict[str, str], dict[str, dict]]:
+        """The alternative text goes into the metadata: its digits may differ between machines."""
+        data = {
+            "image/png": base64.b64encode(self.png).decode(),
+            "text/plain": f"[picture: {self.title}]",
+        }
+        width, height = self.size
+        return data, {"image/png": {"alt": self.alt, "width": width, "height": height}}
+
+
+def picture(draw: Callable[..., Axes], *numbers: object, size: tuple[int, int] = SIZE) -> Picture:
+    """What a draw function draws. There is no pyplot here, so no figure stays open."""
+    with DRAWING:
+        ax = draw(axes_for(draw, size), *numbers)
+        buffer = io.BytesIO()
+        ax.figure.savefig(buffer, format="png", dpi=_DPI * _CRISP)
+        return Picture(buffer.getvalue(), ax.get_title(loc="left"), ax.get_label(), size)
+
+
+def png(draw: Callable[..., Axes], *numbers: object, size: tuple[int, int] = SIZE) -> bytes:
+    """A draw function's picture as PNG bytes."""
+    return picture(draw, *numbers, size=size).png
+
+
+def axes_for(draw: Callable[..., Axes], size: tuple[int, int]) -> Axes:
+    """Room for one chart. One that names its `margins` stands still, whatever its axis bears."""
+    width, height = size
+    figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI)
+    margins = getattr(draw, "margins", None)
+    if margins:
+        left, right, bottom, top = margins
+        sides = {"left": left / width, "right": 1 - right / width}
+        figure.subplots_adjust(**sides, bottom=bottom / height, top=1 - top / height)
+    else:
+        figure.set_layout_engine("constrained")
+    return figure.subplots()
+
+
+def tidy(ax: Axes, title: str, xlabel: str, ylabel: str) -> None:
+    """The look that every chart shares."""
+    ax.set_title(title, loc="left", fontsize=10.5, color=INK)
+    ax.set_xlabel(xlabel, fontsize=9.5, color=INK)
+    ax.set_ylabel(ylabel, fontsize=9.5, color=INK)
+    ax.tick_params(labelsize=9, colors=INK)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.spines[["left", "bottom"]].set_color(INK)
+    ax.grid(color=PALE, linewidth=0.8)
+    ax.set_axisbelow(True)
+
+
+def axis_end(value: float) -> float:
+    """The axis's end for a greatest value: 1, 1.5, 2, 3, 4, 6 or 8 times a power of ten.
+
+    So an axis grows in steps while a run goes on, and stands still in between.
+    """
+    if not (math.isfinite(value) and value > 0):
+        return 1.0
+    power = 10.0 ** math.floor(math.log10(value))
+    ends = (factor * power for factor in (1, 1.5, 2, 3, 4, 6, 8, 10))
+    return next(end for end in ends if value <= end * (1 + 1e-9))
+
+
+def percent(share: float) -> str:
+    """A share of 1 in whole percent: 0.5 is "50 %"."""
+    return f"{100 * share:.0f} %"
+
+
+def small_percent(share: float) -> str:
+    """The same with one decimal below 10 %."""
+    return f"{100 * share:.{0 if share >= 0.0995 else 1}f} %"

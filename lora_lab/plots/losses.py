@@ -1,0 +1,146 @@
+"""The loss of a run, step by step."""
+
+import io
+import math
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.image import imsave
+from matplotlib.lines import Line2D
+
+from lora_lab.plots.canvas import DRAWING, EARLIER, INK, RUN, SIZE, axes_for, axis_end, tidy
+from lora_lab.records import StepRecord
+
+
+def draw_loss(
+    ax: Axes,
+    records: Sequence[StepRecord],
+    earlier: Sequence[Sequence[StepRecord]] = (),
+    steps: int | None = None,
+) -> Axes:
+    """The training and the validation loss by step, over the curves of earlier runs.
+
+    Args:
+        ax: where to draw.
+        records: of the run at hand.
+        earlier: other runs' records, oldest first: grey, fading with age.
+        steps: how many the run will have; None: as many as there are records.
+    """
+    _draw_loss_frame(ax, _loss_ends(records, earlier, steps), earlier)
+    for line in _loss_lines(records):
+        ax.add_line(line)
+    ax.set_label(_loss_in_words(records, earlier))
+    return ax
+
+
+draw_loss.margins = 62, 20, 46, 26  # pixels on the screen: left, right, bottom, top
+
+
+def _loss_ends(
+    records: Sequence[StepRecord],
+    earlier: Sequence[Sequence[StepRecord]],
+    steps: int | None,
+) -> tuple[float, float]:
+    """Where the axes end: steps, nats per token."""
+    runs = [records, *earlier]
+    last = max([steps or 0, *(record.step for run in runs for record in run), 1])
+    losses = [
+        loss
+        for run in runs
+        for record in run
+        for loss in (record.loss, record.validation_loss)
+        if loss is not None and math.isfinite(loss)
+    ]
+    return last, axis_end(max(losses, default=1.0))
+
+
+def _draw_loss_frame(
+    ax: Axes, ends: tuple[float, float], earlier: Sequence[Sequence[StepRecord]]
+) -> None:
+    """All of the chart that stands still: axes, legend, and the earlier runs."""
+    tidy(ax, "Does the loss fall?", "steps", "loss, nats per token")
+    ax.set(xlim=(0, ends[0]), ylim=(0, ends[1]))
+    for age, run in enumerate(reversed(earlier)):  # the newest is the darkest
+        ax.plot(*_by_step(run), color=EARLIER, alpha=0.75 * 0.65**age, linewidth=1)
+    names = [*_loss_lines(())]
+    if earlier:
+        names.append(Line2D([], [], color=EARLIER, linewidth=1, label="earlier runs"))
+    ax.legend(handles=names, loc="upper right", fontsize=9, frameon=False, labelcolor=INK)
+    ax.set_title("1 seed", loc="right", fontsize=9, color=INK)  # off the curves
+
+
+def _loss_lines(records: Sequence[StepRecord]) -> tuple[Line2D, Line2D]:
+    """The run at hand: its training loss, and its validation loss where it was measured."""
+    validated = [record for record in records if record.validation_loss is not None]
+    places = [record.step for record in validated], [one.validation_loss for one in validated]
+    dashed = {"linestyle": "--", "marker": "o", "markersize": 4}
+    alone = {"marker": "o", "markersize": 3} if len(records) == 1 else {}  # else nothing to see
+    line = {"color": RUN, "linewidth": 1.6, "clip_on": False}
+    return (
+        Line2D(*_by_step(records), label="training", **line, **alone),
+        Line2D(*places, label="validation", **line, **dashed),
+    )
+
+
+def _by_step(records: Sequence[StepRecord]) -> tuple[list[int], list[float]]:
+    return [record.step for record in records], [record.loss for record in records]
+
+
+def _loss_in_words(records: Sequence[StepRecord], earlier: Sequence[Sequence[StepRecord]]) -> str:
+    if not records:
+        words = "An empty chart: no step has been trained yet"
+    else:
+        first, last = records[0], records[-1]
+        words = (
+            f"The training loss goes from {first.loss:.2f} to {last.loss:.2f} nats per token "
+            f"in {last.step} step{'s' * (last.step > 1)}"
+        )
+        validated = [one.validation_loss for one in records if one.validation_loss is not None]
+        if validated:
+            words += f"; the validation loss ends at {validated[-1]:.2f}"
+    if earlier:
+        words += f". In grey: {len(earlier)} earlier run{'s' * (len(earlier) > 1)}"
+    return f"{words}."
+
+
+class LossFilm:
+    """The picture of `draw_loss`, many times a second while a run goes on.
+
+    What stands still is painted once and kept; each frame adds only the curves (5 ms in place of
+    70). When an axis has to grow, it is painted anew.
+    """
+
+    def __init__(
+        self,
+        earlier: Sequence[Sequence[StepRecord]] = (),
+        steps: int | None = None,
+        size: tuple[int, int] = SIZE,
+    ) -> None:
+        self.earlier, self.steps, self.size = tuple(earlier), steps, size
+        self._ends: tuple[float, float] | None = None
+
+    def frame(self, records: Sequence[StepRecord]) -> bytes:
+        """The picture at this moment as PNG bytes, at the screen's own number of pixels."""
+        with DRAWING:
+            ends = _loss_ends(records, self.earlier, self.steps)
+            if ends != self._ends:
+                self._paint(ends)
+            self._canvas.restore_region(self._still)
+            for line in _loss_lines(records):
+                self._ax.add_line(line)
+                self._ax.draw_artist(line)
+                line.remove()
+            buffer = io.BytesIO()
+            imsave(buffer, self._canvas.buffer_rgba(), format="png")
+            return buffer.getvalue()
+
+    def _paint(self, ends: tuple[float, float]) -> None:
+        if self._ends is None:
+            self._ax = axes_for(draw_loss, self.size)
+            self._canvas = FigureCanvasAgg(self._ax.figure)
+            _draw_loss_frame(self._ax, ends, self.earlier)
+        self._ax.set(xlim=(0, ends[0]), ylim=(0, ends[1]))
+        self._canvas.draw()
+        self._still = self._canvas.copy_from_bbox(self._ax.figure.bbox)
+        self._ends = ends

@@ -1,0 +1,162 @@
+"""Weight matrices and their changes: how much there is, how thin it may be."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+
+from lora_lab.budget import layer_of
+from lora_lab.plots.canvas import BASE, FULL, INK, PALE, RUN, percent, small_percent, tidy
+
+GREYS = ListedColormap([str(level / 11) for level in range(12)])  # few levels: small files
+
+
+def draw_terms(
+    ax: Axes, rebuilt: Mapping[int, Sequence[Sequence[float]]], energy: Sequence[float]
+) -> Axes:
+    """A matrix as a grey picture, rebuilt from its strongest k terms, for several k.
+
+    Args:
+        ax: where to draw.
+        rebuilt: by k: the matrix, (height, width), 0 black to 1 white.
+        energy: the share that each k keeps, k = 1 first, as `maths.spectra.energy_kept` gives it.
+    """
+    tidy(ax, "How many terms does this picture take?", "", "")
+    ax.grid(visible=False)
+    told, left = [], 0.0
+    for k, matrix in rebuilt.items():
+        height, width = len(matrix), len(matrix[0])
+        where = left, left + width, height, 0
+        ax.imshow(matrix, cmap=GREYS, vmin=0, vmax=1, extent=where, interpolation="nearest")
+        numbers, kept = k * (height + width), small_percent(energy[k - 1])
+        share = small_percent(numbers / (height * width))
+        words = f"k = {k}\n{share} of the numbers\n{kept} of the energy"
+        style = {"ha": "center", "va": "top", "fontsize": 9, "color": INK, "linespacing": 1.4}
+        ax.text(left + width / 2, height * 1.03, words, **style)
+        told.append(f"k = {k}: {numbers:,} numbers ({share} of the matrix), {kept} of the energy")
+        left += width * 1.06
+    ax.set(xlim=(0, left - width * 0.06), ylim=(height, 0), xticks=[], yticks=[])
+    ax.spines[["left", "bottom"]].set_visible(False)
+    ax.set_label(f"A picture rebuilt from its strongest terms. {'; '.join(told)}.")
+    return ax
+
+
+def draw_energy_kept(
+    ax: Axes, changes: Sequence[Sequence[float]], random: Sequence[float], ranks: Sequence[int]
+) -> Axes:
+    """How much of the changes in weight matrices their best approximation of each rank keeps.
+
+    Args:
+        ax: where to draw.
+        changes: one row a matrix: the shares that ranks 1, 2, ... keep, from `energy_kept`.
+        random: such a row for a matrix of random numbers, a change without any structure.
+        ranks: where the mean over the matrices is marked.
+    """
+    tidy(ax, "How much of ΔW does a rank keep?", "rank k", "energy kept, %")
+    by_rank = [[100 * share for share in shares] for shares in zip(*changes, strict=True)]
+    every = range(1, len(by_rank) + 1)
+    means = [statistics.mean(shares) for shares in by_rank]
+    lows, highs = [min(shares) for shares in by_rank], [max(shares) for shares in by_rank]
+    band = {"color": FULL, "alpha": 0.25, "linewidth": 0}
+    ax.fill_between(every, lows, highs, label=f"{len(changes)} matrices, least to most", **band)
+    ax.plot(every, means, color=FULL, linewidth=1.6, label="their mean")
+    shares = [100 * share for share in random]
+    ax.plot(every, shares, color=BASE, linestyle=":", linewidth=1.6, label="random numbers")
+    for k in ranks:
+        ax.plot([k], [means[k - 1]], "o", color=FULL)
+        where = {"xy": (k, means[k - 1]), "xytext": (6, -13), "textcoords": "offset points"}
+        ax.annotate(f"{means[k - 1]:.0f}", **where, fontsize=9.5, color=INK)
+    ax.legend(loc="upper left", fontsize=9, frameon=False, labelcolor=INK)
+    _rank_axis(ax, len(by_rank))
+    told = ", ".join(f"rank {k} {means[k - 1]:.0f} %" for k in ranks)
+    ax.set_label(
+        f"Share of the energy that is kept of full fine-tuning's change, as a mean of "
+        f"{len(changes)} matrices: {told}; rank {ranks[-1]} of random numbers "
+        f"{percent(random[ranks[-1] - 1])}."
+    )
+    return ax
+
+
+def draw_thin(
+    ax: Axes,
+    cut: Mapping[int, Sequence[float]],
+    trained: Mapping[int, Sequence[float]],
+    whole: Sequence[float],
+) -> Axes:
+    """A task's score when full fine-tuning's change is cut to a rank, and LoRA's, trained there.
+
+    Args:
+        ax: where to draw.
+        cut: by rank, the share of right answers of each seed.
+        trained: the same of LoRA, trained at that rank.
+        whole: the full fine-tune's own shares, one a seed.
+    """
+    tidy(ax, "Does the task need all of ΔW?", "rank k", "new facts right, %")
+    told = []
+    for name, colour, size, shares in (
+        ("cut to rank k", FULL, 8, cut),
+        ("trained at rank k", RUN, 5, trained),  # on top, and smaller: where both are equal
+    ):
+        ranks = sorted(shares)
+        means, lows, highs = (
+            [100 * of(shares[k]) for k in ranks] for of in (statistics.mean, min, max)
+        )
+        ax.fill_between(ranks, lows, highs, color=colour, alpha=0.25, linewidth=0)
+        ax.plot(ranks, means, color=colour, marker="o", markersize=size, label=name)
+        marks = ", ".join(f"{mean:.0f} % at {k}" for k, mean in zip(ranks, means, strict=True))
+        told.append(f"{name} {marks}")
+    full = 100 * statistics.mean(whole)
+    ax.axhline(full, color=FULL, linestyle="--", linewidth=1.2, label="full fine-tuning, uncut")
+    title = f"{len(whole)} seeds; band: least to most"
+    look = {"fontsize": 9, "title_fontsize": 9, "frameon": False, "labelcolor": INK}
+    ax.legend(title=title, loc="center right", **look)
+    _rank_axis(ax, max([*cut, *trained]))
+    ax.set_label(
+        f"New facts right, as a mean of {len(whole)} seeds: {'; '.join(told)}; "
+        f"full fine-tuning {full:.0f} %."
+    )
+    return ax
+
+
+def _rank_axis(ax: Axes, last: int) -> None:
+    """Ranks double from one tick to the next."""
+    ticks = [2**power for power in range(last.bit_length())]
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(ticks, [str(tick) for tick in ticks])
+    ax.set(xlim=(0.85, 1.15 * last), ylim=(0, 104))
+
+
+def draw_changes(ax: Axes, changes: Mapping[str, float]) -> Axes:
+    """How far each matrix has moved: one row a kind, one column a layer, darker the further.
+
+    Args:
+        ax: where to draw.
+        changes: by a module's name, as "model.layers.0.self_attn.q_proj": ‖ΔW‖ / ‖W‖, 0 or more.
+    """
+    kinds = [*dict.fromkeys(name.rpartition(".")[2] for name in changes)]
+    layers = sorted({layer_of(name) for name in changes})
+    most = max([*changes.values(), 1e-9])
+    tidy(ax, "Which matrices have changed?", "layer", "")
+    ax.grid(visible=False)
+    for name, change in changes.items():
+        place = layers.index(layer_of(name)), kinds.index(name.rpartition(".")[2])
+        strength = 0.15 + 0.85 * change / most
+        shade = {"color": RUN, "alpha": strength} if change else {"color": PALE, "alpha": 0.5}
+        ax.barh(place[1], 0.94, left=place[0] - 0.47, height=0.88, **shade)
+        ink = "white" if change > 0.55 * most else INK
+        words = small_percent(change) if change else "–"
+        ax.text(*place, words, ha="center", va="center", fontsize=9.5, color=ink)
+    ax.set(xlim=(-0.55, len(layers) - 0.45), ylim=(len(kinds) - 0.45, -0.55))
+    ax.set_xticks(range(len(layers)), [str(layer) for layer in layers])
+    ax.set_yticks(range(len(kinds)), kinds, fontsize=9.5)
+    ax.tick_params(length=0)
+    ax.spines[["left", "bottom"]].set_visible(False)
+    moved = {name: change for name, change in changes.items() if change}
+    words = f"{len(moved)} of {len(changes)} matrices have changed"
+    if moved:
+        of = ", ".join(dict.fromkeys(name.rpartition(".")[2] for name in moved))
+        least = small_percent(min(moved.values()))
+        words += f" ({of}), by {least} to {small_percent(most)} of their size"
+    ax.set_label(f"{words}.")
+    return ax

@@ -1,0 +1,110 @@
+"""Where the memory of a training step goes."""
+
+from collections.abc import Mapping
+
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from lora_lab.cards import Card
+from lora_lab.memory import ERROR
+from lora_lab.plots.canvas import BASE, EARLIER, INK, tidy
+from lora_lab.records import Memory
+
+PARTS = {  # of a step's memory, in the order in which they are stacked
+    "weights": "#9A9A9A",
+    "adapters": "#0072B2",
+    "gradients": "#882255",
+    "optimizer": "#F0E442",
+    "activations": "#56B4E9",
+    "logits": "#332288",
+}
+
+
+def draw_memory(
+    ax: Axes,
+    named: Mapping[str, Memory],
+    card: Card | None = None,
+    measured: Mapping[str, int] | None = None,
+    error: float = ERROR,
+) -> Axes:
+    """One stacked bar a method: what a training step holds, part by part.
+
+    Each part has its own greatest length. What stands beyond the peak is pale: it is never there
+    together with the rest, since activations go as gradients come.
+
+    Args:
+        ax: where to draw.
+        named: what each bar is called, and its memory.
+        card: its usable memory is a dashed line.
+        measured: the bytes that some of them really held at their peak: a tick.
+        error: of the estimates, as a share of the peak: a whisker.
+    """
+    measured = measured or {}
+    tidy(ax, "How much memory does a training step take?", "", "")
+    ax.grid(visible=False, axis="y")
+    stacked = [sum(getattr(one, part) for part in PARTS) for one in named.values()]
+    ends = [one.total * (1 + error) for one in named.values()]
+    longest = max([1, *stacked, *ends, *measured.values(), *([card.usable] if card else [])])
+    unit, size = _unit(longest)
+    for place, (name, memory) in enumerate(named.items()):
+        start = 0.0
+        for part, colour in PARTS.items():
+            end = start + getattr(memory, part)
+            for left, right, alpha in (
+                (start, min(end, memory.total), 1.0),
+                (max(start, memory.total), end, 0.3),
+            ):
+                if right > left:
+                    where = {"left": left / size, "color": colour, "alpha": alpha}
+                    ax.barh(place, (right - left) / size, height=0.46, **where)
+            start = end
+        peak = memory.total / size
+        whisker = {"color": INK, "capsize": 3, "linewidth": 1.2, "marker": "o", "markersize": 3}
+        ax.errorbar(peak, place + 0.36, xerr=error * peak, **whisker)
+        words = {"va": "center", "fontsize": 9.5, "color": INK, "zorder": 3}
+        words["bbox"] = {"color": "white", "pad": 1}  # over the card's line
+        beyond = max(start, memory.total) + longest / 50
+        ax.text(beyond / size, place, f"{peak:.3g} {unit}", **words)
+        if name in measured:
+            tick = [measured[name] / size] * 2, [place - 0.32, place + 0.32]
+            ax.plot(*tick, color=BASE, linewidth=2.2)
+    if card:
+        ax.axvline(card.usable / size, color=INK, linestyle="--", linewidth=1.2)
+        where = {"ha": "right", "va": "bottom", "fontsize": 9, "color": INK}
+        ax.text(card.usable / size, -0.52, f"{card.name} ", **where)
+    ax.set(xlim=(0, 1.2 * longest / size), ylim=(len(named) - 0.4, -0.75), xlabel=f"memory, {unit}")
+    ax.set_yticks(range(len(named)), list(named), fontsize=9.5)
+    ax.tick_params(axis="y", length=0)
+    patches = [Patch(color=colour, label=part) for part, colour in PARTS.items()]
+    patches.append(Patch(color=EARLIER, alpha=0.3, label="not at the peak"))
+    if measured:
+        patches.append(Line2D([], [], color=BASE, linewidth=2.2, label="measured"))
+    below = {"loc": "outside lower center", "ncols": 4}
+    ax.figure.legend(
+        handles=patches, **below, fontsize=9, frameon=False, labelcolor=INK, handlelength=1
+    )
+    ax.set_label(_memory_in_words(named, card, measured, error))
+    return ax
+
+
+def _unit(longest: float) -> tuple[str, int]:
+    return ("GiB", 2**30) if longest >= 2**30 else ("MiB", 2**20)
+
+
+def _memory_in_words(
+    named: Mapping[str, Memory], card: Card | None, measured: Mapping[str, int], error: float
+) -> str:
+    told = []
+    for name, memory in named.items():
+        unit, size = _unit(memory.total)
+        most = max(PARTS, key=lambda part: getattr(memory, part))  # noqa: B023 - used at once
+        words = f"{name} {memory.total / size:.3g} {unit} (most of it {most}"
+        if name in measured:
+            words += f"; measured {measured[name] / size:.3g}"
+        told.append(f"{words})")
+    words = f"A step's memory at its peak, give or take {error:.0%}: {', '.join(told)}."
+    if card:
+        fit = [name for name, one in named.items() if one.total <= card.usable]
+        words += f" On {card.name}: {', '.join(fit) if fit else 'none'} fit{'s' * (len(fit) == 1)}."
+    return words

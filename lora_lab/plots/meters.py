@@ -1,0 +1,43 @@
+"""What was learnt, and what was lost."""
+
+from matplotlib.axes import Axes
+
+from lora_lab.plots.canvas import BASE, EARLIER, INK, NEW, OLD, PALE, percent, tidy
+from lora_lab.records import Scores
+
+_NOT_SHARES = {"perplexity", "KL"}  # metrics that do not lie between 0 and 1
+
+
+def meters(base: Scores, adapted: Scores) -> list[tuple[str, str, float, float]]:
+    """What the meters show: (name, colour, the base's share, the adapted model's share)."""
+    rows = []
+    if base.metric_name not in _NOT_SHARES:
+        rows.append((f"new: {base.metric_name}", NEW, base.value, adapted.value))
+    if base.old_knowledge is not None and adapted.old_knowledge is not None:
+        rows.append(("old facts still right", OLD, base.old_knowledge, adapted.old_knowledge))
+    if base.strangers is not None and adapted.strangers is not None:
+        rows.append(("strangers “not known”", EARLIER, base.strangers, adapted.strangers))
+    return rows
+
+
+def draw_meters(ax: Axes, base: Scores, adapted: Scores) -> Axes:
+    """New knowledge, old knowledge and strangers after a fine-tune; the base's value as a tick."""
+    rows = meters(base, adapted)
+    tidy(ax, "What was learnt, and what was lost?", "right answers, %", "")
+    ax.grid(visible=False)
+    for place, (_, colour, before, after) in enumerate(rows):
+        ax.barh(place, 100, color=PALE, height=0.52)
+        ax.barh(place, 100 * after, color=colour, height=0.52)
+        tick = [100 * before] * 2, [place - 0.36, place + 0.36]
+        ax.plot(*tick, color=BASE, linewidth=2, clip_on=False)
+        words = f"{percent(after)}  (base {percent(before)})"
+        ax.text(103, place, words, va="center", fontsize=9.5, color=INK)
+    ax.set(xlim=(0, 165), ylim=(len(rows) - 0.45, -0.55), xticks=range(0, 101, 25))
+    ax.set_yticks(range(len(rows)), [name for name, *_ in rows], fontsize=9.5)
+    ax.tick_params(axis="y", length=0)
+    ax.spines["left"].set_visible(False)
+    ax.spines["bottom"].set_bounds(0, 100)
+    ax.xaxis.label.set_x(50 / 165)  # under the meters, not under the words beside them
+    told = [f"{name} {percent(before)} to {percent(after)}" for name, _, before, after in rows]
+    ax.set_label(f"From the base to the adapted model: {'; '.join(told)}.")
+    return ax
