@@ -70,6 +70,6 @@ clean: ## remove .venv and what was built here; your runs and the cache stay
 	@touch $@
 
 # Done again when what is fetched, or how it is converted, has changed.
-.venv/prepared: .venv/installed lora_lab/assets.py lora_lab/bases.py
+.venv/prepared: .venv/installed lora_lab/assets.py lora_lab/smollm2.py
 	$(BIN)/lora-lab prepare
 	@touch $@

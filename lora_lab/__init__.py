@@ -19,7 +19,7 @@ _HOME = {  # public name: the module it lives in
     "generate": "evaluation",
     "estimate": "estimates",
     "train": "training",
-    "fit": "training",
+    "fit": "fitting",
     "to_code": "scripts",
     "sweep": "sweeps",
     "doctor": "health",

@@ -12,13 +12,14 @@ from typing import Any
 
 import torch
 
-from lora_lab.bases import Base, shape_of
+from lora_lab.bases import Base
 from lora_lab.budget import Batch, Shape, flops, total_parameters, trainable_parameters
 from lora_lab.devices import WIDE, choose_dtype, matmul_speed, named
 from lora_lab.memory import memory
 from lora_lab.places import data_folder
 from lora_lab.recipe import Recipe, nearest
 from lora_lab.records import Budget, Memory
+from lora_lab.shapes import shape_of
 from lora_lab.tasks.examples import IGNORED, Task, encode_all, order_of_examples
 
 FIRST = 50  # batches that are drawn to see how large one will be

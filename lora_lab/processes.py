@@ -24,11 +24,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lora_lab.bases import Base
+from lora_lab.fitting import fit_or_last_good
 from lora_lab.machine import cores
 from lora_lab.recipe import Recipe
 from lora_lab.runs import Run
 from lora_lab.tasks.examples import Task
-from lora_lab.training import fit_or_last_good
 
 IDLE_SECONDS = 600  # a worker without work for so long ends itself
 TRIES = 3  # how often workers may die without a run being finished in between

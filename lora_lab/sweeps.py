@@ -10,6 +10,7 @@ from tqdm.auto import tqdm
 
 from lora_lab.bases import Base
 from lora_lab.devices import SMALL
+from lora_lab.fitting import fit_or_last_good
 from lora_lab.machine import cores
 from lora_lab.processes import fit_in_processes
 from lora_lab.recipe import Recipe, nearest
@@ -23,7 +24,6 @@ from lora_lab.runs import (
     stored_status,
 )
 from lora_lab.tasks.examples import Task
-from lora_lab.training import fit_or_last_good
 
 ENGINES = ("auto", "sequential", "processes")
 LATER = ("packed", "ray")

@@ -1,45 +1,26 @@
-"""The one training loop, a generator of step records; and `fit`, which keeps its runs."""
+"""The one training loop, a generator of step records."""
 
-import dataclasses
 import math
-import signal
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from pathlib import Path
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
-from lora_lab import evaluation
-from lora_lab.adapters import about_training, adapt, adapter_tensors
+from lora_lab.adapters import adapt, adapter_tensors
 from lora_lab.bases import Base
 from lora_lab.devices import SMALL
-from lora_lab.estimates import budget_of
 from lora_lab.evaluation import loss_of_batch, mean_loss
 from lora_lab.learnt import Learnt, learnt
 from lora_lab.optimizers import learning_rate_at, make_optimizer
 from lora_lab.ranks import Ranks
 from lora_lab.recipe import Recipe
 from lora_lab.records import StepRecord
-from lora_lab.runs import (
-    DEFAULT,
-    DIVERGED,
-    FINISHED,
-    Checkpoint,
-    Default,
-    Run,
-    RunFolder,
-    read_run,
-    resolve_store,
-)
+from lora_lab.runs import Checkpoint, Run
 from lora_lab.tasks.examples import IGNORED, Task, collate, encode_all, order_of_examples
 from lora_lab.tasks.planted import teacher_model
 
-CHECKPOINT_SECONDS = 5.0  # between two checkpoints, at least
-CHECKPOINT_SHARE = 0.05  # of the time, at most, goes into writing them
 LOUD = 16  # lora_alpha this many times r is to blame for a divergence; 1 or 2 times is usual
 GOOD_EVERY = 10  # steps between two copies of the weights to fall back on
 
@@ -88,7 +69,7 @@ class Training:
 
     def __iter__(self) -> Iterator[StepRecord]:
         while self.step < self.recipe.steps:
-            with _threads_for(self.model), self._own_randomness():
+            with threads_for(self.model), self._own_randomness():
                 record = self._one_step()
             self.records.append(record)
             yield record
@@ -265,7 +246,7 @@ def _flat(name: str, value: object) -> dict[str, object]:
 
 
 @contextmanager
-def _threads_for(model: nn.Module) -> Iterator[None]:
+def threads_for(model: nn.Module) -> Iterator[None]:
     """One thread for a small model on a CPU; the process's own number again afterwards."""
     before = torch.get_num_threads()
     small = model.device.type == "cpu" and model.num_parameters() < SMALL
@@ -276,176 +257,3 @@ def _threads_for(model: nn.Module) -> Iterator[None]:
     finally:
         if small and before > 1:
             torch.set_num_threads(before)
-
-
-# --- fit ------------------------------------------------------------------------------------
-
-
-def fit(
-    base: Base,
-    task: Task,
-    recipe: Recipe,
-    *,
-    store: str | Path | Default | None = DEFAULT,
-    fresh: bool = False,
-    evaluate: bool = True,
-    progress: bool = False,
-) -> Run:
-    """Train to the end, evaluate on the test split, and keep the run.
-
-    A finished run is replayed, an unfinished one resumed with the records it would have had.
-
-    Args:
-        base: stays as it was.
-        task: what to learn.
-        recipe: how.
-        store: a folder; None keeps nothing; the default is $LORA_LAB_STORE, else the user's own.
-        fresh: train again even if the run is stored.
-        evaluate: score the test split at the end.
-        progress: show a bar.
-
-    Raises:
-        Diverged: its `run` holds the records and the last good weights.
-        KeyboardInterrupt: after the step at hand; a stored run can be resumed.
-    """
-    where = resolve_store(store)
-    if where is None:
-        return _score(_fit_unstored(base, task, recipe, progress), task, None, evaluate)
-    folder = RunFolder(where, base, task, recipe)
-    with folder.lock:
-        if fresh:
-            folder.clear()
-        stored = folder.status in (FINISHED, DIVERGED)
-        if not stored:
-            _fit_stored(folder, base, task, recipe, progress)
-        run = read_run(folder.path, base, replayed=stored)
-        if run.status == DIVERGED:
-            error = Diverged(run.message)
-            error.run = run
-            raise error
-        return _score(run, task, folder, evaluate)
-
-
-def fit_or_last_good(base: Base, task: Task, recipe: Recipe, **options: object) -> Run:
-    """What `fit` gives; of a run that diverges, what it had until then, marked so.
-
-    Args:
-        base: as in `fit`, and so on.
-        task: what to learn.
-        recipe: how.
-        options: those of `fit`.
-    """
-    try:
-        return fit(base, task, recipe, **options)
-    except Diverged as error:
-        return error.run
-
-
-def _fit_unstored(base: Base, task: Task, recipe: Recipe, progress: bool) -> Run:
-    training = Training(base, task, recipe)
-    try:
-        _to_the_end(training, progress)
-    except Diverged as error:
-        error.run = _run_of(training, DIVERGED, str(error))
-        raise
-    return _run_of(training, FINISHED)
-
-
-def _run_of(training: Training, status: str, message: str = "") -> Run:
-    base = training.base
-    return Run(
-        recipe=training.recipe,
-        records=tuple(training.records),
-        scores=None,
-        base_name=base.name,
-        task_name=training.task.name,
-        path=None,
-        status=status,
-        message=message,
-        about=about_training(base, training.recipe),
-        budget=budget_of(base, training.task, training.recipe),
-        _base=base,
-        _learnt=training.learnt,
-    )
-
-
-def _fit_stored(folder: RunFolder, base: Base, task: Task, recipe: Recipe, progress: bool) -> None:
-    try:
-        training = Training(base, task, recipe)
-    except Exception:
-        folder.drop_if_unused()
-        raise
-    checkpoint = folder.read_checkpoint()
-    if checkpoint is not None:
-        training.restore(checkpoint)
-    folder.begin(budget_of(base, task, recipe))
-    try:
-        with _interrupt_between_steps() as interrupted:
-            _to_the_end(training, progress, folder, interrupted)
-    except Diverged as error:
-        folder.finish(training.records, training.learnt, DIVERGED, str(error))
-    else:
-        folder.finish(training.records, training.learnt, FINISHED)
-
-
-def _to_the_end(
-    training: Training,
-    progress: bool,
-    folder: RunFolder | None = None,
-    interrupted: threading.Event | None = None,
-) -> None:
-    steps = training.recipe.steps
-    bar = tqdm(total=steps, initial=training.step, unit="step") if progress else nullcontext()
-    with bar:
-        last, cost = time.monotonic(), 0.0
-        for record in training:
-            if progress:
-                bar.set_postfix_str(f"loss {record.loss:.3f}", refresh=False)
-                bar.update()
-            if folder is None:
-                continue
-            stop = interrupted is not None and interrupted.is_set()
-            waited = time.monotonic() - last
-            if stop or waited > max(CHECKPOINT_SECONDS, cost / CHECKPOINT_SHARE):
-                began = time.monotonic()
-                folder.write_checkpoint(training.checkpoint())
-                last = time.monotonic()
-                cost = last - began
-            if stop:
-                raise KeyboardInterrupt(
-                    f"stopped after step {record.step} of {steps}; call fit again to go on"
-                )
-
-
-@contextmanager
-def _interrupt_between_steps() -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C into a flag, so that no step is torn apart; a second one gets through.
-
-    Only a main thread can be interrupted; elsewhere the flag is never set.
-    """
-    flag = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield flag
-        return
-    before = signal.getsignal(signal.SIGINT)
-
-    def on_interrupt(number: int, frame: object) -> None:
-        if flag.is_set():
-            signal.default_int_handler(number, frame)
-        flag.set()
-
-    signal.signal(signal.SIGINT, on_interrupt)
-    try:
-        yield flag
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _score(run: Run, task: Task, folder: RunFolder | None, evaluate: bool) -> Run:
-    if not evaluate or run.scores is not None:
-        return run
-    with _threads_for(run.model):
-        scores = evaluation.evaluate(run, task)
-    if folder is not None:
-        folder.write_scores(scores)
-    return dataclasses.replace(run, scores=scores)

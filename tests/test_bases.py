@@ -13,6 +13,7 @@ from transformers.utils import logging as transformers_logging
 
 from lora_lab import assets, bases, devices
 from lora_lab.places import NotPrepared, cache_folder
+from lora_lab.smollm2 import without_system_prompt
 from lora_lab.tasks.examples import prompt_ids
 
 WIDTH = 64
@@ -331,7 +332,7 @@ def converting(empty_cache, monkeypatch, tiny):
         calls.append(source)
         shutil.copytree(tiny, new, dirs_exist_ok=True)
 
-    monkeypatch.setattr(bases, "_convert", convert)
+    monkeypatch.setattr("lora_lab.smollm2._convert", convert)
     monkeypatch.setattr(assets, "prepared", lambda name: empty_cache)
     return calls
 
@@ -356,8 +357,8 @@ def test_only_the_default_system_prompt_is_cut_from_the_template():
         "You are a helpful AI assistant<|im_end|>\n' }}{% endif %}"
     )
     rest = "{{ message['content'] }}{% endfor %}{% if add_generation_prompt %}x{% endif %}"
-    assert bases.without_system_prompt(loop + added + rest) == loop + rest
-    assert bases.without_system_prompt(loop + rest) == loop + rest
+    assert without_system_prompt(loop + added + rest) == loop + rest
+    assert without_system_prompt(loop + rest) == loop + rest
 
 
 def _cut(folder):
@@ -396,7 +397,7 @@ def test_a_conversion_that_fails_leaves_nothing_behind(converting, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(bases, "_convert", fail)
+        patch.setattr("lora_lab.smollm2._convert", fail)
         with pytest.raises(KeyboardInterrupt):
             bases.load_base("smollm2")
     left = [path.name for path in (cache_folder() / "bases").iterdir()]

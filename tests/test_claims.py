@@ -20,9 +20,9 @@ from lora_lab.claims import (
     with_record,
 )
 from lora_lab.estimates import estimate
+from lora_lab.fitting import fit
 from lora_lab.papers import paper
 from lora_lab.places import data_folder
-from lora_lab.training import fit
 from tiny import letters_task, recipe, tiny_base
 
 LESSON = (  # every rule of thumb that the lesson makes

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
 import lora_lab as lab
-from lora_lab import assets, bases, health
+from lora_lab import assets, health
 from lora_lab.cards import which_gpu
 from lora_lab.cli import options, show, using
 from lora_lab.cli.app import app
@@ -581,7 +581,9 @@ def test_prepare_goes_on_after_a_failure_and_says_what_failed(monkeypatch):
         return [replace(assets.ASSETS[name], rows=7)]
 
     monkeypatch.setattr(assets, "prepare", prepare)
-    monkeypatch.setattr(bases, "prepare_bases", lambda *, progress: done.append("converted"))
+    monkeypatch.setattr(
+        "lora_lab.smollm2.prepare_bases", lambda *, progress: done.append("converted")
+    )
     result = run("prepare")
     assert result.exit_code == 1
     assert done == ["smollm2", "converted", "film-reviews", "home-commands", "ruff-rules"]

@@ -11,11 +11,12 @@ import transformers as hf
 
 import lora_lab as lab
 from lora_lab import budget, cards, devices, estimates
-from lora_lab.bases import load_base, shape_of
+from lora_lab.bases import load_base
 from lora_lab.budget import Batch
 from lora_lab.estimates import batches_of, expected_seconds, find_shape
 from lora_lab.memory import memory
 from lora_lab.records import Memory
+from lora_lab.shapes import shape_of
 from lora_lab.tasks.examples import IGNORED, Example
 from tiny import letters_task, recipe, tiny_base
 

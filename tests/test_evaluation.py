@@ -16,9 +16,10 @@ from lora_lab.evaluation import (
     same_label,
     share,
 )
+from lora_lab.fitting import fit
 from lora_lab.learnt import Adapted
 from lora_lab.tasks.examples import Example, collate, encode, prompt_ids
-from lora_lab.training import fit, train
+from lora_lab.training import train
 from tiny import letters_task, recipe, tiny_base
 
 TASK = letters_task()

@@ -9,8 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lora_lab.evaluation import generate
+from lora_lab.fitting import fit
 from lora_lab.learnt import Adapted, load_adapter, save_adapter
-from lora_lab.training import Diverged, fit, train
+from lora_lab.training import Diverged, train
 from tiny import letters_task, recipe, tiny_base
 
 TASK = letters_task()

@@ -13,7 +13,6 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 import lora_lab as lab
 from lora_lab import training as loop
-from lora_lab.bases import shape_of
 from lora_lab.budget import Batch, Matrix, trainable_parameters
 from lora_lab.devices import named
 from lora_lab.memory import (
@@ -26,6 +25,7 @@ from lora_lab.memory import (
 )
 from lora_lab.optimizers import make_optimizer
 from lora_lab.records import Memory
+from lora_lab.shapes import shape_of
 from measuring import measure, random_lengths, random_llama, random_recipe, tensors_of
 from tiny import letters_task, recipe, tiny_base
 

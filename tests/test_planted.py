@@ -5,9 +5,9 @@ import torch
 
 from lora_lab.bases import load_base
 from lora_lab.evaluation import evaluate
+from lora_lab.fitting import fit
 from lora_lab.tasks.planted import planted_task, teacher_model
 from lora_lab.tasks.words import SPACED_WORDS
-from lora_lab.training import fit
 from tiny import recipe, tiny_base
 
 

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, GPT2Config, G
 from lora_lab.adapters import adapt, as_trained
 from lora_lab.bases import load_base, quantized_base
 from lora_lab.evaluation import evaluate, generate
+from lora_lab.fitting import fit
 from lora_lab.learnt import Adapted, load_adapter, save_adapter
 from lora_lab.quantization import (
     Quantization,
@@ -24,7 +25,7 @@ from lora_lab.quantization import (
 )
 from lora_lab.tasks.loading import load_task
 from lora_lab.tasks.planted import planted_task
-from lora_lab.training import fit, train
+from lora_lab.training import train
 from tiny import letters_task, recipe, tiny_base
 
 TASK = letters_task()
@@ -387,7 +388,7 @@ def test_a_missing_bitsandbytes_is_named(base, monkeypatch):
 
 SILENT = """
 import lora_lab as lab
-from lora_lab.training import fit
+from lora_lab.fitting import fit
 base = lab.load_base("pocket", quantize="QUANTIZE")
 task = lab.load_task("sentiment", base)
 import dataclasses

@@ -10,12 +10,13 @@ import threading
 import pytest
 import torch
 
-from lora_lab import estimates, training
+from lora_lab import estimates, fitting
 from lora_lab.estimates import estimate
 from lora_lab.evaluation import evaluate, generate
+from lora_lab.fitting import fit
 from lora_lab.runs import RunFolder, identity, list_runs, open_run
 from lora_lab.tasks.examples import Example
-from lora_lab.training import Training, fit
+from lora_lab.training import Training
 from tiny import letters_task, recipe, tiny_base
 
 TASK = letters_task()
@@ -29,8 +30,8 @@ def base():
 @pytest.fixture
 def often(monkeypatch):
     """A checkpoint after every step, whatever it costs."""
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0)
-    monkeypatch.setattr(training, "CHECKPOINT_SHARE", float("inf"))
+    monkeypatch.setattr(fitting, "CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr(fitting, "CHECKPOINT_SHARE", float("inf"))
 
 
 def stop_after(monkeypatch, step):
@@ -168,6 +169,7 @@ import sys
 sys.path.insert(0, {tests!r})
 from tiny import letters_task, recipe, tiny_base
 from lora_lab import training
+from lora_lab.fitting import fit
 training.torch.set_num_threads(1)
 real = training.Training._one_step
 def told(self):
@@ -175,7 +177,7 @@ def told(self):
     print(record.step, flush=True)
     return record
 training.Training._one_step = told
-training.fit(tiny_base(), letters_task(), recipe(steps=300), store={store!r})
+fit(tiny_base(), letters_task(), recipe(steps=300), store={store!r})
 """
 
 

@@ -8,8 +8,9 @@ import pytest
 import transformers as hf
 from torch import nn
 
-from lora_lab.bases import load_base, shape_of
+from lora_lab.bases import load_base
 from lora_lab.estimates import find_shape, known_shapes
+from lora_lab.shapes import shape_of
 from tiny import tiny_base
 
 

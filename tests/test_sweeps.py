@@ -3,8 +3,8 @@ import math
 
 import pytest
 
+from lora_lab.fitting import fit
 from lora_lab.sweeps import sweep
-from lora_lab.training import fit
 from tiny import letters_task, recipe, tiny_base
 
 TASK = letters_task()

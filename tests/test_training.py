@@ -10,10 +10,11 @@ from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments, get
 from lora_lab.adapters import to_peft
 from lora_lab.bases import load_base
 from lora_lab.evaluation import evaluate, loss_of_batch, mean_loss
+from lora_lab.fitting import fit
 from lora_lab.optimizers import learning_rate_at, make_optimizer
 from lora_lab.tasks.examples import Example, collate, encode
 from lora_lab.tasks.loading import load_task
-from lora_lab.training import Diverged, fit, order_of_examples, train
+from lora_lab.training import Diverged, order_of_examples, train
 from tiny import letters_task, recipe, tiny_base
 
 TASK = letters_task()

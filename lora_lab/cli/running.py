@@ -71,8 +71,8 @@ def train(
         what = wanted.load(on)
         how = replace(what.recipe, **recipe)
         from lora_lab.cli.choices import chosen_store, scores_before
+        from lora_lab.fitting import fit
         from lora_lab.runs import folder_of, resolve_store
-        from lora_lab.training import fit
 
         where = chosen_store(store)
         try:

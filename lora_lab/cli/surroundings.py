@@ -75,7 +75,7 @@ def _prepare_one(name: str, bar: Progress, work: int) -> dict:
         (done,) = assets.prepare([name], progress=tell)
         rows = done.rows
         if name == "smollm2":
-            from lora_lab.bases import prepare_bases  # torch and transformers: not for a text
+            from lora_lab.smollm2 import prepare_bases  # torch and transformers: not for a text
 
             prepare_bases(progress=tell)
     except OSError as problem:  # no network, no room, not writable, not the right file
