@@ -15,14 +15,8 @@ import lora_lab as lab
 from lora_lab import training as loop
 from lora_lab.budget import Batch, Matrix, trainable_parameters
 from lora_lab.devices import named
-from lora_lab.memory import (
-    ERROR,
-    Trained,
-    memory,
-    optimizer_state,
-    quantized,
-    trained_tensors,
-)
+from lora_lab.held import Trained, optimizer_state, quantized, trained_tensors
+from lora_lab.memory import ERROR, memory
 from lora_lab.optimizers import make_optimizer
 from lora_lab.records import Memory
 from lora_lab.shapes import shape_of

@@ -5,7 +5,7 @@ import pytest
 
 from lora_lab.budget import Matrix, adapter_parameters, trainable_parameters
 from lora_lab.estimates import estimate, find_shape
-from lora_lab.memory import quantized
+from lora_lab.held import quantized
 from lora_lab.papers import PaperNumber, PaperTable, paper, papers
 from lora_lab.recipe import Recipe
 

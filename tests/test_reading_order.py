@@ -18,6 +18,8 @@ READING_ORDER = {  # module: the third-party packages it may import
     "papers": set(),
     "predictions": set(),
     "budget": set(),
+    "held": set(),
+    "activations": set(),
     "memory": set(),
     "cards": set(),
     "maths": {"torch"},
