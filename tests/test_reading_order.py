@@ -52,7 +52,7 @@ READING_ORDER = {  # module: the third-party packages it may import
     "fitting": {"tqdm"},
     "processes": {"torch", "loky", "cloudpickle", "safetensors"},
     "sweeps": {"torch", "pandas", "tqdm"},
-    "claims": set(),
+    "claims": {"tqdm"},
     "scripts": set(),
     "plots": {"matplotlib"},
     "checks": {"torch"},
