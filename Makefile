@@ -38,8 +38,8 @@ test-all: setup ## the suite and all that is slow
 test-gpu: setup ## the tests that train on an NVIDIA GPU
 	$(BIN)/python -m pytest -m gpu tests
 
-recorded: setup ## train the runs on smollm2 that data/recorded/ lacks (about a minute each)
-	$(BIN)/python data/recorded/make_recorded.py
+recorded: setup ## make what data/recorded/ lacks: runs on smollm2, claims (ONLY=needs-1000 for one)
+	$(BIN)/python data/recorded/make_recorded.py $(ONLY)
 
 refresh: setup ## run the notebooks afresh and keep their outputs (ONLY=notebooks/x.ipynb for one)
 	$(BIN)/python tests/refresh_notebooks.py $(ONLY)

@@ -15,6 +15,8 @@ from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
 
+from tqdm.auto import tqdm
+
 from lora_lab.bases import load_base
 from lora_lab.estimates import estimate
 from lora_lab.papers import paper
@@ -167,7 +169,7 @@ class Claim:
 
         Args:
             store: as in `sweep`: runs that are there are replayed.
-            progress: show a bar for each sweep.
+            progress: show a bar.
 
         Raises:
             ValueError: if there is nothing to run.
@@ -180,15 +182,15 @@ class Claim:
             if one.task is not None:
                 groups.setdefault((one.base, one.task, one.n), {})[name] = one.recipe
         trials = []
-        for (base_name, task_name, n), recipes in groups.items():
-            base = load_base(base_name)
-            for seed in self.seeds:
-                task = load_task(task_name, base, n=n, seed=seed)
-                made = sweep(
-                    base, task, recipes.values(), seeds=(seed,), store=store, progress=progress
-                )
-                for name, run in zip(recipes, made.runs, strict=True):
-                    trials.append(Trial(name, seed, scores_of(run)))
+        with tqdm(total=self.to_run, desc=self.id, unit="run", disable=not progress) as bar:
+            for (base_name, task_name, n), recipes in groups.items():
+                base = load_base(base_name)
+                for seed in self.seeds:
+                    task = load_task(task_name, base, n=n, seed=seed)
+                    made = sweep(base, task, recipes.values(), seeds=(seed,), store=store)
+                    for name, run in zip(recipes, made.runs, strict=True):
+                        trials.append(Trial(name, seed, scores_of(run)))
+                    bar.update(len(recipes))
         return dataclasses.replace(self, trials=tuple(trials), about="")
 
     def _numbers(self, case: Case) -> tuple[float, ...]:
@@ -289,7 +291,7 @@ def record(
         claim: one that has runs.
         folder: `data/recorded/claims` for the course's own.
         store: a folder that several claims, recorded one after the other, share their runs in.
-        progress: show a bar for each sweep.
+        progress: show a bar.
     """
     trials = claim.measure(store=store, progress=progress).trials
     bases = {one.base for one in claim.settings.values() if one.task is not None}

@@ -1,7 +1,10 @@
 import dataclasses
+import importlib
 import json
 import math
 import re
+import sys
+import tomllib
 
 import pytest
 
@@ -304,6 +307,77 @@ def test_mending_a_claims_words_leaves_its_record(tiny, tmp_path):
     mended = (dataclasses.replace(CASE, when="it is clearer so"),)
     path = record(bare, tmp_path)
     assert with_record(dataclasses.replace(bare, cases=mended), path).trials
+
+
+# --- make recorded --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def make_recorded(tiny, tmp_path, monkeypatch):
+    """The command, for two claims that share a run: "measured" has its record, "bare" has none.
+
+    `.fitted` tells of every run that it asked for whether it was trained there and then.
+    """
+    folder = data_folder() / "recorded"
+    monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
+    script = importlib.import_module("make_recorded")
+    bare = weighed(0, 0, 0, trials=())
+    recorded = weighed(6, 7, 8, settings={"high": HIGH}, cases=())
+    recorded = dataclasses.replace(recorded, id="measured")
+    ledger = {"bare": bare, "measured": recorded, "faster": claim("faster")}
+    monkeypatch.setattr(lora_lab.claims, "claims", lambda: ledger)
+    monkeypatch.setattr(script, "HERE", tmp_path / "recorded")
+    monkeypatch.setattr(script, "STORE", tmp_path / "store")
+    (tmp_path / "recorded" / "claims").mkdir(parents=True)
+    (tmp_path / "recorded" / "recorded.toml").write_text("[letters]\nseeds = []\n")
+    sweep, script.fitted = lora_lab.claims.sweep, []
+
+    def watched(*arguments, **options):
+        made = sweep(*arguments, **options)
+        script.fitted += [not run.replayed for run in made.runs]
+        return made
+
+    monkeypatch.setattr(lora_lab.claims, "sweep", watched)
+    return script
+
+
+def records(script):
+    return sorted(path.stem for path in (script.HERE / "claims").iterdir())
+
+
+def test_make_recorded_measures_the_claims_that_have_no_record(make_recorded):
+    make_recorded.main(["measured"])
+    assert records(make_recorded) == []
+    make_recorded.main([])
+    assert records(make_recorded) == ["made-up"]
+    assert not make_recorded.STORE.exists()  # nothing is left behind
+
+
+def test_made_fresh_every_claim_is_measured_and_a_shared_run_trained_once(make_recorded):
+    make_recorded.main(["--fresh"])
+    assert records(make_recorded) == ["made-up", "measured"]
+    assert make_recorded.fitted == [True] * 6 + [False] * 3
+
+
+def test_make_recorded_goes_on_where_it_was_stopped(make_recorded, tiny, monkeypatch):
+    _, tasks = tiny
+    last = tasks.pop(2)
+    with pytest.raises(KeyError):
+        make_recorded.main(["bare"])
+    tasks[2] = last
+    make_recorded.main(["bare"])
+    assert make_recorded.fitted == [True] * 4 + [False] * 4 + [True] * 2
+
+
+@pytest.mark.parametrize("name", ["mesured", "faster"])  # arithmetic has nothing to record
+def test_make_recorded_refuses_what_it_cannot_make(make_recorded, name):
+    with pytest.raises(SystemExit, match=f"{name!r}; .* letters; claims.toml measures bare, meas"):
+        make_recorded.main([name])
+
+
+def test_a_recorded_run_and_a_claim_never_share_a_name():
+    made = (data_folder() / "recorded" / "recorded.toml").read_text(encoding="utf-8")
+    assert not set(tomllib.loads(made)) & set(claims())
 
 
 # --- what is recorded -----------------------------------------------------------------------
