@@ -8,9 +8,10 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from lora_lab.budget import Batch, Matrix, Shape, adapted, layer_of, rank, saved_modules
+from lora_lab.budget import Batch, Shape, rank
 from lora_lab.recipe import Recipe
 from lora_lab.records import Memory
+from lora_lab.targets import Matrix, adapted, last_name, layer_of, saved_modules
 
 ERROR = 0.1  # of the total, either way: measured on a CPU, for models built like a Llama
 
@@ -331,7 +332,7 @@ def memory(shape: Shape, recipe: Recipe, batch: Batch, dtype: str = "float32") -
 def _check_llama(shape: Shape) -> None:
     """Refuse a model whose layers hold something else: it keeps something else, too."""
     inside = [one.name for one in shape.matrices] + [name for name, _ in shape.others]
-    names = {_last(name) for name in inside if layer_of(name) is not None}
+    names = {last_name(name) for name in inside if layer_of(name) is not None}
     if names != LLAMA:
         raise ValueError(
             f"the layers of {shape.name} hold {', '.join(sorted(names))}; memory is told for "
@@ -344,15 +345,11 @@ def _layers(shape: Shape, recipe: Recipe, batch: Batch, dtype: str) -> list[Laye
     matrices: list[dict[str, Matrix]] = [{} for _ in range(shape.num_layers)]
     for one in shape.matrices:
         if layer_of(one.name) is not None:
-            matrices[layer_of(one.name)][_last(one.name)] = one
+            matrices[layer_of(one.name)][last_name(one.name)] = one
     return [
         Layer(own, frozenset(n for n in own if own[n].name in reached), shape, recipe, batch, dtype)
         for own in matrices
     ]
-
-
-def _last(name: str) -> str:
-    return name.rpartition(".")[2]
 
 
 def _moments(layers: list[Layer], trained: list[Trained]) -> Iterator[Moment]:
