@@ -6,9 +6,10 @@ Each number is a tensor that an operation keeps for its backward pass. All sizes
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from lora_lab.budget import Batch, Matrix, Shape, adapted, layer_of, rank
+from lora_lab.budget import Batch, Shape, rank
 from lora_lab.held import BYTES, F32, passing_dtype
 from lora_lab.recipe import Recipe
+from lora_lab.targets import Matrix, adapted, last_name, layer_of
 
 INTO_ATTENTION = ("q_proj", "k_proj", "v_proj")  # these three read the same input
 INTO_MLP = ("gate_proj", "up_proj")  # and these two
@@ -194,7 +195,7 @@ def layers_of(shape: Shape, recipe: Recipe, batch: Batch, dtype: str) -> list[La
     matrices: list[dict[str, Matrix]] = [{} for _ in range(shape.num_layers)]
     for one in shape.matrices:
         if layer_of(one.name) is not None:
-            matrices[layer_of(one.name)][_last(one.name)] = one
+            matrices[layer_of(one.name)][last_name(one.name)] = one
     return [
         Layer(own, frozenset(n for n in own if own[n].name in reached), shape, recipe, batch, dtype)
         for own in matrices
@@ -204,13 +205,9 @@ def layers_of(shape: Shape, recipe: Recipe, batch: Batch, dtype: str) -> list[La
 def _check_llama(shape: Shape) -> None:
     """Refuse a model whose layers hold something else: it keeps something else, too."""
     inside = [one.name for one in shape.matrices] + [name for name, _ in shape.others]
-    names = {_last(name) for name in inside if layer_of(name) is not None}
+    names = {last_name(name) for name in inside if layer_of(name) is not None}
     if names != LLAMA:
         raise ValueError(
             f"the layers of {shape.name} hold {', '.join(sorted(names))}; memory is told for "
             f"models built like a Llama, whose layers hold {', '.join(sorted(LLAMA))}"
         )
-
-
-def _last(name: str) -> str:
-    return name.rpartition(".")[2]

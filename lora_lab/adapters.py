@@ -2,10 +2,8 @@
 
 import copy
 import functools
-import re
 import threading
 import warnings
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -15,7 +13,9 @@ from torch import Tensor, nn
 from lora_lab.bases import Base, quantized_base
 from lora_lab.devices import named
 from lora_lab.quantization import Quantization, is_quantized, share_tensors, weight_of
-from lora_lab.recipe import Recipe, nearest
+from lora_lab.recipe import Recipe
+from lora_lab.shapes import modules_of
+from lora_lab.targets import adapted, last_name
 
 # PEFT 0.21 asks transformers 5.23 by a name that is going away: nothing a user can mend.
 warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
@@ -35,110 +35,23 @@ CHANGES_THE_BASE = ("pissa", "olora")  # these begin by taking their product out
 # --- what a recipe adapts -------------------------------------------------------------------
 
 
-def match_target_modules(model: nn.Module, target_modules: Iterable[str]) -> dict[str, list[str]]:
-    """The layers that each target name reaches: {"q_proj": ["layers.0.q_proj", ...], ...}.
-
-    PEFT complains only when no name matches at all, so one misspelt name among good ones trains a
-    smaller adapter in silence (peft#1959). Here every name must reach a layer.
-
-    Raises:
-        ValueError: naming the first target that reaches nothing, and the nearest that would.
-    """
-    layers = [name for name, module in model.named_modules() if isinstance(module, ADAPTABLE)]
-    matches = {
-        target: [name for name in layers if name == target or name.endswith(f".{target}")]
-        for target in target_modules
-    }
-    for target, reached in matches.items():
-        if not reached:
-            known = tuple(sorted({name.rsplit(".", 1)[-1] for name in layers}))
-            raise ValueError(
-                f"no layer is called {target!r}; {nearest(target, known)}"
-                f"this model has: {', '.join(known)}"
-            )
-    return matches
-
-
-def sides(layer: nn.Module) -> tuple[int, int]:
-    """A layer's inputs and outputs; an embedding's tokens and width."""
-    if isinstance(layer, nn.Embedding):
-        return layer.num_embeddings, layer.embedding_dim
-    if isinstance(layer, Conv1D):
-        return layer.nx, layer.nf
-    return layer.in_features, layer.out_features  # of a 4-bit layer, the weight has another shape
-
-
-def _linear_names(model: nn.Module) -> tuple[str, ...]:
-    """The last names of all linear layers but the output's: what PEFT's "all-linear" means."""
-    output = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-    names = {
-        name.rsplit(".", 1)[-1]
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear | Conv1D) and module is not output
-    }
-    return tuple(sorted(names))
-
-
-def _check_layers(model: nn.Module, layers: tuple[int, ...]) -> None:
-    count = model.config.get_text_config().num_hidden_layers
-    beyond = [layer for layer in layers if layer >= count]
-    if beyond:
-        raise ValueError(
-            f"layers_to_transform names layer {beyond[0]}, and this model has {count} layers, "
-            f"counted from 0; give numbers from 0 to {count - 1}"
-        )
-
-
-def _check_reach(model: nn.Module, recipe: Recipe) -> None:
-    """Refuse a recipe that reaches nothing in this model; warn of an r wider than a layer."""
-    targets = recipe.target_modules
-    if targets == "all-linear":
-        targets = _linear_names(model)
-    if isinstance(targets, str):
-        names = [name for name, module in model.named_modules() if isinstance(module, ADAPTABLE)]
-        try:
-            reached = [name for name in names if re.fullmatch(targets, name)]
-        except re.error as error:
-            raise ValueError(
-                f"target_modules={targets!r} is not a regex ({error}); give one that matches "
-                f'whole module names, such as ".*q_proj", or a tuple of names'
-            ) from error
-        if not reached:
-            raise ValueError(
-                f"target_modules={targets!r} is read as a regex and matches no whole module name; "
-                f"a name here looks like {names[-1]!r}. For a plain name give a tuple: "
-                f"({targets!r},)"
-            )
-    else:
-        reached = [
-            name for names in match_target_modules(model, targets).values() for name in names
-        ]
-    if recipe.layers_to_transform is not None:
-        _check_layers(model, recipe.layers_to_transform)
-    if recipe.modules_to_save:
-        modules = {name.rsplit(".", 1)[-1] for name, _ in model.named_modules() if name}
-        known = tuple(sorted(modules))
-        for name in recipe.modules_to_save:
-            if name not in modules:
-                raise ValueError(
-                    f"modules_to_save names {name!r}, which this model does not have; "
-                    f"{nearest(name, known)}it has, for example: {', '.join(known[:12])}"
-                )
-    adalora = recipe.method == "adalora"
-    for name in reached:
-        if adalora and isinstance(model.get_submodule(name), nn.Embedding):
-            raise ValueError(
-                f"target_modules reaches {name!r}, an embedding, and AdaLoRA adapts linear layers "
-                "only; leave it out, or give method='lora'"
-            )
-    narrowest = min(min(sides(model.get_submodule(name))) for name in reached)
-    field, r = ("init_r", recipe.init_r) if adalora else ("r", recipe.r)
+def _check_reach(base: Base, recipe: Recipe) -> None:
+    """Refuse a recipe that does not fit this model; warn of an r wider than a layer."""
+    reached = adapted(modules_of(base.model, base.name), recipe)
+    narrowest = min(min(one.in_features, one.out_features) for one in reached)
+    field, r = ("init_r", recipe.init_r) if recipe.method == "adalora" else ("r", recipe.r)
     if r > narrowest:
         warnings.warn(
             f"{field}={r} is above {narrowest}, the width of the narrowest adapted layer: a "
             f"change can have no higher rank than that, so the parameters above are wasted",
             stacklevel=3,
         )
+
+
+def _linear_names(base: Base) -> tuple[str, ...]:
+    """The last names of all linear layers but the output's: what PEFT's "all-linear" means."""
+    matrices = modules_of(base.model, base.name).matrices
+    return tuple(sorted({last_name(one.name) for one in matrices if one.kind == "linear"}))
 
 
 def to_peft(recipe: Recipe, base: Base | None = None) -> "PeftConfig":
@@ -161,7 +74,7 @@ def to_peft(recipe: Recipe, base: Base | None = None) -> "PeftConfig":
                 f"target_modules={targets!r} with layers_to_transform is refused by PEFT; give a "
                 'tuple of names, or "all-linear" together with `base`'
             )
-        targets = _linear_names(base.model)
+        targets = _linear_names(base)
     shared = {
         "target_modules": targets if isinstance(targets, str) else list(targets),
         "lora_alpha": recipe.lora_alpha,
@@ -269,7 +182,7 @@ def adapt(base: Base, recipe: Recipe) -> nn.Module:
     on = as_trained(base, recipe)
     if recipe.method == "full":
         return _copy_tensors(base.model)
-    _check_reach(base.model, recipe)
+    _check_reach(base, recipe)
     model = share_tensors(on.model)
     if _changes_the_base(recipe):
         for module in model.modules():

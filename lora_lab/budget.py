@@ -1,46 +1,18 @@
 """Parameters, memory and FLOPs of a fine-tune, by arithmetic on a model's shape."""
 
 import itertools
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lora_lab.recipe import Recipe, nearest
-
-LAYER = re.compile(r".*?\.[^.]*\.(\d+)\.")  # a layer's number in a name, as PEFT reads it
-
-
-@dataclass(frozen=True, slots=True)
-class Matrix:
-    """One linear layer or embedding of a model, by the name under which the model keeps it."""
-
-    name: str  # "model.layers.0.self_attn.q_proj"
-    in_features: int  # an embedding's number of tokens
-    out_features: int  # an embedding's width
-    bias: bool = False
-    kind: str = "linear"  # "embedding" | "output": these are no part of "all-linear"
-    tied: bool = False  # its weights are those of an earlier matrix: one tensor for both
-
-    @property
-    def weights(self) -> int:
-        """How many numbers the matrix holds, its bias left out."""
-        return self.in_features * self.out_features
-
-    @property
-    def parameters(self) -> int:
-        """Weights and bias."""
-        return self.weights + self.bias * self.out_features
+from lora_lab.recipe import Recipe
+from lora_lab.targets import LAYER, Matrix, Modules, adapted, inside, layer_of, saved_modules
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shape:
+class Shape(Modules):
     """All that a budget needs to know of a model: its matrices, and a few sizes."""
 
-    name: str
-    matrices: tuple[Matrix, ...]  # in the model's own order
-    others: tuple[tuple[str, int], ...]  # norms, and what else is no matrix: module, parameters
     hidden_size: int
-    num_layers: int
     num_heads: int
     num_key_value_heads: int
     head_dim: int
@@ -72,114 +44,6 @@ class Batch:
     places: int  # positions at which logits are computed: some example has a label there
     labels: int  # tokens of all examples together that earn a loss
     padded: bool = False  # whether the examples differ in length
-
-
-# --- what a recipe reaches ----------------------------------------------------------------------
-
-
-def layer_of(name: str) -> int | None:
-    """The layer that a module's name tells: 7 of "model.layers.7.mlp.up_proj"; None: no layer."""
-    found = LAYER.match(name)
-    return int(found[1]) if found else None
-
-
-def adapted(shape: Shape, recipe: Recipe) -> tuple[Matrix, ...]:
-    """The matrices that get an adapter, chosen as PEFT chooses them. None for method "full".
-
-    Raises:
-        ValueError: for a target, a layer or a module to save that the model does not have, and for
-            what PEFT refuses.
-    """
-    if recipe.method == "full":
-        return ()
-    layers = recipe.layers_to_transform
-    if layers and max(layers) >= shape.num_layers:
-        raise ValueError(
-            f"layers_to_transform names layer {max(layers)}, and {shape.name} has "
-            f"{shape.num_layers} layers, counted from 0; give numbers from 0 to "
-            f"{shape.num_layers - 1}"
-        )
-    saved = saved_modules(shape, recipe)
-    reached = [
-        one
-        for one in _targets(shape, recipe)
-        if (layers is None or layer_of(one.name) in layers) and not _inside(one.name, saved)
-    ]
-    if not reached:
-        raise ValueError(
-            f"target_modules={recipe.target_modules!r} names nothing in {shape.name} that is in "
-            f"layers {layers} and not in modules_to_save={recipe.modules_to_save}; give other names"
-        )
-    embeddings = [one.name for one in reached if one.kind == "embedding"]
-    if recipe.method == "adalora" and embeddings:
-        raise ValueError(
-            f"method='adalora' can't adapt the embedding {embeddings[0]!r}: PEFT knows it for "
-            "linear layers; give method='lora', or other target_modules"
-        )
-    return tuple(reached)
-
-
-def _targets(shape: Shape, recipe: Recipe) -> list[Matrix]:
-    """The matrices that `target_modules` names, in all layers."""
-    wanted = recipe.target_modules
-    if wanted == "all-linear":
-        return [one for one in shape.matrices if one.kind == "linear"]
-    if isinstance(wanted, str):
-        if recipe.layers_to_transform is not None:
-            raise ValueError(
-                f"target_modules={wanted!r} with layers_to_transform is refused by PEFT; give a "
-                'tuple of names, or "all-linear"'
-            )
-        try:
-            reached = [one for one in shape.matrices if re.fullmatch(wanted, one.name)]
-        except re.error as error:
-            raise ValueError(
-                f"target_modules={wanted!r} is not a regex ({error}); give one that matches whole "
-                'module names, such as ".*q_proj", or a tuple of names'
-            ) from error
-        if not reached:
-            raise ValueError(
-                f"target_modules={wanted!r} is read as a regex and matches no whole module name of "
-                f"{shape.name}; a name here looks like {shape.matrices[-2].name!r}. For a plain "
-                f"name give a tuple: ({wanted!r},)"
-            )
-        return reached
-    known = tuple(sorted({one.name.rpartition(".")[2] for one in shape.matrices}))
-    for target in wanted:
-        if not any(_ends(one.name, target) for one in shape.matrices):
-            raise ValueError(
-                f"{shape.name} has no layer called {target!r}; {nearest(target, known)}"
-                f"it has: {', '.join(known)}"
-            )
-    return [one for one in shape.matrices if any(_ends(one.name, target) for target in wanted)]
-
-
-def _ends(name: str, target: str) -> bool:
-    return name == target or name.endswith(f".{target}")
-
-
-def _inside(name: str, modules: Iterable[str]) -> bool:
-    return any(f"{name}.".startswith(f"{module}.") for module in modules)
-
-
-def saved_modules(shape: Shape, recipe: Recipe) -> tuple[str, ...]:
-    """The modules that are trained whole beside the adapter, by `modules_to_save`.
-
-    PEFT takes every module whose name *ends* so: "norm" takes "input_layernorm" as well.
-    """
-    names = [one.name for one in shape.matrices] + [name for name, _ in shape.others]
-    parts = [name.split(".") for name in names]
-    modules = {".".join(part[:end]) for part in parts for end in range(1, len(part) + 1)}
-    for wanted in recipe.modules_to_save:
-        if not any(_ends(module, wanted) for module in modules):
-            known = {module.rpartition(".")[2] for module in modules}
-            known = tuple(sorted(one for one in known if not one.isdecimal()))
-            raise ValueError(
-                f"modules_to_save names {wanted!r}, which {shape.name} does not have; "
-                f"{nearest(wanted, known)}it has, for example: {', '.join(known[:12])}"
-            )
-    found = sorted(module for module in modules if module.endswith(recipe.modules_to_save))
-    return tuple(one for one in found if not _inside(one.rpartition(".")[0], found))
 
 
 # --- parameters ---------------------------------------------------------------------------------
@@ -216,10 +80,10 @@ def trained_by_layer(shape: Shape, recipe: Recipe) -> dict[int | None, int]:
     for one in adapted(shape, recipe):
         add(one.name, adapter_parameters(one, recipe))
     for one in shape.matrices:
-        if _inside(one.name, saved):
+        if inside(one.name, saved):
             add(one.name, one.parameters)  # a copy of its own, of a tied one too
     for name, count in shape.others:
-        if _inside(name, saved):
+        if inside(name, saved):
             add(name, count)
     return counts
 
@@ -278,7 +142,7 @@ def _flops_of(shape: Shape, recipe: Recipe, batch: Batch) -> int:
         layer = layer_of(one.name)
         rows = batch.examples * batch.places if one.kind == "output" else tokens
         product = 0 if one.kind == "embedding" else 2 * one.weights * rows  # else a look-up
-        trained = recipe.method == "full" or _inside(one.name, saved)
+        trained = recipe.method == "full" or inside(one.name, saved)
         passed_on = stage > lowest  # something below waits for this matrix's input gradient
         again = recipe.gradient_checkpointing and layer is not None  # the forward pass, a 2nd time
         target = one.name in targets
@@ -338,5 +202,5 @@ def _lowest_trained(shape: Shape, recipe: Recipe, stages: Sequence[int]) -> int:
     return min(
         stage
         for one, stage in zip(shape.matrices, stages, strict=True)
-        if one.name in names or _inside(one.name, saved)
+        if one.name in names or inside(one.name, saved)
     )

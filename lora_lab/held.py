@@ -7,8 +7,9 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from lora_lab.budget import Matrix, Shape, adapted, rank, saved_modules
+from lora_lab.budget import Shape, rank
 from lora_lab.recipe import Recipe
+from lora_lab.targets import Matrix, adapted, inside, saved_modules
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 F32 = 4  # adapters, norms and losses are float32, whatever the base's dtype is
@@ -36,7 +37,7 @@ def trained_tensors(shape: Shape, recipe: Recipe, dtype: str) -> list[Trained]:
     for name, sizes in [*_matrices(shape, full), *((name, [size]) for name, size in shape.others)]:
         if full:
             found += [Trained(name, size) for size in sizes]
-        elif any(f"{name}.".startswith(f"{one}.") for one in whole):
+        elif inside(name, whole):
             found += [Trained(name, size, BYTES[passing_dtype(recipe, dtype)]) for size in sizes]
     for one in adapted(shape, recipe):
         r = rank(recipe)

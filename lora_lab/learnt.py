@@ -23,18 +23,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from lora_lab.adapters import (
-    ADAPTABLE,
-    CHANGES_THE_BASE,
-    adapter_tensors,
-    merge_into_copies,
-    sides,
-)
+from lora_lab.adapters import CHANGES_THE_BASE, adapter_tensors, merge_into_copies
 from lora_lab.bases import Base
 from lora_lab.places import make_folder_atomically
 from lora_lab.quantization import share_tensors
 from lora_lab.recipe import Recipe, nearest
 from lora_lab.records import StepRecord
+from lora_lab.shapes import modules_of
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "adapter_config.json"
@@ -320,9 +315,7 @@ def _resize(model: PeftModel, learnt: Learnt, name: str) -> None:
 
 def _check_fit(base: Base, learnt: Learnt) -> None:
     """Refuse an adapter that was trained on another base, saying which shapes differ."""
-    layers = {
-        name: module for name, module in base.model.named_modules() if isinstance(module, ADAPTABLE)
-    }
+    layers = {one.name: one for one in modules_of(base.model, base.name).matrices}
     problems = []
     for key, tensor in learnt.tensors.items():
         found = re.fullmatch(r"base_model\.model\.(.+)\.lora_(A|B)(?:\.weight)?", key)
@@ -332,7 +325,7 @@ def _check_fit(base: Base, learnt: Learnt) -> None:
         if name not in layers:
             problems.append(f"{name}: not in {base.name}")
             continue
-        wide, tall = sides(layers[name])
+        wide, tall = layers[name].in_features, layers[name].out_features
         has, wants = (tensor.shape[1], wide) if part == "A" else (tensor.shape[0], tall)
         if has != wants:
             side = "inputs" if part == "A" else "outputs"

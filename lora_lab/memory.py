@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lora_lab.activations import Layer, layers_of
-from lora_lab.budget import Batch, Shape, layer_of
+from lora_lab.budget import Batch, Shape
 from lora_lab.held import F32, Trained, optimizer_state, trained_tensors, weights_held
 from lora_lab.recipe import Recipe
 from lora_lab.records import Memory
+from lora_lab.targets import layer_of
 
 ERROR = 0.1  # of the total, either way: measured on a CPU, for models built like a Llama
 

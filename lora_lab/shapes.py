@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from lora_lab.bases import read_part
-from lora_lab.budget import Matrix, Shape, layer_of
+from lora_lab.budget import Shape
 from lora_lab.quiet import quietly
+from lora_lab.targets import Matrix, Modules, layer_of
 
 
 def shape_of(model: object, name: str = "") -> Shape:
@@ -39,8 +40,9 @@ def shape_of(model: object, name: str = "") -> Shape:
             "such as base.model or AutoConfig.from_pretrained(folder)"
         )
     name = name or model.config.model_type
-    matrices, others = _matrices(model, name)
-    if not any(layer_of(one.name) is not None for one in matrices):
+    modules = modules_of(model, name)
+    _check_matrices(model, modules)
+    if not any(layer_of(one.name) is not None for one in modules.matrices):
         raise ValueError(
             f"{name} ({type(model).__name__}) has no module named like 'model.layers.0.mlp', so "
             "its layers can't be told apart; give a model with a language model's head"
@@ -49,10 +51,10 @@ def shape_of(model: object, name: str = "") -> Shape:
     heads, width = config.num_attention_heads, config.hidden_size
     return Shape(
         name=name,
-        matrices=tuple(matrices),
-        others=tuple(others),
+        matrices=modules.matrices,
+        others=modules.others,
+        num_layers=modules.num_layers,
         hidden_size=width,
-        num_layers=config.num_hidden_layers,
         num_heads=heads,
         num_key_value_heads=_key_value_heads(config),
         head_dim=getattr(config, "head_dim", None) or getattr(config, "d_kv", width // heads),
@@ -75,8 +77,8 @@ def _on_meta(config: object) -> nn.Module:
         return hf.AutoModel.from_config(config)
 
 
-def _matrices(model: nn.Module, name: str) -> tuple[list[Matrix], list[tuple[str, int]]]:
-    """The matrices in the model's order, and what else each module holds."""
+def modules_of(model: nn.Module, name: str) -> Modules:
+    """What a recipe can name in a model of transformers, of any kind; `name` is the model's."""
     from transformers.pytorch_utils import Conv1D
 
     known = nn.Embedding | nn.Linear | Conv1D
@@ -92,15 +94,25 @@ def _matrices(model: nn.Module, name: str) -> tuple[list[Matrix], list[tuple[str
             kind = "output" if module is output else kind
             tied = not any(one is module.weight for one in fresh)
             matrices.append(Matrix(path, *_sizes(module), _bias(module), kind, tied))
-        elif any(one.ndim > 2 for one in fresh):
-            raise ValueError(
-                f"{name} keeps weights in {path} ({type(module).__name__}) that are no matrix; "
-                "give a model of linear layers, embeddings and norms: no mixture of experts, no "
-                "convolutions"
-            )
         elif fresh:  # BERT's head holds the bias of its output layer: counted there
             others.append((path, sum(one.numel() for one in fresh)))
-    return matrices, others
+    return Modules(
+        name=name,
+        matrices=tuple(matrices),
+        others=tuple(others),
+        num_layers=model.config.get_text_config().num_hidden_layers,
+    )
+
+
+def _check_matrices(model: nn.Module, modules: Modules) -> None:
+    for path, _ in modules.others:
+        module = model.get_submodule(path)
+        if any(one.ndim > 2 for one in module.parameters(recurse=False)):
+            raise ValueError(
+                f"{modules.name} keeps weights in {path} ({type(module).__name__}) that are no "
+                "matrix; give a model of linear layers, embeddings and norms: no mixture of "
+                "experts, no convolutions"
+            )
 
 
 def _bias(module: nn.Module) -> bool:

@@ -77,7 +77,7 @@ def test_another_base_is_taught_on_plain_english():
     [
         ({"r": 0}, "r=0 fits no change"),
         ({"r": 200}, "give 1 to 128"),
-        ({"layers": (9,)}, "layers=\\(9,\\) holds none of"),
+        ({"layers": (9,)}, "names layer 9, and pocket has 4 layers"),
         ({"target_modules": ("q_porj",)}, "did you mean 'q_proj'"),
     ],
 )

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 
-from lora_lab.budget import layer_of
 from lora_lab.plots.canvas import BASE, FULL, INK, PALE, RUN, percent, small_percent, tidy
+from lora_lab.targets import layer_of
 
 GREYS = ListedColormap([str(level / 11) for level in range(12)])  # few levels: small files
 

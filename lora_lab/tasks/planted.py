@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from lora_lab.adapters import match_target_modules
 from lora_lab.bases import Base
 from lora_lab.quantization import share_tensors
 from lora_lab.recipe import Recipe
+from lora_lab.shapes import modules_of
+from lora_lab.targets import adapted
 from lora_lab.tasks.examples import Example, Task
 from lora_lab.tasks.texts import text_task
 from lora_lab.tasks.words import SPACED_WORDS
@@ -48,12 +49,13 @@ def planted_task(
     """
     _check_whole(base)
     names = (target_modules,) if isinstance(target_modules, str) else tuple(target_modules)
-    matches = match_target_modules(base.model, names)
-    places = [name for reached in matches.values() for name in reached]
-    if layers is not None:
-        places = [name for name in places if set(name.split(".")) & {str(one) for one in layers}]
-        if not places:
-            raise ValueError(f"layers={tuple(layers)} holds none of {names}; count layers from 0")
+    where = None if layers is None else tuple(layers)
+    model = modules_of(base.model, base.name)
+    places = [
+        place.name
+        for name in names
+        for place in adapted(model, Recipe(target_modules=(name,), layers_to_transform=where))
+    ]
     teacher = {}
     generator = torch.Generator().manual_seed(seed)
     for name in places:
@@ -65,19 +67,19 @@ def planted_task(
         teacher[name] = change * (SIZE * weight.norm() / change.norm())
     n = DEFAULT_N if n is None else n
     texts = _texts(base, n + 2 * HELD_OUT, seed)
-    where = ", ".join(names) + ("" if layers is None else f" of layers {tuple(layers)}")
+    told = ", ".join(names) + ("" if where is None else f" of layers {where}")
     return Task(
         name=f"planted-r{r}",
         train=texts[:n],
         validation=texts[n : n + HELD_OUT],
         test=texts[n + HELD_OUT :],
         metric="KL",
-        about=f"A teacher that differs from {base.name} by a hidden change of rank {r} in {where}.",
+        about=f"A teacher that differs from {base.name} by a hidden change of rank {r} in {told}.",
         recipe=Recipe(
             r=r,
             lora_alpha=8,
             target_modules=names,
-            layers_to_transform=None if layers is None else tuple(layers),
+            layers_to_transform=where,
             learning_rate=3e-2,
             batch_size=16,
             steps=300,

@@ -1,0 +1,171 @@
+"""What a recipe reaches: PEFT's rule by which names choose a model's layers. Its one home."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from lora_lab.recipe import Recipe, nearest
+
+LAYER = re.compile(r".*?\.[^.]*\.(\d+)\.")  # a layer's number in a name, as PEFT reads it
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """One linear layer or embedding of a model, by the name under which the model keeps it."""
+
+    name: str  # "model.layers.0.self_attn.q_proj"
+    in_features: int  # an embedding's number of tokens
+    out_features: int  # an embedding's width
+    bias: bool = False
+    kind: str = "linear"  # "embedding" | "output": these are no part of "all-linear"
+    tied: bool = False  # its weights are those of an earlier matrix: one tensor for both
+
+    @property
+    def weights(self) -> int:
+        """How many numbers the matrix holds, its bias left out."""
+        return self.in_features * self.out_features
+
+    @property
+    def parameters(self) -> int:
+        """Weights and bias."""
+        return self.weights + self.bias * self.out_features
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Modules:
+    """What of a model a recipe can name: its matrices, and whatever else holds parameters."""
+
+    name: str  # the model's
+    matrices: tuple[Matrix, ...]  # in the model's own order
+    others: tuple[tuple[str, int], ...]  # norms, and what else is no matrix: module, parameters
+    num_layers: int
+
+
+def layer_of(name: str) -> int | None:
+    """The layer that a module's name tells: 7 of "model.layers.7.mlp.up_proj"; None: no layer."""
+    found = LAYER.match(name)
+    return int(found[1]) if found else None
+
+
+def last_name(name: str) -> str:
+    """A module's own name: "up_proj" of "model.layers.7.mlp.up_proj"."""
+    return name.rpartition(".")[2]
+
+
+def adapted(model: Modules, recipe: Recipe) -> tuple[Matrix, ...]:
+    """The matrices that get an adapter, chosen as PEFT chooses them. None for method "full".
+
+    One thing PEFT lets pass is refused: a name among good ones that reaches nothing. PEFT complains
+    only when none matches at all, and trains a smaller adapter in silence (peft#1959). The experts
+    of a mixture are no matrices, and not told of here.
+
+    Raises:
+        ValueError: for a target, a layer or a module to save that the model does not have, and for
+            what PEFT refuses.
+
+    Source:
+        `check_target_module_exists` in peft/tuners/tuners_utils.py, PEFT 0.21.
+    """
+    if recipe.method == "full":
+        return ()
+    layers = recipe.layers_to_transform
+    if layers and max(layers) >= model.num_layers:
+        raise ValueError(
+            f"layers_to_transform names layer {max(layers)}, and {model.name} has "
+            f"{model.num_layers} layers, counted from 0; give numbers from 0 to "
+            f"{model.num_layers - 1}"
+        )
+    saved = saved_modules(model, recipe)
+    reached = [one for one in _targets(model, recipe) if not inside(one.name, saved)]
+    if not reached:
+        raise ValueError(
+            f"target_modules={recipe.target_modules!r} names nothing in {model.name} that is in "
+            f"layers {layers} and not in modules_to_save={recipe.modules_to_save}; give other names"
+        )
+    embeddings = [one.name for one in reached if one.kind == "embedding"]
+    if recipe.method == "adalora" and embeddings:
+        raise ValueError(
+            f"method='adalora' can't adapt the embedding {embeddings[0]!r}: PEFT knows it for "
+            "linear layers; give method='lora', or other target_modules"
+        )
+    return tuple(reached)
+
+
+def _targets(model: Modules, recipe: Recipe) -> list[Matrix]:
+    """The matrices that `target_modules` names, in the layers that are wanted."""
+    wanted, layers = recipe.target_modules, recipe.layers_to_transform
+
+    def in_layers(name: str) -> bool:
+        return layers is None or layer_of(name) in layers
+
+    if wanted == "all-linear":
+        return [one for one in model.matrices if one.kind == "linear" and in_layers(one.name)]
+    if isinstance(wanted, str):
+        if layers is not None:
+            raise ValueError(
+                f"target_modules={wanted!r} with layers_to_transform is refused by PEFT; give a "
+                'tuple of names, or "all-linear"'
+            )
+        return _matched(model, wanted)
+    known = tuple(sorted({last_name(one.name) for one in model.matrices}))
+    for target in wanted:
+        if not any(ends(one.name, target) for one in model.matrices):
+            raise ValueError(
+                f"{model.name} has no layer called {target!r}; {nearest(target, known)}"
+                f"it has: {', '.join(known)}"
+            )
+    return [  # a whole name is reached in any layer: PEFT looks at layers_to_transform after it
+        one
+        for one in model.matrices
+        if one.name in wanted
+        or (in_layers(one.name) and any(ends(one.name, target) for target in wanted))
+    ]
+
+
+def _matched(model: Modules, regex: str) -> list[Matrix]:
+    """The matrices whose whole name a regex matches."""
+    try:
+        reached = [one for one in model.matrices if re.fullmatch(regex, one.name)]
+    except re.error as error:
+        raise ValueError(
+            f"target_modules={regex!r} is not a regex ({error}); give one that matches whole "
+            'module names, such as ".*q_proj", or a tuple of names'
+        ) from error
+    if not reached:
+        example = next((one for one in model.matrices if one.kind == "linear"), model.matrices[0])
+        raise ValueError(
+            f"target_modules={regex!r} is read as a regex and matches no whole module name of "
+            f"{model.name}; a name here looks like {example.name!r}. For a plain "
+            f"name give a tuple: ({regex!r},)"
+        )
+    return reached
+
+
+def ends(name: str, target: str) -> bool:
+    """Whether a module's name is `target`, or ends in it after a dot."""
+    return name == target or name.endswith(f".{target}")
+
+
+def inside(name: str, modules: Iterable[str]) -> bool:
+    """Whether a module is one of `modules`, or within one."""
+    return any(f"{name}.".startswith(f"{module}.") for module in modules)
+
+
+def saved_modules(model: Modules, recipe: Recipe) -> tuple[str, ...]:
+    """The modules that are trained whole beside the adapter, by `modules_to_save`.
+
+    PEFT takes every module whose name *ends* so: "norm" takes "input_layernorm" as well.
+    """
+    names = [one.name for one in model.matrices] + [name for name, _ in model.others]
+    parts = [name.split(".") for name in names]
+    modules = {".".join(part[:end]) for part in parts for end in range(1, len(part) + 1)}
+    for wanted in recipe.modules_to_save:
+        if not any(ends(module, wanted) for module in modules):
+            known = sorted({last_name(module) for module in modules})
+            known = tuple(one for one in known if not one.isdecimal())
+            raise ValueError(
+                f"modules_to_save names {wanted!r}, which {model.name} does not have; "
+                f"{nearest(wanted, known)}it has, for example: {', '.join(known[:12])}"
+            )
+    found = sorted(module for module in modules if module.endswith(recipe.modules_to_save))
+    return tuple(one for one in found if not inside(one.rpartition(".")[0], found))

@@ -1,0 +1,129 @@
+"""Which layers a recipe reaches, held to what PEFT adapts."""
+
+import dataclasses
+
+import peft
+import pytest
+import torch
+import transformers as hf
+
+from lora_lab.adapters import to_peft
+from lora_lab.recipe import Recipe
+from lora_lab.shapes import modules_of
+from lora_lab.targets import adapted, last_name, layer_of
+from tiny import tiny_base
+
+LLAMA = hf.LlamaConfig(
+    vocab_size=11, hidden_size=8, intermediate_size=12, num_hidden_layers=3,
+    num_attention_heads=2, num_key_value_heads=1, architectures=["LlamaForCausalLM"],
+)  # fmt: skip
+GPT2 = hf.GPT2Config(
+    vocab_size=11,
+    n_embd=8,
+    n_layer=3,
+    n_head=2,
+    bos_token_id=0,
+    eos_token_id=1,
+    architectures=["GPT2LMHeadModel"],
+)
+BERT = hf.BertConfig(
+    vocab_size=11, hidden_size=8, num_hidden_layers=3, num_attention_heads=2,
+    intermediate_size=12, architectures=["BertForMaskedLM"],
+)  # fmt: skip
+MIXTRAL = hf.MixtralConfig(
+    vocab_size=11, hidden_size=8, intermediate_size=12, num_hidden_layers=3,
+    num_attention_heads=2, num_key_value_heads=1, num_local_experts=2,
+    architectures=["MixtralForCausalLM"],
+)  # fmt: skip
+
+
+def model_of(config):
+    with torch.device("meta"):
+        return getattr(hf, config.architectures[0])(config)
+
+
+def by_us(config, recipe):
+    return {one.name for one in adapted(modules_of(model_of(config), "it"), recipe)}
+
+
+def by_peft(config, recipe):
+    theirs = peft.get_peft_model(
+        model_of(config), dataclasses.replace(to_peft(recipe), task_type=None)
+    )
+    layers = theirs.base_model.model.named_modules()
+    return {name for name, layer in layers if isinstance(layer, peft.tuners.lora.LoraLayer)}
+
+
+@pytest.mark.parametrize(
+    ("config", "changes"),
+    [
+        (LLAMA, {}),
+        (LLAMA, {"target_modules": ("q_proj", "layers.1.mlp.up_proj")}),
+        (LLAMA, {"target_modules": ("q_proj", "lm_head", "embed_tokens")}),
+        (LLAMA, {"target_modules": r".*\.[02]\.self_attn\.[qv]_proj"}),
+        (LLAMA, {"target_modules": ("v_proj",), "layers_to_transform": (0, 2)}),
+        (LLAMA, {"target_modules": ("v_proj", "lm_head"), "layers_to_transform": (1,)}),
+        (  # a whole name is taken before the layers are looked at
+            LLAMA,
+            {
+                "target_modules": ("model.layers.0.mlp.up_proj", "q_proj"),
+                "layers_to_transform": (2,),
+            },
+        ),
+        (LLAMA, {"target_modules": ("q_proj", "mlp.up_proj"), "modules_to_save": ("mlp",)}),
+        (GPT2, {}),
+        (GPT2, {"target_modules": ("c_attn", "mlp.c_proj")}),
+        (BERT, {"target_modules": ("attention.output.dense",)}),
+        (BERT, {"target_modules": ("output.dense",), "layers_to_transform": (1,)}),
+        (MIXTRAL, {"target_modules": ("q_proj", "v_proj")}),
+    ],
+    ids=lambda one: one.model_type if isinstance(one, hf.PretrainedConfig) else str(one),
+)
+def test_a_recipe_reaches_the_layers_that_peft_adapts(config, changes):
+    recipe = Recipe(**changes)
+    assert by_us(config, recipe) == by_peft(config, recipe) != set()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [
+        (("proj",), "it has no layer called 'proj'; "),
+        (("q_proj", "v_porj"), "no layer called 'v_porj'; did you mean 'v_proj'"),
+        ("q_proj", "matches no whole module name of it; a name here looks like 'model.layers.0.s"),
+        ("(q_proj", "is not a regex"),
+    ],
+)
+def test_a_target_that_reaches_nothing_is_refused_with_what_would(wanted, words):
+    with pytest.raises(ValueError, match=words):
+        by_us(LLAMA, Recipe(target_modules=wanted))
+
+
+def test_peft_says_nothing_of_one_misspelt_name_among_good_ones():
+    """The reason for our refusal; when PEFT refuses too, ours can go."""
+    config = peft.LoraConfig(target_modules=["q_proj", "v_porj"])
+    theirs = peft.get_peft_model(model_of(LLAMA), config)
+    reached = {name for name, _ in theirs.named_modules() if name.endswith(".lora_A")}
+    assert len(reached) == 3
+    assert all("q_proj" in name for name in reached)
+
+
+def test_full_fine_tuning_adapts_nothing():
+    assert by_us(LLAMA, Recipe(method="full")) == set()
+
+
+def test_a_name_tells_its_layer_and_its_last_part():
+    assert layer_of("model.layers.12.mlp.up_proj") == 12
+    assert layer_of("model.layers.1.experts.0.w1") == 1
+    assert layer_of("lm_head") is None
+    assert last_name("model.layers.0.mlp.up_proj") == "up_proj"
+    assert last_name("lm_head") == "lm_head"
+
+
+def test_a_models_modules_are_those_of_its_shape():
+    modules = modules_of(tiny_base().model, "tiny")
+    assert (modules.name, modules.num_layers) == ("tiny", 2)
+    assert {one.name for one in modules.matrices if one.kind != "linear"} == {
+        "model.embed_tokens",
+        "lm_head",
+    }
+    assert ("model.norm", 32) in modules.others
