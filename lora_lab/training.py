@@ -1,9 +1,10 @@
 """The one training loop, a generator of step records."""
 
+import dataclasses
 import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 from torch import Tensor, nn
@@ -228,6 +229,35 @@ def train(base: Base, task: Task, recipe: Recipe) -> Training:
         Diverged: while iterating, when the loss is not a number or hopelessly high.
     """
     return Training(base, task, recipe)
+
+
+def try_learning_rates(
+    base: Base, task: Task, recipe: Recipe, *, lowest: float = 1e-5, highest: float = 1.0
+) -> tuple[StepRecord, ...]:
+    """The learning-rate finder: one short run whose rate grows by the same factor at each step.
+
+    It takes `recipe.steps` steps from the lowest rate to the highest, without warm-up or fall, and
+    ends early once the loss is hopeless. Each record holds its rate, and the loss before the step.
+
+    Raises:
+        ValueError: if the rates do not grow, or one step has to make the whole way.
+
+    Source:
+        Smith, arXiv:1506.01186, section 3.3, whose rate grows linearly; by a factor, as in fastai.
+    """
+    if not 0 < lowest < highest or recipe.steps < 2:
+        raise ValueError(
+            f"{recipe.steps} steps from {lowest:g} to {highest:g} try no range of learning rates; "
+            "give 2 steps or more, a lowest above 0 and a highest above that"
+        )
+    growth = (highest / lowest) ** (1 / (recipe.steps - 1))
+    flat = {"learning_rate": lowest, "lr_scheduler_type": "constant", "warmup_steps": 0}
+    training = Training(base, task, dataclasses.replace(recipe, **flat))
+    with suppress(Diverged):
+        for record in training:
+            rate = record.learning_rate * growth
+            training.recipe = dataclasses.replace(training.recipe, learning_rate=rate)
+    return tuple(training.records)
 
 
 def _checkpoint_activations(model: nn.Module) -> None:

@@ -51,6 +51,7 @@ READING_ORDER = {  # module: the third-party packages it may import
     "optimizers": {"torch"},
     "runs": {"torch", "safetensors", "filelock"},
     "evaluation": {"torch"},
+    "comparing": set(),
     "training": {"torch"},
     "fitting": {"tqdm"},
     "processes": {"torch", "loky", "cloudpickle", "safetensors"},

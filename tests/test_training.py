@@ -14,7 +14,7 @@ from lora_lab.fitting import fit
 from lora_lab.optimizers import learning_rate_at, make_optimizer
 from lora_lab.tasks.examples import Example, collate, encode
 from lora_lab.tasks.loading import load_task
-from lora_lab.training import Diverged, order_of_examples, train
+from lora_lab.training import Diverged, order_of_examples, train, try_learning_rates
 from tiny import letters_task, recipe, tiny_base
 
 TASK = letters_task()
@@ -390,3 +390,29 @@ def test_a_loud_adapter_is_blamed_for_the_divergence_and_not_the_learning_rate()
     loud = recipe(method="adalora", lora_alpha=1e30, learning_rate=1.0)
     with pytest.raises(Diverged, match=r"lora_alpha=1e\+30 with init_r=12 .+ try lora_alpha=24"):
         list(train(base, task, loud))
+
+
+def test_the_learning_rate_finder_takes_each_step_at_a_rate_larger_by_the_same_factor(base):
+    warm = recipe(steps=4, warmup_steps=2, lr_scheduler_type="cosine", learning_rate=9.0)
+    found = try_learning_rates(base, TASK, warm, lowest=1e-4, highest=1e-1)
+    assert [one.learning_rate for one in found] == pytest.approx([1e-4, 1e-3, 1e-2, 1e-1])
+
+
+def test_the_learning_rate_finder_trains_as_the_loop_does(base):
+    found = try_learning_rates(base, TASK, recipe(steps=2), lowest=1e-3, highest=1e-2)
+    plain = recipe(steps=2, learning_rate=1e-3, lr_scheduler_type="constant")
+    assert [one.loss for one in found] == [one.loss for one in train(base, TASK, plain)]
+
+
+def test_the_learning_rate_finder_ends_where_the_loss_is_hopeless(base):
+    found = try_learning_rates(base, TASK, recipe(steps=9), lowest=1e-2, highest=1e30)
+    assert 2 <= len(found) < 9
+    assert all(math.isfinite(one.loss) for one in found)
+
+
+@pytest.mark.parametrize(
+    ("steps", "rates"), [(1, (1e-5, 1.0)), (9, (1e-2, 1e-2)), (9, (0.0, 1.0)), (9, (-1.0, 1.0))]
+)
+def test_a_learning_rate_finder_without_a_range_is_refused(base, steps, rates):
+    with pytest.raises(ValueError, match="try no range of learning rates; give 2 steps or more"):
+        try_learning_rates(base, TASK, recipe(steps=steps), lowest=rates[0], highest=rates[1])

@@ -24,10 +24,12 @@ from lora_lab.plots.canvas import (
     picture,
     png,
 )
+from lora_lab.plots.learning_rates import draw_by_rate, draw_rate_finder, draw_rate_map
 from lora_lab.plots.losses import LossFilm, draw_loss
 from lora_lab.plots.matrices import draw_changes, draw_energy_kept, draw_terms, draw_thin
 from lora_lab.plots.memory_bars import PARTS, draw_memory
 from lora_lab.plots.meters import NOT_SHARES, draw_meters, meters
+from lora_lab.plots.noise import draw_differences, draw_noise
 from lora_lab.plots.predicted import draw_prediction
 from lora_lab.plots.tokens import draw_next_token
 
@@ -47,6 +49,9 @@ __all__ = [
     "axes_for",
     "picture",
     "png",
+    "draw_by_rate",
+    "draw_rate_finder",
+    "draw_rate_map",
     "LossFilm",
     "draw_loss",
     "NOT_SHARES",
@@ -59,5 +64,7 @@ __all__ = [
     "PARTS",
     "draw_memory",
     "draw_next_token",
+    "draw_differences",
+    "draw_noise",
     "draw_prediction",
 ]

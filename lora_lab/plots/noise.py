@@ -1,0 +1,70 @@
+"""Chance: how far scores stray, and whether a difference is more than that."""
+
+from collections.abc import Mapping, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from lora_lab.comparing import Comparison
+from lora_lab.plots.canvas import BASE, EARLIER, INK, PALE, RUN, tidy
+
+
+def draw_noise(ax: Axes, shares: Mapping[str, Sequence[float]], low: float, high: float) -> Axes:
+    """Scores that differ by chance alone: a row of dots for each cause, over the expected range.
+
+    Args:
+        ax: where to draw.
+        shares: by what was changed, the share of right answers each time.
+        low: where 95 % of test sets lie, by the formula: from here ...
+        high: ... to here, as shares.
+    """
+    tidy(ax, "How far does a score stray by chance?", "right answers, %", "")
+    ax.axvspan(100 * low, 100 * high, color=PALE, label="95 % of test sets, by the formula")
+    for place, values in enumerate(shares.values()):
+        ax.plot([100 * one for one in values], [place] * len(values), "o", color=RUN, alpha=0.6)
+    ax.set_yticks(range(len(shares)), [f"{name}: {len(one)}" for name, one in shares.items()])
+    ax.set(ylim=(len(shares) - 0.4, -0.6))
+    ax.grid(visible=False, axis="y")
+    ax.legend(loc="lower right", fontsize=9, frameon=False, labelcolor=INK)
+    told = [
+        f"{name}: {len(one)} from {100 * min(one):.0f} to {100 * max(one):.0f} %"
+        for name, one in shares.items()
+    ]
+    ax.set_label(
+        f"Right answers. {'; '.join(told)}; the formula expects {100 * low:.0f} to "
+        f"{100 * high:.0f} %."
+    )
+    return ax
+
+
+def draw_differences(ax: Axes, comparisons: Mapping[str, Comparison]) -> Axes:
+    """Each difference with its 95 % interval: blue if items are paired, grey if they were not."""
+    tidy(ax, "Is the difference more than chance?", "difference, points", "")
+    ax.axvline(0, color=BASE, linestyle=":", linewidth=1.6)
+    told = []
+    for place, (name, one) in enumerate(comparisons.items()):
+        middle = 100 * one.difference
+        for margin, shift, colour in (
+            (one.margin, -0.13, RUN),
+            (one.unpaired_margin, 0.17, EARLIER),
+        ):
+            low, high = middle - 100 * margin, middle + 100 * margin
+            ax.plot([low, high], [place + shift] * 2, color=colour, linewidth=2.5)
+            ax.plot(middle, place + shift, "o", color=colour, markersize=6)
+        half = 100 * one.margin
+        told.append(
+            f"{name} {middle:+.0f} points, {middle - half:.0f} to {middle + half:.0f} paired, "
+            f"p {one.p_value:.2g}: {one.verdict}"
+        )
+    names = [f"{name}\n{one.verdict}" for name, one in comparisons.items()]
+    ax.set_yticks(range(len(names)), names)
+    ax.set(ylim=(len(names) - 0.4, -0.6))
+    ax.grid(visible=False, axis="y")
+    keys = [
+        Line2D([], [], color=RUN, marker="o", label="paired, 95 %"),
+        Line2D([], [], color=EARLIER, marker="o", label="unpaired, 95 %"),
+    ]
+    look = {"fontsize": 9, "frameon": False, "labelcolor": INK, "ncols": 2}
+    ax.figure.legend(handles=keys, loc="outside lower left", **look)
+    ax.set_label(f"{'; '.join(told)}.")
+    return ax

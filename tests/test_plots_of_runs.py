@@ -1,0 +1,95 @@
+import math
+
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+
+from lora_lab import plots
+from lora_lab.comparing import Comparison
+from lora_lab.plots import (
+    draw_by_rate,
+    draw_differences,
+    draw_noise,
+    draw_rate_finder,
+    draw_rate_map,
+)
+from lora_lab.records import StepRecord
+
+
+def axes():
+    return Figure().subplots()
+
+
+def drawn(ax):
+    return [line.get_xydata().tolist() for line in ax.lines]
+
+
+def test_the_finder_is_drawn_by_rate_with_the_chosen_one():
+    pairs = ((1e-4, 4.0), (1e-3, 1.5), (1e-2, 0.5), (1e-1, 2.5))
+    records = [StepRecord(step, loss, rate, 1.0, 9) for step, (rate, loss) in enumerate(pairs, 1)]
+    ax = draw_rate_finder(axes(), records, 1e-3)
+    assert drawn(ax)[0] == [list(pair) for pair in pairs]
+    assert {x for x, _ in drawn(ax)[1]} == {1e-3}
+    assert (ax.get_xscale(), ax.get_ylim()) == ("log", (0, 4))
+    assert ax.get_label() == (
+        "The loss goes from 4.00 at 0.0001 down to 0.50 at 0.01, and ends at 2.50 at 0.1; 0.001 is "
+        "chosen."
+    )
+
+
+def test_the_map_marks_the_lowest_loss_of_each_row_and_says_what_diverged():
+    losses = {(1e-3, 10): 0.75, (1e-2, 10): 0.5, (1e-3, 40): 0.25, (1e-2, 40): math.nan}
+    ax = draw_rate_map(axes(), losses)
+    cells = [
+        (text.get_text(), to_hex(bar.get_facecolor()).upper())
+        for text, bar in zip(ax.texts, ax.patches, strict=True)
+    ]
+    pale = plots.PALE
+    assert cells == [("0.75", pale), ("0.50", plots.RUN), ("0.25", plots.RUN), ("diverged", pale)]
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["0.001", "0.01"]
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["10", "40"]
+    assert ax.get_label() == (
+        "The lowest loss, in nats per token. 10 steps: 0.50 at 0.01; 40 steps: 0.25 at 0.001."
+    )
+
+
+def test_settings_are_drawn_rate_by_rate_with_mean_and_seeds():
+    shares = {"r 1": {1e-3: (0.5, 0.75), 1e-2: (0.5, 0.5)}, "r 8": {1e-2: (0.25, 1.0)}}
+    ax = draw_by_rate(axes(), shares)
+    assert drawn(ax) == [
+        [[0, 62.5], [1, 50]],
+        [[0, 50], [0, 75]],
+        [[1, 50], [1, 50]],
+        [[1, 62.5]],
+        [[1, 25], [1, 100]],
+    ]
+    assert [text.get_text() for text in ax.texts] == ["r 1", "r 8"]
+    assert ax.get_title(loc="right") == "2 seeds"
+    assert ax.get_label() == (
+        "Right answers, as a mean of 2 seeds: r 1 62 % at 0.001, 50 % at 0.01; r 8 62 % at 0.01."
+    )
+
+
+def test_noise_is_drawn_in_a_row_for_each_cause_over_the_expected_range():
+    ax = draw_noise(axes(), {"test sets": (0.75, 0.5), "seeds": (0.25,)}, 0.5, 0.875)
+    assert drawn(ax) == [[[75, 0], [50, 0]], [[25, 1]]]
+    (band,) = ax.patches
+    assert (band.get_x(), band.get_width()) == (50, 37.5)
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["test sets: 2", "seeds: 1"]
+    assert ax.get_label() == (
+        "Right answers. test sets: 2 from 50 to 75 %; seeds: 1 from 25 to 25 %; the formula "
+        "expects 50 to 88 %."
+    )
+
+
+def test_differences_are_drawn_with_both_intervals_and_their_verdict():
+    one = Comparison(items=200, both=140, only_a=10, only_b=30)
+    ax = draw_differences(axes(), {"r 8": one})
+    paired, unpaired = drawn(ax)[1], drawn(ax)[3]
+    assert [x for x, _ in paired] == [10 - 100 * one.margin, 10 + 100 * one.margin]
+    assert [x for x, _ in unpaired] == [
+        10 - 100 * one.unpaired_margin,
+        10 + 100 * one.unpaired_margin,
+    ]
+    assert {x for x, _ in drawn(ax)[0]} == {0}
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["r 8\nreal"]
+    assert ax.get_label() == "r 8 +10 points, 4 to 16 paired, p 0.0022: real."
