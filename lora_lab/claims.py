@@ -22,9 +22,9 @@ from lora_lab.estimates import estimate
 from lora_lab.papers import paper
 from lora_lab.places import data_folder, write_atomically
 from lora_lab.recipe import Recipe, nearest
-from lora_lab.runs import DEFAULT, Default, Run
-from lora_lab.sweeps import sweep
+from lora_lab.runs import DEFAULT, Default
 from lora_lab.tasks.loading import load_task
+from lora_lab.trials import Setting, Trial, try_settings
 
 UNITS = {  # a case's unit: how much of what is measured makes one
     "": 1,
@@ -42,16 +42,6 @@ NAMED = ("torch", "transformers", "peft", "lora-lab")  # with their versions, in
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
-    """One thing to compare: a recipe on a base. Without a task nothing is run: its budget tells."""
-
-    base: str
-    recipe: Recipe
-    task: str | None = None
-    n: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
     """A number, and the range that the statement promises for it.
 
@@ -59,22 +49,13 @@ class Case:
     """
 
     when: str  # in words: "holds here only when ..."
-    what: str  # of a budget, "memory.total"; or of a run, "old_knowledge" (see `scores_of`)
+    what: str  # of a budget, "memory.total"; or of a run, "old_knowledge" (see trials.py)
     of: str  # a setting
     minus: str | None = None  # another one
     over: str | None = None
     unit: str = ""
     at_least: float | None = None  # in that unit; None: no such end
     at_most: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """What one run scored. Every seed draws its own examples, test set and start."""
-
-    setting: str
-    seed: int
-    scores: Mapping[str, float | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +109,6 @@ class Claim:
     cases: tuple[Case, ...]
     seeds: tuple[int, ...] = ()
     papers: tuple[str, ...] = ()  # published numbers to compare with
-    waits_for: str = ""  # what a test would need that does not exist yet
     trials: tuple[Trial, ...] = ()  # what was measured
     about: str = ""  # where and when, if it was recorded
 
@@ -147,8 +127,6 @@ class Claim:
     @property
     def verdict(self) -> str:
         """Holds, holds here only when …, does not hold here, cannot tell; or not measured yet."""
-        if self.waits_for:
-            return f"not tested yet: it needs {self.waits_for}"
         if not self.findings:
             return f"not measured yet: lab.claim({self.id!r}).measure() takes {self.to_run} runs"
         held = [one.holds for one in self.findings]
@@ -175,22 +153,21 @@ class Claim:
             ValueError: if there is nothing to run.
         """
         if not self.to_run:
-            why = "its test does not exist yet" if self.waits_for else "arithmetic alone tells"
-            raise ValueError(f"claim {self.id!r} has nothing to run: {why}; read its .verdict")
-        groups: dict[tuple, dict[str, Recipe]] = {}  # what is trained together
+            raise ValueError(
+                f"claim {self.id!r} has nothing to run: arithmetic alone tells; read its .verdict"
+            )
+        groups: dict[tuple, dict[str, Setting]] = {}  # what is tried together
         for name, one in self.settings.items():
             if one.task is not None:
-                groups.setdefault((one.base, one.task, one.n), {})[name] = one.recipe
+                groups.setdefault((one.base, one.task, one.n), {})[name] = one
         trials = []
         with tqdm(total=self.to_run, desc=self.id, unit="run", disable=not progress) as bar:
-            for (base_name, task_name, n), recipes in groups.items():
+            for (base_name, task_name, n), settings in groups.items():
                 base = load_base(base_name)
                 for seed in self.seeds:
                     task = load_task(task_name, base, n=n, seed=seed)
-                    made = sweep(base, task, recipes.values(), seeds=(seed,), store=store)
-                    for name, run in zip(recipes, made.runs, strict=True):
-                        trials.append(Trial(name, seed, scores_of(run)))
-                    bar.update(len(recipes))
+                    trials += try_settings(base, task, settings, seed, store=store)
+                    bar.update(len(settings))
         return dataclasses.replace(self, trials=tuple(trials), about="")
 
     def _numbers(self, case: Case) -> tuple[float, ...]:
@@ -221,20 +198,6 @@ class Claim:
         lines += [f"Published: {paper(id).what}: {paper(id)}" for id in self.papers]
         lines += [f"Recorded: {self.about}"] * bool(self.about)
         return "\n".join(lines)
-
-
-def scores_of(run: Run) -> dict[str, float | None]:
-    """What a case can ask of a run. None: not scored, as a run that diverged."""
-    scores, recipe = run.scores, run.recipe
-    examples = recipe.steps * recipe.batch_size * recipe.gradient_accumulation_steps
-    return {
-        "value": scores.value if scores else None,  # of the task's metric, 0 to 1
-        "old_knowledge": scores.old_knowledge if scores else None,
-        "strangers": scores.strangers if scores else None,
-        "loss": scores.loss if scores else None,  # nats per answer token of the test split
-        "last_loss": run.records[-1].loss if scores else None,  # nats, of the last step
-        "length": sum(one.tokens for one in run.records) / examples if scores else None,  # tokens
-    }
 
 
 # --- the ledger -----------------------------------------------------------------------------
@@ -274,8 +237,9 @@ def _read(id: str, facts: dict) -> Claim:
 
 
 def _setting(facts: dict) -> Setting:
-    """What names the base and the task, and the rest: a recipe's fields."""
-    own = {name: facts.pop(name) for name in ("base", "task", "n") if name in facts}
+    """A setting's own fields; the rest are a recipe's."""
+    names = {one.name for one in dataclasses.fields(Setting)} - {"recipe"}
+    own = {name: facts.pop(name) for name in names & set(facts)}
     return Setting(**own, recipe=Recipe(**facts))
 
 
@@ -328,6 +292,9 @@ def committed(claim: Claim) -> dict:
     All but the words: those may be mended.
     """
     settings = {name: dataclasses.asdict(one) for name, one in claim.settings.items()}
+    for one in settings.values():
+        if one["way"] == "fit":  # the usual way goes without saying
+            del one["way"], one["changed"]
     cases = [dataclasses.asdict(case) for case in claim.cases]
     for case in cases:
         del case["when"]

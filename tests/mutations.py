@@ -43,6 +43,7 @@ HEART = [  # each of these files has rows below
     "predictions.py",
     "papers.py",
     "sweeps.py",
+    "trials.py",
     "claims.py",
 ]
 
@@ -266,6 +267,14 @@ MUTATIONS = [  # (file, what it says, what it says when broken, the test that mu
     ("sweeps.py", "    if len(values) == 1:", "    if False:", "test_sweeps.py::test_one_learning_rate_and_one_seed"),
     ("sweeps.py", 'if name != "learning_rate"] or varying', "] or varying", "test_sweeps.py::test_the_scaling_that_moves"),
     ("sweeps.py", "    idle |= {*IDLE[recipe.method]}\n", "", "test_sweeps.py::test_fields_without"),
+    ("trials.py", '"stale": lambda base, task, changed, learn: _told(evaluate(learn(task), changed.task))', '"stale": lambda base, task, changed, learn: _told(evaluate(learn(task), task))', "test_trials.py::test_a_stale"),
+    ("trials.py", "_told(evaluate(base, changed.noted))", "_told(evaluate(base, changed.task))", "test_trials.py::test_with_an_edited"),
+    ("trials.py", "scores_of(learn(changed.task))", "scores_of(learn(task))", "test_trials.py::test_trained_again"),
+    ("trials.py", "recipe=replace(one.recipe, seed=seed)", "recipe=one.recipe", "test_trials.py::test_trained_again"),
+    ("trials.py", "zip(ask(both.use(name), task.test)", "zip(ask(both, task.test)", "test_trials.py::test_a_switched"),
+    ("trials.py", "told[name]) for name in settings]", "told[name]) for name in told]", "test_trials.py::test_plain_fits"),
+    ("claims.py", 'if one["way"] == "fit":', "if True:", "test_claims.py::test_a_margin_changed"),
+    ("claims.py", '            del one["way"], one["changed"]\n', "            pass\n", "test_claims.py::test_a_recorded_verdict"),
     ("claims.py", "if at_least <= low and high <= at_most:", "if at_least <= high and low <= at_most:", "test_claims.py::test_a_case_holds"),
     ("claims.py", "return False if low > at_most or high < at_least else None", "return False", "test_claims.py::test_a_case_holds"),
     ("claims.py", "        if any(map(math.isnan, self.numbers)):\n            return None\n", "", "test_claims.py::test_a_case_holds"),

@@ -56,6 +56,7 @@ READING_ORDER = {  # module: the third-party packages it may import
     "fitting": {"tqdm"},
     "processes": {"torch", "loky", "cloudpickle", "safetensors"},
     "sweeps": {"torch", "pandas", "tqdm"},
+    "trials": set(),
     "claims": {"tqdm"},
     "scripts": set(),
     "plots": {"matplotlib"},
