@@ -40,6 +40,7 @@ test-gpu: setup ## the tests that train on an NVIDIA GPU
 
 recorded: setup ## train the runs on smollm2 that data/recorded/ lacks (about a minute each)
 	$(BIN)/python data/recorded/make_recorded.py
+	$(BIN)/python data/recorded/make_approaches.py
 
 refresh: setup ## run the notebooks afresh and keep their outputs (ONLY=notebooks/x.ipynb for one)
 	$(BIN)/python tests/refresh_notebooks.py $(ONLY)

@@ -47,6 +47,8 @@ READING_ORDER = {  # module: the third-party packages it may import
     "optimizers": {"torch"},
     "runs": {"torch", "safetensors", "filelock"},
     "evaluation": {"torch"},
+    "retrieval": {"bm25s"},
+    "approaches": set(),
     "training": {"torch"},
     "fitting": {"tqdm"},
     "processes": {"torch", "loky", "cloudpickle", "safetensors"},
