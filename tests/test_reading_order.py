@@ -39,6 +39,7 @@ READING_ORDER = {  # module: the third-party packages it may import
     "tasks.sentences": set(),
     "tasks.skills": set(),
     "tasks.pocket": set(),
+    "tasks.changed": set(),
     "tasks.texts": set(),
     "tasks.files": set(),
     "tasks.planted": {"torch"},
