@@ -1,4 +1,4 @@
-"""One test, asked in several ways: bare, with worked examples, with notes, of an adapter.
+"""One test, asked in several ways: bare, with worked examples, with notes; or of an adapter.
 
 What came of a way is a `Tried`: which answers were right, and what an answer costs.
 """
@@ -6,6 +6,7 @@ What came of a way is a `Tried`: which answers were right, and what an answer co
 import dataclasses
 import json
 import math
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,10 @@ from lora_lab.evaluation import Model, answers_to
 from lora_lab.places import data_folder
 from lora_lab.retrieval import Retriever
 from lora_lab.tasks.examples import Example, Task, prompt_ids
+from lora_lab.tasks.skills import state, with_notes
+from lora_lab.tasks.world import WORDINGS
 
+NAME = re.compile(r"[A-Z]\w+ [A-Z]\w+")  # of a person in the pocket's world
 NORMAL_95 = 1.959964  # standard errors on each side that hold 95 % of a normal distribution
 
 
@@ -186,6 +190,52 @@ def retrieved(tokenizer: object, task: Task, k: int) -> Callable[[str], str]:
     def put(prompt: str) -> str:
         near = [task.train[place] for place in index.nearest(prompt, k)]
         return with_examples(tokenizer, task, near[::-1], prompt)
+
+    return put
+
+
+# --- notes in a prompt ----------------------------------------------------------------------
+
+
+def notes_of(task: Task) -> list[str]:
+    """The facts that `new-facts` teaches, or `changed-facts`, as notes: one sentence each.
+
+    Raises:
+        ValueError: if the task teaches something else.
+    """
+    notes = []
+    for one in task.train:
+        found = [
+            (match[1], attribute)
+            for attribute, wordings in WORDINGS.items()
+            for wording in wordings
+            if (match := re.fullmatch(re.escape(wording).replace(r"\{name\}", "(.+)"), one.prompt))
+        ]
+        if not found:
+            raise ValueError(
+                f"{one.prompt!r} of task {task.name!r} asks for no fact about a person; give "
+                "new-facts or changed-facts"
+            )
+        notes.append(state(*found[0], one.answer))
+    return notes
+
+
+def noted(notes: Sequence[str], k: int, *, same_name: bool = False) -> Callable[[str], str]:
+    """Puts the k notes most like it before each question, the best one last; none: left as it is.
+
+    Args:
+        notes: what is searched.
+        k: how many at most.
+        same_name: leave out notes that do not hold the name that the question asks about.
+    """
+    index = Retriever(notes)
+
+    def put(question: str) -> str:
+        near = [notes[place] for place in index.nearest(question, k)]
+        if same_name:
+            name = NAME.search(question)
+            near = [note for note in near if name and name[0] in note]
+        return with_notes(question, near[::-1]) if near else question
 
     return put
 

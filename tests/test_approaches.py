@@ -5,9 +5,19 @@ import dataclasses
 import pytest
 
 import lora_lab as lab
-from lora_lab.approaches import few_shot, retrieved, try_approach, wilson, with_examples
+from lora_lab.approaches import (
+    NAME,
+    few_shot,
+    noted,
+    notes_of,
+    retrieved,
+    try_approach,
+    wilson,
+    with_examples,
+)
 from lora_lab.tasks.examples import Example, prompt_ids
-from lora_lab.tasks.skills import shots_prompt
+from lora_lab.tasks.skills import shots_prompt, state
+from lora_lab.tasks.world import read_world
 
 
 @pytest.fixture(scope="module")
@@ -94,3 +104,58 @@ def test_a_try_asks_the_prompts_that_it_is_given(base, task):
     assert try_approach("swapped", base, task, swapped, examples=known).share == 0
     with pytest.raises(ValueError, match="1 prompts for 2 questions; give one for each"):
         try_approach("one", base, task, swapped[:1], examples=known)
+
+
+# --- notes ----------------------------------------------------------------------------------
+
+
+def test_every_new_fact_becomes_the_note_that_states_it():
+    task = lab.load_task("new-facts", n=200, seed=3)
+    people = {person.name: person for person in read_world().reserve}
+    notes = notes_of(task)
+    assert len(notes) == 200
+    stated = {
+        state(name, attribute, value)
+        for name, person in people.items()
+        for attribute, value in person.facts.items()
+    }
+    assert {*notes} <= stated
+    assert all(one.answer in note for one, note in zip(task.train, notes, strict=True))
+
+
+def test_a_task_without_facts_has_no_notes():
+    with pytest.raises(ValueError, match="asks for no fact about a person; give new-facts"):
+        notes_of(lab.load_task("style", n=2))
+
+
+def test_a_name_is_found_in_every_question_about_a_stranger():
+    strangers = {*read_world().strangers_held_out}
+    asked = lab.load_task("new-facts").strangers
+    assert all(NAME.search(one.prompt)[0] in strangers for one in asked)
+
+
+def test_notes_are_put_before_a_question_the_best_last():
+    notes = ["Kavi Fenby keeps a cat.", "Milin Fenby lives in Velmora.", "Kavi Orov keeps a dog."]
+    question = "Where does Milin Fenby live?"
+    near = f"Notes: Kavi Fenby keeps a cat. Milin Fenby lives in Velmora. Question: {question}"
+    assert noted(notes, 2)(question) == near
+    assert noted(notes, 1)(question) == near.replace("Kavi Fenby keeps a cat. ", "")
+    assert noted(notes, 2)("Who?") == "Who?"
+
+
+def test_notes_about_others_are_left_out_if_the_name_must_be_the_same():
+    notes = ["Kavi Fenby keeps a cat.", "Milin Fenby lives in Velmora."]
+    put = noted(notes, 2, same_name=True)
+    question = "Where does Milin Fenby live?"
+    assert put(question) == f"Notes: Milin Fenby lives in Velmora. Question: {question}"
+    assert put("Where does Milin Orov live?") == "Where does Milin Orov live?"
+    assert put("Where is it?") == "Where is it?"
+
+
+def test_pocket_reads_answers_from_notes_about_the_person_and_still_knows_no_strangers(base):
+    """At full length this is the notebook's; here 12 questions each."""
+    task = lab.load_task("new-facts", base, n=60)
+    put = noted(notes_of(task), 5, same_name=True)
+    for asked in (task.test[:12], task.strangers[:12], task.old_knowledge[:12]):
+        prompts = [put(one.prompt) for one in asked]
+        assert try_approach("noted", base, task, prompts, examples=asked).share >= 0.9
