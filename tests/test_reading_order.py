@@ -55,6 +55,7 @@ READING_ORDER = {  # module: the third-party packages it may import
     "processes": {"torch", "loky", "cloudpickle", "safetensors"},
     "sweeps": {"torch", "pandas", "tqdm"},
     "claims": set(),
+    "deciding": set(),
     "scripts": set(),
     "plots": {"matplotlib"},
     "checks": {"torch"},
