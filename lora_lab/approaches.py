@@ -8,7 +8,7 @@ import json
 import math
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import mean
 
@@ -244,18 +244,41 @@ def noted(notes: Sequence[str], k: int, *, same_name: bool = False) -> Callable[
 
 
 def recorded_approaches(name: str) -> dict[str, tuple[Tried, ...]]:
-    """What data/recorded/approaches/ holds of a task: each approach's results, one per seed.
+    """What was recorded of a table of approaches.toml: each approach's results, one per seed.
 
     Raises:
-        FileNotFoundError: if nothing is there.
+        FileNotFoundError: if nothing was.
     """
-    paths = sorted((data_folder() / "recorded" / "approaches").glob(f"{name}-*.json"))
-    if not paths:
-        raise FileNotFoundError(f"nothing is recorded of {name!r}; `make recorded` does it")
     tried: dict[str, list[Tried]] = {}
-    for path in paths:
-        for row in json.loads(path.read_text(encoding="utf-8"))["tried"]:
-            facts = {field.name: row[field.name] for field in dataclasses.fields(Tried)}
-            facts["right"] = tuple(map(bool, facts["right"]))
-            tried.setdefault(row["approach"], []).append(Tried(**facts))
+    for row in _recorded(name):
+        facts = {field.name: row[field.name] for field in dataclasses.fields(Tried)}
+        facts["right"] = tuple(map(bool, facts["right"]))
+        tried.setdefault(row["approach"], []).append(Tried(**facts))
     return {approach: tuple(results) for approach, results in tried.items()}
+
+
+def recorded_curves() -> dict[str, dict[int, tuple[float, ...]]]:
+    """Scores on pocket's tests: task -> number of training examples -> one share a seed.
+
+    Raises:
+        FileNotFoundError: if nothing was recorded.
+    """
+    curves: dict[str, dict[int, tuple[float, ...]]] = {}
+    for row in _recorded("curves"):
+        scores = curves.setdefault(row["task"], {})
+        scores[row["n"]] = (*scores.get(row["n"], ()), row["value"])
+    return curves
+
+
+def _recorded(table: str) -> Iterator[dict]:
+    """The rows of data/recorded/approaches/<table>-<seed>.json, seed by seed."""
+    folder = data_folder() / "recorded" / "approaches"
+    paths = [
+        path
+        for path in sorted(folder.glob(f"{table}-*.json"))
+        if path.stem.removeprefix(f"{table}-").isdigit()
+    ]
+    if not paths:
+        raise FileNotFoundError(f"nothing is recorded of {table!r}; `make recorded` does it")
+    for path in paths:
+        yield from json.loads(path.read_text(encoding="utf-8"))["tried"]

@@ -1,8 +1,7 @@
 """Measure what approaches.toml asks for and is not here yet; keep what came out.
 
-approaches/home-commands-<seed>.json: one test asked in several ways (answers are marked and not
-kept: their prompts are other people's text). approaches/curves-<seed>.json: scores by number of
-training examples.
+approaches/<table>-<seed>.json: one test asked in several ways (answers are marked and not kept, as
+their prompts are other people's text), or scores by number of training examples.
 """
 
 import argparse
@@ -23,6 +22,8 @@ from lora_lab.approaches import Tried, few_shot, retrieved, try_approach
 from lora_lab.bases import Base
 from lora_lab.evaluation import Model
 from lora_lab.places import write_atomically
+from lora_lab.runs import Run
+from lora_lab.tasks.examples import Task
 
 HERE = Path(__file__).parent
 NAMED = ("torch", "transformers", "peft", "bm25s", "lora-lab")  # with their versions
@@ -31,11 +32,15 @@ NAMED = ("torch", "transformers", "peft", "bm25s", "lora-lab")  # with their ver
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", help="home-commands, curves; none: both")
+    parser.add_argument("names", nargs="*", help="tables of approaches.toml; none: all")
     parser.add_argument("--fresh", action="store_true", help="measure again what is here")
     options = parser.parse_args()
     wanted = tomllib.loads((HERE / "approaches.toml").read_text(encoding="utf-8"))
-    makers = {"home-commands": (smollm2_approaches, "smollm2"), "curves": (curves, "pocket")}
+    makers = {
+        "home-commands": (smollm2_approaches, "smollm2"),
+        "home-commands-longer": (longer, "smollm2"),
+        "curves": (curves, "pocket"),
+    }
     for name in options.names or wanted:
         make, base_name = makers[name]
         for seed in wanted[name]["seeds"]:
@@ -80,20 +85,31 @@ def smollm2_approaches(base: Base, wanted: dict, seed: int) -> Iterator[dict]:
     near = retrieved(wrong.tokenizer, task, wanted["shots"])
     found = [near(question) for question in questions]
     yield row(try_approach("retrieval, wrong template", wrong, task, found, setup_seconds=spent))
-    for steps in (task.recipe.steps, wanted["more_steps"]):
-        recipe = dataclasses.replace(task.recipe, steps=steps, seed=seed)
-        begun = time.process_time()
-        run = lab.fit(base, task, recipe, store=None, evaluate=False)
-        spent = time.process_time() - begun
-        name = f"LoRA, {steps} steps"
-        training = {
-            "recipe": dataclasses.asdict(recipe),
-            "losses": [one.loss for one in run.records],
-        }
-        yield row(try_approach(name, run, task, setup_seconds=spent)) | training
-        wrong = asked_in(wanted["wrong_template"], run)
-        name = f"LoRA, {steps} steps, wrong template"
-        yield row(try_approach(name, wrong, task, setup_seconds=spent))
+    run, told = trained(base, task, wanted["steps"], seed)
+    yield row(try_approach("LoRA", run, task, setup_seconds=told["setup_seconds"])) | told
+    wrong = asked_in(wanted["wrong_template"], run)
+    yield row(try_approach("LoRA, wrong template", wrong, task)) | told
+
+
+def longer(base: Base, wanted: dict, seed: int) -> Iterator[dict]:
+    """LoRA with other steps, on the test of one seed."""
+    task = lab.load_task(wanted["task"], base, seed=seed)
+    run, told = trained(base, task, wanted["steps"], seed)
+    yield row(try_approach(f"LoRA, {wanted['steps']} steps", run, task)) | told
+
+
+def trained(base: Base, task: Task, steps: int, seed: int) -> tuple[Run, dict]:
+    """The task's own recipe with so many steps; and what it told."""
+    recipe = dataclasses.replace(task.recipe, steps=steps, seed=seed)
+    begun = time.process_time()
+    run = lab.fit(base, task, recipe, store=None, evaluate=False)
+    spent = time.process_time() - begun
+    losses = [one.loss for one in run.records]
+    return run, {
+        "recipe": dataclasses.asdict(recipe),
+        "losses": losses,
+        "setup_seconds": spent,
+    }
 
 
 @dataclasses.dataclass
@@ -122,9 +138,11 @@ def curves(base: Base, wanted: dict, seed: int) -> Iterator[dict]:
         for n in wanted["n"]:
             task = lab.load_task(name, base, n=n, seed=seed)
             recipe = lab.Recipe(**wanted["recipe"], seed=seed)
-            scores = lab.fit(base, task, recipe, store=None).scores
+            run = lab.fit(base, task, recipe, store=None, evaluate=False)
+            test_alone = dataclasses.replace(task, old_knowledge=(), strangers=())
+            scores = lab.evaluate(run, test_alone)
             facts = {"task": name, "n": n, "seed": seed, "metric": scores.metric_name}
-            yield facts | {"value": scores.value, "old_knowledge": scores.old_knowledge}
+            yield facts | {"value": scores.value}
 
 
 if __name__ == "__main__":

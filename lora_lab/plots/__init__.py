@@ -30,6 +30,7 @@ from lora_lab.plots.memory_bars import PARTS, draw_memory
 from lora_lab.plots.meters import draw_meters, meters
 from lora_lab.plots.predicted import draw_prediction
 from lora_lab.plots.tokens import draw_next_token
+from lora_lab.plots.ways import draw_examples, draw_ways
 
 __all__ = [
     "BASE",
@@ -59,4 +60,6 @@ __all__ = [
     "draw_memory",
     "draw_next_token",
     "draw_prediction",
+    "draw_examples",
+    "draw_ways",
 ]
