@@ -32,6 +32,7 @@ from lora_lab.plots.meters import NOT_SHARES, draw_meters, meters
 from lora_lab.plots.noise import draw_differences, draw_noise
 from lora_lab.plots.predicted import draw_prediction
 from lora_lab.plots.tokens import draw_next_token
+from lora_lab.plots.ways import draw_examples, draw_ways
 
 __all__ = [
     "BASE",
@@ -67,4 +68,6 @@ __all__ = [
     "draw_differences",
     "draw_noise",
     "draw_prediction",
+    "draw_examples",
+    "draw_ways",
 ]

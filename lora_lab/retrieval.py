@@ -1,0 +1,55 @@
+"""Which texts are most like a question: BM25, by the words they share. The door to bm25s."""
+
+from collections.abc import Sequence
+
+import bm25s
+
+
+class Retriever:
+    """Texts that can be searched by words, as a search engine does before anything is learnt.
+
+    BM25 adds up, over the words that a text shares with the question, how rare each word is among
+    all texts, less for a long text. Case does not count, words of one letter are left out, and a
+    word with another ending is another word.
+
+    Args:
+        texts: what is searched; one or more.
+
+    Raises:
+        ValueError: if there is nothing to search.
+
+    Source:
+        Robertson and Zaragoza, 2009, "The Probabilistic Relevance Framework: BM25 and Beyond", as
+        Lucene has it (k1 = 1.5, b = 0.75).
+    """
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self.texts = tuple(texts)
+        if not self.texts:
+            raise ValueError("there are no texts to search; give one or more")
+        self._bm25 = bm25s.BM25(k1=1.5, b=0.75, method="lucene")
+        self._bm25.index([_words(text) for text in self.texts], show_progress=False)
+
+    def scores(self, question: str) -> list[float]:
+        """How like the question each text is; 0: they share no word."""
+        known = [word for word in _words(question) if word in self._bm25.vocab_dict]
+        if not known:
+            return [0.0] * len(self.texts)
+        return self._bm25.get_scores(known).tolist()
+
+    def nearest(self, question: str, k: int) -> list[int]:
+        """The places of the k most similar texts, the best first; fewer if fewer share a word.
+
+        Raises:
+            ValueError: if k is below 1.
+        """
+        if k < 1:
+            raise ValueError(f"k={k} finds nothing; give 1 or more")
+        scores = self.scores(question)
+        order = sorted(range(len(scores)), key=lambda place: -scores[place])  # a tie: as they came
+        return [place for place in order[:k] if scores[place] > 0]
+
+
+def _words(text: str) -> list[str]:
+    (words,) = bm25s.tokenize([text], stopwords=None, return_ids=False, show_progress=False)
+    return words

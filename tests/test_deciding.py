@@ -1,0 +1,126 @@
+"""The decision aid's rule: each branch, what would change it, and bad input."""
+
+import dataclasses
+import math
+
+import pytest
+
+from lora_lab import deciding
+from lora_lab.approaches import wilson
+from lora_lab.deciding import GOALS, Situation, advise, break_even
+
+MISSES = {"prompt_right": 30, "prompt_asked": 100}  # 22 to 40 %
+REACHES = {"prompt_right": 99, "prompt_asked": 100}  # 95 to 100 %
+BUSY = {"answers_per_day": 10_000, "tokens_saved": 130, "price": 1, "setup_cost": 100}
+
+
+@pytest.mark.parametrize(
+    ("facts", "recommendation"),
+    [
+        ({"goal": "style"}, deciding.MEASURE),
+        ({"goal": "style", "prompt_right": 9, "prompt_asked": 10}, deciding.MEASURE),
+        ({"goal": "style", "examples": 300} | REACHES, deciding.PROMPT),
+        ({"goal": "style", "examples": 300} | MISSES, deciding.LORA),
+        ({"goal": "style", "examples": 99} | MISSES, deciding.COLLECT),
+        ({"goal": "style", "examples": 300, "changes_per_year": 12} | MISSES, deciding.PROMPT),
+        (
+            {"goal": "style", "examples": 300, "changes_per_year": 12, "days_to_renew": 1} | MISSES,
+            deciding.LORA,
+        ),
+        ({"goal": "general", "examples": 5000} | MISSES, deciding.STRONGER),
+        ({"goal": "facts", "examples": 5000} | MISSES, deciding.RETRIEVAL),
+        (
+            {"goal": "facts", "retrieval_right": 99, "retrieval_asked": 100} | MISSES,
+            deciding.RETRIEVAL,
+        ),
+        (
+            {"goal": "facts", "examples": 300, "retrieval_right": 50, "retrieval_asked": 100}
+            | MISSES,
+            deciding.LORA,
+        ),
+        ({"goal": "format", "examples": 300} | REACHES | BUSY, deciding.LORA),
+        ({"goal": "facts", "examples": 300} | REACHES | BUSY, deciding.PROMPT),
+        ({"goal": "format", "examples": 50} | REACHES | BUSY, deciding.PROMPT),
+        ({"goal": "format", "examples": 300, "changes_per_year": 5} | REACHES | BUSY,
+         deciding.PROMPT),
+    ],
+)  # fmt: skip
+def test_the_rule_recommends_what_its_words_say(facts, recommendation):
+    assert advise(Situation(**facts)).recommendation == recommendation
+
+
+@pytest.mark.parametrize("goal", GOALS)
+def test_what_is_said_to_change_the_recommendation_does_and_the_value_before_it_does_not(goal):
+    now = Situation(goal=goal, examples=240, changes_per_year=1, **MISSES, **BUSY)
+    advice = advise(now)
+    assert advice.changes
+    for change in advice.changes:
+        other = dataclasses.replace(now, **{change.field: change.value})
+        assert advise(other).recommendation == change.recommendation != advice.recommendation
+        start = getattr(now, change.field)
+        between = [
+            value
+            for value in deciding._scale(now, change.field)
+            if min(start, change.value) < value < max(start, change.value)
+        ]
+        for value in between:
+            nearer = dataclasses.replace(now, **{change.field: value})
+            assert advise(nearer).recommendation == advice.recommendation
+
+
+def test_the_lessons_nine_reasons_are_weighed_five_for_and_four_against():
+    reasons = advise(Situation(goal="style", examples=999, **MISSES)).reasons
+    assert [one.speaks_for for one in reasons] == [True] * 5 + [False] * 4
+    applies = {one.reason: one.applies for one in reasons}
+    assert [reason for reason, yes in applies.items() if yes] == [
+        "a consistent style or tone",
+        "prompting does not reach what you need",
+        "fewer than 1,000 good examples",
+    ]
+
+
+def test_what_nobody_measured_is_no_reason_either_way():
+    reasons = advise(Situation(goal="style")).reasons
+    assert [one.reason for one in reasons if one.applies is None] == [
+        "prompting does not reach what you need",
+        "a prompt or retrieval does it",
+    ]
+
+
+def test_the_interval_of_ones_own_test_is_told():
+    low, high = wilson(30, 100)
+    assert f"{100 * low:.0f} to {100 * high:.0f} %" in advise(Situation(goal="style", **MISSES)).why
+
+
+def test_costs_are_paid_back_by_hand():
+    """130 tokens at 1 a million, 10,000 times a day, are 1.3 a day: 100 take 76.9 days."""
+    assert break_even(100, 130 / 1e6) == pytest.approx(100 / 0.00013)
+    assert Situation(goal="style", **BUSY).pays_back_after == pytest.approx(100 / 1.3)
+    assert break_even(100, 0) == break_even(100, -1) == math.inf
+    assert Situation(goal="style").pays_back_after == math.inf
+
+
+def test_the_share_of_a_stale_year_by_hand():
+    assert Situation(goal="style", changes_per_year=12, days_to_renew=7).stale == 12 * 7 / 365
+    assert Situation(goal="style", changes_per_year=365, days_to_renew=7).stale == 1
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ({"goal": "fromat"}, "goal='fromat' is not known; did you mean 'format'"),
+        ({"needed": 90}, "needed=90 is not a share of answers; give one above 0 and up to 1"),
+        ({"needed": 0}, "needed=0 is not a share of answers"),
+        ({"examples": -1}, "examples=-1 cannot be; give 0 or more"),
+        ({"examples": "lots"}, "examples='lots' is not a whole number; give one"),
+        ({"examples": 1.5}, "examples=1.5 is not a whole number"),
+        ({"price": True}, "price=True is not a number"),
+        ({"price": math.nan}, "price=nan cannot be"),
+        ({"price": math.inf}, "price=inf cannot be"),
+        ({"prompt_right": 3}, "prompt_right=3 of prompt_asked=0 cannot be; count again"),
+        ({"retrieval_right": 3, "retrieval_asked": 2}, "retrieval_right=3 of retrieval_asked=2"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_words(facts, message):
+    with pytest.raises(ValueError, match=message.replace("(", r"\(")):
+        Situation(**{"goal": "style"} | facts)
