@@ -357,6 +357,140 @@ def test_who_asks_for_results_before_there_are_any_is_told_what_to_do(live, at_s
     assert len(live.prompts) == len(live.before) == len(live.after) == 3
 
 
+# --- other seeds -----------------------------------------------------------------------------
+
+
+def with_band(live):
+    live.noise_button.click()
+    live.wait(LIMIT)
+    return live
+
+
+def test_the_noise_band_is_what_lab_fit_gives_with_the_next_seeds(live, base):
+    trained(live)
+    expected = [
+        lab.fit(base, TASK, dataclasses.replace(live.training.recipe, seed=seed), store=None)
+        for seed in (0, 1, 2, 3)
+    ]
+    with_band(live)
+    assert live.scores_by_seed == [run.scores for run in expected]
+    runs = [run.records for run in expected]
+    drawn = plots.png(plots.draw_loss, runs[0], (), 12, runs)
+    assert live.loss_picture.value == live.picture.png == drawn
+    assert live.state.value.endswith(" · noise band: 4 seeds")
+    right = [sum(answer.right for answer in run.scores.answers) for run in expected]
+    assert f"adapted {right[0]} of 16 ({min(right)} to {max(right)}, 4 seeds)" in live.marks.value
+
+
+def test_the_noise_band_says_how_far_it_is_and_leaves_what_was_trained(live):
+    training, after, said = trained(live).training, live.after, []
+    live.state.observe(lambda change: said.append(change["new"]), names="value")
+    with_band(live)
+    for seed in (1, 2, 3):
+        assert any(line.startswith(f"seed {seed}: step 1 of 12 · loss ") for line in said)
+        assert f"seed {seed}: counting right answers …" in said
+    assert (live.training, live.after) == (training, after)
+    assert len(live.picture.alt.split("4 seeds end between")) == 2
+
+
+def test_what_was_trained_before_in_this_lab_is_replayed_and_marked_so(live, at_step):
+    live.controls.controls["seed"].value = 2
+    trained(live)
+    live.controls.controls["seed"].value = 0
+    started = []
+    with_band(trained(live))
+    assert live.state.value.endswith(" · noise band: 4 seeds, 1 of them replayed")
+    at_step(1, lambda: started.append(1))
+    before = live.scores_by_seed
+    with_band(live)
+    assert live.state.value.count("noise band") == 1
+    assert live.state.value.endswith(" · noise band: 4 seeds, 3 of them replayed")
+    assert (started, live.scores_by_seed) == ([], before)
+
+
+def test_another_choice_is_not_mistaken_for_another_seed(live, at_step):
+    with_band(trained(live))
+    live.controls.controls["r"].value = 2
+    trained(live)
+    assert "seeds" not in live.state.value + live.marks.value + live.picture.alt  # no band yet
+    started = []
+    at_step(1, lambda: started.append(1))
+    with_band(live)
+    assert len(started) == 3
+
+
+def test_stop_ends_the_noise_band_within_a_step_and_keeps_the_whole_seeds(live, monkeypatch):
+    trained(live)
+    seen, said, loop = [], [], Training.__iter__
+    live.state.observe(lambda change: said.append(change["new"]), names="value")
+
+    def stopped(training):
+        for record in loop(training):
+            seen.append((training.recipe.seed, record.step))
+            if seen[-1] == (2, 3):
+                live.stop_button.click()
+            yield record
+
+    monkeypatch.setattr(Training, "__iter__", stopped)
+    with_band(live)
+    assert seen[-1] == (2, 3)
+    assert "seed 2: counting right answers …" not in said
+    assert len(live.scores_by_seed) == 2
+    assert live.state.value.endswith(" · noise band: 2 seeds")
+    assert (live.train_button.disabled, live.noise_button.disabled) == (False, False)
+
+
+def test_a_noise_band_needs_a_finished_training_and_says_so(live, at_step):
+    assert live.noise_button.disabled
+    live.noise_band()
+    with pytest.raises(RuntimeError, match=r"no finished training .*ready.*press Train"):
+        live.wait(LIMIT)
+    assert "no finished training" in live.state.value
+    at_step(3, live.stop)
+    trained(live)
+    assert live.noise_button.disabled
+    at_step(12, lambda: None)
+    live.start()
+    live.noise_band()  # by code it may be asked for at once
+    live.wait(LIMIT)
+    assert len(live.scores_by_seed) == 4
+
+
+def test_a_seed_that_fails_is_told_by_its_number_and_the_seeds_before_it_stay(live, monkeypatch):
+    trained(live)
+    loop = Training.__iter__
+
+    def broken(training):
+        for record in loop(training):
+            if training.recipe.seed == 2 and record.step == 4:
+                raise Diverged("too far")
+            yield record
+
+    monkeypatch.setattr(Training, "__iter__", broken)
+    live.noise_button.click()
+    with pytest.raises(Diverged):
+        live.wait(LIMIT)
+    assert "seed 2 failed after step 4 of 12: " in live.state.value
+    assert len(live.scores_by_seed) == 2
+    assert "2 seeds end between" in live.picture.alt
+
+
+def test_the_meters_show_the_spread_of_the_seeds(base):
+    whole = dataclasses.replace(TASK, old_knowledge=TASK.train[:4], strangers=TASK.train[4:8])
+    live = with_band(trained(LiveLab(base, whole)))
+    seeds = live.scores_by_seed
+    drawn = plots.png(plots.draw_meters, live.base_scores, seeds[0], seeds, size=(500, 150))
+    assert live.meters_picture.value == live.meters.png == drawn
+
+
+def test_closing_the_lab_ends_what_runs_within_a_step_and_leaves_no_thread(live, at_step):
+    before = threading.active_count()
+    at_step(3, live.close)
+    trained(live)
+    assert live.training.step == 3
+    assert (live.scores, threading.active_count()) == (None, before)
+
+
 # --- the strength, prompts of one's own, the choices ----------------------------------------
 
 
@@ -580,11 +714,11 @@ def test_the_marks_say_at_which_strength_and_a_sentence_around_a_label_has_its_o
     said = [("positive", "This film review is positive."), ("negative", "I like films")]
     answers = tuple(Answer("?", wanted, given, False) for wanted, given in said)
     base = Scores("accuracy", 0.0, {"accuracy": 0.0}, None, None, 1.0, answers, "test")
-    line = words.right_answers(base, base)
+    line = words.right_answers(base, [base])
     assert "right answers at strength 1: <b>base 0 of 2" in line
     assert "the right word somewhere in the answer: base 1 of 2" in line
     exact = dataclasses.replace(base, metric_name="exact match")
-    assert "right word" not in words.right_answers(exact, exact)
+    assert "right word" not in words.right_answers(exact, [exact])
 
 
 # --- the thread and the pace ----------------------------------------------------------------

@@ -87,8 +87,11 @@ def test_the_curve_here_is_drawn_over_the_band_of_the_recorded_runs(here, record
 
 def test_stop_ends_it_after_its_step_without_a_score(here, monkeypatch):
     stop_at(3, here, monkeypatch)
+    said = []
+    here.state.observe(lambda change: said.append(change["new"]), names="value")
     here.start()
     here.wait(LIMIT)
+    assert "counting right answers …" not in said
     assert (len(here.records), here.scores) == (3, None)
     assert here.state.value == "stopped after step 3 of 12"
     assert rows(here)[-1][1] == "…"

@@ -8,6 +8,7 @@ from ipywidgets.widgets.widget_description import DescriptionWidget
 from lora_lab.plots import SIZE, Picture
 from lora_lab.recipe import Recipe
 from lora_lab.widgets import words
+from lora_lab.widgets.background import Background
 from lora_lab.widgets.recipe_controls import FOLDED, RecipeControls
 
 
@@ -26,10 +27,22 @@ class PictureView(widgets.Image, DescriptionWidget):
         self.value, self.tooltip = picture.png, picture.alt
 
 
+class WorkingBox(widgets.VBox):
+    """A box with work in the background, which ends, after its step, when the box is closed."""
+
+    _work: Background | None = None
+
+    def close(self) -> None:
+        """Take it off the page, and end what runs."""
+        if self._work is not None:
+            self._work.close()
+        super().close()
+
+
 _WRAP = {"flex_flow": "row wrap", "align_items": "center", "width": "100%"}
 
 
-class LabFace(widgets.VBox):
+class LabFace(WorkingBox):
     """Task, Train, Stop and strength in sight, then loss and answers; the rest is folded."""
 
     def __init__(self, title: str, tasks: Sequence[str], in_sight: Sequence[str]) -> None:
@@ -38,6 +51,9 @@ class LabFace(widgets.VBox):
         self.task_choice.layout.width = "16em"
         self.train_button = action("Train", button_style="primary")
         self.stop_button = action("Stop", disabled=True)
+        self.noise_button = action(
+            "Noise band", disabled=True, tooltip="The same with other seeds: how far do they go?"
+        )
         self.about, self.state, self.marks, self.cost, self.ask_said, self.code_view = (
             widgets.HTML() for _ in range(6)
         )
@@ -48,7 +64,10 @@ class LabFace(widgets.VBox):
             value=1.0, min=0, max=1.5, step=0.25, description="strength", readout_format=".2f"
         )
         self.strength.style.description_width = "4.6em"
-        self.own_prompt = widgets.Text(placeholder="a prompt of your own", layout={"width": "30em"})
+        self.own_prompt = widgets.Text(
+            placeholder="a prompt of your own",
+            layout={"width": "30em"},
+        )
         self.ask_button = action("Ask")
         self.controls = RecipeControls(Recipe(), [*dict.fromkeys([*in_sight, *FOLDED])])
         super().__init__(self._rows(title, in_sight))
@@ -75,7 +94,7 @@ class LabFace(widgets.VBox):
             row(self.task_choice, self.train_button, self.stop_button, *seen),
             self.about,
             row(self.progress, self.state),
-            row(self.strength, self.marks),  # above the answers: they grow, and it stands still
+            row(self.strength, self.noise_button, self.marks),  # above the answers, which grow
             side_by_side,
             self.meters_picture,
             self.cost,

@@ -24,6 +24,7 @@ from lora_lab.widgets.following import follow
 from lora_lab.widgets.lab_face import LabFace
 from lora_lab.widgets.recipe_controls import script
 from lora_lab.widgets.room import check_room
+from lora_lab.widgets.seeds import Outcome, Seeds
 
 LARGE = 20_000_000  # parameters; from here on an answer takes long enough to ask for fewer
 KEPT = 4  # earlier runs of a task that stay in the picture
@@ -70,6 +71,7 @@ class LiveLab(LabFace):
         self._work = Background(self._show_error, lambda: self._set_busy(False))
         self._known_scores: dict[str, Scores] = {}  # the base's, by task: it is marked once
         self._earlier: dict[str, list[list[StepRecord]]] = {name: [] for name in self._tasks}
+        self._seeds = Seeds()
         self.training: Training | None = None
         self._choose(self.task_choice.value)
         self._wire()
@@ -77,6 +79,7 @@ class LiveLab(LabFace):
     def _wire(self) -> None:
         self.train_button.on_click(lambda _: self._begin(again=True))
         self.stop_button.on_click(lambda _: self.stop())
+        self.noise_button.on_click(lambda _: self.noise_band())
         self.ask_button.on_click(lambda _: self.ask(self.own_prompt.value))
         self.own_prompt.on_msg(self._on_enter)
         self.task_choice.observe(lambda change: self._choose(change["new"]), names="value")
@@ -100,6 +103,14 @@ class LiveLab(LabFace):
         if not self.train_button.disabled:
             self._set_busy(True)
             self._work.submit("train", lambda: self._train(again))
+
+    def noise_band(self) -> None:
+        """Train what is shown again with other seeds, in the background, and draw their spread.
+
+        What was trained before in this lab is replayed. Stop ends it; the seeds until then stay.
+        Without a finished training `wait` raises a RuntimeError.
+        """
+        self._work.submit("noise", self._add_noise)
 
     def stop(self) -> None:
         """End the training after its step. Asked again: leave the answers out, too."""
@@ -185,15 +196,25 @@ class LiveLab(LabFace):
         return [] if self.training is None else self.training.records
 
     @property
+    def scores_by_seed(self) -> list[Scores]:
+        """Of the run at hand, then those of its noise band."""
+        return [one for one in (self.scores, *(other.scores for other in self._seeds.shown)) if one]
+
+    @property
     def picture(self) -> plots.Picture:
         """The loss chart as it stands, for readers without a kernel."""
         steps = None if self.training is None else self.training.recipe.steps
-        return plots.picture(plots.draw_loss, self.records, self._earlier[self.task.name], steps)
+        others = [one.records for one in self._seeds.shown]
+        band = [self.records, *others] if others else ()
+        earlier = self._earlier[self.task.name]
+        return plots.picture(plots.draw_loss, self.records, earlier, steps, band)
 
     @property
     def meters(self) -> plots.Picture:
         """What was learnt and what was lost, once both models are marked."""
-        return plots.picture(plots.draw_meters, self.base_scores, self.scores, size=METERS_SIZE)
+        seeds = self.scores_by_seed if self._seeds.shown else ()
+        numbers = self.base_scores, self.scores, seeds
+        return plots.picture(plots.draw_meters, *numbers, size=METERS_SIZE)
 
     @property
     def code(self) -> str:
@@ -236,6 +257,7 @@ class LiveLab(LabFace):
         self.training: Training | None = None
         self._stepping = False
         self._asked.forget()
+        self._seeds.shown = []
         self.seconds = 0.0
         self.base_scores, self.scores = self._known_scores.get(self.task.name), None
         self.progress.value, self.progress.bar_style = 0, ""
@@ -266,11 +288,7 @@ class LiveLab(LabFace):
         self._asked.ask(self._asked.own, 1.0)
         self._show_answers()
         self._say("getting ready …")
-        with warnings.catch_warnings(record=True) as said:  # the notebook must not be written to
-            warnings.simplefilter("always", UserWarning)
-            self.training = train(self.base, self._part, recipe)
-        warned = [str(one.message) for one in said if issubclass(one.category, UserWarning)]
-        self.about.value = words.about(self.task.about, warned)
+        self.training = self._prepare(recipe)
         try:
             self._follow(self.training)
         except Exception as error:
@@ -287,6 +305,15 @@ class LiveLab(LabFace):
             self._say(f"{self._outcome} · counting right answers …")
             self._mark()
         self._say(self._outcome)
+
+    def _prepare(self, recipe: Recipe) -> Training:
+        """A training about to begin; what it warns of is shown: the notebook is not written to."""
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always", UserWarning)
+            training = train(self.base, self._part, recipe)
+        warned = [str(one.message) for one in said if issubclass(one.category, UserWarning)]
+        self.about.value = words.about(self.task.about, warned)
+        return training
 
     def _is_done(self, recipe: Recipe) -> bool:
         """Whether what is shown is a finished training with this recipe."""
@@ -324,6 +351,47 @@ class LiveLab(LabFace):
         if training.step == steps:
             self._outcome = f"finished: {words.counted(steps, 'step')} in {self.seconds:.0f} s"
 
+    def _add_noise(self) -> None:
+        self._set_busy(True)
+        if self.training is None or not self._is_done(self.training.recipe):
+            raise RuntimeError(
+                f"there is no finished training to put a noise band around (the lab says: "
+                f"{self._outcome}); press Train and let it end"
+            )
+        self._seeds.shown = []
+        self._show_spread()
+        before = self._outcome.partition(" · noise band")[0]
+        try:
+            for _ in self._seeds.others(self.task.name, self.training.recipe, self._run_seed):
+                self._show_spread()
+        finally:
+            self._outcome = f"{before} · {self._seeds.told}" if self._seeds.shown else before
+        self._say(self._outcome)
+
+    def _run_seed(self, recipe: Recipe) -> Outcome | None:
+        """Train and score with another seed; None: it was stopped."""
+        named, begun = f"seed {recipe.seed}", time.perf_counter()
+
+        def tell(records: Sequence[StepRecord]) -> None:
+            self.progress.value = len(records)
+            told = words.progress(records, recipe.steps, time.perf_counter() - begun)
+            self._say(f"{named}: {told}")
+
+        check_room(self.base, self._part, recipe)
+        training = self._prepare(recipe)
+        try:
+            follow(training, self._work, tell)
+        except Exception as error:
+            error.add_note(f"{named} failed after step {training.step} of {recipe.steps}")
+            raise
+        finally:
+            self.progress.value = training.step
+        if self._work.stopped:
+            return None
+        self._say(f"{named}: counting right answers …")
+        scores = evaluate(Adapted(as_trained(self.base, recipe), training.learnt), self._part)
+        return None if self._work.stopped else Outcome(tuple(training.records), scores)
+
     def _answer(self) -> None:
         """Answer at the strength that the slider shows now."""
         self._answer_with(self._asked.own)
@@ -343,7 +411,17 @@ class LiveLab(LabFace):
         if name not in self._known_scores and self._work.stopped < DROP_ALL:
             self._known_scores[name] = evaluate(self.base, self._part)
         self.base_scores = self._known_scores.get(name)
-        self.marks.value = words.right_answers(self.base_scores, self.scores)
+        if self.training.step == self.training.recipe.steps:
+            outcome = Outcome(tuple(self.records), self.scores)
+            self._seeds.keep(name, self.training.recipe, outcome)
+        self._show_marks()
+
+    def _show_spread(self) -> None:
+        self._show_loss()
+        self._show_marks()
+
+    def _show_marks(self) -> None:
+        self.marks.value = words.right_answers(self.base_scores, self.scores_by_seed)
         if self.base_scores and self.base_scores.old_knowledge is not None:
             self.meters_picture.show(self.meters)
             self.meters_picture.layout.display = ""
@@ -368,6 +446,8 @@ class LiveLab(LabFace):
     def _set_busy(self, busy: bool) -> None:
         self.train_button.disabled = self.task_choice.disabled = busy
         self.stop_button.disabled = not busy
+        done = self.training is not None and self._is_done(self.training.recipe)
+        self.noise_button.disabled = busy or not done
         self.strength.disabled = busy or self.adapted is None
 
     def _show_loss(self) -> None:

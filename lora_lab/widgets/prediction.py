@@ -9,12 +9,12 @@ from lora_lab import plots
 from lora_lab.predictions import Prediction, Question, Value, keep, read_log
 from lora_lab.widgets import words
 from lora_lab.widgets.background import Background
-from lora_lab.widgets.lab_face import PictureView
+from lora_lab.widgets.lab_face import PictureView, WorkingBox, row
 
 CHOICE_SIZE, NUMBER_SIZE = (500, 250), (500, 160)  # pixels
 
 
-class Predict(widgets.VBox):
+class Predict(WorkingBox):
     """A question, to be answered before `measure` may run; then both are drawn, scored and kept.
 
     Once run, the answer stands: whoever answers a question again, here or in a later session, has
@@ -63,9 +63,9 @@ class Predict(widgets.VBox):
         why = widgets.HTML("Why?"), self.reason, self.run_button
         return [
             widgets.HTML(words.title(self.question.text)),
-            _row(*answer),
-            _row(*sure),
-            _row(*why),
+            row(*answer),
+            row(*sure),
+            row(*why),
             widgets.HTML(words.faint(self.question.scoring)),
             self.state,
             self.picture,
@@ -143,7 +143,3 @@ class Predict(widgets.VBox):
 
     def _say(self, said: str) -> None:
         self.state.value = html.escape(said)
-
-
-def _row(*parts: widgets.Widget) -> widgets.HBox:
-    return widgets.HBox(parts, layout={"flex_flow": "row wrap", "align_items": "center"})

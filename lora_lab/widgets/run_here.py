@@ -18,11 +18,11 @@ from lora_lab.training import Training, train
 from lora_lab.widgets import words
 from lora_lab.widgets.background import Background
 from lora_lab.widgets.following import follow
-from lora_lab.widgets.lab_face import PictureView, action, row
+from lora_lab.widgets.lab_face import PictureView, WorkingBox, action, row
 from lora_lab.widgets.room import check_room
 
 
-class RunHere(widgets.VBox):
+class RunHere(WorkingBox):
     """What was recorded, beside what comes of it here: the first recorded seed is trained again.
 
     After `start()` or a click on Run it here, and `wait()`, `records` and `scores` hold what
@@ -34,8 +34,6 @@ class RunHere(widgets.VBox):
     Raises:
         ValueError: if nothing was recorded under that name, with the nearest.
     """
-
-    _work: Background | None = None
 
     def __init__(self, name: str) -> None:
         self.recorded = recorded_runs(name)
@@ -84,12 +82,6 @@ class RunHere(widgets.VBox):
             Exception: whatever went wrong while it worked.
         """
         self._work.wait(timeout)
-
-    def close(self) -> None:
-        """Take it off the page, and end what runs after its step."""
-        if self._work is not None:
-            self._work.close()
-        super().close()
 
     @property
     def picture(self) -> plots.Picture:

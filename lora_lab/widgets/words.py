@@ -3,14 +3,14 @@
 import html
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from lora_lab.plots import NOT_SHARES
 from lora_lab.records import Answer, Scores, StepRecord
 from lora_lab.runs import Run
 from lora_lab.training import Training
 
-STYLE = """<style>
+_LOOK = """
 .lora-lab { max-width: 1040px; font-size: 13px; }
 .lora-lab h3 { margin: 0; font-size: 16px; }
 .lora-lab .widget-html-content { line-height: 1.45; }
@@ -31,7 +31,8 @@ STYLE = """<style>
 .lora-lab-help { display: flex; gap: 8px; }
 .lora-lab pre.lora-lab-code { margin: 0; padding: 8px; overflow-x: auto; line-height: 1.4;
   background: var(--jp-layout-color2, #eee); color: var(--jp-ui-font-color1, inherit); }
-</style>"""
+"""
+STYLE = f"<style>{_LOOK}</style>"
 LONGEST = 220  # characters of an answer that are shown
 
 
@@ -137,22 +138,51 @@ def scores_of(runs: Sequence[Scores]) -> str:
     return " to ".join(dict.fromkeys(score(runs[0].metric_name, end) for end in ends))
 
 
-def right_answers(base: Scores | None, adapted: Scores) -> str:
-    """`right answers: base 0 of 20 · adapted 13 of 20`, and how many were valid JSON."""
-    both = [("base", base)] * (base is not None) + [("adapted", adapted)]
+def right_answers(base: Scores | None, seeds: Sequence[Scores]) -> str:
+    """`right answers: base 0 of 20 · adapted 13 of 20`, and how many were valid JSON.
+
+    Args:
+        base: None: not known.
+        seeds: the adapted model's; then those of other seeds, whose least and greatest are told.
+    """
+    adapted = seeds[0]
+    both = [("base", [base])] * (base is not None) + [("adapted", seeds)]
     if not adapted.answers:  # a planted task has none, only its distance
-        words = [f"{name} {one.value:.3f}" for name, one in both]
+        words = [f"{name} {_first(one, lambda s: s.value, '{:.3f}')}" for name, one in both]
         return f"{html.escape(adapted.metric_name)}: {' · '.join(words)}"
-    count = len(adapted.answers)
-    words = [f"{name} {sum(a.right for a in one.answers)} of {count}" for name, one in both]
+    of = f"{{}} of {len(adapted.answers)}"
+    words = [f"{name} {_first(one, _right, of)}" for name, one in both]
     line = f"right answers at strength 1: <b>{' · '.join(words)}</b>"
     if adapted.metric_name == "accuracy":  # a base answers in sentences, which are not the label
-        named = [f"{name} {sum(map(_names_it, one.answers))} of {count}" for name, one in both]
+        named = [f"{name} {_first(one, _named, of)}" for name, one in both]
         line += f"<br>the right word somewhere in the answer: {' · '.join(named)}"
     if "valid JSON" in adapted.metrics:
-        shares = [f"{name} {100 * one.metrics['valid JSON']:.0f} %" for name, one in both]
+        shares = [f"{name} {_first(one, _json, '{:.0f} %')}" for name, one in both]
         line += f"<br>valid JSON: {' · '.join(shares)}"
     return line
+
+
+def _first(seeds: Sequence[Scores], value: Callable[[Scores], float], form: str) -> str:
+    """`13 of 20 (11 to 14, 4 seeds)`: the first one's, and how far all go."""
+    values = [value(one) for one in seeds]
+    told = form.format(values[0])
+    if len(values) == 1:
+        return told
+    number = form.partition("}")[0] + "}"
+    low, high = number.format(min(values)), number.format(max(values))
+    return f"{told} ({low} to {high}, {counted(len(values), 'seed')})"
+
+
+def _right(scores: Scores) -> int:
+    return sum(answer.right for answer in scores.answers)
+
+
+def _named(scores: Scores) -> int:
+    return sum(map(_names_it, scores.answers))
+
+
+def _json(scores: Scores) -> float:
+    return 100 * scores.metrics["valid JSON"]
 
 
 def _names_it(answer: Answer) -> bool:
