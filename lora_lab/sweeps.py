@@ -150,6 +150,7 @@ def _side_by_side(engine: str, base: Base, new: int) -> bool:
 # --- what else differs ----------------------------------------------------------------------
 
 PLACES = ("target_modules", "layers_to_transform", "modules_to_save")
+WITHOUT_EFFECT = ("eval_steps", "gradient_checkpointing")  # on what is learnt
 IDLE = {  # fields without a say, by method; those of one method alone are in ONLY
     "lora": (),
     "adalora": ("r",),
@@ -188,7 +189,7 @@ def _confounds(runs: Sequence[Run]) -> Iterator[str]:
 def _with_a_say(recipe: Recipe) -> Setting:
     """The fields that can make a difference with this recipe's method."""
     idle = {name for method, names in ONLY.items() if method != recipe.method for name in names}
-    idle |= {*IDLE[recipe.method]}
+    idle |= {*WITHOUT_EFFECT, *IDLE[recipe.method]}
     return {name: one for name, one in dataclasses.asdict(recipe).items() if name not in idle}
 
 

@@ -275,6 +275,8 @@ MUTATIONS = [  # (file, what it says, what it says when broken, the test that mu
     ("trials.py", "told[name]) for name in settings]", "told[name]) for name in told]", "test_trials.py::test_plain_fits"),
     ("claims.py", 'if one["way"] == "fit":', "if True:", "test_claims.py::test_a_margin_changed"),
     ("claims.py", '            del one["way"], one["changed"]\n', "            pass\n", "test_claims.py::test_a_recorded_verdict"),
+    ("sweeps.py", "{*WITHOUT_EFFECT, *IDLE", "{*IDLE", "test_sweeps.py::test_how_often"),
+    ("sweeps.py", "{*WITHOUT_EFFECT, *IDLE[recipe.method]}", "{*WITHOUT_EFFECT}", "test_sweeps.py::test_fields_without"),
     ("claims.py", "if at_least <= low and high <= at_most:", "if at_least <= high and low <= at_most:", "test_claims.py::test_a_case_holds"),
     ("claims.py", "return False if low > at_most or high < at_least else None", "return False", "test_claims.py::test_a_case_holds"),
     ("claims.py", "        if any(map(math.isnan, self.numbers)):\n            return None\n", "", "test_claims.py::test_a_case_holds"),

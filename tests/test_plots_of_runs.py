@@ -56,11 +56,11 @@ def test_settings_are_drawn_rate_by_rate_with_mean_and_seeds():
     shares = {"r 1": {1e-3: (0.5, 0.75), 1e-2: (0.5, 0.5)}, "r 8": {1e-2: (0.25, 1.0)}}
     ax = draw_by_rate(axes(), shares)
     assert drawn(ax) == [
-        [[0, 62.5], [1, 50]],
-        [[0, 50], [0, 75]],
-        [[1, 50], [1, 50]],
-        [[1, 62.5]],
-        [[1, 25], [1, 100]],
+        [[-0.025, 62.5], [0.975, 50]],
+        [[-0.025, 50], [-0.025, 75]],
+        [[0.975, 50], [0.975, 50]],
+        [[1.025, 62.5]],
+        [[1.025, 25], [1.025, 100]],
     ]
     assert [text.get_text() for text in ax.texts] == ["r 1", "r 8"]
     assert ax.get_title(loc="right") == "2 seeds"

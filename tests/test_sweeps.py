@@ -181,6 +181,14 @@ def test_fields_without_a_say_are_no_difference():
     assert said[0].startswith("r and lora_alpha never change alone")
 
 
+def test_how_often_a_run_is_validated_is_no_difference():
+    longer = [recipe(steps=one, eval_steps=one // 2, learning_rate=2e-3) for one in (12, 24)]
+    (said,) = made(*longer).confounds()
+    assert said.startswith("Only one learning rate")
+    watched = [recipe(eval_steps=None), recipe(eval_steps=4, gradient_checkpointing=True)]
+    assert made(*watched, seeds=(0,)).confounds() == ()
+
+
 def test_runs_of_two_tasks_are_told():
     (said,) = Sweep((*made(recipe()).runs, *made(recipe(), task="digits").runs)).confounds()
     assert said.startswith("Base or task differ")

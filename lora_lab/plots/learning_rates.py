@@ -17,7 +17,7 @@ def draw_rate_finder(ax: Axes, records: Sequence[StepRecord], chosen: float) -> 
     ax.plot(rates, losses, color=RUN, linewidth=1.6, label="loss, step by step")
     ax.axvline(chosen, color=EARLIER, linestyle="--", linewidth=1.4, label=f"chosen: {chosen:.1g}")
     ax.set(xscale="log", ylim=(0, axis_end(max(losses))))
-    ax.legend(loc="lower left", fontsize=9, frameon=False, labelcolor=INK)
+    ax.legend(loc="upper left", fontsize=9, frameon=False, labelcolor=INK)
     ax.set_title("1 seed", loc="right", fontsize=9, color=INK)
     ax.set_label(
         f"The loss goes from {losses[0]:.2f} at {rates[0]:.1g} down to {min(losses):.2f} at "
@@ -76,7 +76,8 @@ def draw_by_rate(ax: Axes, shares: Mapping[str, Mapping[float, Sequence[float]]]
     for place, (name, by_rate) in enumerate(shares.items()):
         colour = shades(0.75 - 0.6 * place / max(len(shares) - 1, 1))  # light to dark
         tried = [rate for rate in rates if rate in by_rate]
-        places = [rates.index(rate) for rate in tried]
+        aside = 0.05 * (place - (len(shares) - 1) / 2)  # so that no dot hides another setting's
+        places = [rates.index(rate) + aside for rate in tried]
         means = [100 * statistics.mean(by_rate[rate]) for rate in tried]
         ax.plot(places, means, color=colour, linewidth=1.8, label=name)
         for at, rate in zip(places, tried, strict=True):

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from lora_lab.comparing import Comparison
 from lora_lab.plots.canvas import BASE, EARLIER, INK, PALE, RUN, tidy
@@ -19,13 +20,18 @@ def draw_noise(ax: Axes, shares: Mapping[str, Sequence[float]], low: float, high
         high: ... to here, as shares.
     """
     tidy(ax, "How far does a score stray by chance?", "right answers, %", "")
-    ax.axvspan(100 * low, 100 * high, color=PALE, label="95 % of test sets, by the formula")
+    band = ax.axvspan(100 * low, 100 * high, color=PALE, label="95 % of test sets, by the formula")
     for place, values in enumerate(shares.values()):
         ax.plot([100 * one for one in values], [place] * len(values), "o", color=RUN, alpha=0.6)
     ax.set_yticks(range(len(shares)), [f"{name}: {len(one)}" for name, one in shares.items()])
-    ax.set(ylim=(len(shares) - 0.4, -0.6))
+    every = [
+        100 * one for one in (low, high, *(one for values in shares.values() for one in values))
+    ]
+    ax.set(ylim=(len(shares) - 0.4, -0.6), xlim=(min(every) - 2, max(every) + 2))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.grid(visible=False, axis="y")
-    ax.legend(loc="lower right", fontsize=9, frameon=False, labelcolor=INK)
+    look = {"fontsize": 9, "frameon": False, "labelcolor": INK}
+    ax.figure.legend(handles=[band], loc="outside lower left", **look)
     told = [
         f"{name}: {len(one)} from {100 * min(one):.0f} to {100 * max(one):.0f} %"
         for name, one in shares.items()
