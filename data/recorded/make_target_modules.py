@@ -1,14 +1,17 @@
 """Measure what target_modules.toml asks for and is not here yet; keep what came out.
 
-target_modules/facts-<seed>.json: each set of modules at each learning rate.
-target_modules/planted-<seed>.json: where the change grew, and where it was planted.
+target_modules/facts.json: each set of modules at each learning rate.
+target_modules/planted.json: where the change grew, and where it was planted.
 """
 
 import argparse
 import dataclasses
+import itertools
 import json
+import math
 import platform
 import random
+import statistics
 import tomllib
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -21,6 +24,7 @@ import lora_lab as lab
 from lora_lab.bases import Base
 from lora_lab.changes import relative_changes
 from lora_lab.places import write_atomically
+from lora_lab.runs import FINISHED, Run
 
 HERE = Path(__file__).parent
 NAMED = ("torch", "transformers", "peft", "lora-lab")  # with their versions
@@ -36,10 +40,9 @@ def main() -> None:
     makers = {"facts": facts, "planted": planted}
     base = lab.load_base("pocket", device="cpu", dtype="float32")
     for name in options.names or wanted:
-        for seed in wanted[name]["seeds"]:
-            path = HERE / "target_modules" / f"{name}-{seed}.json"
-            if options.fresh or not path.exists():
-                keep(path, wanted[name], [*makers[name](base, wanted[name], seed)], base)
+        path = HERE / "target_modules" / f"{name}.json"
+        if options.fresh or not path.exists():
+            keep(path, wanted[name], [*makers[name](base, wanted[name])], base)
 
 
 def keep(path: Path, settings: dict, rows: list[dict], base: Base) -> None:
@@ -56,45 +59,55 @@ def keep(path: Path, settings: dict, rows: list[dict], base: Base) -> None:
         file.write_text(json.dumps(words, indent=1) + "\n", encoding="utf-8")
 
 
-def facts(base: Base, wanted: dict, seed: int) -> Iterator[dict]:
-    """Each setting at each learning rate, scored on the test."""
-    task = lab.load_task(wanted["task"], base, n=wanted["n"], seed=seed)
-    settings = [
-        (name, lab.Recipe(**wanted["common"], **changes, learning_rate=rate, seed=seed))
-        for name, changes in wanted["settings"].items()
-        for rate in wanted["learning_rates"]
-    ]
-    for name, recipe in tqdm(settings, desc=f"facts {seed}", unit="run"):
-        (run,) = lab.sweep(base, task, [recipe], seeds=[seed], store=None).runs
-        yield {
-            "setting": name,
-            "seed": seed,
-            "learning_rate": recipe.learning_rate,
-            "trained": lab.estimate(base, recipe).trainable_parameters,
-            "status": run.status,
-            "validation_loss": run.records[-1].validation_loss if run.records else None,
-            "value": run.scores.value if run.scores else None,
-            "old_knowledge": run.scores.old_knowledge if run.scores else None,
-        }
+def facts(base: Base, wanted: dict) -> Iterator[dict]:
+    """Each setting at each learning rate; at its best one, by the validation, also the test.
+
+    Runs are kept in the store: a measurement that was stopped goes on.
+    """
+    tasks = {
+        seed: lab.load_task(wanted["task"], base, n=wanted["n"], seed=seed)
+        for seed in wanted["seeds"]
+    }
+    for name, changes in tqdm(wanted["settings"].items(), desc="facts", unit="setting"):
+        tried = {}
+        for rate in wanted["learning_rates"]:
+            recipe = lab.Recipe(**wanted["common"], **changes, learning_rate=rate)
+            tried[rate] = [
+                lab.sweep(base, task, [recipe], seeds=[seed], evaluate=False).runs[0]
+                for seed, task in tasks.items()
+            ]
+        losses = {rate: statistics.mean(map(last_loss, runs)) for rate, runs in tried.items()}
+        best = min(losses, key=losses.get)
+        for rate, runs in tried.items():
+            for seed, run in zip(tasks, runs, strict=True):
+                row = {"setting": name, "seed": seed, "learning_rate": rate, "status": run.status}
+                row["trained"] = lab.estimate(base, run.recipe).trainable_parameters
+                row["validation_loss"] = last_loss(run)
+                scores = lab.evaluate(run, tasks[seed]) if rate == best else None
+                row["value"] = scores and scores.value
+                row["old_knowledge"] = scores and scores.old_knowledge
+                yield row
 
 
-def planted(base: Base, wanted: dict, seed: int) -> Iterator[dict]:
+def last_loss(run: Run) -> float:
+    """The validation loss after the last step; infinite for a run that diverged."""
+    last = run.records[-1].validation_loss if run.records else None
+    return math.inf if last is None or run.status != FINISHED else last
+
+
+def planted(base: Base, wanted: dict) -> Iterator[dict]:
     """Each kind of module with a change planted in one layer, and three students."""
-    for module in tqdm(wanted["modules"], desc=f"planted {seed}", unit="teacher"):
+    places = list(itertools.product(wanted["modules"], wanted["seeds"]))
+    for module, seed in tqdm(places, desc="planted", unit="teacher"):
         layer = random.Random(f"{module} {seed}").randrange(4)
         task = lab.planted_task(
             base, r=wanted["r"], target_modules=module, layers=(layer,), seed=seed
         )
         everywhere = lab.Recipe(**wanted["common"], **wanted["everywhere"], seed=seed)
-        alone = lab.Recipe(
-            **wanted["common"],
-            **wanted["alone"],
-            seed=seed,
-            target_modules=(module,),
-            layers_to_transform=(layer,),
-        )
+        here = {"target_modules": (module,), "layers_to_transform": (layer,)}
+        alone = lab.Recipe(**wanted["common"], **wanted["alone"], **here, seed=seed)
         elsewhere = dataclasses.replace(alone, layers_to_transform=((layer + 2) % 4,))
-        students = [lab.fit(base, task, one, store=None) for one in (everywhere, alone, elsewhere)]
+        students = [lab.fit(base, task, one) for one in (everywhere, alone, elsewhere)]
         (place,) = task.teacher
         yield {
             "module": module,
