@@ -1,7 +1,8 @@
 """What a recipe reaches: PEFT's rule by which names choose a model's layers. Its one home."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from lora_lab.recipe import Recipe, nearest
@@ -139,6 +140,60 @@ def _matched(model: Modules, regex: str) -> list[Matrix]:
             f"name give a tuple: ({regex!r},)"
         )
     return reached
+
+
+def column_of(name: str) -> str:
+    """A module's name with its layer's number left open: "model.layers.*.mlp.up_proj"."""
+    found = LAYER.match(name)
+    return name if found is None else f"{name[: found.start(1)]}*{name[found.end(1) :]}"
+
+
+def naming(model: Modules, chosen: Collection[str]) -> dict[str, object]:
+    """The fields of a recipe that reach the chosen matrices and no others, as short as can be.
+
+    "all-linear" if that does; else the modules' last names, with `layers_to_transform` where not
+    all layers are wanted; else a regex, which can say anything.
+
+    Raises:
+        ValueError: if nothing is chosen, or what the model does not have.
+    """
+    unknown = sorted(set(chosen) - {one.name for one in model.matrices})
+    if unknown or not chosen:
+        problem = f"{unknown[0]!r} is no matrix of {model.name}" if unknown else "nothing is chosen"
+        raise ValueError(f"{problem}; give names such as {model.matrices[1].name!r}")
+    names = tuple(
+        dict.fromkeys(last_name(one.name) for one in model.matrices if one.name in chosen)
+    )
+    layers = tuple(sorted({layer_of(one) for one in chosen} - {None}))
+    ways = [{"target_modules": "all-linear"}, {"target_modules": names}]
+    if layers:
+        ways.append({"target_modules": names, "layers_to_transform": layers})
+    for way in ways:
+        with suppress(ValueError):
+            if {one.name for one in adapted(model, Recipe(**way))} == set(chosen):
+                return way
+    return {"target_modules": _regex(model, chosen)}
+
+
+def _regex(model: Modules, chosen: Collection[str]) -> str:
+    """A regex for the whole names of just these matrices: one part for each set of layers."""
+    layers: dict[tuple[str, str], list[int | None]] = {}  # of each column, what is wanted
+    for one in model.matrices:
+        if one.name in chosen:
+            start, _, tail = column_of(one.name).partition("*")
+            layers.setdefault((start, tail), []).append(layer_of(one.name))
+    tails: dict[tuple[str, tuple], list[str]] = {}  # of the columns that share their layers
+    for (start, tail), own in layers.items():
+        tails.setdefault((start, tuple(own)), []).append(re.escape(tail))
+    return "|".join(
+        re.escape(start) + ("" if own == (None,) else _either(map(str, own))) + _either(shared)
+        for (start, own), shared in tails.items()
+    )
+
+
+def _either(parts: Iterable[str]) -> str:
+    first, *rest = parts
+    return f"({'|'.join([first, *rest])})" if rest else first
 
 
 def ends(name: str, target: str) -> bool:

@@ -6,11 +6,13 @@ import peft
 import pytest
 import torch
 import transformers as hf
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lora_lab.adapters import to_peft
 from lora_lab.recipe import Recipe
 from lora_lab.shapes import modules_of
-from lora_lab.targets import adapted, last_name, layer_of
+from lora_lab.targets import adapted, column_of, last_name, layer_of, naming
 from tiny import tiny_base
 
 LLAMA = hf.LlamaConfig(
@@ -127,3 +129,52 @@ def test_a_models_modules_are_those_of_its_shape():
         "lm_head",
     }
     assert ("model.norm", 32) in modules.others
+
+
+# --- saying what was chosen ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("config", "way"),
+    [
+        (LLAMA, {"target_modules": "all-linear"}),
+        (LLAMA, {"target_modules": ("q_proj", "v_proj")}),
+        (LLAMA, {"target_modules": ("q_proj", "up_proj"), "layers_to_transform": (0, 2)}),
+        (LLAMA, {"target_modules": ("embed_tokens", "q_proj")}),
+        (GPT2, {"target_modules": ("c_attn",)}),
+    ],
+    ids=str,
+)
+def test_what_names_can_say_is_said_by_names(config, way):
+    modules = modules_of(model_of(config), "it")
+    assert naming(modules, by_us(config, Recipe(**way))) == way
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), config=st.sampled_from([LLAMA, GPT2, BERT]))
+def test_any_choice_of_matrices_is_named_so_that_just_these_are_reached(data, config):
+    modules = modules_of(model_of(config), "it")
+    names = [one.name for one in modules.matrices]
+    chosen = data.draw(st.sets(st.sampled_from(names), min_size=1))
+    assert {one.name for one in adapted(modules, Recipe(**naming(modules, chosen)))} == chosen
+
+
+def test_a_choice_that_names_cannot_say_becomes_a_regex_with_whole_numbers():
+    modules = modules_of(model_of(LLAMA), "it")
+    chosen = {"model.layers.0.self_attn.q_proj", "model.layers.2.self_attn.q_proj", "lm_head"}
+    chosen |= {"model.layers.1.mlp.up_proj"}
+    assert naming(modules, chosen) == {
+        "target_modules": r"model\.layers\.(0|2)\.self_attn\.q_proj"
+        r"|model\.layers\.1\.mlp\.up_proj|lm_head"
+    }
+
+
+@pytest.mark.parametrize(("chosen", "words"), [((), "nothing is chosen"), (("up",), "'up' is no")])
+def test_a_choice_of_nothing_is_refused(chosen, words):
+    with pytest.raises(ValueError, match=words):
+        naming(modules_of(model_of(LLAMA), "it"), chosen)
+
+
+def test_a_column_is_a_name_without_its_layer():
+    assert column_of("model.layers.7.mlp.up_proj") == "model.layers.*.mlp.up_proj"
+    assert column_of("lm_head") == "lm_head"

@@ -1,0 +1,117 @@
+"""Measure what target_modules.toml asks for and is not here yet; keep what came out.
+
+target_modules/facts.json: each set of modules at each learning rate.
+target_modules/planted.json: where the change grew, and where it was planted.
+"""
+
+import argparse
+import itertools
+import json
+import math
+import platform
+import random
+import statistics
+import tomllib
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+import lora_lab as lab
+from lora_lab.bases import Base
+from lora_lab.changes import relative_changes
+from lora_lab.places import write_atomically
+from lora_lab.runs import FINISHED, Run
+
+HERE = Path(__file__).parent
+NAMED = ("torch", "transformers", "peft", "lora-lab")  # with their versions
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", help="facts, planted; none: both")
+    parser.add_argument("--fresh", action="store_true", help="measure again what is here")
+    options = parser.parse_args()
+    wanted = tomllib.loads((HERE / "target_modules.toml").read_text(encoding="utf-8"))
+    makers = {"facts": facts, "planted": planted}
+    base = lab.load_base("pocket", device="cpu", dtype="float32")
+    for name in options.names or wanted:
+        path = HERE / "target_modules" / f"{name}.json"
+        if options.fresh or not path.exists():
+            keep(path, wanted[name], [*makers[name](base, wanted[name])], base)
+
+
+def keep(path: Path, settings: dict, rows: list[dict], base: Base) -> None:
+    """What was set, what came out, where and when."""
+    words = {
+        "settings": settings,
+        "rows": rows,
+        "device": base.about,
+        "versions": {"python": platform.python_version()} | {one: version(one) for one in NAMED},
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+    path.parent.mkdir(exist_ok=True)
+    with write_atomically(path) as file:
+        file.write_text(json.dumps(words, indent=1) + "\n", encoding="utf-8")
+
+
+def facts(base: Base, wanted: dict) -> Iterator[dict]:
+    """Each setting at each learning rate; at its best one, by the validation, also the test.
+
+    Runs are kept in the store: a measurement that was stopped goes on.
+    """
+    tasks = {
+        seed: lab.load_task(wanted["task"], base, n=wanted["n"], seed=seed)
+        for seed in wanted["seeds"]
+    }
+    for name, changes in tqdm(wanted["settings"].items(), desc="facts", unit="setting"):
+        tried = {}
+        for rate in wanted["learning_rates"]:
+            recipe = lab.Recipe(**wanted["common"], **changes, learning_rate=rate)
+            tried[rate] = [
+                lab.sweep(base, task, [recipe], seeds=[seed], evaluate=False).runs[0]
+                for seed, task in tasks.items()
+            ]
+        losses = {rate: statistics.mean(map(last_loss, runs)) for rate, runs in tried.items()}
+        best = min(losses, key=losses.get)
+        for rate, runs in tried.items():
+            for seed, run in zip(tasks, runs, strict=True):
+                row = {"setting": name, "seed": seed, "learning_rate": rate, "status": run.status}
+                row["trained"] = lab.estimate(base, run.recipe).trainable_parameters
+                row["validation_loss"] = last_loss(run)
+                scores = lab.evaluate(run, tasks[seed]) if rate == best else None
+                row["value"] = scores and scores.value
+                row["old_knowledge"] = scores and scores.old_knowledge
+                yield row
+
+
+def last_loss(run: Run) -> float:
+    """The validation loss after the last step; infinite for a run that diverged."""
+    last = run.records[-1].validation_loss if run.records else None
+    return math.inf if last is None or run.status != FINISHED else last
+
+
+def planted(base: Base, wanted: dict) -> Iterator[dict]:
+    """Each kind of module with a change planted in one layer, and a student with LoRA on all."""
+    teachers = list(itertools.product(wanted["modules"], wanted["seeds"]))
+    for module, seed in tqdm(teachers, desc="planted", unit="teacher"):
+        layer = random.Random(f"{module} {seed}").randrange(4)
+        task = lab.planted_task(
+            base, r=wanted["r"], target_modules=module, layers=(layer,), seed=seed
+        )
+        (place,) = task.teacher
+        student = lab.fit(base, task, lab.Recipe(**wanted["recipe"], seed=seed))
+        yield {
+            "planted": place,
+            "seed": seed,
+            "changes": relative_changes(base, student.model),
+            "base": lab.evaluate(base, task).value,
+            "student": student.scores.value,
+        }
+
+
+if __name__ == "__main__":
+    main()

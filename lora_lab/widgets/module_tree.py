@@ -1,0 +1,222 @@
+"""A model's matrices to click: by module, by layer, one by one, or in PEFT's own words."""
+
+import ast
+import functools
+import html
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
+from dataclasses import replace
+
+import ipywidgets as widgets
+
+from lora_lab.budget import adapter_parameters, trainable_parameters
+from lora_lab.estimates import find_shape
+from lora_lab.recipe import Recipe
+from lora_lab.targets import Matrix, adapted, column_of, last_name, layer_of, naming
+from lora_lab.widgets import words
+from lora_lab.widgets.recipe_controls import recipe_code
+
+NAME, SIZES = "8.5em", "13em"  # widths
+
+
+class ModuleTree(widgets.VBox):
+    """Which matrices a recipe adapts, clicked or typed. Nothing is trained or loaded.
+
+    `recipe` says what is chosen, in PEFT's words; `chosen` holds the names of the matrices, and
+    `trained` counts what they add.
+
+    Args:
+        model: what `estimate` takes: a Base, a name such as "llama-7b", a config, a folder.
+        changes: recipe fields to begin with.
+
+    Raises:
+        ValueError: for an unknown model, or a recipe that does not fit it.
+    """
+
+    def __init__(self, model: object = "pocket", **changes: object) -> None:
+        self.shape = find_shape(model)
+        self._recipe = Recipe(**changes)
+        self._columns: dict[str, list[Matrix]] = {}  # a kind of module, in all its layers
+        for one in self.shape.matrices:
+            self._columns.setdefault(column_of(one.name), []).append(one)
+        self._size = "30px" if self.shape.num_layers <= 16 else "20px"  # of a cell
+        self._sizes: dict[str, widgets.HTML] = {}
+        self._quiet = False  # while many cells change at once
+        self.cells = {one.name: self._cell(one) for one in self.shape.matrices}
+        self.r = widgets.BoundedIntText(self._recipe.r, 1, 1024, description="r")
+        self.r.style.description_width, self.r.layout.width = "1em", "6em"
+        self.typed = widgets.Text(
+            placeholder='names, "all-linear", or a regex', continuous_update=False
+        )
+        self.typed.description, self.typed.layout.width = "target_modules", "32em"
+        self.typed.style.description_width = "initial"
+        self.state, self.code = widgets.HTML(), widgets.HTML()
+        self.state.add_class("lora-lab-state")
+        none = _button("nothing", lambda: self._set(()), "6em")
+        super().__init__(
+            [
+                widgets.HTML(words.title(f"Which modules of {self.shape.name}?")),
+                widgets.HBox([self.typed, self.r, none], layout={"flex_flow": "row wrap"}),
+                widgets.VBox(self._rows(), layout={"overflow": "auto", "max_width": "100%"}),
+                self.state,
+                self.code,
+            ]
+        )
+        self.add_class("lora-lab")
+        self.typed.observe(lambda change: self._on_typed(change.new), names="value")
+        self.r.observe(lambda _: self._tell(), names="value")
+        self.choose(self._recipe.target_modules, self._recipe.layers_to_transform)
+
+    # --- what is chosen -------------------------------------------------------------------------
+
+    @property
+    def chosen(self) -> tuple[str, ...]:
+        """The names of the matrices that get an adapter, in the model's order."""
+        return tuple(name for name, cell in self.cells.items() if cell.value)
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe that reaches these, said as shortly as can be.
+
+        Raises:
+            ValueError: if nothing is chosen.
+        """
+        places = {"layers_to_transform": None} | naming(self.shape, self.chosen)
+        return replace(self._recipe, r=self.r.value, **places)
+
+    @property
+    def trained(self) -> int:
+        """How many parameters that recipe trains: 0 for nothing."""
+        return trainable_parameters(self.shape, self.recipe) if self.chosen else 0
+
+    def choose(
+        self, target_modules: str | Sequence[str], layers_to_transform: Sequence[int] | None = None
+    ) -> None:
+        """Choose by PEFT's two fields, as a recipe has them.
+
+        Raises:
+            ValueError: for what the model does not have, with the nearest name.
+        """
+        wanted = replace(
+            self._recipe, target_modules=target_modules, layers_to_transform=layers_to_transform
+        )
+        self._set({one.name for one in adapted(self.shape, wanted)})
+
+    # --- clicks ---------------------------------------------------------------------------------
+
+    def _toggle(self, names: Sequence[str]) -> None:
+        """Switch these on; if all of them are on, off."""
+        chosen, these = set(self.chosen), set(names)
+        self._set(chosen - these if these <= chosen else chosen | these)
+
+    def _set(self, names: Collection[str]) -> None:
+        self._quiet = True
+        for name, cell in self.cells.items():
+            cell.value = name in names
+        self._quiet = False
+        self._tell()
+
+    def _on_typed(self, given: str) -> None:
+        if given.strip():
+            try:
+                self.choose(_read(given.strip()))
+            except (TypeError, ValueError) as error:  # what is chosen stays
+                self.state.value = words.failure(error)
+
+    # --- what is shown --------------------------------------------------------------------------
+
+    def _rows(self) -> list[widgets.Widget]:
+        layers = range(self.shape.num_layers)
+        numbers = [
+            _button(str(layer), functools.partial(self._toggle, self._layer(layer)), self._size)
+            for layer in layers
+        ]
+        rows = [_line(widgets.HTML("layer", layout={"width": NAME}), _blank(SIZES), *numbers)]
+        for group, columns in self._groups().items():
+            names = [one.name for column in columns for one in self._columns[column]]
+            label = group or "outside the layers"
+            rows.append(_button(label, functools.partial(self._toggle, names), "auto"))
+            rows += map(self._row_of, columns)
+        return rows
+
+    def _row_of(self, column: str) -> widgets.Widget:
+        """A kind of module: its name, its sizes, and a cell for each layer."""
+        matrices = self._columns[column]
+        names = [one.name for one in matrices]
+        self._sizes[column] = widgets.HTML(layout={"width": SIZES})
+        by_layer = {layer_of(one): self.cells[one] for one in names}
+        cells = [by_layer[None]] if None in by_layer else []
+        if not cells:
+            layers = range(self.shape.num_layers)
+            cells = [by_layer.get(layer) or _blank(self._size) for layer in layers]
+        button = _button(last_name(column), functools.partial(self._toggle, names), NAME)
+        return _line(button, self._sizes[column], *cells)
+
+    def _groups(self) -> dict[str, list[str]]:
+        """The columns by the module that holds them; "": outside the layers, which comes last."""
+        stems = {column.partition("*")[0] for column in self._columns if "*" in column}
+        groups: dict[str, list[str]] = {}
+        for column in self._columns:
+            group = column.rpartition(".")[0] if "*" in column else ""
+            if len(stems) == 1:
+                group = group.partition("*.")[2]
+            groups.setdefault(group, []).append(column)
+        outside = groups.pop("", [])
+        return groups | ({"": outside} if outside else {})
+
+    def _layer(self, layer: int) -> list[str]:
+        """The names in a layer."""
+        return [name for name in self.cells if layer_of(name) == layer]
+
+    def _cell(self, one: Matrix) -> widgets.ToggleButton:
+        cell = widgets.ToggleButton(tooltip=one.name, layout={"width": self._size, "margin": "1px"})
+        cell.observe(lambda _: self._quiet or self._tell(), names="value")
+        return cell
+
+    def _tell(self) -> None:
+        for cell in self.cells.values():
+            cell.button_style = "primary" if cell.value else ""
+        for column, said in self._sizes.items():
+            one = self._columns[column][0]
+            count = adapter_parameters(one, replace(self._recipe, r=self.r.value))
+            sizes = f"{one.in_features:,} → {one.out_features:,}"
+            said.value = words.faint(f"{sizes} · {count:,}{' (tied)' * one.tied}")
+        if not self.chosen:
+            self.state.value, self.code.value = "nothing is chosen", ""
+            return
+        many, count = words.counted(len(self.chosen), "layer"), self.trained
+        share = words.percent(count / self.shape.parameters)
+        self.state.value = f"{many} adapted · {count:,} parameters · {share} of the model's"
+        code = html.escape(recipe_code(self.recipe))
+        self.code.value = f'<pre class="lora-lab-code">{code}</pre>'
+
+    def __repr__(self) -> str:
+        return f"ModuleTree: {self.shape.name} · {len(self.cells)} matrices to choose from"
+
+    def _repr_mimebundle_(self, **options: object) -> dict[str, object]:
+        """Fixed words where no widget can be shown, without the ids that change at each run."""
+        return super()._repr_mimebundle_(**options) | {"text/plain": repr(self)}
+
+
+def _read(given: str) -> str | tuple[str, ...]:
+    """What was typed: names with commas between, as Python or bare; "all-linear"; or a regex."""
+    with suppress(ValueError, SyntaxError):
+        return ast.literal_eval(given)
+    if given == "all-linear" or set(given) & set(r"\*[](){}|^$+?"):
+        return given
+    return tuple(one.strip() for one in given.split(",") if one.strip())
+
+
+def _button(description: str, do: Callable[[], None], width: str) -> widgets.Button:
+    layout = {"width": width, "margin": "1px", "padding": "0 4px", "flex": "0 0 auto"}
+    button = widgets.Button(description=description, layout=layout)
+    button.on_click(lambda _: do())
+    return button
+
+
+def _blank(width: str) -> widgets.HTML:
+    return widgets.HTML(layout={"width": width, "margin": "1px", "flex": "0 0 auto"})
+
+
+def _line(*parts: widgets.Widget) -> widgets.HBox:
+    return widgets.HBox(parts, layout={"align_items": "center", "overflow": "visible"})
