@@ -39,6 +39,7 @@ HEART = [  # each of these files has rows below
     "checks/compare.py",
     "predictions.py",
     "papers.py",
+    "sweeps.py",
     "claims.py",
 ]
 
@@ -240,6 +241,13 @@ MUTATIONS = [  # (file, what it says, what it says when broken, the test that mu
     ("papers.py", "self.columns.index(column)", "0", "test_papers.py::test_a_tables_row"),
     ("papers.py", "rows=MappingProxyType(rows)", "rows=rows", "test_papers.py::test_nobody_can_change"),
     ("papers.py", '        _check(column, self.columns, f"column of {self.where}")\n', "", "test_papers.py::test_what_is_not_there"),
+    ("sweeps.py", "alone |= {*differing} if len(differing) == 1 else set()", "alone |= {*differing} if len(differing) <= 2 else set()", "test_sweeps.py::test_alpha_that_moves"),
+    ("sweeps.py", 'if "lora_alpha" not in compared:', "if False:", "test_sweeps.py::test_the_scaling_that_moves"),
+    ("sweeps.py", 'if "steps" not in compared:', "if True:", "test_sweeps.py::test_more_examples"),
+    ("sweeps.py", "    if len({*tried.values()}) > 1:", "    if False:", "test_sweeps.py::test_a_learning_rate_of_its_own"),
+    ("sweeps.py", "    if len(values) == 1:", "    if False:", "test_sweeps.py::test_one_learning_rate_and_one_seed"),
+    ("sweeps.py", 'if name != "learning_rate"] or varying', "] or varying", "test_sweeps.py::test_the_scaling_that_moves"),
+    ("sweeps.py", "    idle |= {*IDLE[recipe.method]}\n", "", "test_sweeps.py::test_fields_without"),
     ("claims.py", "if at_least <= low and high <= at_most:", "if at_least <= high and low <= at_most:", "test_claims.py::test_a_case_holds"),
     ("claims.py", "return False if low > at_most or high < at_least else None", "return False", "test_claims.py::test_a_case_holds"),
     ("claims.py", "        if any(map(math.isnan, self.numbers)):\n            return None\n", "", "test_claims.py::test_a_case_holds"),
