@@ -38,8 +38,9 @@ test-all: setup ## the suite and all that is slow
 test-gpu: setup ## the tests that train on an NVIDIA GPU
 	$(BIN)/python -m pytest -m gpu tests
 
-recorded: setup ## train the runs on smollm2 that data/recorded/ lacks (about a minute each)
+recorded: setup ## train the runs that data/recorded/ lacks (a minute each on smollm2)
 	$(BIN)/python data/recorded/make_recorded.py
+	$(BIN)/python data/recorded/make_rank.py
 
 refresh: setup ## run the notebooks afresh and keep their outputs (ONLY=notebooks/x.ipynb for one)
 	$(BIN)/python tests/refresh_notebooks.py $(ONLY)

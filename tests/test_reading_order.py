@@ -53,6 +53,7 @@ READING_ORDER = {  # module: the third-party packages it may import
     "fitting": {"tqdm"},
     "processes": {"torch", "loky", "cloudpickle", "safetensors"},
     "sweeps": {"torch", "pandas", "tqdm"},
+    "recordings": set(),
     "claims": set(),
     "scripts": set(),
     "plots": {"matplotlib"},
