@@ -19,7 +19,7 @@ from lora_lab.tasks.loading import load_task
 
 NAMED = ("torch", "transformers", "peft", "lora-lab")  # with their versions, in a record
 TOLD = ("value", "old_knowledge", "strangers", "loss")  # of a run's scores
-ASKED = 200  # facts, where those are asked that were taught
+ASKED = 200  # facts at most: of those taught, where these are asked, and of the old ones
 
 
 def recorded_settings() -> dict[str, dict]:
@@ -47,7 +47,7 @@ def task_of(wanted: dict, base: Base) -> Task:
     task = load_task(wanted["task"], base, n=wanted["n"])
     if wanted.get("asked_as_taught"):
         return dataclasses.replace(task, test=task.train[:ASKED], old_knowledge=[], strangers=[])
-    return dataclasses.replace(task, strangers=[])
+    return dataclasses.replace(task, old_knowledge=task.old_knowledge[:ASKED], strangers=[])
 
 
 def record_sweep(sweep: Sweep, wanted: dict, base: Base, path: Path) -> None:
