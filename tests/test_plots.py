@@ -96,6 +96,37 @@ def test_the_alternative_text_states_the_finding_with_its_numbers():
     assert picture(draw_loss, []).alt == "An empty chart: no step has been trained yet."
 
 
+SEEDS = (  # runs of one recipe, the last one stopped early
+    records(3.0, 2.0, 1.0, validation={3: 1.5}),
+    records(2.5, 2.25, 0.5, validation={3: 1.75}),
+    records(3.5, 1.75, validation={2: 1.25}),
+)
+
+
+def test_the_noise_band_goes_from_the_least_to_the_greatest_loss_of_the_seeds_at_each_step():
+    ax = draw_loss(axes(), SEEDS[0], band=SEEDS)
+    (band,) = ax.collections
+    edges = {}
+    for step, loss in band.get_paths()[0].vertices:
+        edges.setdefault(step, set()).add(loss)
+    assert edges == {1: {2.5, 3.5}, 2: {1.75, 2.25}, 3: {0.5, 1.0}}
+    curves = [list(line.get_ydata()) for line in ax.lines if line.get_alpha() == 0.35]
+    assert curves == [[3.0, 2.0, 1.0], [2.5, 2.25, 0.5], [3.5, 1.75]]
+    whiskers = [line.get_xydata().tolist() for line in ax.lines if line.get_linewidth() == 3]
+    assert whiskers == [[[2, 1.25], [2, 1.25]], [[3, 1.5], [3, 1.75]]]
+    assert drawn(ax, "training") == [[1, 3.0], [2, 2.0], [3, 1.0]]
+    assert ax.get_ylim() == (0, 4)  # the band has room, too
+    assert ax.get_title(loc="right") == "3 seeds"
+    told = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert told == ["training", "validation", "3 seeds, least to greatest"]
+
+
+def test_the_alternative_text_of_a_noise_band_says_where_the_seeds_end():
+    label = draw_loss(axes(), SEEDS[0], band=SEEDS).get_label()
+    assert ". 3 seeds end between 0.50 and 1.75, in validation between 1.25 and 1.75." in label
+    assert "validation between" not in draw_loss(axes(), [], band=[records(2.0)]).get_label()
+
+
 def test_a_picture_in_a_notebook_has_its_title_as_text_and_its_finding_as_alternative_text():
     found = picture(draw_loss, records(3.0, 2.0), size=(400, 200))
     data, metadata = found._repr_mimebundle_()
@@ -123,6 +154,22 @@ def test_the_meters_show_new_old_and_strangers_with_the_bases_value_as_a_tick():
         "52 %  (base 98 %)",
     ]
     assert "old facts still right 100 % to 76 %" in ax.get_label()
+
+
+def test_the_meters_of_several_seeds_have_whiskers_from_the_least_to_the_greatest():
+    seeds = [scores(0.97, 0.76, 0.5), scores(0.9, 0.8, 0.5), scores(1.0, 0.7, 0.5)]
+    ax = draw_meters(axes(), scores(0.0, 1.0, 0.98), seeds[0], seeds)
+    whiskers = [list(line.get_xdata()) for line in ax.lines if line.get_marker() == "|"]
+    assert whiskers == [pytest.approx(ends) for ends in ([90, 100], [70, 80], [50, 50])]
+    assert [text.get_text() for text in ax.texts] == [
+        "97 %  (90–100 %, base 0 %)",
+        "76 %  (70–80 %, base 100 %)",
+        "50 %  (50 %, base 98 %)",
+    ]
+    assert [bar.get_width() for bar in ax.patches[1::2]] == [97, 76, 50]
+    assert ax.get_title(loc="right") == "3 seeds"
+    assert "old facts still right 100 % to 76 % (70–80 %)" in ax.get_label()
+    assert ax.get_label().endswith("(50 %), least to greatest of 3 seeds.")
 
 
 def test_the_meters_leave_out_what_a_task_does_not_have():
@@ -182,11 +229,12 @@ def test_what_stands_between_dollar_signs_is_no_formula(text, option):
     assert picture(draw_prediction, predicted(question, option, ["6"], 0.7)).png  # nothing raised
 
 
-def test_a_film_shows_what_draw_loss_draws():
+@pytest.mark.parametrize("band", [(), SEEDS])
+def test_a_film_shows_what_draw_loss_draws(band):
     run, earlier = records(2.9, 2.0, 1.5, validation={2: 2.5}), (records(2.0, 1.0),)
-    film = LossFilm(earlier, steps=60)
+    film = LossFilm(earlier, steps=60, band=band)
     film.frame(records(2.9, 0.2, 0.1))  # of which nothing must be left
-    whole = draw_loss(plots.axes_for(draw_loss, plots.SIZE), run, earlier, 60)
+    whole = draw_loss(plots.axes_for(draw_loss, plots.SIZE), run, earlier, 60, band)
     assert pixels(film.frame(run)) == pytest.approx(pixels(saved(whole.figure)), abs=1 / 255)
 
 

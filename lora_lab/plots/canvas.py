@@ -110,3 +110,8 @@ def percent(share: float) -> str:
 def small_percent(share: float) -> str:
     """The same with one decimal below 10 %."""
     return f"{100 * share:.{0 if share >= 0.0995 else 1}f} %"
+
+
+def of_seeds(count: int) -> str:
+    """`1 seed`, `4 seeds`: stands in the corner of every chart of runs."""
+    return f"{count} seed{'s' * (count != 1)}"

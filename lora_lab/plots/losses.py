@@ -3,13 +3,25 @@
 import io
 import math
 from collections.abc import Sequence
+from itertools import chain
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import PolyCollection
 from matplotlib.image import imsave
 from matplotlib.lines import Line2D
 
-from lora_lab.plots.canvas import DRAWING, EARLIER, INK, RUN, SIZE, axes_for, axis_end, tidy
+from lora_lab.plots.canvas import (
+    DRAWING,
+    EARLIER,
+    INK,
+    RUN,
+    SIZE,
+    axes_for,
+    axis_end,
+    of_seeds,
+    tidy,
+)
 from lora_lab.records import StepRecord
 
 
@@ -18,6 +30,7 @@ def draw_loss(
     records: Sequence[StepRecord],
     earlier: Sequence[Sequence[StepRecord]] = (),
     steps: int | None = None,
+    band: Sequence[Sequence[StepRecord]] = (),
 ) -> Axes:
     """The training and the validation loss by step, over the curves of earlier runs.
 
@@ -26,24 +39,21 @@ def draw_loss(
         records: of the run at hand.
         earlier: other runs' records, oldest first: grey, fading with age.
         steps: how many the run will have; None: as many as there are records.
+        band: the records of runs that differ in their seed alone: a thin line each, a band from
+            the least to the greatest training loss, a whisker for the validation loss.
     """
-    _draw_loss_frame(ax, _loss_ends(records, earlier, steps), earlier)
+    _draw_loss_frame(ax, _loss_ends([records, *earlier, *band], steps), earlier, band)
     for line in _loss_lines(records):
         ax.add_line(line)
-    ax.set_label(_loss_in_words(records, earlier))
+    ax.set_label(_loss_in_words(records, earlier, band))
     return ax
 
 
 draw_loss.margins = 62, 20, 46, 26  # pixels on the screen: left, right, bottom, top
 
 
-def _loss_ends(
-    records: Sequence[StepRecord],
-    earlier: Sequence[Sequence[StepRecord]],
-    steps: int | None,
-) -> tuple[float, float]:
+def _loss_ends(runs: Sequence[Sequence[StepRecord]], steps: int | None) -> tuple[float, float]:
     """Where the axes end: steps, nats per token."""
-    runs = [records, *earlier]
     last = max([steps or 0, *(record.step for run in runs for record in run), 1])
     losses = [
         loss
@@ -56,18 +66,47 @@ def _loss_ends(
 
 
 def _draw_loss_frame(
-    ax: Axes, ends: tuple[float, float], earlier: Sequence[Sequence[StepRecord]]
+    ax: Axes,
+    ends: tuple[float, float],
+    earlier: Sequence[Sequence[StepRecord]],
+    band: Sequence[Sequence[StepRecord]],
 ) -> None:
-    """All of the chart that stands still: axes, legend, and the earlier runs."""
+    """All of the chart that stands still: axes, legend, the earlier runs, and the other seeds."""
     tidy(ax, "Does the loss fall?", "steps", "loss, nats per token")
     ax.set(xlim=(0, ends[0]), ylim=(0, ends[1]))
     for age, run in enumerate(reversed(earlier)):  # the newest is the darkest
         ax.plot(*_by_step(run), color=EARLIER, alpha=0.75 * 0.65**age, linewidth=1)
     names = [*_loss_lines(())]
+    seeds = of_seeds(max(1, len(band)))
+    if band:
+        names.append(_draw_band(ax, band, f"{seeds}, least to greatest"))
     if earlier:
         names.append(Line2D([], [], color=EARLIER, linewidth=1, label="earlier runs"))
     ax.legend(handles=names, loc="upper right", fontsize=9, frameon=False, labelcolor=INK)
-    ax.set_title("1 seed", loc="right", fontsize=9, color=INK)  # off the curves
+    ax.set_title(seeds, loc="right", fontsize=9, color=INK)  # off the curves
+
+
+def _draw_band(ax: Axes, band: Sequence[Sequence[StepRecord]], label: str) -> PolyCollection:
+    """How far the seed alone moves a loss; gives what the legend shows."""
+    for run in band:
+        ax.plot(*_by_step(run), color=RUN, alpha=0.35, linewidth=0.7)
+    training, validation = (
+        {step: [losses[step] for losses in by_run if step in losses] for step in {*chain(*by_run)}}
+        for by_run in zip(*map(_losses, band), strict=True)
+    )
+    for step, losses in sorted(validation.items()):
+        ax.plot([step, step], [min(losses), max(losses)], color=RUN, alpha=0.5, linewidth=3)
+    steps = sorted(training)
+    ends = ([end(training[step]) for step in steps] for end in (min, max))
+    return ax.fill_between(steps, *ends, color=RUN, alpha=0.18, linewidth=0, label=label)
+
+
+def _losses(run: Sequence[StepRecord]) -> tuple[dict[int, float], dict[int, float]]:
+    """By step: the training losses, and the validation losses where they were measured."""
+    training = {one.step: one.loss for one in run}
+    return training, {
+        one.step: one.validation_loss for one in run if one.validation_loss is not None
+    }
 
 
 def _loss_lines(records: Sequence[StepRecord]) -> tuple[Line2D, Line2D]:
@@ -87,7 +126,11 @@ def _by_step(records: Sequence[StepRecord]) -> tuple[list[int], list[float]]:
     return [record.step for record in records], [record.loss for record in records]
 
 
-def _loss_in_words(records: Sequence[StepRecord], earlier: Sequence[Sequence[StepRecord]]) -> str:
+def _loss_in_words(
+    records: Sequence[StepRecord],
+    earlier: Sequence[Sequence[StepRecord]],
+    band: Sequence[Sequence[StepRecord]],
+) -> str:
     if not records:
         words = "An empty chart: no step has been trained yet"
     else:
@@ -99,9 +142,20 @@ def _loss_in_words(records: Sequence[StepRecord], earlier: Sequence[Sequence[Ste
         validated = [one.validation_loss for one in records if one.validation_loss is not None]
         if validated:
             words += f"; the validation loss ends at {validated[-1]:.2f}"
+    if band:
+        training, validation = zip(*map(_losses, band), strict=True)
+        words += f". {of_seeds(len(band))} end between {_span(training)}"
+        if any(validation):
+            words += f", in validation between {_span(validation)}"
     if earlier:
         words += f". In grey: {len(earlier)} earlier run{'s' * (len(earlier) > 1)}"
     return f"{words}."
+
+
+def _span(by_step: Sequence[dict[int, float]]) -> str:
+    """`0.41 and 0.55`: the least and the greatest of the last losses."""
+    last = [losses[max(losses)] for losses in by_step if losses]
+    return f"{min(last):.2f} and {max(last):.2f}"
 
 
 class LossFilm:
@@ -115,15 +169,16 @@ class LossFilm:
         self,
         earlier: Sequence[Sequence[StepRecord]] = (),
         steps: int | None = None,
+        band: Sequence[Sequence[StepRecord]] = (),
         size: tuple[int, int] = SIZE,
     ) -> None:
-        self.earlier, self.steps, self.size = tuple(earlier), steps, size
+        self.earlier, self.steps, self.band, self.size = tuple(earlier), steps, tuple(band), size
         self._ends: tuple[float, float] | None = None
 
     def frame(self, records: Sequence[StepRecord]) -> bytes:
         """The picture at this moment as PNG bytes, at the screen's own number of pixels."""
         with DRAWING:
-            ends = _loss_ends(records, self.earlier, self.steps)
+            ends = _loss_ends([records, *self.earlier, *self.band], self.steps)
             if ends != self._ends:
                 self._paint(ends)
             self._canvas.restore_region(self._still)
@@ -139,7 +194,7 @@ class LossFilm:
         if self._ends is None:
             self._ax = axes_for(draw_loss, self.size)
             self._canvas = FigureCanvasAgg(self._ax.figure)
-            _draw_loss_frame(self._ax, ends, self.earlier)
+            _draw_loss_frame(self._ax, ends, self.earlier, self.band)
         self._ax.set(xlim=(0, ends[0]), ylim=(0, ends[1]))
         self._canvas.draw()
         self._still = self._canvas.copy_from_bbox(self._ax.figure.bbox)

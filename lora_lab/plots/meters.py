@@ -1,8 +1,10 @@
 """What was learnt, and what was lost."""
 
+from collections.abc import Sequence
+
 from matplotlib.axes import Axes
 
-from lora_lab.plots.canvas import BASE, EARLIER, INK, NEW, OLD, PALE, percent, tidy
+from lora_lab.plots.canvas import BASE, EARLIER, INK, NEW, OLD, PALE, of_seeds, percent, tidy
 from lora_lab.records import Scores
 
 _NOT_SHARES = {"perplexity", "KL"}  # metrics that do not lie between 0 and 1
@@ -20,9 +22,19 @@ def meters(base: Scores, adapted: Scores) -> list[tuple[str, str, float, float]]
     return rows
 
 
-def draw_meters(ax: Axes, base: Scores, adapted: Scores) -> Axes:
-    """New knowledge, old knowledge and strangers after a fine-tune; the base's value as a tick."""
+def draw_meters(ax: Axes, base: Scores, adapted: Scores, seeds: Sequence[Scores] = ()) -> Axes:
+    """New knowledge, old knowledge and strangers after a fine-tune; the base's value as a tick.
+
+    Args:
+        ax: where to draw.
+        base: the base's scores.
+        adapted: those of the run at hand.
+        seeds: those of runs that differ in their seed alone, the one at hand among them: a whisker
+            from the least to the greatest.
+    """
     rows = meters(base, adapted)
+    by_seed = [[after for *_, after in meters(base, one)] for one in seeds]
+    spreads = [(min(one), max(one)) for one in zip(*by_seed, strict=True)]
     tidy(ax, "What was learnt, and what was lost?", "right answers, %", "")
     ax.grid(visible=False)
     for place, (_, colour, before, after) in enumerate(rows):
@@ -30,7 +42,12 @@ def draw_meters(ax: Axes, base: Scores, adapted: Scores) -> Axes:
         ax.barh(place, 100 * after, color=colour, height=0.52)
         tick = [100 * before] * 2, [place - 0.36, place + 0.36]
         ax.plot(*tick, color=BASE, linewidth=2, clip_on=False)
-        words = f"{percent(after)}  (base {percent(before)})"
+        around = ""
+        if spreads:
+            ends = [100 * end for end in spreads[place]]
+            ax.plot(ends, [place] * 2, color=INK, linewidth=1.6, marker="|", clip_on=False)
+            around = f"{_range(spreads[place])}, "
+        words = f"{percent(after)}  ({around}base {percent(before)})"
         ax.text(103, place, words, va="center", fontsize=9.5, color=INK)
     ax.set(xlim=(0, 165), ylim=(len(rows) - 0.45, -0.55), xticks=range(0, 101, 25))
     ax.set_yticks(range(len(rows)), [name for name, *_ in rows], fontsize=9.5)
@@ -39,5 +56,15 @@ def draw_meters(ax: Axes, base: Scores, adapted: Scores) -> Axes:
     ax.spines["bottom"].set_bounds(0, 100)
     ax.xaxis.label.set_x(50 / 165)  # under the meters, not under the words beside them
     told = [f"{name} {percent(before)} to {percent(after)}" for name, _, before, after in rows]
+    if seeds:
+        ax.set_title(of_seeds(len(seeds)), loc="right", fontsize=9, color=INK)
+        told = [f"{words} ({_range(ends)})" for words, ends in zip(told, spreads, strict=True)]
+        told[-1] += f", least to greatest of {of_seeds(len(seeds))}"
     ax.set_label(f"From the base to the adapted model: {'; '.join(told)}.")
     return ax
+
+
+def _range(ends: tuple[float, float]) -> str:
+    """`84–91 %`."""
+    low, high = map(percent, ends)
+    return low if low == high else f"{low.removesuffix(' %')}–{high}"
