@@ -162,9 +162,9 @@ def test_the_meters_of_several_seeds_have_whiskers_from_the_least_to_the_greates
     whiskers = [list(line.get_xdata()) for line in ax.lines if line.get_marker() == "|"]
     assert whiskers == [pytest.approx(ends) for ends in ([90, 100], [70, 80], [50, 50])]
     assert [text.get_text() for text in ax.texts] == [
-        "97 %  (90–100 %, base 0 %)",
-        "76 %  (70–80 %, base 100 %)",
-        "50 %  (50 %, base 98 %)",
+        "97 %  (90–100, base 0 %)",
+        "76 %  (70–80, base 100 %)",
+        "50 %  (50, base 98 %)",
     ]
     assert [bar.get_width() for bar in ax.patches[1::2]] == [97, 76, 50]
     assert ax.get_title(loc="right") == "3 seeds"

@@ -46,15 +46,16 @@ def draw_meters(ax: Axes, base: Scores, adapted: Scores, seeds: Sequence[Scores]
         if spreads:
             ends = [100 * end for end in spreads[place]]
             ax.plot(ends, [place] * 2, color=INK, linewidth=1.6, marker="|", clip_on=False)
-            around = f"{_range(spreads[place])}, "
+            around = f"{_range(spreads[place]).removesuffix(' %')}, "
         words = f"{percent(after)}  ({around}base {percent(before)})"
         ax.text(103, place, words, va="center", fontsize=9.5, color=INK)
-    ax.set(xlim=(0, 165), ylim=(len(rows) - 0.45, -0.55), xticks=range(0, 101, 25))
+    whole = 230 if seeds else 165  # the words beside the meters have room, too
+    ax.set(xlim=(0, whole), ylim=(len(rows) - 0.45, -0.55), xticks=range(0, 101, 25))
     ax.set_yticks(range(len(rows)), [name for name, *_ in rows], fontsize=9.5)
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
     ax.spines["bottom"].set_bounds(0, 100)
-    ax.xaxis.label.set_x(50 / 165)  # under the meters, not under the words beside them
+    ax.xaxis.label.set_x(50 / whole)  # under the meters, not under the words beside them
     told = [f"{name} {percent(before)} to {percent(after)}" for name, _, before, after in rows]
     if seeds:
         ax.set_title(of_seeds(len(seeds)), loc="right", fontsize=9, color=INK)
