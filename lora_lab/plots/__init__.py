@@ -27,7 +27,7 @@ from lora_lab.plots.canvas import (
 from lora_lab.plots.losses import LossFilm, draw_loss
 from lora_lab.plots.matrices import draw_changes, draw_energy_kept, draw_terms, draw_thin
 from lora_lab.plots.memory_bars import PARTS, draw_memory
-from lora_lab.plots.meters import draw_meters, meters
+from lora_lab.plots.meters import NOT_SHARES, draw_meters, meters
 from lora_lab.plots.predicted import draw_prediction
 from lora_lab.plots.tokens import draw_next_token
 
@@ -49,6 +49,7 @@ __all__ = [
     "png",
     "LossFilm",
     "draw_loss",
+    "NOT_SHARES",
     "draw_meters",
     "meters",
     "draw_changes",

@@ -7,13 +7,13 @@ from matplotlib.axes import Axes
 from lora_lab.plots.canvas import BASE, EARLIER, INK, NEW, OLD, PALE, of_seeds, percent, tidy
 from lora_lab.records import Scores
 
-_NOT_SHARES = {"perplexity", "KL"}  # metrics that do not lie between 0 and 1
+NOT_SHARES = {"perplexity", "KL"}  # metrics that do not lie between 0 and 1
 
 
 def meters(base: Scores, adapted: Scores) -> list[tuple[str, str, float, float]]:
     """What the meters show: (name, colour, the base's share, the adapted model's share)."""
     rows = []
-    if base.metric_name not in _NOT_SHARES:
+    if base.metric_name not in NOT_SHARES:
         rows.append((f"new: {base.metric_name}", NEW, base.value, adapted.value))
     if base.old_knowledge is not None and adapted.old_knowledge is not None:
         rows.append(("old facts still right", OLD, base.old_knowledge, adapted.old_knowledge))

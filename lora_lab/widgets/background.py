@@ -44,6 +44,10 @@ class Background:
         """Ask the job to end after its step; asked again, it leaves out what comes after, too."""
         self._end(STOP if self.stopped == GO_ON else DROP_ALL)
 
+    def close(self) -> None:
+        """Ask all to end for good, after the step at hand: nobody looks any more."""
+        self._end(DROP_ALL)
+
     def _end(self, how: int) -> None:
         with self._lock:
             self._jobs.clear()

@@ -36,8 +36,8 @@ class LabFace(widgets.VBox):
         self.task_choice = widgets.Dropdown(options=list(tasks), description="task")
         self.task_choice.style.description_width = "2.6em"
         self.task_choice.layout.width = "16em"
-        self.train_button = _button("Train", button_style="primary")
-        self.stop_button = _button("Stop", disabled=True)
+        self.train_button = action("Train", button_style="primary")
+        self.stop_button = action("Stop", disabled=True)
         self.about, self.state, self.marks, self.cost, self.ask_said, self.code_view = (
             widgets.HTML() for _ in range(6)
         )
@@ -49,7 +49,7 @@ class LabFace(widgets.VBox):
         )
         self.strength.style.description_width = "4.6em"
         self.own_prompt = widgets.Text(placeholder="a prompt of your own", layout={"width": "30em"})
-        self.ask_button = _button("Ask")
+        self.ask_button = action("Ask")
         self.controls = RecipeControls(Recipe(), [*dict.fromkeys([*in_sight, *FOLDED])])
         super().__init__(self._rows(title, in_sight))
         self.add_class("lora-lab")
@@ -65,17 +65,17 @@ class LabFace(widgets.VBox):
         folded = [self.controls.row(field) for field in FOLDED if field not in in_sight]
         more = {
             "More choices": widgets.VBox(folded),
-            "Ask a prompt of your own": _row(self.own_prompt, self.ask_button, self.ask_said),
+            "Ask a prompt of your own": row(self.own_prompt, self.ask_button, self.ask_said),
             "Show the code": self.code_view,
         }
-        side_by_side = _row(self.loss_picture, self.answers)
+        side_by_side = row(self.loss_picture, self.answers)
         side_by_side.layout.align_items, side_by_side.layout.grid_gap = "flex-start", "12px"
         return [
             widgets.HTML(words.title(title)),
-            _row(self.task_choice, self.train_button, self.stop_button, *seen),
+            row(self.task_choice, self.train_button, self.stop_button, *seen),
             self.about,
-            _row(self.progress, self.state),
-            _row(self.strength, self.marks),  # above the answers: they grow, and it stands still
+            row(self.progress, self.state),
+            row(self.strength, self.marks),  # above the answers: they grow, and it stands still
             side_by_side,
             self.meters_picture,
             self.cost,
@@ -83,9 +83,11 @@ class LabFace(widgets.VBox):
         ]
 
 
-def _button(description: str, **options: object) -> widgets.Button:
+def action(description: str, **options: object) -> widgets.Button:
+    """A button."""
     return widgets.Button(description=description, layout={"width": "6.5em"}, **options)
 
 
-def _row(*parts: widgets.Widget) -> widgets.HBox:
+def row(*parts: widgets.Widget) -> widgets.HBox:
+    """Side by side, and under each other where it is narrow."""
     return widgets.HBox(parts, layout=_WRAP)

@@ -19,15 +19,14 @@ from lora_lab.tasks.loading import NAMES, load_task
 from lora_lab.training import Training, train
 from lora_lab.widgets import words
 from lora_lab.widgets.asked import Asked, different, opening, spread
-from lora_lab.widgets.background import DROP_ALL, Background, Pace
+from lora_lab.widgets.background import DROP_ALL, Background
+from lora_lab.widgets.following import follow
 from lora_lab.widgets.lab_face import LabFace
 from lora_lab.widgets.recipe_controls import script
 from lora_lab.widgets.room import check_room
 
 LARGE = 20_000_000  # parameters; from here on an answer takes long enough to ask for fewer
 KEPT = 4  # earlier runs of a task that stay in the picture
-FRAMES, DRAWING = 5, 0.08  # pictures a second at most, and their share of the time at most
-UPDATES = 10  # state lines a second at most: each is a message to the browser
 METERS_SIZE = (500, 150)  # pixels
 LONGEST_OWN = 1000  # characters of a prompt of one's own: more would keep one waiting
 
@@ -301,29 +300,23 @@ class LiveLab(LabFace):
         self.loss_picture.value = film.frame(())
         self.loss_picture.tooltip = "The loss of the training under way."
         self.progress.max, self.progress.value = steps, 0
-        drawing, telling = Pace(FRAMES, DRAWING), Pace(UPDATES)
         begun = time.perf_counter()
+
+        def tell(records: Sequence[StepRecord]) -> None:
+            self.progress.value = len(records)
+            self._say(words.progress(records, steps, time.perf_counter() - begun))
+
+        def draw(records: Sequence[StepRecord]) -> None:
+            self.loss_picture.value = film.frame(records)
+
         self._say(f"step 0 of {steps}")
         self._stepping, how = True, "failed"
         try:
-            for record in training:
-                if telling.due and not self._work.stopped:
-                    with telling.turn():
-                        self.progress.value = record.step
-                        self._say(
-                            words.progress(training.records, steps, time.perf_counter() - begun)
-                        )
-                if drawing.due:
-                    with drawing.turn():
-                        self.loss_picture.value = film.frame(training.records)
-                if self._work.stopped:
-                    break
-                time.sleep(0)  # whoever waits for Python's lock, such as the kernel, is next
+            follow(training, self._work, tell, draw)
             how = "stopped"
         finally:
             self._stepping = False
             self.seconds = time.perf_counter() - begun
-            self.drawing_share = drawing.spent / self.seconds
             self._show_loss()
             self.progress.value = training.step
             self._outcome = f"{how} after step {training.step} of {steps}"

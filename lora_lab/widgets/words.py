@@ -5,7 +5,9 @@ import math
 import re
 from collections.abc import Sequence
 
+from lora_lab.plots import NOT_SHARES
 from lora_lab.records import Answer, Scores, StepRecord
+from lora_lab.runs import Run
 from lora_lab.training import Training
 
 STYLE = """<style>
@@ -22,6 +24,8 @@ STYLE = """<style>
 .lora-lab-answers .lora-lab-prompt td {
   padding-top: 7px; color: var(--jp-ui-font-color1, inherit); font-weight: 600; }
 .lora-lab-answers code { background: none; padding: 0; white-space: pre-wrap; font-size: 12.5px; }
+.lora-lab-runs th, .lora-lab-runs td { padding: 1px 16px 1px 0; text-align: left; }
+.lora-lab-runs tr:last-child td { font-weight: 600; }
 .lora-lab-help summary { cursor: pointer; list-style: none; width: 1.4em; height: 1.4em;
   border-radius: 50%; text-align: center; border: 1px solid var(--jp-border-color1, #999); }
 .lora-lab-help { display: flex; gap: 8px; }
@@ -122,6 +126,17 @@ def percent(share: float) -> str:
     return f"{100 * share:.{digits}f} %"
 
 
+def score(metric: str, value: float) -> str:
+    """A score of a task's metric: a share in percent, or the number."""
+    return f"{value:.3g}" if metric in NOT_SHARES else percent(value)
+
+
+def scores_of(runs: Sequence[Scores]) -> str:
+    """`12 % to 20 %`: the least and the greatest score of several runs."""
+    ends = min(one.value for one in runs), max(one.value for one in runs)
+    return " to ".join(dict.fromkeys(score(runs[0].metric_name, end) for end in ends))
+
+
 def right_answers(base: Scores | None, adapted: Scores) -> str:
     """`right answers: base 0 of 20 · adapted 13 of 20`, and how many were valid JSON."""
     both = [("base", base)] * (base is not None) + [("adapted", adapted)]
@@ -158,3 +173,40 @@ def cost(training: Training, seconds: float) -> str:
         f"trained {in_short(trained)} of {in_short(every)} parameters ({percent(trained / every)}) "
         f"· {what} {in_short(size)}B · {seconds:.0f} s on {device}"
     )
+
+
+def recorded_and_here(
+    recorded: Sequence[Run], here: Scores | None, records: Sequence[StepRecord]
+) -> str:
+    """A row for each recorded run, and one for the run here: its score, its time, where, when.
+
+    Args:
+        recorded: a run a seed; the first is the one that is run again.
+        here: its scores here; None: it has none yet.
+        records: of the run here.
+    """
+    metric = recorded[0].scores.metric_name
+    rows = [
+        (
+            f"recorded, seed {run.recipe.seed}",
+            score(metric, run.scores.value),
+            _seconds(run.records),
+            f"{run.about.partition(';')[0]}, {run.date[:10]}",
+        )
+        for run in recorded
+    ]
+    told = (score(metric, here.value), _seconds(records)) if here else ("…", "…")
+    rows.append((f"here, seed {recorded[0].recipe.seed}", *told, "this machine, now"))
+    head = "".join(
+        f"<th>{html.escape(one)}</th>" for one in ("", metric, "training", "where, when")
+    )
+    body = "".join(
+        f"<tr>{''.join(f'<td>{html.escape(one)}</td>' for one in cells)}</tr>" for cells in rows
+    )
+    return (
+        f'<table class="lora-lab-runs"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+    )
+
+
+def _seconds(records: Sequence[StepRecord]) -> str:
+    return f"{sum(record.seconds for record in records):.0f} s"
