@@ -42,6 +42,7 @@ recorded: setup ## make what data/recorded/ lacks: runs on smollm2, claims (ONLY
 	$(BIN)/python data/recorded/make_recorded.py $(ONLY)
 	$(BIN)/python data/recorded/make_approaches.py
 	$(BIN)/python data/recorded/make_target_modules.py
+	$(BIN)/python data/recorded/make_rank.py
 
 refresh: setup ## run the notebooks afresh and keep their outputs (ONLY=notebooks/x.ipynb for one)
 	$(BIN)/python tests/refresh_notebooks.py $(ONLY)

@@ -1,4 +1,5 @@
 import contextlib
+import copy
 import inspect
 import math
 import statistics
@@ -11,7 +12,7 @@ from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM, get_linear_schedule_with_warmup
 
 import lora_lab as lab
-from lora_lab.checks import maths_of_lora, one_token, reading_a_run, should_i_fine_tune
+from lora_lab.checks import maths_of_lora, one_token, rank, reading_a_run, should_i_fine_tune
 from lora_lab.checks.compare import Exercise, first_difference
 from lora_lab.checks.exercises import EXERCISES
 from lora_lab.checks.maths_of_lora import lora_forward
@@ -67,7 +68,7 @@ def test_the_inputs_are_the_same_at_each_call_and_fit_the_references_signature(e
 
 
 def test_lab_check_has_every_exercise_of_every_module_and_lists_them():
-    modules = should_i_fine_tune, one_token, maths_of_lora, reading_a_run
+    modules = should_i_fine_tune, one_token, maths_of_lora, reading_a_run, rank
     own = [name for module in modules for name, one in vars(module).items() if is_exercise(one)]
     assert dir(lab.check) == sorted(own) == sorted(EXERCISES)
     assert all(getattr(lab.check, name).name == name for name in EXERCISES)
@@ -447,3 +448,48 @@ def test_the_reference_uses_the_deviation_of_a_sample():
     error = statistics.stdev([0, 1, -1]) / math.sqrt(3)
     found = reading_a_run.paired_difference.reference(right_a, right_b)
     assert found[2] == pytest.approx(1.96 * error)
+
+
+@pytest.mark.parametrize("case", list(rank.energy_share.cases()))
+def test_the_energy_is_that_of_torchs_best_approximation(case):
+    values, k = torch.tensor(case["values"], dtype=torch.float64), case["k"]
+    random = torch.randn(len(values), len(values), generator=torch.Generator().manual_seed(0))
+    left, right = torch.linalg.qr(random.double()).Q, torch.linalg.qr(random.double().T).Q
+    change = left @ values.diag() @ right
+    u, s, vh = torch.linalg.svd(change)
+    kept = (u[:, :k] * s[:k] @ vh[:k]).square().sum() / change.square().sum()
+    assert rank.energy_share.reference(**case) == pytest.approx(kept.item())
+
+
+@pytest.mark.parametrize("case", list(rank.smallest_r.cases()))
+def test_the_least_rank_holds_the_facts_and_one_less_does_not(case):
+    r = rank.smallest_r.reference(**case)
+    bits = math.log2(case["choices"]) * case["facts"]
+    modules = nn.ModuleDict(
+        {name: nn.Linear(wide, out) for name, (out, wide) in case["shapes"].items()}
+    )
+
+    def held(r):
+        model = get_peft_model(copy.deepcopy(modules), LoraConfig(r=r, target_modules=[*modules]))
+        return case["bits_per_parameter"] * model.get_nb_trainable_parameters()[0]
+
+    assert held(r) >= bits
+    assert r == 1 or held(r - 1) < bits
+
+
+def test_an_elbow_read_by_hand():
+    # means: 0.5, 0.8, 0.72; the best is 0.8, and 0.72 is within 0.1 of it, but 4 is less than 16
+    assert rank.read_elbow.reference({1: [0.5, 0.5], 4: [0.8, 0.8], 16: [0.7, 0.74]}, 0.1) == 4
+    assert rank.read_elbow.reference({8: [1.0], 2: [0.96]}, 0.05) == 2
+
+
+@pytest.mark.parametrize("case", list(rank.adapter_count.cases()))
+def test_the_count_with_a_rank_pattern_is_pefts(case):
+    modules = nn.ModuleDict(
+        {name: nn.Linear(wide, out) for name, (out, wide) in case["shapes"].items()}
+    )
+    config = LoraConfig(
+        r=case["r"], rank_pattern=case["rank_pattern"], target_modules=[*case["shapes"]]
+    )
+    trained, _ = get_peft_model(modules, config).get_nb_trainable_parameters()
+    assert rank.adapter_count.reference(**case) == trained

@@ -62,6 +62,7 @@ READING_ORDER = {  # module: the third-party packages it may import
     "trials": set(),
     "claims": {"tqdm"},
     "deciding": set(),
+    "recordings": set(),
     "scripts": set(),
     "plots": {"matplotlib"},
     "checks": {"torch"},
