@@ -269,7 +269,7 @@ MUTATIONS = [  # (file, what it says, what it says when broken, the test that mu
     ("sweeps.py", "    if len({*tried.values()}) > 1:", "    if False:", "test_sweeps.py::test_a_learning_rate_of_its_own"),
     ("sweeps.py", "    if len(values) == 1:", "    if False:", "test_sweeps.py::test_one_learning_rate_and_one_seed"),
     ("sweeps.py", 'if name != "learning_rate"] or varying', "] or varying", "test_sweeps.py::test_the_scaling_that_moves"),
-    ("sweeps.py", "    idle |= {*IDLE[recipe.method]}\n", "", "test_sweeps.py::test_fields_without"),
+    ("sweeps.py", "    idle |= {*WITHOUT_EFFECT, *IDLE[recipe.method]}\n", "", "test_sweeps.py::test_fields_without"),
     ("trials.py", '"stale": lambda base, task, changed, learn: _told(evaluate(learn(task), changed.task))', '"stale": lambda base, task, changed, learn: _told(evaluate(learn(task), task))', "test_trials.py::test_a_stale"),
     ("trials.py", "_told(evaluate(base, changed.noted))", "_told(evaluate(base, changed.task))", "test_trials.py::test_with_an_edited"),
     ("trials.py", "scores_of(learn(changed.task))", "scores_of(learn(task))", "test_trials.py::test_trained_again"),
