@@ -19,6 +19,7 @@ from lora_lab.training import Diverged, Training, train
 from lora_lab.widgets import live_lab, words
 from lora_lab.widgets.asked import Asked
 from lora_lab.widgets.background import DROP_ALL, Background, Pace
+from lora_lab.widgets.lab_face import Folded
 from lora_lab.widgets.live_lab import KEPT, LiveLab
 from lora_lab.widgets.recipe_controls import FOLDED, RecipeControls, recipe_code
 from lora_lab.widgets.room import check_room
@@ -675,6 +676,18 @@ def test_a_control_in_sight_is_not_folded_and_changes_the_recipe(base):
     assert "r=6" in live.code_view.value
     with pytest.raises(ValueError, match="there is no control for 'rank'; there are: method, r,"):
         LiveLab(base, TASK, in_sight=("rank",))
+
+
+def test_what_is_folded_is_shown_at_a_click_on_its_name_and_hidden_at_the_next(base):
+    folded = [one for one in LiveLab(base, TASK).children if isinstance(one, Folded)]
+    names = ["More choices", "Ask a prompt of your own", "Show the code"]
+    assert [one.switch.description for one in folded] == names
+    for one in folded:
+        shown = []
+        for value in (False, True, False):
+            one.switch.value = value
+            shown.append((one.content.layout.display != "none", one.switch.icon))
+        assert shown == [(False, "caret-right"), (True, "caret-down"), (False, "caret-right")]
 
 
 def test_target_modules_can_be_chosen_from_the_usual_ones_and_from_the_recipes_own():

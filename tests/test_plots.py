@@ -223,6 +223,17 @@ def test_a_predictions_picture_asks_the_question_and_says_how_it_went():
     assert len(found.png) < 60_000
 
 
+def test_a_long_question_stays_inside_its_picture():
+    question = Question(
+        "q", "Which of them loses most of a change a hundredth as strong?", ("a", "b")
+    )
+    ax = draw_prediction(
+        plots.axes_for(draw_prediction, (500, 250)), predicted(question, "a", "b", 0.7)
+    )
+    ax.figure.draw_without_rendering()
+    assert ax._left_title.get_window_extent().x1 < 500
+
+
 @pytest.mark.parametrize(("text", "option"), [(r"Is it $\no$?", "5"), ("Which?", r"$\no$")])
 def test_what_stands_between_dollar_signs_is_no_formula(text, option):
     question = Question("d", text, (option, "6"))

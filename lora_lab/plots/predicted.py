@@ -17,7 +17,7 @@ def draw_prediction(ax: Axes, prediction: Prediction) -> Axes:
     question, seeds = prediction.question, len(prediction.measured)
     draw = _draw_choice if question.options else _draw_number
     names = draw(ax, prediction, f"{seeds} seed{'s' * (seeds > 1)}")
-    title = "\n".join(textwrap.wrap(question.text, 62))
+    title = "\n".join(textwrap.wrap(question.text, 56))
     ax.set_title(title, loc="left", fontsize=10.5, color=INK, parse_math=False)
     look = {"fontsize": 9, "frameon": False, "labelcolor": INK, "ncols": 3, "columnspacing": 1.4}
     ax.figure.legend(handles=names, loc="outside lower left", **look)

@@ -64,10 +64,7 @@ class LabFace(WorkingBox):
             value=1.0, min=0, max=1.5, step=0.25, description="strength", readout_format=".2f"
         )
         self.strength.style.description_width = "4.6em"
-        self.own_prompt = widgets.Text(
-            placeholder="a prompt of your own",
-            layout={"width": "30em"},
-        )
+        self.own_prompt = labelled(widgets.Text(), "a prompt of your own", "38em")
         self.ask_button = action("Ask")
         self.controls = RecipeControls(Recipe(), [*dict.fromkeys([*in_sight, *FOLDED])])
         super().__init__(self._rows(title, in_sight))
@@ -77,10 +74,7 @@ class LabFace(WorkingBox):
         self.answers.add_class("lora-lab-said")
 
     def _rows(self, title: str, in_sight: Sequence[str]) -> list[widgets.Widget]:
-        seen = [self.controls.row(field) for field in in_sight]
-        for field in in_sight:
-            control = self.controls.controls[field]
-            control.style.description_width, control.layout.width = "initial", "auto"
+        seen = [self.controls.narrow_row(field) for field in in_sight]
         folded = [self.controls.row(field) for field in FOLDED if field not in in_sight]
         more = {
             "More choices": widgets.VBox(folded),
@@ -98,13 +92,38 @@ class LabFace(WorkingBox):
             side_by_side,
             self.meters_picture,
             self.cost,
-            widgets.Accordion([*more.values()], titles=tuple(more), selected_index=None),
+            *(Folded(name, content) for name, content in more.items()),
         ]
+
+
+class Folded(widgets.VBox):
+    """What is shown at a click on its name. An Accordion's titles can't be reached by keyboard."""
+
+    def __init__(self, name: str, content: widgets.Widget) -> None:
+        self.switch = widgets.ToggleButton(description=name, layout={"width": "max-content"})
+        self.content = content
+        self.switch.observe(lambda _: self._show(), names="value")
+        super().__init__([self.switch, content])
+        self.add_class("lora-lab-folded")
+        self._show()
+
+    def _show(self) -> None:
+        open_ = self.switch.value
+        self.switch.icon = "caret-down" if open_ else "caret-right"
+        self.content.layout.display = None if open_ else "none"
 
 
 def action(description: str, **options: object) -> widgets.Button:
     """A button."""
-    return widgets.Button(description=description, layout={"width": "6.5em"}, **options)
+    room = {"width": "max-content", "min_width": "6.5em"}
+    return widgets.Button(description=description, layout=room, **options)
+
+
+def labelled(control: widgets.Widget, words: str, width: str) -> widgets.Widget:
+    """The control with its label right before it; without one it has no name to be read out."""
+    control.description, control.layout.width = words, width
+    control.style.description_width = "initial"
+    return control
 
 
 def row(*parts: widgets.Widget) -> widgets.HBox:

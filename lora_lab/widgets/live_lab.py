@@ -358,7 +358,7 @@ class LiveLab(LabFace):
                 f"there is no finished training to put a noise band around (the lab says: "
                 f"{self._outcome}); press Train and let it end"
             )
-        self._seeds.shown = []
+        self._seeds.shown, self.progress.bar_style = [], ""
         self._show_spread()
         before = self._outcome.partition(" · noise band")[0]
         try:
@@ -366,6 +366,7 @@ class LiveLab(LabFace):
                 self._show_spread()
         finally:
             self._outcome = f"{before} · {self._seeds.told}" if self._seeds.shown else before
+        self.progress.bar_style = "success"
         self._say(self._outcome)
 
     def _run_seed(self, recipe: Recipe) -> Outcome | None:

@@ -10,7 +10,7 @@ from lora_lab.estimates import estimate
 from lora_lab.recipe import Recipe, nearest
 from lora_lab.records import Memory
 from lora_lab.widgets import words
-from lora_lab.widgets.lab_face import PictureView
+from lora_lab.widgets.lab_face import PictureView, labelled, row
 from lora_lab.widgets.recipe_controls import RecipeControls
 
 MODELS = (  # of those that `estimate` knows by name, the ones whose memory it tells
@@ -62,11 +62,11 @@ class MemoryBars(widgets.VBox):
         self.model = _choice("model", MODELS, model)
         self.card = _choice("card", (NO_CARD, *self._cards), card or NO_CARD)
         self.view, self.said = PictureView(plots.SIZE[0]), widgets.HTML()
-        rows = [self.model, self.card, *map(self.controls.row, FIELDS)]
+        rows = [self.model, self.card, *map(self.controls.narrow_row, FIELDS)]
         super().__init__(
             [
                 widgets.HTML(words.title("Where does the memory go?")),
-                widgets.HBox(rows, layout={"flex_flow": "row wrap", "align_items": "center"}),
+                row(*rows),
                 self.view,
                 self.said,
             ]
@@ -100,6 +100,4 @@ class MemoryBars(widgets.VBox):
 
 
 def _choice(description: str, options: tuple[str, ...], value: str) -> widgets.Dropdown:
-    control = widgets.Dropdown(options=options, value=value, description=description)
-    control.style.description_width, control.layout.width = "3em", "16em"
-    return control
+    return labelled(widgets.Dropdown(options=options, value=value), description, "16em")

@@ -9,7 +9,7 @@ from lora_lab import plots
 from lora_lab.predictions import Prediction, Question, Value, keep, read_log
 from lora_lab.widgets import words
 from lora_lab.widgets.background import Background
-from lora_lab.widgets.lab_face import PictureView, WorkingBox, row
+from lora_lab.widgets.lab_face import PictureView, WorkingBox, labelled, row
 
 CHOICE_SIZE, NUMBER_SIZE = (500, 250), (500, 160)  # pixels
 
@@ -36,12 +36,13 @@ class Predict(WorkingBox):
             self.guess = widgets.RadioButtons(options=pairs, index=None, orientation="horizontal")
             self.guess.layout.width = "max-content"
         else:
-            self.guess = widgets.Text(placeholder="a number", layout={"width": "9em"})
+            self.guess = labelled(widgets.Text(placeholder="a number"), "Your answer", "13em")
         least = question.blind if question.options else 0.0
         self.confidence = widgets.FloatSlider(
             value=question.blind, min=least, max=1, step=0.01, readout_format=".0%"
         )
-        self.reason = widgets.Text(placeholder="I think …", layout={"width": "26em"})
+        self.confidence.tooltip = "How sure?"
+        self.reason = labelled(widgets.Text(placeholder="I think …"), "Why?", "29em")
         self.run_button = widgets.Button(description="Run it", button_style="primary")
         self.state, self.summary = widgets.HTML(), widgets.HTML()
         self.picture = PictureView(CHOICE_SIZE[0])
@@ -60,12 +61,11 @@ class Predict(WorkingBox):
             answer.append(widgets.HTML(html.escape(self.question.unit)))
         least = "guess" if self.question.options else "not at all"
         sure = widgets.HTML(f"How sure? {least}"), self.confidence, widgets.HTML("certain")
-        why = widgets.HTML("Why?"), self.reason, self.run_button
         return [
             widgets.HTML(words.title(self.question.text)),
             row(*answer),
             row(*sure),
-            row(*why),
+            row(self.reason, self.run_button),
             widgets.HTML(words.faint(self.question.scoring)),
             self.state,
             self.picture,

@@ -91,6 +91,12 @@ class RecipeControls:
         parts = [self.controls[field], widgets.HTML(words)]
         return widgets.HBox(parts, layout={"align_items": "center"})
 
+    def narrow_row(self, field: str) -> widgets.Widget:
+        """The same, no wider than its words: for controls that stand side by side."""
+        control = self.controls[field]
+        control.style.description_width, control.layout.width = "initial", "auto"
+        return self.row(field)
+
     @property
     def recipe(self) -> Recipe:
         """What is chosen now.

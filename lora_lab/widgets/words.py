@@ -10,6 +10,17 @@ from lora_lab.records import Answer, Scores, StepRecord
 from lora_lab.runs import Run
 from lora_lab.training import Training
 
+# A slider's handle comes without a name from ipywidgets, and Python can't give it one: its label's
+# words, or its tooltip, become the name that is read out. A slider may come later than the style.
+_NAME_SLIDERS = """\
+const box = this.closest('.lora-lab');
+const name = () => box.querySelectorAll('.widget-slider').forEach(slider => {
+  const label = slider.querySelector('.widget-label');
+  const words = label.textContent.trim() || label.title;
+  slider.querySelectorAll('.noUi-handle').forEach(one => one.setAttribute('aria-label', words));
+});
+name();
+new MutationObserver(name).observe(box, {childList: true, subtree: true});"""
 _LOOK = """
 .lora-lab { max-width: 1040px; font-size: 13px; }
 .lora-lab h3 { margin: 0; font-size: 16px; }
@@ -29,10 +40,11 @@ _LOOK = """
 .lora-lab-help summary { cursor: pointer; list-style: none; width: 1.4em; height: 1.4em;
   border-radius: 50%; text-align: center; border: 1px solid var(--jp-border-color1, #999); }
 .lora-lab-help { display: flex; gap: 8px; }
+.lora-lab-folded > .widget-toggle-button { padding: 0 4px; background: none; box-shadow: none; }
 .lora-lab pre.lora-lab-code { margin: 0; padding: 8px; overflow-x: auto; line-height: 1.4;
   background: var(--jp-layout-color2, #eee); color: var(--jp-ui-font-color1, inherit); }
 """
-STYLE = f"<style>{_LOOK}</style>"
+STYLE = f'<style onload="{_NAME_SLIDERS}">{_LOOK}</style>'
 LONGEST = 220  # characters of an answer that are shown
 
 
