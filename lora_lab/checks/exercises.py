@@ -1,12 +1,12 @@
 """All exercises by name: `lab.check.lora_forward(lora_forward)`."""
 
-from lora_lab.checks import maths_of_lora, one_token, reading_a_run
+from lora_lab.checks import maths_of_lora, one_token, reading_a_run, target_modules
 from lora_lab.checks.compare import Exercise
 from lora_lab.recipe import nearest
 
 EXERCISES = {
     name: one
-    for module in (one_token, maths_of_lora, reading_a_run)
+    for module in (one_token, maths_of_lora, reading_a_run, target_modules)
     for name, one in vars(module).items()
     if isinstance(one, Exercise)
 }
