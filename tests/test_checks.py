@@ -7,12 +7,20 @@ import statistics
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from peft.tuners.tuners_utils import check_target_module_exists
 from torch import nn
 from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM, get_linear_schedule_with_warmup
 
 import lora_lab as lab
-from lora_lab.checks import maths_of_lora, one_token, rank, reading_a_run, should_i_fine_tune
+from lora_lab.checks import (
+    maths_of_lora,
+    one_token,
+    rank,
+    reading_a_run,
+    should_i_fine_tune,
+    target_modules,
+)
 from lora_lab.checks.compare import Exercise, first_difference
 from lora_lab.checks.exercises import EXERCISES
 from lora_lab.checks.maths_of_lora import lora_forward
@@ -68,7 +76,14 @@ def test_the_inputs_are_the_same_at_each_call_and_fit_the_references_signature(e
 
 
 def test_lab_check_has_every_exercise_of_every_module_and_lists_them():
-    modules = should_i_fine_tune, one_token, maths_of_lora, reading_a_run, rank
+    modules = (
+        should_i_fine_tune,
+        one_token,
+        maths_of_lora,
+        reading_a_run,
+        rank,
+        target_modules,
+    )
     own = [name for module in modules for name, one in vars(module).items() if is_exercise(one)]
     assert dir(lab.check) == sorted(own) == sorted(EXERCISES)
     assert all(getattr(lab.check, name).name == name for name in EXERCISES)
@@ -493,3 +508,54 @@ def test_the_count_with_a_rank_pattern_is_pefts(case):
     )
     trained, _ = get_peft_model(modules, config).get_nb_trainable_parameters()
     assert rank.adapter_count.reference(**case) == trained
+
+
+# --- target modules -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", list(target_modules.rank_for_budget.cases()))
+def test_the_rank_for_a_budget_is_the_last_at_which_pefts_layers_fit(case):
+    r = target_modules.rank_for_budget.reference(**case)
+    layers = [sum(nn.Linear(i, o, device="meta").weight.shape) for o, i in case["shapes"].values()]
+    assert r * sum(layers) <= case["parameters"] < (r + 1) * sum(layers)
+
+
+@pytest.mark.parametrize("case", list(target_modules.count_trained.cases()))
+def test_the_count_by_names_is_pefts(case):
+    config = LoraConfig(
+        r=case["r"],
+        target_modules=list(case["target_modules"]),
+        layers_to_transform=case["layers"] and list(case["layers"]),
+    )
+    model = nn.Module()
+    for name, (outs, ins) in case["shapes"].items():
+        *path, last = name.split(".")
+        at = model
+        for part in path:
+            at.add_module(part, getattr(at, part, None) or nn.Module())
+            at = getattr(at, part)
+        at.add_module(last, nn.Linear(ins, outs, bias=False, device="meta"))
+    count, _ = get_peft_model(model, config).get_nb_trainable_parameters()
+    assert target_modules.count_trained.reference(**case) == count
+
+
+@pytest.mark.parametrize("case", list(target_modules.reach_regex.cases()))
+def test_the_regex_reaches_in_a_llama_what_names_and_layers_reach(case):
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 1, "vocab_size": 9}
+    with torch.device("meta"):
+        model = LlamaForCausalLM(LlamaConfig(num_hidden_layers=24, **sizes))
+    names = [name for name, _ in model.named_modules()]
+    regex = target_modules.reach_regex.reference(**case)
+    config = LoraConfig(
+        target_modules=list(case["modules"]), layers_to_transform=list(case["layers"])
+    )
+    expected = [name for name in names if check_target_module_exists(config, name)]
+    config = LoraConfig(target_modules=regex)
+    assert [name for name in names if check_target_module_exists(config, name)] == expected
+    assert len(expected) == len(case["modules"]) * len(case["layers"])
+
+
+def test_what_is_no_regex_is_told():
+    check = target_modules.reach_regex
+    assert "return one string" in check(lambda modules, layers: [*modules]).message
+    assert "is not a regex" in check(lambda modules, layers: "(").message

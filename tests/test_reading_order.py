@@ -57,6 +57,7 @@ READING_ORDER = {  # module: the third-party packages it may import
     "approaches": set(),
     "training": {"torch"},
     "fitting": {"tqdm"},
+    "recorded": {"pandas"},
     "processes": {"torch", "loky", "cloudpickle", "safetensors"},
     "sweeps": {"torch", "pandas", "tqdm"},
     "trials": set(),
@@ -66,7 +67,7 @@ READING_ORDER = {  # module: the third-party packages it may import
     "scripts": set(),
     "plots": {"matplotlib"},
     "checks": {"torch"},
-    "widgets": {"torch", "ipywidgets", "IPython"},
+    "widgets": {"torch", "ipywidgets", "IPython", "pandas"},
     "health": {"torch"},
     "cli": {"typer", "rich"},
 }

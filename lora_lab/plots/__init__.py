@@ -29,6 +29,7 @@ from lora_lab.plots.losses import LossFilm, draw_loss
 from lora_lab.plots.matrices import draw_changes, draw_energy_kept, draw_terms, draw_thin
 from lora_lab.plots.memory_bars import PARTS, draw_memory
 from lora_lab.plots.meters import NOT_SHARES, draw_meters, meters
+from lora_lab.plots.module_sets import draw_sets
 from lora_lab.plots.noise import draw_differences, draw_noise
 from lora_lab.plots.predicted import draw_prediction
 from lora_lab.plots.tokens import draw_next_token
@@ -58,6 +59,7 @@ __all__ = [
     "NOT_SHARES",
     "draw_meters",
     "meters",
+    "draw_sets",
     "draw_changes",
     "draw_energy_kept",
     "draw_terms",

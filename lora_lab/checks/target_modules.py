@@ -1,0 +1,269 @@
+"""Checks for notebook 07, Target modules: a rank for a budget, a regex, a count by PEFT's rule."""
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+
+from lora_lab.checks.compare import Case, Exercise, Function, WrongAnswer
+from lora_lab.checks.one_token import _projection_shapes
+
+Shapes = Mapping[str, tuple[int, int]]  # (out, in) of each matrix, by name
+
+POCKET = _projection_shapes(128, 384, 4, 4, 32)
+SMOLLM2 = _projection_shapes(576, 1536, 9, 3, 64)
+ATTENTION, MLP = ("q_proj", "k_proj", "v_proj", "o_proj"), ("gate_proj", "up_proj", "down_proj")
+
+
+def _llama(of_a_layer: Shapes, layers: int) -> dict[str, tuple[int, int]]:
+    """The matrices of a Llama by their whole names."""
+    return {
+        f"model.layers.{layer}.{'mlp' if name in MLP else 'self_attn'}.{name}": sizes
+        for layer in range(layers)
+        for name, sizes in of_a_layer.items()
+    }
+
+
+# --- choose under a budget ------------------------------------------------------------------
+
+
+def _rank_for_budget(shapes: Shapes, parameters: int) -> int:
+    """The largest r at which LoRA on matrices of these shapes, (out, in) by name, has at most so
+    many parameters in all.
+    """
+    return parameters // sum(outs + ins for outs, ins in shapes.values())
+
+
+def _budget_cases() -> Iterator[Case]:
+    pocket, smollm2 = _llama(POCKET, 4), _llama(SMOLLM2, 30)
+    for model, names, parameters in (
+        (pocket, ("q_proj", "v_proj"), 20_480),
+        (pocket, MLP, 20_480),
+        (pocket, (*ATTENTION, *MLP), 30_000),
+        (smollm2, ("q_proj", "v_proj"), 1_221_120),
+        (smollm2, ATTENTION, 1_000_000),
+    ):
+        shapes = {name: sizes for name, sizes in model.items() if name.endswith(names)}
+        yield {"shapes": shapes, "parameters": parameters}
+
+
+def _per_rank(count: Function) -> Function:
+    """The budget shared out by a count for each (out, in)."""
+    return lambda shapes, parameters: parameters // sum(count(*one) for one in shapes.values())
+
+
+def _exact(shapes: Shapes, parameters: int) -> float:
+    return parameters / sum(outs + ins for outs, ins in shapes.values())
+
+
+rank_for_budget = Exercise(
+    _rank_for_budget,
+    _budget_cases,
+    slips={
+        "it is rounded up, and then the adapter is above the budget: round down, with //": (
+            lambda shapes, parameters: math.ceil(_exact(shapes, parameters))
+        ),
+        "it is rounded to the nearest, which may be above the budget: round down, with //": (
+            lambda shapes, parameters: round(_exact(shapes, parameters))
+        ),
+        "a rank is a whole number: divide with //": _exact,
+        "these are the base's own weights, out times in; A and B have r (in + out)": (
+            _per_rank(lambda outs, ins: outs * ins)
+        ),
+        "only lora_A is counted: lora_B has r out parameters more": (
+            _per_rank(lambda outs, ins: ins)
+        ),
+        "this is one matrix; the budget is for all of them together": (
+            lambda shapes, parameters: parameters // sum(next(iter(shapes.values())))
+        ),
+        "every matrix counts as if it were square; a gate is wider than its input": (
+            _per_rank(lambda outs, ins: 2 * min(outs, ins))
+        ),
+    },
+)
+
+# --- write the regex ------------------------------------------------------------------------
+
+
+def _reach_regex(modules: tuple[str, ...], layers: tuple[int, ...]) -> str:
+    """A regex that matches, as a whole, the names of these modules in these layers alone.
+
+    Names look like "model.layers.7.self_attn.q_proj".
+    """
+    return rf".*\.({'|'.join(map(str, layers))})\..*\.({'|'.join(modules)})"
+
+
+def _regex_cases() -> Iterator[Case]:
+    for modules, layers in (
+        (("q_proj", "v_proj"), (1, 12)),
+        (("down_proj",), (2, 3)),
+        (ATTENTION, (21, 22, 23)),
+        (("o_proj", "up_proj"), (0,)),
+    ):
+        yield {"modules": modules, "layers": layers}
+
+
+def _reached(function: Function, case: Case) -> dict[str, int]:
+    """What the regex reaches in a Llama of 24 layers, by `re.fullmatch` as in PEFT."""
+    regex = function(**case)
+    if not isinstance(regex, str):
+        raise WrongAnswer("return one string: PEFT reads a list as names, and a string as a regex.")
+    try:
+        found = {name for name in _llama(POCKET, 24) if re.fullmatch(regex, name)}
+    except re.error as error:
+        raise WrongAnswer(f"{regex!r} is not a regex: {error}.") from error
+    wanted = {
+        name
+        for name in _llama(POCKET, 24)
+        if name.rpartition(".")[2] in case["modules"] and int(name.split(".")[2]) in case["layers"]
+    }
+    return {"wanted and reached": len(found & wanted), "reached unwanted": len(found - wanted)}
+
+
+def _parts(modules: tuple[str, ...], layers: tuple[int, ...]) -> tuple[str, str]:
+    return "|".join(modules), "|".join(map(str, layers))
+
+
+def _regex_slip(write: Function) -> Function:
+    """A regex from the modules and the layers, each with | between them."""
+    return lambda modules, layers: write(*_parts(modules, layers))
+
+
+reach_regex = Exercise(
+    _reach_regex,
+    _regex_cases,
+    slips={
+        "PEFT matches the whole name, from its first letter: begin with .*": (
+            _regex_slip(lambda modules, layers: rf"layers\.({layers})\..*\.({modules})")
+        ),
+        "the layer's number has no dot before and after it, so that 1 is found in 12 and 21": (
+            _regex_slip(lambda modules, layers: rf".*({layers}).*({modules})")
+        ),
+        "[12] is one character, 1 or 2; several numbers are (1|12)": (
+            lambda modules, layers: (
+                rf".*\.[{''.join(map(str, layers))}]\..*\.({_parts(modules, layers)[0]})"
+            )
+        ),
+        "a | without brackets cuts the whole regex in two; write (q_proj|v_proj)": (
+            _regex_slip(lambda modules, layers: rf".*\.{layers}\..*\.{modules}")
+        ),
+        "this reaches the modules in every layer": (
+            _regex_slip(lambda modules, layers: rf".*\.({modules})")
+        ),
+        "this reaches every module of those layers": (
+            _regex_slip(lambda modules, layers: rf".*\.({layers})\..*")
+        ),
+        "a star alone is a shell's word for anything; in a regex it is .*": (
+            _regex_slip(lambda modules, layers: rf"model.layers.({layers}).*({modules})")
+        ),
+    },
+    ask=_reached,
+)
+
+# --- predict a count ------------------------------------------------------------------------
+
+
+def _count_trained(
+    shapes: Shapes, target_modules: tuple[str, ...], layers: tuple[int, ...] | None, r: int
+) -> int:
+    """LoRA's parameters on the matrices, (out, in) by whole name, that PEFT's rule reaches.
+
+    A target reaches the names that end in it, as whole words between dots; `layers` keeps those
+    whose layer's number, the first one in the name, is among them. None: all layers.
+    """
+    return sum(
+        r * sum(sizes)
+        for name, sizes in shapes.items()
+        if _is_target(name, target_modules) and (layers is None or _layer(name) in layers)
+    )
+
+
+def _is_target(name: str, targets: tuple[str, ...]) -> bool:
+    return any(f".{name}".endswith(f".{target}") for target in targets)
+
+
+def _layer(name: str) -> int:
+    return next(int(part) for part in name.split(".") if part.isdecimal())
+
+
+def _count_cases() -> Iterator[Case]:
+    t5 = {
+        f"encoder.block.{layer}.layer.{part}": sizes
+        for layer in range(6)
+        for part, sizes in {
+            **{f"0.SelfAttention.{name}": (64, 48) for name in "qkv"},
+            "0.SelfAttention.o": (48, 64),
+            "1.DenseReluDense.wi": (160, 48),
+            "1.DenseReluDense.wo": (48, 160),
+        }.items()
+    }
+    gpt2 = {
+        f"transformer.h.{layer}.{part}": sizes
+        for layer in range(12)
+        for part, sizes in {
+            "attn.c_attn": (2304, 768),
+            "attn.c_proj": (768, 768),
+            "mlp.c_fc": (3072, 768),
+            "mlp.c_proj": (768, 3072),
+        }.items()
+    }
+    for shapes, targets, layers, r in (
+        (_llama(SMOLLM2, 30), ("q_proj", "v_proj"), (1, 2), 8),
+        (t5, ("q", "o"), None, 4),
+        (gpt2, ("attn.c_proj",), (1, 11), 16),
+        (gpt2, ("c_proj", "c_fc"), None, 2),
+    ):
+        yield {"shapes": shapes, "target_modules": targets, "layers": layers, "r": r}
+
+
+def _counting(reaches: Function, count: Function = lambda sizes, r: r * sum(sizes)) -> Function:
+    """The sum of a count over the matrices for which `reaches(name, targets, layers)`."""
+
+    def slip(shapes: Shapes, target_modules: tuple, layers: tuple | None, r: int) -> int:
+        return sum(
+            count(sizes, r)
+            for name, sizes in shapes.items()
+            if reaches(name, target_modules, layers)
+        )
+
+    return slip
+
+
+def _right(name: str, targets: tuple[str, ...], layers: tuple[int, ...] | None) -> bool:
+    return _is_target(name, targets) and (layers is None or _layer(name) in layers)
+
+
+def _in_layers(name: str, layers: tuple[int, ...] | None) -> bool:
+    return layers is None or _layer(name) in layers
+
+
+count_trained = Exercise(
+    _count_trained,
+    _count_cases,
+    slips={
+        "a target is found anywhere in a name here; PEFT wants it at the end, after a dot": (
+            _counting(lambda name, t, n: any(one in name for one in t) and _in_layers(name, n))
+        ),
+        'a name need only end in the target\'s letters here, so "o" reaches "wo"; PEFT wants a dot '
+        "before it": (_counting(lambda name, t, n: name.endswith(t) and _in_layers(name, n))),
+        'only the last word of a name is looked at; a target may have several: "attn.c_proj"': (
+            _counting(lambda name, t, n: name.rpartition(".")[2] in t and _in_layers(name, n))
+        ),
+        "the layers are not looked at": _counting(lambda name, t, n: _is_target(name, t)),
+        "layer 1 is found in 11 and 21 here; compare whole numbers": (
+            _counting(
+                lambda name, t, n: (
+                    _is_target(name, t) and (n is None or any(str(one) in name for one in n))
+                )
+            )
+        ),
+        "layers=None means every layer, not none": (
+            _counting(lambda name, t, n: n is not None and _right(name, t, n))
+        ),
+        "these are the base's own weights, out times in; A and B have r (in + out)": (
+            _counting(_right, lambda sizes, r: sizes[0] * sizes[1])
+        ),
+        "r is missing: A and B together have r (in + out) parameters": (
+            _counting(_right, lambda sizes, r: sum(sizes))
+        ),
+    },
+)

@@ -1,0 +1,51 @@
+"""Sets of modules drawn side by side, and the recorded table that they come from."""
+
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from lora_lab import plots
+from lora_lab.recorded import recorded_table
+from lora_lab.widgets.module_sets import ModuleSets
+
+TABLE = pd.DataFrame(
+    [
+        {"setting": setting, "trained": trained, "value": value, "old_knowledge": value / 2}
+        for setting, trained, values in (("q, r 2", 10, (0.2, 0.4)), ("q, r 4", 20, (0.6, 0.8)))
+        for value in values
+    ]
+)
+COMPARISONS = {"equal r": {"q": "q, r 2"}, "equal parameters": {"q": "q, r 4"}}
+
+
+def test_a_set_is_a_bar_to_its_mean_with_a_dot_for_each_seed():
+    new, old = {"q": [0.2, 0.4], "all": [1.0, 1.0]}, {"q": [0.5, 0.6], "all": [0.1, 0.3]}
+    ax = plots.draw_sets(Figure().subplots(), new, {"q": 10, "all": 2000}, old, "equal r")
+    assert [bar.get_width() for bar in ax.patches] == pytest.approx([30, 100])
+    dots = [round(share) for line in ax.lines for share in line.get_xdata()]
+    assert dots == [20, 40, 50, 60, 100, 100, 10, 30]
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["q\n10", "all\n2,000"]
+    assert "at equal r" in ax.get_title(loc="left")
+    assert "q 30 % (10 parameters); all 100 % (2,000 parameters)" in ax.get_label()
+
+
+def test_the_toggle_draws_the_settings_of_its_comparison():
+    sets = ModuleSets(TABLE, COMPARISONS)
+    assert "at equal r, as a mean of 2 seeds: q 30 % (10 parameters)" in sets.picture.alt
+    before = sets.view.value
+    sets.compared.value = "equal parameters"
+    assert "at equal parameters, as a mean of 2 seeds: q 70 % (20 parameters)" in sets.picture.alt
+    assert sets.view.value != before
+    assert sets._repr_mimebundle_()["text/plain"] == "ModuleSets: equal r, equal parameters"
+
+
+def test_a_misspelt_table_is_refused_with_the_nearest(tmp_path, monkeypatch):
+    (tmp_path / "recorded/target_modules").mkdir(parents=True)
+    (tmp_path / "recorded/target_modules/facts.json").write_text(
+        '{"rows": [{"a": 1}], "date": "d"}'
+    )
+    monkeypatch.setattr("lora_lab.recorded.data_folder", lambda: tmp_path)
+    with pytest.raises(ValueError, match="did you mean 'target_modules/facts'"):
+        recorded_table("target_modules/fact")
+    table = recorded_table("target_modules/facts")
+    assert (table.a.tolist(), table.attrs) == ([1], {"date": "d"})
