@@ -41,6 +41,10 @@ HEART = [  # each of these files has rows below
     "papers.py",
     "sweeps.py",
     "claims.py",
+    "tasks/hiding.py",
+    "cutting.py",
+    "recordings.py",
+    "checks/rank.py",
 ]
 
 MUTATIONS = [  # (file, what it says, what it says when broken, the test that must fail)
@@ -259,6 +263,18 @@ MUTATIONS = [  # (file, what it says, what it says when broken, the test that mu
     ("claims.py", 'if words["committed"] != committed(claim):', "if False:", "test_claims.py::test_a_margin_changed"),
     ("claims.py", '        del case["when"]\n', "        pass\n", "test_claims.py::test_mending"),
     ("claims.py", "math.nan if score is None else score", "0.0 if score is None else score", "test_claims.py::test_a_run_without"),
+    ("tasks/hiding.py", "word.strip().casefold()\n    if not word", "word\n    if not word", "test_hiding.py::test_a_word_draws"),
+    ("tasks/hiding.py", "r=r, seed=seed, **planted", "r=1, seed=seed, **planted", "test_hiding.py::test_the_change_has"),
+    ("tasks/hiding.py", "recipe=dataclasses.replace(task.recipe, r=1),", "recipe=task.recipe,", "test_hiding.py::test_what_can_be_read"),
+    ("cutting.py", "run.recipe.scaling, k)", "1.0, k)", "test_cutting.py::test_a_cut_adapter"),
+    ("cutting.py", "tensors = dict(run.learnt.tensors)", "tensors = run.learnt.tensors", "test_cutting.py::test_the_run_itself"),
+    ("cutting.py", "scaling = run.recipe.scaling", "scaling = 1.0", "test_cutting.py::test_the_spectra"),
+    ("recordings.py", "test=task.train[:ASKED]", "test=task.test[:ASKED]", "test_recordings.py::test_where_facts"),
+    ("recordings.py", 'status=told["status"],', 'status="finished",', "test_recordings.py::test_a_run_that_diverged"),
+    ("recordings.py", 'for rate in wanted["learning_rates"]', 'for rate in wanted["learning_rates"][:1]', "test_recordings.py::test_every_setting"),
+    ("checks/rank.py", "max(1, math.ceil(bits / held_by_rank_1))", "max(1, math.floor(bits / held_by_rank_1))", "test_checks.py::test_the_least_rank"),
+    ("checks/rank.py", "max(means.values()) - margin)\n\n\ndef _swept", "max(means.values()))\n\n\ndef _swept", "test_checks.py::test_an_elbow"),
+    ("checks/rank.py", "rank_pattern.get(name, r) * (out + wide)", "r * (out + wide)", "test_checks.py::test_the_count_with"),
 ]  # fmt: skip
 
 
