@@ -53,6 +53,10 @@ HEART = [  # each of these files has rows below
     "widgets/seeds.py",
     "widgets/live_lab.py",
     "widgets/run_here.py",
+    "tasks/hiding.py",
+    "cutting.py",
+    "recordings.py",
+    "checks/rank.py",
 ]
 
 MUTATIONS = [  # (file, what it says, what it says when broken, the test that must fail)
@@ -331,6 +335,18 @@ MUTATIONS = [  # (file, what it says, what it says when broken, the test that mu
     ("widgets/run_here.py", "self.scores = None if self._work.stopped else scores", "pass", "test_run_here.py::test_what_runs_here"),
     ("widgets/run_here.py", "        if not self._work.stopped:\n", "        if True:\n", "test_run_here.py::test_stop_ends_it"),
     ("widgets/lab_face.py", "            self._work.close()", "            pass", "test_run_here.py::test_closing_it"),
+    ("tasks/hiding.py", "word.strip().casefold()\n    if not word", "word\n    if not word", "test_hiding.py::test_a_word_draws"),
+    ("tasks/hiding.py", "r=r, seed=seed, **planted", "r=1, seed=seed, **planted", "test_hiding.py::test_the_change_has"),
+    ("tasks/hiding.py", "recipe=dataclasses.replace(task.recipe, r=1),", "recipe=task.recipe,", "test_hiding.py::test_what_can_be_read"),
+    ("cutting.py", "run.recipe.scaling, k)", "1.0, k)", "test_cutting.py::test_a_cut_adapter"),
+    ("cutting.py", "tensors = dict(run.learnt.tensors)", "tensors = run.learnt.tensors", "test_cutting.py::test_the_run_itself"),
+    ("cutting.py", "scaling = run.recipe.scaling", "scaling = 1.0", "test_cutting.py::test_the_spectra"),
+    ("recordings.py", "test=task.train[:ASKED]", "test=task.test[:ASKED]", "test_recordings.py::test_where_facts"),
+    ("recordings.py", 'status=told["status"],', 'status="finished",', "test_recordings.py::test_a_run_that_diverged"),
+    ("recordings.py", 'for rate in wanted["learning_rates"]', 'for rate in wanted["learning_rates"][:1]', "test_recordings.py::test_every_setting"),
+    ("checks/rank.py", "max(1, math.ceil(bits / held_by_rank_1))", "max(1, math.floor(bits / held_by_rank_1))", "test_checks.py::test_the_least_rank"),
+    ("checks/rank.py", "max(means.values()) - margin)\n\n\ndef _swept", "max(means.values()))\n\n\ndef _swept", "test_checks.py::test_an_elbow"),
+    ("checks/rank.py", "rank_pattern.get(name, r) * (out + wide)", "r * (out + wide)", "test_checks.py::test_the_count_with"),
 ]  # fmt: skip
 
 

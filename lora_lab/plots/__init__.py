@@ -7,6 +7,7 @@ import logging
 
 logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns while it first lists its fonts
 
+from lora_lab.plots.by_rank import draw_cliff, draw_held, draw_new_and_old, draw_together
 from lora_lab.plots.canvas import (
     BASE,
     EARLIER,
@@ -26,7 +27,13 @@ from lora_lab.plots.canvas import (
 )
 from lora_lab.plots.learning_rates import draw_by_rate, draw_rate_finder, draw_rate_map
 from lora_lab.plots.losses import LossFilm, draw_loss
-from lora_lab.plots.matrices import draw_changes, draw_energy_kept, draw_terms, draw_thin
+from lora_lab.plots.matrices import (
+    draw_changes,
+    draw_energy_kept,
+    draw_stable_ranks,
+    draw_terms,
+    draw_thin,
+)
 from lora_lab.plots.memory_bars import PARTS, draw_memory
 from lora_lab.plots.meters import NOT_SHARES, draw_meters, meters
 from lora_lab.plots.module_sets import draw_sets
@@ -60,7 +67,12 @@ __all__ = [
     "draw_meters",
     "meters",
     "draw_sets",
+    "draw_cliff",
+    "draw_held",
+    "draw_new_and_old",
+    "draw_together",
     "draw_changes",
+    "draw_stable_ranks",
     "draw_energy_kept",
     "draw_terms",
     "draw_thin",

@@ -134,29 +134,52 @@ def draw_changes(ax: Axes, changes: Mapping[str, float]) -> Axes:
         ax: where to draw.
         changes: by a module's name, as "model.layers.0.self_attn.q_proj": ‖ΔW‖ / ‖W‖, 0 or more.
     """
-    kinds = [*dict.fromkeys(name.rpartition(".")[2] for name in changes)]
-    layers = sorted({layer_of(name) for name in changes})
-    most = max([*changes.values(), 1e-9])
     tidy(ax, "Which matrices have changed?", "layer", "")
+    told = {name: small_percent(change) if change else "–" for name, change in changes.items()}
+    _draw_places(ax, changes, told)
+    moved = {name: change for name, change in changes.items() if change}
+    words = f"{len(moved)} of {len(changes)} matrices have changed"
+    if moved:
+        of = ", ".join(dict.fromkeys(name.rpartition(".")[2] for name in moved))
+        least, most = small_percent(min(moved.values())), small_percent(max(moved.values()))
+        words += f" ({of}), by {least} to {most} of their size"
+    ax.set_label(f"{words}.")
+    return ax
+
+
+def draw_stable_ranks(ax: Axes, ranks: Mapping[str, float], r: int) -> Axes:
+    """How many equally strong directions each change is worth: one row a kind, one column a layer.
+
+    Args:
+        ax: where to draw.
+        ranks: by a module's name: its change's stable rank, 1 to r.
+        r: the rank that it was trained with.
+    """
+    tidy(ax, f"How much of r = {r} is in use? Stable rank", "layer", "")
+    _draw_places(ax, ranks, {name: f"{one:.1f}" for name, one in ranks.items()})
+    least, most = min(ranks, key=ranks.get), max(ranks, key=ranks.get)
+    ax.set_label(
+        f"Stable ranks of {len(ranks)} changes that were trained with rank {r}: from "
+        f"{ranks[least]:.1f} ({least}) to {ranks[most]:.1f} ({most})."
+    )
+    return ax
+
+
+def _draw_places(ax: Axes, numbers: Mapping[str, float], told: Mapping[str, str]) -> None:
+    """A number for each matrix: one row a kind, one column a layer, darker the higher."""
+    kinds = [*dict.fromkeys(name.rpartition(".")[2] for name in numbers)]
+    layers = sorted({layer_of(name) for name in numbers})
+    most = max([*numbers.values(), 1e-9])
     ax.grid(visible=False)
-    for name, change in changes.items():
+    for name, number in numbers.items():
         place = layers.index(layer_of(name)), kinds.index(name.rpartition(".")[2])
-        strength = 0.15 + 0.85 * change / most
-        shade = {"color": RUN, "alpha": strength} if change else {"color": PALE, "alpha": 0.5}
+        strength = 0.15 + 0.85 * number / most
+        shade = {"color": RUN, "alpha": strength} if number else {"color": PALE, "alpha": 0.5}
         ax.barh(place[1], 0.94, left=place[0] - 0.47, height=0.88, **shade)
-        ink = "white" if change > 0.55 * most else INK
-        words = small_percent(change) if change else "–"
-        ax.text(*place, words, ha="center", va="center", fontsize=9.5, color=ink)
+        ink = "white" if number > 0.55 * most else INK
+        ax.text(*place, told[name], ha="center", va="center", fontsize=9.5, color=ink)
     ax.set(xlim=(-0.55, len(layers) - 0.45), ylim=(len(kinds) - 0.45, -0.55))
     ax.set_xticks(range(len(layers)), [str(layer) for layer in layers])
     ax.set_yticks(range(len(kinds)), kinds, fontsize=9.5)
     ax.tick_params(length=0)
     ax.spines[["left", "bottom"]].set_visible(False)
-    moved = {name: change for name, change in changes.items() if change}
-    words = f"{len(moved)} of {len(changes)} matrices have changed"
-    if moved:
-        of = ", ".join(dict.fromkeys(name.rpartition(".")[2] for name in moved))
-        least = small_percent(min(moved.values()))
-        words += f" ({of}), by {least} to {small_percent(most)} of their size"
-    ax.set_label(f"{words}.")
-    return ax

@@ -1,0 +1,95 @@
+"""A trained adapter cut to rank k: the slider is k, the meters what the model still knows."""
+
+import dataclasses
+import html
+
+import ipywidgets as widgets
+
+from lora_lab import plots
+from lora_lab.cutting import cut, mean_energy_kept, spectra
+from lora_lab.evaluation import evaluate
+from lora_lab.plots.canvas import percent
+from lora_lab.records import Scores
+from lora_lab.runs import Run
+from lora_lab.tasks.examples import Task
+from lora_lab.widgets import words
+from lora_lab.widgets.asked import spread
+from lora_lab.widgets.background import Background
+from lora_lab.widgets.lab_face import PictureView
+
+SIZE = (500, 150)  # pixels on the screen
+
+
+class RankSlider(widgets.VBox):
+    """What a run still knows when its adapter is cut to rank k. Nothing is trained.
+
+    After a move and `wait()`, `scores` holds the marks at `k`, and `picture` draws them.
+
+    Args:
+        run: of LoRA.
+        task: what it was trained on.
+        questions: how many of each kind are asked: more takes longer.
+    """
+
+    def __init__(self, run: Run, task: Task, questions: int = 60) -> None:
+        self.run, r = run, run.recipe.r
+        self._part = dataclasses.replace(
+            task,
+            test=spread(task.test, questions),
+            old_knowledge=spread(task.old_knowledge, questions),
+            strangers=spread(task.strangers, questions),
+        )
+        self._energy = mean_energy_kept(spectra(run))
+        self._known: dict[int, Scores] = {}  # by k: each is asked once
+        self._base_scores: Scores | None = None
+        self.scores: Scores | None = None
+        self.picture: plots.Picture | None = None
+        self._work = Background(self._show_error)
+        self.k = widgets.IntSlider(r, 1, r, description="k", layout={"width": "90%"})
+        self.k.style.description_width = "1.5em"
+        self.k.continuous_update = False  # asking takes a second
+        self.view, self.state = PictureView(SIZE[0]), widgets.HTML("move the slider")
+        title = widgets.HTML(words.title(f"How much of rank {r} did it use?"))
+        super().__init__([title, self.k, self.state, self.view])
+        self.add_class("lora-lab")
+        self.state.add_class("lora-lab-state")
+        self.k.observe(lambda _: self.show(), names="value")
+
+    def show(self) -> None:
+        """Ask the adapter cut to k, in the background, as a move of the slider does."""
+        self._work.submit("ask", self._ask)
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Return when it has been asked.
+
+        Raises:
+            TimeoutError: if that takes longer than `timeout` seconds.
+            Exception: whatever went wrong while it worked.
+        """
+        self._work.wait(timeout)
+
+    def _ask(self) -> None:
+        k = self.k.value
+        self._say(f"asking at rank {k} …")
+        if self._base_scores is None:
+            self._base_scores = evaluate(self.run.base, self._part)
+        if k not in self._known:
+            self._known[k] = evaluate(cut(self.run, k), self._part)
+        self.scores = self._known[k]
+        self.picture = plots.picture(plots.draw_meters, self._base_scores, self.scores, size=SIZE)
+        self.view.show(self.picture)
+        kept = percent(self._energy[k - 1])
+        self._say(f"rank {k} of {self.run.recipe.r} · {kept} of the change's energy")
+
+    def _say(self, line: str) -> None:
+        self.state.value = html.escape(line)
+
+    def _show_error(self, error: Exception) -> None:
+        self.state.value = words.failure(error)
+
+    def __repr__(self) -> str:
+        return f"RankSlider: {self.run.task_name} at rank {self.run.recipe.r}, cut to k"
+
+    def _repr_mimebundle_(self, **options: object) -> dict[str, object]:
+        """Fixed words where no widget can be shown, without the ids that change at each run."""
+        return super()._repr_mimebundle_(**options) | {"text/plain": repr(self)}
