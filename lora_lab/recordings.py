@@ -27,7 +27,7 @@ def recorded_settings() -> dict[str, dict]:
 
     Of each: `task`, `n`, `common` (recipe fields), `settings` (changes of them), `learning_rates`
     and `seeds`, each setting being tried with all of both; `asked_as_taught`: the test is made of
-    the training examples.
+    the training examples; `strangers`: they are asked, too.
     """
     text = (data_folder() / "recorded" / "rank.toml").read_text(encoding="utf-8")
     return tomllib.loads(text)
@@ -43,11 +43,12 @@ def recipes_of(wanted: dict) -> list[Recipe]:
 
 
 def task_of(wanted: dict, base: Base) -> Task:
-    """What is learnt, and asked afterwards. Strangers are not: nothing here is about them."""
+    """What is learnt, and asked afterwards: strangers only where the sweep is about them."""
     task = load_task(wanted["task"], base, n=wanted["n"])
     if wanted.get("asked_as_taught"):
         return dataclasses.replace(task, test=task.train[:ASKED], old_knowledge=[], strangers=[])
-    return dataclasses.replace(task, old_knowledge=task.old_knowledge[:ASKED], strangers=[])
+    strangers = task.strangers if wanted.get("strangers") else []
+    return dataclasses.replace(task, old_knowledge=task.old_knowledge[:ASKED], strangers=strangers)
 
 
 def record_sweep(sweep: Sweep, wanted: dict, base: Base, path: Path) -> None:
