@@ -9,10 +9,12 @@ from lora_lab.approaches import Tried, wilson
 from lora_lab.plots.canvas import EARLIER, INK, PALE, RUN, percent, tidy
 
 
-def draw_ways(ax: Axes, ways: Mapping[str, Sequence[Tried]]) -> Axes:
+def draw_ways(
+    ax: Axes, ways: Mapping[str, Sequence[Tried]], title: str = "Which way is right most often?"
+) -> Axes:
     """Each way's share of right answers with its 95 % interval; a grey tick for each seed."""
     seeds = {len(one) for one in ways.values()}
-    tidy(ax, "Which way is right most often?", "right answers, %", "")
+    tidy(ax, title, "right answers, %", "")
     told = []
     for place, (name, tried) in enumerate(ways.items()):
         right, asked = (sum(map(count, tried)) for count in (_right, _asked))
@@ -25,15 +27,16 @@ def draw_ways(ax: Axes, ways: Mapping[str, Sequence[Tried]]) -> Axes:
         ax.text(105, place, f"{tokens:.0f}", va="center", fontsize=9, color=INK)
         told.append(f"{name} {percent(right / asked)} ({percent(low)} to {percent(high)})")
     ax.text(105, -0.75, "tokens in", va="center", fontsize=9, color=INK)
-    ax.set(xlim=(0, 122), ylim=(len(ways) - 0.5, -1.1), xticks=range(0, 101, 25))
+    ax.set(xlim=(-2, 122), ylim=(len(ways) - 0.5, -1.1), xticks=range(0, 101, 25))
     ax.set_yticks(range(len(ways)), [*ways], fontsize=9.5)
     ax.tick_params(axis="y", length=0)
     ax.spines["bottom"].set_bounds(0, 100)
-    ax.xaxis.label.set_x(50 / 122)
+    ax.spines["left"].set_visible(False)
+    ax.xaxis.label.set_x(52 / 124)
     ax.grid(visible=False, axis="y")
     corner = f"{asked} questions, {len(tried)} seed{'s' * (len(tried) > 1)}" * (len(seeds) == 1)
-    ax.text(0.99, 0.02, corner, transform=ax.transAxes, ha="right", fontsize=9, color=EARLIER)
-    ax.set_label(f"Right answers with 95 % intervals: {'; '.join(told)}.")
+    ax.text(0, -0.75, corner, va="center", fontsize=9, color=EARLIER)
+    ax.set_label(f"{title} Right answers with 95 % intervals: {'; '.join(told)}.")
     return ax
 
 
