@@ -1,4 +1,4 @@
-"""A learner's first minutes in a real browser: JupyterLab, notebook 00, Train, the slider, Stop.
+"""A learner in a real browser, in JupyterLab: notebook 00's first minutes; each notebook's lab.
 
 With LORA_LAB_SHOTS=folder the screenshots are kept there, to be looked at.
 """
@@ -25,7 +25,7 @@ from lora_lab.plots import RUN
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 
-NOTEBOOK = Path(__file__).parents[1] / "notebooks/00_start_here.ipynb"
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 SETTINGS = {  # all cells in the page, no question about news
     "@jupyterlab/notebook-extension:tracker": {"windowingMode": "none"},
     "@jupyterlab/apputils-extension:notification": {
@@ -46,14 +46,34 @@ CHROMIUM = [
 PATIENCE = 300  # seconds for what trains, on a busy machine
 
 
+def widget_cells(notebook):
+    """The code of the cells that show a widget."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    shown = [cell for cell in cells if "widget" in cell["metadata"].get("tags", ())]
+    return ["".join(cell["source"]) for cell in shown]
+
+
+WITH_A_LAB = [
+    path
+    for path in sorted(NOTEBOOKS.glob("*.ipynb"))
+    if any("LiveLab(" in code for code in widget_cells(path))
+]
+
+
 @pytest.fixture
-def jupyter(tmp_path):
+def notebook():
+    """The one to open; a test may name another."""
+    return NOTEBOOKS / "00_start_here.ipynb"
+
+
+@pytest.fixture
+def jupyter(tmp_path, notebook):
     """JupyterLab with settings of its own on a copy of the notebook; gives its address."""
     home = tmp_path / "lab"
     (home / "config/labconfig").mkdir(parents=True)
     (home / "config/labconfig/default_setting_overrides.json").write_text(json.dumps(SETTINGS))
     (home / "work").mkdir()
-    shutil.copy(NOTEBOOK, home / "work")
+    shutil.copy(notebook, home / "work")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     options = {
@@ -98,8 +118,9 @@ def _wait_for(address: str, server: subprocess.Popen, log: Path) -> None:
 class Visit:
     """What the page did that a learner would not see: requests, messages, errors."""
 
-    def __init__(self, page) -> None:
-        self.page, self.hosts, self.complaints = page, set(), []
+    def __init__(self, page, notebook: Path) -> None:
+        self.page, self.notebook = page, notebook
+        self.hosts, self.complaints = set(), []
         page.on("request", lambda request: self._note(request.url))
         page.on("websocket", lambda socket: self._note(socket.url))
         page.on("console", self._hear)
@@ -115,7 +136,7 @@ class Visit:
 
 
 @pytest.fixture
-def visit(jupyter, browser_path, tmp_path):
+def visit(jupyter, browser_path, tmp_path, notebook):
     """A fresh browser on the notebook, its kernel started."""
     sync_api = pytest.importorskip("playwright.sync_api")
     with sync_api.sync_playwright() as playwright:
@@ -127,9 +148,9 @@ def visit(jupyter, browser_path, tmp_path):
             viewport={"width": 1400, "height": 900},
             device_scale_factor=2 if "LORA_LAB_SHOTS" in os.environ else 1,  # crisp, for README
         )
-        visit = Visit(browser.pages[0])
+        visit = Visit(browser.pages[0], notebook)
         visit.page.set_default_timeout(PATIENCE * 1000)
-        visit.page.goto(f"{jupyter}/lab/tree/{NOTEBOOK.name}?reset")
+        visit.page.goto(f"{jupyter}/lab/tree/{notebook.name}?reset")
         visit.page.wait_for_function(
             "() => window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel"
         )
@@ -141,10 +162,12 @@ class Lab:
     """One LiveLab of the page, as a learner sees it."""
 
     def __init__(self, page, place: int) -> None:
-        self.page, self.root = page, page.locator(".lora-lab").nth(place)
+        noise = page.get_by_role("button", name="Noise band")
+        self.page, self.root = page, page.locator(".lora-lab", has=noise).nth(place)
+        self.noise = self.root.get_by_role("button", name="Noise band")
         self.train = self.root.get_by_role("button", name="Train", exact=True)
         self.stop = self.root.get_by_role("button", name="Stop", exact=True)
-        self.slider = self.root.get_by_role("slider")
+        self.slider = self.root.get_by_role("slider", name="strength")
         self.chart = self.root.locator("img.lora-lab-loss")
 
     @property
@@ -189,20 +212,20 @@ class Lab:
         return seen
 
 
-def keep_pictures(lab: Lab, name: str) -> None:
-    """The lab at two widths, light and dark, if a folder for them was named."""
+def keep_pictures(root, name: str) -> None:
+    """A widget at two widths, light and dark, if a folder for them was named."""
     if "LORA_LAB_SHOTS" not in os.environ:
         return
     for theme in ("Dark", "Light"):
         change = "theme => jupyterapp.commands.execute('apputils:change-theme', {theme})"
-        lab.page.evaluate(change, f"JupyterLab {theme}")
+        root.page.evaluate(change, f"JupyterLab {theme}")
         for width in (1000, 1400):
-            lab.page.set_viewport_size({"width": width, "height": 900})
-            lab.page.wait_for_timeout(1000)
-            lab.root.scroll_into_view_if_needed()
+            root.page.set_viewport_size({"width": width, "height": 900})
+            root.page.wait_for_timeout(1000)
+            root.scroll_into_view_if_needed()
             file = Path(os.environ["LORA_LAB_SHOTS"]) / f"{name}-{width}-{theme.lower()}"
-            lab.root.screenshot(path=f"{file}.png")
-            lab.page.screenshot(path=f"{file}-page.png")
+            root.screenshot(path=f"{file}.png")
+            root.page.screenshot(path=f"{file}-page.png")
 
 
 CELLS = """() => jupyterapp.shell.currentWidget.content.widgets
@@ -222,20 +245,60 @@ RUN_CODE = """code => {
 }"""
 
 
-def test_a_learners_first_minutes(visit):
-    page, labs = visit.page, [Lab(visit.page, 0), Lab(visit.page, 1)]
+ROLES = "button", "checkbox", "combobox", "radio", "slider", "spinbutton", "textbox", "img"
+CAN_BE_USED = """root => [...root.querySelectorAll(
+    "button, input, select, textarea, summary, [role=slider]")]
+    .filter(one => one.offsetParent && !one.disabled && !one.closest("[disabled]"))"""
+
+
+def run_all(page):
+    """Run the notebook; no cell fails, none is left out."""
     page.evaluate("() => jupyterapp.commands.execute('notebook:run-all-cells')")
     cells = page.evaluate(CELLS)
     assert [one for _, made in cells for one in made if one["output_type"] == "error"] == []
     assert [count for count, _ in cells] == list(range(1, len(cells) + 1))
 
+
+def nameless(root) -> dict[str, int]:
+    """How many things of a role a screen reader could not name, of a widget."""
+    named = {role: root.get_by_role(role, name=re.compile(r"\S")).count() for role in ROLES}
+    return {
+        role: root.get_by_role(role).count() - named[role]
+        for role in ROLES
+        if root.get_by_role(role).count() > named[role]
+    }
+
+
+def out_of_reach(root) -> list[str]:
+    """What of a widget can be used with a mouse but not be reached with Tab."""
+    page = root.page
+    root.evaluate(f"root => {{ window.usable = ({CAN_BE_USED})(root); usable[0]?.focus(); }}")
+    count = page.evaluate("usable.length")
+    reached = set()
+    for _ in range(count + 5):
+        reached.add(page.evaluate("usable.indexOf(document.activeElement)"))
+        page.keyboard.press("Tab")
+    return page.evaluate(  # of radio buttons that belong together one is enough: arrows do the rest
+        """reached => usable.filter((one, place) => !reached.includes(place)
+            && !(one.type === "radio" && reached.some(other => usable[other]?.name === one.name)))
+            .map(one => one.outerHTML)""",
+        sorted(reached),
+    )
+
+
+def test_a_learners_first_minutes(visit):
+    page, labs = visit.page, [Lab(visit.page, 0), Lab(visit.page, 1)]
+    run_all(page)
+
     smollm2, pocket = labs
     assert smollm2.state.startswith("finished: 50 steps in ")
-    keep_pictures(smollm2, "smollm2")
-    keep_pictures(pocket, "pocket")
+    keep_pictures(smollm2.root, "smollm2")
+    keep_pictures(pocket.root, "pocket")
 
-    # the picture has a name for those who do not see it, and the slider stands above what grows
+    # all has a name for those who do not see it, and the slider stands above what grows
     assert smollm2.root.get_by_role("img", name=re.compile("^The training loss goes from")).count()
+    assert nameless(smollm2.root) == {}
+    assert out_of_reach(smollm2.root) == []
     assert smollm2.slider.bounding_box()["y"] < smollm2.chart.bounding_box()["y"]
 
     # the strength, by keyboard: four steps of 0.25 down to nothing
@@ -253,7 +316,7 @@ def test_a_learners_first_minutes(visit):
     smollm2.watch_the_points_grow(2)
     answered = page.evaluate(ASK_THE_KERNEL)
     assert smollm2.state.startswith("step "), f"the kernel answered after {answered:.1f} s only"
-    keep_pictures(smollm2, "training")
+    keep_pictures(smollm2.root, "training")
     smollm2.stop.click()
     smollm2.wait_until(lambda: smollm2.state.startswith("stopped after step "))
     assert int(smollm2.state.split()[3]) < 60
@@ -278,3 +341,39 @@ def test_a_learners_first_minutes(visit):
 
     assert visit.complaints == []
     assert visit.hosts == {urlsplit(page.url).netloc}
+
+
+def test_there_are_labs_to_visit():
+    assert "03_the_maths_of_lora" in [path.stem for path in WITH_A_LAB]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("notebook", WITH_A_LAB, ids=lambda path: path.stem)
+def test_in_each_notebook_a_moved_control_trains_anew_and_other_seeds_are_a_click_away(visit):
+    run_all(visit.page)
+    lab = Lab(visit.page, -1)
+    steps = lab.root.get_by_role("spinbutton", name="steps")
+    if not steps.is_visible():
+        lab.root.get_by_role("button", name="More choices").click()
+    steps.fill("6")
+    steps.press("Enter")
+    lab.train.click()
+    lab.wait_until(lambda: lab.state.startswith("finished: 6 steps in ") and lab.train.is_enabled())
+    assert lab.root.get_by_role("img", name=re.compile("^The training loss .* in 6 steps")).count()
+    assert "steps=6" in lab.root.locator(".lora-lab-code").text_content()
+    assert re.search(r"base \S+.* · adapted \S+", lab.root.inner_text())
+
+    lab.noise.click()
+    lab.wait_until(lambda: "noise band: 4 seeds" in lab.state and lab.train.is_enabled())
+    assert lab.root.get_by_role("img", name=re.compile("4 seeds end between")).count()
+    assert re.search(r"adapted .*\(.* to .*, 4 seeds\)", lab.root.inner_text())
+
+    widgets = visit.page.locator(".lora-lab").all()
+    assert len(widgets) >= len(widget_cells(visit.notebook))
+    for place, root in enumerate(widgets):
+        keep_pictures(root, f"{visit.notebook.stem}-{place}")
+        assert nameless(root) == {}
+        assert out_of_reach(root) == []
+    assert visit.complaints == []
+    assert visit.hosts == {urlsplit(visit.page.url).netloc}
