@@ -91,5 +91,6 @@ def test_differences_are_drawn_with_both_intervals_and_their_verdict():
         10 + 100 * one.unpaired_margin,
     ]
     assert {x for x, _ in drawn(ax)[0]} == {0}
-    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["r 8\nreal"]
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["r 8"]
+    assert [text.get_text() for text in ax.texts] == ["real"]
     assert ax.get_label() == "r 8 +10 points, 4 to 16 paired, p 0.0022: real."

@@ -87,7 +87,7 @@ def draw_by_rate(ax: Axes, shares: Mapping[str, Mapping[float, Sequence[float]]]
         ax.annotate(
             name,
             (places[-1], means[-1]),
-            (10, 0),
+            (18, 0),
             textcoords="offset points",
             va="center",
             fontsize=10,

@@ -62,9 +62,10 @@ def draw_differences(ax: Axes, comparisons: Mapping[str, Comparison]) -> Axes:
             f"{name} {middle:+.0f} points, {middle - half:.0f} to {middle + half:.0f} paired, "
             f"p {one.p_value:.2g}: {one.verdict}"
         )
-    names = [f"{name}\n{one.verdict}" for name, one in comparisons.items()]
-    ax.set_yticks(range(len(names)), names)
-    ax.set(ylim=(len(names) - 0.4, -0.6))
+        at = {"transform": ax.get_yaxis_transform(), "va": "center", "fontsize": 9, "color": INK}
+        ax.text(1.02, place, one.verdict, **at)  # right of the axes
+    ax.set_yticks(range(len(comparisons)), [*comparisons])
+    ax.set(ylim=(len(comparisons) - 0.4, -0.6))
     ax.grid(visible=False, axis="y")
     keys = [
         Line2D([], [], color=RUN, marker="o", label="paired, 95 %"),

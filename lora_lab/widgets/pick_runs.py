@@ -40,7 +40,7 @@ class PickRuns(widgets.VBox):
         self.outcome = widgets.HTML()
         rows = [
             widgets.HBox(
-                [widgets.HTML(f"<b>{html.escape(f'{field} {one}')}</b>"), rate, self.seeds[one]],
+                [_label(f"{field} {one}"), rate, self.seeds[one]],
                 layout={"flex_flow": "row wrap", "align_items": "center"},
             )
             for one, rate in self.rates.items()
@@ -84,8 +84,12 @@ class PickRuns(widgets.VBox):
         return super()._repr_mimebundle_(**options) | {"text/plain": repr(self)}
 
 
+def _label(said: str) -> widgets.HTML:
+    return widgets.HTML(f"<b>{html.escape(said)}</b>", layout={"width": "5em"})
+
+
 def _choice(field: str, values: list) -> widgets.Dropdown:
     choice = widgets.Dropdown(options=[(f"{one:g}", one) for one in values], description=field)
-    choice.style.description_width = "6em"
-    choice.layout.width = "13em"
+    choice.style.description_width = f"{0.55 * len(field) + 1:.1f}em"
+    choice.layout.width = f"{0.55 * len(field) + 8:.1f}em"
     return choice
