@@ -12,7 +12,14 @@ from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM, get_linear_schedule_with_warmup
 
 import lora_lab as lab
-from lora_lab.checks import maths_of_lora, one_token, rank, reading_a_run, should_i_fine_tune
+from lora_lab.checks import (
+    alpha,
+    maths_of_lora,
+    one_token,
+    rank,
+    reading_a_run,
+    should_i_fine_tune,
+)
 from lora_lab.checks.compare import Exercise, first_difference
 from lora_lab.checks.exercises import EXERCISES
 from lora_lab.checks.maths_of_lora import lora_forward
@@ -68,7 +75,7 @@ def test_the_inputs_are_the_same_at_each_call_and_fit_the_references_signature(e
 
 
 def test_lab_check_has_every_exercise_of_every_module_and_lists_them():
-    modules = should_i_fine_tune, one_token, maths_of_lora, reading_a_run, rank
+    modules = should_i_fine_tune, one_token, maths_of_lora, reading_a_run, rank, alpha
     own = [name for module in modules for name, one in vars(module).items() if is_exercise(one)]
     assert dir(lab.check) == sorted(own) == sorted(EXERCISES)
     assert all(getattr(lab.check, name).name == name for name in EXERCISES)

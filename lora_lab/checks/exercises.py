@@ -1,12 +1,19 @@
 """All exercises by name: `lab.check.lora_forward(lora_forward)`."""
 
-from lora_lab.checks import maths_of_lora, one_token, rank, reading_a_run, should_i_fine_tune
+from lora_lab.checks import (
+    alpha,
+    maths_of_lora,
+    one_token,
+    rank,
+    reading_a_run,
+    should_i_fine_tune,
+)
 from lora_lab.checks.compare import Exercise
 from lora_lab.recipe import nearest
 
 EXERCISES = {
     name: one
-    for module in (should_i_fine_tune, one_token, maths_of_lora, reading_a_run, rank)
+    for module in (should_i_fine_tune, one_token, maths_of_lora, reading_a_run, rank, alpha)
     for name, one in vars(module).items()
     if isinstance(one, Exercise)
 }
