@@ -7,6 +7,7 @@ import logging
 
 logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns while it first lists its fonts
 
+from lora_lab.plots.alpha import draw_alpha_map, draw_plane, draw_scalings, draw_twins
 from lora_lab.plots.canvas import (
     BASE,
     EARLIER,
@@ -50,6 +51,10 @@ __all__ = [
     "axes_for",
     "picture",
     "png",
+    "draw_alpha_map",
+    "draw_plane",
+    "draw_scalings",
+    "draw_twins",
     "draw_by_rate",
     "draw_rate_finder",
     "draw_rate_map",
