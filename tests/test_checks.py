@@ -14,6 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, get_linear_schedule_with
 
 import lora_lab as lab
 from lora_lab.checks import (
+    alpha,
     maths_of_lora,
     one_token,
     rank,
@@ -82,6 +83,7 @@ def test_lab_check_has_every_exercise_of_every_module_and_lists_them():
         maths_of_lora,
         reading_a_run,
         rank,
+        alpha,
         target_modules,
     )
     own = [name for module in modules for name, one in vars(module).items() if is_exercise(one)]

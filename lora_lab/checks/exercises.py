@@ -1,6 +1,7 @@
 """All exercises by name: `lab.check.lora_forward(lora_forward)`."""
 
 from lora_lab.checks import (
+    alpha,
     maths_of_lora,
     one_token,
     rank,
@@ -19,6 +20,7 @@ EXERCISES = {
         maths_of_lora,
         reading_a_run,
         rank,
+        alpha,
         target_modules,
     )
     for name, one in vars(module).items()

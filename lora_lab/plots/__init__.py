@@ -7,6 +7,7 @@ import logging
 
 logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns while it first lists its fonts
 
+from lora_lab.plots.alpha import draw_alpha_map, draw_plane, draw_scalings, draw_twins
 from lora_lab.plots.by_rank import draw_cliff, draw_held, draw_new_and_old, draw_together
 from lora_lab.plots.canvas import (
     BASE,
@@ -58,6 +59,10 @@ __all__ = [
     "axes_for",
     "picture",
     "png",
+    "draw_alpha_map",
+    "draw_plane",
+    "draw_scalings",
+    "draw_twins",
     "draw_by_rate",
     "draw_rate_finder",
     "draw_rate_map",

@@ -1,0 +1,73 @@
+import math
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from lora_lab.plots import draw_alpha_map, draw_plane, draw_scalings, draw_twins
+from lora_lab.records import StepRecord
+from lora_lab.scalings import found_scalings
+
+
+@pytest.fixture
+def ax():
+    return Figure().subplots()
+
+
+def records(*losses):
+    return [StepRecord(step, loss, 1e-3, 1.0, 10) for step, loss in enumerate(losses, 1)]
+
+
+def test_the_map_writes_each_loss_in_its_place_and_draws_the_line_between_the_rates(ax):
+    losses = {(4, 1e-3): 9.0, (4, 1e-2): 2.0, (8, 1e-3): 6.0, (8, 1e-2): math.nan}
+    draw_alpha_map(ax, "AdamW", losses, {4: 10**-2.5, 8: 1e-3})
+    written = {(x, y): one.get_text() for one in ax.texts for x, y in [one.get_position()]}
+    assert written == {(0, 0): "9.0", (0, 1): "2.0", (1, 0): "6.0", (1, 1): "–"}
+    (line,) = ax.lines
+    assert line.get_xdata().tolist() == [0, 1]
+    assert line.get_ydata() == pytest.approx([0.5, 0])  # halfway between the two rates, on it
+    assert [one.get_text() for one in ax.get_xticklabels()] == ["4", "8"]
+    assert ax.get_title(loc="left") == "AdamW: which alpha and rate do the same?"
+    assert "0.0032 at alpha 4, 0.001 at alpha 8" in ax.get_label()
+
+
+def test_the_lower_a_loss_the_darker_its_place(ax):
+    draw_alpha_map(ax, "SGD", {(4, 1e-3): 9.0, (4, 1e-2): 1.0}, {4: 5e-3})
+    light, dark = (sum(one.get_facecolor()[:3]) for one in ax.patches)
+    assert light > dark
+
+
+def test_twins_are_drawn_one_upon_the_other_and_the_distance_is_told(ax):
+    curves = {"alpha × 4": records(9, 5), "B's rate × 4": records(9, 5), "rate × 4": records(9, 4)}
+    draw_twins(ax, "AdamW", curves)
+    broad, dashed, other = ax.lines
+    assert broad.get_ydata().tolist() == dashed.get_ydata().tolist() == [9, 5]
+    assert other.get_ydata().tolist() == [9, 4]
+    assert broad.get_linewidth() > 2 * dashed.get_linewidth()
+    assert "B's rate × 4 ends at 5.00, at most 0 from the first" in ax.get_label()
+    assert "rate × 4 ends at 4.00, at most 1 from the first" in ax.get_label()
+
+
+def test_the_plane_shows_means_and_seeds_old_across_and_new_upwards(ax):
+    paths = {"trained": {"alpha 1": [(1.0, 0.2), (0.8, 0.4)]}, "used": {"× 4": [(0.5, 1.0)]}}
+    draw_plane(ax, paths)
+    mean, seeds, used, _ = ax.lines
+    assert mean.get_xydata()[0] == pytest.approx([90, 30])
+    assert seeds.get_xydata() == pytest.approx(np.array([[100, 20], [80, 40]]))
+    assert used.get_xydata()[0] == pytest.approx([50, 100])
+    assert [one.get_text() for one in ax.texts] == ["alpha 1", "× 4"]
+    assert ax.get_title(loc="right") == "2 seeds"
+    assert "trained, alpha 1: old 90 %, new 30 %" in ax.get_label()
+
+
+def test_each_scaling_stands_in_its_row_at_its_factor(ax):
+    found = found_scalings()
+    draw_scalings(ax, found)
+    rule, *marks = ax.lines
+    assert [*rule.get_xdata()] == [2, 2]
+    places = [(one.get_xdata()[0], one.get_ydata()[0]) for one in marks]
+    assert places == [(one.scaling, place) for place, one in enumerate(found)]
+    assert [one.get_text() for one in ax.get_yticklabels()] == [one.name for one in found]
+    assert "r 64, alpha 64, rsLoRA" in [one.get_text() for one in ax.texts]
+    assert "r 8, scale 20" in [one.get_text() for one in ax.texts]
+    assert f"{sum(one.scaling == 2 for one in found)} of them are 2" in ax.get_label()
