@@ -789,3 +789,14 @@ def test_dear_pictures_take_no_more_than_their_share_of_the_time():
     pace = Pace(5, 0.1, clock)
     assert renewals(pace, clock, cost=0.1) == 10  # 10 seconds, a tenth of them
     assert pace.spent == pytest.approx(1.0)
+
+
+def test_after_one_dear_picture_the_next_comes_within_a_second():
+    clock = Clock()
+    pace = Pace(5, 0.08, clock)
+    with pace.turn():
+        clock.now += 0.5  # an axis grew: the chart was painted anew
+    clock.now += 0.99
+    assert not pace.due
+    clock.now += 0.02
+    assert pace.due

@@ -8,6 +8,8 @@ from typing import Any
 
 GO_ON, STOP, DROP_ALL = 0, 1, 2  # how much was asked to end: nothing, the training, all of it
 
+PAUSE = 1.0  # seconds at most after a dear renewal: a chart painted anew is dear, and rare
+
 
 class Background:
     """Runs jobs by name, in turn. `wait` raises what a job raised.
@@ -127,4 +129,5 @@ class Pace:
         self.spent += took
         gap = 1 / self.per_second
         on_time = begun - self._next < gap  # a little late: the next one makes up for it
-        self._next = max((self._next if on_time else begun) + gap, begun + took / self.share)
+        rest = min(took / self.share, took + PAUSE)
+        self._next = max((self._next if on_time else begun) + gap, begun + rest)
