@@ -57,6 +57,9 @@ HEART = [  # each of these files has rows below
     "cutting.py",
     "recordings.py",
     "checks/rank.py",
+    "retrieval.py",
+    "approaches.py",
+    "deciding.py",
 ]
 
 MUTATIONS = [  # (file, what it says, what it says when broken, the test that must fail)
@@ -348,6 +351,21 @@ MUTATIONS = [  # (file, what it says, what it says when broken, the test that mu
     ("checks/rank.py", "max(1, math.ceil(bits / held_by_rank_1))", "max(1, math.floor(bits / held_by_rank_1))", "test_checks.py::test_the_least_rank"),
     ("checks/rank.py", "max(means.values()) - margin)\n\n\ndef _swept", "max(means.values()))\n\n\ndef _swept", "test_checks.py::test_an_elbow"),
     ("checks/rank.py", "rank_pattern.get(name, r) * (out + wide)", "r * (out + wide)", "test_checks.py::test_the_count_with"),
+    ("retrieval.py", "key=lambda place: -scores[place]", "key=lambda place: scores[place]", "test_retrieval.py::test_the_best"),
+    ("retrieval.py", "if scores[place] > 0]", "if scores[place] >= 0]", "test_retrieval.py::test_the_best"),
+    ("retrieval.py", "stopwords=None", "stopwords='english'", "test_retrieval.py::test_scores_are"),
+    ("approaches.py", "+ (z2 / (2 * count)) ** 2)", ")", "test_approaches.py::test_wilsons_interval_is"),
+    ("approaches.py", "middle = (share + z2 / (2 * count))", "middle = (share + 0 * count)", "test_approaches.py::test_wilsons_interval"),
+    ("approaches.py", "near[::-1], prompt)", "near, prompt)", "test_approaches.py::test_retrieval_puts"),
+    ("approaches.py", "whole.removeprefix(before).removesuffix(after)", "whole", "test_approaches.py::test_elsewhere"),
+    ("approaches.py", "if name and name[0] in note]", "if name]", "test_approaches.py::test_notes_about_others"),
+    ("approaches.py", "seconds = (clock() - begun) / len(put)", "seconds = 0", "test_approaches.py::test_a_try_counts"),
+    ("deciding.py", "    if low >= one.needed:", "    if high >= one.needed:", "test_deciding.py::test_the_rule"),
+    ("deciding.py", "    if one.stale > STALE:", "    if one.stale > 1:", "test_deciding.py::test_the_rule"),
+    ("deciding.py", "< min(one.holds_for, 365)", "< 365", "test_deciding.py::test_the_rule"),
+    ("deciding.py", "trainable = one.goal not in (\"facts\", \"general\") and one.examples >= FEW", "trainable = True", "test_deciding.py::test_the_rule"),
+    ("deciding.py", "                    break\n", "", "test_deciding.py::test_what_is_said"),
+    ("deciding.py", "        if not 0 <= value < math.inf:", "        if value < 0:", "test_deciding.py::test_what_cannot"),
 ]  # fmt: skip
 
 

@@ -75,7 +75,7 @@ def draw_examples(ax: Axes, curves: Mapping[str, Mapping[int, Sequence[float]]])
     ax.legend(loc="lower right", fontsize=9, frameon=False, labelcolor=INK)
     seeds = {len(one) for scores in curves.values() for one in scores.values()}
     count = f"{min(seeds)} seed{'s' * (min(seeds) > 1)}"
-    ax.text(0.01, 1.0, count, transform=ax.transAxes, va="top", fontsize=9, color=EARLIER)
+    ax.set_title(count, loc="right", fontsize=9, color=INK)
     ax.set_label(f"Mean of {count} by number of training examples. {'; '.join(told)}.")
     ax.grid(color=PALE, linewidth=0.8)
     return ax
