@@ -1,13 +1,19 @@
 """Sets of modules drawn side by side, and the recorded table that they come from."""
 
+import itertools
+import tomllib
+
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
+import lora_lab as lab
 from lora_lab import plots
+from lora_lab.places import data_folder
 from lora_lab.recorded import recorded_table
 from lora_lab.widgets.module_sets import ModuleSets
 
+TOML = data_folder() / "recorded" / "target_modules.toml"
 TABLE = pd.DataFrame(
     [
         {"setting": setting, "trained": trained, "value": value, "old_knowledge": value / 2}
@@ -49,3 +55,41 @@ def test_a_misspelt_table_is_refused_with_the_nearest(tmp_path, monkeypatch):
         recorded_table("target_modules/fact")
     table = recorded_table("target_modules/facts")
     assert (table.a.tolist(), table.attrs) == ([1], {"date": "d"})
+
+
+# --- what was recorded --------------------------------------------------------------------------
+
+
+def test_every_setting_was_tried_at_every_rate_and_seed_and_asked_at_the_best_validation_loss():
+    table = recorded_table("target_modules/facts")
+    wanted = tomllib.loads(TOML.read_text(encoding="utf-8"))["facts"]
+    assert table.attrs["settings"] == wanted
+    tried = table.groupby("setting")[["learning_rate", "seed"]].apply(
+        lambda own: {*zip(own.learning_rate, own.seed, strict=True)}
+    )
+    rates = set(itertools.product(wanted["learning_rates"], wanted["seeds"]))
+    assert tried.to_dict() == dict.fromkeys(wanted["settings"], rates)
+    for _, own in table.groupby("setting"):
+        losses = own.groupby("learning_rate").validation_loss.mean()
+        asked = own.dropna(subset="value")
+        assert set(asked.learning_rate) == {losses.idxmin()}
+        assert sorted(asked.seed) == wanted["seeds"]
+
+
+def test_the_recorded_counts_are_those_of_the_budget():
+    table = recorded_table("target_modules/facts")
+    for setting, changes in table.attrs["settings"]["settings"].items():
+        trained = lab.estimate("pocket", lab.Recipe(**changes)).trainable_parameters
+        assert set(table[table.setting == setting].trained) == {trained}
+
+
+def test_each_kind_of_module_had_a_change_planted_and_its_map_told():
+    table = recorded_table("target_modules/planted")
+    wanted = tomllib.loads(TOML.read_text(encoding="utf-8"))["planted"]
+    assert table.attrs["settings"] == wanted
+    kinds = [place.rpartition(".")[2] for place in table.planted]
+    assert kinds == [kind for kind in wanted["modules"] for _ in wanted["seeds"]]
+    for row in table.itertuples():
+        assert len(row.changes) == 28
+        assert row.planted in row.changes
+        assert 0 < row.student < row.base

@@ -14,9 +14,8 @@ from lora_lab.estimates import find_shape
 from lora_lab.recipe import Recipe
 from lora_lab.targets import Matrix, adapted, column_of, last_name, layer_of, naming
 from lora_lab.widgets import words
-from lora_lab.widgets.recipe_controls import recipe_code
 
-NAME, SIZES = "8.5em", "13em"  # widths
+NAME, SIZES = "12em", "16em"  # widths
 
 
 class ModuleTree(widgets.VBox):
@@ -135,7 +134,7 @@ class ModuleTree(widgets.VBox):
         for group, columns in self._groups().items():
             names = [one.name for column in columns for one in self._columns[column]]
             label = group or "outside the layers"
-            rows.append(_button(label, functools.partial(self._toggle, names), "auto"))
+            rows.append(_line(_button(label, functools.partial(self._toggle, names), NAME)))
             rows += map(self._row_of, columns)
         return rows
 
@@ -184,11 +183,10 @@ class ModuleTree(widgets.VBox):
         if not self.chosen:
             self.state.value, self.code.value = "nothing is chosen", ""
             return
-        many, count = words.counted(len(self.chosen), "layer"), self.trained
+        many, count = f"{len(self.chosen)} of {len(self.cells)} matrices adapted", self.trained
         share = words.percent(count / self.shape.parameters)
-        self.state.value = f"{many} adapted · {count:,} parameters · {share} of the model's"
-        code = html.escape(recipe_code(self.recipe))
-        self.code.value = f'<pre class="lora-lab-code">{code}</pre>'
+        self.state.value = f"{many} · {count:,} parameters · {share} of the model's"
+        self.code.value = f'<pre class="lora-lab-code">{html.escape(_code(self.recipe))}</pre>'
 
     def __repr__(self) -> str:
         return f"ModuleTree: {self.shape.name} · {len(self.cells)} matrices to choose from"
@@ -207,9 +205,16 @@ def _read(given: str) -> str | tuple[str, ...]:
     return tuple(one.strip() for one in given.split(",") if one.strip())
 
 
+def _code(recipe: Recipe) -> str:
+    """PEFT's fields as one writes them, a regex raw."""
+    wanted = recipe.target_modules
+    said = f'r"{wanted}"' if isinstance(wanted, str) and "\\" in wanted else repr(wanted)
+    return f"r={recipe.r}, target_modules={said}, layers_to_transform={recipe.layers_to_transform}"
+
+
 def _button(description: str, do: Callable[[], None], width: str) -> widgets.Button:
-    layout = {"width": width, "margin": "1px", "padding": "0 4px", "flex": "0 0 auto"}
-    button = widgets.Button(description=description, layout=layout)
+    layout = {"width": width, "margin": "1px", "padding": "0", "flex": "0 0 auto"}
+    button = widgets.Button(description=description, tooltip=description, layout=layout)
     button.on_click(lambda _: do())
     return button
 
