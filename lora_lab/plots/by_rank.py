@@ -63,7 +63,7 @@ def draw_new_and_old(ax: Axes, new: Mapping[int, Seeds], old: Mapping[int, Seeds
         told.append(f"{name} {marks}")
     _doubling(ax, [*new])
     ax.set_ylim(0, 104)
-    ax.legend(loc="lower right", fontsize=9, frameon=False, labelcolor=INK)
+    ax.legend(loc="lower center", fontsize=9, frameon=False, labelcolor=INK)
     ax.set_label(f"Facts right by rank: {'; '.join(told)}. {_many(new)}.")
     return ax
 
@@ -134,7 +134,7 @@ def draw_together(ax: Axes, losses: Mapping[int, Sequence[Seeds]], convention: s
         told.append(f"rank {r} {mean[-1]:.2f}")
         most = max(most, *(max(one) for one in of_seeds_))
     ax.set(xlim=(1, len(mean)), ylim=(0, axis_end(most)))
-    ax.legend(loc="lower left", fontsize=9, frameon=False, labelcolor=INK, ncols=2)
+    ax.legend(loc="upper right", fontsize=9, frameon=False, labelcolor=INK, ncols=len(losses))
     ax.set_title(of_seeds(len(of_seeds_)), loc="right", fontsize=9, color=INK)
     ax.set_label(f"{convention}: the mean loss after {len(mean)} steps, {', '.join(told)}.")
     return ax
