@@ -27,7 +27,7 @@ def test_the_map_writes_each_loss_in_its_place_and_draws_the_line_between_the_ra
     assert line.get_xdata().tolist() == [0, 1]
     assert line.get_ydata() == pytest.approx([0.5, 0])  # halfway between the two rates, on it
     assert [one.get_text() for one in ax.get_xticklabels()] == ["4", "8"]
-    assert ax.get_title(loc="left") == "AdamW: which alpha and rate do the same?"
+    assert ax.get_title(loc="left") == "AdamW: what does the same?"
     assert "0.0032 at alpha 4, 0.001 at alpha 8" in ax.get_label()
 
 
@@ -60,14 +60,14 @@ def test_the_plane_shows_means_and_seeds_old_across_and_new_upwards(ax):
     assert "trained, alpha 1: old 90 %, new 30 %" in ax.get_label()
 
 
-def test_each_scaling_stands_in_its_row_at_its_factor(ax):
+def test_each_scaling_stands_at_its_factor_and_like_ones_are_stacked(ax):
     found = found_scalings()
     draw_scalings(ax, found)
-    rule, *marks = ax.lines
-    assert [*rule.get_xdata()] == [2, 2]
-    places = [(one.get_xdata()[0], one.get_ydata()[0]) for one in marks]
-    assert places == [(one.scaling, place) for place, one in enumerate(found)]
-    assert [one.get_text() for one in ax.get_yticklabels()] == [one.name for one in found]
-    assert "r 64, alpha 64, rsLoRA" in [one.get_text() for one in ax.texts]
-    assert "r 8, scale 20" in [one.get_text() for one in ax.texts]
-    assert f"{sum(one.scaling == 2 for one in found)} of them are 2" in ax.get_label()
+    places = [(one.get_xdata()[0], one.get_ydata()[0]) for one in ax.lines]
+    assert [x for x, _ in places] == [one.scaling for one in found]
+    assert [y for x, y in places if x == 2] == list(range(1, 8))
+    assert len({*places}) == len(found)
+    first, last = (one.get_text() for one in ax.texts)
+    assert first == "TRL, guide, SFT:\nr 256, alpha 16"
+    assert last == "TRL, guide, GRPO:\nr 1, alpha 32"
+    assert "2 in 7" in ax.get_label()

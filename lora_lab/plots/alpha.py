@@ -6,11 +6,14 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
+from matplotlib.patheffects import withStroke
 
 from lora_lab.plots.canvas import BASE, EARLIER, INK, PALE, PAPER, RUN, axis_end, of_seeds, tidy
 from lora_lab.records import StepRecord
 from lora_lab.scalings import Found
 
+STYLES = ("-o", "--s", ":^")  # of the plane's paths, up to three
+SIDES = ((7, 4, "left"), (-8, 7, "right"), (8, -13, "left"))  # where their words stand, in points
 Shares = tuple[float, float]  # of old facts kept, and of new ones learnt: 0 to 1
 
 
@@ -26,7 +29,7 @@ def draw_alpha_map(
         line: by alpha, the learning rate on the line.
     """
     alphas, rates = (sorted({*one}) for one in zip(*losses, strict=True))
-    tidy(ax, f"{name}: which alpha and rate do the same?", "alpha", "learning rate")
+    tidy(ax, f"{name}: what does the same?", "alpha", "learning rate")
     ax.grid(visible=False)
     shades, most = mpl.colormaps["Blues"], max(one for one in losses.values() if one == one)
     for (alpha, rate), loss in losses.items():
@@ -34,16 +37,17 @@ def draw_alpha_map(
         colour = shades(dark) if loss == loss else PALE
         ax.barh(at[1], 0.96, left=at[0] - 0.48, height=0.94, color=colour)
         words, ink = (f"{loss:.1f}" if loss == loss else "–"), ("white" if dark > 0.5 else INK)
-        ax.text(*at, words, ha="center", va="center", fontsize=9.5, color=ink)
+        look = {"ha": "center", "va": "center", "fontsize": 9.5, "color": ink, "zorder": 3}
+        ax.text(*at, words, **look).set_path_effects([withStroke(linewidth=4, foreground=colour)])
     steps = math.log(rates[-1] / rates[0]) / (len(rates) - 1)
     places = [math.log(rate / rates[0]) / steps for rate in line.values()]
-    ax.plot([alphas.index(one) for one in line], places, "o-", color=INK, linewidth=1.6)
+    ax.plot([alphas.index(one) for one in line], places, color=INK, linewidth=1.8)
     ax.set(xlim=(-0.55, len(alphas) - 0.45), ylim=(-0.55, len(rates) - 0.45))
     ax.set_xticks(range(len(alphas)), [f"{alpha:g}" for alpha in alphas])
     ax.set_yticks(range(len(rates)), [f"{rate:.2g}" for rate in rates])
     ax.tick_params(length=0)
     ax.spines[["left", "bottom"]].set_visible(False)
-    ax.set_title("nats per token; 1 seed", loc="right", fontsize=9, color=INK)
+    ax.set_title("loss, nats per token; 1 seed", loc="right", fontsize=9, color=INK)
     told = ", ".join(f"{rate:.2g} at alpha {alpha:g}" for alpha, rate in line.items())
     ax.set_label(f"{name}: the loss is the same at learning rate {told}.")
     return ax
@@ -83,7 +87,7 @@ def draw_plane(ax: Axes, paths: Mapping[str, Mapping[str, Sequence[Shares]]]) ->
 
     Args:
         ax: where to draw.
-        paths: by name, a way through settings; each setting's shares (old, new), a pair a seed.
+        paths: up to three; by name, a way through settings; by setting, a pair of shares a seed.
     """
     title = "What is paid for what is learnt?"
     tidy(ax, title, "old facts still right, %", "new facts right, %")
@@ -94,24 +98,17 @@ def draw_plane(ax: Axes, paths: Mapping[str, Mapping[str, Sequence[Shares]]]) ->
             tuple(100 * statistics.mean(one) for one in zip(*seeds, strict=True))
             for seeds in settings.values()
         ]
-        look = "-o" if place == 0 else "--s"
-        ax.plot(*zip(*means, strict=True), look, color=colour, markersize=7, label=name)
+        line, (*offset, side) = STYLES[place], SIDES[place]
+        ax.plot(*zip(*means, strict=True), line, color=colour, markersize=7, label=name)
         for (setting, seeds), (old, new) in zip(settings.items(), means, strict=True):
             dots = [[100 * share for share in one] for one in zip(*seeds, strict=True)]
             ax.plot(*dots, "o", color=colour, markersize=3.5, alpha=0.45)
-            side = (8, -12) if place == 0 else (-8, 8)
-            ax.annotate(
-                setting,
-                (old, new),
-                side,
-                textcoords="offset points",
-                ha="left" if place == 0 else "right",
-                fontsize=9,
-                color=colour,
-            )
+            look = {"textcoords": "offset points", "ha": side, "fontsize": 9, "color": colour}
+            words = ax.annotate(setting, (old, new), offset, **look)
+            words.set_path_effects([withStroke(linewidth=3, foreground="white")])
             told.append(f"{name}, {setting}: old {old:.0f} %, new {new:.0f} %")
             most = max(most, len(seeds))
-    ax.set(xlim=(-12, 108), ylim=(-12, 112), xticks=range(0, 101, 25), yticks=range(0, 101, 25))
+    ax.set(xlim=(-12, 122), ylim=(-12, 116), xticks=range(0, 101, 25), yticks=range(0, 101, 25))
     if len(paths) > 1:
         ax.legend(fontsize=9, frameon=False, labelcolor=INK, loc="lower left")
     ax.set_title(of_seeds(most), loc="right", fontsize=9, color=INK)
@@ -120,25 +117,21 @@ def draw_plane(ax: Axes, paths: Mapping[str, Mapping[str, Sequence[Shares]]]) ->
 
 
 def draw_scalings(ax: Axes, found: Sequence[Found]) -> Axes:
-    """The factors in front of BA that public files give, one row each; the rule of 2 as a line."""
-    tidy(ax, "By what do others multiply?", "factor in front of BA", "")
-    ax.axvline(2, color=EARLIER, linestyle="--", linewidth=1.4)
-    for place, one in enumerate(found):
-        ax.plot(one.scaling, place, "D", color=PAPER, markersize=7)
-        given = f"scale {one.scale:g}" if one.lora_alpha is None else f"alpha {one.lora_alpha:g}"
-        words = f"r {one.r}, {given}{', rsLoRA' if one.use_rslora else ''}"
-        ax.annotate(words, (one.scaling, place), (9, 0), textcoords="offset points", va="center")
-        ax.texts[-1].set(fontsize=9, color=INK)
+    """The factors in front of BA that public files give: a mark for each, like ones stacked."""
+    tidy(ax, "By what do others multiply?", "factor in front of BA", "files")
+    stacks: dict[float, int] = {}
+    for one in found:
+        stacks[one.scaling] = stacks.get(one.scaling, 0) + 1
+        ax.plot(one.scaling, stacks[one.scaling], "D", color=PAPER, markersize=8)
+    for one, side in ((found[0], "left"), (found[-1], "right")):
+        at = (one.scaling, stacks[one.scaling])
+        words = f"{one.name}:\nr {one.r}, alpha {one.lora_alpha:g}"
+        look = {"textcoords": "offset points", "ha": side, "fontsize": 9, "color": INK}
+        ax.annotate(words, at, (-4 if side == "left" else 4, 28), **look)
     ax.set_xscale("log", base=2)
-    ends = found[0].scaling, found[-1].scaling
-    ax.set(xlim=(ends[0] / 1.5, ends[1] * 12), ylim=(len(found) - 0.4, -0.6))
-    ticks = [1 / 16, 1 / 4, 1, 2, 4, 16, 32]
-    ax.set_xticks(ticks, ["1/16", "1/4", "1", "2", "4", "16", "32"])
-    ax.set_yticks(range(len(found)), [one.name for one in found])
-    ax.tick_params(axis="y", length=0)
-    twice = sum(one.scaling == 2 for one in found)
-    ax.set_label(
-        f"{len(found)} settings from public files: from {ends[0]:g} ({found[0].name}) to "
-        f"{ends[1]:g} ({found[-1].name}); {twice} of them are 2."
-    )
+    ticks = [2.0**power for power in range(-4, 6)]
+    ax.set_xticks(ticks, ["1/16", "1/8", "1/4", "1/2", *(f"{one:g}" for one in ticks[4:])])
+    ax.set(ylim=(0, max(stacks.values()) + 1), yticks=range(0, max(stacks.values()) + 1, 2))
+    told = ", ".join(f"{factor:g} in {count}" for factor, count in stacks.items())
+    ax.set_label(f"The factor in {len(found)} settings from public files: {told}.")
     return ax
