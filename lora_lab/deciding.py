@@ -213,7 +213,8 @@ def _percents(low: float, high: float) -> str:
 SHOWN = {  # what notebook 01 shows of each goal
     "domain": "Notebook 01 does not test the language of a field: only your own test tells.",
     "style": "Notebook 01: no examples in the prompt gave pocket a new style; an adapter did.",
-    "format": "Notebook 01: one worked example in the prompt was enough for pocket's new JSON.",
+    "format": "Notebook 01: one worked example was enough for pocket's new JSON; smollm2 named "
+    "intents with similar examples searched for, and with an adapter, not by an instruction.",
     "facts": "Notebook 01: notes found by name gave pocket new facts, and strangers stayed “not "
     "known”; an adapter learnt the facts and invented the strangers'.",
     "general": "Notebook 01 does not test general questions: only your own test tells.",
