@@ -1,6 +1,5 @@
 """How far a fine-tune has moved each matrix of the base: ΔW beside W."""
 
-from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from lora_lab.bases import Base
@@ -29,7 +28,7 @@ def relative_changes(base: Base, model: nn.Module) -> dict[str, float]:
 
 
 def _relative(weight: Tensor, layer: nn.Module) -> float:
-    if isinstance(layer, LoraLayer):
+    if hasattr(layer, "get_delta_weight"):  # a layer of PEFT's
         change = layer.get_delta_weight(layer.active_adapters[0])
     else:
         change = weight_of(layer) - weight

@@ -37,7 +37,7 @@ READING_ORDER = {  # module: the third-party packages it may import
     "adapters": {"torch", "peft", "transformers"},
     "ranks": {"torch"},
     "learnt": {"torch", "peft", "safetensors"},
-    "changes": {"torch", "peft"},
+    "changes": {"torch"},
     "tasks.examples": {"torch"},
     "tasks.words": set(),
     "tasks.world": set(),
