@@ -4,16 +4,15 @@ What came of a way is a `Tried`: which answers were right, and what an answer co
 """
 
 import dataclasses
-import json
 import math
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
 
 from lora_lab.evaluation import Model, answers_to
-from lora_lab.places import data_folder
+from lora_lab.recorded import recorded_names, recording
 from lora_lab.retrieval import Retriever
 from lora_lab.tasks.examples import Example, Task, prompt_ids
 from lora_lab.tasks.skills import state, with_notes
@@ -247,7 +246,7 @@ def recorded_approaches(name: str) -> dict[str, tuple[Tried, ...]]:
     """What was recorded of a table of approaches.toml: each approach's results, one per seed.
 
     Raises:
-        FileNotFoundError: if nothing was.
+        ValueError: if nothing was, with the nearest name.
     """
     tried: dict[str, list[Tried]] = {}
     for row in _recorded(name):
@@ -261,7 +260,7 @@ def recorded_curves() -> dict[str, dict[int, tuple[float, ...]]]:
     """Scores on pocket's tests: task -> number of training examples -> one share a seed.
 
     Raises:
-        FileNotFoundError: if nothing was recorded.
+        ValueError: if nothing was recorded.
     """
     curves: dict[str, dict[int, tuple[float, ...]]] = {}
     for row in _recorded("curves"):
@@ -270,15 +269,8 @@ def recorded_curves() -> dict[str, dict[int, tuple[float, ...]]]:
     return curves
 
 
-def _recorded(table: str) -> Iterator[dict]:
+def _recorded(table: str) -> Iterator[Mapping]:
     """The rows of data/recorded/approaches/<table>-<seed>.json, seed by seed."""
-    folder = data_folder() / "recorded" / "approaches"
-    paths = [
-        path
-        for path in sorted(folder.glob(f"{table}-*.json"))
-        if path.stem.removeprefix(f"{table}-").isdigit()
-    ]
-    if not paths:
-        raise FileNotFoundError(f"nothing is recorded of {table!r}; `make recorded` does it")
-    for path in paths:
-        yield from json.loads(path.read_text(encoding="utf-8"))["tried"]
+    name = re.compile(re.escape(f"approaches/{table}") + r"-\d+")
+    for one in [*filter(name.fullmatch, recorded_names())] or [f"approaches/{table}-0"]:
+        yield from recording(one).rows

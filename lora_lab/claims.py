@@ -5,13 +5,10 @@ import functools
 import json
 import math
 import operator
-import platform
 import statistics
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
 
@@ -22,6 +19,7 @@ from lora_lab.estimates import estimate
 from lora_lab.papers import paper
 from lora_lab.places import data_folder, write_atomically
 from lora_lab.recipe import Recipe, nearest
+from lora_lab.recorded import here_and_now
 from lora_lab.runs import DEFAULT, Default
 from lora_lab.tasks.loading import load_task
 from lora_lab.trials import Setting, Trial, try_settings
@@ -38,7 +36,6 @@ UNITS = {  # a case's unit: how much of what is measured makes one
     "%": 0.01,
     "points": 0.01,
 }
-NAMED = ("torch", "transformers", "peft", "lora-lab")  # with their versions, in a record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -259,13 +256,11 @@ def record(
     """
     trials = claim.measure(store=store, progress=progress).trials
     bases = {one.base for one in claim.settings.values() if one.task is not None}
+    device = "; ".join(load_base(base).about for base in sorted(bases))
     words = {
         "committed": committed(claim),
         "trials": [dataclasses.asdict(trial) for trial in trials],
-        "device": "; ".join(load_base(base).about for base in sorted(bases)),
-        "versions": {"python": platform.python_version()} | {one: version(one) for one in NAMED},
-        "date": datetime.now(UTC).date().isoformat(),
-    }
+    } | here_and_now(device)
     path = Path(folder) / f"{claim.id}.json"
     with write_atomically(path) as file:
         file.write_text(json.dumps(words, indent=1) + "\n", encoding="utf-8")

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 import lora_lab as lab
 from lora_lab import plots
 from lora_lab.places import data_folder
-from lora_lab.recorded import recorded_table
+from lora_lab.recorded import recording
 from lora_lab.widgets.module_sets import ModuleSets
 
 TOML = data_folder() / "recorded" / "target_modules.toml"
@@ -45,25 +45,14 @@ def test_the_toggle_draws_the_settings_of_its_comparison():
     assert sets._repr_mimebundle_()["text/plain"] == "ModuleSets: equal r, equal parameters"
 
 
-def test_a_misspelt_table_is_refused_with_the_nearest(tmp_path, monkeypatch):
-    (tmp_path / "recorded/target_modules").mkdir(parents=True)
-    (tmp_path / "recorded/target_modules/facts.json").write_text(
-        '{"rows": [{"a": 1}], "date": "d"}'
-    )
-    monkeypatch.setattr("lora_lab.recorded.data_folder", lambda: tmp_path)
-    with pytest.raises(ValueError, match="did you mean 'target_modules/facts'"):
-        recorded_table("target_modules/fact")
-    table = recorded_table("target_modules/facts")
-    assert (table.a.tolist(), table.attrs) == ([1], {"date": "d"})
-
-
 # --- what was recorded --------------------------------------------------------------------------
 
 
 def test_every_setting_was_tried_at_every_rate_and_seed_and_asked_at_the_best_validation_loss():
-    table = recorded_table("target_modules/facts")
+    made = recording("target_modules/facts")
+    table = made.table()
     wanted = tomllib.loads(TOML.read_text(encoding="utf-8"))["facts"]
-    assert table.attrs["settings"] == wanted
+    assert made.settings == wanted
     tried = table.groupby("setting")[["learning_rate", "seed"]].apply(
         lambda own: {*zip(own.learning_rate, own.seed, strict=True)}
     )
@@ -77,16 +66,18 @@ def test_every_setting_was_tried_at_every_rate_and_seed_and_asked_at_the_best_va
 
 
 def test_the_recorded_counts_are_those_of_the_budget():
-    table = recorded_table("target_modules/facts")
-    for setting, changes in table.attrs["settings"]["settings"].items():
+    made = recording("target_modules/facts")
+    table = made.table()
+    for setting, changes in made.settings["settings"].items():
         trained = lab.estimate("pocket", lab.Recipe(**changes)).trainable_parameters
         assert set(table[table.setting == setting].trained) == {trained}
 
 
 def test_each_kind_of_module_had_a_change_planted_and_its_map_told():
-    table = recorded_table("target_modules/planted")
+    made = recording("target_modules/planted")
+    table = made.table()
     wanted = tomllib.loads(TOML.read_text(encoding="utf-8"))["planted"]
-    assert table.attrs["settings"] == wanted
+    assert made.settings == wanted
     kinds = [place.rpartition(".")[2] for place in table.planted]
     assert kinds == [kind for kind in wanted["modules"] for _ in wanted["seeds"]]
     for row in table.itertuples():

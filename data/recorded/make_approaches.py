@@ -7,13 +7,9 @@ their prompts are other people's text), or scores by number of training examples
 import argparse
 import copy
 import dataclasses
-import json
-import platform
 import time
 import tomllib
 from collections.abc import Iterator
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
 import lora_lab as lab
@@ -21,12 +17,11 @@ from lora_lab import assets
 from lora_lab.approaches import Tried, few_shot, retrieved, try_approach
 from lora_lab.bases import Base
 from lora_lab.evaluation import Model
-from lora_lab.places import write_atomically
+from lora_lab.recorded import keep_recording
 from lora_lab.runs import Run
 from lora_lab.tasks.examples import Task
 
 HERE = Path(__file__).parent
-NAMED = ("torch", "transformers", "peft", "bm25s", "lora-lab")  # with their versions
 
 
 def main() -> None:
@@ -48,21 +43,7 @@ def main() -> None:
             if path.exists() and not options.fresh:
                 continue
             base = lab.load_base(base_name, device="cpu", dtype="float32")
-            keep(path, wanted[name], [*make(base, wanted[name], seed)], base)
-
-
-def keep(path: Path, settings: dict, tried: list[dict], base: Base) -> None:
-    """What was set, what came out, where and when."""
-    words = {
-        "settings": settings,
-        "tried": tried,
-        "device": base.about,
-        "versions": {"python": platform.python_version()} | {one: version(one) for one in NAMED},
-        "date": datetime.now(UTC).date().isoformat(),
-    }
-    path.parent.mkdir(exist_ok=True)
-    with write_atomically(path) as file:
-        file.write_text(json.dumps(words, indent=1) + "\n", encoding="utf-8")
+            keep_recording(path, wanted[name], make(base, wanted[name], seed), base.about)
 
 
 def smollm2_approaches(base: Base, wanted: dict, seed: int) -> Iterator[dict]:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import lora_lab as lab
-from lora_lab.recordings import recipes_of, record_sweep, recorded_settings, task_of
+from lora_lab.recorded_sweeps import recipes_of, record_sweep, recorded_settings, task_of
 
 HERE = Path(__file__).parent / "rank"
 

@@ -6,15 +6,11 @@ target_modules/planted.json: where the change grew, and where it was planted.
 
 import argparse
 import itertools
-import json
 import math
-import platform
 import random
 import statistics
 import tomllib
 from collections.abc import Iterator
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
 from tqdm.auto import tqdm
@@ -22,11 +18,10 @@ from tqdm.auto import tqdm
 import lora_lab as lab
 from lora_lab.bases import Base
 from lora_lab.changes import relative_changes
-from lora_lab.places import write_atomically
+from lora_lab.recorded import keep_recording
 from lora_lab.runs import FINISHED, Run
 
 HERE = Path(__file__).parent
-NAMED = ("torch", "transformers", "peft", "lora-lab")  # with their versions
 
 
 def main() -> None:
@@ -41,21 +36,7 @@ def main() -> None:
     for name in options.names or wanted:
         path = HERE / "target_modules" / f"{name}.json"
         if options.fresh or not path.exists():
-            keep(path, wanted[name], [*makers[name](base, wanted[name])], base)
-
-
-def keep(path: Path, settings: dict, rows: list[dict], base: Base) -> None:
-    """What was set, what came out, where and when."""
-    words = {
-        "settings": settings,
-        "rows": rows,
-        "device": base.about,
-        "versions": {"python": platform.python_version()} | {one: version(one) for one in NAMED},
-        "date": datetime.now(UTC).date().isoformat(),
-    }
-    path.parent.mkdir(exist_ok=True)
-    with write_atomically(path) as file:
-        file.write_text(json.dumps(words, indent=1) + "\n", encoding="utf-8")
+            keep_recording(path, wanted[name], makers[name](base, wanted[name]), base.about)
 
 
 def facts(base: Base, wanted: dict) -> Iterator[dict]:

@@ -1,23 +1,20 @@
 """Sweeps that were made before, too long for a notebook: `data/recorded/rank.toml` says which."""
 
 import dataclasses
-import json
-import platform
 import tomllib
-from datetime import UTC, datetime
-from importlib.metadata import version
+from collections.abc import Mapping
 from pathlib import Path
 
 from lora_lab.bases import Base
-from lora_lab.places import data_folder, write_atomically
-from lora_lab.recipe import Recipe, nearest
+from lora_lab.places import data_folder
+from lora_lab.recipe import Recipe
+from lora_lab.recorded import Recording, keep_recording, recording
 from lora_lab.records import Scores
 from lora_lab.runs import Run
 from lora_lab.sweeps import Sweep
 from lora_lab.tasks.examples import Task
 from lora_lab.tasks.loading import load_task
 
-NAMED = ("torch", "transformers", "peft", "lora-lab")  # with their versions, in a record
 TOLD = ("value", "old_knowledge", "strangers", "loss")  # of a run's scores
 ASKED = 200  # facts at most: of those taught, where these are asked, and of the old ones
 
@@ -53,20 +50,13 @@ def task_of(wanted: dict, base: Base) -> Task:
 
 def record_sweep(sweep: Sweep, wanted: dict, base: Base, path: Path) -> None:
     """Keep what a sweep scored, with what was asked for, where and when: no adapter, no answers."""
-    words = {
-        "settings": wanted,
-        "runs": [
-            {name: getattr(run.recipe, name) for name in _varying(wanted)}
-            | {name: run.scores and getattr(run.scores, name) for name in TOLD}
-            | {"metric": run.scores and run.scores.metric_name, "status": run.status}
-            for run in sweep.runs
-        ],
-        "device": base.about,
-        "versions": {"python": platform.python_version()} | {one: version(one) for one in NAMED},
-        "date": datetime.now(UTC).date().isoformat(),
-    }
-    with write_atomically(path) as file:
-        file.write_text(json.dumps(words, indent=1) + "\n", encoding="utf-8")
+    rows = (
+        {name: getattr(run.recipe, name) for name in _varying(wanted)}
+        | {name: run.scores and getattr(run.scores, name) for name in TOLD}
+        | {"metric": run.scores and run.scores.metric_name, "status": run.status}
+        for run in sweep.runs
+    )
+    keep_recording(path, wanted, rows, base.about)
 
 
 def recorded_sweep(name: str) -> Sweep:
@@ -75,15 +65,8 @@ def recorded_sweep(name: str) -> Sweep:
     Raises:
         ValueError: if none is called so, with the nearest name.
     """
-    folder = data_folder() / "recorded" / "rank"
-    names = tuple(sorted(path.stem for path in folder.glob("*.json")))
-    if name not in names:
-        raise ValueError(
-            f"no sweep was recorded as {name!r}; {nearest(name, names)}"
-            f"there are: {', '.join(names)}"
-        )
-    words = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-    return Sweep(tuple(_read(one, words) for one in words["runs"]))
+    made = recording(f"rank/{name}")
+    return Sweep(tuple(_read(one, made) for one in made.rows))
 
 
 def _varying(wanted: dict) -> list[str]:
@@ -92,8 +75,8 @@ def _varying(wanted: dict) -> list[str]:
     return [*dict.fromkeys(fields), "learning_rate", "seed"]
 
 
-def _read(told: dict, words: dict) -> Run:
-    wanted = words["settings"]
+def _read(told: Mapping, made: Recording) -> Run:
+    wanted = made.settings
     recipe = Recipe(**wanted["common"] | {name: told[name] for name in _varying(wanted)})
     scores = None
     if told["metric"]:
@@ -113,6 +96,6 @@ def _read(told: dict, words: dict) -> Run:
         path=None,
         replayed=True,
         status=told["status"],
-        about=words["device"],
-        date=words["date"],
+        about=made.device,
+        date=made.date,
     )
