@@ -19,7 +19,7 @@ from lora_lab.plots.canvas import (
 )
 
 Seeds = Sequence[float]  # one number for each seed
-_MARKERS = "osD^v"  # so that lines are told apart without their colour
+_MARKERS = "os^v"  # so that lines are told apart without their colour
 
 
 def draw_cliff(ax: Axes, left: Mapping[int, Seeds], start: float) -> Axes:
@@ -108,8 +108,8 @@ def draw_held(
     ax.set_yscale("log")
     ax.set_xticks(sizes, [f"{size:,}\n(r {r})" for r, size in sorted(parameters.items())])
     ax.minorticks_off()
-    ax.legend(loc="upper left", fontsize=9, frameon=False, labelcolor=INK)
-    ax.set_ylim(top=6 * capacity[-1])
+    ax.legend(loc="upper left", fontsize=9, frameon=False, labelcolor=INK, ncols=2)
+    ax.set_ylim(top=15 * capacity[-1])
     ax.set_label(f"Bits held. {'; '.join(told)}. {_many(next(iter(bits.values())))}.")
     return ax
 
