@@ -181,8 +181,14 @@ def _decide(one: Situation) -> tuple[str, str]:
     if one.examples < FEW:
         return COLLECT, f"{reached}, and {one.examples} examples are too few to train and test on."
     if one.goal == "facts":
-        return LORA, f"{reached}. Leave the facts in the notes, and train how they are used."
-    return LORA, f"{reached}, and there are examples to train on."
+        return LORA, (
+            f"{reached}. Leave the facts in the notes, train how they are used, and measure that "
+            "on the same test."
+        )
+    return LORA, (
+        f"{reached}, and there are examples to train on. Whether an adapter reaches it, the same "
+        "test will tell."
+    )
 
 
 def _best(one: Situation) -> tuple[str, float, float]:

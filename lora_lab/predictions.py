@@ -307,7 +307,10 @@ def check_guess(
         ValueError: if the guess or the confidence does not fit the question.
     """
     if guess is None:
-        return Verdict(False, "there is no guess; write one in this cell and run it again.")
+        return Verdict(
+            False,
+            "there is no guess; write one where `guess = None` stands, and run on from there.",
+        )
     sure = question.blind if confidence is None else confidence
     prediction = Prediction(question, guess, tuple(measured), sure, reason)
     keep(prediction)

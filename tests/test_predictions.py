@@ -225,7 +225,9 @@ def test_only_the_first_answer_to_a_question_counts():
 
 def test_without_a_guess_the_answer_stays_hidden_and_nothing_is_kept():
     verdict = check_guess(SHARE, None, [0.390625])
-    assert repr(verdict) == ("Not yet: there is no guess; write one in this cell and run it again.")
+    assert repr(verdict) == (
+        "Not yet: there is no guess; write one where `guess = None` stands, and run on from there."
+    )
     assert read_log() == Log(())
 
 
