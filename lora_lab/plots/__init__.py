@@ -7,7 +7,13 @@ import logging
 
 logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns while it first lists its fonts
 
-from lora_lab.plots.alpha import draw_alpha_map, draw_plane, draw_scalings, draw_twins
+from lora_lab.plots.alpha import (
+    draw_alpha_map,
+    draw_best_rates,
+    draw_plane,
+    draw_scalings,
+    draw_twins,
+)
 from lora_lab.plots.canvas import (
     BASE,
     EARLIER,
@@ -52,6 +58,7 @@ __all__ = [
     "picture",
     "png",
     "draw_alpha_map",
+    "draw_best_rates",
     "draw_plane",
     "draw_scalings",
     "draw_twins",
