@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from lora_lab.plots import draw_alpha_map, draw_plane, draw_scalings, draw_twins
+from lora_lab.plots import draw_alpha_map, draw_best_rates, draw_plane, draw_scalings, draw_twins
 from lora_lab.records import StepRecord
 from lora_lab.scalings import found_scalings
 
@@ -58,6 +58,18 @@ def test_the_plane_shows_means_and_seeds_old_across_and_new_upwards(ax):
     assert [one.get_text() for one in ax.texts] == ["alpha 1", "× 4"]
     assert ax.get_title(loc="right") == "2 seeds"
     assert "trained, alpha 1: old 90 %, new 30 %" in ax.get_label()
+
+
+def test_the_best_rates_stand_over_their_ranks_and_equal_ones_are_both_seen(ax):
+    best = {"alpha 16": {2: 3e-3, 8: 3e-3}, "alpha = 2r": {2: 1e-2, 8: 3e-3}}
+    draw_best_rates(ax, best, [1e-3, 3e-3, 1e-2], 3)
+    still, twice = ax.lines
+    assert still.get_xydata().tolist() == [[2, 3e-3], [8, 3e-3]]
+    assert twice.get_xydata().tolist() == [[2, 1e-2], [8, 3e-3]]
+    assert still.get_markersize() > twice.get_markersize()
+    assert [one.get_text() for one in ax.get_yticklabels()] == ["0.001", "0.003", "0.01"]
+    assert ax.get_title(loc="right") == "3 seeds"
+    assert "alpha = 2r: 0.01 at r 2, 0.003 at r 8" in ax.get_label()
 
 
 def test_each_scaling_stands_at_its_factor_and_like_ones_are_stacked(ax):

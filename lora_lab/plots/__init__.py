@@ -9,6 +9,13 @@ logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns while it fir
 
 from lora_lab.plots.alpha import draw_alpha_map, draw_plane, draw_scalings, draw_twins
 from lora_lab.plots.by_rank import draw_cliff, draw_held, draw_new_and_old, draw_together
+from lora_lab.plots.alpha import (
+    draw_alpha_map,
+    draw_best_rates,
+    draw_plane,
+    draw_scalings,
+    draw_twins,
+)
 from lora_lab.plots.canvas import (
     BASE,
     EARLIER,
@@ -60,6 +67,7 @@ __all__ = [
     "picture",
     "png",
     "draw_alpha_map",
+    "draw_best_rates",
     "draw_plane",
     "draw_scalings",
     "draw_twins",

@@ -116,6 +116,38 @@ def draw_plane(ax: Axes, paths: Mapping[str, Mapping[str, Sequence[Shares]]]) ->
     return ax
 
 
+def draw_best_rates(
+    ax: Axes, best: Mapping[str, Mapping[int, float]], tried: Sequence[float], seeds: int
+) -> Axes:
+    """The learning rate that was best at each rank, by convention of alpha.
+
+    Args:
+        ax: where to draw.
+        best: up to three conventions; by name and rank, the best of the rates that were tried.
+        tried: all of these.
+        seeds: how many stand behind each.
+    """
+    tidy(ax, "Does the best rate stay as r grows?", "rank r", "best learning rate")
+    shades, told = mpl.colormaps["viridis"], []
+    for place, (name, rates) in enumerate(best.items()):
+        colour = shades(0.15 + 0.6 * place / max(len(best) - 1, 1))
+        size = 13 - 4 * place  # where two are equal, both are seen
+        ax.plot([*rates], [*rates.values()], STYLES[place], color=colour, markersize=size)
+        ax.lines[-1].set_label(name)
+        told.append(f"{name}: {', '.join(f'{rate:g} at r {r}' for r, rate in rates.items())}")
+    ax.set_xscale("log", base=2)
+    ax.set_yscale("log")
+    ax.minorticks_off()
+    ranks = [*next(iter(best.values()))]
+    ax.set_xticks(ranks, [f"{r}" for r in ranks])
+    ax.set_yticks(tried, [f"{rate:g}" for rate in tried])
+    ax.set_ylim(min(tried) / 1.5, max(tried) * 1.5)
+    ax.legend(fontsize=9, frameon=False, labelcolor=INK, loc="lower left")
+    ax.set_title(of_seeds(seeds), loc="right", fontsize=9, color=INK)
+    ax.set_label(f"The best of {len(tried)} learning rates. {'; '.join(told)}.")
+    return ax
+
+
 def draw_scalings(ax: Axes, found: Sequence[Found]) -> Axes:
     """The factors in front of BA that public files give: a mark for each, like ones stacked."""
     tidy(ax, "By what do others multiply?", "factor in front of BA", "files")
