@@ -350,7 +350,7 @@ MUTATIONS = [  # (file, what it says, what it says when broken, the test that mu
     ("tasks/hiding.py", "word.strip().casefold()\n    if not word", "word\n    if not word", "test_hiding.py::test_a_word_draws"),
     ("tasks/hiding.py", "r=r, seed=seed, **planted", "r=1, seed=seed, **planted", "test_hiding.py::test_the_change_has"),
     ("tasks/hiding.py", "recipe=dataclasses.replace(task.recipe, r=1),", "recipe=task.recipe,", "test_hiding.py::test_what_can_be_read"),
-    ("cutting.py", "run.recipe.scaling, k)", "1.0, k)", "test_cutting.py::test_a_cut_adapter"),
+    ("cutting.py", "run.recipe.scaling, k)", "run.recipe.scaling, 1)", "test_cutting.py::test_a_cut_adapter"),
     ("cutting.py", "tensors = dict(run.learnt.tensors)", "tensors = run.learnt.tensors", "test_cutting.py::test_the_run_itself"),
     ("cutting.py", "scaling = run.recipe.scaling", "scaling = 1.0", "test_cutting.py::test_the_spectra"),
     ("recorded_sweeps.py", "test=task.train[:ASKED]", "test=task.test[:ASKED]", "test_recorded_sweeps.py::test_where_facts"),
