@@ -23,7 +23,7 @@ class ModuleSets(widgets.VBox):
     def __init__(self, table: pd.DataFrame, comparisons: Mapping[str, Mapping[str, str]]) -> None:
         self._table, self._comparisons = table, comparisons
         self.compared = widgets.ToggleButtons(options=list(comparisons))
-        self.compared.style.button_width = "10em"
+        self.compared.style.button_width = "12em"
         self.view = PictureView(SIZE[0])
         super().__init__(
             [widgets.HTML(words.title("Which modules learn?")), self.compared, self.view]

@@ -130,7 +130,7 @@ class ModuleTree(widgets.VBox):
             _button(str(layer), functools.partial(self._toggle, self._layer(layer)), self._size)
             for layer in layers
         ]
-        rows = [_line(widgets.HTML("layer", layout={"width": NAME}), _blank(SIZES), *numbers)]
+        rows = [_line(_words(NAME, "layer"), _words(SIZES), *numbers)]
         for group, columns in self._groups().items():
             names = [one.name for column in columns for one in self._columns[column]]
             label = group or "outside the layers"
@@ -142,12 +142,12 @@ class ModuleTree(widgets.VBox):
         """A kind of module: its name, its sizes, and a cell for each layer."""
         matrices = self._columns[column]
         names = [one.name for one in matrices]
-        self._sizes[column] = widgets.HTML(layout={"width": SIZES})
+        self._sizes[column] = _words(SIZES)
         by_layer = {layer_of(one): self.cells[one] for one in names}
         cells = [by_layer[None]] if None in by_layer else []
         if not cells:
             layers = range(self.shape.num_layers)
-            cells = [by_layer.get(layer) or _blank(self._size) for layer in layers]
+            cells = [by_layer.get(layer) or _words(self._size) for layer in layers]
         button = _button(last_name(column), functools.partial(self._toggle, names), NAME)
         return _line(button, self._sizes[column], *cells)
 
@@ -219,8 +219,9 @@ def _button(description: str, do: Callable[[], None], width: str) -> widgets.But
     return button
 
 
-def _blank(width: str) -> widgets.HTML:
-    return widgets.HTML(layout={"width": width, "margin": "1px", "flex": "0 0 auto"})
+def _words(width: str, said: str = "") -> widgets.HTML:
+    """A place that keeps its width, however narrow the page."""
+    return widgets.HTML(said, layout={"width": width, "margin": "1px", "flex": "0 0 auto"})
 
 
 def _line(*parts: widgets.Widget) -> widgets.HBox:
