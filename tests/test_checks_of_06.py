@@ -7,7 +7,7 @@ import pytest
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
-from lora_lab.checks.alpha import diagnose, same_run, scaling
+from lora_lab.checks.alpha import diagnose_alpha, same_run, scaling
 from lora_lab.training import train
 from tiny import letters_task, recipe, tiny_base
 
@@ -43,5 +43,5 @@ def test_with_the_right_ratio_the_run_is_the_same_and_with_its_square_or_root_it
 
 
 def test_the_diagnoses_are_those_that_follow_from_the_two_shares():
-    found = [diagnose.reference(**case) for case in diagnose.cases()]
+    found = [diagnose_alpha.reference(**case) for case in diagnose_alpha.cases()]
     assert found == ["too weak", "too strong", "fine", "too strong", "fine", "too weak", "fine"]

@@ -116,7 +116,7 @@ same_run = Exercise(
 # --- three diagnoses ------------------------------------------------------------------------
 
 
-def _diagnose(new: float, old: float, enough: float) -> str:
+def _diagnose_alpha(new: float, old: float, enough: float) -> str:
     """What ails a run, told by the shares of new facts learnt and of old ones kept, 0 to 1.
 
     "too strong" where fewer old facts than `enough` are left, whatever was learnt: a change that
@@ -135,8 +135,8 @@ def _scored() -> Iterator[Case]:
     yield {"new": 0.7, "old": 0.75, "enough": 0.7}
 
 
-diagnose = Exercise(
-    _diagnose,
+diagnose_alpha = Exercise(
+    _diagnose_alpha,
     _scored,
     slips={
         "where both are low, this says too weak; more of a change that broke the old facts "
@@ -151,21 +151,21 @@ diagnose = Exercise(
         "this never looks at the new facts; a run that kept all may have learnt nothing": (
             lambda new, old, enough: "too strong" if old < enough else "fine"
         ),
-        "the two shares are swapped": lambda new, old, enough: _diagnose(old, new, enough),
+        "the two shares are swapped": lambda new, old, enough: _diagnose_alpha(old, new, enough),
         "a share that is just enough is enough: compare with <, not with <=": (
             lambda new, old, enough: (
                 "too strong" if old <= enough else "too weak" if new <= enough else "fine"
             )
         ),
         "0.9 is written in; the threshold is `enough`": (
-            lambda new, old, enough: _diagnose(new, old, 0.9)
+            lambda new, old, enough: _diagnose_alpha(new, old, 0.9)
         ),
         "too weak and too strong are swapped: what forgets is too strong": (
             lambda new, old, enough: {
                 "too weak": "too strong",
                 "too strong": "too weak",
                 "fine": "fine",
-            }[_diagnose(new, old, enough)]
+            }[_diagnose_alpha(new, old, enough)]
         ),
     },
 )

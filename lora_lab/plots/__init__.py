@@ -7,8 +7,6 @@ import logging
 
 logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns while it first lists its fonts
 
-from lora_lab.plots.alpha import draw_alpha_map, draw_plane, draw_scalings, draw_twins
-from lora_lab.plots.by_rank import draw_cliff, draw_held, draw_new_and_old, draw_together
 from lora_lab.plots.alpha import (
     draw_alpha_map,
     draw_best_rates,
@@ -16,6 +14,7 @@ from lora_lab.plots.alpha import (
     draw_scalings,
     draw_twins,
 )
+from lora_lab.plots.by_rank import draw_cliff, draw_held, draw_new_and_old, draw_together
 from lora_lab.plots.canvas import (
     BASE,
     EARLIER,
