@@ -38,7 +38,7 @@ def draw_alpha_map(
         ax.barh(at[1], 0.96, left=at[0] - 0.48, height=0.94, color=colour)
         words, ink = (f"{loss:.1f}" if loss == loss else "–"), ("white" if dark > 0.5 else INK)
         look = {"ha": "center", "va": "center", "fontsize": 9.5, "color": ink, "zorder": 3}
-        ax.text(*at, words, **look).set_path_effects([withStroke(linewidth=4, foreground=colour)])
+        ax.text(*at, words, **look).set_path_effects([withStroke(linewidth=7, foreground=colour)])
     steps = math.log(rates[-1] / rates[0]) / (len(rates) - 1)
     places = [math.log(rate / rates[0]) / steps for rate in line.values()]
     ax.plot([alphas.index(one) for one in line], places, color=INK, linewidth=1.8)
