@@ -108,7 +108,7 @@ def _die(*_):
 
 
 def test_what_goes_wrong_in_a_worker_is_raised_here(base):
-    with pytest.raises(ValueError, match="no layer is called 'q_porj'; did you mean 'q_proj'"):
+    with pytest.raises(ValueError, match="no layer called 'q_porj'; did you mean 'q_proj'"):
         sweep(base, TASK, [recipe(target_modules=("q_porj",))], engine="processes", store=None)
 
 

@@ -85,7 +85,7 @@ def test_nothing_is_kept_without_a_store(base, tmp_path, monkeypatch):
 def test_a_refused_recipe_leaves_no_folder_behind(base, tmp_path):
     fit(base, TASK, recipe(steps=2), store=tmp_path, evaluate=False)
     kept = sorted(tmp_path.iterdir())
-    with pytest.raises(ValueError, match="no layer is called"):
+    with pytest.raises(ValueError, match="no layer called"):
         fit(base, TASK, recipe(target_modules=("q_porj",)), store=tmp_path)
     assert sorted(tmp_path.iterdir()) == kept
 
