@@ -22,6 +22,10 @@ def test_every_question_of_the_rule_is_asked_and_starts_at_its_answer(aid):
     assert dict(aid.fields["goal"].options) == {said: goal for goal, said in GOALS.items()}
 
 
+def test_each_field_is_named_by_its_question_for_a_screen_reader(aid):
+    assert {field: control.description for field, control in aid.fields.items()} == QUESTIONS
+
+
 def test_another_answer_gives_what_the_rule_says_to_it(aid):
     aid.fields["examples"].value = "1,200"
     aid.fields["goal"].value = "facts"

@@ -6,6 +6,7 @@ import ipywidgets as widgets
 
 from lora_lab.deciding import GOALS, Advice, Situation, advise
 from lora_lab.widgets import words
+from lora_lab.widgets.lab_face import labelled
 
 QUESTIONS = {  # a field of Situation: what is asked
     "goal": "What is it for?",
@@ -44,13 +45,13 @@ class DecisionAid(widgets.VBox):
             value = getattr(situation, field)
             if field == "goal":
                 goals = [(said, goal) for goal, said in GOALS.items()]
-                control = widgets.Dropdown(options=goals, value=value, layout={"width": "23em"})
+                control = labelled(widgets.Dropdown(options=goals, value=value), question, "53em")
             else:
-                control = widgets.Text(f"{value:g}", layout={"width": "7em"})
+                control = labelled(widgets.Text(f"{value:g}"), question, "37em")
+            control.style.description_width = "30em"
             control.observe(lambda _: self._show(), names="value")
             self.fields[field] = control
-            label = widgets.HTML(html.escape(question), layout={"width": "27em"})
-            rows.append(widgets.HBox([label, control], layout={"flex_flow": "row wrap"}))
+            rows.append(control)
         self.said = widgets.HTML(layout={"flex": "1 1 400px", "min_width": "320px"})
         self.said.add_class("lora-lab-said")
         asked = widgets.VBox(rows, layout={"flex": "1 1 500px", "min_width": "320px"})
