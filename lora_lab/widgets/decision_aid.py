@@ -11,7 +11,7 @@ from lora_lab.widgets.lab_face import labelled
 QUESTIONS = {  # a field of Situation: what is asked
     "goal": "What is it for?",
     "needed": "Share of answers that must be right (0.9 is 90 %)",
-    "prompt_right": "Right answers of your best prompt, worked examples included …",
+    "prompt_right": "Right answers of your best prompt, with examples …",
     "prompt_asked": "… of how many test questions (0: not tried)",
     "retrieval_right": "Right answers with notes or examples searched for …",
     "retrieval_asked": "… of how many test questions (0: not tried)",
@@ -19,7 +19,7 @@ QUESTIONS = {  # a field of Situation: what is asked
     "changes_per_year": "How often a year does a right answer change?",
     "days_to_renew": "Days to make new examples, train and test again",
     "answers_per_day": "Answers a day",
-    "tokens_saved": "Tokens of each prompt that an adapter would make needless",
+    "tokens_saved": "Tokens of a prompt that an adapter would spare",
     "price": "Price of a million such tokens",
     "setup_cost": "Cost of one fine-tune, with examples and tests",
 }
