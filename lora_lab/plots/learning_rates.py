@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib as mpl
 from matplotlib.axes import Axes
 
-from lora_lab.plots.canvas import EARLIER, INK, PALE, RUN, axis_end, tidy
+from lora_lab.plots.canvas import EARLIER, INK, PALE, RUN, axis_end, of_seeds, tidy
 from lora_lab.records import StepRecord
 
 
@@ -99,6 +99,6 @@ def draw_by_rate(ax: Axes, shares: Mapping[str, Mapping[float, Sequence[float]]]
         told.append(f"{name} {each}")
     ax.set_xticks(range(len(rates)), [f"{rate:g}" for rate in rates])
     ax.set(xlim=(-0.3, len(rates) - 0.4), ylim=(0, 104))
-    ax.set_title(f"{most} seed{'s' * (most > 1)}", loc="right", fontsize=9, color=INK)
+    ax.set_title(of_seeds(most), loc="right", fontsize=9, color=INK)
     ax.set_label(f"Right answers, as a mean of {most} seeds: {'; '.join(told)}.")
     return ax

@@ -8,7 +8,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, NullLocator
 
-from lora_lab.plots.canvas import EARLIER, INK, PALE, RUN, tidy
+from lora_lab.plots.canvas import EARLIER, INK, PALE, RUN, of_seeds, tidy
 from lora_lab.predictions import Prediction
 
 
@@ -16,7 +16,7 @@ def draw_prediction(ax: Axes, prediction: Prediction) -> Axes:
     """The guess, how sure it was, and what each seed measured. The legend is the figure's own."""
     question, seeds = prediction.question, len(prediction.measured)
     draw = _draw_choice if question.options else _draw_number
-    names = draw(ax, prediction, f"{seeds} seed{'s' * (seeds > 1)}")
+    names = draw(ax, prediction, of_seeds(seeds))
     title = "\n".join(textwrap.wrap(question.text, 56))
     ax.set_title(title, loc="left", fontsize=10.5, color=INK, parse_math=False)
     look = {"fontsize": 9, "frameon": False, "labelcolor": INK, "ncols": 3, "columnspacing": 1.4}

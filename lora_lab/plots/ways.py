@@ -6,7 +6,7 @@ from statistics import mean
 from matplotlib.axes import Axes
 
 from lora_lab.approaches import Tried, wilson
-from lora_lab.plots.canvas import EARLIER, INK, PALE, RUN, percent, tidy
+from lora_lab.plots.canvas import EARLIER, INK, PALE, RUN, of_seeds, percent, tidy
 
 
 def draw_ways(
@@ -34,7 +34,7 @@ def draw_ways(
     ax.spines["left"].set_visible(False)
     ax.xaxis.label.set_x(52 / 124)
     ax.grid(visible=False, axis="y")
-    corner = f"{asked} questions, {len(tried)} seed{'s' * (len(tried) > 1)}" * (len(seeds) == 1)
+    corner = f"{asked} questions, {of_seeds(len(tried))}" * (len(seeds) == 1)
     ax.text(0, -0.75, corner, va="center", fontsize=9, color=EARLIER)
     ax.set_label(f"{title} Right answers with 95 % intervals: {'; '.join(told)}.")
     return ax
@@ -74,7 +74,7 @@ def draw_examples(ax: Axes, curves: Mapping[str, Mapping[int, Sequence[float]]])
     ax.set(ylim=(0, 103), yticks=range(0, 101, 25))
     ax.legend(loc="lower right", fontsize=9, frameon=False, labelcolor=INK)
     seeds = {len(one) for scores in curves.values() for one in scores.values()}
-    count = f"{min(seeds)} seed{'s' * (min(seeds) > 1)}"
+    count = of_seeds(min(seeds))
     ax.set_title(count, loc="right", fontsize=9, color=INK)
     ax.set_label(f"Mean of {count} by number of training examples. {'; '.join(told)}.")
     ax.grid(color=PALE, linewidth=0.8)
