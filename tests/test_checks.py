@@ -1,7 +1,9 @@
 import contextlib
 import copy
+import importlib
 import inspect
 import math
+import pkgutil
 import statistics
 
 import pytest
@@ -13,13 +15,13 @@ from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM, get_linear_schedule_with_warmup
 
 import lora_lab as lab
+from lora_lab import checks
 from lora_lab.checks import (
-    alpha,
+    exercises,
     maths_of_lora,
     one_token,
     rank,
     reading_a_run,
-    should_i_fine_tune,
     target_modules,
 )
 from lora_lab.checks.compare import Exercise, first_difference
@@ -77,15 +79,9 @@ def test_the_inputs_are_the_same_at_each_call_and_fit_the_references_signature(e
 
 
 def test_lab_check_has_every_exercise_of_every_module_and_lists_them():
-    modules = (
-        should_i_fine_tune,
-        one_token,
-        maths_of_lora,
-        reading_a_run,
-        rank,
-        alpha,
-        target_modules,
-    )
+    folder = [one.name for one in pkgutil.iter_modules(checks.__path__)]
+    modules = [importlib.import_module(f"lora_lab.checks.{name}") for name in folder]
+    modules = [one for one in modules if one is not exercises]  # it only gathers them
     own = [name for module in modules for name, one in vars(module).items() if is_exercise(one)]
     assert dir(lab.check) == sorted(own) == sorted(EXERCISES)
     assert all(getattr(lab.check, name).name == name for name in EXERCISES)
