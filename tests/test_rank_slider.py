@@ -36,6 +36,21 @@ def test_a_moved_slider_asks_the_adapter_cut_to_k(run):
     assert "100 % of the change" in slider.state.value
 
 
+def test_closing_it_leaves_out_what_waits_to_be_asked(run, monkeypatch):
+    slider, asked = RankSlider(run, TASK), []
+
+    def closed(whole, k):
+        asked.append(k)
+        slider.k.value = 1  # waits behind this one ...
+        slider.close()
+        return cut(whole, k)
+
+    monkeypatch.setattr("lora_lab.widgets.rank_slider.cut", closed)
+    slider.k.value = 2
+    slider.wait(60)
+    assert asked == [2]  # ... and is never begun
+
+
 def test_it_asks_at_most_as_many_questions_as_it_is_told(run):
     slider = RankSlider(run, TASK, questions=3)
     slider.show()

@@ -6,7 +6,7 @@ import ipywidgets as widgets
 
 from lora_lab.deciding import GOALS, Advice, Situation, advise
 from lora_lab.widgets import words
-from lora_lab.widgets.lab_face import labelled
+from lora_lab.widgets.lab_face import LabBox, labelled
 
 QUESTIONS = {  # a field of Situation: what is asked
     "goal": "What is it for?",
@@ -26,7 +26,7 @@ QUESTIONS = {  # a field of Situation: what is asked
 APPLIES = {True: "yes", False: "no", None: "not measured"}
 
 
-class DecisionAid(widgets.VBox):
+class DecisionAid(LabBox):
     """A field for each question, and what the rule says to the answers, anew at each change.
 
     `situation` holds the answers and `advice` what it says; both are None while an answer cannot
@@ -60,7 +60,6 @@ class DecisionAid(widgets.VBox):
             layout={"flex_flow": "row wrap", "align_items": "flex-start", "grid_gap": "16px"},
         )
         super().__init__([widgets.HTML(words.title("Should I fine-tune?")), both])
-        self.add_class("lora-lab")
         self._show()
 
     def _read(self) -> Situation:
@@ -87,10 +86,6 @@ class DecisionAid(widgets.VBox):
 
     def __repr__(self) -> str:
         return f"DecisionAid: {len(QUESTIONS)} questions"
-
-    def _repr_mimebundle_(self, **options: object) -> dict[str, object]:
-        """Fixed words where no widget can be shown, without the ids that change at each run."""
-        return super()._repr_mimebundle_(**options) | {"text/plain": repr(self)}
 
 
 def _number(question: str, given: str) -> float:

@@ -27,7 +27,19 @@ class PictureView(widgets.Image, DescriptionWidget):
         self.value, self.tooltip = picture.png, picture.alt
 
 
-class WorkingBox(widgets.VBox):
+class LabBox(widgets.VBox):
+    """A box of the laboratory: in its look, and with its `repr` where no widget can be shown."""
+
+    def __init__(self, children: Sequence[widgets.Widget]) -> None:
+        super().__init__(children)
+        self.add_class("lora-lab")
+
+    def _repr_mimebundle_(self, **options: object) -> dict[str, object]:
+        """Fixed words where no widget can be shown, without the ids that change at each run."""
+        return super()._repr_mimebundle_(**options) | {"text/plain": repr(self)}
+
+
+class WorkingBox(LabBox):
     """A box with work in the background, which ends, after its step, when the box is closed."""
 
     _work: Background | None = None
@@ -68,7 +80,6 @@ class LabFace(WorkingBox):
         self.ask_button = action("Ask")
         self.controls = RecipeControls(Recipe(), [*dict.fromkeys([*in_sight, *FOLDED])])
         super().__init__(self._rows(title, in_sight))
-        self.add_class("lora-lab")
         self.state.add_class("lora-lab-state")
         self.loss_picture.add_class("lora-lab-loss")
         self.answers.add_class("lora-lab-said")

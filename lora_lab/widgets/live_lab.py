@@ -225,10 +225,6 @@ class LiveLab(LabFace):
     def __repr__(self) -> str:
         return f"LiveLab: {self.base.name} · {', '.join(self._tasks)}"
 
-    def _repr_mimebundle_(self, **options: object) -> dict[str, object]:
-        """Fixed words where no widget can be shown, without the ids that change at each run."""
-        return super()._repr_mimebundle_(**options) | {"text/plain": repr(self)}
-
     # --- a task is chosen ---
 
     def _choose(self, name: str) -> None:

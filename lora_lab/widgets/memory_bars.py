@@ -10,7 +10,7 @@ from lora_lab.estimates import estimate
 from lora_lab.recipe import Recipe, nearest
 from lora_lab.records import Memory
 from lora_lab.widgets import words
-from lora_lab.widgets.lab_face import PictureView, labelled, row
+from lora_lab.widgets.lab_face import LabBox, PictureView, labelled, row
 from lora_lab.widgets.recipe_controls import RecipeControls
 
 MODELS = (  # of those that `estimate` knows by name, the ones whose memory it tells
@@ -35,7 +35,7 @@ NO_CARD = "no card"
 FIELDS = ("r", "batch_size", "max_length", "gradient_checkpointing")
 
 
-class MemoryBars(widgets.VBox):
+class MemoryBars(LabBox):
     """A bar a method, drawn anew at each choice. Nothing is trained or loaded.
 
     `memory` holds what the bars show, and `picture` how.
@@ -71,7 +71,6 @@ class MemoryBars(widgets.VBox):
                 self.said,
             ]
         )
-        self.add_class("lora-lab")
         for control in (self.model, self.card):
             control.observe(lambda _: self._show(), names="value")
         self._show()
@@ -93,10 +92,6 @@ class MemoryBars(widgets.VBox):
 
     def __repr__(self) -> str:
         return f"MemoryBars: {self.model.value} · {', '.join(METHODS)}"
-
-    def _repr_mimebundle_(self, **options: object) -> dict[str, object]:
-        """Fixed words where no widget can be shown, without the ids that change at each run."""
-        return super()._repr_mimebundle_(**options) | {"text/plain": repr(self)}
 
 
 def _choice(description: str, options: tuple[str, ...], value: str) -> widgets.Dropdown:

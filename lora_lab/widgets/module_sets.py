@@ -7,12 +7,12 @@ import pandas as pd
 
 from lora_lab import plots
 from lora_lab.widgets import words
-from lora_lab.widgets.lab_face import PictureView
+from lora_lab.widgets.lab_face import LabBox, PictureView
 
 SIZE = (560, 330)  # pixels on the screen
 
 
-class ModuleSets(widgets.VBox):
+class ModuleSets(LabBox):
     """What each set learnt, by the comparison that is chosen; `picture` is what is shown.
 
     Args:
@@ -28,7 +28,6 @@ class ModuleSets(widgets.VBox):
         super().__init__(
             [widgets.HTML(words.title("Which modules learn?")), self.compared, self.view]
         )
-        self.add_class("lora-lab")
         self.compared.observe(lambda _: self._show(), names="value")
         self._show()
 
@@ -49,7 +48,3 @@ class ModuleSets(widgets.VBox):
 
     def __repr__(self) -> str:
         return f"ModuleSets: {', '.join(self._comparisons)}"
-
-    def _repr_mimebundle_(self, **options: object) -> dict[str, object]:
-        """Fixed words where no widget can be shown, without the ids that change at each run."""
-        return super()._repr_mimebundle_(**options) | {"text/plain": repr(self)}

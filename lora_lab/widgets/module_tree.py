@@ -14,11 +14,12 @@ from lora_lab.estimates import find_shape
 from lora_lab.recipe import Recipe
 from lora_lab.targets import Matrix, adapted, column_of, last_name, layer_of, naming
 from lora_lab.widgets import words
+from lora_lab.widgets.lab_face import LabBox
 
 NAME, SIZES = "12em", "16em"  # widths
 
 
-class ModuleTree(widgets.VBox):
+class ModuleTree(LabBox):
     """Which matrices a recipe adapts, clicked or typed. Nothing is trained or loaded.
 
     `recipe` says what is chosen, in PEFT's words; `chosen` holds the names of the matrices, and
@@ -61,7 +62,6 @@ class ModuleTree(widgets.VBox):
                 self.code,
             ]
         )
-        self.add_class("lora-lab")
         self.typed.observe(lambda change: self._on_typed(change.new), names="value")
         self.r.observe(lambda _: self._tell(), names="value")
         self.choose(self._recipe.target_modules, self._recipe.layers_to_transform)
@@ -190,10 +190,6 @@ class ModuleTree(widgets.VBox):
 
     def __repr__(self) -> str:
         return f"ModuleTree: {self.shape.name} · {len(self.cells)} matrices to choose from"
-
-    def _repr_mimebundle_(self, **options: object) -> dict[str, object]:
-        """Fixed words where no widget can be shown, without the ids that change at each run."""
-        return super()._repr_mimebundle_(**options) | {"text/plain": repr(self)}
 
 
 def _read(given: str) -> str | tuple[str, ...]:

@@ -6,9 +6,10 @@ import ipywidgets as widgets
 
 from lora_lab.sweeps import Sweep
 from lora_lab.widgets import words
+from lora_lab.widgets.lab_face import LabBox
 
 
-class PickRuns(widgets.VBox):
+class PickRuns(LabBox):
     """A learning rate and a seed to pick for each value of a field; below, what comes of it.
 
     `picked` is the sweep of the picked runs, `said` what is shown, in plain lines.
@@ -46,7 +47,6 @@ class PickRuns(widgets.VBox):
             for one, rate in self.rates.items()
         ]
         super().__init__([widgets.HTML(words.title("Pick a winner")), *rows, self.outcome])
-        self.add_class("lora-lab")
         for control in (*self.rates.values(), *self.seeds.values()):
             control.observe(lambda _: self._show(), names="value")
         self._show()
@@ -78,10 +78,6 @@ class PickRuns(widgets.VBox):
 
     def __repr__(self) -> str:
         return f"PickRuns: {self.field} {', '.join(map(str, self.rates))}"
-
-    def _repr_mimebundle_(self, **options: object) -> dict[str, object]:
-        """Fixed words where no widget can be shown, without the ids that change at each run."""
-        return super()._repr_mimebundle_(**options) | {"text/plain": repr(self)}
 
 
 def _label(said: str) -> widgets.HTML:

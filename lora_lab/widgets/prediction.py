@@ -48,7 +48,6 @@ class Predict(WorkingBox):
         self.picture = PictureView(CHOICE_SIZE[0])
         self.picture.layout.display = "none"
         super().__init__(self._rows())
-        self.add_class("lora-lab")
         self.state.add_class("lora-lab-state")
         self.run_button.on_click(lambda _: self.run())
         before = read_log().find(question)
@@ -99,10 +98,6 @@ class Predict(WorkingBox):
 
     def __repr__(self) -> str:
         return f"Predict: {self.question.text}"
-
-    def _repr_mimebundle_(self, **options: object) -> dict[str, object]:
-        """Fixed words where no widget can be shown, without the ids that change at each run."""
-        return super()._repr_mimebundle_(**options) | {"text/plain": repr(self)}
 
     def _guess(self) -> Value:
         """The answer as it was given.

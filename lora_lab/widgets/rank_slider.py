@@ -15,12 +15,12 @@ from lora_lab.tasks.examples import Task
 from lora_lab.widgets import words
 from lora_lab.widgets.asked import spread
 from lora_lab.widgets.background import Background
-from lora_lab.widgets.lab_face import PictureView
+from lora_lab.widgets.lab_face import PictureView, WorkingBox
 
 SIZE = (500, 150)  # pixels on the screen
 
 
-class RankSlider(widgets.VBox):
+class RankSlider(WorkingBox):
     """What a run still knows when its adapter is cut to rank k. Nothing is trained.
 
     After a move and `wait()`, `scores` holds the marks at `k`, and `picture` draws them.
@@ -51,7 +51,6 @@ class RankSlider(widgets.VBox):
         self.view, self.state = PictureView(SIZE[0]), widgets.HTML("move the slider")
         title = widgets.HTML(words.title(f"How much of rank {r} did it use?"))
         super().__init__([title, self.k, self.state, self.view])
-        self.add_class("lora-lab")
         self.state.add_class("lora-lab-state")
         self.k.observe(lambda _: self.show(), names="value")
 
@@ -89,7 +88,3 @@ class RankSlider(widgets.VBox):
 
     def __repr__(self) -> str:
         return f"RankSlider: {self.run.task_name} at rank {self.run.recipe.r}, cut to k"
-
-    def _repr_mimebundle_(self, **options: object) -> dict[str, object]:
-        """Fixed words where no widget can be shown, without the ids that change at each run."""
-        return super()._repr_mimebundle_(**options) | {"text/plain": repr(self)}

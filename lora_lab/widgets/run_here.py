@@ -54,7 +54,6 @@ class RunHere(WorkingBox):
                 self.loss_picture,
             ]
         )
-        self.add_class("lora-lab")
         self.state.add_class("lora-lab-state")
         self.loss_picture.add_class("lora-lab-loss")
         self.result.add_class("lora-lab-result")
@@ -94,10 +93,6 @@ class RunHere(WorkingBox):
         metric = scores[0].metric_name
         seeds = words.counted(len(scores), "seed")
         return f"RunHere: {self.name} · recorded: {metric} {words.scores_of(scores)}, {seeds}"
-
-    def _repr_mimebundle_(self, **options: object) -> dict[str, object]:
-        """Fixed words where no widget can be shown, without the ids that change at each run."""
-        return super()._repr_mimebundle_(**options) | {"text/plain": repr(self)}
 
     def _run(self) -> None:
         self.records, self.scores = (), None

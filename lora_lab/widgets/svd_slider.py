@@ -7,12 +7,12 @@ from torch import Tensor
 from lora_lab import plots
 from lora_lab.maths.spectra import energy_kept, singular_values, truncate
 from lora_lab.widgets import words
-from lora_lab.widgets.lab_face import PictureView
+from lora_lab.widgets.lab_face import LabBox, PictureView
 
 SIZE = (560, 400)  # pixels on the screen
 
 
-class SvdSlider(widgets.VBox):
+class SvdSlider(LabBox):
     """The rebuilt matrix beside the whole one. `picture` is what is shown.
 
     Args:
@@ -39,7 +39,6 @@ class SvdSlider(widgets.VBox):
         self.k.style.description_width = "1.5em"
         self.view = PictureView(SIZE[0])
         super().__init__([widgets.HTML(words.title("What do k terms hold?")), self.k, self.view])
-        self.add_class("lora-lab")
         self.k.observe(lambda _: self._show(), names="value")
         self._show()
 
@@ -57,7 +56,3 @@ class SvdSlider(widgets.VBox):
     def __repr__(self) -> str:
         height, width = self._whole.shape
         return f"SvdSlider: a matrix of {height} × {width}, rebuilt from k terms"
-
-    def _repr_mimebundle_(self, **options: object) -> dict[str, object]:
-        """Fixed words where no widget can be shown, without the ids that change at each run."""
-        return super()._repr_mimebundle_(**options) | {"text/plain": repr(self)}

@@ -7,10 +7,10 @@ import ipywidgets as widgets
 from lora_lab import plots
 from lora_lab.plots import Picture
 from lora_lab.widgets import words
-from lora_lab.widgets.lab_face import PictureView
+from lora_lab.widgets.lab_face import LabBox, PictureView
 
 
-class Toggle(widgets.VBox):
+class Toggle(LabBox):
     """Buttons that change the picture below them. Nothing is trained. `choice` holds the buttons.
 
     Args:
@@ -29,7 +29,6 @@ class Toggle(widgets.VBox):
         self.choice.style.button_width = "auto"
         self.view, self.said = PictureView(plots.SIZE[0]), widgets.HTML()
         super().__init__([widgets.HTML(words.title(title)), self.choice, self.view, self.said])
-        self.add_class("lora-lab")
         self.choice.observe(lambda _: self._show(), names="value")
         self._show()
 
@@ -44,7 +43,3 @@ class Toggle(widgets.VBox):
 
     def __repr__(self) -> str:
         return f"Toggle: {self.title} {' · '.join(self.pictures)}"
-
-    def _repr_mimebundle_(self, **options: object) -> dict[str, object]:
-        """Fixed words where no widget can be shown, without the ids that change at each run."""
-        return super()._repr_mimebundle_(**options) | {"text/plain": repr(self)}
