@@ -4,13 +4,13 @@ What came of a way is a `Tried`: which answers were right, and what an answer co
 """
 
 import dataclasses
-import math
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
 
+from lora_lab.comparing import wilson
 from lora_lab.evaluation import Model, answers_to
 from lora_lab.recorded import recorded_names, recording
 from lora_lab.retrieval import Retriever
@@ -19,32 +19,6 @@ from lora_lab.tasks.skills import state, with_notes
 from lora_lab.tasks.world import WORDINGS
 
 NAME = re.compile(r"[A-Z]\w+ [A-Z]\w+")  # of a person in the pocket's world
-NORMAL_95 = 1.959964  # standard errors on each side that hold 95 % of a normal distribution
-
-
-def wilson(right: int, count: int) -> tuple[float, float]:
-    """From where to where the true share may lie, with 95 % confidence, after a test.
-
-    Unlike share ± 1.96 standard errors it never leaves 0 to 1, and it has a width at 0 of 20 too.
-
-    Args:
-        right: of `count` independent questions.
-        count: 1 or more.
-
-    Raises:
-        ValueError: if right is not between 0 and count, or there was no question.
-
-    Source:
-        Wilson, 1927, "Probable inference, the law of succession, and statistical inference".
-    """
-    if count < 1 or not 0 <= right <= count:
-        raise ValueError(
-            f"{right} right of {count} cannot be; give 1 question or more, and 0 to that many right"
-        )
-    share, z2 = right / count, NORMAL_95**2
-    middle = (share + z2 / (2 * count)) / (1 + z2 / count)
-    half = math.sqrt(share * (1 - share) * z2 / count + (z2 / (2 * count)) ** 2) / (1 + z2 / count)
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

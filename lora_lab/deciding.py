@@ -9,8 +9,8 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from lora_lab.approaches import wilson
 from lora_lab.claims import claim
+from lora_lab.comparing import wilson
 from lora_lab.recipe import nearest
 
 GOALS = {  # what a fine-tune is wanted for

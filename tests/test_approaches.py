@@ -12,9 +12,9 @@ from lora_lab.approaches import (
     notes_of,
     retrieved,
     try_approach,
-    wilson,
     with_examples,
 )
+from lora_lab.comparing import wilson
 from lora_lab.tasks.examples import Example, prompt_ids
 from lora_lab.tasks.skills import shots_prompt, state
 from lora_lab.tasks.world import read_world
@@ -28,30 +28,6 @@ def base():
 @pytest.fixture
 def task():
     return lab.load_task("json", n=5)
-
-
-@pytest.mark.parametrize(
-    ("right", "count", "interval"),
-    [  # Newcombe, 1998, "Two-sided confidence intervals for the single proportion", table I
-        (81, 263, (0.2553, 0.3662)),
-        (15, 148, (0.0624, 0.1605)),
-        (0, 20, (0.0, 0.1611)),
-        (1, 29, (0.0061, 0.1718)),
-    ],
-)
-def test_wilsons_interval_is_the_published_one(right, count, interval):
-    assert wilson(right, count) == pytest.approx(interval, abs=6e-5)
-
-
-def test_wilsons_interval_reads_alike_from_both_ends():
-    low, high = wilson(3, 17)
-    assert wilson(14, 17) == pytest.approx((1 - high, 1 - low))
-
-
-@pytest.mark.parametrize(("right", "count"), [(0, 0), (-1, 5), (6, 5)])
-def test_an_impossible_count_is_refused(right, count):
-    with pytest.raises(ValueError, match=f"{right} right of {count} cannot be; give 1 question"):
-        wilson(right, count)
 
 
 def test_pockets_worked_examples_stand_as_in_its_pretraining(base):

@@ -5,7 +5,7 @@ import statistics
 import pytest
 
 from lora_lab.checks.reading_a_run import paired_difference
-from lora_lab.comparing import Comparison, compare, standard_error
+from lora_lab.comparing import Comparison, compare, standard_error, wilson
 from lora_lab.records import Answer, Scores
 
 
@@ -32,6 +32,30 @@ def test_a_test_of_200_items_at_80_percent_strays_by_5_and_a_half_points():
     assert 1.96 * standard_error(0.8, 200) == pytest.approx(0.0554, abs=1e-4)
     assert standard_error(0.5, 25) == 0.1
     assert standard_error(1.0, 200) == 0
+
+
+@pytest.mark.parametrize(
+    ("right", "count", "interval"),
+    [  # Newcombe, 1998, "Two-sided confidence intervals for the single proportion", table I
+        (81, 263, (0.2553, 0.3662)),
+        (15, 148, (0.0624, 0.1605)),
+        (0, 20, (0.0, 0.1611)),
+        (1, 29, (0.0061, 0.1718)),
+    ],
+)
+def test_wilsons_interval_is_the_published_one(right, count, interval):
+    assert wilson(right, count) == pytest.approx(interval, abs=6e-5)
+
+
+def test_wilsons_interval_reads_alike_from_both_ends():
+    low, high = wilson(3, 17)
+    assert wilson(14, 17) == pytest.approx((1 - high, 1 - low))
+
+
+@pytest.mark.parametrize(("right", "count"), [(0, 0), (-1, 5), (6, 5)])
+def test_an_impossible_count_is_refused(right, count):
+    with pytest.raises(ValueError, match=f"{right} right of {count} cannot be; give 1 question"):
+        wilson(right, count)
 
 
 @pytest.mark.parametrize(("only_a", "only_b"), [(0, 5), (1, 4), (3, 5), (4, 4), (6, 1), (0, 0)])

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from lora_lab import deciding
-from lora_lab.approaches import wilson
+from lora_lab.comparing import wilson
 from lora_lab.deciding import GOALS, Situation, advise, break_even
 
 MISSES = {"prompt_right": 30, "prompt_asked": 100}  # 22 to 40 %

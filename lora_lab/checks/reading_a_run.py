@@ -7,11 +7,11 @@ from statistics import mean, pstdev, stdev
 import torch
 
 from lora_lab.checks.compare import Case, Exercise, Function
+from lora_lab.comparing import NORMAL_95
 
 # --- is this difference real? ---------------------------------------------------------------
 
 Found = tuple[float, float, float, str]  # difference, low, high, verdict
-NORMAL_95 = 1.96  # standard errors on each side that hold 95 % of a normal distribution
 
 
 def _paired_difference(right_a: Sequence[bool], right_b: Sequence[bool]) -> Found:
