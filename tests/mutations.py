@@ -332,7 +332,7 @@ MUTATIONS = [  # (file, what it says, what it says when broken, the test that mu
     ("widgets/asked.py", "            if not go_on():\n                return\n", "", "test_live_lab.py::test_stop_can_be_pressed"),
     ("widgets/asked.py", "self._after.setdefault(strength, {})", "self._after.setdefault(1.0, {})", "test_live_lab.py::test_the_strength_answers"),
     ("widgets/following.py", "        if work.stopped:\n            return\n", "", "test_live_lab.py::test_stop_ends_the_training"),
-    ("widgets/following.py", "if telling.due and not work.stopped:", "if telling.due:", "test_live_lab.py::test_stop_says_at_once"),
+    ("widgets/following.py", "if telling.due and not work.stopped:", "if telling.due:", "test_live_lab.py::test_after_stop_nothing_more"),
     ("widgets/following.py", "                draw(training.records)", "                pass", "test_live_lab.py::test_what_is_shown_while"),
     ("widgets/seeds.py", "seed=seed)", "seed=recipe.seed)", "test_live_lab.py::test_the_noise_band_is"),
     ("widgets/seeds.py", "self._finished.get((task, other))", "None", "test_live_lab.py::test_what_was_trained_before"),

@@ -27,7 +27,7 @@ from lora_lab.tasks import pocket, texts
 from tiny import tiny_base
 
 COMMANDS = ["lab", "prepare", "doctor", "bases", "tasks"]
-COMMANDS += ["estimate", "train", "runs", "evaluate", "chat", "export"]
+COMMANDS += ["estimate", "train", "sweep", "runs", "evaluate", "chat", "export"]
 PROGRAM = [sys.executable, "-c", "from lora_lab.cli.app import app; app(prog_name='lora-lab')"]
 
 

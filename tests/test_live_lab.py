@@ -16,9 +16,10 @@ from lora_lab.recipe import Recipe
 from lora_lab.records import Answer, Scores
 from lora_lab.tasks.examples import Example
 from lora_lab.training import Diverged, Training, train
-from lora_lab.widgets import live_lab, words
+from lora_lab.widgets import following, live_lab, words
 from lora_lab.widgets.asked import Asked
 from lora_lab.widgets.background import DROP_ALL, Background, Pace
+from lora_lab.widgets.following import follow
 from lora_lab.widgets.lab_face import Folded
 from lora_lab.widgets.live_lab import KEPT, LiveLab
 from lora_lab.widgets.recipe_controls import FOLDED, RecipeControls, recipe_code
@@ -295,6 +296,22 @@ def test_stop_says_at_once_what_it_does_and_what_a_second_click_does(live, at_st
     trained(live)
     assert said[0] == "stopping after this step … (click again to leave the answers out)"
     assert said[1] == "stopping …"
+
+
+def test_after_stop_nothing_more_is_told_of_the_step_under_way(base, monkeypatch):
+    monkeypatch.setattr(following, "UPDATES", 1e9)  # a line after each step
+    work, told = Background(fail, lambda: None), []
+
+    class StoppedInStep3(Training):
+        def __iter__(self):
+            for record in super().__iter__():
+                if record.step == 3:
+                    work.stopped = 1  # as a click on Stop does
+                yield record
+
+    training = StoppedInStep3(base, TASK, TASK.recipe)
+    follow(training, work, lambda records: told.append(len(records)))
+    assert told == [1, 2]
 
 
 def test_one_stop_after_the_training_leaves_out_what_is_still_to_come(live, monkeypatch):

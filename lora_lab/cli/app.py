@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from lora_lab import __version__
-from lora_lab.cli import costs, lab, running, surroundings, using
+from lora_lab.cli import costs, lab, running, surroundings, sweeping, using
 from lora_lab.cli.options import gathered
 from lora_lab.cli.show import note
 
@@ -122,6 +122,7 @@ app.command("bases")(surroundings.bases)
 app.command("tasks")(surroundings.tasks)
 app.command("estimate")(costs.estimate)
 app.command("train")(running.train)
+app.command("sweep")(sweeping.sweep)
 app.command("runs")(running.runs)
 app.command("evaluate")(using.evaluate)
 app.command("chat")(using.chat)

@@ -15,6 +15,7 @@ import typer
 from lora_lab.recipe import CHOICES, HELP, Recipe
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Train again what is stored.")]
 Store = Annotated[
     str | None,
     typer.Option(

@@ -14,6 +14,7 @@ from lora_lab.cli.options import (
     Count,
     Device,
     Dtype,
+    Fresh,
     Json,
     PromptColumn,
     Store,
@@ -43,7 +44,7 @@ def train(
     device: Device = "auto",
     dtype: Dtype = "auto",
     store: Store = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Train again what is stored.")] = False,
+    fresh: Fresh = False,
     json: Json = False,
 ) -> None:
     """Fine-tune a base on a task, and show what changed.
@@ -129,6 +130,13 @@ def facts(run: "Run") -> dict:
     }
 
 
+def scores_of(run: "Run") -> dict | None:
+    """What `--json` says of a run's scores where it lists several: no answers."""
+    if run.scores is None:
+        return None
+    return {name: value for name, value in asdict(run.scores).items() if name != "answers"}
+
+
 def runs(store: Store = None, json: Json = False) -> None:
     """List the runs that are kept, newest first.
 
@@ -145,7 +153,7 @@ def runs(store: Store = None, json: Json = False) -> None:
     where = chosen_store(store)
     found = list_runs(where)
     if json:
-        as_json([facts(run) | {"scores": _without_answers(run)} for run in found])
+        as_json([facts(run) | {"scores": scores_of(run)} for run in found])
         return
     if not found:
         say(f"No run is kept in {resolve_store(where)} yet; `lora-lab train new-facts` makes one.")
@@ -165,9 +173,3 @@ def runs(store: Store = None, json: Json = False) -> None:
         rows[-1] += (status,)
     head = ("run", "task", "method", "r", "steps", "score", "old facts", "date", "status")
     table(head, rows, right="r, steps, score, old facts")
-
-
-def _without_answers(run: "Run") -> dict | None:
-    if run.scores is None:
-        return None
-    return {name: value for name, value in asdict(run.scores).items() if name != "answers"}

@@ -1,0 +1,121 @@
+"""`lora-lab sweep` as somebody uses it, on a base that trains in a second."""
+
+import csv
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+import lora_lab as lab
+from lora_lab.cli.app import app
+from lora_lab.cli.sweeping import _varied
+from lora_lab.runs import list_runs
+from tiny import tiny_base
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory):
+    """A tiny base's folder and a file of one's own, as `sweep` takes them."""
+    folder, base = tmp_path_factory.mktemp("bases") / "tiny", tiny_base()
+    base.model.save_pretrained(folder)
+    base.tokenizer.save_pretrained(folder)
+    file = tmp_path_factory.mktemp("files") / "letters.csv"
+    with file.open("w", newline="") as out:
+        rows = ([f"{a}{b}", b.upper()] for a in "abcdefghij" for b in "abcdefgh")
+        csv.writer(out).writerows([["prompt", "answer"], *rows])
+    return ["sweep", str(file), "--base", str(folder), "--steps", "4", "--seeds", "0,1"]
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [*map(str, arguments)])
+
+
+def refused(*arguments):
+    """The one line that a command complains with."""
+    result = run(*arguments)
+    assert result.exit_code == 2
+    (line,) = result.stderr.splitlines()
+    return line.removeprefix("lora-lab: ")
+
+
+def test_all_pairs_are_trained_with_all_seeds_and_score_as_in_the_library(words):
+    more = ["--vary", "r=1,4", "--vary", "learning-rate=1e-3,3e-2", "--engine", "sequential"]
+    result = run(*words, *more, "--json")
+    assert result.exit_code == 0, result.stderr
+    told = json.loads(result.stdout)
+    base = lab.load_base(words[3])
+    task = lab.load_task(words[1], base)
+    changes = [{"r": r, "learning_rate": rate} for r in (1, 4) for rate in (1e-3, 3e-2)]
+    recipes = [lab.Recipe(**{**_fields(task.recipe), "steps": 4, **one}) for one in changes]
+    done = lab.sweep(base, task, recipes, seeds=(0, 1), store=None)
+    assert len(told["runs"]) == 8
+    for mine, run_ in zip(told["runs"], done.runs, strict=True):
+        assert mine["recipe"]["seed"] == run_.recipe.seed
+        assert mine["recipe"]["r"] == run_.recipe.r
+        assert mine["scores"]["loss"] == pytest.approx(run_.scores.loss)
+    assert told["confounds"] == list(done.confounds())
+
+
+def _fields(recipe):
+    return {name: getattr(recipe, name) for name in recipe.__dataclass_fields__}
+
+
+def test_a_row_a_setting_and_below_what_else_may_explain_it(words):
+    shown = run(*words, "--vary", "target_modules=[q_proj,v_proj],all-linear").stdout
+    lines = shown.splitlines()
+    assert any(line.startswith("[q_proj,v_proj]") and "2 finished" in line for line in lines)
+    assert any("all-linear" in line and " to " in line for line in lines)
+    assert "note: Only one learning rate was tried" in shown
+
+
+def test_the_runs_are_kept_and_a_longer_list_trains_only_what_is_new(words):
+    run(*words, "--vary", "r=1")
+    before = {one.path: one.date for one in list_runs()}
+    told = json.loads(run(*words, "--vary", "r=1,2", "--json").stdout)
+    assert [one["replayed"] for one in told["runs"]] == [True, True, False, False]
+    assert {one.path: one.date for one in list_runs()}.items() >= before.items()
+
+
+def test_a_run_of_a_sweep_can_be_evaluated_by_its_name(words):
+    told = json.loads(run(*words, "--vary", "r=1", "--json").stdout)
+    result = run("evaluate", told["runs"][0]["name"], "--json")
+    assert json.loads(result.stdout)["scores"]["loss"] == told["runs"][0]["scores"]["loss"]
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "values"),
+    [
+        ("r=1,4", "r", [1, 4]),
+        (
+            "target-modules=[q_proj,v_proj],all-linear",
+            "target_modules",
+            [("q_proj", "v_proj"), "all-linear"],
+        ),
+        ("layers_to_transform=[0,1],none", "layers_to_transform", [(0, 1), None]),
+        ("use_dora=true,false", "use_dora", [True, False]),
+        ("learning_rate=1e-3, 3e-3", "learning_rate", [1e-3, 3e-3]),
+    ],
+)
+def test_values_stand_between_commas_and_lists_in_brackets(given, name, values):
+    assert _varied(given) == (name, values)
+
+
+@pytest.mark.parametrize(
+    ("more", "complaint"),
+    [
+        (["--vary", "rr=1"], "no choice of a recipe is called 'rr'; did you mean 'r'?"),
+        (["--vary", "r="], "--vary r= lacks a value; write them as in --vary r=1,4,16"),
+        (["--vary", "r"], "--vary r lacks a value"),
+        (["--vary", "r=1,,4"], "--vary r=1,,4 lacks a value"),
+        (["--vary", "r=1,x"], "r='x' is not a whole number"),
+        (["--vary", "seed=1"], "seeds are given with --seeds 0,1,2"),
+        (["--vary", "r=1", "--seed", "1"], "--seed 1 does not fit a sweep; give --seeds 0,1,2"),
+        (["--vary", "r=1", "--seeds", "a"], "--seeds a is no list of whole numbers"),
+        (["--vary", "r=1", "--r", "2"], "r is given by --vary and by --r too"),
+        (["--vary", "r=1", "--vary", "r=2"], "r is given by --vary and by --vary too"),
+        (["--vary", "r=1", "--engine", "fast"], "engine='fast' is not known"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_no_run(more, complaint, words):
+    assert complaint in refused(*words, *more)
+    assert list_runs() == []
