@@ -1,5 +1,6 @@
 """The prompts of a lab with their answers, before and after: they belong together, always."""
 
+import dataclasses
 import os
 from collections.abc import Callable, Sequence
 
@@ -100,6 +101,17 @@ def spread(examples: Sequence[Example], count: int) -> list[Example]:
     if len(examples) <= count:
         return list(examples)
     return [examples[place * len(examples) // count] for place in range(count)]
+
+
+def part_of(task: Task, questions: int) -> Task:
+    """The task with fewer to be asked: at most `questions` of each kind, 2 in 5 to validate."""
+    return dataclasses.replace(
+        task,
+        validation=spread(task.validation, 2 * questions // 5),
+        test=spread(task.test, questions),
+        old_knowledge=spread(task.old_knowledge, questions),
+        strangers=spread(task.strangers, questions),
+    )
 
 
 def opening(examples: Sequence[Example]) -> str:

@@ -1,5 +1,6 @@
 """The parts of the live laboratory and where they stand; what they do is in live_lab.py."""
 
+import html
 from collections.abc import Sequence
 
 import ipywidgets as widgets
@@ -40,9 +41,41 @@ class LabBox(widgets.VBox):
 
 
 class WorkingBox(LabBox):
-    """A box with work in the background, which ends, after its step, when the box is closed."""
+    """A box with work in the background and a line, `state`, that tells of it.
 
-    _work: Background | None = None
+    What it shows is given as its `children`, once they are made.
+    """
+
+    stop_button: widgets.Button | None = None  # None: it can't be stopped
+    _work: Background | None = None  # until it is made
+
+    def __init__(self) -> None:
+        self._work = Background(self._show_error, self._at_rest)
+        self.state = widgets.HTML()
+        super().__init__([])
+        self.state.add_class("lora-lab-state")
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Return when all is done. An interrupt ends it within a step.
+
+        Raises:
+            TimeoutError: if that takes longer than `timeout` seconds.
+            Exception: whatever went wrong while it worked.
+        """
+        # A cell that waits keeps the kernel's main thread. JupyterLab sends clicks to a second one,
+        # but ipykernel 7.4 turns them back to where a widget was last changed: here, the cell.
+        if self.stop_button is not None:
+            getattr(self.stop_button.comm, "__dict__", {}).pop("_reply_subshell_id", None)
+        self._work.wait(timeout)
+
+    def _say(self, line: str) -> None:
+        self.state.value = html.escape(line)
+
+    def _show_error(self, error: Exception) -> None:
+        self.state.value = words.failure(error)
+
+    def _at_rest(self) -> None:
+        """Nothing is left to do."""
 
     def close(self) -> None:
         """Take it off the page, and end what runs."""
@@ -58,6 +91,7 @@ class LabFace(WorkingBox):
     """Task, Train, Stop and strength in sight, then loss and answers; the rest is folded."""
 
     def __init__(self, title: str, tasks: Sequence[str], in_sight: Sequence[str]) -> None:
+        super().__init__()
         self.task_choice = widgets.Dropdown(options=list(tasks), description="task")
         self.task_choice.style.description_width = "2.6em"
         self.task_choice.layout.width = "16em"
@@ -66,8 +100,8 @@ class LabFace(WorkingBox):
         self.noise_button = action(
             "Noise band", disabled=True, tooltip="The same with other seeds: how far do they go?"
         )
-        self.about, self.state, self.marks, self.cost, self.ask_said, self.code_view = (
-            widgets.HTML() for _ in range(6)
+        self.about, self.marks, self.cost, self.ask_said, self.code_view = (
+            widgets.HTML() for _ in range(5)
         )
         self.progress = widgets.IntProgress(layout={"width": "9em", "margin": "2px 10px 2px 2px"})
         self.loss_picture, self.meters_picture = PictureView(SIZE[0]), PictureView(SIZE[0])
@@ -79,8 +113,7 @@ class LabFace(WorkingBox):
         self.own_prompt = labelled(widgets.Text(), "a prompt of your own", "38em")
         self.ask_button = action("Ask")
         self.controls = RecipeControls(Recipe(), [*dict.fromkeys([*in_sight, *FOLDED])])
-        super().__init__(self._rows(title, in_sight))
-        self.state.add_class("lora-lab-state")
+        self.children = self._rows(title, in_sight)
         self.loss_picture.add_class("lora-lab-loss")
         self.answers.add_class("lora-lab-said")
 

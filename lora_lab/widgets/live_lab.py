@@ -18,8 +18,8 @@ from lora_lab.tasks.examples import Example, Task
 from lora_lab.tasks.loading import NAMES, load_task
 from lora_lab.training import Training, train
 from lora_lab.widgets import words
-from lora_lab.widgets.asked import Asked, different, opening, spread
-from lora_lab.widgets.background import DROP_ALL, Background
+from lora_lab.widgets.asked import Asked, different, opening, part_of
+from lora_lab.widgets.background import DROP_ALL
 from lora_lab.widgets.following import follow
 from lora_lab.widgets.lab_face import LabFace
 from lora_lab.widgets.recipe_controls import script
@@ -68,7 +68,6 @@ class LiveLab(LabFace):
         super().__init__(title, [*self._tasks], in_sight)
         self.base, self.shown, self._changes = base, shown, changes
         self.questions = questions or (20 if base.model.num_parameters() > LARGE else 100)
-        self._work = Background(self._show_error, lambda: self._set_busy(False))
         self._known_scores: dict[str, Scores] = {}  # the base's, by task: it is marked once
         self._earlier: dict[str, list[list[StepRecord]]] = {name: [] for name in self._tasks}
         self._seeds = Seeds()
@@ -120,18 +119,6 @@ class LiveLab(LabFace):
             self._say("stopping …")
         self.ask_said.value = ""
         self._work.stop()
-
-    def wait(self, timeout: float | None = None) -> None:
-        """Return when all is done: training and answers. An interrupt ends it within a step.
-
-        Raises:
-            TimeoutError: if that takes longer than `timeout` seconds.
-            Exception: whatever went wrong while it worked.
-        """
-        # A cell that waits keeps the kernel's main thread. JupyterLab sends clicks to a second one,
-        # but ipykernel 7.4 turns them back to where a widget was last changed: here, the cell.
-        getattr(self.stop_button.comm, "__dict__", {}).pop("_reply_subshell_id", None)
-        self._work.wait(timeout)
 
     def wait_for_results(self, timeout: float | None = None) -> None:
         """`wait`, in front of what looks at answers and marks.
@@ -231,13 +218,7 @@ class LiveLab(LabFace):
         self._keep_curve()
         given = self._tasks[name]
         self.task = given if isinstance(given, Task) else load_task(given, self.base)
-        self._part = dataclasses.replace(
-            self.task,
-            validation=spread(self.task.validation, 2 * self.questions // 5),
-            test=spread(self.task.test, self.questions),
-            old_knowledge=spread(self.task.old_knowledge, self.questions),
-            strangers=spread(self.task.strangers, self.questions),
-        )
+        self._part = part_of(self.task, self.questions)
         examples = [] if self.task.teacher else different(self._part.test, self.shown)
         self._asked = Asked(self.base, self.task, examples)
         self.own_prompt.value = opening(self._part.test)
@@ -425,9 +406,6 @@ class LiveLab(LabFace):
 
     # --- what is shown ---
 
-    def _say(self, line: str) -> None:
-        self.state.value = html.escape(line)
-
     def _end(self, outcome: str) -> None:
         """Say how things stand, now and after whatever is asked in between."""
         self._outcome = outcome
@@ -437,8 +415,11 @@ class LiveLab(LabFace):
         self.ask_said.value = words.faint(line)
 
     def _show_error(self, error: Exception) -> None:
-        self.state.value = words.failure(error)
+        super()._show_error(error)
         self.progress.bar_style = "danger"
+
+    def _at_rest(self) -> None:
+        self._set_busy(False)
 
     def _set_busy(self, busy: bool) -> None:
         self.train_button.disabled = self.task_choice.disabled = busy

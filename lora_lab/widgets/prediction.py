@@ -8,7 +8,6 @@ import ipywidgets as widgets
 from lora_lab import plots
 from lora_lab.predictions import Prediction, Question, Value, keep, read_log
 from lora_lab.widgets import words
-from lora_lab.widgets.background import Background
 from lora_lab.widgets.lab_face import PictureView, WorkingBox, labelled, row
 
 CHOICE_SIZE, NUMBER_SIZE = (500, 250), (500, 160)  # pixels
@@ -27,9 +26,9 @@ class Predict(WorkingBox):
     """
 
     def __init__(self, question: Question, measure: Callable[[], Sequence[Value]]) -> None:
+        super().__init__()
         self.question, self.measure = question, measure
         self.prediction: Prediction | None = None
-        self._work = Background(self._show_error)
         told = [question.amount(one) for one in question.options]
         if question.options:
             pairs = [*zip(told, question.options, strict=True)]
@@ -44,11 +43,10 @@ class Predict(WorkingBox):
         self.confidence.tooltip = "How sure?"
         self.reason = labelled(widgets.Text(placeholder="I think …"), "Why?", "29em")
         self.run_button = widgets.Button(description="Run it", button_style="primary")
-        self.state, self.summary = widgets.HTML(), widgets.HTML()
+        self.summary = widgets.HTML()
         self.picture = PictureView(CHOICE_SIZE[0])
         self.picture.layout.display = "none"
-        super().__init__(self._rows())
-        self.state.add_class("lora-lab-state")
+        self.children = self._rows()
         self.run_button.on_click(lambda _: self.run())
         before = read_log().find(question)
         if before is not None:
@@ -87,15 +85,6 @@ class Predict(WorkingBox):
         self._say("measuring …")
         self._work.submit("measure", lambda: self._measure(guess))
 
-    def wait(self, timeout: float | None = None) -> None:
-        """Return when the measurement is done.
-
-        Raises:
-            TimeoutError: if that takes longer than `timeout` seconds.
-            Exception: whatever went wrong while it was made.
-        """
-        self._work.wait(timeout)
-
     def __repr__(self) -> str:
         return f"Predict: {self.question.text}"
 
@@ -129,12 +118,9 @@ class Predict(WorkingBox):
         self.summary.value = words.faint(read_log().summary)
 
     def _show_error(self, error: Exception) -> None:
-        self.state.value = words.failure(error)
+        super()._show_error(error)
         self._freeze(self.prediction is not None)  # before the answer was seen, it may be changed
 
     def _freeze(self, frozen: bool) -> None:
         for one in (self.guess, self.confidence, self.reason, self.run_button):
             one.disabled = frozen
-
-    def _say(self, said: str) -> None:
-        self.state.value = html.escape(said)

@@ -1,8 +1,5 @@
 """A trained adapter cut to rank k: the slider is k, the meters what the model still knows."""
 
-import dataclasses
-import html
-
 import ipywidgets as widgets
 
 from lora_lab import plots
@@ -13,8 +10,7 @@ from lora_lab.records import Scores
 from lora_lab.runs import Run
 from lora_lab.tasks.examples import Task
 from lora_lab.widgets import words
-from lora_lab.widgets.asked import spread
-from lora_lab.widgets.background import Background
+from lora_lab.widgets.asked import part_of
 from lora_lab.widgets.lab_face import PictureView, WorkingBox
 
 SIZE = (500, 150)  # pixels on the screen
@@ -32,40 +28,26 @@ class RankSlider(WorkingBox):
     """
 
     def __init__(self, run: Run, task: Task, questions: int = 60) -> None:
+        super().__init__()
         self.run, r = run, run.recipe.r
-        self._part = dataclasses.replace(
-            task,
-            test=spread(task.test, questions),
-            old_knowledge=spread(task.old_knowledge, questions),
-            strangers=spread(task.strangers, questions),
-        )
+        self._part = part_of(task, questions)
         self._energy = mean_energy_kept(spectra(run))
         self._known: dict[int, Scores] = {}  # by k: each is asked once
         self._base_scores: Scores | None = None
         self.scores: Scores | None = None
         self.picture: plots.Picture | None = None
-        self._work = Background(self._show_error)
         self.k = widgets.IntSlider(r, 1, r, description="k", layout={"width": "90%"})
         self.k.style.description_width = "1.5em"
         self.k.continuous_update = False  # asking takes a second
-        self.view, self.state = PictureView(SIZE[0]), widgets.HTML("move the slider")
+        self.view = PictureView(SIZE[0])
         title = widgets.HTML(words.title(f"How much of rank {r} did it use?"))
-        super().__init__([title, self.k, self.state, self.view])
-        self.state.add_class("lora-lab-state")
+        self.children = [title, self.k, self.state, self.view]
+        self._say("move the slider")
         self.k.observe(lambda _: self.show(), names="value")
 
     def show(self) -> None:
         """Ask the adapter cut to k, in the background, as a move of the slider does."""
         self._work.submit("ask", self._ask)
-
-    def wait(self, timeout: float | None = None) -> None:
-        """Return when it has been asked.
-
-        Raises:
-            TimeoutError: if that takes longer than `timeout` seconds.
-            Exception: whatever went wrong while it worked.
-        """
-        self._work.wait(timeout)
 
     def _ask(self) -> None:
         k = self.k.value
@@ -79,12 +61,6 @@ class RankSlider(WorkingBox):
         self.view.show(self.picture)
         kept = percent(self._energy[k - 1])
         self._say(f"rank {k} of {self.run.recipe.r} · {kept} of the change's energy")
-
-    def _say(self, line: str) -> None:
-        self.state.value = html.escape(line)
-
-    def _show_error(self, error: Exception) -> None:
-        self.state.value = words.failure(error)
 
     def __repr__(self) -> str:
         return f"RankSlider: {self.run.task_name} at rank {self.run.recipe.r}, cut to k"

@@ -1,6 +1,5 @@
 """A recorded result, and a button that trains the same once more, live, on this machine."""
 
-import html
 import time
 from collections.abc import Sequence
 
@@ -16,7 +15,6 @@ from lora_lab.runs import recorded_runs
 from lora_lab.tasks.loading import load_task
 from lora_lab.training import Training, train
 from lora_lab.widgets import words
-from lora_lab.widgets.background import Background
 from lora_lab.widgets.following import follow
 from lora_lab.widgets.lab_face import PictureView, WorkingBox, action, row
 from lora_lab.widgets.room import check_room
@@ -36,25 +34,22 @@ class RunHere(WorkingBox):
     """
 
     def __init__(self, name: str) -> None:
+        super().__init__()
         self.recorded = recorded_runs(name)
         self.name, self.again = name, self.recorded[0]
         self.records: Sequence[StepRecord] = ()
         self.scores: Scores | None = None  # None: not run here, or not to its end
-        self._work = Background(self._show_error, lambda: self._set_busy(False))
         self.run_button = action("Run it here", button_style="primary")
         self.stop_button = action("Stop", disabled=True)
         self.progress = widgets.IntProgress(max=self.again.recipe.steps, layout={"width": "9em"})
-        self.state, self.result = widgets.HTML(), widgets.HTML()
+        self.result = widgets.HTML()
         self.loss_picture = PictureView(plots.SIZE[0])
-        super().__init__(
-            [
-                widgets.HTML(words.title(f"Recorded: {name}")),
-                self.result,
-                row(self.run_button, self.stop_button, self.progress, self.state),
-                self.loss_picture,
-            ]
-        )
-        self.state.add_class("lora-lab-state")
+        self.children = [
+            widgets.HTML(words.title(f"Recorded: {name}")),
+            self.result,
+            row(self.run_button, self.stop_button, self.progress, self.state),
+            self.loss_picture,
+        ]
         self.loss_picture.add_class("lora-lab-loss")
         self.result.add_class("lora-lab-result")
         self.run_button.on_click(lambda _: self.start())
@@ -72,15 +67,6 @@ class RunHere(WorkingBox):
         """End the training after its step; it is not scored then."""
         self._say("stopping …")
         self._work.stop()
-
-    def wait(self, timeout: float | None = None) -> None:
-        """Return when all is done.
-
-        Raises:
-            TimeoutError: if that takes longer than `timeout` seconds.
-            Exception: whatever went wrong while it worked.
-        """
-        self._work.wait(timeout)
 
     @property
     def picture(self) -> plots.Picture:
@@ -136,11 +122,11 @@ class RunHere(WorkingBox):
         self.result.value = words.recorded_and_here(self.recorded, self.scores, self.records)
 
     def _show_error(self, error: Exception) -> None:
-        self.state.value = words.failure(error)
+        super()._show_error(error)
         self.progress.bar_style = "danger"
+
+    def _at_rest(self) -> None:
+        self._set_busy(False)
 
     def _set_busy(self, busy: bool) -> None:
         self.run_button.disabled, self.stop_button.disabled = busy, not busy
-
-    def _say(self, line: str) -> None:
-        self.state.value = html.escape(line)
