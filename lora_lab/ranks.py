@@ -1,14 +1,20 @@
 """AdaLoRA's part of a training step, done by PEFT's own allocator: who keeps how much rank."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from lora_lab.maths.adalora import regu_loss
 from lora_lab.recipe import Recipe
+from lora_lab.records import StepRecord
 
 AVERAGES = ("ipt", "exp_avg_ipt", "exp_avg_unc")  # that PEFT's RankAllocator goes on from
+
+
+def last_ranks(records: Iterable[StepRecord]) -> dict[str, int] | None:
+    """The rank of each adapted layer after a run's last allocation; None: there was none."""
+    return next((one.ranks for one in reversed([*records]) if one.ranks is not None), None)
 
 
 class Ranks:

@@ -6,7 +6,7 @@ import torch
 from lora_lab.bases import load_base
 from lora_lab.evaluation import evaluate
 from lora_lab.fitting import fit
-from lora_lab.tasks.planted import planted_task, teacher_model
+from lora_lab.tasks.planted import planted_ranks, planted_task, teacher_model
 from lora_lab.tasks.words import SPACED_WORDS
 from tiny import recipe, tiny_base
 
@@ -28,6 +28,19 @@ def test_the_planted_change_has_the_rank_the_places_and_the_size_that_were_asked
         values = torch.linalg.svdvals(change.double())
         assert int((values > 1e-4 * values[0]).sum()) == 3
         assert float(change.norm() / weight.norm()) == pytest.approx(1.0, rel=1e-4)
+
+
+def test_each_named_matrix_gets_a_hidden_change_of_its_own_rank_and_of_the_size_asked(pocket):
+    ranks = {"model.layers.0.self_attn.q_proj": 5, "model.layers.2.mlp.up_proj": 2}
+    task = planted_ranks(pocket, ranks, size=0.5, n=10)
+    assert {*task.teacher} == {*ranks}
+    for name, change in task.teacher.items():
+        weight = pocket.model.get_submodule(name).weight
+        values = torch.linalg.svdvals(change.double())
+        assert int((values > 1e-4 * values[0]).sum()) == ranks[name]
+        assert float(change.norm() / weight.norm()) == pytest.approx(0.5, rel=1e-4)
+    with pytest.raises(ValueError, match="no layer called 'model.layers.0.self_attn.q_porj'"):
+        planted_ranks(pocket, {"model.layers.0.self_attn.q_porj": 1})
 
 
 def test_the_teacher_is_the_base_plus_the_change_and_the_base_stays(pocket):

@@ -1,6 +1,7 @@
 """All exercises by name: `lab.check.lora_forward(lora_forward)`."""
 
 from lora_lab.checks import (
+    adalora,
     alpha,
     maths_of_lora,
     one_token,
@@ -22,6 +23,7 @@ EXERCISES = {
         rank,
         alpha,
         target_modules,
+        adalora,
     )
     for name, one in vars(module).items()
     if isinstance(one, Exercise)

@@ -1,5 +1,6 @@
 """Planted tasks: the teacher is the base plus a hidden change of known rank at known places."""
 
+import dataclasses
 import random
 from collections.abc import Mapping, Sequence
 
@@ -47,39 +48,69 @@ def planted_task(
         ValueError: if r is below 1 or above a layer's width, a name or layer is not there, or
             the base was loaded quantised.
     """
-    _check_whole(base)
     names = (target_modules,) if isinstance(target_modules, str) else tuple(target_modules)
     where = None if layers is None else tuple(layers)
     model = modules_of(base.model, base.name)
-    places = [
-        place.name
+    ranks = {
+        place.name: r
         for name in names
         for place in adapted(model, Recipe(target_modules=(name,), layers_to_transform=where))
-    ]
+    }
+    task = planted_ranks(base, ranks, n=n, seed=seed)
+    told = ", ".join(names) + ("" if where is None else f" of layers {where}")
+    narrow = {"r": r, "target_modules": names, "layers_to_transform": where}
+    return dataclasses.replace(
+        task,
+        name=f"planted-r{r}",
+        about=f"A teacher that differs from {base.name} by a hidden change of rank {r} in {told}.",
+        recipe=dataclasses.replace(task.recipe, **narrow),
+    )
+
+
+def planted_ranks(
+    base: Base,
+    ranks: Mapping[str, int],
+    *,
+    size: float = SIZE,
+    n: int | None = None,
+    seed: int = 0,
+) -> Task:
+    """The same with a rank of its own for each place: who finds where there is much to learn?
+
+    Args:
+        base: the student's start, and the teacher's.
+        ranks: by a linear layer's whole name, the hidden rank there, at least 1.
+        size: of each change, as a share of the weight it is added to (Frobenius norms).
+        n: training texts; None: 2,000.
+        seed: draws the changes and the texts.
+
+    Raises:
+        ValueError: if a rank is below 1 or above a layer's width, a name is not there, or the base
+            was loaded quantised.
+    """
+    _check_whole(base)
+    adapted(modules_of(base.model, base.name), Recipe(target_modules=tuple(ranks)))
     teacher = {}
     generator = torch.Generator().manual_seed(seed)
-    for name in places:
+    for name, r in ranks.items():
         weight = base.model.get_submodule(name).weight.detach().float().cpu()
         if not 1 <= r <= min(weight.shape):
             raise ValueError(f"r={r} fits no change of {name}; give 1 to {min(weight.shape)}")
         change = torch.randn(weight.shape[0], r, generator=generator)
         change = change @ torch.randn(r, weight.shape[1], generator=generator)
-        teacher[name] = change * (SIZE * weight.norm() / change.norm())
+        teacher[name] = change * (size * weight.norm() / change.norm())
     n = DEFAULT_N if n is None else n
     texts = _texts(base, n + 2 * HELD_OUT, seed)
-    told = ", ".join(names) + ("" if where is None else f" of layers {where}")
     return Task(
-        name=f"planted-r{r}",
+        name="planted-ranks",
         train=texts[:n],
         validation=texts[n : n + HELD_OUT],
         test=texts[n + HELD_OUT :],
         metric="KL",
-        about=f"A teacher that differs from {base.name} by a hidden change of rank {r} in {told}.",
+        about=f"A teacher that differs from {base.name} by hidden changes of rank "
+        f"{min(ranks.values())} to {max(ranks.values())} in {len(ranks)} matrices.",
         recipe=Recipe(
-            r=r,
             lora_alpha=8,
-            target_modules=names,
-            layers_to_transform=where,
             learning_rate=3e-2,
             batch_size=16,
             steps=300,
