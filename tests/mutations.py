@@ -97,6 +97,8 @@ MUTATIONS = [  # (file, what it says, what it says when broken, the test that mu
     ("adapters.py", "weight.float() - weight_of(layer.base_layer).float()", "weight.float()", "test_quantization.py::test_loftq"),
     ("adapters.py", "    return base if how == base.quantization else quantized_base(base, how)", "    return base", "test_quantization.py::test_training_on"),
     ("adapters.py", "if has not in (None, wanted):", "if False:", "test_quantization.py::test_a_quantised_base_refuses"),
+    ("maths/nf4.py", "torch.arange(-127, 128) / 127", "torch.arange(-128, 128) / 128", "test_nf4.py::test_int8_in_blocks"),
+    ("maths/nf4.py", "math.ceil(math.log2(len(levels(quant_type))))", "4", "test_nf4.py::test_8_bits"),
     ("maths/nf4.py", "torch.linspace(OUTERMOST, 0.5, 9)", "torch.linspace(OUTERMOST, 0.5, 9, dtype=torch.float64)", "test_nf4.py::test_levels_equal"),
     ("maths/nf4.py", "_float4(0, 0.0625,", "_float4(0, 0.5,", "test_nf4.py::test_levels_equal"),
     ("maths/nf4.py", "_float4(0, 0.5, 1, 1.5,", "_float4(0, 0.5, 1, 1.25,", "test_nf4.py::test_e2m1"),

@@ -90,6 +90,19 @@ def test_int4_has_15_even_steps():
     assert (7 * levels("int4")).tolist() == pytest.approx(list(range(-7, 8)), abs=1e-6)
 
 
+@pytest.mark.parametrize("wide", [64, 256, 4096])
+def test_int8_in_blocks_as_long_as_a_row_equals_bitsandbytes_rows_of_int8(wide):
+    weight = normal(40, wide)
+    ours = quantize(weight, wide, "int8")
+    codes, absmax, _ = bnb.int8_vectorwise_quant(weight.half())  # it takes 16 bits alone
+    theirs = codes.float() * (absmax / 127)[:, None]
+    torch.testing.assert_close(ours.absmax, absmax, rtol=1e-3, atol=0)
+    off = (ours.codes.view(40, wide).int() - 127 - codes.int()).abs()  # rounded to half first
+    assert off.max() <= 1
+    assert off.float().mean() < 0.02
+    assert relative_error(theirs, ours) < 0.01
+
+
 @settings(deadline=None, max_examples=300)
 @given(
     shape=st.one_of(
@@ -224,6 +237,14 @@ def test_the_ledger_of_blocks_of_64_is_qloras():
     assert plain == 4.5
     assert nested == pytest.approx(4.127, abs=5e-4)
     assert plain - nested == pytest.approx(0.373, abs=5e-4)  # arXiv:2305.14314, section 3
+
+
+def test_8_bits_take_4_more_and_round_17_times_finer_in_even_steps():
+    assert bits_per_parameter(64, quant_type="int8") == {"codes": 8, "absmax": 0.5}
+    assert bits_per_parameter(64, quant_type="int4") == {"codes": 4, "absmax": 0.5}
+    weights = normal(512, 512)
+    coarse, fine = (relative_error(weights, quantize(weights, 64, f"int{bits}")) for bits in (4, 8))
+    assert coarse / fine == pytest.approx(127 / 7, rel=0.02)  # an even step's error is its share
 
 
 def test_on_normal_weights_nf4_loses_least_and_bitsandbytes_fp4_most():
