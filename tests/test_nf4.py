@@ -17,6 +17,7 @@ from lora_lab.maths.nf4 import (
     levels,
     quantize,
     relative_error,
+    scaled,
 )
 
 bnb = pytest.importorskip(
@@ -267,6 +268,15 @@ def test_nf4s_bins_are_not_equally_full():
     assert shares.max() == pytest.approx(0.092, abs=1e-3)
 
 
+def test_scaled_values_are_shares_of_their_blocks_greatest():
+    tensor = torch.tensor([*[1.0, -2.0] * 32, *[0.0] * 64, 3.0, 6.0]).view(1, -1)
+    found = scaled(tensor, quantize(tensor, 64)).tolist()
+    assert found == pytest.approx([*[0.5, -1.0] * 32, *[0.0] * 64, 0.5, 1.0])
+    weights = normal(40, 33)
+    near = levels("nf4")[quantize(weights).codes.int()]
+    assert (scaled(weights, quantize(weights)) - near).abs().max() < 0.16  # half the widest gap
+
+
 def test_the_relative_error_of_known_numbers():
     tensor = torch.tensor([[1.0, 0.5], [0.0, -1.0]])
     quantized = quantize(tensor, 64, "int4")  # 0.5 * 7 = 3.5 goes down to 3
@@ -321,3 +331,5 @@ def test_an_error_that_is_a_share_of_nothing_or_of_another_tensor_is_refused():
         relative_error(torch.zeros(3, 5), quantize(torch.zeros(3, 5)))
     with pytest.raises(ValueError, match=r"tensor has shape \(3, 1\), quantized \(3, 5\)"):
         relative_error(normal(3, 1), quantize(normal(3, 5)))
+    with pytest.raises(ValueError, match=r"tensor has shape \(5, 3\), quantized \(3, 5\)"):
+        scaled(normal(5, 3), quantize(normal(3, 5)))

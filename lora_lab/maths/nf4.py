@@ -142,13 +142,29 @@ def double_quantize(quantized: Quantized) -> Quantized:
 
 def dequantize(quantized: Quantized) -> Tensor:
     """The tensor that the codes stand for, in its shape and dtype: each level times its absmax."""
-    absmax = quantized.absmax
-    if isinstance(absmax, Quantized):
-        absmax = dequantize(absmax) + quantized.offset  # (blocks,)
-    each = absmax.repeat_interleave(quantized.blocksize)[: len(quantized.codes)]  # (n,)
+    each = _absmax_of_each(quantized)
     table = levels(quantized.quant_type).to(each.device)
     values = table[quantized.codes.int()] * each
     return values.to(quantized.dtype).view(quantized.shape)
+
+
+def scaled(tensor: Tensor, quantized: Quantized) -> Tensor:
+    """The tensor's values as shares of their block's absmax, (n,): what the levels stand beside.
+
+    Raises:
+        ValueError: if `tensor` is not of the shape that was quantized.
+    """
+    _check_same_shape(tensor, quantized)
+    divisor = _absmax_of_each(quantized).clamp(min=1e-38)  # a block of zeros stays one
+    return tensor.detach().float().reshape(-1) / divisor
+
+
+def _absmax_of_each(quantized: Quantized) -> Tensor:
+    """The constant of each value's block, (n,)."""
+    absmax = quantized.absmax
+    if isinstance(absmax, Quantized):
+        absmax = dequantize(absmax) + quantized.offset  # (blocks,)
+    return absmax.repeat_interleave(quantized.blocksize)[: len(quantized.codes)]
 
 
 def relative_error(tensor: Tensor, quantized: Quantized) -> float:
@@ -160,9 +176,7 @@ def relative_error(tensor: Tensor, quantized: Quantized) -> float:
     Raises:
         ValueError: if the shapes differ, or `tensor` is all zero (a share of nothing).
     """
-    if tensor.shape != quantized.shape:
-        shapes = f"tensor has shape {tuple(tensor.shape)}, quantized {tuple(quantized.shape)}"
-        raise ValueError(f"{shapes}; give the tensor that was quantized")
+    _check_same_shape(tensor, quantized)
     values = tensor.detach().float()
     if not values.any():
         raise ValueError("tensor is all zero: no error is a share of it; give other values")
@@ -197,6 +211,12 @@ def _check_tensor(tensor: Tensor) -> None:
     spoilt = int((~tensor.isfinite()).sum())
     if spoilt:
         raise ValueError(f"tensor holds NaN or infinity {spoilt} times; give finite values")
+
+
+def _check_same_shape(tensor: Tensor, quantized: Quantized) -> None:
+    if tensor.shape != quantized.shape:
+        shapes = f"tensor has shape {tuple(tensor.shape)}, quantized {tuple(quantized.shape)}"
+        raise ValueError(f"{shapes}; give the tensor that was quantized")
 
 
 def _check_blocksize(blocksize: int) -> None:
