@@ -99,6 +99,7 @@ MUTATIONS = [  # (file, what it says, what it says when broken, the test that mu
     ("adapters.py", "    return base if how == base.quantization else quantized_base(base, how)", "    return base", "test_quantization.py::test_training_on"),
     ("adapters.py", "if has not in (None, wanted):", "if False:", "test_quantization.py::test_a_quantised_base_refuses"),
     ("maths/nf4.py", "    divisor = _absmax_of_each(quantized).clamp(min=1e-38)", "    divisor = quantized.absmax.max().clamp(min=1e-38)", "test_nf4.py::test_scaled"),
+    ("widgets/nf4_lab.py", "bits_per_parameter(size, double, kind)", "bits_per_parameter(size, double)", "test_nf4_lab.py::test_each_control"),
     ("widgets/nf4_lab.py", "weights[::EVERY] = self.outlier.value * self._weights.std()", "weights[0] = self.outlier.value * self._weights.std()", "test_nf4_lab.py::test_the_outlier"),
     ("widgets/nf4_lab.py", "double_quantize(plain) if double else plain", "plain", "test_nf4_lab.py::test_each_control"),
     ("maths/nf4.py", "torch.arange(-127, 128) / 127", "torch.arange(-128, 128) / 128", "test_nf4.py::test_int8_in_blocks"),

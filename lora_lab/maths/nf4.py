@@ -156,7 +156,7 @@ def scaled(tensor: Tensor, quantized: Quantized) -> Tensor:
     """
     _check_same_shape(tensor, quantized)
     divisor = _absmax_of_each(quantized).clamp(min=1e-38)  # a block of zeros stays one
-    return tensor.detach().float().reshape(-1) / divisor
+    return tensor.detach().float().flatten() / divisor
 
 
 def _absmax_of_each(quantized: Quantized) -> Tensor:
