@@ -13,7 +13,12 @@ import pandas as pd
 from lora_lab.places import data_folder, write_atomically
 from lora_lab.recipe import nearest
 
-FOLDERS = ("approaches", "rank", "target_modules")  # of data/recorded/, made by make_<folder>.py
+FOLDERS = (
+    "approaches",
+    "qlora",
+    "rank",
+    "target_modules",
+)  # of data/recorded/, made by make_<folder>.py
 NAMED = ("torch", "transformers", "peft", "bm25s", "lora-lab")  # with their versions
 
 
