@@ -13,12 +13,6 @@ import pandas as pd
 from lora_lab.places import data_folder, write_atomically
 from lora_lab.recipe import nearest
 
-FOLDERS = (
-    "adalora",
-    "approaches",
-    "rank",
-    "target_modules",
-)  # of data/recorded/, made by make_<folder>.py
 NAMED = ("torch", "transformers", "peft", "bm25s", "lora-lab")  # with their versions
 
 
@@ -65,12 +59,9 @@ def keep_recording(
 
 def recorded_names() -> tuple[str, ...]:
     """The measurements that data/recorded/ holds: "target_modules/facts", and so on."""
-    folders = [data_folder() / "recorded" / name for name in FOLDERS]
-    return tuple(
-        f"{one.parent.name}/{one.stem}"
-        for folder in folders
-        for one in sorted(folder.glob("*.json"))
-    )
+    settings = sorted((data_folder() / "recorded").glob("*.toml"))  # rank.toml: rank/*.json
+    files = [file for one in settings for file in sorted(one.with_suffix("").glob("*.json"))]
+    return tuple(f"{file.parent.name}/{file.stem}" for file in files)
 
 
 def recording(name: str) -> Recording:

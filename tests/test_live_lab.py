@@ -741,6 +741,15 @@ def test_target_modules_can_be_chosen_from_the_usual_ones_and_from_the_recipes_o
     assert control.options[0] == ("o_proj, up_proj", ("o_proj", "up_proj"))
 
 
+def test_the_base_can_be_left_as_it_is_or_trained_on_in_fewer_bits():
+    controls = RecipeControls(Recipe(), ("quantize",))
+    (control,) = controls.controls.values()
+    assert [words for words, _ in control.options] == ["no: as it is", "nf4", "fp4", "int8"]
+    assert controls.recipe == Recipe()
+    control.value = "nf4"
+    assert controls.recipe == Recipe(quantize="nf4")
+
+
 @pytest.mark.parametrize("changes", [{}, {"r": 4, "layers_to_transform": (0, 1), "use_dora": True}])
 def test_the_code_of_a_recipe_makes_that_recipe(changes):
     made = Recipe(**changes)

@@ -17,6 +17,7 @@ from lora_lab.maths.nf4 import (
     levels,
     quantize,
     relative_error,
+    scaled,
 )
 
 bnb = pytest.importorskip(
@@ -88,6 +89,19 @@ def test_e2m1_is_what_its_bits_say_and_bitsandbytes_fp4_is_not():
 
 def test_int4_has_15_even_steps():
     assert (7 * levels("int4")).tolist() == pytest.approx(list(range(-7, 8)), abs=1e-6)
+
+
+@pytest.mark.parametrize("wide", [64, 256, 4096])
+def test_int8_in_blocks_as_long_as_a_row_equals_bitsandbytes_rows_of_int8(wide):
+    weight = normal(40, wide)
+    ours = quantize(weight, wide, "int8")
+    codes, absmax, _ = bnb.int8_vectorwise_quant(weight.half())  # it takes 16 bits alone
+    theirs = codes.float() * (absmax / 127)[:, None]
+    torch.testing.assert_close(ours.absmax, absmax, rtol=1e-3, atol=0)
+    off = (ours.codes.view(40, wide).int() - 127 - codes.int()).abs()  # rounded to half first
+    assert off.max() <= 1
+    assert off.float().mean() < 0.02
+    assert relative_error(theirs, ours) < 0.01
 
 
 @settings(deadline=None, max_examples=300)
@@ -226,6 +240,14 @@ def test_the_ledger_of_blocks_of_64_is_qloras():
     assert plain - nested == pytest.approx(0.373, abs=5e-4)  # arXiv:2305.14314, section 3
 
 
+def test_8_bits_take_4_more_and_round_17_times_finer_in_even_steps():
+    assert bits_per_parameter(64, quant_type="int8") == {"codes": 8, "absmax": 0.5}
+    assert bits_per_parameter(64, quant_type="int4") == {"codes": 4, "absmax": 0.5}
+    weights = normal(512, 512)
+    coarse, fine = (relative_error(weights, quantize(weights, 64, f"int{bits}")) for bits in (4, 8))
+    assert coarse / fine == pytest.approx(127 / 7, rel=0.02)  # an even step's error is its share
+
+
 def test_on_normal_weights_nf4_loses_least_and_bitsandbytes_fp4_most():
     order = ["nf4", "e2m1", "int4", "fp4"]
     errors = {name: [] for name in order}
@@ -244,6 +266,15 @@ def test_nf4s_bins_are_not_equally_full():
     shares = torch.bincount(codes.int(), minlength=16) / len(codes)
     assert shares.min() == pytest.approx(0.017, abs=1e-3)
     assert shares.max() == pytest.approx(0.092, abs=1e-3)
+
+
+def test_scaled_values_are_shares_of_their_blocks_greatest():
+    tensor = torch.tensor([*[1.0, -2.0] * 32, *[0.0] * 64, 3.0, 6.0]).view(1, -1)
+    found = scaled(tensor, quantize(tensor, 64)).tolist()
+    assert found == pytest.approx([*[0.5, -1.0] * 32, *[0.0] * 64, 0.5, 1.0])
+    weights = normal(40, 33)
+    near = levels("nf4")[quantize(weights).codes.int()]
+    assert (scaled(weights, quantize(weights)) - near).abs().max() < 0.16  # half the widest gap
 
 
 def test_the_relative_error_of_known_numbers():
@@ -300,3 +331,5 @@ def test_an_error_that_is_a_share_of_nothing_or_of_another_tensor_is_refused():
         relative_error(torch.zeros(3, 5), quantize(torch.zeros(3, 5)))
     with pytest.raises(ValueError, match=r"tensor has shape \(3, 1\), quantized \(3, 5\)"):
         relative_error(normal(3, 1), quantize(normal(3, 5)))
+    with pytest.raises(ValueError, match=r"tensor has shape \(5, 3\), quantized \(3, 5\)"):
+        scaled(normal(5, 3), quantize(normal(3, 5)))

@@ -5,6 +5,7 @@ weight then becomes a code: the number of the nearest of 16 levels. All that is 
 and one absmax a block. The types differ only in where their levels lie.
 """
 
+import math
 from dataclasses import dataclass, replace
 from statistics import NormalDist
 
@@ -48,12 +49,15 @@ LEVELS = {  # quant_type: what makes its levels, in the order of the codes
     "fp4": lambda: _float4(0, 0.0625, 8, 12, 4, 6, 2, 3),  # bitsandbytes' own, not E2M1
     "e2m1": lambda: _float4(0, 0.5, 1, 1.5, 2, 3, 4, 6),  # 2 bits of exponent, 1 of mantissa
     "int4": lambda: torch.arange(-7, 8) / 7,  # 15 even steps: -8 would have no counterpart
+    "int8": lambda: torch.arange(-127, 128) / 127,  # 8 bits: 255 even steps
     "dynamic": _dynamic,  # 8 bits, for absmax values
 }
 
 
 def levels(quant_type: str) -> Tensor:
-    """The values that codes 0, 1, 2 ... stand for: float32, from -1 to 1; (16,), int4 (15,).
+    """The values that codes 0, 1, 2 ... stand for: float32, from -1 to 1, (levels,).
+
+    There are 16 of them in 4 bits (int4 15), in 8 bits 256 (int8 255).
 
     NF4's bins are not equally full: of normal weights in blocks of 64 they hold 1.7 to 9.2 %. More
     on that in "NF4 isn't information theoretically optimal (and that's good)", arXiv:2306.06965.
@@ -93,7 +97,7 @@ def quantize(tensor: Tensor, blocksize: int = 64, quant_type: str = "nf4") -> Qu
     Args:
         tensor: any shape, float32, float16 or bfloat16. Blocks run on from row to row.
         blocksize: values sharing one absmax. The last block may be shorter.
-        quant_type: "nf4", "fp4", "e2m1", "int4" or "dynamic".
+        quant_type: "nf4", "fp4", "e2m1", "int4", "int8" or "dynamic".
 
     Raises:
         TypeError: if `tensor` is of another dtype.
@@ -138,13 +142,29 @@ def double_quantize(quantized: Quantized) -> Quantized:
 
 def dequantize(quantized: Quantized) -> Tensor:
     """The tensor that the codes stand for, in its shape and dtype: each level times its absmax."""
-    absmax = quantized.absmax
-    if isinstance(absmax, Quantized):
-        absmax = dequantize(absmax) + quantized.offset  # (blocks,)
-    each = absmax.repeat_interleave(quantized.blocksize)[: len(quantized.codes)]  # (n,)
+    each = _absmax_of_each(quantized)
     table = levels(quantized.quant_type).to(each.device)
     values = table[quantized.codes.int()] * each
     return values.to(quantized.dtype).view(quantized.shape)
+
+
+def scaled(tensor: Tensor, quantized: Quantized) -> Tensor:
+    """The tensor's values as shares of their block's absmax, (n,): what the levels stand beside.
+
+    Raises:
+        ValueError: if `tensor` is not of the shape that was quantized.
+    """
+    _check_same_shape(tensor, quantized)
+    divisor = _absmax_of_each(quantized).clamp(min=1e-38)  # a block of zeros stays one
+    return tensor.detach().float().flatten() / divisor
+
+
+def _absmax_of_each(quantized: Quantized) -> Tensor:
+    """The constant of each value's block, (n,)."""
+    absmax = quantized.absmax
+    if isinstance(absmax, Quantized):
+        absmax = dequantize(absmax) + quantized.offset  # (blocks,)
+    return absmax.repeat_interleave(quantized.blocksize)[: len(quantized.codes)]
 
 
 def relative_error(tensor: Tensor, quantized: Quantized) -> float:
@@ -156,26 +176,27 @@ def relative_error(tensor: Tensor, quantized: Quantized) -> float:
     Raises:
         ValueError: if the shapes differ, or `tensor` is all zero (a share of nothing).
     """
-    if tensor.shape != quantized.shape:
-        shapes = f"tensor has shape {tuple(tensor.shape)}, quantized {tuple(quantized.shape)}"
-        raise ValueError(f"{shapes}; give the tensor that was quantized")
+    _check_same_shape(tensor, quantized)
     values = tensor.detach().float()
     if not values.any():
         raise ValueError("tensor is all zero: no error is a share of it; give other values")
     return float((dequantize(quantized).float() - values).norm() / values.norm())
 
 
-def bits_per_parameter(blocksize: int = 64, double_quant: bool = False) -> dict[str, float]:
-    """What 4-bit storage costs a weight, part by part; `sum(ledger.values())` is the total.
+def bits_per_parameter(
+    blocksize: int = 64, double_quant: bool = False, quant_type: str = "nf4"
+) -> dict[str, float]:
+    """What storage in blocks costs a weight, part by part; `sum(ledger.values())` is the total.
 
-    4.5 bits for blocks of 64, 4.127 with double quantization (QLoRA, section 3). Left out are the
-    one offset of a tensor, and what a last, shorter block costs more.
+    In 4 bits 4.5 for blocks of 64, 4.127 with double quantization (QLoRA, section 3). Left out are
+    the one offset of a tensor, and what a last, shorter block costs more.
     """
     _check_blocksize(blocksize)
+    codes = math.ceil(math.log2(len(levels(quant_type))))
     if not double_quant:
-        return {"codes": 4, "absmax": 32 / blocksize}
+        return {"codes": codes, "absmax": 32 / blocksize}
     nested = 32 / (blocksize * NESTED_BLOCKSIZE)
-    return {"codes": 4, "absmax": 8 / blocksize, "nested_absmax": nested}
+    return {"codes": codes, "absmax": 8 / blocksize, "nested_absmax": nested}
 
 
 def _check_tensor(tensor: Tensor) -> None:
@@ -190,6 +211,12 @@ def _check_tensor(tensor: Tensor) -> None:
     spoilt = int((~tensor.isfinite()).sum())
     if spoilt:
         raise ValueError(f"tensor holds NaN or infinity {spoilt} times; give finite values")
+
+
+def _check_same_shape(tensor: Tensor, quantized: Quantized) -> None:
+    if tensor.shape != quantized.shape:
+        shapes = f"tensor has shape {tuple(tensor.shape)}, quantized {tuple(quantized.shape)}"
+        raise ValueError(f"{shapes}; give the tensor that was quantized")
 
 
 def _check_blocksize(blocksize: int) -> None:

@@ -46,6 +46,7 @@ from lora_lab.plots.meters import NOT_SHARES, draw_meters, meters
 from lora_lab.plots.module_sets import draw_sets
 from lora_lab.plots.noise import draw_differences, draw_noise
 from lora_lab.plots.predicted import draw_prediction
+from lora_lab.plots.quantized import draw_block_sizes, draw_rounding
 from lora_lab.plots.tokens import draw_next_token
 from lora_lab.plots.ways import draw_examples, draw_ways
 
@@ -90,6 +91,8 @@ __all__ = [
     "draw_thin",
     "PARTS",
     "draw_memory",
+    "draw_block_sizes",
+    "draw_rounding",
     "draw_next_token",
     "draw_differences",
     "draw_noise",

@@ -42,6 +42,9 @@ _CONTROL = {
     "max_length": _number(widgets.BoundedIntText, min=2, max=1_000_000),
     "gradient_checkpointing": lambda value: widgets.Checkbox(value=value, indent=False),
     "seed": _number(widgets.BoundedIntText, min=0, max=10**9),
+    "quantize": lambda value: widgets.Dropdown(
+        value=value, options=[(one or "no: as it is", one) for one in CHOICES["quantize"]]
+    ),
     "target_modules": lambda value: widgets.Dropdown(value=value, options=_offered(value)),
 }
 

@@ -1,0 +1,89 @@
+"""What rounding weights to a few levels does to them."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from matplotlib.axes import Axes
+
+from lora_lab.plots.canvas import EARLIER, FULL, INK, NEW, PAPER, RUN, small_percent, tidy
+
+BINS = 80  # of the histogram, from -1 to 1
+FALL = 0.45  # how far down the falling weights reach, as a share of the histogram's height
+COLOURS = {"nf4": RUN, "e2m1": NEW, "int4": PAPER, "fp4": FULL}  # of the 4-bit types
+MARKERS = dict(zip(COLOURS, "os^v", strict=True))
+
+
+def draw_rounding(
+    ax: Axes,
+    scaled: Sequence[float],
+    codes: Sequence[int],
+    levels: Sequence[float],
+    blocksize: int,
+    error: float,
+    bits: float,
+) -> Axes:
+    """Weights over their block's greatest, the levels, and one block falling to them.
+
+    Args:
+        ax: where to draw.
+        scaled: each weight as a share of its block's absmax, -1 to 1.
+        codes: the number of each weight's level.
+        levels: what the codes stand for.
+        blocksize: how many weights share an absmax; the first of them are seen falling.
+        error: the relative error, 0 is exact.
+        bits: what a weight takes.
+    """
+    tidy(ax, "Where do the levels lie?", "weight / its block's absmax", "share of the weights, %")
+    share = 100 / len(scaled)
+    held = Counter(levels[code] for code in codes)  # a level may have two codes: FP4's 0
+    each = {level: share * held[level] for level in sorted(set(levels))}
+    heights, *_ = ax.hist(
+        scaled, BINS, range=(-1, 1), weights=[share] * len(scaled), color=EARLIER, alpha=0.45
+    )
+    ax.vlines([*each], 0, [*each.values()], color=RUN, linewidth=1.6 if len(each) < 30 else 0.6)
+    top = max(*heights, *each.values())
+    block = min(blocksize, 64)
+    for value, code in zip(scaled[:block], codes[:block], strict=True):
+        way = [value, value, levels[code]], [-0.04 * top, -0.14 * top, -FALL * top]
+        ax.plot(*way, color=INK, alpha=0.45, linewidth=0.7)
+    ax.plot([*each], [-FALL * top] * len(each), "|", color=RUN, markersize=7)
+    ax.axhline(0, color=INK, linewidth=0.8)
+    ax.set(xlim=(-1.03, 1.03), ylim=(-(FALL + 0.06) * top, 1.08 * top))
+    ax.set_yticks([tick for tick in ax.get_yticks() if 0 <= tick <= top])
+    ax.set_title(f"error {small_percent(error)}, {bits:.3g} bits", loc="right", fontsize=9.5)
+    most, least = max(each.values()), min(each.values())
+    ax.set_label(
+        f"Grey: the weights as shares of their block's greatest; blue: the {len(each)} levels and "
+        f"how many weights each holds, {least:.1f} to {most:.1f} %; below, {block} weights of a "
+        f"block fall to theirs. Relative error {small_percent(error)}, {bits:.4g} bits a parameter."
+    )
+    return ax
+
+
+def draw_block_sizes(
+    ax: Axes, errors: Mapping[str, Mapping[int, float]], bits: Mapping[int, float]
+) -> Axes:
+    """What smaller blocks buy: the error of each type by block size.
+
+    Args:
+        ax: where to draw.
+        errors: by type, then by block size: the relative error.
+        bits: by block size: what a weight takes.
+    """
+    tidy(ax, "What do smaller blocks buy?", "block size (bits a parameter)", "relative error, %")
+    for name, by_size in errors.items():
+        line = {"color": COLOURS[name], "marker": MARKERS[name], "markersize": 5}
+        ax.plot([*by_size], [100 * one for one in by_size.values()], label=name, **line)
+    ax.set_xscale("log", base=2)
+    ax.set_xticks([*bits], [f"{size}\n({one:.3g})" for size, one in bits.items()])
+    ax.minorticks_off()
+    ax.set_ylim(bottom=0)
+    ax.legend(fontsize=9, frameon=False, labelcolor=INK, ncols=2)
+    told = (
+        f"{name} {small_percent(one[min(one)])} to {small_percent(one[max(one)])}"
+        for name, one in errors.items()
+    )
+    ax.set_label(
+        f"Relative error from blocks of {min(bits)} to blocks of {max(bits)}: {', '.join(told)}."
+    )
+    return ax

@@ -1,0 +1,106 @@
+"""Weights rounded to a few levels: type, block size and an outlier to play with."""
+
+import ipywidgets as widgets
+from torch import Tensor
+
+from lora_lab import plots
+from lora_lab.maths.nf4 import (
+    BLOCKSIZES,
+    Quantized,
+    bits_per_parameter,
+    double_quantize,
+    levels,
+    quantize,
+    relative_error,
+    scaled,
+)
+from lora_lab.recipe import nearest
+from lora_lab.widgets import words
+from lora_lab.widgets.lab_face import LabBox, PictureView, labelled, row
+
+TYPES = {
+    "nf4": "NF4",
+    "fp4": "FP4, as in bitsandbytes",
+    "e2m1": "FP4 as E2M1",
+    "int4": "int4",
+    "int8": "int8",
+}
+EVERY = 4096  # weights, one of which is made an outlier
+
+
+class Nf4Lab(LabBox):
+    """Weights in blocks, rounded anew at each choice. Nothing is trained or loaded.
+
+    `quantized` is what came of them, `error` the relative error, `bits` what a weight takes, and
+    `picture` how it looks.
+
+    Args:
+        weights: of any shape, 4,096 of them or more.
+        quant_type: one of `TYPES`.
+        blocksize: one of bitsandbytes'.
+
+    Raises:
+        ValueError: for an unknown type, or too few weights.
+    """
+
+    def __init__(self, weights: Tensor, quant_type: str = "nf4", blocksize: int = 64) -> None:
+        if quant_type not in TYPES:
+            raise ValueError(
+                f"quant_type={quant_type!r} is not known here; {nearest(quant_type, tuple(TYPES))}"
+                f"give one of {', '.join(map(repr, TYPES))}"
+            )
+        if weights.numel() < EVERY:
+            raise ValueError(f"{weights.numel()} weights are too few; give {EVERY:,} or more")
+        self._weights = weights.detach().float().reshape(-1)
+        options = [(words, name) for name, words in TYPES.items()]
+        self.quant_type = labelled(
+            widgets.Dropdown(options=options, value=quant_type), "type", "17em"
+        )
+        self.blocksize = labelled(
+            widgets.SelectionSlider(options=BLOCKSIZES, value=blocksize), "block size", "22em"
+        )
+        self.outlier = labelled(widgets.IntSlider(0, 0, 40), "outlier, standard deviations", "26em")
+        self.double_quant = widgets.Checkbox(
+            value=False, description="double quantisation", indent=False
+        )
+        self.double_quant.layout.width = "auto"
+        self.view, self.said = PictureView(plots.SIZE[0]), widgets.HTML()
+        super().__init__(
+            [
+                widgets.HTML(words.title("What do few bits do to a weight?")),
+                row(self.quant_type, self.blocksize),
+                row(self.outlier, self.double_quant),
+                self.view,
+                self.said,
+            ]
+        )
+        for control in (self.quant_type, self.blocksize, self.outlier, self.double_quant):
+            control.observe(lambda _: self._show(), names="value")
+        self._show()
+
+    @property
+    def weights(self) -> Tensor:
+        """The weights, (n,), with the outlier in one of each 4,096, where one is chosen."""
+        weights = self._weights.clone()
+        if self.outlier.value:
+            weights[::EVERY] = self.outlier.value * self._weights.std()
+        return weights
+
+    def _show(self) -> None:
+        weights, size, kind = self.weights, self.blocksize.value, self.quant_type.value
+        plain = quantize(weights, size, kind)
+        double = self.double_quant.value
+        self.quantized: Quantized = double_quantize(plain) if double else plain
+        self.error = relative_error(weights, self.quantized)
+        self.bits = sum(bits_per_parameter(size, double, kind).values())
+        numbers = (
+            scaled(weights, self.quantized).tolist(),
+            self.quantized.codes.tolist(),
+            levels(kind).tolist(),
+        )
+        self.picture = plots.picture(plots.draw_rounding, *numbers, size, self.error, self.bits)
+        self.view.show(self.picture)
+        self.said.value = words.faint(self.picture.alt)
+
+    def __repr__(self) -> str:
+        return f"Nf4Lab: {self._weights.numel():,} weights · {', '.join(TYPES)}"
