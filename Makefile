@@ -40,7 +40,7 @@ test-gpu: setup ## the tests that train on an NVIDIA GPU
 
 recorded: setup ## make what data/recorded/ lacks: runs on smollm2, claims (ONLY=needs-1000 for one)
 	$(BIN)/python data/recorded/make_recorded.py $(ONLY)
-	$(if $(ONLY),,for it in approaches rank target_modules; do $(BIN)/python data/recorded/make_$$it.py || exit; done)
+	$(if $(ONLY),,for it in approaches rank target_modules training_parameters; do $(BIN)/python data/recorded/make_$$it.py || exit; done)
 
 refresh: setup ## run the notebooks afresh and keep their outputs (ONLY=notebooks/x.ipynb for one)
 	$(BIN)/python tests/refresh_notebooks.py $(ONLY)

@@ -13,7 +13,8 @@ import pandas as pd
 from lora_lab.places import data_folder, write_atomically
 from lora_lab.recipe import nearest
 
-FOLDERS = ("approaches", "rank", "target_modules")  # of data/recorded/, made by make_<folder>.py
+# of data/recorded/, each made by make_<folder>.py
+FOLDERS = ("approaches", "rank", "target_modules", "training_parameters")
 NAMED = ("torch", "transformers", "peft", "bm25s", "lora-lab")  # with their versions
 
 
