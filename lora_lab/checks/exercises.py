@@ -8,6 +8,7 @@ from lora_lab.checks import (
     reading_a_run,
     should_i_fine_tune,
     target_modules,
+    training_parameters,
 )
 from lora_lab.checks.compare import Exercise
 from lora_lab.recipe import nearest
@@ -22,6 +23,7 @@ EXERCISES = {
         rank,
         alpha,
         target_modules,
+        training_parameters,
     )
     for name, one in vars(module).items()
     if isinstance(one, Exercise)
