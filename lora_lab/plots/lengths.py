@@ -32,13 +32,14 @@ def draw_lengths(ax: Axes, lengths: Mapping[str, Sequence[int]], limit: int) -> 
         whiskerprops={"color": RUN},
         capprops={"color": RUN},
     )
-    ax.axvline(limit, color=PAPER, linestyle="--", linewidth=1.4, label=f"{limit} tokens (advised)")
+    ax.axvline(limit, color=PAPER, linestyle="--", linewidth=1.4)
+    look = {"textcoords": "offset points", "ha": "right", "fontsize": 9, "color": INK}
+    ax.annotate(f"advised: {limit} or more", (limit, len(names)), (-6, -3), **look)
     ax.set_yticks(range(1, len(names) + 1), names)
     ax.set_xscale("log", base=2)
     longest = max(max(one) for one in lengths.values())
     ticks = [2**power for power in range(3, 14) if 2**power <= 2 * max(limit, longest)]
     ax.set_xticks(ticks, [f"{one:,}" for one in ticks])
-    ax.legend(loc="lower right", fontsize=9, frameon=False, labelcolor=INK)
     told = (f"{name} {median(lengths[name]):.0f}, at most {max(lengths[name])}" for name in lengths)
     ax.set_label(f"The median length, in tokens: {'; '.join(told)}. Advised are {limit} or more.")
     return ax
@@ -69,6 +70,6 @@ def draw_cost_of_length(ax: Axes, costs: Mapping[str, Mapping[int, float]]) -> A
     ax.set_xticks(places, [f"{one:,}" for one in places])
     ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     ax.minorticks_off()
-    ax.legend(fontsize=9, frameon=False, labelcolor=INK)
+    ax.legend(loc="upper left", fontsize=9, frameon=False, labelcolor=INK)
     ax.set_label(f"Beside the shortest: {'; '.join(told)}.")
     return ax
