@@ -50,6 +50,29 @@ def predictions_file() -> Path:
     return store.with_name(f"{store.name}-predictions.jsonl")
 
 
+def attempts_file() -> Path:
+    """Where a game's attempts are kept: beside the store and named after it."""
+    store = store_folder()
+    return store.with_name(f"{store.name}-attempts.jsonl")
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a file, written in one piece; one that was cut short before is ended first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    written = line.encode() + b"\n"
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)  # O_BINARY: Windows
+    file = os.open(path, flags, 0o666)
+    try:
+        end = os.lseek(file, 0, os.SEEK_END)
+        if end:
+            os.lseek(file, end - 1, os.SEEK_SET)
+            if os.read(file, 1) != b"\n":  # a line cut short, by a full disk or a crash
+                written = b"\n" + written
+        os.write(file, written)
+    finally:
+        os.close(file)
+
+
 class NotPrepared(FileNotFoundError):
     """Something that `lora-lab prepare` fetches is not there yet."""
 

@@ -2,13 +2,12 @@
 
 import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from statistics import mean, median, multimode
 
-from lora_lab.places import predictions_file
+from lora_lab.places import append_line, predictions_file
 from lora_lab.records import Verdict
 
 Value = str | int | float
@@ -253,20 +252,7 @@ class Log:
 
 def keep(prediction: Prediction) -> None:
     """Add a prediction to the log: one line of JSON, written in one piece."""
-    path = predictions_file()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    line = json.dumps(asdict(prediction)).encode() + b"\n"
-    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)  # O_BINARY: Windows
-    file = os.open(path, flags, 0o666)
-    try:
-        end = os.lseek(file, 0, os.SEEK_END)
-        if end:
-            os.lseek(file, end - 1, os.SEEK_SET)
-            if os.read(file, 1) != b"\n":  # a line cut short, by a full disk or a crash
-                line = b"\n" + line
-        os.write(file, line)
-    finally:
-        os.close(file)
+    append_line(predictions_file(), json.dumps(asdict(prediction)))
 
 
 def read_log() -> Log:

@@ -44,7 +44,7 @@ def test_every_number_says_what_it_is_and_where_it_stands():
 
 def test_every_row_of_a_table_has_a_number_for_each_column():
     tables = [found for found in papers().values() if isinstance(found, PaperTable)]
-    assert len(tables) == 4
+    assert tables
     for table in tables:
         assert {len(row) for row in table.rows.values()} == {len(table.columns)}
 

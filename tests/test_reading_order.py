@@ -17,6 +17,7 @@ READING_ORDER = {  # module: the third-party packages it may import
     "places": {"platformdirs"},
     "papers": set(),
     "predictions": set(),
+    "attempts": set(),
     "targets": set(),
     "budget": set(),
     "held": set(),

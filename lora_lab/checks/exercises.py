@@ -9,6 +9,7 @@ from lora_lab.checks import (
     reading_a_run,
     should_i_fine_tune,
     target_modules,
+    training_parameters,
 )
 from lora_lab.checks.compare import Exercise
 from lora_lab.recipe import nearest
@@ -24,6 +25,7 @@ EXERCISES = {
         alpha,
         target_modules,
         adalora,
+        training_parameters,
     )
     for name, one in vars(module).items()
     if isinstance(one, Exercise)

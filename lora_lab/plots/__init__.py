@@ -33,6 +33,7 @@ from lora_lab.plots.canvas import (
     png,
 )
 from lora_lab.plots.learning_rates import draw_by_rate, draw_rate_finder, draw_rate_map
+from lora_lab.plots.lengths import draw_cost_of_length, draw_lengths
 from lora_lab.plots.losses import LossFilm, draw_loss
 from lora_lab.plots.matrices import (
     draw_changes,
@@ -74,6 +75,8 @@ __all__ = [
     "draw_by_rate",
     "draw_rate_finder",
     "draw_rate_map",
+    "draw_cost_of_length",
+    "draw_lengths",
     "LossFilm",
     "draw_loss",
     "NOT_SHARES",

@@ -13,7 +13,13 @@ UPDATES = 10  # state lines a second at most: each is a message to the browser
 Show = Callable[[Sequence[StepRecord]], None]
 
 
-def follow(training: Training, work: Background, tell: Show, draw: Show | None = None) -> None:
+def follow(
+    training: Training,
+    work: Background,
+    tell: Show,
+    draw: Show | None = None,
+    enough: Callable[[], bool] = lambda: False,
+) -> None:
     """Train to the end, or until `work` is asked to stop: that takes one step at most.
 
     Args:
@@ -21,6 +27,7 @@ def follow(training: Training, work: Background, tell: Show, draw: Show | None =
         work: the thread that this runs in.
         tell: says how far it is.
         draw: makes a picture; None: there is none.
+        enough: asked after each step; where it says yes, no other follows.
     """
     drawing, telling = Pace(FRAMES, DRAWING), Pace(UPDATES)
     for _ in training:
@@ -30,6 +37,6 @@ def follow(training: Training, work: Background, tell: Show, draw: Show | None =
         if draw is not None and drawing.due:
             with drawing.turn():
                 draw(training.records)
-        if work.stopped:
+        if work.stopped or enough():
             return
         time.sleep(0)  # whoever waits for Python's lock, such as the kernel, is next

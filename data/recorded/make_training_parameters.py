@@ -1,0 +1,69 @@
+"""Measure what training_parameters.toml asks for and is not here yet; keep what came out.
+
+Each becomes training_parameters/<name>.json, a row a run. Runs go into the store, so that a
+measurement that was stopped goes on.
+"""
+
+import argparse
+import dataclasses
+import statistics
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+import lora_lab as lab
+from lora_lab.bases import Base
+from lora_lab.changes import relative_changes
+from lora_lab.recipe import Recipe
+from lora_lab.recorded import keep_recording
+from lora_lab.recorded_sweeps import recipes_of, task_of
+from lora_lab.runs import FINISHED
+
+HERE = Path(__file__).parent
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", help="which of them; none: all")
+    parser.add_argument("--fresh", action="store_true", help="measure again what is here")
+    options = parser.parse_args()
+    settings = (HERE / "training_parameters.toml").read_text(encoding="utf-8")
+    wanted = tomllib.loads(settings)
+    if unknown := set(options.names) - set(wanted):
+        given, known = sorted(unknown)[0], ", ".join(wanted)
+        sys.exit(f"training_parameters.toml names no {given!r}; it has {known}")
+    base = lab.load_base("pocket", device="cpu", dtype="float32")
+    for name in options.names or wanted:
+        path = HERE / "training_parameters" / f"{name}.json"
+        if options.fresh or not path.exists():
+            keep_recording(path, wanted[name], runs(base, name, wanted[name]), base.about)
+
+
+def runs(base: Base, name: str, wanted: dict) -> Iterator[dict]:
+    """Each setting with each learning rate and seed: its losses, its scores, how far it went."""
+    task = task_of(wanted, base)
+    changed = ["learning_rate", *dict.fromkeys(one for made in wanted["settings"] for one in made)]
+    for recipe in tqdm([*recipes_at_their_end(wanted)], desc=name, unit="run"):
+        (run,) = lab.sweep(base, task, [recipe], seeds=[recipe.seed], engine="sequential").runs
+        row = {one: getattr(recipe, one) for one in (*changed, "seed")} | {"status": run.status}
+        done = run.status == FINISHED
+        row["validation_loss"] = run.records[-1].validation_loss if done else None
+        for told in ("value", "old_knowledge", "loss"):
+            row[told] = getattr(run.scores, told) if run.scores else None
+        row["change"] = statistics.mean(relative_changes(base, run.model).values())
+        yield row
+
+
+def recipes_at_their_end(wanted: dict) -> Iterator[Recipe]:
+    """What is trained, seed by seed, with a validation after the last step."""
+    for recipe in recipes_of(wanted):
+        for seed in wanted["seeds"]:
+            yield dataclasses.replace(recipe, eval_steps=recipe.steps, seed=seed)
+
+
+if __name__ == "__main__":
+    main()
