@@ -73,7 +73,16 @@ def test_a_recorded_sweep_is_of_the_settings_that_were_committed(name):
     assert all(math.isfinite(run.scores.value) for run in made.runs if run.status == FINISHED)
 
 
-def test_what_is_recorded_is_read_as_the_table_that_was_made(tmp_path, monkeypatch):
+@pytest.fixture
+def rank(tmp_path, monkeypatch):
+    """Where sweeps are recorded, in a data folder of one's own: empty, beside its settings."""
+    monkeypatch.setattr("lora_lab.recorded.data_folder", lambda: tmp_path)
+    (tmp_path / "recorded").mkdir()
+    (tmp_path / "recorded" / "rank.toml").touch()
+    return tmp_path / "recorded" / "rank"
+
+
+def test_what_is_recorded_is_read_as_the_table_that_was_made(rank):
     wanted = {
         "task": "letters",
         "common": {"steps": 2, "batch_size": 2, "target_modules": ["q_proj"], "max_length": 32},
@@ -82,8 +91,7 @@ def test_what_is_recorded_is_read_as_the_table_that_was_made(tmp_path, monkeypat
         "seeds": [0, 1],
     }
     made = sweep(tiny_base(), letters_task(), recipes_of(wanted), seeds=(0, 1), store=None)
-    record_sweep(made, wanted, tiny_base(), tmp_path / "recorded" / "rank" / "tiny.json")
-    monkeypatch.setattr("lora_lab.recorded.data_folder", lambda: tmp_path)
+    record_sweep(made, wanted, tiny_base(), rank / "tiny.json")
     found = recorded_sweep("tiny")
     kept = made.table().drop(columns="last_loss")
     assert found.table().drop(columns="last_loss").equals(kept)
@@ -91,7 +99,7 @@ def test_what_is_recorded_is_read_as_the_table_that_was_made(tmp_path, monkeypat
     assert found.confounds() == made.confounds()
 
 
-def test_a_run_that_diverged_keeps_its_place(tmp_path, monkeypatch):
+def test_a_run_that_diverged_keeps_its_place(rank):
     wanted = {
         "task": "letters",
         "common": {"steps": 3, "batch_size": 2, "max_length": 32, "method": "full"},
@@ -100,13 +108,12 @@ def test_a_run_that_diverged_keeps_its_place(tmp_path, monkeypatch):
         "seeds": [0],
     }
     made = sweep(tiny_base(), letters_task(), recipes_of(wanted), store=None)
-    record_sweep(made, wanted, tiny_base(), tmp_path / "recorded" / "rank" / "tiny.json")
-    monkeypatch.setattr("lora_lab.recorded.data_folder", lambda: tmp_path)
+    record_sweep(made, wanted, tiny_base(), rank / "tiny.json")
     assert [one.status for one in recorded_sweep("tiny").runs] == [made.runs[0].status]
     assert made.runs[0].status == "diverged"
 
 
-def test_a_misspelt_sweep_is_refused_with_the_nearest(tmp_path, monkeypatch):
+def test_a_misspelt_sweep_is_refused_with_the_nearest(rank):
     made = sweep(tiny_base(), letters_task(), [recipe(steps=1)], store=None)
     wanted = {
         "task": "letters",
@@ -114,7 +121,6 @@ def test_a_misspelt_sweep_is_refused_with_the_nearest(tmp_path, monkeypatch):
         "settings": [{}],
         "seeds": [0],
     }
-    record_sweep(made, wanted, tiny_base(), tmp_path / "recorded" / "rank" / "style.json")
-    monkeypatch.setattr("lora_lab.recorded.data_folder", lambda: tmp_path)
+    record_sweep(made, wanted, tiny_base(), rank / "style.json")
     with pytest.raises(ValueError, match="did you mean 'rank/style'"):
         recorded_sweep("styel")

@@ -234,6 +234,7 @@ def diagnosed() -> Iterator[tuple[str, Case]]:
         ("fine", short, 256, 4, 8, 5, 1),  # with the accumulation all are seen
         ("fine", [*short, 257], 256, 16, 1, 50, 24),  # one is too long
         ("fine", [256] * 64, 256, 16, 1, 4, 0),  # as long as may be, seen once
+        ("too short", [300] * 50, 256, 16, 1, 100, 0),  # all of them are
         ("too short", some_long, 256, 16, 1, 100, 0),
         ("too short", some_long, 256, 4, 1, 10, 9),  # and everything else, too
         ("too short", [20] * 90 + [300] * 10, 256, 16, 1, 100, 0),  # a tenth exactly
