@@ -343,7 +343,7 @@ MUTATIONS = [  # (file, what it says, what it says when broken, the test that mu
     ("widgets/live_lab.py", "        self._seeds.shown = []\n        self.seconds", "        self.seconds", "test_live_lab.py::test_another_choice"),
     ("widgets/live_lab.py", "band = [self.records, *others] if others else ()", "band = others", "test_live_lab.py::test_the_noise_band_is"),
     ("widgets/live_lab.py", "            del kept[:-KEPT]", "            pass", "test_live_lab.py::test_earlier_runs"),
-    ("widgets/live_lab.py", "self._asked.adapted = Adapted(as_trained(self.base, recipe), self.training.learnt)", "self._asked.adapted = Adapted(as_trained(self.base, recipe), self.training.learnt, strength=0.5)", "test_live_lab.py::test_the_right_answers"),
+    ("widgets/live_lab.py", "self._asked.adapted = Adapted(as_trained(self.base, recipe), self.training.learnt)", "self._asked.adapted = Adapted(self.base, self.training.learnt)", "test_live_lab.py::test_what_was_trained_on_4_bits"),
     ("widgets/run_here.py", "recorded_runs(name)\n", "recorded_runs(name)[1:]\n", "test_run_here.py::test_what_runs_here"),
     ("widgets/run_here.py", "self.scores = None if self._work.stopped else scores", "pass", "test_run_here.py::test_what_runs_here"),
     ("widgets/run_here.py", "        if not self._work.stopped:\n", "        if True:\n", "test_run_here.py::test_stop_ends_it"),

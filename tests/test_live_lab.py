@@ -191,6 +191,15 @@ def test_adalora_stopped_before_its_ranks_are_decided_answers_all_the_same(base,
     assert live.scores.loss == pytest.approx(evaluate(live.training, live._part).loss)
 
 
+def test_what_was_trained_on_4_bits_answers_on_4_bits():
+    live = LiveLab(tiny_base(hidden=64), TASK, quantize="nf4")
+    trained(live)
+    on_4_bits = evaluate(live.training, live._part).loss
+    assert live.scores.loss == pytest.approx(on_4_bits, rel=1e-6)
+    on_whole_weights = evaluate(Adapted(live.base, live.training.learnt), live._part).loss
+    assert on_4_bits != pytest.approx(on_whole_weights, rel=1e-4)
+
+
 def test_stop_asked_twice_leaves_the_answers_out(live, at_step):
     at_step(3, lambda: (live.stop(), live.stop()))
     trained(live)
