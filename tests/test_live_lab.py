@@ -665,6 +665,19 @@ def test_earlier_runs_stay_in_the_chart_but_not_those_of_another_task(base):
     assert f"{KEPT} earlier runs" in live.picture.alt
 
 
+def test_an_earlier_run_is_named_by_what_it_did_otherwise(base):
+    live = LiveLab(base, TASK, steps=2, questions=2, in_sight=("r",))
+    for r in (2, 4, 4):
+        live.controls.controls["r"].value = r
+        live._begin(again=True)
+        live.wait()
+    assert "In grey: 2 earlier runs: r 2 ended at" in live.picture.alt  # the other did the same
+    one = recipe(r=2, target_modules=("q_proj", "v_proj"), learning_rate=3e-3)
+    other = dataclasses.replace(one, target_modules=("q_proj", "up_proj"), learning_rate=2e-3)
+    assert words.otherwise(one, other) == "q_proj + up_proj, learning_rate 0.002"
+    assert words.otherwise(one, one) == ""
+
+
 def test_another_task_brings_its_own_prompts_and_choices(base):
     other = dataclasses.replace(TASK, name="other", test=TASK.test[5:], recipe=recipe(r=5))
     live = trained(LiveLab(base, [TASK, other]))

@@ -80,6 +80,17 @@ def test_the_run_at_hand_is_blue_its_validation_dashed_and_earlier_runs_fade_wit
     assert alphas[5.0, 4.0] < alphas[4.0, 3.0] < 1
 
 
+def test_an_earlier_run_bears_its_name_above_its_last_half_and_names_are_pushed_apart():
+    earlier = records(5.0, 4.0), records(5.0, 1.0, 0.1), records(5.0, 4.5, 0.3, 0.2)
+    ax = draw_loss(axes(), records(3.0, 2.0), earlier, named=("r 1", "", "r 64"))
+    assert {text.get_text(): text.xy for text in ax.texts} == {"r 1": (2, 4.0), "r 64": (4, 0.3)}
+    low = draw_loss(axes(), records(3.0), (records(9.0, 0.1), records(10.0, 0.2)), named="ab")
+    assert [text.xy for text in low.texts] == [(2, 0.1), (2, pytest.approx(0.1 + 0.08 * 10))]
+    assert ax.get_label().endswith(
+        "In grey: 3 earlier runs: r 1 ended at 4.00, r 64 ended at 0.20."
+    )
+
+
 def test_the_axes_grow_in_steps_and_not_with_each_point():
     assert [axis_end(v) for v in (0.9, 1.0, 1.2, 2.9, 3.01, 0.031, 64)] == [
         1.0, 1.0, 1.5, 3.0, 4.0, 0.04, 80.0,
@@ -154,6 +165,7 @@ def test_the_meters_show_new_old_and_strangers_with_the_bases_value_as_a_tick():
         "52 %  (base 98 %)",
     ]
     assert "old facts still right 100 % to 76 %" in ax.get_label()
+    assert ax.get_title(loc="right") == "1 seed"
 
 
 def test_the_meters_of_several_seeds_have_whiskers_from_the_least_to_the_greatest():
@@ -243,10 +255,10 @@ def test_what_stands_between_dollar_signs_is_no_formula(text, option):
 @pytest.mark.parametrize("band", [(), SEEDS])
 def test_a_film_shows_what_draw_loss_draws(band):
     run, earlier = records(2.9, 2.0, 1.5, validation={2: 2.5}), (records(2.0, 1.0),)
-    film = LossFilm(earlier, steps=60, band=band)
+    film = LossFilm(earlier, steps=60, band=band, named=("r 4",))
     for before in (records(1.9, 0.2), records(2.9, 0.2, 0.1)):  # of which nothing must be left:
         film.frame(before)  # the first is painted over when the axis grows
-    whole = draw_loss(plots.axes_for(draw_loss, plots.SIZE), run, earlier, 60, band)
+    whole = draw_loss(plots.axes_for(draw_loss, plots.SIZE), run, earlier, 60, band, ("r 4",))
     assert pixels(film.frame(run)) == pytest.approx(pixels(saved(whole.figure)), abs=1 / 255)
 
 
@@ -524,4 +536,5 @@ def test_stable_ranks_stand_at_their_layer_and_kind():
         ("4.0", (1, 0)),
     ]
     assert ax.get_title(loc="left") == "How much of r = 8 is in use? Stable rank"
+    assert ax.get_title(loc="right") == "1 seed"
     assert "from 1.2 (model.layers.0.mlp.up_proj) to 4.0" in ax.get_label()

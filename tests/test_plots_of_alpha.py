@@ -20,19 +20,24 @@ def records(*losses):
 
 def test_the_map_writes_each_loss_in_its_place_and_draws_the_line_between_the_rates(ax):
     losses = {(4, 1e-3): 9.0, (4, 1e-2): 2.0, (8, 1e-3): 6.0, (8, 1e-2): math.nan}
-    draw_alpha_map(ax, "AdamW", losses, {4: 10**-2.5, 8: 1e-3})
-    written = {(x, y): one.get_text() for one in ax.texts for x, y in [one.get_position()]}
+    draw_alpha_map(ax, "AdamW", losses, {4: 10**-2.5, 8: 1e-3}, 5.0)
+    *losses, level = ax.texts
+    written = {(x, y): one.get_text() for one in losses for x, y in [one.get_position()]}
+    assert level.get_text() == "5 nats"
+    assert level.xy == pytest.approx((0.5, 0.25))  # halfway between the line's first two places
     assert written == {(0, 0): "9.0", (0, 1): "2.0", (1, 0): "6.0", (1, 1): "–"}
     (line,) = ax.lines
     assert line.get_xdata().tolist() == [0, 1]
     assert line.get_ydata() == pytest.approx([0.5, 0])  # halfway between the two rates, on it
     assert [one.get_text() for one in ax.get_xticklabels()] == ["4", "8"]
     assert ax.get_title(loc="left") == "AdamW: what does the same?"
-    assert "0.0032 at alpha 4, 0.001 at alpha 8" in ax.get_label()
+    assert (
+        "the loss is 5 nats at learning rate 0.0032 at alpha 4, 0.001 at alpha 8" in ax.get_label()
+    )
 
 
 def test_the_lower_a_loss_the_darker_its_place(ax):
-    draw_alpha_map(ax, "SGD", {(4, 1e-3): 9.0, (4, 1e-2): 1.0}, {4: 5e-3})
+    draw_alpha_map(ax, "SGD", {(4, 1e-3): 9.0, (4, 1e-2): 1.0}, {4: 5e-3}, 5.0)
     light, dark = (sum(one.get_facecolor()[:3]) for one in ax.patches)
     assert light > dark
 

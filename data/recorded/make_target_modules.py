@@ -1,7 +1,7 @@
 """Measure what target_modules.toml asks for and is not here yet; keep what came out.
 
-target_modules/facts.json: each set of modules at each learning rate.
-target_modules/planted.json: where the change grew, and where it was planted.
+target_modules/facts.json, facts-faster.json: each set of modules at each learning rate.
+target_modules/planted.json, planted-more.json: where the change grew, and where it was planted.
 """
 
 import argparse
@@ -27,7 +27,7 @@ HERE = Path(__file__).parent
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", help="facts, planted; none: both")
+    parser.add_argument("names", nargs="*", help="of target_modules.toml's parts; none: all")
     parser.add_argument("--fresh", action="store_true", help="measure again what is here")
     options = parser.parse_args()
     wanted = tomllib.loads((HERE / "target_modules.toml").read_text(encoding="utf-8"))
@@ -36,7 +36,8 @@ def main() -> None:
     for name in options.names or wanted:
         path = HERE / "target_modules" / f"{name}.json"
         if options.fresh or not path.exists():
-            keep_recording(path, wanted[name], makers[name](base, wanted[name]), base.about)
+            maker = makers[name.partition("-")[0]]
+            keep_recording(path, wanted[name], maker(base, wanted[name]), base.about)
 
 
 def facts(base: Base, wanted: dict) -> Iterator[dict]:

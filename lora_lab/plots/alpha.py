@@ -18,7 +18,11 @@ Shares = tuple[float, float]  # of old facts kept, and of new ones learnt: 0 to 
 
 
 def draw_alpha_map(
-    ax: Axes, name: str, losses: Mapping[tuple[float, float], float], line: Mapping[float, float]
+    ax: Axes,
+    name: str,
+    losses: Mapping[tuple[float, float], float],
+    line: Mapping[float, float],
+    level: float,
 ) -> Axes:
     """Losses by alpha and learning rate, and the line along which the loss is the same.
 
@@ -27,6 +31,7 @@ def draw_alpha_map(
         name: the optimizer's, for the title.
         losses: by (alpha, learning rate), in nats per token; nan where the run diverged.
         line: by alpha, the learning rate on the line.
+        level: the loss on the line.
     """
     alphas, rates = (sorted({*one}) for one in zip(*losses, strict=True))
     tidy(ax, f"{name}: what does the same?", "alpha", "learning rate")
@@ -41,7 +46,12 @@ def draw_alpha_map(
         ax.text(*at, words, **look).set_path_effects([withStroke(linewidth=7, foreground=colour)])
     steps = math.log(rates[-1] / rates[0]) / (len(rates) - 1)
     places = [math.log(rate / rates[0]) / steps for rate in line.values()]
-    ax.plot([alphas.index(one) for one in line], places, color=INK, linewidth=1.8)
+    across = [alphas.index(one) for one in line]
+    ax.plot(across, places, color=INK, linewidth=1.8)
+    between = [statistics.mean(one[:2]) for one in (across, places)]  # columns: off the numbers
+    look = {"textcoords": "offset points", "ha": "center", "fontsize": 9, "color": INK}
+    words = ax.annotate(f"{level:g} nats", between, (6, 5), **look)
+    words.set_path_effects([withStroke(linewidth=4, foreground="white")])
     ax.set(xlim=(-0.55, len(alphas) - 0.45), ylim=(-0.55, len(rates) - 0.45))
     ax.set_xticks(range(len(alphas)), [f"{alpha:g}" for alpha in alphas])
     ax.set_yticks(range(len(rates)), [f"{rate:.2g}" for rate in rates])
@@ -49,7 +59,7 @@ def draw_alpha_map(
     ax.spines[["left", "bottom"]].set_visible(False)
     ax.set_title("loss, nats per token; 1 seed", loc="right", fontsize=9, color=INK)
     told = ", ".join(f"{rate:.2g} at alpha {alpha:g}" for alpha, rate in line.items())
-    ax.set_label(f"{name}: the loss is the same at learning rate {told}.")
+    ax.set_label(f"{name}: the loss is {level:g} nats at learning rate {told}.")
     return ax
 
 

@@ -10,6 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PolyCollection
 from matplotlib.image import imsave
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 
 from lora_lab.plots.canvas import (
     DRAWING,
@@ -31,6 +32,7 @@ def draw_loss(
     earlier: Sequence[Sequence[StepRecord]] = (),
     steps: int | None = None,
     band: Sequence[Sequence[StepRecord]] = (),
+    named: Sequence[str] = (),
 ) -> Axes:
     """The training and the validation loss by step, over the curves of earlier runs.
 
@@ -41,11 +43,12 @@ def draw_loss(
         steps: how many the run will have; None: as many as there are records.
         band: the records of runs that differ in their seed alone: a thin line each, a band from
             the least to the greatest training loss, a whisker for the validation loss.
+        named: what stands at the ends of the earlier runs' curves, in their order; none: nothing.
     """
-    _draw_loss_frame(ax, _loss_ends([records, *earlier, *band], steps), earlier, band)
+    _draw_loss_frame(ax, _loss_ends([records, *earlier, *band], steps), earlier, band, named)
     for line in _loss_lines(records):
         ax.add_line(line)
-    ax.set_label(_loss_in_words(records, earlier, band))
+    ax.set_label(_loss_in_words(records, earlier, band, named))
     return ax
 
 
@@ -70,12 +73,14 @@ def _draw_loss_frame(
     ends: tuple[float, float],
     earlier: Sequence[Sequence[StepRecord]],
     band: Sequence[Sequence[StepRecord]],
+    named: Sequence[str],
 ) -> None:
     """All of the chart that stands still: axes, legend, the earlier runs, and the other seeds."""
     tidy(ax, "Does the loss fall?", "steps", "loss, nats per token")
     ax.set(xlim=(0, ends[0]), ylim=(0, ends[1]))
     for age, run in enumerate(reversed(earlier)):  # the newest is the darkest
         ax.plot(*_by_step(run), color=EARLIER, alpha=0.75 * 0.65**age, linewidth=1)
+    _name_ends(ax, earlier, named, ends[1])
     names = [*_loss_lines(())]
     seeds = of_seeds(max(1, len(band)))
     if band:
@@ -84,6 +89,24 @@ def _draw_loss_frame(
         names.append(Line2D([], [], color=EARLIER, linewidth=1, label="earlier runs"))
     ax.legend(handles=names, loc="upper right", fontsize=9, frameon=False, labelcolor=INK)
     ax.set_title(seeds, loc="right", fontsize=9, color=INK)  # off the curves
+
+
+def _name_ends(
+    ax: Axes, runs: Sequence[Sequence[StepRecord]], names: Sequence[str], highest: float
+) -> None:
+    """A word above the last half of each curve, pushed up where two would lie on each other."""
+    ends = [
+        (max(record.loss for record in run[len(run) // 2 :]), run[-1].step, name)
+        for run, name in zip(runs, names, strict=False)
+        if name
+    ]
+    free = 0.0
+    for loss, step, name in sorted(end for end in ends if math.isfinite(end[0])):
+        place = step, max(loss, free)
+        look = {"ha": "right", "fontsize": 9, "color": EARLIER, "textcoords": "offset points"}
+        words = ax.annotate(name, place, (0, 3), **look)
+        words.set_path_effects([withStroke(linewidth=3, foreground="white")])
+        free = place[1] + 0.08 * highest
 
 
 def _draw_band(ax: Axes, band: Sequence[Sequence[StepRecord]], label: str) -> PolyCollection:
@@ -130,6 +153,7 @@ def _loss_in_words(
     records: Sequence[StepRecord],
     earlier: Sequence[Sequence[StepRecord]],
     band: Sequence[Sequence[StepRecord]],
+    named: Sequence[str],
 ) -> str:
     if not records:
         words = "An empty chart: no step has been trained yet"
@@ -149,6 +173,12 @@ def _loss_in_words(
             words += f", in validation between {_span(validation)}"
     if earlier:
         words += f". In grey: {len(earlier)} earlier run{'s' * (len(earlier) > 1)}"
+        told = [
+            f"{name} ended at {run[-1].loss:.2f}"
+            for name, run in zip(named, earlier, strict=False)
+            if name
+        ]
+        words += f": {', '.join(told)}" if told else ""
     return f"{words}."
 
 
@@ -170,9 +200,11 @@ class LossFilm:
         earlier: Sequence[Sequence[StepRecord]] = (),
         steps: int | None = None,
         band: Sequence[Sequence[StepRecord]] = (),
+        named: Sequence[str] = (),
         size: tuple[int, int] = SIZE,
     ) -> None:
-        self.earlier, self.steps, self.band, self.size = tuple(earlier), steps, tuple(band), size
+        self.earlier, self.steps, self.band = tuple(earlier), steps, tuple(band)
+        self.named, self.size = tuple(named), size
         self._ends: tuple[float, float] | None = None
 
     def frame(self, records: Sequence[StepRecord]) -> bytes:
@@ -194,7 +226,7 @@ class LossFilm:
         if self._ends is None:
             self._ax = axes_for(draw_loss, self.size)
             self._canvas = FigureCanvasAgg(self._ax.figure)
-            _draw_loss_frame(self._ax, ends, self.earlier, self.band)
+            _draw_loss_frame(self._ax, ends, self.earlier, self.band, self.named)
         self._ax.set(xlim=(0, ends[0]), ylim=(0, ends[1]))
         self._canvas.draw()
         self._still = self._canvas.copy_from_bbox(self._ax.figure.bbox)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 
-from lora_lab.plots.canvas import BASE, FULL, INK, PALE, RUN, percent, small_percent, tidy
+from lora_lab.plots.canvas import BASE, FULL, INK, PALE, RUN, of_seeds, percent, small_percent, tidy
 from lora_lab.targets import layer_of
 
 GREYS = ListedColormap([str(level / 11) for level in range(12)])  # few levels: small files
@@ -150,12 +150,15 @@ def draw_changes(ax: Axes, changes: Mapping[str, float]) -> Axes:
 def draw_stable_ranks(ax: Axes, ranks: Mapping[str, float], r: int) -> Axes:
     """How many equally strong directions each change is worth: one row a kind, one column a layer.
 
+    Of one run: the corner says so.
+
     Args:
         ax: where to draw.
         ranks: by a module's name: its change's stable rank, 1 to r.
         r: the rank that it was trained with.
     """
     tidy(ax, f"How much of r = {r} is in use? Stable rank", "layer", "")
+    ax.set_title(of_seeds(1), loc="right", fontsize=9, color=INK)
     _draw_places(ax, ranks, {name: f"{one:.1f}" for name, one in ranks.items()})
     least, most = min(ranks, key=ranks.get), max(ranks, key=ranks.get)
     ax.set_label(

@@ -56,9 +56,9 @@ def draw_meters(ax: Axes, base: Scores, adapted: Scores, seeds: Sequence[Scores]
     ax.spines["left"].set_visible(False)
     ax.spines["bottom"].set_bounds(0, 100)
     ax.xaxis.label.set_x(50 / whole)  # under the meters, not under the words beside them
+    ax.set_title(of_seeds(max(1, len(seeds))), loc="right", fontsize=9, color=INK)
     told = [f"{name} {percent(before)} to {percent(after)}" for name, _, before, after in rows]
     if seeds:
-        ax.set_title(of_seeds(len(seeds)), loc="right", fontsize=9, color=INK)
         told = [f"{words} ({_range(ends)})" for words, ends in zip(told, spreads, strict=True)]
         told[-1] += f", least to greatest of {of_seeds(len(seeds))}"
     ax.set_label(f"From the base to the adapted model: {'; '.join(told)}.")

@@ -69,7 +69,10 @@ class LiveLab(LabFace):
         self.base, self.shown, self._changes = base, shown, changes
         self.questions = questions or (20 if base.model.num_parameters() > LARGE else 100)
         self._known_scores: dict[str, Scores] = {}  # the base's, by task: it is marked once
-        self._earlier: dict[str, list[list[StepRecord]]] = {name: [] for name in self._tasks}
+        # by task, the recipes and records of earlier runs
+        self._earlier: dict[str, list[tuple[Recipe, list[StepRecord]]]] = {
+            name: [] for name in self._tasks
+        }
         self._seeds = Seeds()
         self.training: Training | None = None
         self._choose(self.task_choice.value)
@@ -193,8 +196,8 @@ class LiveLab(LabFace):
         steps = None if self.training is None else self.training.recipe.steps
         others = [one.records for one in self._seeds.shown]
         band = [self.records, *others] if others else ()
-        earlier = self._earlier[self.task.name]
-        return plots.picture(plots.draw_loss, self.records, earlier, steps, band)
+        earlier, named = self._earlier_runs
+        return plots.picture(plots.draw_loss, self.records, earlier, steps, band, named)
 
     @property
     def meters(self) -> plots.Picture:
@@ -246,8 +249,18 @@ class LiveLab(LabFace):
     def _keep_curve(self) -> None:
         if self.training is not None and len(self.records) > 1:
             kept = self._earlier[self.task.name]
-            kept.append(list(self.records))
+            kept.append((self.training.recipe, list(self.records)))
             del kept[:-KEPT]
+
+    @property
+    def _earlier_runs(self) -> tuple[list[list[StepRecord]], list[str]]:
+        """Their records, and what they did otherwise than the run at hand."""
+        kept = self._earlier[self.task.name]
+        names = [
+            "" if self.training is None else words.otherwise(self.training.recipe, one)
+            for one, _ in kept
+        ]
+        return [records for _, records in kept], names
 
     # --- what the thread does ---
 
@@ -300,7 +313,8 @@ class LiveLab(LabFace):
     def _follow(self, training: Training) -> None:
         """Train to the end or to Stop, and show it, however it ends."""
         steps = training.recipe.steps
-        film = plots.LossFilm(self._earlier[self.task.name], steps)
+        earlier, named = self._earlier_runs
+        film = plots.LossFilm(earlier, steps, named=named)
         self.loss_picture.value = film.frame(())
         self.loss_picture.tooltip = "The loss of the training under way."
         self.progress.max, self.progress.value = steps, 0

@@ -1,11 +1,13 @@
 """What widgets say, as HTML: answers, marks, costs. What models and data say is escaped here."""
 
+import dataclasses
 import html
 import math
 import re
 from collections.abc import Callable, Sequence
 
 from lora_lab.plots import NOT_SHARES
+from lora_lab.recipe import Recipe
 from lora_lab.records import Answer, Scores, StepRecord
 from lora_lab.runs import Run
 from lora_lab.training import Training
@@ -78,6 +80,21 @@ def failure(error: Exception) -> str:
 def counted(count: int, what: str) -> str:
     """`1 step`, `50 steps`."""
     return f"{count} {what}{'s' * (count != 1)}"
+
+
+def otherwise(recipe: Recipe, other: Recipe) -> str:
+    """What the other recipe does differently: `r 4, q_proj + v_proj`; "" if nothing."""
+    told = []
+    for field in dataclasses.fields(recipe):
+        value = getattr(other, field.name)
+        if value != getattr(recipe, field.name):
+            values = value if isinstance(value, tuple) else (value,)
+            said = (f"{one:g}" if isinstance(one, float) else str(one) for one in values)
+            name = (
+                "" if field.name == "target_modules" else f"{field.name} "
+            )  # they name themselves
+            told.append(name + " + ".join(said))
+    return ", ".join(told)
 
 
 def progress(records: Sequence[StepRecord], steps: int, elapsed: float) -> str:
