@@ -80,10 +80,10 @@ def test_the_run_at_hand_is_blue_its_validation_dashed_and_earlier_runs_fade_wit
     assert alphas[5.0, 4.0] < alphas[4.0, 3.0] < 1
 
 
-def test_an_earlier_run_bears_its_name_at_its_end_and_names_are_pushed_apart():
-    earlier = records(5.0, 4.0), records(5.0, 1.0, 0.1), records(5.0, 0.2)
+def test_an_earlier_run_bears_its_name_above_its_last_half_and_names_are_pushed_apart():
+    earlier = records(5.0, 4.0), records(5.0, 1.0, 0.1), records(5.0, 4.5, 0.3, 0.2)
     ax = draw_loss(axes(), records(3.0, 2.0), earlier, named=("r 1", "", "r 64"))
-    assert {text.get_text(): text.xy for text in ax.texts} == {"r 1": (2, 4.0), "r 64": (2, 0.2)}
+    assert {text.get_text(): text.xy for text in ax.texts} == {"r 1": (2, 4.0), "r 64": (4, 0.3)}
     low = draw_loss(axes(), records(3.0), (records(9.0, 0.1), records(10.0, 0.2)), named="ab")
     assert [text.xy for text in low.texts] == [(2, 0.1), (2, pytest.approx(0.1 + 0.08 * 10))]
     assert ax.get_label().endswith(

@@ -48,8 +48,9 @@ def draw_alpha_map(
     places = [math.log(rate / rates[0]) / steps for rate in line.values()]
     across = [alphas.index(one) for one in line]
     ax.plot(across, places, color=INK, linewidth=1.8)
-    look = {"textcoords": "offset points", "ha": "right", "va": "center", "fontsize": 9}
-    words = ax.annotate(f"{level:g} nats", (across[0], places[0]), (-5, 0), color=INK, **look)
+    between = [statistics.mean(one[:2]) for one in (across, places)]  # columns: off the numbers
+    look = {"textcoords": "offset points", "ha": "center", "fontsize": 9, "color": INK}
+    words = ax.annotate(f"{level:g} nats", between, (6, 5), **look)
     words.set_path_effects([withStroke(linewidth=4, foreground="white")])
     ax.set(xlim=(-0.55, len(alphas) - 0.45), ylim=(-0.55, len(rates) - 0.45))
     ax.set_xticks(range(len(alphas)), [f"{alpha:g}" for alpha in alphas])

@@ -94,9 +94,12 @@ def _draw_loss_frame(
 def _name_ends(
     ax: Axes, runs: Sequence[Sequence[StepRecord]], names: Sequence[str], highest: float
 ) -> None:
-    """A word above the end of each curve, pushed up where two would lie on each other."""
-    named = zip(runs, names, strict=False)
-    ends = [(run[-1].loss, run[-1].step, name) for run, name in named if name]
+    """A word above the last half of each curve, pushed up where two would lie on each other."""
+    ends = [
+        (max(record.loss for record in run[len(run) // 2 :]), run[-1].step, name)
+        for run, name in zip(runs, names, strict=False)
+        if name
+    ]
     free = 0.0
     for loss, step, name in sorted(end for end in ends if math.isfinite(end[0])):
         place = step, max(loss, free)

@@ -83,14 +83,17 @@ def counted(count: int, what: str) -> str:
 
 
 def otherwise(recipe: Recipe, other: Recipe) -> str:
-    """What the other recipe does differently: `r 4, target_modules q_proj`; "" if nothing."""
+    """What the other recipe does differently: `r 4, q_proj + v_proj`; "" if nothing."""
     told = []
     for field in dataclasses.fields(recipe):
         value = getattr(other, field.name)
         if value != getattr(recipe, field.name):
             values = value if isinstance(value, tuple) else (value,)
             said = (f"{one:g}" if isinstance(one, float) else str(one) for one in values)
-            told.append(f"{field.name} {' + '.join(said)}")
+            name = (
+                "" if field.name == "target_modules" else f"{field.name} "
+            )  # they name themselves
+            told.append(name + " + ".join(said))
     return ", ".join(told)
 
 
