@@ -646,8 +646,9 @@ def test_an_earlier_run_is_named_by_what_it_did_otherwise(base):
         live._begin(again=True)
         live.wait()
     assert "In grey: 2 earlier runs: r 2 ended at" in live.picture.alt  # the other did the same
-    one = recipe(r=2, target_modules=("q_proj", "v_proj"), learning_rate=3e-3)
-    other = dataclasses.replace(one, target_modules=("q_proj", "up_proj"), learning_rate=2e-3)
+    one = recipe(r=2, target_modules=("q_proj", "v_proj"), learning_rate=3e-3, eval_steps=None)
+    changes = {"target_modules": ("q_proj", "up_proj"), "learning_rate": 2e-3, "eval_steps": 2}
+    other = dataclasses.replace(one, **changes)
     assert words.otherwise(one, other) == "q_proj + up_proj, learning_rate 0.002"
     assert words.otherwise(one, one) == ""
 
