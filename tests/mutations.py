@@ -321,6 +321,7 @@ MUTATIONS = [  # (file, what it says, what it says when broken, the test that mu
     ("plots/losses.py", "_loss_ends([records, *earlier, *band], steps)", "_loss_ends([records, *earlier], steps)", "test_plots.py::test_the_noise_band"),
     ("plots/losses.py", "0.65**age", "0.65", "test_plots.py::test_the_run_at_hand"),
     ("plots/losses.py", "step, max(loss, free)", "step, loss", "test_plots.py::test_an_earlier_run_bears"),
+    ("widgets/live_lab.py", "plots.LossFilm(earlier, steps, named=named)", "plots.LossFilm(earlier, steps)", "test_live_lab.py::test_an_earlier_run_is_named"),
     ("widgets/words.py", 'if field.name != "eval_steps" and value', "if value", "test_live_lab.py::test_an_earlier_run_is_named"),
     ("plots/losses.py", "                line.remove()\n", "", "test_plots.py::test_a_film_shows"),
     ("plots/meters.py", "spreads = [(min(one), max(one))", "spreads = [(one[0], max(one))", "test_plots.py::test_the_meters_of_several"),
