@@ -665,15 +665,21 @@ def test_earlier_runs_stay_in_the_chart_but_not_those_of_another_task(base):
     assert f"{KEPT} earlier runs" in live.picture.alt
 
 
-def test_an_earlier_run_is_named_by_what_it_did_otherwise(base):
+def test_an_earlier_run_is_named_by_what_it_did_otherwise(base, monkeypatch):
+    named, frame = [], plots.LossFilm.frame
+    monkeypatch.setattr(
+        plots.LossFilm, "frame", lambda film, run: named.append(film.named) or frame(film, run)
+    )
     live = LiveLab(base, TASK, steps=2, questions=2, in_sight=("r",))
     for r in (2, 4, 4):
         live.controls.controls["r"].value = r
         live._begin(again=True)
         live.wait()
     assert "In grey: 2 earlier runs: r 2 ended at" in live.picture.alt  # the other did the same
-    one = recipe(r=2, target_modules=("q_proj", "v_proj"), learning_rate=3e-3)
-    other = dataclasses.replace(one, target_modules=("q_proj", "up_proj"), learning_rate=2e-3)
+    assert [*dict.fromkeys(named)] == [(), ("r 2",), ("r 2", "")]  # while they trained, too
+    one = recipe(r=2, target_modules=("q_proj", "v_proj"), learning_rate=3e-3, eval_steps=None)
+    changes = {"target_modules": ("q_proj", "up_proj"), "learning_rate": 2e-3, "eval_steps": 2}
+    other = dataclasses.replace(one, **changes)
     assert words.otherwise(one, other) == "q_proj + up_proj, learning_rate 0.002"
     assert words.otherwise(one, one) == ""
 

@@ -83,11 +83,14 @@ def counted(count: int, what: str) -> str:
 
 
 def otherwise(recipe: Recipe, other: Recipe) -> str:
-    """What the other recipe does differently: `r 4, q_proj + v_proj`; "" if nothing."""
+    """What the other recipe does differently: `r 4, q_proj + v_proj`; "" if nothing.
+
+    How often it is looked at meanwhile, eval_steps, is not told.
+    """
     told = []
     for field in dataclasses.fields(recipe):
         value = getattr(other, field.name)
-        if value != getattr(recipe, field.name):
+        if field.name != "eval_steps" and value != getattr(recipe, field.name):
             values = value if isinstance(value, tuple) else (value,)
             said = (f"{one:g}" if isinstance(one, float) else str(one) for one in values)
             name = (
