@@ -4,6 +4,7 @@ from lora_lab.checks import (
     alpha,
     maths_of_lora,
     one_token,
+    qlora,
     rank,
     reading_a_run,
     should_i_fine_tune,
@@ -22,6 +23,7 @@ EXERCISES = {
         rank,
         alpha,
         target_modules,
+        qlora,
     )
     for name, one in vars(module).items()
     if isinstance(one, Exercise)
