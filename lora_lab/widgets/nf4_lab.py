@@ -22,6 +22,7 @@ TYPES = {
     "nf4": "NF4",
     "fp4": "FP4, as in bitsandbytes",
     "e2m1": "FP4 as E2M1",
+    "e3m0": "FP4 as E3M0",
     "int4": "int4",
     "int8": "int8",
 }
