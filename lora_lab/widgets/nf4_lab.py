@@ -55,7 +55,7 @@ class Nf4Lab(LabBox):
         self._weights = weights.detach().float().reshape(-1)
         options = [(words, name) for name, words in TYPES.items()]
         self.quant_type = labelled(
-            widgets.Dropdown(options=options, value=quant_type), "type", "17em"
+            widgets.Dropdown(options=options, value=quant_type), "type", "18em"
         )
         self.blocksize = labelled(
             widgets.SelectionSlider(options=BLOCKSIZES, value=blocksize), "block size", "22em"
@@ -64,7 +64,7 @@ class Nf4Lab(LabBox):
         self.double_quant = widgets.Checkbox(
             value=False, description="double quantisation", indent=False
         )
-        self.double_quant.layout.width = "auto"
+        self.double_quant.layout = {"width": "auto", "margin": "2px 2px 2px 16px"}
         self.view, self.said = PictureView(plots.SIZE[0]), widgets.HTML()
         super().__init__(
             [
