@@ -750,10 +750,16 @@ def test_target_modules_can_be_chosen_from_the_usual_ones_and_from_the_recipes_o
 def test_the_base_can_be_left_as_it_is_or_trained_on_in_fewer_bits():
     controls = RecipeControls(Recipe(), ("quantize",))
     (control,) = controls.controls.values()
-    assert [words for words, _ in control.options] == ["no: as it is", "nf4", "fp4", "int8"]
+    assert (control.label, control.options) == ("none", ("none", "nf4", "fp4", "int8"))
     assert controls.recipe == Recipe()
     control.value = "nf4"
     assert controls.recipe == Recipe(quantize="nf4")
+    control.index = 0  # as a click on the first does
+    assert (control.label, controls.recipe) == ("none", Recipe())
+    controls.reset(Recipe(quantize="int8"))
+    assert control.label == "int8"
+    controls.reset(Recipe())
+    assert control.label == "none"
 
 
 @pytest.mark.parametrize("changes", [{}, {"r": 4, "layers_to_transform": (0, 1), "use_dora": True}])

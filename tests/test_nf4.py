@@ -87,6 +87,20 @@ def test_e2m1_is_what_its_bits_say_and_bitsandbytes_fp4_is_not():
     assert levels("fp4")[1] == pytest.approx(0.0052, abs=1e-4)
 
 
+def test_e3m0_is_0_and_the_powers_of_two_from_a_64th_to_1():
+    sizes = [0.0, *(2.0**-power for power in range(6, -1, -1))]
+    assert levels("e3m0").tolist() == [*sizes, *(-one for one in sizes)]
+
+
+def test_powers_of_two_are_coarse_but_spare_small_weights_beside_an_outlier():
+    weights = normal(64, 64)
+    spoilt = weights.clone()
+    spoilt[0, 0] = 40.0
+    for tensor, order in ((weights, ["nf4", "int4", "e3m0"]), (spoilt, ["e3m0", "nf4", "int4"])):
+        errors = {name: relative_error(tensor, quantize(tensor, 4096, name)) for name in order}
+        assert sorted(order, key=errors.get) == order
+
+
 def test_int4_has_15_even_steps():
     assert (7 * levels("int4")).tolist() == pytest.approx(list(range(-7, 8)), abs=1e-6)
 

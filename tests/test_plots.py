@@ -358,6 +358,18 @@ def test_the_estimates_error_is_a_whisker_the_card_a_line_and_a_measured_value_a
     )
 
 
+def test_thousands_are_written_out_and_the_cards_name_stands_where_there_is_room():
+    large = Memory(*(GIB * one for one in (900, 0, 256, 259, 0, 0, 1415)))
+    ax = draw_memory(axes(), {"full": large, "LoRA": LORA}, CARD)
+    assert "1,420 GiB" in [text.get_text() for text in ax.texts]
+    assert "full 1,420 GiB" in ax.get_label()
+    for named, side in (({"full": large}, "left"), ({"LoRA": LORA}, "right")):
+        (card,) = [
+            one for one in draw_memory(axes(), named, CARD).texts if "Card" in one.get_text()
+        ]
+        assert card.get_ha() == side
+
+
 def test_small_memory_is_drawn_in_mebibytes():
     small = Memory(*(2**20 * one for one in (5, 1, 1, 1, 3, 1, 11)))
     ax = draw_memory(axes(), {"LoRA": small})

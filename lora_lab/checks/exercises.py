@@ -5,6 +5,7 @@ from lora_lab.checks import (
     alpha,
     maths_of_lora,
     one_token,
+    qlora,
     rank,
     reading_a_run,
     should_i_fine_tune,
@@ -25,6 +26,7 @@ EXERCISES = {
         alpha,
         target_modules,
         adalora,
+        qlora,
         training_parameters,
     )
     for name, one in vars(module).items()

@@ -48,6 +48,7 @@ LEVELS = {  # quant_type: what makes its levels, in the order of the codes
     "nf4": _nf4,  # 4-bit NormalFloat
     "fp4": lambda: _float4(0, 0.0625, 8, 12, 4, 6, 2, 3),  # bitsandbytes' own, not E2M1
     "e2m1": lambda: _float4(0, 0.5, 1, 1.5, 2, 3, 4, 6),  # 2 bits of exponent, 1 of mantissa
+    "e3m0": lambda: _float4(0, *(2.0**power for power in range(7))),  # 3 of exponent: powers of 2
     "int4": lambda: torch.arange(-7, 8) / 7,  # 15 even steps: -8 would have no counterpart
     "int8": lambda: torch.arange(-127, 128) / 127,  # 8 bits: 255 even steps
     "dynamic": _dynamic,  # 8 bits, for absmax values
@@ -97,7 +98,7 @@ def quantize(tensor: Tensor, blocksize: int = 64, quant_type: str = "nf4") -> Qu
     Args:
         tensor: any shape, float32, float16 or bfloat16. Blocks run on from row to row.
         blocksize: values sharing one absmax. The last block may be shorter.
-        quant_type: "nf4", "fp4", "e2m1", "int4", "int8" or "dynamic".
+        quant_type: "nf4", "fp4", "e2m1", "e3m0", "int4", "int8" or "dynamic".
 
     Raises:
         TypeError: if `tensor` is of another dtype.

@@ -65,14 +65,15 @@ def draw_memory(
         words = {"va": "center", "fontsize": 9.5, "color": INK, "zorder": 3}
         words["bbox"] = {"color": "white", "pad": 1}  # over the card's line
         beyond = max(start, memory.total) + longest / 50
-        ax.text(beyond / size, place, f"{peak:.3g} {unit}", **words)
+        ax.text(beyond / size, place, f"{_amount(peak)} {unit}", **words)
         if name in measured:
             tick = [measured[name] / size] * 2, [place - 0.32, place + 0.32]
             ax.plot(*tick, color=BASE, linewidth=2.2)
     if card:
         ax.axvline(card.usable / size, color=INK, linestyle="--", linewidth=1.2)
-        where = {"ha": "right", "va": "bottom", "fontsize": 9, "color": INK}
-        ax.text(card.usable / size, -0.52, f"{card.name} ", **where)
+        side = "right" if card.usable > longest / 3 else "left"  # of the line, where there is room
+        where = {"ha": side, "va": "bottom", "fontsize": 9, "color": INK}
+        ax.text(card.usable / size, -0.52, f" {card.name} ", **where)
     ax.set(xlim=(0, 1.2 * longest / size), ylim=(len(named) - 0.4, -0.75), xlabel=f"memory, {unit}")
     ax.set_yticks(range(len(named)), list(named), fontsize=9.5)
     ax.tick_params(axis="y", length=0)
@@ -92,6 +93,11 @@ def _unit(longest: float) -> tuple[str, int]:
     return ("GiB", 2**30) if longest >= 2**30 else ("MiB", 2**20)
 
 
+def _amount(number: float) -> str:
+    """Three digits: 8.65, 131, 1,420."""
+    return f"{float(f'{number:.3g}'):,.0f}" if number >= 1000 else f"{number:.3g}"
+
+
 def _memory_in_words(
     named: Mapping[str, Memory], card: Card | None, measured: Mapping[str, int], error: float
 ) -> str:
@@ -99,9 +105,9 @@ def _memory_in_words(
     for name, memory in named.items():
         unit, size = _unit(memory.total)
         most = max(PARTS, key=lambda part: getattr(memory, part))  # noqa: B023 - used at once
-        words = f"{name} {memory.total / size:.3g} {unit} (most of it {most}"
+        words = f"{name} {_amount(memory.total / size)} {unit} (most of it {most}"
         if name in measured:
-            words += f"; measured {measured[name] / size:.3g}"
+            words += f"; measured {_amount(measured[name] / size)}"
         told.append(f"{words})")
     words = f"A step's memory at its peak, give or take {error:.0%}: {', '.join(told)}."
     if card:

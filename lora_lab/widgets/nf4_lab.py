@@ -22,6 +22,7 @@ TYPES = {
     "nf4": "NF4",
     "fp4": "FP4, as in bitsandbytes",
     "e2m1": "FP4 as E2M1",
+    "e3m0": "FP4 as E3M0",
     "int4": "int4",
     "int8": "int8",
 }
@@ -54,7 +55,7 @@ class Nf4Lab(LabBox):
         self._weights = weights.detach().float().reshape(-1)
         options = [(words, name) for name, words in TYPES.items()]
         self.quant_type = labelled(
-            widgets.Dropdown(options=options, value=quant_type), "type", "17em"
+            widgets.Dropdown(options=options, value=quant_type), "type", "18em"
         )
         self.blocksize = labelled(
             widgets.SelectionSlider(options=BLOCKSIZES, value=blocksize), "block size", "22em"
@@ -63,7 +64,7 @@ class Nf4Lab(LabBox):
         self.double_quant = widgets.Checkbox(
             value=False, description="double quantisation", indent=False
         )
-        self.double_quant.layout.width = "auto"
+        self.double_quant.layout = {"width": "auto", "margin": "2px 2px 2px 16px"}
         self.view, self.said = PictureView(plots.SIZE[0]), widgets.HTML()
         super().__init__(
             [

@@ -32,6 +32,13 @@ def _offered(targets: str | tuple[str, ...]) -> list[tuple[str, str | tuple[str,
     return [(one if isinstance(one, str) else ", ".join(one), one) for one in every]
 
 
+NONE = "none"  # stands for None, which a Dropdown would take for "nothing is chosen"
+
+
+def _shown(value: object) -> object:
+    return NONE if value is None else value
+
+
 _CONTROL = {
     "method": lambda value: widgets.Dropdown(value=value, options=CHOICES["method"]),
     "r": _number(widgets.BoundedIntText, min=1, max=1024),
@@ -47,7 +54,7 @@ _CONTROL = {
     "gradient_checkpointing": lambda value: widgets.Checkbox(value=value, indent=False),
     "seed": _number(widgets.BoundedIntText, min=0, max=10**9),
     "quantize": lambda value: widgets.Dropdown(
-        value=value, options=[(one or "no: as it is", one) for one in CHOICES["quantize"]]
+        value=_shown(value), options=[*map(_shown, CHOICES["quantize"])]
     ),
     "target_modules": lambda value: widgets.Dropdown(value=value, options=_offered(value)),
 }
@@ -87,7 +94,9 @@ class RecipeControls:
     def _value_of(self, field: str) -> object:
         """What is chosen, or the recipe's own value where there is no control."""
         chosen = self.controls.get(field)
-        return getattr(self._recipe, field) if chosen is None else chosen.value
+        if chosen is None:
+            return getattr(self._recipe, field)
+        return None if chosen.value == NONE else chosen.value
 
     def row(self, field: str) -> widgets.Widget:
         """The control with its help, folded behind a question mark."""
@@ -111,7 +120,7 @@ class RecipeControls:
         Raises:
             ValueError: if the choices do not fit together, with what would.
         """
-        chosen = {field: control.value for field, control in self.controls.items()}
+        chosen = {field: self._value_of(field) for field in self.controls}
         return dataclasses.replace(self._recipe, **chosen)
 
     def reset(self, recipe: Recipe) -> None:
@@ -120,7 +129,7 @@ class RecipeControls:
         for field, control in self.controls.items():
             if field == "target_modules":
                 control.options = _offered(recipe.target_modules)
-            control.value = getattr(recipe, field)
+            control.value = _shown(getattr(recipe, field))
         self._on_change()
 
 

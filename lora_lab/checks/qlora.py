@@ -1,0 +1,212 @@
+"""Checks for notebook 09, What do 4 bits cost: a block in 4 bits, a base's bytes, a card."""
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from lora_lab.checks.compare import Case, Exercise, Function
+from lora_lab.maths.nf4 import levels as levels_of
+
+# --- a block --------------------------------------------------------------------------------
+
+
+def _quantize_block(block: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
+    """Each weight's code, (n,), and the block's absmax, ().
+
+    `block`: (n,) weights; `levels`: (16,) from -1 to 1, rising. A code is the number of the level
+    that is nearest to the weight over absmax.
+    """
+    absmax = block.abs().max()
+    return (block[:, None] / absmax - levels).abs().argmin(dim=1), absmax
+
+
+def blocks() -> Iterator[Case]:
+    """NF4 and int4; in one block the greatest is positive, in two negative; none lies on a tie."""
+    for seed, kind, scale in ((0, "nf4", 0.02), (1, "nf4", 1.0), (2, "int4", 0.5), (5, "nf4", 3.0)):
+        block = scale * torch.randn(16, generator=torch.Generator().manual_seed(seed))
+        yield {"block": block, "levels": levels_of(kind)}
+
+
+def _nearest(shares: Tensor, levels: Tensor) -> Tensor:
+    return (shares[:, None] - levels).abs().argmin(dim=1)
+
+
+def _divided_by(size: Function) -> Function:
+    """The right codes, had absmax been something else of the block."""
+    return lambda block, levels: (_nearest(block / size(block), levels), size(block))
+
+
+def _restored(block: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
+    codes, absmax = _quantize_block(block, levels)
+    return levels[codes] * absmax, absmax
+
+
+def _rounded_down(block: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
+    absmax = block.abs().max()
+    return torch.bucketize(block / absmax, levels, right=True) - 1, absmax
+
+
+def _evenly(block: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
+    absmax = block.abs().max()
+    return ((block / absmax + 1) / 2 * (len(levels) - 1)).round().long(), absmax
+
+
+quantize_block = Exercise(
+    _quantize_block,
+    blocks,
+    slips={
+        "this divides by the greatest weight; a negative one may be larger in size": (
+            _divided_by(torch.max)
+        ),
+        "this divides by the standard deviation; then some weights lie beyond -1 and 1": (
+            _divided_by(torch.std)
+        ),
+        "this divides by the range, greatest less least; absmax is the largest size": (
+            _divided_by(lambda block: block.max() - block.min())
+        ),
+        "the weights are compared with the levels as they are; divide them by absmax first": (
+            lambda block, levels: (_nearest(block, levels), block.abs().max())
+        ),
+        "these are the restored weights; a code is the number of a level": _restored,
+        "these are the levels; a code is the number of one": (
+            lambda block, levels: (levels[_quantize_block(block, levels)[0]], block.abs().max())
+        ),
+        "this takes the level below; the nearest may be the one above": _rounded_down,
+        "this takes the levels to be even steps; look for the nearest of those given": _evenly,
+        "this is the level that is farthest; take argmin of the distances": (
+            lambda block, levels: (
+                (block[:, None] / block.abs().max() - levels).abs().argmax(dim=1),
+                block.abs().max(),
+            )
+        ),
+    },
+)
+
+# --- a base's bytes -------------------------------------------------------------------------
+
+
+def _qlora_bytes(linear: int, others: int, blocksize: int, double_quant: bool) -> float:
+    """The bytes of a base in 4 bits: what QLoRA keeps of it.
+
+    `linear`: weights that are quantised, 4 bits each, with an absmax a block. That is a float32;
+    with `double_quant` a byte, and 256 of those share a float32. `others`: parameters that stay,
+    as float32.
+    """
+    absmax = 1 + 4 / 256 if double_quant else 4
+    return linear * (0.5 + absmax / blocksize) + 4 * others
+
+
+def ledgers() -> Iterator[Case]:
+    """smollm2's counts, LLaMA-7B's, larger blocks; with double quantisation and without."""
+    smollm2 = {"linear": 106_168_320, "others": 28_346_688}
+    llama = {"linear": 6_476_005_376, "others": 262_410_240}
+    for counts, blocksize in ((smollm2, 64), (llama, 64), (llama, 256)):
+        for double_quant in (False, True):
+            yield {**counts, "blocksize": blocksize, "double_quant": double_quant}
+
+
+def _bytes(absmax: Function, other: float = 4, code: float = 0.5) -> Function:
+    """The right sum, but for the bytes of a block's constant, of another parameter, of a code."""
+
+    def slip(linear: int, others: int, blocksize: int, double_quant: bool) -> float:
+        return linear * (code + absmax(double_quant) / blocksize) + other * others
+
+    return slip
+
+
+def _absmax(double_quant: bool) -> float:
+    return 1 + 4 / 256 if double_quant else 4
+
+
+qlora_bytes = Exercise(
+    _qlora_bytes,
+    ledgers,
+    slips={
+        "the constants are left out; every block has its absmax": _bytes(lambda double_quant: 0),
+        "with double quantisation, too, each absmax is 4 bytes here; it is one": (
+            _bytes(lambda double_quant: 4)
+        ),
+        "absmax is a byte here without double quantisation, too; then it is a float32": (
+            _bytes(lambda double_quant: 1 + 4 / 256)
+        ),
+        "the float32 that 256 constants share is left out; it is 4 / 256 bytes each": (
+            _bytes(lambda double_quant: 1 if double_quant else 4)
+        ),
+        "the others are quantised, too; embeddings and norms stay as float32": (
+            lambda linear, others, blocksize, double_quant: _qlora_bytes(
+                linear + others, 0, blocksize, double_quant
+            )
+        ),
+        "the others are left out; they stay, 4 bytes each": _bytes(_absmax, other=0),
+        "the others are 16 bits here; they stay as float32, 4 bytes each": _bytes(_absmax, other=2),
+        "these are bits; a byte has 8": (lambda **case: 8 * _qlora_bytes(**case)),
+        "a code is a byte here; two of them share one": _bytes(_absmax, code=1),
+    },
+)
+
+# --- a card ---------------------------------------------------------------------------------
+
+NO_WAY = "none"
+
+
+def _choose_for_card(needs: Mapping[str, float], card: float) -> str:
+    """The first of the methods that fits on the card; "none" where none does.
+
+    `needs`: by method, the most liked first: the GiB of a training step. `card`: its GiB, of which
+    CUDA itself takes 1.
+    """
+    return next((name for name, gib in needs.items() if gib <= card - 1), NO_WAY)
+
+
+def _wanted() -> Iterator[Case]:
+    """Room for all, for some, for a later one that needs least, just enough, for none."""
+    seven = {"full": 139.1, "LoRA": 13.2, "QLoRA": 5.0}
+    yield {"needs": dict(seven), "card": 141}
+    yield {"needs": dict(seven), "card": 24}
+    yield {"needs": dict(seven), "card": 14}
+    yield {"needs": dict(seven), "card": 5.5}
+    yield {"needs": {"LoRA": 15.0, "int8": 10.5, "QLoRA": 5.0}, "card": 16}
+    yield {"needs": {"int8": 9.4, "QLoRA": 5.0, "LoRA": 13.2}, "card": 24}
+
+
+def _first(fits: Function) -> Function:
+    """The first method for which `fits(GiB, card)`."""
+    return lambda needs, card: next(
+        (name for name, gib in needs.items() if fits(gib, card)), NO_WAY
+    )
+
+
+def _of_those_that_fit(choose: Function) -> Function:
+    def slip(needs: Mapping[str, float], card: float) -> str:
+        fitting = {name: gib for name, gib in needs.items() if gib <= card - 1}
+        return choose(fitting) if fitting else NO_WAY
+
+    return slip
+
+
+choose_for_card = Exercise(
+    _choose_for_card,
+    _wanted,
+    slips={
+        "the whole card is filled here; CUDA itself takes 1 GiB of it": (
+            _first(lambda gib, card: gib <= card)
+        ),
+        "what needs exactly all that is left fits, too": _first(lambda gib, card: gib < card - 1),
+        "this is the one that needs least; the first that fits is liked more": (
+            _of_those_that_fit(lambda fitting: min(fitting, key=fitting.get))
+        ),
+        "this is the largest that fits; the first that fits is liked more": (
+            _of_those_that_fit(lambda fitting: max(fitting, key=fitting.get))
+        ),
+        "this is the last that fits; take the first": (
+            _of_those_that_fit(lambda fitting: [*fitting][-1])
+        ),
+        "this gives the methods that do not fit; those that need at most card - 1 do": (
+            _first(lambda gib, card: gib > card - 1)
+        ),
+        "this gives all that fit; one name is wanted": (
+            lambda needs, card: [name for name, gib in needs.items() if gib <= card - 1]
+        ),
+    },
+)

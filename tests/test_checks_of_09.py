@@ -1,0 +1,48 @@
+"""Notebook 09's exercises: their right answers against bitsandbytes, the estimate, the cards."""
+
+import pytest
+import torch
+
+import lora_lab as lab
+from lora_lab.cards import Card
+from lora_lab.checks.qlora import blocks, choose_for_card, qlora_bytes, quantize_block
+from lora_lab.estimates import find_shape
+
+bnb = pytest.importorskip(
+    "bitsandbytes.functional", reason="bitsandbytes does not exist for this machine"
+)
+
+
+@pytest.mark.parametrize("case", [one for one in blocks() if 0 in one["levels"][7]])
+def test_the_codes_are_those_of_bitsandbytes(case):
+    with torch.compiler.set_stance("force_eager"):
+        packed, state = bnb.quantize_4bit(case["block"], quant_type="nf4")
+    codes, absmax = quantize_block.reference(**case)
+    if len(case["levels"]) == 16:
+        assert codes.tolist() == torch.cat([packed >> 4, packed & 15], dim=1).flatten().tolist()
+    assert absmax == state.absmax[0]
+
+
+@pytest.mark.parametrize("name", ["smollm2", "llama-7b", "llama-2-70b"])
+@pytest.mark.parametrize("double_quant", [False, True])
+def test_the_bytes_are_those_that_the_estimate_tells(name, double_quant):
+    shape = find_shape(name)
+    linear = sum(one.weights for one in shape.matrices if one.kind == "linear")
+    told = lab.estimate(name, lab.Recipe(quantize="nf4", double_quant=double_quant))
+    counts = {"linear": linear, "others": shape.parameters - linear}
+    found = qlora_bytes.reference(**counts, blocksize=64, double_quant=double_quant)
+    assert found == pytest.approx(told.memory.weights, rel=2e-4)  # tables, a mean a matrix
+
+
+def test_the_counts_in_the_cases_are_those_of_the_models():
+    for name, case in zip(("smollm2", "llama-7b"), [*qlora_bytes.cases()][::2], strict=False):
+        shape = find_shape(name)
+        linear = sum(one.weights for one in shape.matrices if one.kind == "linear")
+        assert (case["linear"], case["others"]) == (linear, shape.parameters - linear)
+
+
+def test_what_is_left_of_a_card_is_what_the_cards_say():
+    usable = Card("one", 24, "made up").usable / 2**30
+    for need in (usable - 0.01, usable, usable + 0.01):
+        fits = choose_for_card.reference({"LoRA": need}, 24) == "LoRA"
+        assert fits == (need <= usable)
