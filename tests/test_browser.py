@@ -353,7 +353,7 @@ def test_there_are_labs_to_visit():
 def test_in_each_notebook_a_moved_control_trains_anew_and_other_seeds_are_a_click_away(visit):
     run_all(visit.page)
     lab = Lab(visit.page, -1)
-    steps = lab.root.get_by_role("spinbutton", name="steps")
+    steps = lab.root.get_by_role("spinbutton", name="steps", exact=True)
     if not steps.is_visible():
         lab.root.get_by_role("button", name="More choices").click()
     steps.fill("6")

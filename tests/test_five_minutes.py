@@ -101,6 +101,18 @@ def test_stop_ends_it_after_its_step_without_a_score(game, monkeypatch):
     assert best_attempts(game.game) == ()
 
 
+def test_stopped_while_answers_are_counted_it_has_no_score_either(game, monkeypatch):
+    def marked(*given, **named):
+        game.stop_button.click()
+        return evaluate(*given, **named)
+
+    monkeypatch.setattr("lora_lab.widgets.five_minutes.evaluate", marked)
+    game.start()
+    game.wait(LIMIT)
+    assert (len(game.records), game.attempt) == (6, None)
+    assert best_attempts(game.game) == ()
+
+
 def test_what_it_will_take_is_told_before_and_grows_with_the_steps(game):
     def most():
         return int(re.search(r"to (\d+) s of 300 s", game.expected.value)[1])
@@ -126,6 +138,27 @@ def test_choices_that_do_not_fit_are_told_of_before_and_refused_by_the_training(
         game.wait(LIMIT)
     assert "ValueError" in game.state.value
     assert not game.train_button.disabled
+
+
+def test_each_parameter_has_a_control_that_sets_it_and_full_fine_tuning_has_no_use_for_three(game):
+    values = {
+        "method": "full",
+        "r": 3,
+        "lora_alpha": 5.0,
+        "lora_dropout": 0.25,
+        "learning_rate": 0.125,
+        "weight_decay": 0.5,
+        "batch_size": 7,
+        "gradient_accumulation_steps": 2,
+        "steps": 9,
+        "warmup_steps": 4,
+    }
+    assert {*values} == {*CHOSEN}
+    for name, value in values.items():
+        game.controls.controls[name].value = value
+    assert {name: getattr(game.recipe, name) for name in CHOSEN} == values
+    idle = [name for name in CHOSEN if game.controls.controls[name].disabled]
+    assert idle == ["r", "lora_alpha", "lora_dropout"]
 
 
 def test_closing_it_ends_the_run_after_its_step_and_leaves_no_thread(game, monkeypatch):

@@ -32,6 +32,7 @@ from lora_lab.plots.canvas import (
     picture,
     png,
 )
+from lora_lab.plots.decay import draw_decay
 from lora_lab.plots.learning_rates import draw_by_rate, draw_rate_finder, draw_rate_map
 from lora_lab.plots.lengths import draw_cost_of_length, draw_lengths
 from lora_lab.plots.losses import LossFilm, draw_loss
@@ -75,6 +76,7 @@ __all__ = [
     "draw_by_rate",
     "draw_rate_finder",
     "draw_rate_map",
+    "draw_decay",
     "draw_cost_of_length",
     "draw_lengths",
     "LossFilm",

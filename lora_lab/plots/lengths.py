@@ -63,7 +63,7 @@ def draw_cost_of_length(ax: Axes, costs: Mapping[str, Mapping[int, float]]) -> A
     shortest = min(min(one) for one in costs.values())
     longest = max(max(one) for one in costs.values())
     in_step = [shortest, longest], [1, longest / shortest]
-    ax.plot(*in_step, color=INK, linestyle=":", linewidth=1, label="in step with the length")
+    ax.plot(*in_step, color=INK, linestyle=":", linewidth=1, label="in step")
     ax.set_xscale("log", base=2)
     ax.set_yscale("log", base=2)
     places = sorted({length for one in costs.values() for length in one})

@@ -95,10 +95,14 @@ class FiveMinutes(WorkingBox):
         self.controls.changed()
 
     def _rows(self) -> list[widgets.Widget]:
+        for control in self.controls.controls.values():  # room for the longest name
+            control.style.description_width, control.layout.width = "14em", "22em"
         grid = widgets.GridBox(
             [self.controls.row(field) for field in CHOSEN],
-            layout={"grid_template_columns": "repeat(auto-fill, minmax(19em, 1fr))"},
+            layout={"grid_template_columns": "repeat(auto-fill, minmax(25em, 1fr))"},
         )
+        side_by_side = row(self.loss_picture, self.best)
+        side_by_side.layout.align_items, side_by_side.layout.grid_gap = "flex-start", "12px"
         rule = (
             f"{self.game}. The score: new facts right or old facts right, whichever is lower. "
             f"After {self.seconds:g} s the training is cut."
@@ -109,7 +113,7 @@ class FiveMinutes(WorkingBox):
             grid,
             self.expected,
             row(self.train_button, self.stop_button, self.progress, self.state),
-            row(self.loss_picture, self.best),
+            side_by_side,
         ]
 
     def start(self) -> None:

@@ -12,7 +12,11 @@ from lora_lab.recipe import CHOICES, HELP, Recipe
 
 FOLDED = ("method", "r", "lora_alpha", "learning_rate", "steps", "batch_size", "seed")
 
-_USED_BY = {"r": ("lora",), "lora_alpha": ("lora", "adalora")}  # with other methods: no effect
+_USED_BY = {  # with other methods: no effect
+    "r": ("lora",),
+    "lora_alpha": ("lora", "adalora"),
+    "lora_dropout": ("lora", "adalora"),
+}
 TARGETS = (  # of a Llama, and of models whose matrices bear the same names
     "all-linear",
     *((name,) for name in ("q_proj", "k_proj", "v_proj", "o_proj")),

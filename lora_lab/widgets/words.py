@@ -37,7 +37,8 @@ _LOOK = """
 .lora-lab-answers .lora-lab-prompt td {
   padding-top: 7px; color: var(--jp-ui-font-color1, inherit); font-weight: 600; }
 .lora-lab-answers code { background: none; padding: 0; white-space: pre-wrap; font-size: 12.5px; }
-.lora-lab-runs th, .lora-lab-runs td { padding: 1px 16px 1px 0; text-align: left; }
+.lora-lab-runs th, .lora-lab-runs td, .lora-lab-best th, .lora-lab-best td {
+  padding: 1px 16px 1px 0; text-align: left; }
 .lora-lab-runs tr:last-child td { font-weight: 600; }
 .lora-lab-help summary { cursor: pointer; list-style: none; width: 1.4em; height: 1.4em;
   border-radius: 50%; text-align: center; border: 1px solid var(--jp-border-color1, #999); }

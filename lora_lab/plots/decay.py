@@ -1,0 +1,40 @@
+"""What weight decay does to what was known."""
+
+from collections.abc import Mapping, Sequence
+from statistics import mean
+
+from matplotlib.axes import Axes
+
+from lora_lab.plots.canvas import FULL, INK, RUN, of_seeds, tidy
+
+LOOKS = {"LoRA": (RUN, "-o"), "full": (FULL, "--s")}  # what is drawn, and how
+
+
+def draw_decay(ax: Axes, old: Mapping[str, Mapping[float, Sequence[float]]]) -> Axes:
+    """Old facts kept, by weight decay: does it pull back to the base, or away from it?
+
+    Args:
+        ax: where to draw.
+        old: of "LoRA", of "full" or of both: by decay, the share of old facts, 0 to 1, one a seed.
+    """
+    tidy(ax, "Does decay keep old facts?", "weight decay", "old facts still right, %")
+    decays = sorted({decay for one in old.values() for decay in one})  # evenly spaced: 0 has no log
+    told, most = [], 0
+    for name, by_decay in old.items():
+        colour, line = LOOKS[name]
+        tried = sorted(by_decay)
+        places = [decays.index(decay) for decay in tried]
+        means = [100 * mean(by_decay[decay]) for decay in tried]
+        ax.plot(places, means, line, color=colour, linewidth=1.8, markersize=5.5, label=name)
+        for place, decay in zip(places, tried, strict=True):
+            seeds = [100 * share for share in by_decay[decay]]
+            ax.plot([place] * len(seeds), seeds, "_", color=colour, markersize=10)
+            most = max(most, len(seeds))
+        marks = (f"{one:.0f} % at {decay:g}" for one, decay in zip(means, tried, strict=True))
+        told.append(f"{name} {', '.join(marks)}")
+    ax.set_xticks(range(len(decays)), [f"{decay:g}" for decay in decays])
+    ax.set_ylim(0, 104)
+    ax.legend(loc="upper left", fontsize=9, frameon=False, labelcolor=INK)
+    ax.set_title(of_seeds(most), loc="right", fontsize=9, color=INK)
+    ax.set_label(f"Old facts still right, means of {of_seeds(most)}: {'; '.join(told)}.")
+    return ax
