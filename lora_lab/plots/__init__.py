@@ -32,11 +32,13 @@ from lora_lab.plots.canvas import (
     picture,
     png,
 )
+from lora_lab.plots.competing import draw_budget, draw_importance
 from lora_lab.plots.learning_rates import draw_by_rate, draw_rate_finder, draw_rate_map
 from lora_lab.plots.losses import LossFilm, draw_loss
 from lora_lab.plots.matrices import (
     draw_changes,
     draw_energy_kept,
+    draw_ranks,
     draw_stable_ranks,
     draw_terms,
     draw_thin,
@@ -70,6 +72,8 @@ __all__ = [
     "draw_plane",
     "draw_scalings",
     "draw_twins",
+    "draw_budget",
+    "draw_importance",
     "draw_by_rate",
     "draw_rate_finder",
     "draw_rate_map",
@@ -84,6 +88,7 @@ __all__ = [
     "draw_new_and_old",
     "draw_together",
     "draw_changes",
+    "draw_ranks",
     "draw_stable_ranks",
     "draw_energy_kept",
     "draw_terms",
