@@ -32,7 +32,7 @@ from lora_lab.plots.canvas import (
     picture,
     png,
 )
-from lora_lab.plots.competing import draw_budget, draw_importance
+from lora_lab.plots.competing import draw_budget, draw_importance, draw_rivals
 from lora_lab.plots.learning_rates import draw_by_rate, draw_rate_finder, draw_rate_map
 from lora_lab.plots.losses import LossFilm, draw_loss
 from lora_lab.plots.matrices import (
@@ -74,6 +74,7 @@ __all__ = [
     "draw_twins",
     "draw_budget",
     "draw_importance",
+    "draw_rivals",
     "draw_by_rate",
     "draw_rate_finder",
     "draw_rate_map",

@@ -1,10 +1,11 @@
 """How triplets compete for a shrinking budget: the schedule, and one of them followed."""
 
-from collections.abc import Sequence
+import statistics
+from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 
-from lora_lab.plots.canvas import EARLIER, INK, RUN, tidy
+from lora_lab.plots.canvas import EARLIER, INK, RUN, of_seeds, tidy
 
 
 def draw_budget(ax: Axes, budgets: Sequence[int], tinit: int, tfinal: int) -> Axes:
@@ -64,4 +65,31 @@ def draw_importance(
         f"A triplet over {len(importance)} steps: below the threshold in {masked} of them, and "
         f"{end} at the last."
     )
+    return ax
+
+
+def draw_rivals(ax: Axes, values: Mapping[str, Sequence[float]], question: str, unit: str) -> Axes:
+    """What each setting reached: a bar to its mean, a dot for each seed; AdaLoRA's are blue.
+
+    Args:
+        ax: where to draw.
+        values: by a setting's name, one number a seed.
+        question: the title.
+        unit: of the numbers, for the axis.
+    """
+    tidy(ax, question, unit, "")
+    ax.grid(visible=False, axis="y")
+    told = []
+    for place, (name, seeds) in enumerate(values.items()):
+        colour = RUN if name.startswith("AdaLoRA") else EARLIER
+        mean = statistics.mean(seeds)
+        ax.barh(place, mean, height=0.6, color=colour, alpha=0.35, linewidth=0)
+        ax.plot(seeds, [place] * len(seeds), "o", color=colour, markersize=5, clip_on=False)
+        told.append(f"{name} {mean:.3g} ({min(seeds):.3g} to {max(seeds):.3g})")
+    ax.set_yticks(range(len(values)), [*values], fontsize=9.5)
+    ax.set(xlim=(0, None), ylim=(len(values) - 0.5, -0.5))
+    ax.tick_params(axis="y", length=0)
+    count = of_seeds(len(next(iter(values.values()))))
+    ax.set_title(count, loc="right", fontsize=9, color=INK)
+    ax.set_label(f"{question} In {unit}, {count}: {'; '.join(told)}.")
     return ax
