@@ -58,11 +58,10 @@ def draw_importance(
     ax.legend(loc="lower right", fontsize=9, frameon=False, labelcolor=INK, ncols=2)
     low, high = ax.get_ylim()
     ax.set_ylim(low**1.25 * high**-0.25, high)  # room for the legend
-    above = [own > least for own, least in zip(importance, threshold, strict=True)]
-    masked = sum(own <= least for own, least in zip(importance, threshold, strict=True))
-    end = "kept" if above[-1] else "masked"
+    masked = [own <= least for own, least in zip(importance, threshold, strict=True)]
+    end = "masked" if masked[-1] else "kept"
     ax.set_label(
-        f"A triplet over {len(importance)} steps: below the threshold in {masked} of them, and "
+        f"A triplet over {len(importance)} steps: below the threshold in {sum(masked)} of them, and "
         f"{end} at the last."
     )
     return ax
