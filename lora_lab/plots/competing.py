@@ -61,8 +61,8 @@ def draw_importance(
     masked = [own <= least for own, least in zip(importance, threshold, strict=True)]
     end = "masked" if masked[-1] else "kept"
     ax.set_label(
-        f"A triplet over {len(importance)} steps: below the threshold in {sum(masked)} of them, and "
-        f"{end} at the last."
+        f"A triplet over {len(importance)} steps: below the threshold in {sum(masked)} of them, "
+        f"and {end} at the last."
     )
     return ax
 
