@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from lora_lab.maths.adalora import regu_loss
+from lora_lab.maths.adalora import PARTS, regu_loss
 from lora_lab.recipe import Recipe
 from lora_lab.records import StepRecord
 
@@ -15,6 +15,32 @@ AVERAGES = ("ipt", "exp_avg_ipt", "exp_avg_unc")  # that PEFT's RankAllocator go
 def last_ranks(records: Iterable[StepRecord]) -> dict[str, int] | None:
     """The rank of each adapted layer after a run's last allocation; None: there was none."""
     return next((one.ranks for one in reversed([*records]) if one.ranks is not None), None)
+
+
+def importances(model: nn.Module) -> dict[str, Tensor]:
+    """What PEFT's allocator holds of each triplet, by adapted layer: (3, r).
+
+    The rows: λ's smoothed sensitivity, λ's smoothed uncertainty, and what the triplets are ranked
+    by: the product of the two for λ, plus its mean over the entries of each of the two vectors.
+    Empty before the first step, and from the last allocation on.
+
+    Args:
+        model: a PEFT model with AdaLoRA, as a `Training`'s `model`.
+    """
+    allocator = model.base_model.rankallocator
+    ends = {part: f".{part}.default" for part in PARTS}
+    layers = [name.removesuffix(ends["lora_E"]) for name in allocator.ipt if "lora_E" in name]
+    found = {}
+    for name in layers:
+        mean, spread = (
+            {part: averages[name + end] for part, end in ends.items()}
+            for averages in (allocator.exp_avg_ipt, allocator.exp_avg_unc)
+        )
+        of_A, of_E, of_B = (mean[part] * spread[part] for part in PARTS)
+        score = of_E[:, 0] + of_A.mean(1) + of_B.mean(0)  # (r,)
+        rows = mean["lora_E"][:, 0], spread["lora_E"][:, 0], score
+        found[name] = torch.stack(rows).detach().cpu()
+    return found
 
 
 class Ranks:

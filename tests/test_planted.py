@@ -34,6 +34,7 @@ def test_each_named_matrix_gets_a_hidden_change_of_its_own_rank_and_of_the_size_
     ranks = {"model.layers.0.self_attn.q_proj": 5, "model.layers.2.mlp.up_proj": 2}
     task = planted_ranks(pocket, ranks, size=0.5, n=10)
     assert {*task.teacher} == {*ranks}
+    assert task.about.endswith("by hidden changes in 2 matrices, 7 ranks in all.")
     for name, change in task.teacher.items():
         weight = pocket.model.get_submodule(name).weight
         values = torch.linalg.svdvals(change.double())

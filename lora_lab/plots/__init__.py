@@ -32,6 +32,7 @@ from lora_lab.plots.canvas import (
     picture,
     png,
 )
+from lora_lab.plots.competing import draw_budget, draw_importance, draw_rivals
 from lora_lab.plots.decay import draw_decay
 from lora_lab.plots.learning_rates import draw_by_rate, draw_rate_finder, draw_rate_map
 from lora_lab.plots.lengths import draw_cost_of_length, draw_lengths
@@ -39,6 +40,7 @@ from lora_lab.plots.losses import LossFilm, draw_loss
 from lora_lab.plots.matrices import (
     draw_changes,
     draw_energy_kept,
+    draw_ranks,
     draw_stable_ranks,
     draw_terms,
     draw_thin,
@@ -73,6 +75,9 @@ __all__ = [
     "draw_plane",
     "draw_scalings",
     "draw_twins",
+    "draw_budget",
+    "draw_importance",
+    "draw_rivals",
     "draw_by_rate",
     "draw_rate_finder",
     "draw_rate_map",
@@ -90,6 +95,7 @@ __all__ = [
     "draw_new_and_old",
     "draw_together",
     "draw_changes",
+    "draw_ranks",
     "draw_stable_ranks",
     "draw_energy_kept",
     "draw_terms",

@@ -1,13 +1,24 @@
 """Weight matrices and their changes: how much there is, how thin it may be."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 
-from lora_lab.plots.canvas import BASE, FULL, INK, PALE, RUN, of_seeds, percent, small_percent, tidy
-from lora_lab.targets import layer_of
+from lora_lab.plots.canvas import (
+    BASE,
+    FULL,
+    INK,
+    NEW,
+    PALE,
+    RUN,
+    of_seeds,
+    percent,
+    small_percent,
+    tidy,
+)
+from lora_lab.targets import last_name, layer_of
 
 GREYS = ListedColormap([str(level / 11) for level in range(12)])  # few levels: small files
 
@@ -168,7 +179,41 @@ def draw_stable_ranks(ax: Axes, ranks: Mapping[str, float], r: int) -> Axes:
     return ax
 
 
-def _draw_places(ax: Axes, numbers: Mapping[str, float], told: Mapping[str, str]) -> None:
+def draw_ranks(
+    ax: Axes, ranks: Mapping[str, int], planted: Mapping[str, int] | None = None
+) -> Axes:
+    """The rank that each matrix has now: one row a kind, one column a layer, darker the higher.
+
+    Args:
+        ax: where to draw.
+        ranks: by a module's name, 0 or more.
+        planted: the rank that is hidden there, for some of them: these are framed, and it stands
+            behind a stroke; None: nothing is known to be hidden.
+    """
+    total, hidden = sum(ranks.values()), planted or {}
+    tidy(ax, f"Who has how much rank? {total} triplets", "layer", "")
+    told = {
+        name: f"{r} / {hidden[name]}" if name in hidden else f"{r}" for name, r in ranks.items()
+    }
+    _draw_places(ax, ranks, told, framed=hidden)
+    kinds: dict[str, int] = {}
+    for name, r in ranks.items():
+        kinds[last_name(name)] = kinds.get(last_name(name), 0) + r
+    words = f"{total} triplets in {len(ranks)} matrices: "
+    words += ", ".join(f"{kind} {r}" for kind, r in kinds.items())
+    if hidden:
+        there = sum(ranks[name] for name in hidden)
+        words += f"; {there} of them where {sum(hidden.values())} are planted"
+    ax.set_label(f"{words}.")
+    return ax
+
+
+def _draw_places(
+    ax: Axes,
+    numbers: Mapping[str, float],
+    told: Mapping[str, str],
+    framed: Collection[str] = (),
+) -> None:
     """A number for each matrix: one row a kind, one column a layer, darker the higher."""
     kinds = [*dict.fromkeys(name.rpartition(".")[2] for name in numbers)]
     layers = sorted({layer_of(name) for name in numbers})
@@ -179,6 +224,9 @@ def _draw_places(ax: Axes, numbers: Mapping[str, float], told: Mapping[str, str]
         strength = 0.15 + 0.85 * number / most
         shade = {"color": RUN, "alpha": strength} if number else {"color": PALE, "alpha": 0.5}
         ax.barh(place[1], 0.94, left=place[0] - 0.47, height=0.88, **shade)
+        if name in framed:
+            frame = {"color": "none", "edgecolor": NEW, "linewidth": 2.2}
+            ax.barh(place[1], 0.92, left=place[0] - 0.46, height=0.84, **frame)
         ink = "white" if number > 0.55 * most else INK
         ax.text(*place, told[name], ha="center", va="center", fontsize=9.5, color=ink)
     ax.set(xlim=(-0.55, len(layers) - 0.45), ylim=(len(kinds) - 0.45, -0.55))

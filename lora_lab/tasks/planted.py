@@ -101,14 +101,15 @@ def planted_ranks(
         teacher[name] = change * (size * weight.norm() / change.norm())
     n = DEFAULT_N if n is None else n
     texts = _texts(base, n + 2 * HELD_OUT, seed)
+    one = ", ".join(f"a hidden change of rank {r} in {name}" for name, r in ranks.items())
+    told = f"hidden changes in {len(ranks)} matrices, {sum(ranks.values())} ranks in all"
     return Task(
         name="planted-ranks",
         train=texts[:n],
         validation=texts[n : n + HELD_OUT],
         test=texts[n + HELD_OUT :],
         metric="KL",
-        about=f"A teacher that differs from {base.name} by hidden changes of rank "
-        f"{min(ranks.values())} to {max(ranks.values())} in {len(ranks)} matrices.",
+        about=f"A teacher that differs from {base.name} by {one if len(ranks) == 1 else told}.",
         recipe=Recipe(
             lora_alpha=8,
             learning_rate=3e-2,

@@ -1,0 +1,82 @@
+"""AdaLoRA's budget over the steps: move its four numbers, and see the curve and the arithmetic."""
+
+import html
+
+import ipywidgets as widgets
+
+from lora_lab import plots
+from lora_lab.maths.adalora import budget_schedule
+from lora_lab.recipe import Recipe
+from lora_lab.widgets import words
+from lora_lab.widgets.lab_face import LabBox, PictureView, row
+
+FIELDS = ("init_r", "target_r", "tinit", "tfinal")
+SIZE = (500, 240)  # pixels on the screen
+
+
+class BudgetCurve(LabBox):
+    """Sliders for init_r, target_r, tinit and tfinal over the curve that they make.
+
+    `controls` holds the sliders by name, `budgets` what may be left after each step, `said` the
+    arithmetic; where the four don't fit together, `said` tells why, and the curve stays.
+
+    Args:
+        recipe: of AdaLoRA, where the sliders begin.
+        matrices: how many compete.
+    """
+
+    def __init__(self, recipe: Recipe, matrices: int) -> None:
+        self.recipe, self.matrices = recipe, matrices
+        tinit, tfinal = recipe.schedule
+        starts = {"init_r": recipe.init_r, "target_r": recipe.target_r}
+        starts |= {"tinit": tinit, "tfinal": tfinal}
+        self.controls = {
+            name: widgets.IntSlider(
+                value, name.endswith("_r"), 16 if name.endswith("_r") else recipe.steps,
+                description=name, layout={"width": "240px"},
+            )
+            for name, value in starts.items()
+        }  # fmt: skip
+        self.view, self.said = PictureView(SIZE[0]), widgets.HTML()
+        title = widgets.HTML(words.title("How does the budget shrink?"))
+        sliders = [
+            row(*(self.controls[name] for name in pair)) for pair in (FIELDS[:2], FIELDS[2:])
+        ]
+        super().__init__([title, *sliders, self.view, self.said])
+        for control in self.controls.values():
+            control.style.description_width = "4.5em"
+            control.observe(lambda _: self._show(), names="value")
+        self._show()
+
+    def _show(self) -> None:
+        chosen = {name: control.value for name, control in self.controls.items()}
+        try:
+            recipe = Recipe(method="adalora", steps=self.recipe.steps, **chosen)
+        except ValueError as error:
+            self.said.value = words.failure(error)
+            return
+        tinit, tfinal = recipe.schedule
+        first, last = self.matrices * recipe.init_r, self.matrices * recipe.target_r
+        phases = {"tinit": tinit, "tfinal": tfinal, "total_step": recipe.steps}
+        steps = range(1, recipe.steps + 1)
+        self.budgets = [budget_schedule(step, first, last, **phases) for step in steps]
+        self.picture = plots.picture(plots.draw_budget, self.budgets, tinit, tfinal, size=SIZE)
+        self.view.show(self.picture)
+        self.said.value = html.escape(self._arithmetic(recipe, first, last))
+
+    def _arithmetic(self, recipe: Recipe, first: int, last: int) -> str:
+        """The schedule in words, with one step in the middle worked out."""
+        tinit, tfinal = recipe.schedule
+        met = recipe.steps - tfinal
+        step = (tinit + met) // 2
+        left = (met - step) / (met - tinit)
+        middle = f"Step {step}: {left:.2f} of the way is left, so {last} + {first - last} × "
+        middle += f"{left:.2f}³ = {self.budgets[step - 1]}. " if step else ""
+        return (
+            f"{self.matrices} matrices × {recipe.init_r} = {first} triplets up to step {tinit}. "
+            f"{middle if step > tinit else ''}"
+            f"From step {met} on {self.matrices} × {recipe.target_r} = {last}."
+        )
+
+    def __repr__(self) -> str:
+        return f"BudgetCurve: {self.matrices} matrices, {self.recipe.steps} steps"
