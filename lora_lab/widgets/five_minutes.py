@@ -20,7 +20,6 @@ from lora_lab.tasks.examples import Task
 from lora_lab.training import Training, train
 from lora_lab.widgets import words
 from lora_lab.widgets.asked import spread
-from lora_lab.widgets.background import Background
 from lora_lab.widgets.following import follow
 from lora_lab.widgets.lab_face import PictureView, WorkingBox, action, row
 from lora_lab.widgets.recipe_controls import RecipeControls
@@ -65,6 +64,7 @@ class FiveMinutes(WorkingBox):
                 f"the task {task.name!r} has no old knowledge, and what was kept is a half of the "
                 "score; give one that has, such as lab.load_task('new-facts', base)"
             )
+        super().__init__()
         self.base, self.seconds = base, seconds
         self.task = dataclasses.replace(
             task,
@@ -76,15 +76,13 @@ class FiveMinutes(WorkingBox):
         self.game = f"{base.name} · {task.name}, {told} · {seconds:g} s"
         self.records: Sequence[StepRecord] = ()
         self.attempt: Attempt | None = None
-        self._work = Background(self._show_error, lambda: self._set_busy(False))
         self.controls = RecipeControls(dataclasses.replace(task.recipe, **changes), CHOSEN)
         self.train_button = action("Train once", button_style="primary")
         self.stop_button = action("Stop", disabled=True)
         self.progress = widgets.IntProgress(max=1, layout={"width": "9em"})
-        self.expected, self.state, self.best = (widgets.HTML() for _ in range(3))
+        self.expected, self.best = widgets.HTML(), widgets.HTML()
         self.loss_picture = PictureView(plots.SIZE[0])
-        super().__init__(self._rows())
-        self.state.add_class("lora-lab-state")
+        self.children = self._rows()
         self.loss_picture.add_class("lora-lab-loss")
         self.train_button.on_click(lambda _: self.start())
         self.stop_button.on_click(lambda _: self.stop())
@@ -126,15 +124,6 @@ class FiveMinutes(WorkingBox):
         """End the training after its step; it is not scored then."""
         self._say("stopping …")
         self._work.stop()
-
-    def wait(self, timeout: float | None = None) -> None:
-        """Return when all is done.
-
-        Raises:
-            TimeoutError: if that takes longer than `timeout` seconds.
-            Exception: whatever went wrong while it worked.
-        """
-        self._work.wait(timeout)
 
     @property
     def recipe(self) -> Recipe:
@@ -233,14 +222,14 @@ class FiveMinutes(WorkingBox):
         self.loss_picture.show(plots.picture(plots.draw_loss, self.records, (), steps))
 
     def _show_error(self, error: Exception) -> None:
-        self.state.value = words.failure(error)
+        super()._show_error(error)
         self.progress.bar_style = "danger"
+
+    def _at_rest(self) -> None:
+        self._set_busy(False)
 
     def _set_busy(self, busy: bool) -> None:
         self.train_button.disabled, self.stop_button.disabled = busy, not busy
-
-    def _say(self, line: str) -> None:
-        self.state.value = html.escape(line)
 
 
 def _table(best: Sequence[Attempt]) -> str:
