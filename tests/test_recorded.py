@@ -1,4 +1,5 @@
 import dataclasses
+import importlib
 import itertools
 import math
 import tomllib
@@ -8,6 +9,7 @@ import pytest
 import lora_lab as lab
 from lora_lab.bases import list_bases
 from lora_lab.places import data_folder
+from lora_lab.recorded_sweeps import recorded_settings
 from lora_lab.runs import FINISHED, recorded_runs
 
 WANTED = tomllib.loads((data_folder() / "recorded" / "recorded.toml").read_text(encoding="utf-8"))
@@ -47,3 +49,29 @@ def test_a_recorded_run_trains_again_to_the_losses_that_were_recorded(base):
 def test_a_misspelt_recording_is_refused_with_the_nearest():
     with pytest.raises(ValueError, match="did you mean 'home-commands'"):
         recorded_runs("home-comands")
+
+
+@pytest.fixture
+def asking(monkeypatch):
+    """What the scripts that measure share."""
+    monkeypatch.syspath_prepend(data_folder() / "recorded")
+    return importlib.import_module("asking")
+
+
+def test_a_script_makes_the_tables_that_are_named_or_all(asking):
+    everything, fresh = asking.asked_for("rank.toml", "About it.", [])
+    assert [*everything] == [*recorded_settings()]
+    assert not fresh
+    some, fresh = asking.asked_for("rank.toml", "About it.", ["style", "--fresh"])
+    assert some == {"style": recorded_settings()["style"]}
+    assert fresh
+
+
+def test_a_script_refuses_a_name_that_is_no_table(asking):
+    with pytest.raises(SystemExit, match=r"rank.toml names no 'styel'; it has alpha-conventions, "):
+        asking.asked_for("rank.toml", "About it.", ["styel"])
+
+
+@pytest.mark.parametrize("script", sorted((data_folder() / "recorded").glob("make_*.py")))
+def test_each_settings_file_has_its_script(script):
+    assert script.with_name(f"{script.stem.removeprefix('make_')}.toml").is_file()

@@ -4,14 +4,13 @@ adalora/facts.json, adalora/uneven.json: AdaLoRA beside LoRA, each at every lear
 adalora/planted.json: the ranks that AdaLoRA gave, and those that were planted.
 """
 
-import argparse
 import itertools
 import random
 import statistics
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+from asking import asked_for
 from make_target_modules import last_loss
 from tqdm.auto import tqdm
 
@@ -31,16 +30,12 @@ HERE = Path(__file__).parent
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", help="facts, uneven, planted; none: all")
-    parser.add_argument("--fresh", action="store_true", help="measure again what is here")
-    options = parser.parse_args()
-    wanted = tomllib.loads((HERE / "adalora.toml").read_text(encoding="utf-8"))
+    wanted, fresh = asked_for("adalora.toml", __doc__)
     makers = {"facts": compared, "uneven": compared, "planted": planted}
     base = lab.load_base("pocket", device="cpu", dtype="float32")
-    for name in options.names or wanted:
+    for name in wanted:
         path = HERE / "adalora" / f"{name}.json"
-        if options.fresh or not path.exists():
+        if fresh or not path.exists():
             keep_recording(path, wanted[name], makers[name](base, wanted[name]), base.about)
 
 

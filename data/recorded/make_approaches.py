@@ -4,13 +4,13 @@ approaches/<table>-<seed>.json: one test asked in several ways (answers are mark
 their prompts are other people's text), or scores by number of training examples.
 """
 
-import argparse
 import copy
 import dataclasses
 import time
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+
+from asking import asked_for
 
 import lora_lab as lab
 from lora_lab import assets
@@ -26,21 +26,17 @@ HERE = Path(__file__).parent
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", help="tables of approaches.toml; none: all")
-    parser.add_argument("--fresh", action="store_true", help="measure again what is here")
-    options = parser.parse_args()
-    wanted = tomllib.loads((HERE / "approaches.toml").read_text(encoding="utf-8"))
+    wanted, fresh = asked_for("approaches.toml", __doc__)
     makers = {
         "home-commands": (smollm2_approaches, "smollm2"),
         "home-commands-longer": (longer, "smollm2"),
         "curves": (curves, "pocket"),
     }
-    for name in options.names or wanted:
+    for name in wanted:
         make, base_name = makers[name]
         for seed in wanted[name]["seeds"]:
             path = HERE / "approaches" / f"{name}-{seed}.json"
-            if path.exists() and not options.fresh:
+            if path.exists() and not fresh:
                 continue
             base = lab.load_base(base_name, device="cpu", dtype="float32")
             keep_recording(path, wanted[name], make(base, wanted[name], seed), base.about)

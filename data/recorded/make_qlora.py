@@ -3,16 +3,15 @@
 Each becomes qlora/<name>.json. `make_qlora.py speed --fresh` times it again, on a quiet machine.
 """
 
-import argparse
 import dataclasses
 import statistics
 import sys
 import time
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from asking import asked_for
 from torch import Tensor
 
 import lora_lab as lab
@@ -34,16 +33,12 @@ BITS_16_AND_MORE = ("float32", "bfloat16")
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", help="memory, speed, weights; none: all")
-    parser.add_argument("--fresh", action="store_true", help="measure again what is here")
-    options = parser.parse_args()
+    wanted, fresh = asked_for("qlora.toml", __doc__)
     torch.set_num_threads(1)
-    wanted = tomllib.loads((HERE / "qlora.toml").read_text(encoding="utf-8"))
     makers = {"memory": held, "speed": paces, "weights": rounded}
-    for name in options.names or wanted:
+    for name in wanted:
         path = HERE / "qlora" / f"{name}.json"
-        if options.fresh or not path.exists():
+        if fresh or not path.exists():
             device = f"{processor()}, one thread"
             keep_recording(path, wanted[name], makers[name](wanted[name]), device)
 

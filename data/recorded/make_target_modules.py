@@ -4,15 +4,14 @@ target_modules/facts.json, facts-faster.json: each set of modules at each learni
 target_modules/planted.json, planted-more.json: where the change grew, and where it was planted.
 """
 
-import argparse
 import itertools
 import math
 import random
 import statistics
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+from asking import asked_for
 from tqdm.auto import tqdm
 
 import lora_lab as lab
@@ -26,16 +25,12 @@ HERE = Path(__file__).parent
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", help="of target_modules.toml's parts; none: all")
-    parser.add_argument("--fresh", action="store_true", help="measure again what is here")
-    options = parser.parse_args()
-    wanted = tomllib.loads((HERE / "target_modules.toml").read_text(encoding="utf-8"))
+    wanted, fresh = asked_for("target_modules.toml", __doc__)
     makers = {"facts": facts, "planted": planted}
     base = lab.load_base("pocket", device="cpu", dtype="float32")
-    for name in options.names or wanted:
+    for name in wanted:
         path = HERE / "target_modules" / f"{name}.json"
-        if options.fresh or not path.exists():
+        if fresh or not path.exists():
             maker = makers[name.partition("-")[0]]
             keep_recording(path, wanted[name], maker(base, wanted[name]), base.about)
 

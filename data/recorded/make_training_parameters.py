@@ -4,14 +4,12 @@ Each becomes training_parameters/<name>.json, a row a run. Runs go into the stor
 measurement that was stopped goes on.
 """
 
-import argparse
 import dataclasses
 import statistics
-import sys
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+from asking import asked_for
 from tqdm.auto import tqdm
 
 import lora_lab as lab
@@ -27,19 +25,11 @@ HERE = Path(__file__).parent
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", help="which of them; none: all")
-    parser.add_argument("--fresh", action="store_true", help="measure again what is here")
-    options = parser.parse_args()
-    settings = (HERE / "training_parameters.toml").read_text(encoding="utf-8")
-    wanted = tomllib.loads(settings)
-    if unknown := set(options.names) - set(wanted):
-        given, known = sorted(unknown)[0], ", ".join(wanted)
-        sys.exit(f"training_parameters.toml names no {given!r}; it has {known}")
+    wanted, fresh = asked_for("training_parameters.toml", __doc__)
     base = lab.load_base("pocket", device="cpu", dtype="float32")
-    for name in options.names or wanted:
+    for name in wanted:
         path = HERE / "training_parameters" / f"{name}.json"
-        if options.fresh or not path.exists():
+        if fresh or not path.exists():
             keep_recording(path, wanted[name], runs(base, name, wanted[name]), base.about)
 
 
