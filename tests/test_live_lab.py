@@ -545,6 +545,11 @@ def test_the_strength_rests_until_there_is_an_adapter(live, at_step):
     assert seen == [True]
 
 
+def test_without_prompts_there_is_no_heading_over_them():
+    assert words.before_and_after([], strength=1.0) == ""
+    assert "The same prompts" in words.before_and_after([("Who?", None, None)], strength=1.0)
+
+
 def test_a_prompt_of_ones_own_is_answered_before_and_after(live, base):
     live.own_prompt.value = "  hello "
     live.ask_button.click()
