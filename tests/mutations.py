@@ -290,6 +290,7 @@ MUTATIONS = [  # (file, what it says, what it says when broken, the test that mu
     ("predictions.py", "right * when_right + (1 - right) * when_wrong", "when_right if right >= 0.5 else when_wrong", "test_predictions.py::test_the_score_is"),
     ("predictions.py", "return guess / 2, guess * 2", "return guess / 2, guess", "test_predictions.py::test_a_guess_is_right"),
     ("places.py", 'if os.read(file, 1) != b"\\n":', "if False:", "test_predictions.py::test_a_broken_line"),
+    ("places.py", "temporary.unlink(missing_ok=True)", "pass", "test_places.py::test_a_file_appears_whole"),
     ("places.py", "| os.O_APPEND", "", "test_predictions.py::test_a_line_that_another"),
     ("predictions.py", "first.setdefault(one.question.id, one)", "first[one.question.id] = one", "test_predictions.py::test_only_the_first"),
     ("predictions.py", "(ValueError, TypeError, KeyError, AttributeError)", "ValueError", "test_predictions.py::test_a_broken_line"),
