@@ -371,7 +371,7 @@ MUTATIONS = [  # (file, what it says, what it says when broken, the test that mu
     ("attempts.py", "(-one.score, one.seconds)", "(-one.score, -one.seconds)", "test_attempts.py::test_the_best"),
     ("attempts.py", "if one.game == game]", "]", "test_attempts.py::test_attempts_at"),
     ("widgets/five_minutes.py", "lambda: spent() >= self.seconds", "lambda: False", "test_five_minutes.py::test_when_the_time"),
-    ("widgets/five_minutes.py", 'split="validation"', 'split="test"', "test_five_minutes.py::test_one_run"),
+    ("widgets/five_minutes.py", 'split="validation"', 'split="test"', "test_five_minutes.py::test_the_test_split"),
     ("widgets/five_minutes.py", "        keep_attempt(self.attempt)\n", "", "test_five_minutes.py::test_one_run"),
     ("widgets/five_minutes.py", "        if self._work.stopped:\n            return\n", "", "test_five_minutes.py::test_stopped_while"),
     ("widgets/following.py", "if work.stopped or enough():", "if work.stopped:", "test_five_minutes.py::test_when_the_time"),
