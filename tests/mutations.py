@@ -367,6 +367,7 @@ MUTATIONS = [  # (file, what it says, what it says when broken, the test that mu
     ("checks/training_parameters.py", "    return weight * math.prod(1 - rate * weight_decay", "    return weight * math.prod(1 - weight_decay", "test_checks_of_10.py::test_the_decay"),
     ("checks/training_parameters.py", "return same & _causal(len(example))", "return _causal(len(example))", "test_checks_of_10.py::test_with_the_mask"),
     ("checks/training_parameters.py", "for one in lengths) >= len(lengths) / 10", "for one in lengths) > len(lengths) / 10", "test_checks_of_10.py::test_the_diagnoses"),
+    ("places.py", 'store.with_name(f"{store.name}-attempts.jsonl")', 'store / "attempts.jsonl"', "test_attempts.py::test_they_are_kept"),
     ("attempts.py", "return min(self.new, self.old)", "return self.new", "test_attempts.py::test_the_score"),
     ("attempts.py", "(-one.score, one.seconds)", "(-one.score, -one.seconds)", "test_attempts.py::test_the_best"),
     ("attempts.py", "if one.game == game]", "]", "test_attempts.py::test_attempts_at"),
