@@ -60,6 +60,14 @@ def test_one_run_is_trained_scored_on_the_validation_split_and_kept(game):
     assert (game.train_button.disabled, game.stop_button.disabled) == (False, True)
 
 
+def test_the_test_split_is_never_asked():
+    never = [Example("never asked", "x")]
+    game = FiveMinutes(tiny_base(), dataclasses.replace(task(), validation=[], test=never))
+    game.start()
+    with pytest.raises(ValueError, match="has no validation examples"):
+        game.wait(LIMIT)
+
+
 def test_the_list_shows_the_best_and_in_which_choices_they_differ(game):
     for steps in (2, 3):
         game.controls.controls["steps"].value = steps
