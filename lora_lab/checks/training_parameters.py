@@ -238,6 +238,7 @@ def diagnosed() -> Iterator[tuple[str, Case]]:
         ("too short", some_long, 256, 16, 1, 100, 0),
         ("too short", some_long, 256, 4, 1, 10, 9),  # and everything else, too
         ("too short", [20] * 90 + [300] * 10, 256, 16, 1, 100, 0),  # a tenth exactly
+        ("too short", [500] * 60 + [20] * 40, 256, 16, 1, 100, 0),  # by their mean, too
         ("not seen", short, 256, 16, 1, 6, 0),
         ("not seen", short, 256, 4, 2, 12, 6),
         ("all warm-up", short, 256, 16, 1, 20, 10),

@@ -94,10 +94,10 @@ class FiveMinutes(WorkingBox):
 
     def _rows(self) -> list[widgets.Widget]:
         for control in self.controls.controls.values():  # room for the longest name
-            control.style.description_width, control.layout.width = "14em", "22em"
+            control.style.description_width, control.layout.width = "16em", "23em"
         grid = widgets.GridBox(
             [self.controls.row(field) for field in CHOSEN],
-            layout={"grid_template_columns": "repeat(auto-fill, minmax(25em, 1fr))"},
+            layout={"grid_template_columns": "repeat(auto-fill, minmax(26em, 1fr))"},
         )
         side_by_side = row(self.loss_picture, self.best)
         side_by_side.layout.align_items, side_by_side.layout.grid_gap = "flex-start", "12px"
