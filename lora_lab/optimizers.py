@@ -13,6 +13,7 @@ def learning_rate_at(step: int, recipe: Recipe) -> float:
     """The learning rate of a step, counted from 1, as transformers' schedulers set it.
 
     It rises from 0 over `warmup_steps`, then follows `lr_scheduler_type` down to the last step.
+    ("constant" after a warm-up is what transformers calls "constant_with_warmup".)
     """
     done, warmup, steps = step - 1, recipe.warmup_steps, recipe.steps
     if done < warmup:
