@@ -2,13 +2,16 @@
 
 import csv
 import json
+import re
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
 
 import lora_lab as lab
 from lora_lab.cli.app import app
-from lora_lab.cli.sweeping import _varied
+from lora_lab.cli.sweeping import _show, _varied
+from lora_lab.records import Scores
 from lora_lab.runs import list_runs
 from tiny import tiny_base
 
@@ -62,9 +65,13 @@ def _fields(recipe):
 
 def test_a_row_a_setting_and_below_what_else_may_explain_it(words):
     shown = run(*words, "--vary", "target_modules=[q_proj,v_proj],all-linear").stdout
-    lines = shown.splitlines()
-    assert any(line.startswith("[q_proj,v_proj]") and "2 finished" in line for line in lines)
-    assert any("all-linear" in line and " to " in line for line in lines)
+    head, two, every = shown.splitlines()[1:4]
+    assert head.split() == ["target_modules", "accuracy", "loss", "runs"]  # no old facts here
+    assert two.split()[0] == "[q_proj,v_proj]"
+    assert every.split()[0] == "all-linear"
+    assert re.fullmatch(
+        r" +\d+ % \(\d+–\d+\) +\d\.\d{3} +2", two.removeprefix("[q_proj,v_proj]").rstrip()
+    )
     assert "note: Only one learning rate was tried" in shown
 
 
@@ -80,6 +87,23 @@ def test_a_run_of_a_sweep_can_be_evaluated_by_its_name(words):
     told = json.loads(run(*words, "--vary", "r=1", "--json").stdout)
     result = run("evaluate", told["runs"][0]["name"], "--json")
     assert json.loads(result.stdout)["scores"]["loss"] == told["runs"][0]["scores"]["loss"]
+
+
+def test_the_table_of_a_task_with_old_facts_fits_a_terminal_of_80_columns(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    made = Scores("exact match", 0.547, {}, 0.5, 0.981, 1.2341, (), "test")
+    runs = [
+        SimpleNamespace(recipe=lab.Recipe(r=r, learning_rate=3e-3), scores=scores, status=status)
+        for r, scores, status in ((16, made, "finished"), (16, None, "diverged"))
+    ]
+    for one in runs:
+        one.task_name, one.about = "new-facts", "pocket"
+    done = SimpleNamespace(runs=runs, confounds=tuple)
+    _show(done, ["r", "learning_rate"], 2)
+    head, row = capsys.readouterr().out.splitlines()[1:3]
+    assert head.split() == "r learning_rate exact match old facts strangers loss runs".split()
+    assert row.split() == "16 0.003 55 % 50 % 98 % 1.234 1, diverged".split()
+    assert max(len(head), len(row)) <= 80
 
 
 @pytest.mark.parametrize(

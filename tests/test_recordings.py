@@ -11,6 +11,9 @@ from lora_lab.recorded import keep_recording, recorded_names, recording
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.setattr("lora_lab.recorded.data_folder", lambda: tmp_path)
+    (tmp_path / "recorded").mkdir()
+    for settings in ("rank.toml", "target_modules.toml"):
+        (tmp_path / "recorded" / settings).touch()
     return tmp_path / "recorded"
 
 

@@ -175,15 +175,20 @@ def _show(done: "Sweep", names: Sequence[str], seeds: int) -> None:
     for first in range(0, len(done.runs), seeds):
         runs = done.runs[first : first + seeds]
         scores = [run.scores for run in runs if run.scores]
-        row = [_written(getattr(runs[0].recipe, name)) for name in names]
-        row.append(_spread(metric, [one.value for one in scores]))
-        row.append(_spread("loss", [one.loss for one in scores]))
-        row.append(_spread("", [one.old_knowledge for one in scores]))
-        row.append(_spread("", [one.strangers for one in scores]))
-        failed = [run.status for run in runs if run.status != "finished"]
-        row.append(", ".join(failed) or f"{len(runs)} finished")
-        rows.append(row)
-    head = (*names, metric, "loss", "old facts", "strangers", "runs")
+        losses = [one.loss for one in scores]
+        rows.append(
+            [
+                *(_written(getattr(runs[0].recipe, name)) for name in names),
+                _spread(metric, [one.value for one in scores]),
+                _spread("", [one.old_knowledge for one in scores]),
+                _spread("", [one.strangers for one in scores]),
+                f"{sum(losses) / len(losses):.3f}" if losses else "-",
+                ", ".join([str(len(scores)), *(run.status for run in runs if not run.scores)]),
+            ]
+        )
+    head = (*names, metric, "old facts", "strangers", "loss", "runs")
+    known = [place for place in range(len(head)) if any(row[place] != "-" for row in rows)]
+    head, rows = [head[place] for place in known], [[row[place] for place in known] for row in rows]
     table(head, rows, right=", ".join(head[:-1]))
     for sentence in done.confounds():
         say(f"note: {sentence}")
@@ -203,4 +208,5 @@ def _spread(metric: str, values: Sequence[float | None]) -> str:
         return "-"
     told = (sum(known) / len(known), min(known), max(known))
     mean, low, high = (mark(metric, value) for value in told)
-    return mean if len(known) == 1 else f"{mean} ({low.removesuffix(' %')} to {high})"
+    low, high = low.removesuffix(" %"), high.removesuffix(" %")
+    return mean if len(known) == 1 else f"{mean} ({low}–{high})"
