@@ -53,13 +53,13 @@ def rows(here):
 
 
 def test_what_runs_here_is_the_first_recorded_run_once_more(here, recorded):
-    here.run_button.click()
+    here.train_button.click()
     here.wait(LIMIT)
     assert list(here.records) == list(recorded[0].records)
     assert here.scores == recorded[0].scores
     assert here.state.value == "finished after step 12 of 12"
     assert (here.progress.value, here.progress.max) == (12, 12)
-    assert (here.run_button.disabled, here.stop_button.disabled) == (False, True)
+    assert (here.train_button.disabled, here.stop_button.disabled) == (False, True)
 
 
 def test_the_score_here_stands_beside_the_recorded_ones_with_where_and_when(here, recorded):
@@ -122,7 +122,7 @@ def test_an_error_is_shown_raised_by_wait_and_no_thread_is_left(here, monkeypatc
     with pytest.raises(FileNotFoundError, match="lora-lab prepare"):
         here.wait(LIMIT)
     assert "FileNotFoundError: &lt;b&gt;run `lora-lab prepare`" in here.state.value
-    assert not here.run_button.disabled
+    assert not here.train_button.disabled
     assert threading.active_count() == before
 
 

@@ -21,7 +21,7 @@ from lora_lab.training import Training, train
 from lora_lab.widgets import words
 from lora_lab.widgets.asked import spread
 from lora_lab.widgets.following import follow
-from lora_lab.widgets.lab_face import PictureView, WorkingBox, action, row
+from lora_lab.widgets.lab_face import PictureView, TrainingBox, row
 from lora_lab.widgets.recipe_controls import RecipeControls
 from lora_lab.widgets.room import check_room
 
@@ -32,7 +32,7 @@ CHOSEN = (
 DRAWN = 50  # steps whose batches are drawn for an estimate: more would keep one waiting
 
 
-class FiveMinutes(WorkingBox):
+class FiveMinutes(TrainingBox):
     """Choose, see what it will take, train once; the best attempts are kept on disk.
 
     A run that is not done when the time is up is cut there, and what it learnt until then is
@@ -64,7 +64,7 @@ class FiveMinutes(WorkingBox):
                 f"the task {task.name!r} has no old knowledge, and what was kept is a half of the "
                 "score; give one that has, such as lab.load_task('new-facts', base)"
             )
-        super().__init__()
+        super().__init__("Train once")
         self.base, self.seconds = base, seconds
         self.task = dataclasses.replace(
             task,
@@ -77,9 +77,7 @@ class FiveMinutes(WorkingBox):
         self.records: Sequence[StepRecord] = ()
         self.attempt: Attempt | None = None
         self.controls = RecipeControls(dataclasses.replace(task.recipe, **changes), CHOSEN)
-        self.train_button = action("Train once", button_style="primary")
-        self.stop_button = action("Stop", disabled=True)
-        self.progress = widgets.IntProgress(max=1, layout={"width": "9em"})
+        self.progress.max = 1
         self.expected, self.best = widgets.HTML(), widgets.HTML()
         self.loss_picture = PictureView(plots.SIZE[0])
         self.children = self._rows()
@@ -220,16 +218,6 @@ class FiveMinutes(WorkingBox):
 
     def _show_loss(self, steps: int) -> None:
         self.loss_picture.show(plots.picture(plots.draw_loss, self.records, (), steps))
-
-    def _show_error(self, error: Exception) -> None:
-        super()._show_error(error)
-        self.progress.bar_style = "danger"
-
-    def _at_rest(self) -> None:
-        self._set_busy(False)
-
-    def _set_busy(self, busy: bool) -> None:
-        self.train_button.disabled, self.stop_button.disabled = busy, not busy
 
 
 def _table(best: Sequence[Attempt]) -> str:

@@ -84,26 +84,44 @@ class WorkingBox(LabBox):
         super().close()
 
 
+class TrainingBox(WorkingBox):
+    """A box that trains at a click: a button for it, Stop, and a bar that is red after an error."""
+
+    def __init__(self, begin: str) -> None:
+        super().__init__()
+        self.train_button = action(begin, button_style="primary")
+        self.stop_button = action("Stop", disabled=True)
+        self.progress = widgets.IntProgress(layout={"width": "9em"})
+
+    def _show_error(self, error: Exception) -> None:
+        super()._show_error(error)
+        self.progress.bar_style = "danger"
+
+    def _at_rest(self) -> None:
+        self._set_busy(False)
+
+    def _set_busy(self, busy: bool) -> None:
+        self.train_button.disabled, self.stop_button.disabled = busy, not busy
+
+
 _WRAP = {"flex_flow": "row wrap", "align_items": "center", "width": "100%"}
 
 
-class LabFace(WorkingBox):
+class LabFace(TrainingBox):
     """Task, Train, Stop and strength in sight, then loss and answers; the rest is folded."""
 
     def __init__(self, title: str, tasks: Sequence[str], in_sight: Sequence[str]) -> None:
-        super().__init__()
+        super().__init__("Train")
         self.task_choice = widgets.Dropdown(options=list(tasks), description="task")
         self.task_choice.style.description_width = "2.6em"
         self.task_choice.layout.width = "16em"
-        self.train_button = action("Train", button_style="primary")
-        self.stop_button = action("Stop", disabled=True)
         self.noise_button = action(
             "Noise band", disabled=True, tooltip="The same with other seeds: how far do they go?"
         )
         self.about, self.marks, self.cost, self.ask_said, self.code_view = (
             widgets.HTML() for _ in range(5)
         )
-        self.progress = widgets.IntProgress(layout={"width": "9em", "margin": "2px 10px 2px 2px"})
+        self.progress.layout.margin = "2px 10px 2px 2px"
         self.loss_picture, self.meters_picture = PictureView(SIZE[0]), PictureView(SIZE[0])
         self.answers = widgets.HTML(layout={"flex": "1 1 360px", "min_width": "300px"})
         self.strength = widgets.FloatSlider(

@@ -428,16 +428,9 @@ class LiveLab(LabFace):
     def _say_beside_ask(self, line: str) -> None:
         self.ask_said.value = words.faint(line)
 
-    def _show_error(self, error: Exception) -> None:
-        super()._show_error(error)
-        self.progress.bar_style = "danger"
-
-    def _at_rest(self) -> None:
-        self._set_busy(False)
-
     def _set_busy(self, busy: bool) -> None:
-        self.train_button.disabled = self.task_choice.disabled = busy
-        self.stop_button.disabled = not busy
+        super()._set_busy(busy)
+        self.task_choice.disabled = busy
         done = self.training is not None and self._is_done(self.training.recipe)
         self.noise_button.disabled = busy or not done
         self.strength.disabled = busy or self.adapted is None

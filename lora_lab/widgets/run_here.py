@@ -16,11 +16,11 @@ from lora_lab.tasks.loading import load_task
 from lora_lab.training import Training, train
 from lora_lab.widgets import words
 from lora_lab.widgets.following import follow
-from lora_lab.widgets.lab_face import PictureView, WorkingBox, action, row
+from lora_lab.widgets.lab_face import PictureView, TrainingBox, row
 from lora_lab.widgets.room import check_room
 
 
-class RunHere(WorkingBox):
+class RunHere(TrainingBox):
     """What was recorded, beside what comes of it here: the first recorded seed is trained again.
 
     After `start()` or a click on Run it here, and `wait()`, `records` and `scores` hold what
@@ -34,32 +34,30 @@ class RunHere(WorkingBox):
     """
 
     def __init__(self, name: str) -> None:
-        super().__init__()
+        super().__init__("Run it here")
         self.recorded = recorded_runs(name)
         self.name, self.again = name, self.recorded[0]
         self.records: Sequence[StepRecord] = ()
         self.scores: Scores | None = None  # None: not run here, or not to its end
-        self.run_button = action("Run it here", button_style="primary")
-        self.stop_button = action("Stop", disabled=True)
-        self.progress = widgets.IntProgress(max=self.again.recipe.steps, layout={"width": "9em"})
+        self.progress.max = self.again.recipe.steps
         self.result = widgets.HTML()
         self.loss_picture = PictureView(plots.SIZE[0])
         self.children = [
             widgets.HTML(words.title(f"Recorded: {name}")),
             self.result,
-            row(self.run_button, self.stop_button, self.progress, self.state),
+            row(self.train_button, self.stop_button, self.progress, self.state),
             self.loss_picture,
         ]
         self.loss_picture.add_class("lora-lab-loss")
         self.result.add_class("lora-lab-result")
-        self.run_button.on_click(lambda _: self.start())
+        self.train_button.on_click(lambda _: self.start())
         self.stop_button.on_click(lambda _: self.stop())
         self._say("not run here yet")
         self._show()
 
     def start(self) -> None:
         """Train and score it in the background, as a click on Run it here does. One at a time."""
-        if not self.run_button.disabled:
+        if not self.train_button.disabled:
             self._set_busy(True)
             self._work.submit("run", self._run)
 
@@ -120,13 +118,3 @@ class RunHere(WorkingBox):
     def _show(self) -> None:
         self.loss_picture.show(self.picture)
         self.result.value = words.recorded_and_here(self.recorded, self.scores, self.records)
-
-    def _show_error(self, error: Exception) -> None:
-        super()._show_error(error)
-        self.progress.bar_style = "danger"
-
-    def _at_rest(self) -> None:
-        self._set_busy(False)
-
-    def _set_busy(self, busy: bool) -> None:
-        self.run_button.disabled, self.stop_button.disabled = busy, not busy
