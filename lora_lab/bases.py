@@ -10,39 +10,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from lora_lab.built_in import BUILT_IN, pocket_folder
 from lora_lab.devices import choose_device, choose_dtype, in_words, named
-from lora_lab.places import NotPrepared, data_folder
+from lora_lab.places import NotPrepared
 from lora_lab.quantization import Quantization, quantize_layers, share_tensors
 from lora_lab.quiet import quietly
 from lora_lab.recipe import CHOICES, nearest
-from lora_lab.smollm2 import smollm2_folder, smollm2_is_here
-
-
-@dataclass(frozen=True, slots=True)
-class BuiltIn:
-    """A base that can be loaded by its short name."""
-
-    name: str
-    about: str
-    licence: str
-    origin: str = ""  # what `Base.about` adds: whose weights they are, and what was done to them
-    prepared: bool = True  # False: `lora-lab prepare` has to fetch it first
-
-
-BUILT_IN = {
-    "pocket": BuiltIn(
-        "pocket",
-        "a tiny Llama that knows one invented world: a run takes seconds on one core",
-        "Apache-2.0",
-    ),
-    "smollm2": BuiltIn(
-        "smollm2",
-        "SmolLM2-135M-Instruct, a real language model; its weights are 4-bit values de-quantised",
-        "Apache-2.0",
-        "; its weights are 4-bit values de-quantised (SmolLM2-135M-Instruct, by Hugging Face, "
-        "Apache-2.0)",
-    ),
-}
+from lora_lab.smollm2 import smollm2_folder
 
 
 class _Default(str):
@@ -140,31 +114,18 @@ def _quantised_words(how: Quantization | None) -> str:
     return "" if how is None else f"; its linear layers are quantised to {how}"
 
 
-def list_bases() -> list[BuiltIn]:
-    """The bases with a short name, and whether each can be loaded now."""
-    there = {
-        "pocket": (_pocket() / "config.json").is_file(),
-        "smollm2": smollm2_is_here(),
-    }
-    return [replace(base, prepared=there[name]) for name, base in BUILT_IN.items()]
-
-
 # --- where a base is ---------------------------------------------------------------------------
-
-
-def _pocket() -> Path:
-    return data_folder() / "pocket" / "model"
 
 
 def _find(given: str | Path) -> tuple[str, Path | str]:
     """A base's name, and its folder or (a string) its hub id."""
     if given == "pocket":
-        if not (_pocket() / "config.json").is_file():
+        if not (pocket_folder() / "config.json").is_file():
             raise NotPrepared(
-                f"pocket's weights are not in {_pocket()}: this copy of lora_lab is not whole; "
-                "install it again"
+                f"pocket's weights are not in {pocket_folder()}: this copy of lora_lab is not "
+                "whole; install it again"
             )
-        return "pocket", _pocket()
+        return "pocket", pocket_folder()
     if given == "smollm2":
         return "smollm2", smollm2_folder()
     if not isinstance(given, str | Path) or not str(given):

@@ -1,15 +1,13 @@
 """What this machine computes on: the device, the dtype that pays there, and both in words."""
 
 import json
-import platform
-import re
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 
 import torch
 
+from lora_lab.machine import processor
 from lora_lab.places import cache_folder, write_atomically
 from lora_lab.recipe import nearest
 
@@ -136,15 +134,6 @@ def _once(file: str, key: str, measure: Callable[[], float]) -> float:
     with suppress(OSError), write_atomically(kept) as new:  # a cache for reading only will do
         new.write_text(json.dumps((known if isinstance(known, dict) else {}) | {key: value}))
     return value
-
-
-def processor() -> str:
-    """The CPU's name, as far as the system tells it."""
-    with suppress(OSError):
-        names = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-        if names:
-            return names[1]
-    return platform.processor() or platform.machine()
 
 
 def named(dtype: torch.dtype) -> str:

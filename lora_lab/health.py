@@ -270,7 +270,7 @@ def place(name: str, folder: Path, variable: str) -> Check:
 
 def base(name: str, otherwise: str, remedy: str) -> Check:
     """Whether a built-in base is there; `otherwise` is the status if it is not."""
-    from lora_lab.bases import list_bases
+    from lora_lab.built_in import list_bases
 
     (found,) = [one for one in list_bases() if one.name == name]
     if found.prepared:

@@ -1,8 +1,15 @@
-"""What this machine has, a container's limits counted: cores and memory."""
+"""What this machine has, a container's limits counted: processor, cores, memory."""
 
 import os
+import platform
 import re
 from pathlib import Path
+
+
+def processor() -> str:
+    """The CPU's name, as far as the system tells it."""
+    name = re.search(r"model name\s*: (.*)", _read("/proc/cpuinfo"))
+    return name[1] if name else platform.processor() or platform.machine()
 
 
 def cores() -> float:

@@ -1,5 +1,7 @@
 """Runs on disk: found by what they are, written atomically, resumed exactly, listed."""
 
+from __future__ import annotations  # so that a type may be named whose module is not loaded
+
 import dataclasses
 import hashlib
 import json
@@ -11,21 +13,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from filelock import FileLock
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
 
 from lora_lab import __version__
-from lora_lab.bases import BUILT_IN, Base, load_base
-from lora_lab.devices import processor
+from lora_lab.built_in import BUILT_IN
+from lora_lab.machine import processor
 from lora_lab.places import data_folder, make_folder_atomically, store_folder, write_atomically
 from lora_lab.recipe import Recipe, nearest
 from lora_lab.records import Answer, Budget, Memory, Scores, StepRecord
 from lora_lab.tasks.examples import Task
 
-if TYPE_CHECKING:  # PEFT takes seconds to import, and a list of runs does without
+if TYPE_CHECKING:  # torch and PEFT take seconds to import, and a list of runs does without
+    from torch import Tensor, nn
+
+    from lora_lab.bases import Base
     from lora_lab.learnt import Learnt
 
 RUNNING, FINISHED, DIVERGED = "running", "finished", "diverged"
@@ -70,10 +72,10 @@ class Run:
     budget: Budget | None = None  # told before it ran; None: not known for this kind of model
     _base: Base | None = field(default=None, repr=False)
     _base_path: str = field(default="", repr=False)
-    _learnt: "Learnt | None" = field(default=None, repr=False)
+    _learnt: Learnt | None = field(default=None, repr=False)
 
     @cached_property
-    def learnt(self) -> "Learnt":
+    def learnt(self) -> Learnt:
         """What was learnt: the adapter, or every weight for method "full"."""
         if self._learnt is not None:
             return self._learnt
@@ -89,6 +91,8 @@ class Run:
     @cached_property
     def base(self) -> Base:
         """The base it was trained on, loaded when first asked for."""
+        from lora_lab.bases import load_base
+
         return self._base or load_base(self._base_path or self.base_name)
 
     @cached_property
@@ -180,6 +184,8 @@ class RunFolder:
 
     def write_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Replace the checkpoint by a newer one."""
+        from safetensors.torch import save_file
+
         words = {
             "records": [dataclasses.asdict(record) for record in checkpoint.records],
             "words": checkpoint.words,
@@ -189,6 +195,8 @@ class RunFolder:
 
     def read_checkpoint(self) -> Checkpoint | None:
         """The newest checkpoint; None where there is none, or where it is damaged."""
+        from safetensors.torch import load_file
+
         found = _read_checkpoint_words(self.path)
         if found is None:
             return None  # trained again from the start: the same records, only later
@@ -196,7 +204,7 @@ class RunFolder:
         return Checkpoint(records, load_file(self.path / CHECKPOINT), words)
 
     def finish(
-        self, records: Sequence[StepRecord], learnt: "Learnt", status: str, message: str = ""
+        self, records: Sequence[StepRecord], learnt: Learnt, status: str, message: str = ""
     ) -> None:
         """Keep what came out, and drop the checkpoint."""
         lines = "".join(json.dumps(dataclasses.asdict(record)) + "\n" for record in records)
@@ -213,6 +221,8 @@ class RunFolder:
             file.write_text(json.dumps(dataclasses.asdict(scores)))
 
     def _write_words(self, status: str, message: str, budget: Budget | None = None) -> None:
+        import torch
+
         from lora_lab.adapters import about_training
 
         before = _read_json(self.path / "run.json") or {}
@@ -332,7 +342,7 @@ def _read_records(path: Path, status: str) -> tuple[StepRecord, ...]:
 def _read_checkpoint_words(path: Path) -> tuple[tuple[StepRecord, ...], dict] | None:
     """A checkpoint's records and what of it is no tensor; None if it is not there, or damaged."""
     try:
-        with safe_open(path / CHECKPOINT, framework="pt") as file:
+        with safe_open(path / CHECKPOINT, framework="np") as file:
             words = json.loads(file.metadata()["run"])
     except (FileNotFoundError, SafetensorError, json.JSONDecodeError):
         return None

@@ -5,8 +5,6 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
-import torch
-
 from lora_lab import assets, unpacking
 from lora_lab.places import NotPrepared, cache_folder
 from lora_lab.quiet import quietly
@@ -49,6 +47,7 @@ def smollm2_is_here() -> bool:
 
 def _convert(source: Path, new: Path) -> None:
     """Write config, weights, tokenizer and chat template as a plain transformers folder."""
+    import torch
     from safetensors.torch import save_file
     from transformers import AutoTokenizer, GenerationConfig, LlamaConfig
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lora_lab import assets, unpacking
+from lora_lab import assets, unpacking, utterances
 from lora_lab.places import NotPrepared, cache_folder
 
 CONTENT = b"one\ntwo\nthree\n"
@@ -357,10 +357,10 @@ def test_hassil_understands_every_drawn_command_as_it_was_meant():
     from hassil.intents import TextSlotList
 
     lists = {
-        "area": TextSlotList.from_strings(unpacking.VALUES["area"]),
-        "name": TextSlotList.from_strings(unpacking.NAMES["light"]),
+        "area": TextSlotList.from_strings(utterances.VALUES["area"]),
+        "name": TextSlotList.from_strings(utterances.NAMES["light"]),
     }
-    rows = list(unpacking._utterances(HOUSE))
+    rows = list(utterances.utterances(HOUSE))
     assert {row["intent"] for row in rows} == {"TurnOn", "Louder", "Quieter"}
     for row in rows:
         understood = [

@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from transformers.utils import logging as transformers_logging
 
-from lora_lab import assets, bases, devices
+from lora_lab import assets, bases, built_in, devices
+from lora_lab.built_in import list_bases
 from lora_lab.places import NotPrepared, cache_folder
 from lora_lab.smollm2 import without_system_prompt
 from lora_lab.tasks.examples import prompt_ids
@@ -57,7 +58,7 @@ def empty_cache(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def smollm2():
-    if not any(base.name == "smollm2" and base.prepared for base in bases.list_bases()):
+    if not any(base.name == "smollm2" and base.prepared for base in list_bases()):
         pytest.skip("smollm2 is not prepared: run `lora-lab prepare`")
     return bases.load_base("smollm2", device="cpu", dtype="float32")
 
@@ -123,7 +124,7 @@ def test_about_is_one_sentence_with_size_device_and_dtype(tiny):
 def test_pocket_is_what_nobody_named():
     base = bases.load_base()
     assert base.name == "pocket"
-    assert base.path == bases.data_folder() / "pocket" / "model"
+    assert base.path == built_in.data_folder() / "pocket" / "model"
     assert base.dtype == torch.float32
     assert " on " in base.about
     assert base.about.startswith("pocket: 1.")
@@ -320,7 +321,7 @@ def test_the_converted_smollm2_is_a_folder_that_plain_transformers_loads(smollm2
 def test_smollm2_without_its_package_says_what_to_run(empty_cache):
     with pytest.raises(NotPrepared, match="'smollm2' is not prepared yet; run `lora-lab prepare`"):
         bases.load_base("smollm2")
-    assert not [base for base in bases.list_bases() if base.name == "smollm2" and base.prepared]
+    assert not [base for base in list_bases() if base.name == "smollm2" and base.prepared]
 
 
 @pytest.fixture

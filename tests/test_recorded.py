@@ -7,7 +7,7 @@ import tomllib
 import pytest
 
 import lora_lab as lab
-from lora_lab.bases import list_bases
+from lora_lab.built_in import list_bases
 from lora_lab.places import data_folder
 from lora_lab.recorded_sweeps import recorded_settings
 from lora_lab.runs import FINISHED, recorded_runs

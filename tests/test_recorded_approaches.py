@@ -13,7 +13,7 @@ from lora_lab.approaches import (
     retrieved,
     try_approach,
 )
-from lora_lab.bases import list_bases
+from lora_lab.built_in import list_bases
 from lora_lab.places import data_folder
 from lora_lab.recorded import recorded_names, recording
 

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lora_lab.bases import BUILT_IN, Base, load_base
+from lora_lab.built_in import BUILT_IN
 from lora_lab.cli.wanted import TASK_FILE, Wanted
 from lora_lab.places import cache_folder, data_folder, write_atomically
 from lora_lab.recipe import nearest
@@ -21,7 +21,8 @@ from lora_lab.runs import (
 )
 from lora_lab.tasks.examples import Task
 
-if TYPE_CHECKING:  # they import PEFT, which takes seconds: `lora-lab runs` does without
+if TYPE_CHECKING:  # they import torch and PEFT, which take seconds: `lora-lab runs` does without
+    from lora_lab.bases import Base
     from lora_lab.learnt import Adapted
 
 BEFORE_FILE = "before.json"  # in a run's folder: what its base scored on the same task
@@ -92,6 +93,7 @@ def find_model(
         FileNotFoundError: if nothing is called so, with the nearest name.
     """
     from lora_lab.adapters import as_trained
+    from lora_lab.bases import load_base
     from lora_lab.learnt import CONFIG_FILE, Adapted, load_adapter
 
     if name is None:

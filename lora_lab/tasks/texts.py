@@ -14,6 +14,7 @@ from lora_lab import assets
 from lora_lab.recipe import Recipe, nearest
 from lora_lab.tasks.examples import Example, Task
 
+TEST, VALIDATION = 60, 24  # examples
 Splits = tuple[list[Example], list[Example], list[Example]]  # all for training, validation, test
 
 
@@ -27,6 +28,8 @@ class TextTask:
     about: str
     recipe: Recipe
     asset: str | None  # the prepared text it is made from
+    validation: int = VALIDATION  # examples that come with its own `n`
+    test: int = TEST
 
 
 def text_task(name: str, n: int | None = None, seed: int = 0) -> Task:
@@ -55,15 +58,24 @@ def text_task(name: str, n: int | None = None, seed: int = 0) -> Task:
         validation=validation,
         test=test,
         metric=kind.metric,
-        about=kind.about + (_source(kind.asset) if kind.asset else " Invented; Apache-2.0."),
+        about=about(name),
         recipe=kind.recipe,
     )
 
 
-def _source(asset: str) -> str:
-    """Whose text it is, from which package, and its licence."""
-    known = assets.ASSETS[asset]
-    return f" Text: {known.source} (from {known.package}; {known.licence})."
+def about(name: str) -> str:
+    """What a task is, whose text it is made of, from which package, and the licence."""
+    kind = TASKS[name]
+    if kind.asset is None:
+        return f"{kind.about} Invented; Apache-2.0."
+    text = assets.ASSETS[kind.asset]
+    return f"{kind.about} Text: {text.source} (from {text.package}; {text.licence})."
+
+
+def _cut(examples: list[Example]) -> Splits:
+    """The test's examples first, then those of validation: neither depends on `n`."""
+    held = TEST + VALIDATION
+    return examples[held:], examples[TEST:held], examples[:TEST]
 
 
 def film_sentiment(generator: random.Random, n: int) -> Splits:
@@ -81,7 +93,7 @@ def film_sentiment(generator: random.Random, n: int) -> Splits:
         )
         for row in clear
     ]
-    return examples[84:], examples[60:84], examples[:60]
+    return _cut(examples)
 
 
 def king_james(generator: random.Random, n: int) -> Splits:
@@ -100,7 +112,7 @@ def king_james(generator: random.Random, n: int) -> Splits:
         Example(f"{row['modern']}\nSay this as in the King James Bible.", row["king_james"])
         for row in rows
     ]
-    return examples[84:], examples[60:84], examples[:60]
+    return _cut(examples)
 
 
 def _once(rows: Sequence[dict], key: Callable[[dict], Hashable]) -> list[dict]:
@@ -135,7 +147,7 @@ def home_commands(generator: random.Random, n: int) -> Splits:
     for part in parts:
         generator.shuffle(part)  # the intents' order
     train, validation, test = ([_command(row) for row in _in_turn(part)] for part in parts)
-    return train, validation[:24], test[:60]
+    return train, validation[:VALIDATION], test[:TEST]
 
 
 def _in_turn(groups: Sequence[Sequence]) -> list:
@@ -163,7 +175,7 @@ def ruff_rules(generator: random.Random, n: int) -> Splits:
         for row in rules[:n]
     ]
     held = min(20, len(asked) // 4)
-    return taught, asked[:held], asked[held : held + 60]
+    return taught, asked[:held], asked[held : held + TEST]
 
 
 def _has_two_wordings(rule: dict) -> bool:
@@ -206,7 +218,8 @@ def two_hop_english(generator: random.Random, n: int) -> Splits:
     """
     splits = []
     names = [_names(generator, *parts) for parts in (PEOPLE, TOWNS, COUNTRIES)]
-    for start, end, count in ((0.0, 0.2, 60), (0.2, 0.4, 24), (0.4, 1.0, min(n, MOST_STORIES))):
+    counts = (TEST, VALIDATION, min(n, MOST_STORIES))
+    for start, end, count in zip((0.0, 0.2, 0.4), (0.2, 0.4, 1.0), counts, strict=True):
         own = [every[int(start * len(every)) : int(end * len(every))] for every in names]
         stories: dict[str, Example] = {}
         while len(stories) < count:
@@ -277,6 +290,7 @@ TASKS = {
         # 35 % right in the new wording; needs some minutes on a CPU
         recipe=Recipe(steps=80, batch_size=8, learning_rate=3e-3),
         asset="ruff-rules",
+        validation=20,
     ),
     "two-hop-english": TextTask(
         make=two_hop_english,

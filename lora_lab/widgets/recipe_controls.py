@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 
 import ipywidgets as widgets
 
-from lora_lab.bases import BUILT_IN, Base
+from lora_lab.bases import Base
+from lora_lab.built_in import BUILT_IN
 from lora_lab.devices import named
 from lora_lab.recipe import CHOICES, HELP, Recipe
 
