@@ -22,10 +22,11 @@ from lora_lab.cli import options, show, using
 from lora_lab.cli.app import app
 from lora_lab.health import Check, Diagnosis
 from lora_lab.recipe import HELP
-from lora_lab.runs import list_runs, read_run
+from lora_lab.runs import RunFolder, list_runs, read_run
 from lora_lab.tasks import pocket, texts
-from tiny import tiny_base
+from tiny import letters_task, tiny_base
 
+HEAVY = {"torch", "transformers", "peft", "pandas", "matplotlib", "hassil"}
 COMMANDS = ["lab", "prepare", "doctor", "bases", "tasks"]
 COMMANDS += ["estimate", "train", "sweep", "runs", "evaluate", "chat", "export"]
 PROGRAM = [sys.executable, "-c", "from lora_lab.cli.app import app; app(prog_name='lora-lab')"]
@@ -92,7 +93,7 @@ def test_help_answers_at_once_and_loads_nothing_heavy():
         "from lora_lab.cli.app import app\n"
         "try: app(['--help'])\n"
         "except SystemExit: pass\n"
-        "heavy = {'torch', 'transformers', 'peft', 'pandas', 'hassil'} & set(sys.modules)\n"
+        f"heavy = {HEAVY} & set(sys.modules)\n"
         "print(time.process_time(), *heavy, file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -100,6 +101,47 @@ def test_help_answers_at_once_and_loads_nothing_heavy():
     seconds, *heavy = done.stderr.split()
     assert heavy == []
     assert float(seconds) < 0.7
+
+
+def store_of_two(folder):
+    """A store with a finished run, and one that was stopped and has its checkpoint."""
+    base, task = tiny_base(), letters_task()
+    lab.fit(base, task, replace(task.recipe, seed=1), store=folder)
+    training = lab.train(base, task, task.recipe)
+    next(iter(training))
+    stopped = RunFolder(folder, base, task, task.recipe)
+    stopped.begin(None)
+    stopped.write_checkpoint(training.checkpoint())
+
+
+@pytest.mark.parametrize(
+    ("status", "arguments"),
+    [
+        (0, ["--version"]),
+        (0, ["runs"]),
+        (0, ["runs", "--json"]),
+        (0, ["bases"]),
+        (0, ["bases", "--json"]),
+        (0, ["tasks"]),
+        (0, ["tasks", "--json"]),
+        (2, ["rnus"]),
+        (2, ["runs", "--jsno"]),
+        (2, ["train", "new-facts", "--lerning-rate", "1"]),
+    ],
+)
+def test_a_list_or_a_slip_loads_nothing_heavy(status, arguments, empty_store):
+    if arguments[0] == "runs":
+        store_of_two(empty_store)
+    code = (
+        "import sys\n"
+        "from lora_lab.cli.app import app\n"
+        f"try: app({arguments})\n"
+        "except SystemExit as end: status = end.code or 0\n"
+        f"print(status, *sorted({HEAVY} & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines()[-1] == str(status)
+    assert arguments[0] != "runs" or status or "1/" in done.stdout or '"running"' in done.stdout
 
 
 @pytest.mark.parametrize("name", COMMANDS)

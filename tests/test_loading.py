@@ -2,7 +2,7 @@ import pytest
 
 from lora_lab.bases import load_base
 from lora_lab.tasks import pocket, texts
-from lora_lab.tasks.loading import NAMES, load_task
+from lora_lab.tasks.loading import NAMES, list_tasks, load_task
 
 
 def test_every_name_of_the_design_is_there():
@@ -22,6 +22,24 @@ def test_every_name_of_the_design_is_there():
         "ruff-rules",
         "two-hop-english",
     }
+
+
+@pytest.mark.parametrize("listed", list_tasks(), ids=lambda listed: listed.name)
+def test_the_list_tells_of_each_task_what_it_has_once_it_is_made(listed):
+    if not listed.prepared:
+        pytest.skip(f"the text of {listed.name} is not prepared: run `lora-lab prepare`")
+    task = load_task(listed.name)
+    told = (listed.name, listed.metric, listed.train, listed.validation, listed.test, listed.about)
+    splits = (len(task.train), len(task.validation), len(task.test))
+    assert told == (task.name, task.metric, *splits, task.about)
+    assert listed.name in NAMES[listed.base]
+    assert listed.licence in task.about
+
+
+def test_a_task_whose_text_is_not_here_is_listed_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("LORA_LAB_CACHE", str(tmp_path))
+    here = {listed.name for listed in list_tasks() if listed.prepared}
+    assert here == {*pocket.NAMES, "two-hop-english"}  # the rest is real text
 
 
 @pytest.mark.parametrize("name", pocket.NAMES)
