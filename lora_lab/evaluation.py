@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lora_lab.records import Answer, Scores
-from lora_lab.tasks.examples import IGNORED, Example, Task, TooLong, collate, encode, prompt_ids
+from lora_lab.tasks.examples import IGNORED, Example, Task, collate, encode_fitting, prompt_ids
 from lora_lab.tasks.planted import teacher_model
 
 SPLITS = ("train", "validation", "test")
@@ -80,13 +80,8 @@ def mean_loss(
     teacher: nn.Module | None = None,
 ) -> float:
     """The loss per labelled token over all examples, in nats. Too long ones are left out."""
-    encoded = []
-    for example in examples:
-        try:
-            encoded.append(encode(tokenizer, example, max_length, loss_on))
-        except TooLong:
-            continue
-    encoded.sort(key=lambda one: len(one.input_ids))  # equal lengths together: little padding
+    encoded = encode_fitting(examples, tokenizer, max_length, loss_on).encoded
+    encoded = sorted(encoded, key=lambda row: len(row.input_ids))  # little padding in each batch
     total, count = 0.0, 0
     with answering(model):
         for start in range(0, len(encoded), BATCH):

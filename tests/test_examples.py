@@ -1,6 +1,15 @@
+import dataclasses
+import gc
+import weakref
+
 import pytest
 import torch
+from tokenizers import AddedToken, normalizers, processors
+from transformers import PreTrainedTokenizerFast
 
+import lora_lab as lab
+from lora_lab.estimates import more_memory
+from lora_lab.tasks import examples
 from lora_lab.tasks.examples import (
     IGNORED,
     Encoded,
@@ -9,9 +18,10 @@ from lora_lab.tasks.examples import (
     collate,
     encode,
     encode_all,
+    encode_fitting,
     prompt_ids,
 )
-from tiny import letters_task, tiny_tokenizer
+from tiny import letters_task, tiny_base, tiny_tokenizer
 
 EXAMPLE = Example("Where does Mira live?", "Velmora")
 
@@ -72,8 +82,6 @@ def test_a_batch_is_padded_to_its_own_longest_row_and_pads_earn_nothing():
 
 
 def test_a_tasks_fingerprint_changes_with_any_example_and_with_the_planted_change():
-    import dataclasses
-
     task = letters_task()
     other = dataclasses.replace(task, old_knowledge=(Example("a", "b"),))
     planted = dataclasses.replace(task, teacher={"q": torch.ones(2, 2)})
@@ -85,3 +93,152 @@ def test_a_tasks_fingerprint_changes_with_any_example_and_with_the_planted_chang
 
 def _rows(encoded):
     return encoded.input_ids, encoded.labels
+
+
+# --- encoded once -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def encoded_texts(monkeypatch):
+    """Every text that any of the tiny tokenizers turns into tokens, in order."""
+    texts, call = [], PreTrainedTokenizerFast.__call__
+
+    def counted(self, text, *args, **options):
+        texts.append(text)
+        return call(self, text, *args, **options)
+
+    monkeypatch.setattr(PreTrainedTokenizerFast, "__call__", counted)
+    return texts
+
+
+def texts_of(split):
+    """How many texts the encoding of a split takes: each prompt and each answer."""
+    return 2 * len(split)
+
+
+def test_one_fit_encodes_each_example_once(encoded_texts, tmp_path):
+    base, task = tiny_base(), letters_task()
+    recipe = dataclasses.replace(task.recipe, steps=6, eval_steps=2)
+    more_memory(base, task, recipe)  # what a widget asks before
+    run = lab.fit(base, task, recipe, store=tmp_path, evaluate=False)
+    assert sum(record.validation_loss is not None for record in run.records) == 3
+    assert run.budget is not None
+    assert len(encoded_texts) == texts_of(task.train) + texts_of(task.validation)
+    other = dataclasses.replace(recipe, seed=1)
+    lab.fit(base, task, other, store=None, evaluate=False)
+    assert len(encoded_texts) == texts_of(task.train) + texts_of(task.validation)
+
+
+def test_a_task_made_anew_is_the_same_task_and_another_length_or_loss_is_not(encoded_texts):
+    tokenizer, split = tiny_tokenizer(), letters_task().train
+    first = encode_fitting(split, tokenizer, 256, "answer")
+    assert encode_fitting(letters_task().train, tokenizer, 256, "answer") is first
+    assert len(encoded_texts) == texts_of(split)
+    for number, (length, loss_on) in enumerate(((255, "answer"), (256, "all")), start=2):
+        encode_fitting(split, tokenizer, length, loss_on)
+        assert len(encoded_texts) == number * texts_of(split)
+    shorter = encode_fitting(split[:-1], tokenizer, 256, "answer")
+    assert shorter.encoded == first.encoded[:-1]
+
+
+def _other_format(tokenizer):
+    tokenizer.chat_template = tokenizer.chat_template.replace("<|user|> ", "<|user|>")
+
+
+def _other_end(tokenizer):
+    tokenizer.eos_token = "<|pad|>"
+
+
+def _one_token_more(tokenizer):
+    tokenizer.add_tokens("Mira")
+
+
+def _token_kept_whole_only(tokenizer):
+    tokenizer.add_tokens(AddedToken("live", single_word=True))
+
+
+def _other_normalizer(tokenizer):
+    tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
+
+
+def _other_beginning(tokenizer):
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|pad|> $A", special_tokens=[("<|pad|>", tokenizer.pad_token_id)]
+    )
+
+
+def _special_tokens_split(tokenizer):
+    tokenizer.split_special_tokens = True
+
+
+CHANGES = (_other_format, _other_end, _one_token_more, _token_kept_whole_only, _other_normalizer)
+CHANGES += (_special_tokens_split,)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_tokenizer_that_was_changed_encodes_anew(change):
+    kept, fresh = tiny_tokenizer(), tiny_tokenizer()
+    before = encode_fitting([EXAMPLE], kept, 256, "answer")
+    change(kept)
+    change(fresh)
+    (after,) = encode_fitting([EXAMPLE], kept, 256, "answer").encoded
+    assert after == encode(fresh, EXAMPLE, 256)
+    assert after != before.encoded[0]
+
+
+def test_a_changed_beginning_is_seen_where_there_is_no_chat_format():
+    kept = tiny_tokenizer()
+    kept.chat_template = None
+    (before,) = encode_fitting([EXAMPLE], kept, 256, "answer").encoded
+    _other_beginning(kept)
+    (after,) = encode_fitting([EXAMPLE], kept, 256, "answer").encoded
+    assert after.input_ids == [kept.pad_token_id, *before.input_ids]
+
+
+def test_examples_that_are_too_long_are_told_of_by_every_training():
+    base, task = tiny_base(), letters_task()
+    task = dataclasses.replace(task, train=[*task.train, Example("a" * 300, "b")])
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="1 of 25 training examples are left out"):
+            lab.train(base, task, task.recipe)
+
+
+def test_what_is_kept_of_the_encoded_is_bounded_and_the_last_stays(encoded_texts, monkeypatch):
+    tokenizer, split = tiny_tokenizer(), letters_task().train
+    whole = encode_fitting(split, tokenizer, 256, "answer").tokens
+    monkeypatch.setattr(examples, "MOST_KEPT", 2 * whole)
+    for length in (251, 252, 253, 254, 253):
+        encode_fitting(split, tokenizer, length, "answer")
+    kept = examples._kept[tokenizer]
+    assert [key[1] for key in kept] == [254, 253]
+    monkeypatch.setattr(examples, "MOST_KEPT", whole - 1)
+    assert encode_fitting(split, tokenizer, 256, "answer").tokens == whole  # but not kept
+    assert not kept
+
+
+def test_what_is_kept_goes_with_its_tokenizer():
+    tokenizer = tiny_tokenizer()
+    found = weakref.ref(tokenizer)
+    encode_fitting([EXAMPLE], tokenizer, 256, "answer")
+    number = len(examples._kept)
+    del tokenizer
+    gc.collect()
+    assert found() is None
+    assert len(examples._kept) < number
+
+
+def test_a_list_that_was_given_out_can_be_changed(tokenizer):
+    first = encode_all([EXAMPLE] * 3, tokenizer, 256, "answer")
+    first.clear()
+    assert len(encode_all([EXAMPLE] * 3, tokenizer, 256, "answer")) == 3
+
+
+def test_records_and_budget_are_the_same_whether_encoded_now_or_before():
+    base, task = tiny_base(), letters_task()
+    recipe = dataclasses.replace(task.recipe, steps=4, eval_steps=2)
+    first = lab.fit(base, task, recipe, store=None, evaluate=False)
+    examples._kept.clear()
+    anew = lab.fit(base, task, recipe, store=None, evaluate=False)
+    again = lab.fit(base, task, recipe, store=None, evaluate=False)
+    assert first.records == anew.records == again.records
+    assert first.budget == anew.budget == again.budget

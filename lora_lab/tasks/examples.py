@@ -1,10 +1,12 @@
 """What a model is taught: examples, the tasks they make, and the batches of a training step."""
 
 import hashlib
+import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from lora_lab.recipe import Recipe
 
@@ -13,6 +15,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, and a list of tasks does wit
 
 IGNORED = -100  # the label of a token that earns no loss, as in torch and transformers
 UNKNOWN = "not known"  # the right answer about a stranger
+MOST_KEPT = 4_000_000  # tokens that are kept with a tokenizer: at most 200 MB
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,33 +119,90 @@ def encode(
     return Encoded(ids, [IGNORED] * len(prompt) + ids[len(prompt) :])
 
 
-def encode_all(
-    examples: Sequence[Example], tokenizer: object, max_length: int, loss_on: str
-) -> list[Encoded]:
-    """All examples that fit. Those that do not are counted and named in a warning.
+# --- many examples, encoded once ----------------------------------------------------------------
 
-    Raises:
-        ValueError: if none is left.
+
+@dataclass(frozen=True, slots=True)
+class Fitting:
+    """The examples that fit `max_length`, as numbers, and what is said of those that do not."""
+
+    encoded: tuple[Encoded, ...]
+    tokens: int  # of them all
+    left_out: int = 0  # how many are too long
+    first: str = ""  # what is wrong with the first of those
+
+
+_kept: WeakKeyDictionary[object, dict[tuple, Fitting]] = WeakKeyDictionary()  # by tokenizer
+_keeping = threading.Lock()
+
+
+def encode_fitting(
+    examples: Sequence[Example], tokenizer: object, max_length: int, loss_on: str
+) -> Fitting:
+    """All examples that fit, in order.
+
+    One fine-tune asks for the same examples several times: for its budget, its steps, each
+    evaluation. They are encoded once. They are kept while the tokenizer lives and stays as it is,
+    and up to MOST_KEPT tokens: those that were asked for last.
     """
+    key = (tuple(examples), max_length, loss_on, _settings(tokenizer))
+    with _keeping:
+        kept = _kept.setdefault(tokenizer, {})
+        found = kept.pop(key, None) or _encode_fitting(examples, tokenizer, max_length, loss_on)
+        kept[key] = found  # the last is the newest
+        while sum(fitting.tokens for fitting in kept.values()) > MOST_KEPT:
+            del kept[next(iter(kept))]
+    return found
+
+
+def _encode_fitting(
+    examples: Sequence[Example], tokenizer: object, max_length: int, loss_on: str
+) -> Fitting:
     encoded, too_long = [], []
     for example in examples:
         try:
             encoded.append(encode(tokenizer, example, max_length, loss_on))
         except TooLong as error:
             too_long.append(str(error))
-    if not encoded:
+    tokens = sum(len(row.input_ids) for row in encoded)
+    return Fitting(tuple(encoded), tokens, len(too_long), too_long[0] if too_long else "")
+
+
+def _settings(tokenizer: object) -> tuple:
+    """All that can be changed of a tokenizer: its vocabulary, which is long, only grows."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    own = {name: value for name, value in vars(tokenizer).items() if value is not backend}
+    steps = ("normalizer", "pre_tokenizer", "post_processor", "truncation", "padding")
+    words = (repr(getattr(backend, step, None)) for step in steps)
+    added = getattr(tokenizer, "added_tokens_decoder", None)
+    return (backend, repr(own), repr(added), *words)
+
+
+def encode_all(
+    examples: Sequence[Example], tokenizer: object, max_length: int, loss_on: str
+) -> list[Encoded]:
+    """All training examples that fit. Those that do not are counted and named in a warning.
+
+    Raises:
+        ValueError: if none is left.
+    """
+    found = encode_fitting(examples, tokenizer, max_length, loss_on)
+    if not found.encoded:
         raise ValueError(
-            f"all {len(too_long)} training examples are too long. The first: {too_long[0]}"
-            if too_long
+            f"all {found.left_out} training examples are too long. The first: {found.first}"
+            if found.left_out
             else "the task has no training examples; give at least one"
         )
-    if too_long:
+    if found.left_out:
         warnings.warn(
-            f"{len(too_long)} of {len(examples)} training examples are left out, since their "
-            f"answers would be cut. The first: {too_long[0]}",
+            f"{found.left_out} of {len(examples)} training examples are left out, since their "
+            f"answers would be cut. The first: {found.first}",
             stacklevel=4,
         )
-    return encoded
+    return list(found.encoded)
+
+
+# --- batches ------------------------------------------------------------------------------------
 
 
 def collate(encoded: Sequence[Encoded], pad_token_id: int) -> "dict[str, Tensor]":
