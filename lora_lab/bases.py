@@ -36,17 +36,39 @@ class Base:
     path: Path  # a folder that plain transformers loads
     quantization: Quantization | None = None  # of its linear layers; None: they are as in `path`
     _print: tuple[list, str] | None = field(default=None, repr=False, compare=False)
+    _quantized: tuple[list, Quantization, dict] | None = field(
+        default=None, repr=False, compare=False
+    )
 
     def fingerprint(self) -> str:
         """SHA-256 of the weights (names and bytes) and the tokenizer: which base this really is.
 
         Reckoned once, and again only if a tensor was replaced or written to.
         """
-        tensors = sorted(self.model.state_dict(keep_vars=True).items())
-        seen = [(name, one.data_ptr(), one._version) for name, one in tensors]
+        seen = self._seen()
         if self._print is None or self._print[0] != seen:
+            tensors = sorted(self.model.state_dict(keep_vars=True).items())
             self._print = (seen, _fingerprint(tensors, self.tokenizer))
         return self._print[1]
+
+    def quantized_layers(self, how: Quantization) -> dict[str, nn.Module]:
+        """The layers that were quantised so before, by name; what is added is there the next time.
+
+        They are kept for one `how`, the last, and until a tensor is replaced or written to.
+        """
+        seen = self._seen()
+        if self._quantized is None or self._quantized[:2] != (seen, how):
+            self._quantized = (seen, how, {})
+        return self._quantized[2]
+
+    def _seen(self) -> list[tuple[str, int, int]]:
+        """Each tensor's name, place and version: they differ once one is replaced or written to."""
+        tensors = sorted(self.model.state_dict(keep_vars=True).items())
+        return [(name, one.data_ptr(), one._version) for name, one in tensors]
+
+    def __getstate__(self) -> dict:
+        """What goes to another process: without quantised layers, which that makes itself."""
+        return vars(self) | {"_quantized": None}
 
 
 def load_base(
@@ -102,12 +124,14 @@ def load_base(
 
 
 def quantized_base(base: Base, how: Quantization) -> Base:
-    """A base of its own whose linear layers are quantised; it shares the other tensors."""
+    """A base of its own whose linear layers are quantised; it shares the other tensors.
+
+    The quantised weights are kept with `base`, so that the next such base shares them.
+    """
     model = share_tensors(base.model)
-    quantize_layers(model, how, base.device)
-    return replace(
-        base, model=model, about=base.about + _quantised_words(how), quantization=how, _print=None
-    )
+    quantize_layers(model, how, base.device, base.quantized_layers(how))
+    about = base.about + _quantised_words(how)
+    return replace(base, model=model, about=about, quantization=how, _print=None, _quantized=None)
 
 
 def _quantised_words(how: Quantization | None) -> str:

@@ -50,7 +50,12 @@ def require_bitsandbytes(what: str, otherwise: str) -> ModuleType:
     return bitsandbytes
 
 
-def quantize_layers(model: nn.Module, how: Quantization, device: torch.device) -> None:
+def quantize_layers(
+    model: nn.Module,
+    how: Quantization,
+    device: torch.device,
+    done: dict[str, nn.Module] | None = None,
+) -> None:
     """Put quantised layers in the place of a model's linear layers, as transformers does.
 
     The output layer, embeddings and norms are not quantised: they become float32, as PEFT's
@@ -62,6 +67,8 @@ def quantize_layers(model: nn.Module, how: Quantization, device: torch.device) -
         model: its modules are replaced in place.
         how: the type of the weights.
         device: where they will be: the CPU or CUDA.
+        done: layers of the same weights that were quantised before, by name: their tensors are
+            taken, and the others are added. None: there are none.
 
     Raises:
         ValueError: for a device on which bitsandbytes does not work, or a layer it can't hold.
@@ -76,11 +83,13 @@ def quantize_layers(model: nn.Module, how: Quantization, device: torch.device) -
             "device='cpu', or quantize=None"
         )
     library = require_bitsandbytes(f"quantize={how.quantize!r} needs", "quantize=None")
-    output = model.get_output_embeddings()
+    output, done = model.get_output_embeddings(), {} if done is None else done
     for name, layer in list(model.named_modules()):
         if isinstance(layer, nn.Linear | Conv1D) and layer is not output:
-            _check_width(name, layer, how, device)
-            model.set_submodule(name, _quantized(library, layer, how, device))
+            if name not in done:
+                _check_width(name, layer, how, device)
+                done[name] = _quantized(library, layer, how, device)
+            model.set_submodule(name, share_tensors(done[name]).train(layer.training))
     for one in model.parameters():
         if one.is_floating_point():
             one.data = one.data.float()
@@ -126,7 +135,7 @@ def _quantized(
             compress_statistics=how.double_quant,
         ).to(device)
     new.bias = layer.bias
-    return new.train(layer.training)
+    return new
 
 
 # --- one set of tensors under several models ------------------------------------------------

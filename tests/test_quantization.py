@@ -1,9 +1,12 @@
 import copy
 import dataclasses
+import gc
 import subprocess
 import sys
+import weakref
 
 import bitsandbytes
+import cloudpickle
 import peft
 import pytest
 import torch
@@ -170,6 +173,96 @@ def test_merging_leaves_a_quantised_base_as_it_was(base, quantize):
         state.get("bnb_quantized") for state in states
     ]
     torch.testing.assert_close(logits(on.model), expected, rtol=0, atol=0)
+
+
+@pytest.fixture
+def quantised_weights(monkeypatch):
+    """The shape of each weight that bitsandbytes quantises, in order."""
+    shapes = []
+    for kind in (bitsandbytes.nn.Params4bit, bitsandbytes.nn.Int8Params):
+
+        def counted(weight, device, quantiser=kind._quantize):
+            shapes.append(tuple(weight.shape))
+            return quantiser(weight, device)
+
+        monkeypatch.setattr(kind, "_quantize", counted)
+    return shapes
+
+
+@pytest.mark.parametrize("quantize", ["nf4", "int8"])
+def test_a_base_is_quantised_once_for_a_run_its_scores_and_all_that_is_asked_of_it(
+    base, quantize, quantised_weights, tmp_path
+):
+    layers = base.model.model.layers.modules()
+    shapes = [tuple(one.weight.shape) for one in layers if isinstance(one, torch.nn.Linear)]
+    wanted = recipe(quantize=quantize, steps=4)
+    run = fit(base, TASK, wanted, store=tmp_path)
+    assert quantised_weights == shapes
+    logits(run.model)
+    evaluate(fit(base, TASK, dataclasses.replace(wanted, seed=1), store=None), TASK)
+    assert quantised_weights == shapes
+
+
+@pytest.mark.parametrize(
+    ("quantize", "changes"),
+    [
+        ("nf4", {}),
+        ("nf4", {"init_lora_weights": "loftq"}),
+        ("nf4", {"use_dora": True}),
+        ("int8", {}),
+    ],
+)
+def test_weights_quantised_before_give_the_same_run_as_weights_quantised_now(quantize, changes):
+    wanted, base = recipe(quantize=quantize, steps=4, **changes), tiny_base(hidden=64)
+    first, second = (fit(base, TASK, wanted, store=None) for _ in range(2))
+    first.model.merge_and_unload()
+    third, anew = (fit(on, TASK, wanted, store=None) for on in (base, tiny_base(hidden=64)))
+    for run in (second, third, anew):
+        assert run.records == first.records
+        assert run.scores == first.scores
+        torch.testing.assert_close(logits(run.model), logits(anew.model), rtol=0, atol=0)
+
+
+def test_a_base_that_was_written_to_is_quantised_anew(base):
+    layer = base.model.model.layers[0].mlp.up_proj
+    before = weight_of(quantised(base).model.model.layers[0].mlp.up_proj)
+    with torch.no_grad():
+        layer.weight.mul_(2)
+    after = weight_of(quantised(base).model.model.layers[0].mlp.up_proj)
+    torch.testing.assert_close(after, 2 * before)
+    layer.weight = torch.nn.Parameter(torch.zeros_like(layer.weight))
+    assert not weight_of(quantised(base).model.model.layers[0].mlp.up_proj).any()
+
+
+def test_one_kind_of_quantised_weights_is_kept_and_goes_with_its_base(base, quantised_weights):
+    quantised(base, "nf4")
+    layer = weakref.ref(base.quantized_layers(Quantization("nf4"))["model.layers.0.mlp.up_proj"])
+    count = len(quantised_weights)
+    quantised(base, "fp4")
+    gc.collect()
+    assert layer() is None
+    quantised(base, "nf4")
+    assert len(quantised_weights) == 3 * count
+
+
+def test_quantised_weights_do_not_travel_to_another_process(base):
+    size = len(cloudpickle.dumps(base))
+    quantised(base)
+    assert len(cloudpickle.dumps(base)) < 1.01 * size
+    there = cloudpickle.loads(cloudpickle.dumps(base))
+    torch.testing.assert_close(
+        quantised(there).model.state_dict(), quantised(base).model.state_dict()
+    )
+
+
+def test_a_quantised_base_follows_the_settings_of_its_base(base):
+    quantised(base)
+    base.model.config.attention_dropout = 0.25
+    base.model.train()
+    model = quantised(base).model
+    assert model.config.attention_dropout == 0.25
+    assert all(one.training for one in model.modules())
+    base.model.eval()
 
 
 @pytest.mark.parametrize("quantize", ["nf4", "int8"])
