@@ -255,6 +255,13 @@ def test_quantised_weights_do_not_travel_to_another_process(base):
     )
 
 
+def test_each_quantised_base_has_a_tree_of_its_own(base):
+    first, second = (quantised(base).model.model.layers[0].mlp.up_proj for _ in range(2))
+    assert first.weight.data_ptr() == second.weight.data_ptr()
+    del first.weight
+    assert second.weight is not None
+
+
 def test_a_quantised_base_follows_the_settings_of_its_base(base):
     quantised(base)
     base.model.config.attention_dropout = 0.25
