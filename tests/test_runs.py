@@ -149,7 +149,7 @@ def test_a_half_written_file_is_never_seen(base, tmp_path, monkeypatch, often):
         file.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("lora_lab.runs.save_file", full_disk)
+    monkeypatch.setattr("safetensors.torch.save_file", full_disk)
     with pytest.raises(OSError, match="No space left on device"):
         fit(base, TASK, recipe(), store=tmp_path)
     (run,) = list_runs(tmp_path)
