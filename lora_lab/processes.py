@@ -119,7 +119,11 @@ def _end_with(parent: int) -> None:
 
 
 class _Pickler(cloudpickle.Pickler):
-    """Pickles all but plain tensors: these are collected, each once, for a file to be mapped."""
+    """Pickles all but the numbers of tensors: these are collected, each once, for a file to be mapped.
+
+    A quantised weight is a parameter of bitsandbytes' own class, which keeps constants beside its
+    packed numbers: it is made anew from both.
+    """
 
     def __init__(self, file: object) -> None:
         super().__init__(file)
@@ -137,6 +141,17 @@ class _Pickler(cloudpickle.Pickler):
                 memory_format=torch.contiguous_format
             )
         return self._names[memory], isinstance(one, nn.Parameter)
+
+    def reducer_override(self, one: object) -> tuple:
+        """How to make a quantised weight again; all else is left to cloudpickle."""
+        if isinstance(one, nn.Parameter) and type(one) is not nn.Parameter:
+            made_from = (one.data, one.requires_grad)
+            return type(one), made_from, vars(one), None, None, _keep_beside
+        return super().reducer_override(one)
+
+
+def _keep_beside(parameter: nn.Parameter, constants: dict[str, object]) -> None:
+    vars(parameter).update(constants)
 
 
 class _Unpickler(pickle.Unpickler):

@@ -12,8 +12,10 @@ import torch
 from loky import get_reusable_executor
 
 from lora_lab import processes, sweeps
+from lora_lab.bases import quantized_base
 from lora_lab.evaluation import generate
 from lora_lab.processes import _pick_up, _put_down, fit_in_processes
+from lora_lab.quantization import Quantization, is_quantized
 from lora_lab.runs import stored_status
 from lora_lab.sweeps import sweep
 from lora_lab.tasks.planted import planted_task
@@ -79,6 +81,62 @@ def test_a_base_is_put_down_with_each_tensor_once_and_picked_up_tied(base, tmp_p
     size = (tmp_path / "tensors.safetensors").stat().st_size
     assert size < 1.1 * sum(4 * one.numel() for one in base.model.parameters()) + 10_000
     assert (tmp_path / "things.pickle").stat().st_size < 100_000
+
+
+KINDS = [("nf4", True), ("nf4", False), ("fp4", True), ("fp4", False), ("int8", True)]
+
+
+def quantised(quantize, double_quant, **size):
+    return quantized_base(tiny_base(**size), Quantization(quantize, double_quant))
+
+
+@pytest.mark.parametrize(("quantize", "double_quant"), KINDS)
+def test_runs_on_a_quantised_base_equal_runs_one_after_the_other(quantize, double_quant, tmp_path):
+    base = quantised(quantize, double_quant, hidden=64)
+    recipes = [recipe(steps=4, r=r) for r in (1, 2)]
+    apart = sweep(base, TASK, recipes, engine="processes", store=tmp_path)
+    alone = sweep(base, TASK, recipes, engine="sequential", store=None)
+    assert outcome(apart) == outcome(alone)
+    for one, other in zip(apart.runs, alone.runs, strict=True):
+        for name, tensor in other.learnt.tensors.items():
+            torch.testing.assert_close(one.learnt.tensors[name], tensor, rtol=0, atol=0)
+    for one in recipes:  # the workers' base has the same fingerprint: its runs are found here
+        assert stored_status(tmp_path, base, TASK, one) == "finished"
+
+
+def tensors_of(model):
+    """Every tensor of a quantised model: parameters, buffers, and what bitsandbytes keeps beside."""
+    yield from model.parameters()
+    yield from model.buffers()
+    for layer in filter(is_quantized, model.modules()):
+        state = layer.weight.quant_state if hasattr(layer, "quant_state") else layer.state
+        for kept in (state, getattr(state, "state2", None)):
+            beside = vars(kept).values() if kept else ()
+            yield from (one for one in beside if isinstance(one, torch.Tensor))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what is mapped where")
+@pytest.mark.parametrize(("quantize", "double_quant"), KINDS)
+def test_a_quantised_weight_and_its_constants_are_mapped(quantize, double_quant, tmp_path):
+    base = quantised(quantize, double_quant, hidden=128)
+    _put_down(base, tmp_path)
+    again = _pick_up(tmp_path)
+    state, expected = again.model.state_dict(), base.model.state_dict()
+    torch.testing.assert_close(state, expected, rtol=0, atol=0)
+    assert again.fingerprint() == base.fingerprint()
+    kinds = [[type(one) for one in each.parameters()] for each in (again.model, base.model)]
+    assert kinds[0] == kinds[1]
+    places = [
+        range(*(int(end, 16) for end in one.addr.split("-")))
+        for one in psutil.Process().memory_maps(grouped=False)
+        if one.path == str(tmp_path / "tensors.safetensors")
+    ]
+    theirs, ours = list(tensors_of(again.model)), list(tensors_of(base.model))
+    assert len(theirs) == len(ours) > len(list(base.model.parameters())) + 14
+    assert all(any(one.data_ptr() in place for place in places) for one in theirs)
+    pickled = (tmp_path / "things.pickle").stat().st_size
+    _put_down(quantised(quantize, double_quant, hidden=256), tmp_path)
+    assert (tmp_path / "things.pickle").stat().st_size < 1.02 * pickled  # no weight is in it
 
 
 def test_a_worker_that_dies_is_seen_and_its_run_is_trained_all_the_same(base, tmp_path):
