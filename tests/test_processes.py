@@ -19,6 +19,7 @@ from lora_lab.quantization import Quantization, is_quantized
 from lora_lab.runs import stored_status
 from lora_lab.sweeps import sweep
 from lora_lab.tasks.planted import planted_task
+from orphans import family
 from tiny import letters_task, recipe, tiny_base
 
 TASK = letters_task()
@@ -105,7 +106,7 @@ def test_runs_on_a_quantised_base_equal_runs_one_after_the_other(quantize, doubl
 
 
 def tensors_of(model):
-    """Every tensor of a quantised model: parameters, buffers, and what bitsandbytes keeps beside."""
+    """Every tensor of a quantised model, with what bitsandbytes keeps beside a weight."""
     yield from model.parameters()
     yield from model.buffers()
     for layer in filter(is_quantized, model.modules()):
@@ -202,18 +203,47 @@ def test_a_script_needs_no_main_guard(tmp_path):
     assert (done.stdout, done.stderr, done.returncode) == ("ready\n[3, 3]\n", "", 0)
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
-def test_no_worker_outlives_a_process_that_was_killed(tmp_path):
-    (tmp_path / "script.py").write_text(SCRIPT)
-    command = [sys.executable, "script.py", "100000", str(tmp_path / "store")]
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE) as parent:
+@pytest.fixture
+def killed_sweep(tmp_path):
+    """A sweep as a process of its own, which the test kills."""
+    (tmp_path / "script.py").write_text(SCRIPT + "sys.stdin.read()\n")
+
+    def start(steps):
+        command = [sys.executable, "script.py", str(steps), str(tmp_path / "store")]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+        return family(command, cwd=tmp_path, **pipes)
+
+    return start
+
+
+@pytest.mark.parametrize("seconds", [0, 0.2, 1, 3])
+def test_no_worker_outlives_a_process_that_is_killed_while_they_start(killed_sweep, seconds):
+    with killed_sweep(steps=100_000) as sweeping:
+        sweeping.wait_for_children(2)
+        time.sleep(seconds)
+        assert sweeping.left_after_kill() == []
+
+
+def test_no_worker_outlives_a_process_that_is_killed_while_they_train(killed_sweep, tmp_path):
+    with killed_sweep(steps=100_000) as sweeping:
         while not list(tmp_path.glob("store/*/run.json")):
-            assert parent.poll() is None
+            assert sweeping.parent.poll() is None
             time.sleep(0.1)
-        workers = psutil.Process(parent.pid).children(recursive=True)
-        parent.kill()
-    assert workers
-    _, alive = psutil.wait_procs(workers, timeout=60)
-    for one in alive:
-        one.kill()
-    assert alive == []
+        assert len(sweeping.children()) >= 2
+        assert sweeping.left_after_kill() == []
+
+
+def test_no_idle_worker_outlives_a_process_that_is_killed(killed_sweep):
+    with killed_sweep(steps=2) as sweeping:
+        said = [sweeping.parent.stdout.readline() for _ in range(2)]
+        assert said == ["ready\n", "[2, 2]\n"]
+        assert len(sweeping.children()) >= 2
+        assert sweeping.left_after_kill() == []
+
+
+def test_the_workers_of_one_sweep_serve_the_next(base):
+    before = []
+    for seed in (1, 2):
+        sweep(base, TASK, THREE, seeds=(seed,), engine="processes", store=None, evaluate=False)
+        before.append({one.pid for one in workers()})
+    assert before[0] == before[1]
