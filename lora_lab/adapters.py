@@ -35,10 +35,50 @@ CHANGES_THE_BASE = ("pissa", "olora")  # these begin by taking their product out
 # --- what a recipe adapts -------------------------------------------------------------------
 
 
+def check_fits(base: Base, recipe: Recipe) -> None:
+    """Refuse a recipe that can't train on this base, or whose result could not be kept.
+
+    Raises:
+        ValueError: as `adapt` does; nothing is copied or quantised for it.
+    """
+    quantization_for(base, recipe)
+    if recipe.method != "full":
+        _narrowest(base, recipe)
+
+
+def _narrowest(base: Base, recipe: Recipe) -> int:
+    """The width of the narrowest layer that a recipe adapts, which has to fit this model."""
+    reached = adapted(modules_of(base.model, base.name), recipe)
+    thin = min(reached, key=lambda matrix: min(matrix.in_features, matrix.out_features))
+    width = min(thin.in_features, thin.out_features)
+    if _changes_the_base(recipe):
+        what = f"init_lora_weights={recipe.init_lora_weights!r}"
+        embedding = next((matrix.name for matrix in reached if matrix.kind == "embedding"), None)
+        if embedding is not None:
+            raise ValueError(
+                f"{what} can't start the embedding {embedding!r}: PEFT knows it for linear layers; "
+                "give init_lora_weights=True, or other target_modules"
+            )
+        turned = [
+            one.name for one in reached if isinstance(base.model.get_submodule(one.name), Conv1D)
+        ]
+        if recipe.init_lora_weights == "olora" and turned:
+            raise ValueError(
+                f"{what} can't start {turned[0]!r}, a Conv1D: PEFT 0.21 takes its weight for the "
+                "transposed one; give 'pissa', or init_lora_weights=True"
+            )
+        if recipe.r > width:
+            raise ValueError(
+                f"{what} takes its r={recipe.r} directions out of a layer's weight, and "
+                f"{thin.name!r} has no more than {width}; give r={width} at most, or "
+                "init_lora_weights=True"
+            )
+    return width
+
+
 def _check_reach(base: Base, recipe: Recipe) -> None:
     """Refuse a recipe that does not fit this model; warn of an r wider than a layer."""
-    reached = adapted(modules_of(base.model, base.name), recipe)
-    narrowest = min(min(one.in_features, one.out_features) for one in reached)
+    narrowest = _narrowest(base, recipe)
     field, r = ("init_r", recipe.init_r) if recipe.method == "adalora" else ("r", recipe.r)
     if r > narrowest:
         warnings.warn(
@@ -138,6 +178,12 @@ def quantization_for(base: Base, recipe: Recipe) -> Quantization | None:
                 f"quantised already: {has}, computed in {named(has.compute_dtype)}; give "
                 "quantize=None, or load the base without quantize"
             )
+    if wanted is not None and recipe.init_lora_weights == "orthogonal":
+        raise ValueError(
+            f"init_lora_weights='orthogonal' can't start on {wanted.quantize} weights: PEFT 0.21 "
+            "makes the adapter of whole numbers as they are; give init_lora_weights=True, or "
+            "quantize=None"
+        )
     int8 = wanted is not None and wanted.quantize == "int8"
     if recipe.use_dora and int8 and base.device.type == "cpu":
         raise ValueError(

@@ -11,11 +11,13 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from lora_lab.recipe import nearest
 from lora_lab.records import Answer, Scores
 from lora_lab.tasks.examples import IGNORED, Example, Task, collate, encode_fitting, prompt_ids
 from lora_lab.tasks.planted import teacher_model
 
 SPLITS = ("train", "validation", "test")
+METRICS = ("exact match", "accuracy", "field F1", "valid JSON", "perplexity")
 BATCH = 64  # prompts or examples at once: more gains nothing on a CPU
 
 
@@ -122,9 +124,7 @@ def generate(model: Model, prompts: Sequence[str], *, max_new_tokens: int = 32) 
         raise TypeError(f"prompts={prompts!r} is one text; give a list: [{prompts!r}]")
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens={max_new_tokens} leaves no room; give 1 or more")
-    tokenizer = model.tokenizer
-    ids = [prompt_ids(tokenizer, prompt) for prompt in prompts]
-    _check_context(model.model, ids, max_new_tokens)
+    ids = _ids_that_fit(model, prompts, max_new_tokens)
     order = sorted(range(len(ids)), key=lambda place: len(ids[place]))
     answers = [""] * len(ids)
     with answering(model.model):
@@ -136,9 +136,10 @@ def generate(model: Model, prompts: Sequence[str], *, max_new_tokens: int = 32) 
     return answers
 
 
-def _check_context(model: nn.Module, ids: list[list[int]], max_new_tokens: int) -> None:
-    """Refuse what the model has no positions for: it would answer nonsense."""
-    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+def _ids_that_fit(model: Model, prompts: Sequence[str], max_new_tokens: int) -> list[list[int]]:
+    """Each prompt's tokens. One that the model has no positions for is refused, not answered."""
+    ids = [prompt_ids(model.tokenizer, prompt) for prompt in prompts]
+    context = getattr(model.model.config.get_text_config(), "max_position_embeddings", None)
     longest = max(map(len, ids), default=0)
     if context is not None and longest + max_new_tokens > context:
         raise ValueError(
@@ -146,6 +147,7 @@ def _check_context(model: nn.Module, ids: list[list[int]], max_new_tokens: int) 
             f"the {context:,} tokens of the model's context; shorten the prompt, or give a smaller "
             "max_new_tokens"
         )
+    return ids
 
 
 def _answer_batch(model: Model, ids: list[list[int]], max_new_tokens: int) -> list[str]:
@@ -242,11 +244,7 @@ def evaluate(model: Model, task: Task, *, split: str = "test") -> Scores:
     Raises:
         ValueError: for an unknown split, or one without examples.
     """
-    if split not in SPLITS:
-        raise ValueError(f"split={split!r} is not known; give {', '.join(map(repr, SPLITS))}")
-    examples = getattr(task, split)
-    if not examples:
-        raise ValueError(f"task {task.name!r} has no {split} examples; give another split")
+    examples = _examples(task, split)
     if task.teacher is not None:
         return _distance_to_teacher(model, task, split)
     loss = mean_loss(model.model, model.tokenizer, examples)
@@ -264,6 +262,33 @@ def evaluate(model: Model, task: Task, *, split: str = "test") -> Scores:
     )
 
 
+def check_answerable(model: Model, task: Task, *, split: str = "test") -> None:
+    """Refuse what `evaluate` would refuse: to be known before a model is trained for it.
+
+    Raises:
+        ValueError: as `evaluate` does.
+    """
+    asked = (_examples(task, split), task.old_knowledge, task.strangers)
+    for examples in asked if task.teacher is None else ():
+        if examples:
+            _ids_that_fit(model, [one.prompt for one in examples], _room(model, examples))
+
+
+def _examples(task: Task, split: str) -> Sequence[Example]:
+    """A split's examples, which have to be there, and markable."""
+    if split not in SPLITS:
+        raise ValueError(f"split={split!r} is not known; give {', '.join(map(repr, SPLITS))}")
+    examples = getattr(task, split)
+    if not examples:
+        raise ValueError(f"task {task.name!r} has no {split} examples; give another split")
+    if task.teacher is None and task.metric not in METRICS:
+        raise ValueError(
+            f"task {task.name!r} is marked by {task.metric!r}, which is not known; "
+            f"{nearest(task.metric, METRICS)}give {', '.join(map(repr, METRICS))}"
+        )
+    return examples
+
+
 def answers_to(model: Model, task: Task, examples: Sequence[Example]) -> tuple[Answer, ...]:
     """What a model answers to some of a task's examples, each answer marked as the task does."""
     right = same_label if task.metric == "accuracy" else exactly
@@ -274,13 +299,18 @@ def answers_to(model: Model, task: Task, examples: Sequence[Example]) -> tuple[A
 
 
 def ask(model: Model, examples: Sequence[Example]) -> list[str]:
-    """The answers to the examples' prompts, cut a little beyond the longest right answer."""
+    """The answers to the examples' prompts."""
+    prompts = [example.prompt for example in examples]
+    return generate(model, prompts, max_new_tokens=_room(model, examples))
+
+
+def _room(model: Model, examples: Sequence[Example]) -> int:
+    """Where answers are cut: a few tokens beyond the longest right one."""
     longest = max(
         len(model.tokenizer(example.answer, add_special_tokens=False)["input_ids"])
         for example in examples
     )
-    prompts = [example.prompt for example in examples]
-    return generate(model, prompts, max_new_tokens=longest + 4)
+    return longest + 4
 
 
 def _share_kept(model: Model, examples: Sequence[Example]) -> float | None:

@@ -61,6 +61,8 @@ def fit(
     """
     where = resolve_store(store)
     if where is None:
+        if evaluate:  # what it would refuse is refused now, not after the training
+            evaluation.check_answerable(base, task)
         return _score(_fit_unstored(base, task, recipe, progress), task, None, evaluate)
     folder = RunFolder(where, base, task, recipe)
     with folder.lock:
@@ -68,7 +70,7 @@ def fit(
             folder.clear()
         stored = folder.status in (FINISHED, DIVERGED)
         if not stored:
-            _fit_stored(folder, base, task, recipe, progress)
+            _fit_stored(folder, base, task, recipe, progress, evaluate)
         run = read_run(folder.path, base, replayed=stored)
         if run.status == DIVERGED:
             error = Diverged(run.message)
@@ -120,8 +122,12 @@ def _run_of(training: Training, status: str, message: str = "") -> Run:
     )
 
 
-def _fit_stored(folder: RunFolder, base: Base, task: Task, recipe: Recipe, progress: bool) -> None:
+def _fit_stored(
+    folder: RunFolder, base: Base, task: Task, recipe: Recipe, progress: bool, evaluate: bool
+) -> None:
     try:
+        if evaluate:
+            evaluation.check_answerable(base, task)
         training = Training(base, task, recipe)
     except Exception:
         folder.drop_if_unused()

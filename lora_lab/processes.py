@@ -8,12 +8,10 @@ weights into their memory together.
 import os
 import pickle
 import tempfile
-import threading
-import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import as_completed
+from concurrent.futures import Executor, as_completed
 from dataclasses import replace
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 
 import cloudpickle
@@ -25,6 +23,7 @@ from torch import Tensor, nn
 
 from lora_lab.bases import Base
 from lora_lab.fitting import fit_or_last_good
+from lora_lab.lifelines import end_with
 from lora_lab.machine import cores
 from lora_lab.recipe import Recipe
 from lora_lab.runs import Run
@@ -69,7 +68,7 @@ def fit_in_processes(
     with tempfile.TemporaryDirectory(prefix="lora-lab-", ignore_cleanup_errors=True) as place:
         package = _put_down((base, task), Path(place))
         while left := [recipe for recipe in recipes if recipe not in results]:
-            executor = get_reusable_executor(workers, timeout=IDLE_SECONDS, env=ONE_THREAD)
+            executor = _warm_executor(workers)
             jobs = {
                 executor.submit(_work, package, one, store, fresh, evaluate): one for one in left
             }
@@ -91,35 +90,34 @@ def fit_in_processes(
     return results
 
 
+def _warm_executor(workers: int) -> Executor:
+    """The pool of the sweep before, or a new one. From its start on, a worker ends with us."""
+    return get_reusable_executor(
+        workers,
+        timeout=IDLE_SECONDS,
+        env=ONE_THREAD,
+        initializer=end_with,
+        initargs=(os.getpid(),),
+    )
+
+
 def _work(package: Path, recipe: Recipe, store: Path | None, fresh: bool, evaluate: bool) -> Run:
     """What a worker does with one recipe."""
     torch.set_num_threads(1)
-    _end_with(os.getppid())
     base, task = _pick_up(package)
     run = fit_or_last_good(base, task, recipe, store=store, fresh=fresh, evaluate=evaluate)
     return replace(run, _base=None)  # it would travel back with its weights
-
-
-@cache
-def _end_with(parent: int) -> None:
-    """Watch for the death of the process that asked: loky looks only between two runs.
-
-    Windows does not tell; there a worker ends after its run.
-    """
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 # --- a base and a task, for all workers to read ---------------------------------------------
 
 
 class _Pickler(cloudpickle.Pickler):
-    """Pickles all but plain tensors: these are collected, each once, for a file to be mapped."""
+    """Pickles all but what tensors hold: that is collected, each once, for a file to be mapped.
+
+    A quantised weight is a parameter of bitsandbytes' own class, which keeps constants beside its
+    packed numbers: it is made anew from both.
+    """
 
     def __init__(self, file: object) -> None:
         super().__init__(file)
@@ -137,6 +135,17 @@ class _Pickler(cloudpickle.Pickler):
                 memory_format=torch.contiguous_format
             )
         return self._names[memory], isinstance(one, nn.Parameter)
+
+    def reducer_override(self, one: object) -> tuple:
+        """How to make a quantised weight again; all else is left to cloudpickle."""
+        if isinstance(one, nn.Parameter) and type(one) is not nn.Parameter:
+            made_from = (one.data, one.requires_grad)
+            return type(one), made_from, vars(one), None, None, _keep_beside
+        return super().reducer_override(one)
+
+
+def _keep_beside(parameter: nn.Parameter, constants: dict[str, object]) -> None:
+    vars(parameter).update(constants)
 
 
 class _Unpickler(pickle.Unpickler):

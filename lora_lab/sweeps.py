@@ -8,8 +8,10 @@ from pathlib import Path
 import pandas as pd
 from tqdm.auto import tqdm
 
+from lora_lab.adapters import check_fits
 from lora_lab.bases import Base
 from lora_lab.devices import SMALL
+from lora_lab.evaluation import check_answerable
 from lora_lab.fitting import fit_or_last_good
 from lora_lab.machine import cores
 from lora_lab.processes import fit_in_processes
@@ -118,6 +120,10 @@ def sweep(
         new = [
             one for one in dict.fromkeys(wanted) if fresh or not _is_stored(base, task, one, where)
         ]
+        for recipe in new:  # what is wrong with the last one is said before the first is trained
+            check_fits(base, recipe)
+        if new and evaluate:
+            check_answerable(base, task)
         if _side_by_side(engine, base, len(new)):
             options = {"store": where, "fresh": fresh, "evaluate": evaluate, "done": bar.update}
             runs = fit_in_processes(base, task, new, **options)

@@ -8,8 +8,10 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+import urllib.parse
 import webbrowser
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,8 @@ from typer.testing import CliRunner
 
 from lora_lab.cli import lab as room
 from lora_lab.cli.app import app
-from lora_lab.cli.lab import browser_trouble, copy_course, free_port, jupyter, way_there
+from lora_lab.cli.lab import address_of, browser_trouble, copy_course, free_port, jupyter, way_there
+from orphans import family
 
 ROOT = Path(__file__).parents[1]
 PROGRAM = [sys.executable, "-c", "from lora_lab.cli.app import app; app(prog_name='lora-lab')"]
@@ -115,6 +118,76 @@ def test_the_first_free_port_is_taken_and_a_wanted_one_that_is_taken_is_refused(
         free_port("127.0.0.1", 70000)
 
 
+ODD_ADDRESSES = {
+    "would listen at every address": ["0", "0x0", "00.0.0.0", "::0", "::ffff:0.0.0.0"],
+    "is neither an address nor": ["", "*", " ", " 127.0.0.1", "127.0.0.1\n", "[::1]", "fe80::1%lo"]
+    + ["http://127.0.0.1", "münchen", "127.0.0.1,::1"],
+    "no host of that name is known": ["256.0.0.1", "127.0.0.1:80", "a..b", "a" * 70, ":"],
+    "is no address at which": ["192.0.2.1", "2001:db8::1", "fe80::1", "224.0.0.1", "240.0.0.1"]
+    + ["255.255.255.255", "127.255.255.255"],
+}
+
+
+@pytest.fixture
+def short_numbers(monkeypatch):
+    """Addresses such as 127.1 are read as the system reads them; the tests' own guard refuses."""
+    look_up = socket.getaddrinfo
+
+    def read_and_look_up(host, *where, **how):
+        with suppress(OSError):
+            host = socket.inet_ntoa(socket.inet_aton(host))
+        return look_up(host, *where, **how)
+
+    monkeypatch.setattr(socket, "getaddrinfo", read_and_look_up)
+
+
+@pytest.mark.parametrize(
+    ("words", "ip"), [(words, ip) for words, ips in ODD_ADDRESSES.items() for ip in ips]
+)
+def test_an_address_that_is_not_this_machines_or_listens_everywhere_unasked_is_refused(
+    words, ip, wheel, short_numbers
+):
+    result = CliRunner().invoke(app, ["lab", str(wheel / "new"), "--ip", ip])
+    assert result.exit_code == 2
+    assert result.stderr.startswith("lora-lab: --ip ")
+    assert words in result.stderr
+    assert "; give 127.0.0.1 for this machine alone, 0.0.0.0 for everyone" in result.stderr
+    assert not (wheel / "new").exists()  # nothing was copied
+
+
+def has_ipv6():
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
+def test_a_name_is_looked_up():
+    assert address_of("localhost") == "127.0.0.1"
+    with pytest.raises(ValueError, match="no host of that name is known"):
+        address_of("nosuchhost.invalid")
+
+
+def test_an_address_is_written_as_it_will_be_printed(short_numbers):
+    assert address_of("127.0.0.1") == "127.0.0.1"
+    assert address_of("127.1") == "127.0.0.1"
+    assert address_of("::ffff:127.0.0.1") == "127.0.0.1"
+    assert address_of("0.0.0.0") == "0.0.0.0"
+    if has_ipv6():
+        assert address_of("0:0:0:0:0:0:0:1") == "::1"
+        assert address_of("::") == "::"
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
+def test_a_port_that_is_taken_at_an_ipv6_address_is_refused():
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as other:
+        taken = other.getsockname()[1]
+        with pytest.raises(OSError, match=f"port {taken} is taken at ::1"):
+            free_port("::1", taken)
+    assert free_port("::1", taken) == taken
+
+
 @pytest.fixture
 def desktop(monkeypatch):
     """A Linux desktop with a graphical browser, nobody over SSH."""
@@ -149,6 +222,9 @@ def test_over_ssh_the_tunnel_is_spelt_out(monkeypatch):
     monkeypatch.setenv("SSH_CONNECTION", "10.0.0.1 50000 10.0.0.2 22")
     monkeypatch.setenv("USER", "ada")
     assert way_there(8890, "127.0.0.1")[1].strip() == "ssh -L 8890:127.0.0.1:8890 ada@10.0.0.2"
+    assert way_there(8890, "0.0.0.0") == way_there(8890, "127.0.0.1")
+    assert way_there(8890, "::1")[1].strip() == "ssh -L 8890:[::1]:8890 ada@10.0.0.2"
+    assert way_there(8890, "10.0.0.2") == []  # seen from the other machine as it is
 
 
 def test_a_server_that_does_not_start_is_told_with_its_last_words(tmp_path):
@@ -166,12 +242,25 @@ def test_a_server_that_does_not_start_is_told_with_its_last_words(tmp_path):
 @contextmanager
 def program(*arguments):
     """`lora-lab` as a process that does not outlive the test."""
-    process = subprocess.Popen([*PROGRAM, *arguments], stdout=subprocess.PIPE, text=True)
-    try:
-        yield process
-    finally:
-        process.terminate()
-        process.communicate(timeout=60)
+    with family([*PROGRAM, *arguments], stdout=subprocess.PIPE) as started:
+        try:
+            yield started
+        finally:
+            started.parent.terminate()
+            started.parent.communicate(timeout=60)
+
+
+def address_said(process):
+    """The address that the program prints once the server answers."""
+    said = []
+    for line in process.stdout:
+        said.append(line)
+        if line.startswith("Ctrl-C"):
+            break
+    text = "".join(said)
+    found = re.search(r"http://\S+", text)
+    assert found, text
+    return found[0], text
 
 
 def ask(port, question):
@@ -185,14 +274,10 @@ def ask(port, question):
 @pytest.mark.skipif(os.name == "nt", reason="Windows sends Ctrl-C to the whole console")
 def test_lab_serves_the_first_notebook_of_this_checkout_until_ctrl_c():
     port = free_port("127.0.0.1", None)
-    with program("lab", "--no-browser", "--port", str(port)) as process:
-        said = []
-        for line in process.stdout:
-            said.append(line)
-            if line.startswith("Ctrl-C"):
-                break
-        text = "".join(said)
-        path = re.search(rf"http://127\.0\.0\.1:{port}(/lab/tree/(\S+)\?token=(\w+))", text)
+    with program("lab", "--no-browser", "--port", str(port)) as started:
+        process = started.parent
+        address, text = address_said(process)
+        path = re.match(rf"http://127\.0\.0\.1:{port}(/lab/tree/(\S+)\?token=(\w+))", address)
         assert path, text
         page, file, token = path.groups()
         assert str(ROOT / "notebooks") in text
@@ -212,3 +297,26 @@ def test_lab_serves_the_first_notebook_of_this_checkout_until_ctrl_c():
         assert "JupyterLab has ended." in process.communicate(timeout=60)[0]
         assert process.returncode == 0
     assert free_port("127.0.0.1", port) == port
+
+
+@pytest.mark.parametrize("seconds", [0, 0.5, 3])
+def test_no_server_outlives_a_lab_that_is_killed_while_it_starts(seconds):
+    with program("lab", "--no-browser") as started:
+        started.wait_for_children(1)
+        time.sleep(seconds)
+        assert started.left_after_kill() == []
+
+
+@pytest.mark.parametrize("ip", ["127.0.0.1", "::"])
+def test_no_server_and_no_kernel_outlives_a_lab_that_is_killed(ip):
+    if ":" in ip and not has_ipv6():
+        pytest.skip("this machine has no IPv6")
+    with program("lab", "--no-browser", "--ip", ip) as started:
+        address, _ = address_said(started.parent)
+        page = urllib.parse.urlsplit(address)
+        assert page.hostname == {"::": "::1"}.get(ip, ip)
+        connection = http.client.HTTPConnection(page.hostname, page.port, timeout=60)
+        connection.request("POST", f"/api/kernels?{page.query}", body="{}")
+        assert connection.getresponse().status == 201
+        started.wait_for_children(2)  # the server, and a kernel
+        assert started.left_after_kill() == []

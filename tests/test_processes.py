@@ -12,11 +12,14 @@ import torch
 from loky import get_reusable_executor
 
 from lora_lab import processes, sweeps
+from lora_lab.bases import quantized_base
 from lora_lab.evaluation import generate
 from lora_lab.processes import _pick_up, _put_down, fit_in_processes
+from lora_lab.quantization import Quantization, is_quantized
 from lora_lab.runs import stored_status
 from lora_lab.sweeps import sweep
 from lora_lab.tasks.planted import planted_task
+from orphans import family
 from tiny import letters_task, recipe, tiny_base
 
 TASK = letters_task()
@@ -79,6 +82,62 @@ def test_a_base_is_put_down_with_each_tensor_once_and_picked_up_tied(base, tmp_p
     size = (tmp_path / "tensors.safetensors").stat().st_size
     assert size < 1.1 * sum(4 * one.numel() for one in base.model.parameters()) + 10_000
     assert (tmp_path / "things.pickle").stat().st_size < 100_000
+
+
+KINDS = [("nf4", True), ("nf4", False), ("fp4", True), ("fp4", False), ("int8", True)]
+
+
+def quantised(quantize, double_quant, **size):
+    return quantized_base(tiny_base(**size), Quantization(quantize, double_quant))
+
+
+@pytest.mark.parametrize(("quantize", "double_quant"), KINDS)
+def test_runs_on_a_quantised_base_equal_runs_one_after_the_other(quantize, double_quant, tmp_path):
+    base = quantised(quantize, double_quant, hidden=64)
+    recipes = [recipe(steps=4, r=r) for r in (1, 2)]
+    apart = sweep(base, TASK, recipes, engine="processes", store=tmp_path)
+    alone = sweep(base, TASK, recipes, engine="sequential", store=None)
+    assert outcome(apart) == outcome(alone)
+    for one, other in zip(apart.runs, alone.runs, strict=True):
+        for name, tensor in other.learnt.tensors.items():
+            torch.testing.assert_close(one.learnt.tensors[name], tensor, rtol=0, atol=0)
+    for one in recipes:  # the workers' base has the same fingerprint: its runs are found here
+        assert stored_status(tmp_path, base, TASK, one) == "finished"
+
+
+def tensors_of(model):
+    """Every tensor of a quantised model, with what bitsandbytes keeps beside a weight."""
+    yield from model.parameters()
+    yield from model.buffers()
+    for layer in filter(is_quantized, model.modules()):
+        state = layer.weight.quant_state if hasattr(layer, "quant_state") else layer.state
+        for kept in (state, getattr(state, "state2", None)):
+            beside = vars(kept).values() if kept else ()
+            yield from (one for one in beside if isinstance(one, torch.Tensor))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what is mapped where")
+@pytest.mark.parametrize(("quantize", "double_quant"), KINDS)
+def test_a_quantised_weight_and_its_constants_are_mapped(quantize, double_quant, tmp_path):
+    base = quantised(quantize, double_quant, hidden=128)
+    _put_down(base, tmp_path)
+    again = _pick_up(tmp_path)
+    state, expected = again.model.state_dict(), base.model.state_dict()
+    torch.testing.assert_close(state, expected, rtol=0, atol=0)
+    assert again.fingerprint() == base.fingerprint()
+    kinds = [[type(one) for one in each.parameters()] for each in (again.model, base.model)]
+    assert kinds[0] == kinds[1]
+    places = [
+        range(*(int(end, 16) for end in one.addr.split("-")))
+        for one in psutil.Process().memory_maps(grouped=False)
+        if one.path == str(tmp_path / "tensors.safetensors")
+    ]
+    theirs, ours = list(tensors_of(again.model)), list(tensors_of(base.model))
+    assert len(theirs) == len(ours) > len(list(base.model.parameters())) + 14
+    assert all(any(one.data_ptr() in place for place in places) for one in theirs)
+    pickled = (tmp_path / "things.pickle").stat().st_size
+    _put_down(quantised(quantize, double_quant, hidden=256), tmp_path)
+    assert (tmp_path / "things.pickle").stat().st_size < 1.02 * pickled  # no weight is in it
 
 
 def test_a_worker_that_dies_is_seen_and_its_run_is_trained_all_the_same(base, tmp_path):
@@ -144,18 +203,47 @@ def test_a_script_needs_no_main_guard(tmp_path):
     assert (done.stdout, done.stderr, done.returncode) == ("ready\n[3, 3]\n", "", 0)
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
-def test_no_worker_outlives_a_process_that_was_killed(tmp_path):
-    (tmp_path / "script.py").write_text(SCRIPT)
-    command = [sys.executable, "script.py", "100000", str(tmp_path / "store")]
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE) as parent:
+@pytest.fixture
+def killed_sweep(tmp_path):
+    """A sweep as a process of its own, which the test kills."""
+    (tmp_path / "script.py").write_text(SCRIPT + "sys.stdin.read()\n")
+
+    def start(steps):
+        command = [sys.executable, "script.py", str(steps), str(tmp_path / "store")]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+        return family(command, cwd=tmp_path, **pipes)
+
+    return start
+
+
+@pytest.mark.parametrize("seconds", [0, 0.2, 1, 3])
+def test_no_worker_outlives_a_process_that_is_killed_while_they_start(killed_sweep, seconds):
+    with killed_sweep(steps=100_000) as sweeping:
+        sweeping.wait_for_children(2)
+        time.sleep(seconds)
+        assert sweeping.left_after_kill() == []
+
+
+def test_no_worker_outlives_a_process_that_is_killed_while_they_train(killed_sweep, tmp_path):
+    with killed_sweep(steps=100_000) as sweeping:
         while not list(tmp_path.glob("store/*/run.json")):
-            assert parent.poll() is None
+            assert sweeping.parent.poll() is None
             time.sleep(0.1)
-        workers = psutil.Process(parent.pid).children(recursive=True)
-        parent.kill()
-    assert workers
-    _, alive = psutil.wait_procs(workers, timeout=60)
-    for one in alive:
-        one.kill()
-    assert alive == []
+        assert len(sweeping.children()) >= 2
+        assert sweeping.left_after_kill() == []
+
+
+def test_no_idle_worker_outlives_a_process_that_is_killed(killed_sweep):
+    with killed_sweep(steps=2) as sweeping:
+        said = [sweeping.parent.stdout.readline() for _ in range(2)]
+        assert said == ["ready\n", "[2, 2]\n"]
+        assert len(sweeping.children()) >= 2
+        assert sweeping.left_after_kill() == []
+
+
+def test_the_workers_of_one_sweep_serve_the_next(base):
+    before = []
+    for seed in (1, 2):
+        sweep(base, TASK, THREE, seeds=(seed,), engine="processes", store=None, evaluate=False)
+        before.append({one.pid for one in workers()})
+    assert before[0] == before[1]

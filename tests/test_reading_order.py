@@ -27,6 +27,7 @@ READING_ORDER = {  # module: the third-party packages it may import
     "scalings": set(),
     "maths": {"torch"},
     "machine": set(),
+    "lifelines": set(),
     "utterances": {"hassil"},
     "unpacking": {"gguf", "numpy"},
     "assets": {"filelock"},

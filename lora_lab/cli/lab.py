@@ -1,8 +1,10 @@
 """`lora-lab lab`: the notebooks where they can be changed, and JupyterLab at the first of them."""
 
 import http.client
+import ipaddress
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -35,6 +37,13 @@ PORT = 8888  # Jupyter's own; if it is taken, the next free one
 COPIED = ".lora-lab.json"  # the checksums of what was copied: a file that differs was changed
 IN_TERMINAL = ("lynx", "w3m", "links", "links2", "elinks", "www-browser")  # no use for JupyterLab
 PATIENCE = 180  # seconds for JupyterLab's first start on a slow disk
+EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # all addresses: where this machine finds it
+SERVER = """
+import runpy, sys
+from lora_lab.lifelines import end_with
+end_with(int(sys.argv.pop(1)))
+runpy.run_module("jupyterlab", run_name="__main__", alter_sys=True)
+"""  # `python -m jupyterlab`, which ends with us, however we end
 QUIET = {  # JupyterLab would ask whether to fetch news, and look for updates: no network is needed
     "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False}
 }
@@ -71,6 +80,7 @@ def lab(
       lora-lab lab ~/my-lab --port 9000
       lora-lab lab --no-browser --ip 0.0.0.0     (in a container)
     """
+    ip = address_of(ip)
     root = _root(folder)
     if not (root / FIRST).is_file():
         raise FileNotFoundError(
@@ -153,6 +163,42 @@ def _shipped() -> Iterator[tuple[str, Path]]:
                 yield "/".join((shipped.name, *parts)), path
 
 
+def address_of(ip: str) -> str:
+    """The one address, in numbers, at which the server listens: a name is looked up.
+
+    Raises:
+        ValueError: if it is none of this machine, or would listen everywhere without saying so.
+    """
+    give = "give 127.0.0.1 for this machine alone, 0.0.0.0 for everyone who can reach it"
+    if not re.fullmatch(r"[\w.:-]+", ip, re.ASCII):
+        raise ValueError(f"--ip {ip!r} is neither an address nor a host's name; {give}")
+    try:
+        found = socket.getaddrinfo(ip, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        raise ValueError(
+            f"--ip {ip} is no address, and no host of that name is known; {give}"
+        ) from None
+    texts = sorted((one[4][0] for one in found), key=lambda text: ":" in text)  # 127.0.0.1 first
+    address = ipaddress.ip_address(texts[0].partition("%")[0])
+    address = getattr(address, "ipv4_mapped", None) or address
+    if address.is_unspecified and ip not in EVERYWHERE:
+        raise ValueError(f"--ip {ip} would listen at every address; {give}")
+    try:
+        with _listening(str(address), 0) as trial:  # at any port
+            there = (EVERYWHERE.get(str(address), str(address)), trial.getsockname()[1])
+            socket.create_connection(there, timeout=5).close()
+    except OSError:
+        raise ValueError(
+            f"--ip {ip} is no address at which this machine is reached; {give}"
+        ) from None
+    return str(address)
+
+
+def _listening(ip: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in ip else socket.AF_INET
+    return socket.create_server((ip, port), family=family)
+
+
 def free_port(ip: str, wanted: int | None) -> int:
     """The port that was asked for, or else the first free one from PORT on.
 
@@ -163,16 +209,13 @@ def free_port(ip: str, wanted: int | None) -> int:
     if wanted is not None and not 1 <= wanted <= 65535:
         raise ValueError(f"--port {wanted} is no port; give one from 1024 to 65535")
     for port in range(PORT, PORT + 100) if wanted is None else [wanted]:
-        with socket.socket() as trial:
-            if os.name != "nt":  # as Jupyter does: one that was closed just now may be taken again
-                trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                trial.bind((ip, port))
-            except PermissionError:
-                raise OSError(f"port {port} is for root only; give one from 1024 on") from None
-            except OSError:
-                continue
-            return port
+        try:
+            _listening(ip, port).close()
+        except PermissionError:
+            raise OSError(f"port {port} is for root only; give one from 1024 on") from None
+        except OSError:
+            continue
+        return port
     if wanted is None:
         raise OSError(f"no port from {PORT} to {PORT + 99} is free at {ip}; give --port or --ip")
     raise OSError(f"port {wanted} is taken at {ip}; give another, or leave --port out")
@@ -181,6 +224,13 @@ def free_port(ip: str, wanted: int | None) -> int:
 @contextmanager
 def jupyter(root: Path, ip: str, port: int) -> Iterator[tuple[subprocess.Popen, str]]:
     """A JupyterLab that answers, and the address of its first notebook; ended afterwards.
+
+    It ends with this process too, even if that is killed.
+
+    Args:
+        root: the folder that it shows.
+        ip: where it listens, as `address_of` gives it.
+        port: a free one.
 
     Raises:
         OSError: if it ends, or does not answer in time; with the last lines of its log.
@@ -195,7 +245,7 @@ def jupyter(root: Path, ip: str, port: int) -> Iterator[tuple[subprocess.Popen, 
             "JUPYTER_TOKEN": token,  # here, since everyone may read a command line
             "JUPYTER_CONFIG_PATH": os.pathsep.join(filter(None, (own, given))),
         }
-        command = [sys.executable, "-m", "jupyterlab", "--no-browser"]
+        command = [sys.executable, "-c", SERVER, str(os.getpid()), "--no-browser"]
         command += [f"--ServerApp.{name}" for name in (f"root_dir={root}", f"ip={ip}")]
         command += [f"--ServerApp.port={port}", "--ServerApp.port_retries=0"]
         command += ["--ServerApp.base_url=/", "--ServerApp.answer_yes=True"]
@@ -207,11 +257,15 @@ def jupyter(root: Path, ip: str, port: int) -> Iterator[tuple[subprocess.Popen, 
                 command, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file
             )
         try:
-            _wait(process, "127.0.0.1" if ip == "0.0.0.0" else ip, port, token, log)
-            host = "127.0.0.1" if ip in ("0.0.0.0", "localhost") else ip
-            yield process, f"http://{host}:{port}/lab/tree/{FIRST}?token={token}"
+            host = EVERYWHERE.get(ip, ip)
+            _wait(process, host, port, token, log)
+            yield process, f"http://{_in_url(host)}:{port}/lab/tree/{FIRST}?token={token}"
         finally:
             _end(process)
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def _wait(process: subprocess.Popen, host: str, port: int, token: str, log: Path) -> None:
@@ -264,15 +318,19 @@ def browser_trouble() -> str | None:
 
 
 def way_there(port: int, ip: str) -> list[str]:
-    """What somebody has to do first, who sits at another machine."""
+    """What somebody at another machine has to do first, where `ip` is not seen from there."""
     connection = os.environ.get("SSH_CONNECTION", "").split()
+    host = EVERYWHERE.get(ip, ip)
+    if not ipaddress.ip_address(host).is_loopback:
+        return []
     if len(connection) == 4:
+        way, user = f"{port}:{_in_url(host)}:{port}", os.environ.get("USER", "you")
         return [
             "On the machine you sit at, run this first, and leave it open:",
-            f"    ssh -L {port}:127.0.0.1:{port} {os.environ.get('USER', 'you')}@{connection[2]}",
+            f"    ssh -L {way} {user}@{connection[2]}",
         ]
     in_container = Path("/.dockerenv").exists() or Path("/run/.containerenv").exists()
-    if in_container and ip == "127.0.0.1":
+    if in_container and ip == host:
         return [
             f"From outside this container: publish port {port}, and start with --ip 0.0.0.0.",
         ]
