@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from lora_lab.adapters import CHANGES_THE_BASE, adapter_tensors, merge_into_copies
 from lora_lab.bases import Base
+from lora_lab.devices import own_randomness
 from lora_lab.places import make_folder_atomically
 from lora_lab.quantization import share_tensors
 from lora_lab.recipe import Recipe, nearest
@@ -185,7 +186,7 @@ class Adapted:
             self._follow_whole_model(learnt.tensors)
         else:
             _check_fit(base, learnt)
-            with torch.random.fork_rng(devices=[]):  # PEFT draws a start, which is overwritten
+            with own_randomness(base.device):  # PEFT draws a start, which is overwritten
                 self.model = get_peft_model(share_tensors(base.model), _inert(learnt), name)
                 self._fill(learnt, name)
         self.model.eval().requires_grad_(False)
@@ -205,7 +206,7 @@ class Adapted:
                 "load_adapter(base, folder)"
             )
         _check_fit(self.base, learnt)
-        with torch.random.fork_rng(devices=[]):
+        with own_randomness(self.base.device):
             self.model.add_adapter(name, _inert(learnt))
             self._fill(learnt, name)
         self.model.eval().requires_grad_(False)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lora_lab.adapters import adapt, adapter_tensors
 from lora_lab.bases import Base
-from lora_lab.devices import SMALL
+from lora_lab.devices import SMALL, seeded
 from lora_lab.evaluation import loss_of_batch, mean_loss
 from lora_lab.learnt import Learnt, learnt
 from lora_lab.optimizers import learning_rate_at, make_optimizer
@@ -175,11 +175,9 @@ class Training:
         if not self.recipe.lora_dropout:
             yield
             return
-        devices = [self.base.device] if self.base.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            if devices:  # a state of its own for each step, known from the seed alone
-                torch.cuda.manual_seed(self.recipe.seed * 1_000_003 + self.step)
-            torch.set_rng_state(self._random_state)
+        of_step = (self.recipe.seed * 1_000_003 + self.step) % 2**63  # for a GPU: no state to keep
+        with seeded(self.base.device, of_step):
+            torch.set_rng_state(self._random_state)  # the CPU goes on where the last step left it
             yield
             self._random_state = torch.get_rng_state()
 
