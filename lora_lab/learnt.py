@@ -91,7 +91,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def learnt(model: nn.Module, recipe: Recipe, start: dict[str, Tensor]) -> Learnt:
-    """What a model made by `adapt` has learnt, in the form in which it is kept.
+    """What a model made by `adapt` has learnt, in the form in which it is kept: a copy.
 
     PiSSA and OLoRA train on a changed base. Their change, BA - B₀A₀, has rank 2r at most, and is
     given as a plain LoRA of that rank for the unchanged base, as PEFT converts it. AdaLoRA's
@@ -103,7 +103,8 @@ def learnt(model: nn.Module, recipe: Recipe, start: dict[str, Tensor]) -> Learnt
         start: the adapter's tensors before the first step, from `adapter_tensors(model)`.
     """
     if recipe.method == "full":
-        return Learnt(None, dict(model.named_parameters()))  # tied weights once, as files want it
+        weights = dict(model.named_parameters())  # tied weights once, as files want it
+        return Learnt(None, {name: one.detach().clone() for name, one in weights.items()})
     tensors = adapter_tensors(model)  # first: it takes the adapter's name out of `rank_pattern`
     config = copy.deepcopy(model.peft_config["default"])
     config.inference_mode = True
