@@ -63,6 +63,16 @@ def to_peft(recipe: Recipe, base: Base | None = None) -> "PeftConfig":
     Raises:
         ValueError: for method "full", which has no adapter, or where `base` is needed.
     """
+    options = adapter_options(recipe, base)
+    if recipe.method == "adalora":
+        return peft.AdaLoraConfig(**options)
+    if recipe.init_lora_weights == "loftq":
+        options["loftq_config"] = peft.LoftQConfig(loftq_bits=4, loftq_iter=1)
+    return peft.LoraConfig(**options)
+
+
+def adapter_options(recipe: Recipe, base: Base | None = None) -> dict[str, object]:
+    """What PEFT's configuration is given, by PEFT's names, for the same arguments as `to_peft`."""
     if recipe.method == "full":
         raise ValueError("method='full' trains every weight and has no PEFT configuration")
     targets = recipe.target_modules
@@ -83,27 +93,23 @@ def to_peft(recipe: Recipe, base: Base | None = None) -> "PeftConfig":
     }
     if recipe.method == "adalora":
         tinit, tfinal = recipe.schedule
-        return peft.AdaLoraConfig(
-            **shared,
-            init_r=recipe.init_r,
-            target_r=recipe.target_r,
-            tinit=tinit,
-            tfinal=tfinal,
-            deltaT=recipe.deltaT,
-            beta1=recipe.beta1,
-            beta2=recipe.beta2,
-            orth_reg_weight=recipe.orth_reg_weight,
-            total_step=recipe.steps,
-        )
-    if recipe.init_lora_weights == "loftq":
-        shared["loftq_config"] = peft.LoftQConfig(loftq_bits=4, loftq_iter=1)
-    return peft.LoraConfig(
-        **shared,
-        r=recipe.r,
-        use_rslora=recipe.use_rslora,
-        use_dora=recipe.use_dora,
-        init_lora_weights=recipe.init_lora_weights,
-    )
+        return shared | {
+            "init_r": recipe.init_r,
+            "target_r": recipe.target_r,
+            "tinit": tinit,
+            "tfinal": tfinal,
+            "deltaT": recipe.deltaT,
+            "beta1": recipe.beta1,
+            "beta2": recipe.beta2,
+            "orth_reg_weight": recipe.orth_reg_weight,
+            "total_step": recipe.steps,
+        }
+    return shared | {
+        "r": recipe.r,
+        "use_rslora": recipe.use_rslora,
+        "use_dora": recipe.use_dora,
+        "init_lora_weights": recipe.init_lora_weights,
+    }
 
 
 # --- a model of one's own, on the base's tensors --------------------------------------------
@@ -136,6 +142,11 @@ def quantization_for(base: Base, recipe: Recipe) -> Quantization | None:
                 f"quantised already: {has}, computed in {named(has.compute_dtype)}; give "
                 "quantize=None, or load the base without quantize"
             )
+    if wanted is not None and recipe.init_lora_weights == "orthogonal":
+        raise ValueError(
+            "init_lora_weights='orthogonal' can't start on quantised weights: PEFT 0.21 would give "
+            "the adapter their whole-number type; give init_lora_weights=True, or quantize=None"
+        )
     int8 = wanted is not None and wanted.quantize == "int8"
     if recipe.use_dora and int8 and base.device.type == "cpu":
         raise ValueError(
