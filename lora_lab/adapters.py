@@ -2,7 +2,6 @@
 
 import copy
 import functools
-import threading
 import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lora_lab.bases import Base, quantized_base
-from lora_lab.devices import named
+from lora_lab.devices import named, seeded
 from lora_lab.quantization import Quantization, is_quantized, share_tensors, weight_of
 from lora_lab.recipe import Recipe
 from lora_lab.shapes import modules_of
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from peft import PeftConfig
 
 ADAPTABLE = (nn.Linear, nn.Embedding, Conv1D)
-_SEEDING = threading.Lock()  # PEFT draws from the global random state: one thread at a time
 CHANGES_THE_BASE = ("pissa", "olora")  # these begin by taking their product out of the base weight
 
 
@@ -105,6 +103,16 @@ def to_peft(recipe: Recipe, base: Base | None = None) -> "PeftConfig":
     Raises:
         ValueError: for method "full", which has no adapter, or where `base` is needed.
     """
+    options = adapter_options(recipe, base)
+    if recipe.method == "adalora":
+        return peft.AdaLoraConfig(**options)
+    if recipe.init_lora_weights == "loftq":
+        options["loftq_config"] = peft.LoftQConfig(loftq_bits=4, loftq_iter=1)
+    return peft.LoraConfig(**options)
+
+
+def adapter_options(recipe: Recipe, base: Base | None = None) -> dict[str, object]:
+    """What PEFT's configuration is given, by PEFT's names, for the same arguments as `to_peft`."""
     if recipe.method == "full":
         raise ValueError("method='full' trains every weight and has no PEFT configuration")
     targets = recipe.target_modules
@@ -125,27 +133,23 @@ def to_peft(recipe: Recipe, base: Base | None = None) -> "PeftConfig":
     }
     if recipe.method == "adalora":
         tinit, tfinal = recipe.schedule
-        return peft.AdaLoraConfig(
-            **shared,
-            init_r=recipe.init_r,
-            target_r=recipe.target_r,
-            tinit=tinit,
-            tfinal=tfinal,
-            deltaT=recipe.deltaT,
-            beta1=recipe.beta1,
-            beta2=recipe.beta2,
-            orth_reg_weight=recipe.orth_reg_weight,
-            total_step=recipe.steps,
-        )
-    if recipe.init_lora_weights == "loftq":
-        shared["loftq_config"] = peft.LoftQConfig(loftq_bits=4, loftq_iter=1)
-    return peft.LoraConfig(
-        **shared,
-        r=recipe.r,
-        use_rslora=recipe.use_rslora,
-        use_dora=recipe.use_dora,
-        init_lora_weights=recipe.init_lora_weights,
-    )
+        return shared | {
+            "init_r": recipe.init_r,
+            "target_r": recipe.target_r,
+            "tinit": tinit,
+            "tfinal": tfinal,
+            "deltaT": recipe.deltaT,
+            "beta1": recipe.beta1,
+            "beta2": recipe.beta2,
+            "orth_reg_weight": recipe.orth_reg_weight,
+            "total_step": recipe.steps,
+        }
+    return shared | {
+        "r": recipe.r,
+        "use_rslora": recipe.use_rslora,
+        "use_dora": recipe.use_dora,
+        "init_lora_weights": recipe.init_lora_weights,
+    }
 
 
 # --- a model of one's own, on the base's tensors --------------------------------------------
@@ -236,8 +240,7 @@ def adapt(base: Base, recipe: Recipe) -> nn.Module:
                 module.weight.data = module.weight.data.clone()
     loftq = recipe.init_lora_weights == "loftq"  # PEFT's own needs CUDA, and changes the base
     config = to_peft(replace(recipe, init_lora_weights=True) if loftq else recipe, base)
-    with _SEEDING, torch.random.fork_rng(devices=_cuda_devices(base)):
-        torch.manual_seed(recipe.seed)
+    with seeded(base.device, recipe.seed):  # PEFT draws from the global random state
         model = peft.get_peft_model(model, config)
     for name, one in model.named_parameters():
         if "ranknum" in name:  # a count, which PEFT would train on a 16-bit base
@@ -287,10 +290,6 @@ def _merge_into_copy(
     layer: LoraLayer, safe_merge: bool = True, adapter_names: list[str] | None = None
 ) -> None:
     type(layer).merge(layer, safe_merge=True, adapter_names=adapter_names)
-
-
-def _cuda_devices(base: Base) -> list[torch.device]:
-    return [base.device] if base.device.type == "cuda" else []
 
 
 def adapter_tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from lora_lab.built_in import BUILT_IN, pocket_folder
-from lora_lab.devices import choose_device, choose_dtype, in_words, named
+from lora_lab.devices import choose_device, choose_dtype, in_words, named, own_randomness
 from lora_lab.places import NotPrepared
 from lora_lab.quantization import Quantization, quantize_layers, share_tensors
 from lora_lab.quiet import quietly
@@ -101,7 +101,7 @@ def load_base(
     _check_quantize(quantize)
     name, folder = _find(name_or_path)
     where = choose_device(device)
-    with quietly(), torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
+    with quietly(), own_randomness(where):
         config = read_part(folder, "config", name)
         kind, why = choose_dtype(dtype, where, getattr(config, "hidden_size", None) or 0)
         model = read_part(folder, "model", name, dtype=kind).eval()

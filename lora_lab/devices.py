@@ -1,9 +1,10 @@
 """What this machine computes on: the device, the dtype that pays there, and both in words."""
 
 import json
+import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 import torch
 
@@ -15,6 +16,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 WIDE = 512  # hidden size from which bfloat16 may pay; pocket stays below, and in float32
 SMALL = 20_000_000  # parameters; below, a second thread costs more than it brings
 WORTH_IT = 1.2  # how much faster bfloat16 must be measured, to be chosen on a CPU
+_DRAWING = threading.RLock()  # torch's random state is the whole process's: one thread at a time
 
 
 def choose_device(given: str | torch.device = "auto") -> torch.device:
@@ -146,3 +148,29 @@ def in_words(device: torch.device) -> str:
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)} ({device})"
     return {"cpu": "the CPU", "mps": "the Apple GPU (mps)"}[device.type]
+
+
+# --- randomness -----------------------------------------------------------------------------
+
+
+@contextmanager
+def own_randomness(device: torch.device) -> Iterator[None]:
+    """A place for draws on the CPU and on a device: both random states are put back after it."""
+    forked = [] if device.type == "cpu" else [device]
+    with _DRAWING, torch.random.fork_rng(forked, device_type=device.type):
+        yield
+
+
+@contextmanager
+def seeded(device: torch.device, seed: int) -> Iterator[None]:
+    """A place in which draws on the CPU and on a device follow from the seed alone.
+
+    `torch.manual_seed` would seed every GPU of the machine, and `torch.cuda.manual_seed` the
+    current one, which may be another than the device.
+    """
+    with own_randomness(device):
+        torch.default_generator.manual_seed(seed)
+        if device.type != "cpu":
+            state = torch.Generator(device).manual_seed(seed).get_state()
+            torch.get_device_module(device).set_rng_state(state, device)
+        yield

@@ -11,7 +11,6 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from lora_lab import evaluation
-from lora_lab.adapters import about_training
 from lora_lab.bases import Base
 from lora_lab.estimates import budget_of
 from lora_lab.recipe import Recipe
@@ -26,7 +25,7 @@ from lora_lab.runs import (
     resolve_store,
 )
 from lora_lab.tasks.examples import Task
-from lora_lab.training import Diverged, Training, threads_for
+from lora_lab.training import Diverged, Training, run_of, threads_for
 
 CHECKPOINT_SECONDS = 5.0  # between two checkpoints, at least
 CHECKPOINT_SHARE = 0.05  # of the time, at most, goes into writing them
@@ -73,9 +72,7 @@ def fit(
             _fit_stored(folder, base, task, recipe, progress, evaluate)
         run = read_run(folder.path, base, replayed=stored)
         if run.status == DIVERGED:
-            error = Diverged(run.message)
-            error.run = run
-            raise error
+            raise Diverged(run.message, run)
         return _score(run, task, folder, evaluate)
 
 
@@ -96,30 +93,8 @@ def fit_or_last_good(base: Base, task: Task, recipe: Recipe, **options: object) 
 
 def _fit_unstored(base: Base, task: Task, recipe: Recipe, progress: bool) -> Run:
     training = Training(base, task, recipe)
-    try:
-        _to_the_end(training, progress)
-    except Diverged as error:
-        error.run = _run_of(training, DIVERGED, str(error))
-        raise
-    return _run_of(training, FINISHED)
-
-
-def _run_of(training: Training, status: str, message: str = "") -> Run:
-    base = training.base
-    return Run(
-        recipe=training.recipe,
-        records=tuple(training.records),
-        scores=None,
-        base_name=base.name,
-        task_name=training.task.name,
-        path=None,
-        status=status,
-        message=message,
-        about=about_training(base, training.recipe),
-        budget=budget_of(base, training.task, training.recipe),
-        _base=base,
-        _learnt=training.learnt,
-    )
+    _to_the_end(training, progress)
+    return run_of(training, FINISHED)
 
 
 def _fit_stored(
@@ -140,7 +115,7 @@ def _fit_stored(
         with _interrupt_between_steps() as interrupted:
             _to_the_end(training, progress, folder, interrupted)
     except Diverged as error:
-        folder.finish(training.records, training.learnt, DIVERGED, str(error))
+        folder.finish(error.run.records, error.run.learnt, DIVERGED, str(error))
     else:
         folder.finish(training.records, training.learnt, FINISHED)
 

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from lora_lab.adapters import CHANGES_THE_BASE, adapter_tensors, merge_into_copies
 from lora_lab.bases import Base
+from lora_lab.devices import own_randomness
 from lora_lab.places import make_folder_atomically
 from lora_lab.quantization import share_tensors
 from lora_lab.recipe import Recipe, nearest
@@ -90,7 +91,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def learnt(model: nn.Module, recipe: Recipe, start: dict[str, Tensor]) -> Learnt:
-    """What a model made by `adapt` has learnt, in the form in which it is kept.
+    """What a model made by `adapt` has learnt, in the form in which it is kept: a copy.
 
     PiSSA and OLoRA train on a changed base. Their change, BA - B₀A₀, has rank 2r at most, and is
     given as a plain LoRA of that rank for the unchanged base, as PEFT converts it. AdaLoRA's
@@ -102,7 +103,8 @@ def learnt(model: nn.Module, recipe: Recipe, start: dict[str, Tensor]) -> Learnt
         start: the adapter's tensors before the first step, from `adapter_tensors(model)`.
     """
     if recipe.method == "full":
-        return Learnt(None, dict(model.named_parameters()))  # tied weights once, as files want it
+        weights = dict(model.named_parameters())  # tied weights once, as files want it
+        return Learnt(None, {name: one.detach().clone() for name, one in weights.items()})
     tensors = adapter_tensors(model)  # first: it takes the adapter's name out of `rank_pattern`
     config = copy.deepcopy(model.peft_config["default"])
     config.inference_mode = True
@@ -185,7 +187,7 @@ class Adapted:
             self._follow_whole_model(learnt.tensors)
         else:
             _check_fit(base, learnt)
-            with torch.random.fork_rng(devices=[]):  # PEFT draws a start, which is overwritten
+            with own_randomness(base.device):  # PEFT draws a start, which is overwritten
                 self.model = get_peft_model(share_tensors(base.model), _inert(learnt), name)
                 self._fill(learnt, name)
         self.model.eval().requires_grad_(False)
@@ -205,7 +207,7 @@ class Adapted:
                 "load_adapter(base, folder)"
             )
         _check_fit(self.base, learnt)
-        with torch.random.fork_rng(devices=[]):
+        with own_randomness(self.base.device):
             self.model.add_adapter(name, _inert(learnt))
             self._fill(learnt, name)
         self.model.eval().requires_grad_(False)

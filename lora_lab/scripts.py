@@ -1,128 +1,65 @@
 """A recipe as a script of its own: the same fine-tune in plain PEFT, without this package."""
 
-import json
-import pprint
-from dataclasses import fields
-from string import Template
+import ast
+import numbers
+import re
+from collections.abc import Mapping
+from pathlib import Path
 
-from lora_lab.adapters import quantization_for, to_peft
+from lora_lab.adapters import adapter_options, quantization_for
 from lora_lab.bases import Base
 from lora_lab.devices import named
 from lora_lab.quantization import Quantization
 from lora_lab.recipe import Recipe
-from lora_lab.tasks.examples import Task
+from lora_lab.shapes import modules_of
+from lora_lab.targets import adapted
+from lora_lab.tasks.examples import Task, encode_all
 
-SCRIPT = Template('''\
-"""$title, in plain $library: run it with `python` and this file's name."""
-
-import json
-
-import torch
-$imports
-from transformers import AutoModelForCausalLM, AutoTokenizer, ${more}get_scheduler
-
-BASE = $base
-STEPS, BATCH_SIZE, ACCUMULATION, MAX_LENGTH = $steps, $batch_size, $accumulation, $max_length
-
-
-def main(examples):
-    tokenizer = AutoTokenizer.from_pretrained(BASE)
-$load
-    torch.manual_seed($seed)
-$adapt
-    rows = [encode(tokenizer, prompt, answer) for prompt, answer in examples]
-    rows = [row for row in rows if len(row[0]) <= MAX_LENGTH]
-    order = shuffled(len(rows))
-$groups
-    optimizer = $optimizer
-    scheduler = get_scheduler("$scheduler", optimizer, $warmup_steps, STEPS)
-    model.train()
-    for step in range(1, STEPS + 1):
-        batches = [
-            collate([rows[next(order)] for _ in range(BATCH_SIZE)], tokenizer.pad_token_id)
-            for _ in range(ACCUMULATION)
-        ]
-        count = sum((batch["labels"][:, 1:] != -100).sum() for batch in batches)  # predicted
-        total = 0.0
-        for batch in batches:
-            batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
-            loss = model(**batch, num_items_in_batch=count.to(model.device)).loss
-            loss.backward()
-            total += loss.item()
-        torch.nn.utils.clip_grad_norm_(trainable, $max_grad_norm)
-        optimizer.step()
-$allocate        optimizer.zero_grad()
-        scheduler.step()
-        print(f"step {step}: loss {total:.6f}")
-    model.save_pretrained("$folder")
-
-
-def encode(tokenizer, prompt, answer):
-    """Token ids, and labels that are -100 where no loss is earned."""
-$encode
-
-
-def shuffled(count):
-    """Which example comes next: all of them in a new order, again and again."""
-    generator = torch.Generator().manual_seed($seed)
-    while True:
-        yield from torch.randperm(count, generator=generator).tolist()
-
-
-def collate(rows, pad):
-    """A batch, padded on the right."""
-    longest = max(len(ids) for ids, _ in rows)
-    spare = [longest - len(ids) for ids, _ in rows]
-    return {
-        "input_ids": torch.tensor([row[0] + [pad] * n for row, n in zip(rows, spare)]),
-        "attention_mask": torch.tensor([[1] * (longest - n) + [0] * n for n in spare]),
-        "labels": torch.tensor([row[1] + [-100] * n for row, n in zip(rows, spare)]),
-    }
-
-
-EXAMPLES = """\\
-$examples
-"""
-
-main([json.loads(line) for line in EXAMPLES.splitlines()])
-''')
-
-WITH_TEMPLATE = """\
-    messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
-    start = tokenizer.apply_chat_template(messages[:1], add_generation_prompt=True, tokenize=False)
-    rest = tokenizer.apply_chat_template(messages, tokenize=False)[len(start) :].rstrip("\\n")
-    asked = tokenizer(start, add_special_tokens=False)["input_ids"]
-    answered = tokenizer(rest, add_special_tokens=False)["input_ids"]
-"""
-WITHOUT_TEMPLATE = """\
-    asked = tokenizer(f"{prompt}\\n")["input_ids"]
-    answered = tokenizer(answer, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
-"""
-LABELS = {
-    "answer": "    return asked + answered, [-100] * len(asked) + answered",
-    "all": "    return asked + answered, asked + answered",
+PROGRAM = Path(__file__).with_name("script_template.py")
+OPTIMIZERS = {  # torch's and bitsandbytes' names
+    "adamw": "AdamW",
+    "sgd": "SGD",
+    "adamw_8bit": "AdamW8bit",
+    "paged_adamw_8bit": "PagedAdamW8bit",
 }
-
-CONFIG = {"lora": "LoraConfig", "adalora": "AdaLoraConfig"}
-ALLOCATE = "        model.base_model.update_and_allocate(step)  # AdaLoRA: needs the gradients\n"
-SPELT_OUT = (  # of PEFT's configurations, where they differ from the defaults
-    *("r", "lora_alpha", "lora_dropout", "target_modules", "use_rslora", "use_dora"),
-    *("init_lora_weights", "layers_to_transform", "modules_to_save", "task_type"),
-    *("init_r", "target_r", "tinit", "tfinal", "deltaT", "beta1", "beta2"),
-    *("orth_reg_weight", "total_step"),
+AS_THEY_ARE = (  # fields that the script reads by their own names
+    *("method", "learning_rate", "loraplus_lr_ratio", "warmup_steps", "weight_decay"),
+    *("batch_size", "gradient_accumulation_steps", "gradient_checkpointing", "max_length"),
+    *("loss_on", "steps", "seed"),
 )
 
 
 def to_code(recipe: Recipe, base: Base, task: Task) -> str:
     """A stand-alone Python script with plain PEFT and transformers that does the same fine-tune.
 
-    It holds the training examples, prints each step's loss and saves the adapter. With the same
-    seed on the same machine its losses are those of `train`; AdaLoRA's are what PEFT trains on,
-    `loss + orth_reg_weight * orthogonality`.
+    It is the program in `script_template.py` with this recipe and these examples as its constants,
+    so that no name or text can become code. It prints each step's loss and saves what was learnt.
+    With the same seed on the same machine its losses are those of `train`; AdaLoRA's are what PEFT
+    trains on, `loss + orth_reg_weight * orthogonality`.
 
     Raises:
-        ValueError: for a planted task, whose teacher is no text, and for what is not trained yet.
+        ValueError: for a planted task, whose teacher is no text; for LoftQ; for dropout on the
+            output layer; and for what `train` refuses.
     """
+    _check_task(recipe, base, task)
+    how = quantization_for(base, recipe)
+    _check_output(recipe, base)
+    kept = re.sub(r"[^\w.-]+", "-", task.name).strip("-.")[:80]
+    return _with_constants(
+        PROGRAM.read_text(encoding="utf-8"),
+        {
+            "BASE": base.name if "/" in base.name else str(base.path.absolute()),
+            "FOLDER": f"{kept or 'task'}-{recipe.method}",
+            "RECIPE": _settings(recipe, base),
+            "ADAPTER": {} if recipe.method == "full" else _adapter(recipe, base),
+            "QUANTIZATION": {} if how is None else _quantization(how),
+            "EXAMPLES": [(example.prompt, example.answer) for example in task.train],
+        },
+    )
+
+
+def _check_task(recipe: Recipe, base: Base, task: Task) -> None:
+    """Refuse what no script can hold, or what leaves it no example to train on."""
     if task.teacher is not None:
         raise ValueError(
             f"task {task.name!r} has a planted teacher, which no list of examples can hold; "
@@ -130,120 +67,86 @@ def to_code(recipe: Recipe, base: Base, task: Task) -> str:
         )
     if recipe.init_lora_weights == "loftq":
         raise ValueError("LoftQ can't be written out yet; give init_lora_weights=True")
-    full = recipe.method == "full"
-    how = quantization_for(base, recipe)
-    pairs = [[example.prompt, example.answer] for example in task.train]
-    examples = "\n".join(json.dumps(pair) for pair in pairs).replace("\\", "\\\\")
-    template = base.tokenizer.chat_template is not None
-    return SCRIPT.substitute(
-        title=f"{task.name} on {base.name}",
-        library="transformers" if full else "PEFT",
-        imports=_imports(recipe, how),
-        more="" if how is None else "BitsAndBytesConfig, ",
-        load=_load_lines("float32" if full else named(base.dtype), base, how),
-        base=repr(base.name if "/" in base.name else str(base.path)),
-        steps=recipe.steps,
-        batch_size=recipe.batch_size,
-        accumulation=recipe.gradient_accumulation_steps,
-        max_length=recipe.max_length,
-        seed=recipe.seed,
-        adapt="" if full else _adapt_lines(recipe, base),
-        allocate=ALLOCATE if recipe.method == "adalora" else "",
-        groups=_group_lines(recipe),
-        optimizer=_optimizer(recipe),
-        scheduler=_scheduler(recipe),
-        warmup_steps=recipe.warmup_steps,
-        max_grad_norm=f'float("{recipe.max_grad_norm}")',
-        folder=f"{task.name}-{recipe.method}",
-        encode=(WITH_TEMPLATE if template else WITHOUT_TEMPLATE) + LABELS[recipe.loss_on],
-        examples=examples.replace('"""', '\\"\\"\\"'),
-    )
+    encode_all(task.train, base.tokenizer, recipe.max_length, recipe.loss_on)
 
 
-def _imports(recipe: Recipe, how: Quantization | None) -> str:
-    names = [] if recipe.method == "full" else [CONFIG[recipe.method], "get_peft_model"]
-    names += [] if how is None else ["prepare_model_for_kbit_training"]
-    lines = ["import bitsandbytes"] * ("8bit" in recipe.optimizer)
-    lines += [f"from peft import {', '.join(names)}"] * bool(names)
-    return "\n".join(lines)
-
-
-def _load_lines(dtype: str, base: Base, how: Quantization | None) -> str:
-    load = f"    model = AutoModelForCausalLM.from_pretrained(BASE, dtype=torch.{dtype}"
-    if how is None:
-        return f'{load}).to("{base.device}")'
-    options = "load_in_8bit=True"
-    if how.quantize != "int8":
-        options = (
-            f'\n        load_in_4bit=True,\n        bnb_4bit_quant_type="{how.quantize}",'
-            f"\n        bnb_4bit_use_double_quant={how.double_quant},"
-            f"\n        bnb_4bit_compute_dtype={how.compute_dtype},\n    "
+def _check_output(recipe: Recipe, base: Base) -> None:
+    """Refuse dropout on an adapted output layer, and a misspelt layer, which PEFT passes over."""
+    if recipe.method == "full":
+        return
+    modules = modules_of(base.model, base.name)
+    reached = adapted(modules, recipe)
+    if recipe.lora_dropout and any(matrix.kind == "output" for matrix in reached):
+        raise ValueError(
+            f"lora_dropout={recipe.lora_dropout} on the output layer can't be written out: a "
+            "script would draw for every token, and `train` draws for those that earn a loss; "
+            "give lora_dropout=0, or leave the output layer out of target_modules"
         )
-    load = load.replace("(BASE, ", "(\n        BASE, ")
-    return (
-        f"    bits = BitsAndBytesConfig({options})\n"
-        f'{load}, quantization_config=bits, device_map="{base.device}"\n    )\n'
-        "    # norms and embeddings in float32; checkpointing would cost time to save memory\n"
-        "    model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)"
-    )
 
 
-def _adapt_lines(recipe: Recipe, base: Base) -> str:
-    """The configuration, spelt out where it differs from PEFT's defaults."""
-    config = to_peft(recipe, base)
-    if recipe.method == "adalora":  # PEFT adds the orthogonality term to each batch's loss
-        config.orth_reg_weight /= recipe.gradient_accumulation_steps
-    defaults = {field.name: field.default for field in fields(config) if field.name in SPELT_OUT}
-    named = {
-        name: getattr(config, name)
-        for name in SPELT_OUT
-        if name in defaults and getattr(config, name) != defaults[name]
-    }
-    lines = "".join(
-        f"        {name}={pprint.pformat(sorted(value) if isinstance(value, set) else value)},\n"
-        for name, value in named.items()
-    )
-    checkpointing = (
-        "\n    model.gradient_checkpointing_enable({'use_reentrant': False})"
-        "\n    model.enable_input_require_grads()"
-        if recipe.gradient_checkpointing
-        else ""
-    )
-    made = f"    config = {CONFIG[recipe.method]}(\n{lines}    )\n"
-    return f"{made}    model = get_peft_model(model, config){checkpointing}"
-
-
-def _group_lines(recipe: Recipe) -> str:
-    rate, decay = recipe.learning_rate, recipe.weight_decay
-    lines = ["    trainable = [one for one in model.parameters() if one.requires_grad]"]
-    if recipe.loraplus_lr_ratio != 1:
-        lines += [
-            "    named = [pair for pair in model.named_parameters() if pair[1].requires_grad]",
-            '    b = [one for name, one in named if "lora_B" in name]  # LoRA+: B learns faster',
-            '    others = [one for name, one in named if "lora_B" not in name]',
-            f'    groups = [{{"params": b, "lr": {rate} * {recipe.loraplus_lr_ratio}}}, '
-            f'{{"params": others, "lr": {rate}}}]',
-        ]
-    else:
-        lines += [
-            "    matrices = [one for one in trainable if one.ndim > 1]",
-            "    vectors = [one for one in trainable if one.ndim == 1]  # not decayed",
-            f'    groups = [{{"params": matrices, "weight_decay": {decay}}}, '
-            '{"params": vectors, "weight_decay": 0.0}]',
-        ]
-    return "\n".join(lines)
-
-
-def _optimizer(recipe: Recipe) -> str:
-    kind = {
-        "adamw": "torch.optim.AdamW",
-        "sgd": "torch.optim.SGD",
-        "adamw_8bit": "bitsandbytes.optim.AdamW8bit",
-        "paged_adamw_8bit": "bitsandbytes.optim.PagedAdamW8bit",
-    }[recipe.optimizer]
-    return f"{kind}(groups, lr={recipe.learning_rate}, weight_decay={recipe.weight_decay})"
-
-
-def _scheduler(recipe: Recipe) -> str:
+def _settings(recipe: Recipe, base: Base) -> dict[str, object]:
     kind = recipe.lr_scheduler_type
-    return "constant_with_warmup" if kind == "constant" and recipe.warmup_steps else kind
+    constant = kind == "constant" and recipe.warmup_steps
+    return {name: getattr(recipe, name) for name in AS_THEY_ARE} | {
+        "device": str(base.device),
+        "dtype": named(base.dtype),
+        "optimizer": OPTIMIZERS[recipe.optimizer],
+        "lr_scheduler_type": "constant_with_warmup" if constant else kind,
+        "max_grad_norm": str(float(recipe.max_grad_norm)),  # "inf" has no literal
+    }
+
+
+def _adapter(recipe: Recipe, base: Base) -> dict[str, object]:
+    options = {"peft_type": recipe.method.upper(), **adapter_options(recipe, base)}
+    if recipe.method == "adalora":  # PEFT adds the orthogonality term to each batch's loss
+        options["orth_reg_weight"] /= recipe.gradient_accumulation_steps
+    return options
+
+
+def _quantization(how: Quantization) -> dict[str, object]:
+    if how.quantize == "int8":
+        return {"load_in_8bit": True}
+    return {
+        "load_in_4bit": True,
+        "bnb_4bit_quant_type": how.quantize,
+        "bnb_4bit_use_double_quant": how.double_quant,
+        "bnb_4bit_compute_dtype": named(how.compute_dtype),
+    }
+
+
+# --- constants in a program -----------------------------------------------------------------
+
+
+def _with_constants(program: str, values: Mapping[str, object]) -> str:
+    """The program with other values for its constants."""
+    lines = program.splitlines(keepends=True)
+    for node in reversed(ast.parse(program).body):  # from the end, so that line numbers hold
+        if isinstance(node, ast.Assign):
+            name = node.targets[0].id
+            lines[node.lineno - 1 : node.end_lineno] = [f"{name} = {_literal(values[name])}\n"]
+    return "".join(lines)
+
+
+def _literal(value: object) -> str:
+    """A value as Python writes it, a list's and a dictionary's members on lines of their own."""
+    value = _plain(value)
+    if isinstance(value, dict) and value:
+        members = [f"    {key!r}: {member!r},\n" for key, member in value.items()]
+        return "{\n" + "".join(members) + "}"
+    if isinstance(value, list):
+        return "[\n" + "".join(f"    {member!r},\n" for member in value) + "]"
+    return repr(value)
+
+
+def _plain(value: object) -> object:
+    """A value of Python's own types: numpy's numbers and texts would not be written as literals."""
+    if isinstance(value, dict):
+        return {str(key): _plain(member) for key, member in value.items()}
+    if isinstance(value, list):
+        return [_plain(member) for member in value]
+    if isinstance(value, tuple):
+        return tuple(_plain(member) for member in value)
+    for of_all, own in ((bool, bool), (str, str), (numbers.Integral, int), (numbers.Real, float)):
+        if isinstance(value, of_all):
+            return own(value)
+    return value

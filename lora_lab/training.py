@@ -9,16 +9,17 @@ from contextlib import contextmanager, suppress
 import torch
 from torch import Tensor, nn
 
-from lora_lab.adapters import adapt, adapter_tensors
+from lora_lab.adapters import about_training, adapt, adapter_tensors
 from lora_lab.bases import Base
-from lora_lab.devices import SMALL
+from lora_lab.devices import SMALL, seeded
+from lora_lab.estimates import budget_of
 from lora_lab.evaluation import loss_of_batch, mean_loss
 from lora_lab.learnt import Learnt, learnt
 from lora_lab.optimizers import learning_rate_at, make_optimizer
 from lora_lab.ranks import Ranks
 from lora_lab.recipe import Recipe
 from lora_lab.records import StepRecord
-from lora_lab.runs import Checkpoint, Run
+from lora_lab.runs import DIVERGED, Checkpoint, Run
 from lora_lab.tasks.examples import IGNORED, Task, collate, encode_all, order_of_examples
 from lora_lab.tasks.planted import teacher_model
 
@@ -27,9 +28,14 @@ GOOD_EVERY = 10  # steps between two copies of the weights to fall back on
 
 
 class Diverged(ArithmeticError):
-    """The loss is not a number, or far above where it began. `run` holds the last good weights."""
+    """The loss is not a number, or far above where it began.
 
-    run: Run | None = None
+    `run` holds the records until then, and the last good weights: a Run to evaluate, ask and save.
+    """
+
+    def __init__(self, message: str, run: Run | None = None) -> None:
+        super().__init__(message)
+        self.run = run
 
 
 class Training:
@@ -135,10 +141,11 @@ class Training:
         if self._ranks:
             self._ranks.mask()  # the good weights may be from before the last allocation
         self.optimizer.zero_grad()
-        raise Diverged(
+        message = (
             f"the loss was {loss:.3g} (gradient norm {norm:.3g}) at step {step}, after "
             f"{first:.3g} at step 1; {self._blame()} The weights are those of a step before."
         )
+        raise Diverged(message, run_of(self, DIVERGED, message))
 
     def _blame(self) -> str:
         recipe = self.recipe
@@ -175,24 +182,22 @@ class Training:
         if not self.recipe.lora_dropout:
             yield
             return
-        devices = [self.base.device] if self.base.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            if devices:  # a state of its own for each step, known from the seed alone
-                torch.cuda.manual_seed(self.recipe.seed * 1_000_003 + self.step)
-            torch.set_rng_state(self._random_state)
+        of_step = (self.recipe.seed * 1_000_003 + self.step) % 2**63  # for a GPU: no state to keep
+        with seeded(self.base.device, of_step):
+            torch.set_rng_state(self._random_state)  # the CPU goes on where the last step left it
             yield
             self._random_state = torch.get_rng_state()
 
     def checkpoint(self) -> Checkpoint:
-        """All that `restore` needs to go on exactly from here."""
-        tensors = {f"weight.{name}": one.detach() for name, one in self._trainable.items()}
+        """All that `restore` needs to go on exactly from here; later steps do not change it."""
+        tensors = {f"weight.{name}": one for name, one in self._trainable.items()}
         tensors["random_state"] = self._random_state
         if self._ranks:
             tensors |= self._ranks.state()
         state = _flat("optimizer", self.optimizer.state_dict()["state"])
         tensors |= {name: value for name, value in state.items() if isinstance(value, Tensor)}
         words = {name: value for name, value in state.items() if name not in tensors}
-        tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+        tensors = {name: _copy_on_the_cpu(tensor) for name, tensor in tensors.items()}
         return Checkpoint(tuple(self.records), tensors, words)
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -209,7 +214,7 @@ class Training:
                 inner = state.setdefault(int(place), {})
                 for step in path:
                     inner = inner.setdefault(step, {})
-                inner[name] = value
+                inner[name] = value.clone() if isinstance(value, Tensor) else value
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
         self._good = self._weights()
@@ -226,9 +231,29 @@ def train(base: Base, task: Task, recipe: Recipe) -> Training:
 
     Raises:
         ValueError: if the recipe does not fit the base, or no example fits `max_length`.
-        Diverged: while iterating, when the loss is not a number or hopelessly high.
+        Diverged: while iterating, when the loss is not a number or hopelessly high; its `run` holds
+            the records and the last good weights.
     """
     return Training(base, task, recipe)
+
+
+def run_of(training: Training, status: str, message: str = "") -> Run:
+    """The Run that a training has come to, kept nowhere; later steps do not change it."""
+    base, task, recipe = training.base, training.task, training.recipe
+    return Run(
+        recipe=recipe,
+        records=tuple(training.records),
+        scores=None,
+        base_name=base.name,
+        task_name=task.name,
+        path=None,
+        status=status,
+        message=message,
+        about=about_training(base, recipe),
+        budget=budget_of(base, task, recipe),
+        _base=base,
+        _learnt=training.learnt,
+    )
 
 
 def try_learning_rates(
@@ -265,6 +290,10 @@ def _checkpoint_activations(model: nn.Module) -> None:
     enable = getattr(model, "activation_checkpointing_enable", None)  # its name from 5.23 on
     (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
     model.enable_input_require_grads()
+
+
+def _copy_on_the_cpu(tensor: Tensor) -> Tensor:
+    return tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
 
 
 def _flat(name: str, value: object) -> dict[str, object]:

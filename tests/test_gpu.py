@@ -7,6 +7,7 @@ import torch
 
 import lora_lab as lab
 from lora_lab.adapters import as_trained
+from lora_lab.devices import seeded
 
 pytestmark = [
     pytest.mark.gpu,
@@ -91,6 +92,20 @@ def test_the_gpus_random_state_is_left_as_it_was():
     before = torch.cuda.get_rng_state()
     list(lab.train(base, task, dataclasses.replace(recipe, lora_dropout=0.3, steps=3)))
     assert torch.equal(torch.cuda.get_rng_state(), before)
+
+
+def test_a_seed_reaches_this_gpu_alone_and_gives_what_torchs_own_gives():
+    last = torch.device("cuda", torch.cuda.device_count() - 1)
+    before = torch.cuda.get_rng_state_all()
+    with seeded(last, 5):
+        drawn = torch.rand(7, device=last)
+        inside = torch.cuda.get_rng_state_all()
+    for states in (inside[:-1], torch.cuda.get_rng_state_all()):
+        for now, then in zip(states, before, strict=False):
+            assert torch.equal(now, then)
+    with torch.random.fork_rng([last]):
+        torch.cuda.default_generators[last.index].manual_seed(5)
+        assert torch.equal(torch.rand(7, device=last), drawn)
 
 
 def test_smollm2_trains_in_bfloat16():

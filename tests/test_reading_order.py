@@ -72,6 +72,7 @@ READING_ORDER = {  # module: the third-party packages it may import
     "recorded_sweeps": set(),
     "claims": {"tqdm"},
     "deciding": set(),
+    "script_template": {"torch", "transformers", "peft", "bitsandbytes"},
     "scripts": set(),
     "plots": {"matplotlib"},
     "checks": {"torch"},

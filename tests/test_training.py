@@ -1,5 +1,8 @@
+import contextlib
+import copy
 import dataclasses
 import math
+import pickle
 
 import peft
 import pytest
@@ -201,6 +204,50 @@ def test_a_loop_that_was_left_goes_on_where_it_stopped(base):
     assert training.records == whole
 
 
+KINDS = [
+    {},
+    {"lora_dropout": 0.2},
+    {"method": "full"},
+    {"optimizer": "sgd"},
+    {"optimizer": "adamw_8bit"},
+    {"method": "adalora", "init_r": 5, "target_r": 2, "tfinal": 4, "lora_dropout": 0.1},
+]
+
+
+@pytest.mark.parametrize("changes", KINDS, ids=str)
+def test_later_steps_change_no_checkpoint_and_nothing_that_was_learnt(base, changes):
+    if changes.get("optimizer") == "adamw_8bit":
+        pytest.importorskip("bitsandbytes", reason="bitsandbytes does not exist for this machine")
+    training = train(base, TASK, recipe(steps=9, **changes))
+    for record in training:
+        if record.step == 5:
+            break
+    checkpoint, learnt = training.checkpoint(), training.learnt.tensors
+    as_taken, as_learnt = copy.deepcopy((checkpoint, learnt))
+    whole = [*training.records, *training]
+    again = train(base, TASK, recipe(steps=9, **changes))
+    for _ in range(2):  # nor do the steps of one that goes on from it
+        again.restore(checkpoint)
+        assert [*again.records, *again] == whole
+    assert checkpoint.records == as_taken.records
+    assert checkpoint.words == as_taken.words
+    torch.testing.assert_close(checkpoint.tensors, as_taken.tensors, rtol=0, atol=0)
+    torch.testing.assert_close(learnt, as_learnt, rtol=0, atol=0)
+
+
+def test_a_checkpoint_holds_plain_memory_of_its_own(base):
+    training = train(base, TASK, recipe(steps=1, method="full"))
+    list(training)
+    columns_first = training.model.lm_head.weight
+    columns_first.data = columns_first.data.t().contiguous().t()
+    tensors = training.checkpoint().tensors
+    owners = {one.untyped_storage().data_ptr() for one in tensors.values()}
+    assert len(owners) == len(tensors)
+    assert not owners & {one.data_ptr() for one in training.model.parameters()}
+    assert all(one.is_contiguous() for one in tensors.values())
+    assert all(one.untyped_storage().nbytes() == one.nbytes for one in tensors.values())
+
+
 def test_validation_comes_every_so_many_steps_and_after_the_last(base):
     records = list(train(base, TASK, recipe(steps=7, eval_steps=3)))
     assert [record.step for record in records if record.validation_loss is not None] == [3, 6, 7]
@@ -247,10 +294,35 @@ def test_a_diverging_run_stops_names_the_choice_and_keeps_the_last_good_weights(
 ):
     wanted = recipe(**{"steps": 50, "max_grad_norm": math.inf} | changes)
     training = train(base, TASK, wanted)
-    with pytest.raises(Diverged, match=blame):
+    with pytest.raises(Diverged, match=blame) as stopped:
         list(training)
     assert training.step < 50
-    assert math.isfinite(evaluate(training, TASK).loss)
+    run, scores = stopped.value.run, evaluate(training, TASK)
+    assert math.isfinite(scores.loss)
+    assert (run.status, run.message, run.path) == ("diverged", str(stopped.value), None)
+    assert (run.recipe, run.records) == (wanted, tuple(training.records))
+    with contextlib.suppress(Diverged):
+        list(training)  # whoever goes on all the same does not change it
+    assert evaluate(run, TASK) == scores
+
+
+def test_a_loop_that_diverges_gives_the_run_that_fit_would(base, tmp_path):
+    wild = recipe(learning_rate=1e30, steps=50)
+    runs = []
+    for go in (
+        lambda: list(train(base, TASK, wild)),
+        lambda: fit(base, TASK, wild, store=None),
+        lambda: fit(base, TASK, wild, store=tmp_path),
+    ):
+        with pytest.raises(Diverged) as stopped:
+            go()
+        again = pickle.loads(pickle.dumps(stopped.value))
+        assert (str(again), again.run.records) == (str(stopped.value), stopped.value.run.records)
+        runs.append(stopped.value.run)
+    for run in runs[1:]:
+        for name in ("recipe", "records", "base_name", "task_name", "status", "about", "budget"):
+            assert getattr(run, name) == getattr(runs[0], name)
+        torch.testing.assert_close(run.learnt.tensors, runs[0].learnt.tensors, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("method", ["lora", "adalora"])

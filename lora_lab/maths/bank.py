@@ -75,7 +75,8 @@ class LoRABank(nn.Module):
     def adapter(self, k: int) -> LoRALinear:
         """Adapter k as a layer of its own on the same base, without the padding: a copy."""
         weight = self.base_layer.weight
-        with torch.random.fork_rng(devices=[weight.device] if weight.is_cuda else []):
+        drawing = [] if weight.device.type == "cpu" else [weight.device]
+        with torch.random.fork_rng(drawing, device_type=weight.device.type):
             adapter = LoRALinear(self.base_layer, *self._choices[k])  # its random start is unused
         adapter.lora_A.data.copy_(self.lora_A.data[k, : adapter.r])  # (r, in)
         adapter.lora_B.data.copy_(self.lora_B.data[k, :, : adapter.r])  # (out, r)
