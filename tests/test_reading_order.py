@@ -47,6 +47,7 @@ READING_ORDER = {  # module: the third-party packages it may import
     "tasks.pocket": set(),
     "tasks.changed": set(),
     "tasks.texts": set(),
+    "tasks.tables": set(),
     "tasks.files": set(),
     "tasks.planted": {"torch"},
     "tasks.hiding": set(),
