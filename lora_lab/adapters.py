@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import re
 import threading
 import warnings
 from dataclasses import replace
@@ -15,13 +16,22 @@ from lora_lab.devices import named
 from lora_lab.quantization import Quantization, is_quantized, share_tensors, weight_of
 from lora_lab.recipe import Recipe
 from lora_lab.shapes import modules_of
-from lora_lab.targets import adapted, last_name
+from lora_lab.targets import (
+    Modules,
+    adapted,
+    inside,
+    last_name,
+    matching,
+    saved_modules,
+    spelt_out,
+)
 
 # PEFT 0.21 asks transformers 5.23 by a name that is going away: nothing a user can mend.
 warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
 
 import peft  # noqa: E402 - after bitsandbytes is quiet
 from peft.tuners.lora import LoraLayer  # noqa: E402
+from peft.tuners.tuners_utils import check_target_module_exists  # noqa: E402
 from transformers.pytorch_utils import Conv1D  # noqa: E402
 
 if TYPE_CHECKING:
@@ -37,7 +47,10 @@ CHANGES_THE_BASE = ("pissa", "olora")  # these begin by taking their product out
 
 def _check_reach(base: Base, recipe: Recipe) -> None:
     """Refuse a recipe that does not fit this model; warn of an r wider than a layer."""
-    reached = adapted(modules_of(base.model, base.name), recipe)
+    modules = modules_of(base.model, base.name)
+    reached = adapted(modules, recipe)
+    if isinstance(recipe.target_modules, str) and recipe.target_modules != "all-linear":
+        _check_only_layers(base.model, modules, recipe)
     narrowest = min(min(one.in_features, one.out_features) for one in reached)
     field, r = ("init_r", recipe.init_r) if recipe.method == "adalora" else ("r", recipe.r)
     if r > narrowest:
@@ -46,6 +59,20 @@ def _check_reach(base: Base, recipe: Recipe) -> None:
             f"change can have no higher rank than that, so the parameters above are wasted",
             stacklevel=3,
         )
+
+
+def _check_only_layers(model: nn.Module, modules: Modules, recipe: Recipe) -> None:
+    """Refuse a regex that matches more than layers: a whole block, a norm, an activation."""
+    known = {one.name for one in modules.matrices}
+    saved = saved_modules(modules, recipe)
+    names = (name for name, _ in model.named_modules() if not inside(name, saved))
+    for name in matching(recipe.target_modules, names):
+        if name not in known:
+            raise ValueError(
+                f"target_modules={recipe.target_modules!r} also matches {name!r} "
+                f"({type(model.get_submodule(name)).__name__}), which PEFT can't adapt; give a "
+                'regex for whole names of linear layers, such as ".*mlp.*_proj"'
+            )
 
 
 def _linear_names(base: Base) -> tuple[str, ...]:
@@ -190,6 +217,8 @@ def adapt(base: Base, recipe: Recipe) -> nn.Module:
                 module.weight.data = module.weight.data.clone()
     loftq = recipe.init_lora_weights == "loftq"  # PEFT's own needs CUDA, and changes the base
     config = to_peft(replace(recipe, init_lora_weights=True) if loftq else recipe, base)
+    targets = config.target_modules
+    spell_patterns_out(config, model)
     with _SEEDING, torch.random.fork_rng(devices=_cuda_devices(base)):
         torch.manual_seed(recipe.seed)
         model = peft.get_peft_model(model, config)
@@ -198,9 +227,42 @@ def adapt(base: Base, recipe: Recipe) -> nn.Module:
             one.requires_grad_(False)
     if loftq:
         _begin_with_what_was_lost(model, base)
+    if isinstance(targets, str) and targets != "all-linear":
+        model.peft_config["default"].target_modules = targets  # what is saved, as PEFT saves it
     model.peft_config["default"].base_model_name_or_path = base.name  # no path of this machine
     merge_into_copies(model)
     return model
+
+
+def spell_patterns_out(config: "PeftConfig", model: nn.Module) -> None:
+    """Put in place of a configuration's regexes the names that they match in a model.
+
+    PEFT tries a regex without end if it takes that. So it gets only such as are tried in one way.
+
+    Raises:
+        ValueError: for what is no regex, or one that takes too long.
+    """
+    for field in ("modules_to_save", "layers_pattern"):
+        given = getattr(config, field, None) or ()
+        for name in (given,) if isinstance(given, str) else given:
+            if not re.fullmatch(r"[\w.]+", name):
+                raise ValueError(
+                    f"{field} holds {name!r}, and PEFT would take it for a regex; give plain names"
+                )
+    names = [name for name, _ in model.named_modules()]
+    for field in ("exclude_modules", "target_modules"):
+        given = getattr(config, field, None)
+        if isinstance(given, str) and given.lower() != "all-linear":
+            setattr(config, field, spelt_out(matching(given, names, field)))
+    reached = [name for name in names if check_target_module_exists(config, name)]
+    for field in ("rank_pattern", "alpha_pattern"):  # by a regex for the end of a name
+        by_name = {}
+        for pattern, value in (getattr(config, field, None) or {}).items():
+            for name in matching(rf"(.*\.)?({pattern})", reached, field):
+                by_name.setdefault(re.escape(name), value)  # of several the first counts
+        if getattr(config, field, None):
+            longest_first = sorted(by_name, key=len, reverse=True)  # a short one may end a long one
+            setattr(config, field, {name: by_name[name] for name in longest_first})
 
 
 def _changes_the_base(recipe: Recipe) -> bool:

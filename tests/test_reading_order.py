@@ -18,7 +18,7 @@ READING_ORDER = {  # module: the third-party packages it may import
     "papers": set(),
     "predictions": set(),
     "attempts": set(),
-    "targets": set(),
+    "targets": {"regex"},
     "budget": set(),
     "held": set(),
     "activations": set(),
