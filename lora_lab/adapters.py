@@ -65,7 +65,7 @@ def _check_only_layers(model: nn.Module, modules: Modules, recipe: Recipe) -> No
     """Refuse a regex that matches more than layers: a whole block, a norm, an activation."""
     known = {one.name for one in modules.matrices}
     saved = saved_modules(modules, recipe)
-    names = (name for name, _ in model.named_modules() if not inside(name, saved))
+    names = (name for name, _ in model.named_modules() if name and not inside(name, saved))
     for name in matching(recipe.target_modules, names):
         if name not in known:
             raise ValueError(

@@ -53,6 +53,7 @@ READING_ORDER = {  # module: the third-party packages it may import
     "tasks.hiding": set(),
     "tasks.loading": set(),
     "estimates": {"torch"},
+    "limits": {"torch"},
     "optimizers": {"torch"},
     "runs": {"torch", "safetensors", "filelock"},
     "cutting": {"torch"},

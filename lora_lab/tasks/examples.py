@@ -11,6 +11,8 @@ from torch import Tensor
 from lora_lab.recipe import Recipe
 
 IGNORED = -100  # the label of a token that earns no loss, as in torch and transformers
+PASSES = 100  # through all examples that one step may make ...
+SMALL_STEP = 1024  # ... and so many examples it may see of however few there are
 UNKNOWN = "not known"  # the right answer about a stranger
 
 
@@ -160,6 +162,23 @@ def collate(encoded: Sequence[Encoded], pad_token_id: int) -> dict[str, Tensor]:
         "attention_mask": padded(([1] * len(one.input_ids) for one in encoded), 0),
         "labels": padded((one.labels for one in encoded), IGNORED),
     }
+
+
+def check_passes(count: int, recipe: Recipe) -> None:
+    """Refuse a step that sees each of `count` examples far more often than once.
+
+    Raises:
+        ValueError: with what would do.
+    """
+    each = recipe.batch_size * recipe.gradient_accumulation_steps
+    most = max(PASSES * count, SMALL_STEP)
+    if each > most:
+        raise ValueError(
+            f"batch_size={recipe.batch_size} × gradient_accumulation_steps="
+            f"{recipe.gradient_accumulation_steps} goes {each / count:,.0f} times through the "
+            f"{count:,} training examples in each step, and once gives the same gradient; "
+            f"give a product of at most {most:,} ({min(16, count)} is usual)"
+        )
 
 
 def order_of_examples(count: int, seed: int) -> Iterator[int]:
