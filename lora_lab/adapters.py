@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import re
 import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -14,13 +15,22 @@ from lora_lab.devices import named, seeded
 from lora_lab.quantization import Quantization, is_quantized, share_tensors, weight_of
 from lora_lab.recipe import Recipe
 from lora_lab.shapes import modules_of
-from lora_lab.targets import adapted, last_name
+from lora_lab.targets import (
+    Modules,
+    adapted,
+    inside,
+    last_name,
+    matching,
+    saved_modules,
+    spelt_out,
+)
 
 # PEFT 0.21 asks transformers 5.23 by a name that is going away: nothing a user can mend.
 warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
 
 import peft  # noqa: E402 - after bitsandbytes is quiet
 from peft.tuners.lora import LoraLayer  # noqa: E402
+from peft.tuners.tuners_utils import check_target_module_exists  # noqa: E402
 from transformers.pytorch_utils import Conv1D  # noqa: E402
 
 if TYPE_CHECKING:
@@ -46,7 +56,10 @@ def check_fits(base: Base, recipe: Recipe) -> None:
 
 def _narrowest(base: Base, recipe: Recipe) -> int:
     """The width of the narrowest layer that a recipe adapts, which has to fit this model."""
-    reached = adapted(modules_of(base.model, base.name), recipe)
+    modules = modules_of(base.model, base.name)
+    reached = adapted(modules, recipe)
+    if isinstance(recipe.target_modules, str) and recipe.target_modules != "all-linear":
+        _check_only_layers(base.model, modules, recipe)
     thin = min(reached, key=lambda matrix: min(matrix.in_features, matrix.out_features))
     width = min(thin.in_features, thin.out_features)
     if _changes_the_base(recipe):
@@ -84,6 +97,20 @@ def _check_reach(base: Base, recipe: Recipe) -> None:
             f"change can have no higher rank than that, so the parameters above are wasted",
             stacklevel=3,
         )
+
+
+def _check_only_layers(model: nn.Module, modules: Modules, recipe: Recipe) -> None:
+    """Refuse a regex that matches more than layers: a whole block, a norm, an activation."""
+    known = {one.name for one in modules.matrices}
+    saved = saved_modules(modules, recipe)
+    names = (name for name, _ in model.named_modules() if name and not inside(name, saved))
+    for name in matching(recipe.target_modules, names):
+        if name not in known:
+            raise ValueError(
+                f"target_modules={recipe.target_modules!r} also matches {name!r} "
+                f"({type(model.get_submodule(name)).__name__}), which PEFT can't adapt; give a "
+                'regex for whole names of linear layers, such as ".*mlp.*_proj"'
+            )
 
 
 def _linear_names(base: Base) -> tuple[str, ...]:
@@ -240,6 +267,8 @@ def adapt(base: Base, recipe: Recipe) -> nn.Module:
                 module.weight.data = module.weight.data.clone()
     loftq = recipe.init_lora_weights == "loftq"  # PEFT's own needs CUDA, and changes the base
     config = to_peft(replace(recipe, init_lora_weights=True) if loftq else recipe, base)
+    targets = config.target_modules
+    spell_patterns_out(config, model)
     with seeded(base.device, recipe.seed):  # PEFT draws from the global random state
         model = peft.get_peft_model(model, config)
     for name, one in model.named_parameters():
@@ -247,9 +276,42 @@ def adapt(base: Base, recipe: Recipe) -> nn.Module:
             one.requires_grad_(False)
     if loftq:
         _begin_with_what_was_lost(model, base)
+    if isinstance(targets, str) and targets != "all-linear":
+        model.peft_config["default"].target_modules = targets  # what is saved, as PEFT saves it
     model.peft_config["default"].base_model_name_or_path = base.name  # no path of this machine
     merge_into_copies(model)
     return model
+
+
+def spell_patterns_out(config: "PeftConfig", model: nn.Module) -> None:
+    """Put in place of a configuration's regexes the names that they match in a model.
+
+    PEFT tries a regex without end if it takes that. So it gets only such as are tried in one way.
+
+    Raises:
+        ValueError: for what is no regex, or one that takes too long.
+    """
+    for field in ("modules_to_save", "layers_pattern"):
+        given = getattr(config, field, None) or ()
+        for name in (given,) if isinstance(given, str) else given:
+            if not re.fullmatch(r"[\w.]+", name):
+                raise ValueError(
+                    f"{field} holds {name!r}, and PEFT would take it for a regex; give plain names"
+                )
+    names = [name for name, _ in model.named_modules()]
+    for field in ("exclude_modules", "target_modules"):
+        given = getattr(config, field, None)
+        if isinstance(given, str) and given.lower() != "all-linear":
+            setattr(config, field, spelt_out(matching(given, names, field)))
+    reached = [name for name in names if check_target_module_exists(config, name)]
+    for field in ("rank_pattern", "alpha_pattern"):  # by a regex for the end of a name
+        by_name = {}
+        for pattern, value in (getattr(config, field, None) or {}).items():
+            for name in matching(rf"(.*\.)?({pattern})", reached, field):
+                by_name.setdefault(re.escape(name), value)  # of several the first counts
+        if getattr(config, field, None):
+            longest_first = sorted(by_name, key=len, reverse=True)  # a short one may end a long one
+            setattr(config, field, {name: by_name[name] for name in longest_first})
 
 
 def _changes_the_base(recipe: Recipe) -> bool:

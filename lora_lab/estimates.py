@@ -4,7 +4,7 @@ import functools
 import tomllib
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -20,9 +20,17 @@ from lora_lab.places import data_folder
 from lora_lab.recipe import Recipe, nearest
 from lora_lab.records import Budget, Memory
 from lora_lab.shapes import shape_of
-from lora_lab.tasks.examples import IGNORED, Task, encode_all, order_of_examples
+from lora_lab.tasks.examples import (
+    IGNORED,
+    Encoded,
+    Task,
+    check_passes,
+    encode_all,
+    order_of_examples,
+)
 
 FIRST = 50  # batches that are drawn to see how large one will be
+DRAWN = 20_000  # batches that a mean is taken of, at most: more do not move it
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,14 +109,23 @@ def more_memory(base: Base, task: Task, recipe: Recipe) -> int | None:
 
     Of the largest among the first batches: to draw all those of a long run would take a while.
     """
-    shape, recipe = find_shape(base), _on(base, recipe)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # training will say it
         try:
-            batches = Counter(islice(batches_of(task, base.tokenizer, recipe), FIRST))
-            most = _most_memory(shape, recipe, batches, named(base.dtype)).total
+            return memory_beside(
+                base, recipe, islice(batches_of(task, base.tokenizer, recipe), FIRST)
+            )
         except ValueError:
             return None
+
+
+def memory_beside(base: Base, recipe: Recipe, batches: Iterable[Batch]) -> int | None:
+    """The bytes that a step with the largest of these batches takes beside the base; or None."""
+    try:
+        shape, recipe = find_shape(base), _on(base, recipe)
+        most = _most_memory(shape, recipe, Counter(batches), named(base.dtype)).total
+    except ValueError:
+        return None
     return most - sum(one.numel() * one.element_size() for one in base.model.parameters())
 
 
@@ -150,13 +167,23 @@ def _most_memory(shape: Shape, recipe: Recipe, batches: Counter[Batch], dtype: s
 def batches_of(task: Task, tokenizer: object, recipe: Recipe) -> Iterator[Batch]:
     """The batches that training on the task will draw, one after the other, in their sizes."""
     encoded = encode_all(task.train, tokenizer, recipe.max_length, recipe.loss_on)
+    return sizes_drawn(encoded, recipe)
+
+
+def sizes_drawn(encoded: Sequence[Encoded], recipe: Recipe) -> Iterator[Batch]:
+    """The sizes of a run's batches, of the first `DRAWN` at most.
+
+    Raises:
+        ValueError: for a step that goes through the examples again and again.
+    """
     lengths = [len(one.input_ids) for one in encoded]
     # logits at position t are computed where token t + 1 has a label
     places = [
         [place for place, label in enumerate(one.labels[1:]) if label != IGNORED] for one in encoded
     ]
     order = order_of_examples(len(encoded), recipe.seed)
-    for _ in range(recipe.steps * recipe.gradient_accumulation_steps):
+    check_passes(len(encoded), recipe)
+    for _ in range(min(recipe.steps * recipe.gradient_accumulation_steps, DRAWN)):
         chosen = list(islice(order, recipe.batch_size))
         sizes = {lengths[one] for one in chosen}
         yield Batch(

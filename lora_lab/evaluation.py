@@ -195,7 +195,7 @@ def _fields(text: str) -> set[tuple[str, str]] | None:
     """A JSON object's (key, value) pairs; None for anything else."""
     try:
         value = json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # a model may answer with brackets or digits without end
         return None
     if not isinstance(value, dict):
         return None

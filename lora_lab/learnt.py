@@ -23,7 +23,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from lora_lab.adapters import CHANGES_THE_BASE, adapter_tensors, merge_into_copies
+from lora_lab.adapters import (
+    CHANGES_THE_BASE,
+    adapter_tensors,
+    merge_into_copies,
+    spell_patterns_out,
+)
 from lora_lab.bases import Base
 from lora_lab.devices import own_randomness
 from lora_lab.places import make_folder_atomically
@@ -188,7 +193,9 @@ class Adapted:
         else:
             _check_fit(base, learnt)
             with own_randomness(base.device):  # PEFT draws a start, which is overwritten
-                self.model = get_peft_model(share_tensors(base.model), _inert(learnt), name)
+                self.model = get_peft_model(
+                    share_tensors(base.model), _inert(learnt, base.model), name
+                )
                 self._fill(learnt, name)
         self.model.eval().requires_grad_(False)
         self.strength = strength
@@ -208,7 +215,7 @@ class Adapted:
             )
         _check_fit(self.base, learnt)
         with own_randomness(self.base.device):
-            self.model.add_adapter(name, _inert(learnt))
+            self.model.add_adapter(name, _inert(learnt, self.base.model))
             self._fill(learnt, name)
         self.model.eval().requires_grad_(False)
         self.names.append(name)
@@ -290,8 +297,8 @@ class Adapted:
             self._between.append((self.active, parameter, parameter.data, at_1))
 
 
-def _inert(learnt: Learnt) -> PeftConfig:
-    """The configuration, without an initialisation that would change the base."""
+def _inert(learnt: Learnt, model: nn.Module) -> PeftConfig:
+    """The configuration, without an initialisation that would change the base, or a regex."""
     config = copy.deepcopy(learnt.config)
     if hasattr(config, "init_lora_weights"):
         config.init_lora_weights = True
@@ -300,6 +307,7 @@ def _inert(learnt: Learnt) -> PeftConfig:
     if config.peft_type == PeftType.ADALORA:
         config.inference_mode = True  # PEFT allows one of them at most to be trained
         config.rank_pattern = None  # `_resize` sees to it
+    spell_patterns_out(config, model)
     return config
 
 

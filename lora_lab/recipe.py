@@ -33,6 +33,13 @@ WHOLE = {
     "eval_steps": (1, "would never validate; give 1 or more, or None for no validation"),
     "seed": (0, "is not a seed; give 0 or more"),
 }
+MOST = 1_000_000_000  # of a whole number that is named below as well: no run takes so many
+GREATEST = {  # whole numbers with a bound of their own, and what it is
+    **dict.fromkeys(("r", "init_r", "target_r"), (1_000_000, "wider than any layer; 8 is usual")),
+    "seed": (2**32 - 1, "the greatest that NumPy takes; any small number does as well"),
+}
+LAYERS = 10_000  # more than any model has
+FLOAT32 = (1e-37, 1e37)  # what float32 holds with room for a step that takes ten times as much
 # Real numbers: (least, least allowed itself?, greatest, greatest allowed itself?, what would fit)
 REAL = {
     "lora_alpha": (0, False, math.inf, False, "give a number above 0 (2 * r is a usual start)"),
@@ -168,6 +175,11 @@ class Recipe:
     def _check_names(self, name: str) -> None:
         """Turn a list into a tuple, and refuse what is neither names nor numbers."""
         value = getattr(self, name)
+        if isinstance(value, range) and value[LAYERS:]:
+            raise ValueError(
+                f"{name}={value!r} names more than {LAYERS:,} layers, and no model has so many; "
+                "give the numbers of some, such as range(0, 4)"
+            )
         if isinstance(value, list | set | range):
             value = tuple(sorted(value) if isinstance(value, set) else value)
             object.__setattr__(self, name, value)  # frozen, but not yet seen by anyone
@@ -194,7 +206,7 @@ class Recipe:
         value = self.init_lora_weights
         if isinstance(value, bool) or value in INITIALISATIONS:
             return
-        if isinstance(value, str) and re.fullmatch(r"pissa_niter_\d+", value):
+        if isinstance(value, str) and re.fullmatch(r"pissa_niter_[0-9]{1,3}", value):
             return
         raise ValueError(
             f"init_lora_weights={value!r} is not known; {nearest(value, INITIALISATIONS)}"
@@ -208,6 +220,16 @@ class Recipe:
                 f"warmup_steps={self.warmup_steps} leaves none of steps={self.steps} at the full "
                 f"learning rate; give at most {self.steps - 1}"
             )
+        for name, product in (
+            ("lora_alpha / r", self.scaling),
+            ("learning_rate * loraplus_lr_ratio", self.learning_rate * self.loraplus_lr_ratio),
+        ):
+            if not FLOAT32[0] <= product <= FLOAT32[1]:
+                raise ValueError(
+                    f"{name} is {product:.3g}, which float32 can't hold together with the steps "
+                    f"that multiply it; give values whose product is between {FLOAT32[0]:g} and "
+                    f"{FLOAT32[1]:g}"
+                )
         defaults = {field.name: field.default for field in fields(self)}
         for method, names in ONLY.items():
             for name in names:
@@ -314,7 +336,18 @@ def _check_whole(name: str, value: Any, least: int, otherwise: str) -> None:
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name}={value!r} is not a whole number; give for example {max(least, 8)}")
     if value < least:
-        raise ValueError(f"{name}={value} {otherwise}")
+        raise ValueError(f"{name}={_digits(value)} {otherwise}")
+    fits = otherwise.rpartition("; ")[2]
+    most, why = GREATEST.get(name, (MOST, f"more than any run takes; {fits}"))
+    if value > most:
+        raise ValueError(f"{name}={_digits(value)} is above {most:,}, {why}")
+
+
+def _digits(value: numbers.Real) -> str:
+    """A number as it is written; of a very long one, only how long it is."""
+    if isinstance(value, int) and value.bit_length() > 300:
+        return f"{'-' * (value < 0)}1e{int(value.bit_length() * math.log10(2))}"
+    return str(value)
 
 
 def _check_real(
@@ -329,4 +362,9 @@ def _check_real(
         if high != math.inf:
             span += f" {'to' if high_fits else 'to below'} {high}"
         finite = "" if high_fits else "a finite number "
-        raise ValueError(f"{name}={value} is not {finite}{span}; {otherwise}")
+        raise ValueError(f"{name}={_digits(value)} is not {finite}{span}; {otherwise}")
+    if value and value != math.inf and not FLOAT32[0] <= value <= FLOAT32[1]:
+        raise ValueError(
+            f"{name}={_digits(value)} is out of the reach of float32, in which steps are reckoned: "
+            f"{FLOAT32[0]:g} to {FLOAT32[1]:g}; {otherwise}"
+        )

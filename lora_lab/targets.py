@@ -1,12 +1,17 @@
 """What a recipe reaches: PEFT's rule by which names choose a model's layers. Its one home."""
 
 import re
+import time
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
+import regex
+
 from lora_lab.recipe import Recipe, nearest
 
+SECONDS = 1.0  # that a pattern may take for all names of a model; a good one takes a thousandth
+LETTERS = 100_000  # that a pattern may have
 LAYER = re.compile(r".*?\.[^.]*\.(\d+)\.")  # a layer's number in a name, as PEFT reads it
 
 
@@ -123,23 +128,64 @@ def _targets(model: Modules, recipe: Recipe) -> list[Matrix]:
     ]
 
 
-def _matched(model: Modules, regex: str) -> list[Matrix]:
+def _matched(model: Modules, pattern: str) -> list[Matrix]:
     """The matrices whose whole name a regex matches."""
-    try:
-        reached = [one for one in model.matrices if re.fullmatch(regex, one.name)]
-    except re.error as error:
-        raise ValueError(
-            f"target_modules={regex!r} is not a regex ({error}); give one that matches whole "
-            'module names, such as ".*q_proj", or a tuple of names'
-        ) from error
+    names = {*matching(pattern, (one.name for one in model.matrices))}
+    reached = [one for one in model.matrices if one.name in names]
     if not reached:
         example = next((one for one in model.matrices if one.kind == "linear"), model.matrices[0])
         raise ValueError(
-            f"target_modules={regex!r} is read as a regex and matches no whole module name of "
+            f"target_modules={pattern!r} is read as a regex and matches no whole module name of "
             f"{model.name}; a name here looks like {example.name!r}. For a plain "
-            f"name give a tuple: ({regex!r},)"
+            f"name give a tuple: ({pattern!r},)"
         )
     return reached
+
+
+def matching(pattern: str, names: Iterable[str], field: str = "target_modules") -> list[str]:
+    """The names that a regex matches from end to end: what `re.fullmatch` finds, in bounded time.
+
+    Python's own `re`, which PEFT uses, may try a pattern in countless ways and can't be stopped.
+
+    Args:
+        pattern: in the syntax of `re`.
+        names: of modules.
+        field: where the pattern stands, for the error.
+
+    Raises:
+        ValueError: for what is no regex, and for one that takes longer than `SECONDS`.
+    """
+    if len(pattern) > LETTERS:
+        raise ValueError(
+            f"{field} is a regex of {len(pattern):,} letters; give a shorter one, such as "
+            '".*q_proj", or a tuple of names'
+        )
+    try:
+        re.compile(pattern)  # `regex` knows more than `re` does
+        compiled = regex.compile(pattern)
+    except (re.error, regex.error, RecursionError, OverflowError) as error:
+        raise ValueError(
+            f"{field}={pattern!r} is not a regex ({error}); give one that matches whole "
+            'module names, such as ".*q_proj", or a tuple of names'
+        ) from error
+    end = time.monotonic() + SECONDS
+    try:
+        return [
+            name
+            for name in names
+            if compiled.fullmatch(name, timeout=max(end - time.monotonic(), 1e-6))
+        ]
+    except TimeoutError as error:
+        raise ValueError(
+            f"{field}={pattern!r} takes more than {SECONDS:g} s to match this model's module "
+            "names: a repeat inside a repeat, as in (a+)+, can be tried in countless ways; give a "
+            'simpler regex, such as ".*q_proj", or a tuple of names'
+        ) from error
+
+
+def spelt_out(names: Iterable[str]) -> str:
+    """A regex that matches just these names, and that is tried in one way only."""
+    return "|".join(map(re.escape, names))
 
 
 def column_of(name: str) -> str:

@@ -15,6 +15,7 @@ from lora_lab.devices import SMALL, seeded
 from lora_lab.estimates import budget_of
 from lora_lab.evaluation import loss_of_batch, mean_loss
 from lora_lab.learnt import Learnt, learnt
+from lora_lab.limits import check_fits
 from lora_lab.optimizers import learning_rate_at, make_optimizer
 from lora_lab.ranks import Ranks
 from lora_lab.recipe import Recipe
@@ -50,6 +51,7 @@ class Training:
         self.tokenizer = base.tokenizer
         self.records: list[StepRecord] = []
         self._encoded = encode_all(task.train, base.tokenizer, recipe.max_length, recipe.loss_on)
+        check_fits(base, self._encoded, recipe)  # before anything is made
         self.model = adapt(base, recipe)
         if recipe.gradient_checkpointing:
             _checkpoint_activations(self.model)

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 
 import peft
 import pytest
@@ -6,8 +7,10 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from lora_lab.adapters import adapt, adapter_tensors, to_peft
+from lora_lab.learnt import load_adapter, save_adapter
 from lora_lab.quantization import share_tensors
-from tiny import recipe, tiny_base
+from lora_lab.training import Training
+from tiny import letters_task, recipe, tiny_base
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +34,7 @@ def test_one_misspelt_target_among_good_ones_is_refused_with_the_right_name(base
     [
         ({"target_modules": "q_porj"}, "is read as a regex and matches no whole module name"),
         ({"target_modules": "(q_proj"}, "is not a regex"),
+        ({"target_modules": ".*mlp.*"}, "also matches 'model.layers.0.mlp' .LlamaMLP., which PEFT"),
         ({"layers_to_transform": (0, 2)}, "names layer 2, and tiny has 2 layers"),
         ({"modules_to_save": ("lm_haed",)}, "did you mean 'lm_head'"),
         (
@@ -67,6 +71,34 @@ def test_the_adapter_is_the_one_that_peft_makes_from_the_same_configuration(base
         rtol=0,
         atol=0,
     )
+
+
+def test_peft_never_tries_the_pattern_and_what_is_saved_holds_it(base, monkeypatch, tmp_path):
+    tried, pattern = [], r".*layers\.1\..*(q|v)_proj"
+    real = peft.utils.other.match_target_against_key
+
+    def noted(target, key):
+        tried.append(target)
+        return real(target, key)
+
+    monkeypatch.setattr(peft.tuners.tuners_utils, "match_target_against_key", noted)
+    trained = Training(base, letters_task(), recipe(target_modules=pattern, steps=1))
+    assert to_peft(trained.recipe).target_modules == pattern
+    save_adapter(trained, tmp_path / "ours")
+    loaded = load_adapter(base, tmp_path / "ours").load(tmp_path / "ours", "again")
+    layers = [one for one in loaded.model.modules() if isinstance(one, peft.tuners.lora.LoraLayer)]
+    assert [list(one.r) for one in layers] == 2 * [["ours", "again"]]
+    assert tried
+    assert pattern not in tried
+    torch.manual_seed(trained.recipe.seed)
+    theirs = peft.get_peft_model(tiny_base().model, to_peft(trained.recipe))
+    theirs.save_pretrained(tmp_path / "theirs")
+    ours, peft_s = (
+        json.loads((tmp_path / name / "adapter_config.json").read_text())
+        for name in ("ours", "theirs")
+    )
+    assert ours["target_modules"] == pattern
+    assert ours == peft_s | {"base_model_name_or_path": "tiny"}
 
 
 def test_all_linear_with_layers_is_spelt_out_since_peft_refuses_it(base):

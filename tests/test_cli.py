@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
 import lora_lab as lab
-from lora_lab import assets, health
+from lora_lab import assets, health, machine
 from lora_lab.cards import which_gpu
 from lora_lab.cli import options, show, using
 from lora_lab.cli.app import app
@@ -222,6 +222,50 @@ def test_the_text_of_an_option_becomes_the_fields_value(name, text, value):
     (field,) = [field for field in fields(lab.Recipe) if field.name == name]
     assert options.value_of(field, text) == value
     assert type(options.value_of(field, text)) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("layers", "words"),
+    [
+        ("0-10000000000", "layers 0-10000000000 are more than 10,000, and no model has so many"),
+        ("1,5-2", "layers 5-2 run backwards; write 2-5"),
+        ("0-" + "9" * 5000, "does not fit; give (0, 1), or None for all layers"),
+        ("0-500", "names layer 500, and tiny has 2 layers, counted from 0"),
+    ],
+    ids=["many", "backwards", "digits", "beyond"],
+)
+def test_layers_that_no_model_has_are_refused_before_they_are_counted_out(
+    tiny, letters, layers, words
+):
+    options = ["--base", tiny, "--prompt", "question", "--answer", "label"]
+    options += ["--target-modules", "q_proj", "--layers-to-transform", layers]
+    assert words in refused("train", letters, *options)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--r", 10**6, "r=1000000 makes an adapter of"),
+        ("--batch-size", 10**9, "goes 15,625,000 times through the 64 training examples"),
+        ("--gradient-accumulation-steps", 10**9, "times through the 64 training examples"),
+        ("--targets", "(([a-z_.0-9])+)+X", "matches no whole module name of tiny"),
+        ("--learning-rate", "1e300", "is out of the reach of float32"),
+    ],
+    ids=lambda one: str(one)[:20],
+)
+def test_a_number_out_of_all_bounds_is_one_line_and_leaves_no_run(
+    tiny, letters, option, value, words, monkeypatch
+):
+    monkeypatch.setattr(machine, "memory", lambda: (2**30, 2**30))
+    options = ["--base", tiny, "--prompt", "question", "--answer", "label", option, value]
+    assert words in refused("train", letters, *options)
+    assert list_runs() == []
+
+
+def test_a_number_of_answers_below_none_is_refused(tiny, letters):
+    assert "--answers -1 is no number of answers; give 0" in refused(
+        "evaluate", tiny, "--task", letters, "--answers", "-1"
+    )
 
 
 def test_options_change_the_tasks_own_recipe_and_nothing_else(train, letters):

@@ -89,6 +89,40 @@ def test_a_run_of_a_sweep_can_be_evaluated_by_its_name(words):
     assert json.loads(result.stdout)["scores"]["loss"] == told["runs"][0]["scores"]["loss"]
 
 
+HUNDRED = ",".join(map(str, range(1, 101)))
+EIGHT = "r lora_alpha warmup_steps batch_size init_r target_r deltaT eval_steps".split()
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        (["r=1,1"], "--vary r=1,1 names 1 twice; write each value once"),
+        (["lora_alpha=8,8.0"], "names 8 twice"),
+        (["quantize=none,none"], "names none twice"),
+        (["target_modules=[q_proj,v_proj"], r"lacks a bracket at '\[q_proj'; write a list as in"),
+        (["r=1e9"], "r=1000000000.0 is not a whole number"),
+        (["r=1,1000000000"], "r=1000000000 is above 1,000,000, wider than any layer"),
+        ([f"r={HUNDRED}", f"lora_alpha={HUNDRED}"], "100 × 100 × 2, are 20,000 runs, and a sweep"),
+        ([f"{name}={HUNDRED}" for name in EIGHT], "are 20,000,000,000,000,000 runs"),
+    ],
+    ids=lambda one: str(one)[:40],
+)
+def test_values_that_make_no_sweep_are_refused_before_anything_is_made(words, given, complaint):
+    assert re.search(complaint, refused(*words, *(f"--vary={one}" for one in given)))
+
+
+@pytest.mark.parametrize(
+    ("seeds", "complaint"),
+    [
+        ("0,1,0", "--seeds 0,1,0 names 0 twice; give each seed once"),
+        (",".join(map(str, range(2000))), "1 × 2000, are 2,000 runs"),
+        (str(10**30), "is above 4,294,967,295, the greatest that NumPy takes"),
+    ],
+)
+def test_seeds_that_make_no_sweep_are_refused(words, seeds, complaint):
+    assert complaint in refused(*words[:-1], seeds, "--vary", "r=1")
+
+
 def test_the_table_of_a_task_with_old_facts_fits_a_terminal_of_80_columns(monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "80")
     made = Scores("exact match", 0.547, {}, 0.5, 0.981, 1.2341, (), "test")

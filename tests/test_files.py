@@ -1,10 +1,14 @@
 import json
+import os
 import random
+from pathlib import Path
 
 import pytest
 
+from lora_lab.evaluation import field_f1
 from lora_lab.tasks.examples import Example
 from lora_lab.tasks.files import file_task
+from lora_lab.tasks.loading import load_task
 
 TOWNS = [f"town {i}" for i in range(20)]
 
@@ -232,6 +236,33 @@ def test_a_file_that_is_not_there_is_named_with_the_nearest(write):
         ("a.json", '[{"prompt": "a"},\n {"prompt" 1}]', "a.json is broken at line 2, column 12"),
         ("a.json", '{"prompt": "a"}', "holds an object, not a list of objects"),
         ("a.json", '[{"prompt": "a"}, "b"]', "entry 2, is a text, not an object"),
+        ("a.csv", b"\xef\xbb\xbf", "a.csv is empty"),
+        ("a.tsv", b"\xff\xfe", "a.tsv is empty"),
+        ("a.csv", b"\xff\xfe\0\0", "a.csv is empty"),
+        ("a.json", b"\xef\xbb\xbf\n\n", "a.json is empty"),
+        ("a.json", "[" * 200_000, "a.json nests lists or objects deeper .*; give flat objects"),
+        ("a.json", '{"a":' * 200_000, "a.json nests lists or objects deeper"),
+        ("a.jsonl", '{"prompt": "a", "answer": "b"}\n' + "[" * 200_000, "line 2, nests lists"),
+        ("a.json", '[{"prompt": ' + "9" * 5000 + "}]", "a whole number with thousands of digits"),
+        ("a.jsonl", "9" * 5000, "a.jsonl, line 1, holds a whole number with thousands of digits"),
+        ("a.json", '[{"prompt": 1, "prompt": 2}]', "an object that says 'prompt' twice; keep one"),
+        ("a.json", "5", "holds a number, not a list of objects"),
+        ("a.json", "[[1, 2]]", "entry 1, is a list, not an object"),
+        ("a.csv", "prompt,answer\na," + "x" * 200_000, "more than 131,072 letters near line 2"),
+        ("a.csv", 'prompt,answer\na,"' + "x" * 200_000, "or close the quotation mark"),
+        ("a.csv", csv_of(PAIRS).encode("utf-16-le"), "holds binary data, not text"),
+        ("a.csv", ",,\n1,2,3\n", "a.csv names no column in its first line; begin it with prompt"),
+        ("a.jsonl", "{}\n" * 5, "a.jsonl holds empty objects; give"),
+        (
+            "a.csv",
+            f"{','.join(map(str, range(50)))}\n1\n",
+            r"10, 11 … \(50 columns\) as its prompt",
+        ),
+        (
+            "a.csv",
+            csv_of(PAIRS).encode() + "café,é\n".encode() + "Köln,ö\n".encode("cp1252"),
+            "a.csv mixes encodings: some of its lines are UTF-8, and line 23 is not",
+        ),
         ("a.xlsx", "PK", "'a.xlsx' is of a kind that is not read.*saved as CSV"),
         ("a.jsnl", "{}", "did you mean '.jsonl'"),
     ],
@@ -244,6 +275,62 @@ def test_a_file_that_cannot_be_used_says_why_and_what_would(write, name, content
 def test_a_folder_is_not_a_file(tmp_path):
     with pytest.raises(ValueError, match="is a folder; give one file"):
         file_task(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
+def test_a_pipe_is_refused_before_anything_waits_for_it(tmp_path):
+    os.mkfifo(tmp_path / "a.csv")
+    with pytest.raises(ValueError, match="a.csv' is a pipe or a device, which may never end"):
+        file_task(tmp_path / "a.csv")
+
+
+def test_a_file_that_memory_would_not_hold_is_refused_before_it_is_read(tmp_path):
+    path = tmp_path / "a.csv"
+    with path.open("wb") as file:
+        file.truncate(10**12)  # takes no room on the disk
+    with pytest.raises(ValueError, match="a.csv has 1,000,000 MB.*; give a part of it, up to 268"):
+        file_task(path)
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a\0b"])
+def test_a_name_that_no_file_can_have_is_that_of_no_file(name):
+    with pytest.raises(FileNotFoundError, match="there is no file"):
+        file_task(f"{name}.csv")
+    with pytest.raises(ValueError, match="no task is called"):
+        load_task(name)
+
+
+def test_a_file_that_may_not_be_read_is_refused_in_words(write, monkeypatch):
+    path = write("a.csv", csv_of(PAIRS))
+    monkeypatch.setattr(Path, "read_bytes", _forbidden)  # root may read anything
+    with pytest.raises(PermissionError, match="a.csv' may not be read by you; change its"):
+        file_task(path)
+
+
+def _forbidden(path):
+    raise PermissionError(13, "Permission denied", path)
+
+
+def test_empty_lines_above_the_header_are_passed_over_and_counted(write):
+    task = file_task(write("a.csv", "\n\n" + csv_of(PAIRS) + "alone,\n"))
+    assert set(everything(task)) == EXAMPLES
+    assert "blank 'answer': row 24" in task.about
+
+
+def test_half_a_letter_is_left_out_and_named(write):
+    lines = [json.dumps(record) for record in RECORDS] + ['{"prompt": "\\ud800", "answer": "b"}']
+    task = file_task(write("a.jsonl", "\n".join(lines)))
+    assert set(everything(task)) == EXAMPLES
+    assert "1 left out (half a letter (a surrogate alone), which no model can read: row 21)" in (
+        task.about
+    )
+
+
+@pytest.mark.parametrize("answer", ["[" * 100_000, "9" * 5000])
+def test_an_answer_that_json_cannot_hold_is_text(write, answer):
+    records = [{"prompt": town, "answer": answer} for town in TOWNS]
+    assert file_task(write("a.json", json.dumps(records))).metric == "accuracy"
+    assert field_f1([(answer, answer)]) == 0  # no object, so there are no fields
 
 
 def test_a_misspelt_column_is_refused_with_the_nearest_and_the_list(write):

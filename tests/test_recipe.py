@@ -3,9 +3,11 @@ import math
 
 import peft
 import pytest
+import torch
 from torch import nn
 
-from lora_lab.recipe import Recipe
+from lora_lab.optimizers import make_optimizer
+from lora_lab.recipe import FLOAT32, Recipe
 
 REFUSED = [  # what is given, and words of the answer
     ({"r": 0}, ValueError, "r=0 leaves nothing to train; give 1 or more"),
@@ -63,6 +65,56 @@ REFUSED = [  # what is given, and words of the answer
     ({"tinit": 5}, ValueError, "tinit=5 means nothing with method='lora'; give method='adalora'"),
     ({"method": "adalora", "use_rslora": True}, ValueError, "give method='lora', or leave it out"),
     ({"seed": -1}, ValueError, "seed=-1"),
+    (
+        {"seed": 2**32},
+        ValueError,
+        "seed=4294967296 is above 4,294,967,295, the greatest that NumPy",
+    ),
+    ({"r": 10**9}, ValueError, "r=1000000000 is above 1,000,000, wider than any layer; 8 is usual"),
+    ({"r": 10**400}, ValueError, "r=1e400 is above"),
+    ({"method": "adalora", "init_r": 10**9}, ValueError, "init_r=1000000000 is above 1,000,000"),
+    (
+        {"steps": 10**12},
+        ValueError,
+        "steps=1000000000000 is above 1,000,000,000, more than any run",
+    ),
+    (
+        {"batch_size": 10**12},
+        ValueError,
+        "more than any run takes; give 1 or more (16 is usual)",
+    ),
+    ({"max_length": 10**400}, ValueError, "max_length=1e400 is above"),
+    (
+        {"learning_rate": 1e300},
+        ValueError,
+        "=1e+300 is out of the reach of float32, in which steps are reckoned",
+    ),
+    (
+        {"learning_rate": 10**400},
+        ValueError,
+        "learning_rate=1e400 is out of the reach of float32",
+    ),
+    ({"learning_rate": 5e-324}, ValueError, "learning_rate=5e-324 is out of the reach of float32"),
+    ({"lora_alpha": 1e300}, ValueError, "lora_alpha=1e+300 is out of the reach"),
+    ({"weight_decay": 1e-320}, ValueError, "weight_decay=1e-320 is out of the reach"),
+    (
+        {"max_grad_norm": 1e300},
+        ValueError,
+        "1e+37; give 1.0, or math.inf for no clipping",
+    ),
+    ({"loraplus_lr_ratio": 1e300}, ValueError, "1e+37; give 1 for plain LoRA, 16 for LoRA+"),
+    (
+        {"learning_rate": 1e30, "loraplus_lr_ratio": 1e30},
+        ValueError,
+        "learning_rate * loraplus_lr_ratio is 1e+60, which float32 can't hold",
+    ),
+    ({"lora_alpha": 1e-37, "r": 1000}, ValueError, "lora_alpha / r is 1e-40, which float32"),
+    (
+        {"layers_to_transform": range(10**30)},
+        ValueError,
+        "names more than 10,000 layers, and no model",
+    ),
+    ({"init_lora_weights": "pissa_niter_99999999"}, ValueError, "or 'pissa_niter_4'"),
 ]
 
 
@@ -80,6 +132,15 @@ def test_the_defaults_and_the_edges_are_accepted():
     Recipe(method="adalora", init_r=12, target_r=11, steps=3)
     Recipe(method="adalora", tinit=60, tfinal=10, deltaT=30)
     Recipe(method="adalora", tinit=49, tfinal=50)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("learning_rate", FLOAT32)
+def test_torch_takes_the_greatest_and_the_least_learning_rate(optimizer, learning_rate):
+    given = Recipe(optimizer=optimizer, learning_rate=learning_rate, weight_decay=FLOAT32[1])
+    weight = torch.nn.Parameter(torch.ones(2, 2))
+    weight.grad = torch.ones(2, 2)
+    make_optimizer({"lora_B": weight}, given).step()  # 40 times the greatest raises a RuntimeError
 
 
 def test_a_list_of_names_becomes_a_tuple_so_that_a_recipe_can_be_hashed():

@@ -1,6 +1,9 @@
 """Which layers a recipe reaches, held to what PEFT adapts."""
 
 import dataclasses
+import re
+import time
+from contextlib import suppress
 
 import peft
 import pytest
@@ -9,10 +12,10 @@ import transformers as hf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lora_lab.adapters import to_peft
+from lora_lab.adapters import spell_patterns_out, to_peft
 from lora_lab.recipe import Recipe
 from lora_lab.shapes import modules_of
-from lora_lab.targets import adapted, column_of, last_name, layer_of, naming
+from lora_lab.targets import adapted, column_of, last_name, layer_of, matching, naming
 from tiny import tiny_base
 
 LLAMA = hf.LlamaConfig(
@@ -178,3 +181,97 @@ def test_a_choice_of_nothing_is_refused(chosen, words):
 def test_a_column_is_a_name_without_its_layer():
     assert column_of("model.layers.7.mlp.up_proj") == "model.layers.*.mlp.up_proj"
     assert column_of("lm_head") == "lm_head"
+
+
+# --- patterns ---------------------------------------------------------------------------------
+
+NAMES = [name for name, _ in model_of(LLAMA).named_modules()]
+ENDLESS = [
+    r"(([a-z_.0-9])+)+[XY]",
+    r"(.*)*(.*)*(.*)*$X|(a|[a-z._0-9]+)+Z|(\w+\.?)+\d!",
+    r"(?:(\w|\.)+\1?)+!",
+]
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        ".*q_proj",
+        r".*\.[12]\..*(q|v)_proj",
+        "model",
+        "",
+        r"model\.layers\.(?!0).*mlp\..*",
+        "(?i).*Q_PROJ",
+    ],
+)
+def test_a_pattern_finds_what_pythons_own_re_finds(pattern):
+    assert matching(pattern, NAMES) == [name for name in NAMES if re.fullmatch(pattern, name)]
+
+
+@pytest.mark.parametrize("pattern", ENDLESS)
+def test_a_pattern_that_can_be_tried_in_countless_ways_ends_in_seconds(pattern):
+    before = time.monotonic()
+    with suppress(ValueError):  # some are clever work for `regex`, and some take too long for it
+        assert matching(pattern, [3 * name for name in NAMES]) == []
+    assert time.monotonic() - before < 30  # `re` takes longer than anybody waits
+
+
+def test_a_pattern_that_takes_too_long_is_refused_with_what_would(monkeypatch):
+    monkeypatch.setattr("lora_lab.targets.SECONDS", 0.0)
+    with pytest.raises(ValueError, match=r"can be tried in countless ways; give a simpler regex"):
+        matching(r"(?:(a|b|ab)*)*c(?:a|b)*\1", ["ab" * 200])
+
+
+@pytest.mark.parametrize(
+    ("pattern", "words"),
+    [
+        ("(" * 5000 + ")" * 5000, "is not a regex"),
+        ("[a", "is not a regex"),
+        (r"\p{L}+", "is not a regex"),  # `regex` knows it, and PEFT's `re` does not
+        ("a{99999999999999999999}", "is not a regex"),
+        ("a" * 100_001, "target_modules is a regex of 100,001 letters; give a shorter one"),
+    ],
+    ids=["nested", "open", "unknown", "repeats", "long"],
+)
+def test_what_is_no_regex_is_refused_in_words(pattern, words):
+    with pytest.raises(ValueError, match=words):
+        matching(pattern, NAMES)
+
+
+@pytest.mark.parametrize("config", [LLAMA, GPT2], ids=["llama", "gpt2"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"target_modules": r".*(down_proj|c_fc)", "exclude_modules": r".*\.2\..*"},
+        {
+            "target_modules": r".*(down_proj|c_fc)",
+            "rank_pattern": {r"(layers|h)\.[01]\..*": 2, r".*\.2\..*": 3},
+        },
+        {"target_modules": r".*(down_proj|c_fc)", "alpha_pattern": {r"1\.mlp\.\w+": 5, "none": 7}},
+    ],
+    ids=["fewer", "ranks", "alphas"],
+)
+def test_patterns_spelt_out_adapt_what_the_patterns_adapt(config, changes):
+    def made(spelt):
+        given = peft.LoraConfig(r=4, **changes)
+        model = model_of(config)
+        if spelt:
+            spell_patterns_out(given, model)
+        layers = peft.get_peft_model(model, given).base_model.model.named_modules()
+        found = {name: one for name, one in layers if isinstance(one, peft.tuners.lora.LoraLayer)}
+        return {name: (one.r["default"], one.scaling["default"]) for name, one in found.items()}
+
+    assert made(spelt=True) == made(spelt=False) != {}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"modules_to_save": ["(l+)+m_head"]},
+        {"target_modules": ["q_proj"], "layers_to_transform": [1], "layers_pattern": "(a+)+"},
+    ],
+    ids=["saved", "layers"],
+)
+def test_a_regex_where_peft_wants_a_name_is_refused(changes):
+    with pytest.raises(ValueError, match="PEFT would take it for a regex; give plain names"):
+        spell_patterns_out(peft.LoraConfig(**changes), model_of(LLAMA))

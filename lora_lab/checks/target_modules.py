@@ -1,11 +1,11 @@
 """Checks for notebook 07, Target modules: a rank for a budget, a regex, a count by PEFT's rule."""
 
 import math
-import re
 from collections.abc import Iterator, Mapping
 
 from lora_lab.checks.compare import Case, Exercise, Function, WrongAnswer
 from lora_lab.checks.one_token import _projection_shapes
+from lora_lab.targets import matching
 
 Shapes = Mapping[str, tuple[int, int]]  # (out, in) of each matrix, by name
 
@@ -108,9 +108,9 @@ def _reached(function: Function, case: Case) -> dict[str, int]:
     if not isinstance(regex, str):
         raise WrongAnswer("return one string: PEFT reads a list as names, and a string as a regex.")
     try:
-        found = {name for name in _llama(POCKET, 24) if re.fullmatch(regex, name)}
-    except re.error as error:
-        raise WrongAnswer(f"{regex!r} is not a regex: {error}.") from error
+        found = {*matching(regex, _llama(POCKET, 24), "your regex")}
+    except ValueError as error:
+        raise WrongAnswer(f"{error}.") from error
     wanted = {
         name
         for name in _llama(POCKET, 24)

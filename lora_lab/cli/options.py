@@ -12,7 +12,9 @@ from typing import Annotated
 
 import typer
 
-from lora_lab.recipe import CHOICES, HELP, Recipe
+from lora_lab.recipe import CHOICES, HELP, LAYERS, Recipe
+
+DIGITS = 30  # in a run of layers
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Train again what is stored.")]
@@ -151,9 +153,17 @@ def _layers(text: str) -> object:
     layers: list[int] = []
     for part in text.split(","):
         first, hyphen, last = part.partition("-")
-        if not first.isdecimal() or (hyphen and not last.isdecimal()):
+        if not first.isdecimal() or (hyphen and not last.isdecimal()) or len(part) > DIGITS:
             return text  # Recipe says what would fit
-        layers += range(int(first), int(last or first) + 1)
+        run = range(int(first), int(last or first) + 1)
+        if not run:
+            raise ValueError(f"layers {part} run backwards; write {last}-{first}")
+        if run[LAYERS:] or len(layers) > LAYERS:
+            raise ValueError(
+                f"layers {part} are more than {LAYERS:,}, and no model has so many; write the "
+                "numbers of some, such as 0-3"
+            )
+        layers += run
     return tuple(layers)
 
 

@@ -2,9 +2,11 @@
 
 import dataclasses
 import itertools
+import math
 import os
 import re
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from lora_lab.sweeps import Sweep
 
 FIELDS = {field.name: field for field in dataclasses.fields(Recipe) if field.name != "seed"}
+LISTS = ("target_modules", "modules_to_save", "layers_to_transform")
+MOST = 1000  # runs of a sweep: an hour of pocket's, and each setting is compared with each
 COMMA = re.compile(r",(?![^\[\]]*\])")  # but not one within brackets
 
 
@@ -83,6 +87,7 @@ def sweep(
     varied = [_varied(words) for words in vary]
     chosen = _seeds(seeds)
     _check_once([name for name, _ in varied], recipe)
+    _check_count([len(values) for _, values in varied], len(chosen))
     from lora_lab.bases import load_base
     from lora_lab.cli.wanted import Wanted, base_name
 
@@ -143,16 +148,30 @@ def _varied(words: str) -> tuple[str, list[object]]:
     texts = [text.strip().removeprefix("[").removesuffix("]") for text in COMMA.split(values)]
     if not equals or not all(texts):
         raise ValueError(f"--vary {words} lacks a value; write them as in --vary {name}=1,4,16")
-    return name, [value_of(FIELDS[name], text) for text in texts]
+    unpaired = [text for text in COMMA.split(values) if text.count("[") != text.count("]")]
+    if unpaired and name in LISTS:
+        raise ValueError(
+            f"--vary {words} lacks a bracket at {unpaired[0]!r}; write a list as in "
+            f'--vary "{name}=[q_proj,v_proj],all-linear"'
+        )
+    read = [value_of(FIELDS[name], text) for text in texts]
+    twice = [value for place, value in enumerate(read) if value in read[:place]]
+    if twice:
+        raise ValueError(f"--vary {words} names {_written(twice[0])} twice; write each value once")
+    return name, read
 
 
 def _seeds(words: str) -> list[int]:
     try:
-        return [int(seed) for seed in words.split(",")]
+        seeds = [int(seed) for seed in words.split(",")]
     except ValueError:
         raise ValueError(
             f"--seeds {words} is no list of whole numbers; give --seeds 0,1,2"
         ) from None
+    twice = [seed for seed, times in Counter(seeds).items() if times > 1]
+    if twice:
+        raise ValueError(f"--seeds {words} names {twice[0]} twice; give each seed once")
+    return seeds
 
 
 def _check_once(varied: Sequence[str], recipe: dict) -> None:
@@ -165,6 +184,17 @@ def _check_once(varied: Sequence[str], recipe: dict) -> None:
             )
     if "seed" in recipe:
         raise ValueError(f"--seed {recipe['seed']} does not fit a sweep; give --seeds 0,1,2")
+
+
+def _check_count(values: Sequence[int], seeds: int) -> None:
+    """Refuse more runs than a table can tell apart, before all pairs are made."""
+    runs = math.prod(values) * seeds
+    if runs > MOST:
+        settings = " × ".join(map(str, values))
+        raise ValueError(
+            f"settings × seeds, {settings} × {seeds}, are {runs:,} runs, and a sweep takes up to "
+            f"{MOST:,}; vary fewer choices at once, or give fewer values or seeds"
+        )
 
 
 def _show(done: "Sweep", names: Sequence[str], seeds: int) -> None:

@@ -69,6 +69,8 @@ def evaluate(
     from lora_lab.cli.wanted import Wanted
     from lora_lab.evaluation import evaluate as scores_of
 
+    if answers < 0:
+        raise ValueError(f"--answers {answers} is no number of answers; give 0 for none, or more")
     found = find_model(model, base=base, strength=strength, store=chosen_store(store))
     wanted = Wanted(task) if task else _own_task(found, model)
     wanted = wanted.but(n=n, seed=task_seed, prompt=prompt, answer=answer)
@@ -81,7 +83,7 @@ def evaluate(
         return
     say(f"{what.name}, asked of {found.about}", "")
     show_scores(scores)
-    for one in scores.answers[: max(answers, 0)]:
+    for one in scores.answers[:answers]:
         mark = "right" if one.right else "wrong"
         say("", indented(one.prompt, "  asked   "), indented(one.expected, "  wanted  "))
         say(indented(one.given, f"  {mark}   "))

@@ -14,6 +14,8 @@ if TYPE_CHECKING:  # torch takes seconds to import, and a list of tasks does wit
     from torch import Tensor
 
 IGNORED = -100  # the label of a token that earns no loss, as in torch and transformers
+PASSES = 100  # through all examples that one step may make ...
+SMALL_STEP = 1024  # ... and so many examples it may see of however few there are
 UNKNOWN = "not known"  # the right answer about a stranger
 MOST_KEPT = 4_000_000  # tokens that are kept with a tokenizer: at most 200 MB
 
@@ -223,6 +225,23 @@ def collate(encoded: Sequence[Encoded], pad_token_id: int) -> "dict[str, Tensor]
         "attention_mask": padded(([1] * len(one.input_ids) for one in encoded), 0),
         "labels": padded((one.labels for one in encoded), IGNORED),
     }
+
+
+def check_passes(count: int, recipe: Recipe) -> None:
+    """Refuse a step that sees each of `count` examples far more often than once.
+
+    Raises:
+        ValueError: with what would do.
+    """
+    each = recipe.batch_size * recipe.gradient_accumulation_steps
+    most = max(PASSES * count, SMALL_STEP)
+    if each > most:
+        raise ValueError(
+            f"batch_size={recipe.batch_size} × gradient_accumulation_steps="
+            f"{recipe.gradient_accumulation_steps} goes {each / count:,.0f} times through the "
+            f"{count:,} training examples in each step, and once gives the same gradient; "
+            f"give a product of at most {most:,} ({min(16, count)} is usual)"
+        )
 
 
 def order_of_examples(count: int, seed: int) -> Iterator[int]:

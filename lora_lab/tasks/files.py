@@ -1,55 +1,20 @@
 """A task from one's own file: CSV, TSV, JSON (a list of objects) or JSONL (an object a line).
 
-Nothing is dropped in silence: the task's `about` names the rows that were left out, and why. Rows
-are counted as people see them: in CSV and TSV as a spreadsheet does (the header is row 1), in JSON
-from 1, in JSONL by line.
+Nothing is dropped in silence: the task's `about` names the rows that were left out, and why.
 """
 
-import codecs
-import csv
-import io
 import json
 import random
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 
 from lora_lab.recipe import Recipe, nearest
 from lora_lab.tasks.examples import Example, Task
+from lora_lab.tasks.tables import LEAST, Table, read_table
 
-KINDS = (".csv", ".tsv", ".json", ".jsonl")
-LEAST = 3  # rows: one for each split
 LABELS = 100  # at most so many different answers count as labels
-BOMS = {  # the longer ones first: UTF-32's begins with UTF-16's
-    codecs.BOM_UTF8: "utf-8-sig",
-    codecs.BOM_UTF32_LE: "utf-32",
-    codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One record of the file, with the number that people know it by."""
-
-    number: int
-    values: dict[str, object]
-
-
-@dataclass(slots=True)
-class Table:
-    """What was read: the rows, the columns in their order, and what to say about the reading."""
-
-    rows: list[Row]
-    columns: list[str]
-    notes: list[str] = field(default_factory=list)
-    dropped: dict[str, list[int]] = field(default_factory=dict)  # why -> row numbers
-
-    def drop(self, why: str, number: int) -> None:
-        """Note that a row is left out."""
-        self.dropped.setdefault(why, []).append(number)
+SHOWN = 12  # column names that an error lists
 
 
 def file_task(
@@ -76,13 +41,13 @@ def file_task(
             that can be used, or an `n` above what there is.
     """
     path = Path(path)
-    table = _read(path)
+    table = read_table(path)
     for role, column in (("prompt", prompt), ("answer", answer)):
         _check_column(table, role, column, path)
     if prompt == answer:
         raise ValueError(
             f"prompt={prompt!r} and answer={answer!r} are one column; give two: "
-            f"{path.name} has {', '.join(table.columns)}"
+            f"{path.name} has {', '.join(table.columns[:SHOWN])}"
         )
     examples = _examples(table, prompt, answer, path)
     if len(examples) < LEAST:
@@ -121,151 +86,27 @@ def _recipe(count: int) -> Recipe:
     return Recipe(steps=steps, batch_size=8, learning_rate=1e-3)
 
 
-# --- reading ----------------------------------------------------------------------------------
-
-
-def _read(path: Path) -> Table:
-    if path.is_dir():
-        raise ValueError(f"{str(path)!r} is a folder; give one file: {', '.join(KINDS)}")
-    if not path.is_file():
-        beside = tuple(one.name for one in path.parent.glob("*") if one.suffix.lower() in KINDS)
-        raise FileNotFoundError(
-            f"there is no file {str(path)!r}; {nearest(path.name, beside)}"
-            "give the path of a CSV, TSV, JSON or JSONL file"
-        )
-    kind = path.suffix.lower()
-    if kind not in KINDS:
-        raise ValueError(
-            f"{path.name!r} is of a kind that is not read; {nearest(kind, KINDS)}"
-            f"give one of {', '.join(KINDS)} (a spreadsheet can be saved as CSV)"
-        )
-    text, encoding = _decode(path.read_bytes(), path)
-    reader = {".json": _read_json, ".jsonl": _read_jsonl}.get(kind)
-    table = reader(text, path) if reader else _read_csv(text, path, "\t" if kind == ".tsv" else "")
-    if not table.rows:
-        raise ValueError(f"{path.name} has no rows of data; give a file with {LEAST} or more")
-    if encoding not in ("utf-8", "utf-8-sig"):
-        table.notes.append(f"read as {encoding}")
-    return table
-
-
-def _decode(content: bytes, path: Path) -> tuple[str, str]:
-    """The text and its encoding: by its byte order mark, else UTF-8, else Windows' Latin-1."""
-    if not content.strip():
-        raise ValueError(f"{path.name} is empty; give a file with {LEAST} rows or more")
-    marked = [encoding for bom, encoding in BOMS.items() if content.startswith(bom)]
-    if not marked and b"\0" in content:
-        raise _binary(path)
-    for encoding in marked[:1] or ("utf-8", "cp1252", "latin-1"):
-        try:
-            text = content.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-        strange = sum(ord(letter) < 32 and letter not in "\t\n\r\f\v" for letter in text)
-        if strange > len(text) / 200:
-            break
-        return text, encoding
-    raise _binary(path)
-
-
-def _binary(path: Path) -> ValueError:
-    return ValueError(
-        f"{path.name} holds binary data, not text, whatever its name says; "
-        "open it in the program that made it, and save it as CSV (UTF-8)"
-    )
-
-
-def _read_csv(text: str, path: Path, delimiter: str) -> Table:
-    """A header and rows. Without a given delimiter: the one of , ; tab | that splits the header."""
-    if not delimiter:
-        header = text.lstrip().split("\n", 1)[0]
-        delimiter = max(",;\t|", key=header.count)  # the first of equals
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    rows: list[list[str]] = []
-    try:
-        rows.extend(reader)
-    except csv.Error as error:
-        raise ValueError(
-            f"{path.name} is broken near line {reader.line_num}, in row {len(rows) + 1}: {error}; "
-            'put values with quotes or line breaks between "…", and write " inside them as ""'
-        ) from error
-    columns = [name.strip() for name in rows[0]]
-    doubled = [name for name, count in Counter(columns).items() if count > 1 and name]
-    if doubled:
-        raise ValueError(f"{path.name} has two columns called {doubled[0]!r}; rename one")
-    table = Table([], columns)
-    for number, cells in enumerate(rows[1:], start=2):
-        if not cells:  # an empty line
-            continue
-        table.rows.append(Row(number, dict(zip(columns, cells, strict=False))))
-        if len(cells) > len(columns):
-            table.drop(f"more values than the header's {len(columns)}", number)
-    return table
-
-
-def _read_json(text: str, path: Path) -> Table:
-    try:
-        records = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{path.name} is broken at line {error.lineno}, column {error.colno}: {error.msg}; "
-            "give a list of objects, or call it .jsonl if there is one object a line"
-        ) from error
-    if not isinstance(records, list):
-        raise ValueError(
-            f"{path.name} holds {_said(records)}, not a list of objects; "
-            'give [{"prompt": "…", "answer": "…"}, …]'
-        )
-    return _table(enumerate(records, start=1), "entry", path)
-
-
-def _read_jsonl(text: str, path: Path) -> Table:
-    def records() -> Iterable[tuple[int, object]]:
-        # not splitlines(): JSON may hold other line separators inside its strings
-        for number, line in enumerate(text.split("\n"), start=1):
-            if line.strip():
-                try:
-                    yield number, json.loads(line)
-                except json.JSONDecodeError as error:
-                    raise ValueError(
-                        f"{path.name} is broken in line {number}, column {error.colno}: "
-                        f'{error.msg}; give one object a line: {{"prompt": "…", "answer": "…"}}'
-                    ) from error
-
-    return _table(records(), "line", path)
-
-
-def _table(records: Iterable[tuple[int, object]], where: str, path: Path) -> Table:
-    table = Table([], [])
-    for number, record in records:
-        if not isinstance(record, dict):
-            raise ValueError(
-                f"{path.name}, {where} {number}, is {_said(record)}, not an object; "
-                'give {"prompt": "…", "answer": "…"}'
-            )
-        table.rows.append(Row(number, record))
-    table.columns = list(dict.fromkeys(name for row in table.rows for name in row.values))
-    return table
-
-
-def _said(value: object) -> str:
-    kinds = {dict: "an object", list: "a list", str: "a text", bool: "a yes or no"}
-    return kinds.get(type(value), "nothing" if value is None else "a number")
-
-
 # --- from rows to examples --------------------------------------------------------------------
 
 
 def _check_column(table: Table, role: str, column: str, path: Path) -> None:
-    if column not in table.columns:
+    named = [name for name in table.columns if name]
+    if not named:
         raise ValueError(
-            f"{path.name} has no column {column!r}; {nearest(column, tuple(table.columns))}"
-            f"name one of {', '.join(table.columns)} as its {role} ({role}=..., or --{role})"
+            f"{path.name} names no column in its first line; begin it with prompt,answer"
+            if path.suffix.lower() in (".csv", ".tsv")
+            else f'{path.name} holds empty objects; give {{"prompt": "…", "answer": "…"}}'
+        )
+    more = f" … ({len(named)} columns)" if len(named) > SHOWN else ""
+    listed = f"{', '.join(named[:SHOWN])}{more}"
+    if column not in named:
+        raise ValueError(
+            f"{path.name} has no column {column!r}; {nearest(column, tuple(named[:1000]))}"
+            f"name one of {listed} as its {role} ({role}=..., or --{role})"
         )
     if not any(_text(row.values.get(column)) for row in table.rows):
         raise ValueError(
-            f"column {column!r} of {path.name} is blank in every row; "
-            f"give another of: {', '.join(table.columns)}"
+            f"column {column!r} of {path.name} is blank in every row; give another of: {listed}"
         )
 
 
@@ -287,6 +128,8 @@ def _examples(table: Table, prompt: str, answer: str, path: Path) -> list[Exampl
         if not asked or not wanted:
             blank = " and ".join(repr(c) for c, v in ((prompt, asked), (answer, wanted)) if not v)
             table.drop(f"blank {blank}", row.number)
+        elif not (_is_whole(asked) and _is_whole(wanted)):
+            table.drop("half a letter (a surrogate alone), which no model can read", row.number)
         elif asked not in first:
             first[asked] = (wanted, row.number)
         elif first[asked][0] == wanted:
@@ -294,6 +137,15 @@ def _examples(table: Table, prompt: str, answer: str, path: Path) -> list[Exampl
         else:
             table.drop(f"the prompt of row {first[asked][1]} with another answer", row.number)
     return [Example(asked, wanted) for asked, (wanted, _) in first.items()]
+
+
+def _is_whole(text: str) -> bool:
+    """Whether a text can be written as UTF-8: JSON's escapes may hold halves of letters."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _metric(answers: Sequence[str]) -> str:
@@ -307,7 +159,7 @@ def _metric(answers: Sequence[str]) -> str:
 def _is_object(answer: str) -> bool:
     try:
         return isinstance(json.loads(answer), dict)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return False
 
 

@@ -1,5 +1,6 @@
 """`load_task`: a built-in task by name, or the user's own file; and a list of those by name."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,7 +51,7 @@ def load_task(
         return pocket.pocket_task(name, n, seed)
     if name in texts.NAMES:
         return texts.text_task(name, n, seed)
-    if Path(name).suffix or Path(name).exists():
+    if Path(name).suffix or os.path.exists(name):  # not Path's, which fails for a long name
         return files.file_task(Path(name), prompt, answer, n, seed)
     known = (*pocket.NAMES, *texts.NAMES)
     raise ValueError(

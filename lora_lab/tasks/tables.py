@@ -1,0 +1,275 @@
+"""A table from a file: CSV, TSV, JSON (a list of objects) or JSONL (an object a line).
+
+Rows are counted as people see them: in CSV and TSV as a spreadsheet does (the header is row 1), in
+JSON from 1, in JSONL by line.
+"""
+
+import codecs
+import csv
+import io
+import json
+import os
+import stat
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lora_lab.recipe import nearest
+
+KINDS = (".csv", ".tsv", ".json", ".jsonl")
+LEAST = 3  # rows: one for each split
+LARGEST = 2**28  # bytes of a file: as Python's objects it takes many times as much memory
+BOMS = {  # the longer ones first: UTF-32's begins with UTF-16's
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One record of the file, with the number that people know it by."""
+
+    number: int
+    values: dict[str, object]
+
+
+@dataclass(slots=True)
+class Table:
+    """What was read: the rows, the columns in their order, and what to say about the reading."""
+
+    rows: list[Row]
+    columns: list[str]
+    notes: list[str] = field(default_factory=list)
+    dropped: dict[str, list[int]] = field(default_factory=dict)  # why -> row numbers
+
+    def drop(self, why: str, number: int) -> None:
+        """Note that a row is left out."""
+        self.dropped.setdefault(why, []).append(number)
+
+
+def read_table(path: Path) -> Table:
+    """The file's rows and columns.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: another kind of file, an empty or binary one, or one that is broken (with the
+            place).
+    """
+    _check_file(path)
+    kind = path.suffix.lower()
+    if kind not in KINDS:
+        raise ValueError(
+            f"{path.name!r} is of a kind that is not read; {nearest(kind, KINDS)}"
+            f"give one of {', '.join(KINDS)} (a spreadsheet can be saved as CSV)"
+        )
+    try:
+        content = path.read_bytes()
+    except PermissionError as error:
+        raise PermissionError(
+            f"{str(path)!r} may not be read by you; change its permissions, or give a copy of it"
+        ) from error
+    text, encoding = _decode(content, path)
+    reader = {".json": _read_json, ".jsonl": _read_jsonl}.get(kind)
+    table = reader(text, path) if reader else _read_csv(text, path, "\t" if kind == ".tsv" else "")
+    if not table.rows:
+        raise ValueError(f"{path.name} has no rows of data; give a file with {LEAST} or more")
+    if encoding not in ("utf-8", "utf-8-sig"):
+        table.notes.append(f"read as {encoding}")
+    return table
+
+
+def _check_file(path: Path) -> None:
+    """Refuse what can't be read to an end: no file, a folder, a pipe, more than memory takes."""
+    try:
+        found = path.stat()
+    except PermissionError:
+        raise
+    except (OSError, ValueError) as error:  # also a name that no system allows
+        beside = path.parent.glob("*") if os.path.isdir(path.parent) else ()
+        named = tuple(one.name for one in beside if one.suffix.lower() in KINDS and one.is_file())
+        raise FileNotFoundError(
+            f"there is no file {str(path)!r}; {nearest(path.name, named)}"
+            "give the path of a CSV, TSV, JSON or JSONL file"
+        ) from error
+    if stat.S_ISDIR(found.st_mode):
+        raise ValueError(f"{str(path)!r} is a folder; give one file: {', '.join(KINDS)}")
+    if not stat.S_ISREG(found.st_mode):
+        raise ValueError(
+            f"{str(path)!r} is a pipe or a device, which may never end; save what it gives as a "
+            f"file, and give that: {', '.join(KINDS)}"
+        )
+    if found.st_size > LARGEST:
+        raise ValueError(
+            f"{path.name} has {found.st_size / 1e6:,.0f} MB, and it would be held in memory whole; "
+            f"give a part of it, up to {LARGEST / 1e6:.0f} MB"
+        )
+
+
+def _decode(content: bytes, path: Path) -> tuple[str, str]:
+    """The text and its encoding: by its byte order mark, else UTF-8, else Windows' Latin-1."""
+    marked = [encoding for bom, encoding in BOMS.items() if content.startswith(bom)]
+    if not marked and b"\0" in content:
+        raise _binary(path)
+    for encoding in marked[:1] or ("utf-8", "cp1252", "latin-1"):
+        try:
+            text = content.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        strange = sum(ord(letter) < 32 and letter not in "\t\n\r\f\v" for letter in text)
+        if strange > len(text) / 200:
+            break
+        if not text.strip("\ufeff \t\r\n\f\v"):
+            raise ValueError(f"{path.name} is empty; give a file with {LEAST} rows or more")
+        if encoding in ("cp1252", "latin-1"):
+            _check_not_mixed(content, path)
+        return text, encoding
+    raise _binary(path)
+
+
+def _check_not_mixed(content: bytes, path: Path) -> None:
+    """Refuse a file with UTF-8 in some lines and another encoding in others: letters would change.
+
+    Text in another encoding is hardly ever valid UTF-8, so a line that is tells what it is.
+    """
+    other, in_utf_8 = 0, False  # the first line that is not UTF-8
+    for number, line in enumerate(content.split(b"\n"), start=1):
+        try:
+            line.decode("utf-8")
+        except UnicodeDecodeError:
+            other = other or number
+        else:
+            in_utf_8 = in_utf_8 or not line.isascii()
+    if in_utf_8:
+        raise ValueError(
+            f"{path.name} mixes encodings: some of its lines are UTF-8, and line {other} is not; "
+            "write that line anew in an editor, and save the file as UTF-8"
+        )
+
+
+def _binary(path: Path) -> ValueError:
+    return ValueError(
+        f"{path.name} holds binary data, not text, whatever its name says; "
+        "open it in the program that made it, and save it as CSV (UTF-8)"
+    )
+
+
+def _read_csv(text: str, path: Path, delimiter: str) -> Table:
+    """A header and rows. Without a given delimiter: the one of , ; tab | that splits the header."""
+    if not delimiter:
+        header = text.lstrip().split("\n", 1)[0]
+        delimiter = max(",;\t|", key=header.count)  # the first of equals
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    rows: list[list[str]] = []
+    try:
+        rows.extend(reader)
+    except csv.Error as error:
+        if "field larger" in str(error):
+            raise ValueError(
+                f"{path.name} has a value of more than {csv.field_size_limit():,} letters near "
+                f"line {reader.line_num}, in row {len(rows) + 1}; shorten it, or close the "
+                'quotation mark " that it begins with'
+            ) from error
+        raise ValueError(
+            f"{path.name} is broken near line {reader.line_num}, in row {len(rows) + 1}: {error}; "
+            'put values with quotes or line breaks between "…", and write " inside them as ""'
+        ) from error
+    first = next(place for place, cells in enumerate(rows) if cells)  # lines above may be empty
+    columns = [name.strip() for name in rows[first]]
+    doubled = [name for name, count in Counter(columns).items() if count > 1 and name]
+    if doubled:
+        raise ValueError(f"{path.name} has two columns called {doubled[0]!r}; rename one")
+    table = Table([], columns)
+    for number, cells in enumerate(rows[first + 1 :], start=first + 2):
+        if not cells:  # an empty line
+            continue
+        table.rows.append(Row(number, dict(zip(columns, cells, strict=False))))
+        if len(cells) > len(columns):
+            table.drop(f"more values than the header's {len(columns)}", number)
+    return table
+
+
+def _read_json(text: str, path: Path) -> Table:
+    try:
+        records = _parsed(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{path.name} is broken at line {error.lineno}, column {error.colno}: {error.msg}; "
+            "give a list of objects, or call it .jsonl if there is one object a line"
+        ) from error
+    except ValueError as error:
+        raise ValueError(f"{path.name} {error}") from error
+    if not isinstance(records, list):
+        raise ValueError(
+            f"{path.name} holds {_said(records)}, not a list of objects; "
+            'give [{"prompt": "…", "answer": "…"}, …]'
+        )
+    return _table(enumerate(records, start=1), "entry", path)
+
+
+def _read_jsonl(text: str, path: Path) -> Table:
+    def records() -> Iterable[tuple[int, object]]:
+        # not splitlines(): JSON may hold other line separators inside its strings
+        for number, line in enumerate(text.split("\n"), start=1):
+            if line.strip():
+                try:
+                    yield number, _parsed(line)
+                except json.JSONDecodeError as error:
+                    raise ValueError(
+                        f"{path.name} is broken in line {number}, column {error.colno}: "
+                        f'{error.msg}; give one object a line: {{"prompt": "…", "answer": "…"}}'
+                    ) from error
+                except ValueError as error:
+                    raise ValueError(f"{path.name}, line {number}, {error}") from error
+
+    return _table(records(), "line", path)
+
+
+def _parsed(text: str) -> object:
+    """What JSON says; a ValueError in words for what is too deep or too long, or said twice."""
+    try:
+        return json.loads(text, object_pairs_hook=_named_once)
+    except RecursionError:
+        raise ValueError(
+            "nests lists or objects deeper than can be read; give flat objects: "
+            '{"prompt": "…", "answer": "…"}'
+        ) from None
+    except json.JSONDecodeError:
+        raise
+    except ValueError as error:
+        if "digits" not in str(error):
+            raise
+        raise ValueError(
+            "holds a whole number with thousands of digits, which is not read; "
+            'write it as text, between "…"'
+        ) from None
+
+
+def _named_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """An object's values by name."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        doubled, _ = Counter(name for name, _ in pairs).most_common(1)[0]
+        raise ValueError(f"has an object that says {doubled!r} twice; keep one of the two")
+    return values
+
+
+def _table(records: Iterable[tuple[int, object]], where: str, path: Path) -> Table:
+    table = Table([], [])
+    for number, record in records:
+        if not isinstance(record, dict):
+            raise ValueError(
+                f"{path.name}, {where} {number}, is {_said(record)}, not an object; "
+                'give {"prompt": "…", "answer": "…"}'
+            )
+        table.rows.append(Row(number, record))
+    table.columns = list(dict.fromkeys(name for row in table.rows for name in row.values))
+    return table
+
+
+def _said(value: object) -> str:
+    kinds = {dict: "an object", list: "a list", str: "a text", bool: "a yes or no"}
+    return kinds.get(type(value), "nothing" if value is None else "a number")
