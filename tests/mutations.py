@@ -285,7 +285,7 @@ MUTATIONS = [  # (file, what it says, what it says when broken, the test that mu
     ("targets.py", "_either(map(str, own))", "str(own[0])", "test_targets.py::test_a_choice_that_names"),
     ("targets.py", "        re.compile(pattern)  # `regex` knows more than `re` does\n", "", "test_targets.py::test_what_is_no_regex"),
     ("targets.py", ", timeout=max(end - time.monotonic(), 1e-6)", "", "test_targets.py::test_a_pattern_that_takes_too_long"),
-    ("targets.py", 'return "|".join(map(re.escape, names))', 'return ".*|".join(map(re.escape, names))', "test_targets.py::test_patterns_spelt_out"),
+    ("targets.py", 'return "|".join(map(re.escape, names))', 'return "|".join(map(re.escape, [*names][:1]))', "test_targets.py::test_patterns_spelt_out"),
     ("adapters.py", "    spell_patterns_out(config, model)\n    with", "    with", "test_adapters.py::test_peft_never"),
     ("adapters.py", '        model.peft_config["default"].target_modules = targets', "        pass", "test_adapters.py::test_peft_never"),
     ("adapters.py", "        if name not in known:", "        if False:", "test_adapters.py::test_what_the_base"),
