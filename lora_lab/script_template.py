@@ -80,7 +80,7 @@ def main() -> None:
             loss = model(**batch, num_items_in_batch=count, use_cache=False).loss
             loss.backward()
             total += loss.item()
-        nn.utils.clip_grad_norm_(model.parameters(), float(RECIPE["max_grad_norm"]))
+        nn.utils.clip_grad_norm_(model.parameters(), float(RECIPE["max_grad_norm"]))  # or "inf"
         optimizer.step()
         if RECIPE["method"] == "adalora":  # shares the rank out; needs this step's gradients
             model.base_model.update_and_allocate(step)
