@@ -71,7 +71,7 @@ def main() -> None:
     torch.manual_seed(RECIPE["seed"])  # dropout draws from here on
     for step in range(1, RECIPE["steps"] + 1):
         if RECIPE["device"] != "cpu":  # and on a GPU from a seed of each step's own
-            torch.manual_seed((RECIPE["seed"] * 1_000_003 + step - 1) % 2**63)
+            torch.manual_seed(RECIPE["seed"] * 1_000_003 + step - 1)
         batches = [next(coming) for _ in range(RECIPE["gradient_accumulation_steps"])]
         count = sum((batch["labels"][:, 1:] != -100).sum() for batch in batches)
         total = 0.0
