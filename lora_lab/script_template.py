@@ -71,7 +71,7 @@ def main() -> None:
     torch.manual_seed(RECIPE["seed"])  # dropout draws from here on
     for step in range(1, RECIPE["steps"] + 1):
         if RECIPE["device"] != "cpu":  # and on a GPU from a seed of each step's own
-            torch.manual_seed((RECIPE["seed"] * 1_000_003 + step - 1) % 2**63)
+            torch.manual_seed(RECIPE["seed"] * 1_000_003 + step - 1)
         batches = [next(coming) for _ in range(RECIPE["gradient_accumulation_steps"])]
         count = sum((batch["labels"][:, 1:] != -100).sum() for batch in batches)
         total = 0.0
@@ -80,7 +80,7 @@ def main() -> None:
             loss = model(**batch, num_items_in_batch=count, use_cache=False).loss
             loss.backward()
             total += loss.item()
-        nn.utils.clip_grad_norm_(model.parameters(), float(RECIPE["max_grad_norm"]))
+        nn.utils.clip_grad_norm_(model.parameters(), float(RECIPE["max_grad_norm"]))  # or "inf"
         optimizer.step()
         if RECIPE["method"] == "adalora":  # shares the rank out; needs this step's gradients
             model.base_model.update_and_allocate(step)

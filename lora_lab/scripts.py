@@ -1,6 +1,7 @@
 """A recipe as a script of its own: the same fine-tune in plain PEFT, without this package."""
 
 import ast
+import math
 import numbers
 import re
 from collections.abc import Mapping
@@ -92,7 +93,7 @@ def _settings(recipe: Recipe, base: Base) -> dict[str, object]:
         "dtype": named(base.dtype),
         "optimizer": OPTIMIZERS[recipe.optimizer],
         "lr_scheduler_type": "constant_with_warmup" if constant else kind,
-        "max_grad_norm": str(float(recipe.max_grad_norm)),  # "inf" has no literal
+        "max_grad_norm": "inf" if math.isinf(recipe.max_grad_norm) else recipe.max_grad_norm,
     }
 
 

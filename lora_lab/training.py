@@ -184,7 +184,7 @@ class Training:
         if not self.recipe.lora_dropout:
             yield
             return
-        of_step = (self.recipe.seed * 1_000_003 + self.step) % 2**63  # for a GPU: no state to keep
+        of_step = self.recipe.seed * 1_000_003 + self.step  # for a GPU, which has no state to keep
         with seeded(self.base.device, of_step):
             torch.set_rng_state(self._random_state)  # the CPU goes on where the last step left it
             yield

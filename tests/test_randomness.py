@@ -159,8 +159,8 @@ def test_dropout_on_a_gpu_has_a_seed_for_each_step(base, monkeypatch, name):
         training.records.append(None)
 
 
-def test_the_largest_seed_that_torch_takes_trains_with_dropout(base):
-    wanted = recipe(lora_dropout=0.1, seed=2**64 - 1, steps=2)
+def test_the_largest_seed_that_a_recipe_takes_trains_with_dropout(base):
+    wanted = recipe(lora_dropout=0.1, seed=2**32 - 1, steps=2)
     assert len(list(train(base, TASK, wanted))) == 2
 
 
