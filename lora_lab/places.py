@@ -77,20 +77,26 @@ def folder_name(name: str) -> str:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Add a line to a file, written in one piece; one that was cut short before is ended first."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Add a line to a file, written in one piece; one that was cut short before is ended first.
+
+    Raises:
+        NoRoom: if the disk is full; `writing_in` has the other errors.
+    """
     written = line.encode() + b"\n"
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)  # O_BINARY: Windows
-    file = os.open(path, flags, 0o666)
-    try:
-        end = os.lseek(file, 0, os.SEEK_END)
-        if end:
-            os.lseek(file, end - 1, os.SEEK_SET)
-            if os.read(file, 1) != b"\n":  # a line cut short, by a full disk or a crash
-                written = b"\n" + written
-        os.write(file, written)
-    finally:
-        os.close(file)
+    with writing_in(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = os.open(path, flags, 0o666)
+        try:
+            end = os.lseek(file, 0, os.SEEK_END)
+            if end:
+                os.lseek(file, end - 1, os.SEEK_SET)
+                if os.read(file, 1) != b"\n":  # a line cut short, by a full disk or a crash
+                    written = b"\n" + written
+            if os.write(file, written) < len(written):  # a disk with little room takes a part
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        finally:
+            os.close(file)
 
 
 class NotPrepared(FileNotFoundError):

@@ -13,7 +13,7 @@ from lora_lab import fitting
 from lora_lab.cli.app import app
 from lora_lab.fitting import fit
 from lora_lab.learnt import save_adapter
-from lora_lab.places import NoRoom
+from lora_lab.places import NoRoom, append_line
 from lora_lab.runs import list_runs, open_run, read_store
 from lora_lab.sweeps import sweep
 from tiny import letters_task, recipe, tiny_base
@@ -130,6 +130,19 @@ def test_a_sweep_on_a_full_disk_keeps_what_it_had(base, engine, disk):
     kept = [run.records for run in list_runs(store) if run.status == "finished"]
     assert kept == [run.records for run in earlier]
     assert all(not run.records for run in list_runs(store) if run.status == "running")  # killed
+
+
+@pytest.mark.parametrize("leave", [0, 4096])
+def test_a_line_for_which_there_is_no_room_is_told(disk, leave):
+    append_line(disk / "lines", "one")
+    fill(disk, leave)
+    for _ in range(2):
+        with pytest.raises(NoRoom, match=f"no room in {disk}"):
+            append_line(disk / "lines", "two" * 4096)
+    (disk / "filling").unlink()
+    append_line(disk / "lines", "three")
+    lines = (disk / "lines").read_text().splitlines()
+    assert (lines[0], lines[-1]) == ("one", "three")
 
 
 def test_an_adapter_for_which_there_is_no_room_leaves_nothing(base, disk):
