@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from lora_lab import fitting
 from lora_lab.cli.app import app
+from lora_lab.cli.choices import find_model
 from lora_lab.fitting import fit
 from lora_lab.run_files import DamagedRun
 from lora_lab.runs import list_runs, open_run, read_run, read_store, recorded_runs
@@ -112,6 +113,22 @@ def test_a_damaged_run_is_made_anew_and_what_was_there_is_kept(
         assert (path / f"{name}.damaged").read_bytes() == there
     assert read_store(store)[1] == []
     assert fit(base, TASK, BAD, store=store).replayed
+
+
+@pytest.mark.parametrize("name", FILES[:3])
+def test_a_file_that_may_not_be_read_is_damage(whole, name, tmp_path, monkeypatch):
+    store, path = copied(whole, name, tmp_path / "store")
+    real = Path.read_text
+
+    def forbidden(self, *arguments, **options):
+        if self == path / name:
+            raise PermissionError(13, "Permission denied", str(self))
+        return real(self, *arguments, **options)
+
+    monkeypatch.setattr(Path, "read_text", forbidden)
+    runs, (damaged,) = read_store(store)
+    assert [run.recipe for run in runs] == [GOOD]
+    assert damaged.reason == "can't be read (Permission denied)"
 
 
 def without(name):
@@ -274,6 +291,24 @@ def test_the_command_line_lists_a_damaged_run_and_works_on(whole, name, tmp_path
     assert refused.exit_code == 2
     (line,) = refused.stderr.splitlines()
     assert line.startswith(f"lora-lab: the run in {path} is damaged: its {name}")
+
+
+def test_a_training_beside_a_damaged_run_ends_well_and_so_does_a_question(base, whole, tmp_path):
+    store, path = copied(whole, "run.json", tmp_path / "store")
+    damage(path / "run.json", b"{")
+    base.model.save_pretrained(tmp_path / "base")
+    base.tokenizer.save_pretrained(tmp_path / "base")
+    letters = tmp_path / "letters.csv"
+    rows = [f"{a}{b},{b.upper()}" for a in "abcdefgh" for b in "abcdefgh"]
+    letters.write_text("\n".join(["prompt,answer", *rows]))
+    words = ["--base", tmp_path / "base", "--steps", 2, "--store", store]
+    trained = run("train", letters, *words)
+    assert trained.exit_code == 0, trained.stderr
+    assert "The run is kept" in trained.stdout
+    asked = run("chat", "--store", store, "--max-new-tokens", 1)  # no question: through a pipe
+    assert "question is empty" in asked.stderr
+    found = find_model(None, store=store)
+    assert found.run.task_name == "letters.csv"
 
 
 JSON = st.recursive(
