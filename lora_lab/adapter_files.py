@@ -6,17 +6,18 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 import torch
-from peft import AdaLoraConfig, LoraConfig, PeftConfig, PeftType
-from peft.utils.other import get_pattern_key
 from torch import Tensor
 
 from lora_lab.bases import Base
 from lora_lab.shapes import modules_of
 from lora_lab.tensor_files import load_tensors
+
+if TYPE_CHECKING:  # PEFT takes seconds to import, and is quiet once lora_lab.bases is there
+    from peft import PeftConfig
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "adapter_config.json"
@@ -100,12 +101,14 @@ def _numbers(settings: Settings) -> Iterable[tuple[str, float]]:
         yield f"alpha_pattern of {name!r}", alpha
 
 
-def read_config(folder: Path) -> PeftConfig:
+def read_config(folder: Path) -> "PeftConfig":
     """The configuration of an adapter that `save_adapter` or PEFT wrote.
 
     Raises:
         ValueError: if it can't be read, or says what is not known here.
     """
+    from peft import AdaLoraConfig, LoraConfig
+
     words = read_settings(folder)
     kind = {"LORA": LoraConfig, "ADALORA": AdaLoraConfig}[words["peft_type"]]
     known = {field.name for field in fields(kind)} - {"runtime_config"}  # of who wrote it
@@ -195,9 +198,11 @@ def check_fit(base: Base, tensors: dict[str, Tensor], trained_on: str | None) ->
         )
 
 
-def check_ranks(base: Base, tensors: dict[str, Tensor], config: PeftConfig) -> None:
+def check_ranks(base: Base, tensors: dict[str, Tensor], config: "PeftConfig") -> None:
     """Refuse ranks that the tensors do not have, before PEFT makes matrices of them."""
-    field = "init_r" if config.peft_type == PeftType.ADALORA else "r"
+    from peft.utils.other import get_pattern_key
+
+    field = "init_r" if config.peft_type == "ADALORA" else "r"
     pattern = config.rank_pattern or {}  # AdaLoRA's is gone: `_resize` has it
     r = getattr(config, field)
     ranks = {r, *pattern.values()}
