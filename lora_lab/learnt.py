@@ -348,9 +348,7 @@ def _resize(model: PeftModel, learnt: Learnt, name: str) -> None:
 
 def _equal(own: Tensor | None, tensor: Tensor) -> bool:
     """Whether a tensor is the base's own, rounded at most to the base's precision."""
-    if own is None or own.shape != tensor.shape:
-        return False
-    return torch.equal(own, tensor.to(own))
+    return own is not None and own.shape == tensor.shape and torch.equal(own, tensor.to(own))
 
 
 @contextmanager
