@@ -153,9 +153,7 @@ def test_a_half_written_file_is_never_seen(base, tmp_path, monkeypatch, often):
     monkeypatch.setattr("safetensors.torch.save_file", full_disk)
     with pytest.raises(OSError, match="No space left on device"):
         fit(base, TASK, recipe(), store=tmp_path)
-    (run,) = list_runs(tmp_path)
-    assert run.records == ()
-    assert not list(tmp_path.glob("*/*checkpoint*"))
+    assert list(tmp_path.iterdir()) == []  # of a run without a step nothing is kept
 
 
 def test_a_folder_that_cannot_be_written_is_named(base, tmp_path):
