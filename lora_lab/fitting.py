@@ -14,16 +14,9 @@ from lora_lab import evaluation
 from lora_lab.bases import Base
 from lora_lab.estimates import budget_of
 from lora_lab.recipe import Recipe
-from lora_lab.runs import (
-    DEFAULT,
-    DIVERGED,
-    FINISHED,
-    Default,
-    Run,
-    RunFolder,
-    read_run,
-    resolve_store,
-)
+from lora_lab.run_files import CHECKPOINT, DIVERGED, FINISHED, DamagedRun
+from lora_lab.run_folder import RunFolder
+from lora_lab.runs import DEFAULT, Default, Run, read_run, resolve_store
 from lora_lab.tasks.examples import Task
 from lora_lab.training import Diverged, Training, run_of, threads_for
 
@@ -64,13 +57,13 @@ def fit(
             evaluation.check_answerable(base, task)
         return _score(_fit_unstored(base, task, recipe, progress), task, None, evaluate)
     folder = RunFolder(where, base, task, recipe)
-    with folder.lock:
+    with folder.locked():
         if fresh:
             folder.clear()
-        stored = folder.status in (FINISHED, DIVERGED)
-        if not stored:
+        run = folder.ended()
+        if run is None:
             _fit_stored(folder, base, task, recipe, progress, evaluate)
-        run = read_run(folder.path, base, replayed=stored)
+            run = read_run(folder.path, base, replayed=False)
         if run.status == DIVERGED:
             raise Diverged(run.message, run)
         return _score(run, task, folder, evaluate)
@@ -100,16 +93,9 @@ def _fit_unstored(base: Base, task: Task, recipe: Recipe, progress: bool) -> Run
 def _fit_stored(
     folder: RunFolder, base: Base, task: Task, recipe: Recipe, progress: bool, evaluate: bool
 ) -> None:
-    try:
-        if evaluate:
-            evaluation.check_answerable(base, task)
-        training = Training(base, task, recipe)
-    except Exception:
-        folder.drop_if_unused()
-        raise
-    checkpoint = folder.read_checkpoint()
-    if checkpoint is not None:
-        training.restore(checkpoint)
+    if evaluate:
+        evaluation.check_answerable(base, task)
+    training = _begun(folder, base, task, recipe)
     folder.begin(budget_of(base, task, recipe))
     try:
         with _interrupt_between_steps() as interrupted:
@@ -118,6 +104,28 @@ def _fit_stored(
         folder.finish(error.run.records, error.run.learnt, DIVERGED, str(error))
     else:
         folder.finish(training.records, training.learnt, FINISHED)
+
+
+def _begun(folder: RunFolder, base: Base, task: Task, recipe: Recipe) -> Training:
+    """The training, gone on from its checkpoint; from the start where that is damaged."""
+    training = Training(base, task, recipe)
+    try:
+        checkpoint = folder.read_checkpoint()
+        if checkpoint is not None:
+            training.restore(checkpoint)
+    except DamagedRun as error:
+        folder.put_aside(error)
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
+        folder.put_aside(DamagedRun(folder.path, CHECKPOINT, f"can't be gone on from ({error})"))
+        return Training(base, task, recipe)
+    return training
 
 
 def _to_the_end(

@@ -2,7 +2,8 @@
 
 import copy
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -13,16 +14,24 @@ from peft import (
     PeftModel,
     PeftType,
     get_peft_model,
+    get_peft_model_state_dict,
     set_peft_model_state_dict,
 )
 from peft.tuners.adalora import AdaLoraLayer
 from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import cast_adapter_dtype
 from peft.utils import ModulesToSaveWrapper
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from lora_lab.adapter_files import (
+    MODEL_FILE,
+    WEIGHTS_FILE,
+    check_files,
+    check_fit,
+    check_ranks,
+    read_config,
+    read_tensors,
+)
 from lora_lab.adapters import (
     CHANGES_THE_BASE,
     adapter_tensors,
@@ -35,10 +44,7 @@ from lora_lab.places import make_folder_atomically
 from lora_lab.quantization import share_tensors
 from lora_lab.recipe import Recipe, nearest
 from lora_lab.records import StepRecord
-from lora_lab.shapes import modules_of
-
-WEIGHTS_FILE = "adapter_model.safetensors"
-CONFIG_FILE = "adapter_config.json"
+from lora_lab.tensor_files import save_tensors
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,10 +60,10 @@ class Learnt:
             name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()
         }
         if self.config is None:
-            save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+            save_tensors(tensors, folder / MODEL_FILE, {"format": "pt"})
         else:
             self.config.save_pretrained(folder)
-            save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+            save_tensors(tensors, folder / WEIGHTS_FILE, {"format": "pt"})
 
     @classmethod
     def load(cls, folder: Path) -> "Learnt":
@@ -65,34 +71,11 @@ class Learnt:
 
         Raises:
             FileNotFoundError: if there is no adapter in the folder.
-            ValueError: if its weights are a pickle, or damaged.
+            ValueError: if its weights are a pickle or damaged, or its configuration is not known.
         """
-        if (folder / "model.safetensors").exists():
-            return cls(None, _read_tensors(folder / "model.safetensors"))
-        if not (folder / CONFIG_FILE).exists():
-            raise FileNotFoundError(
-                f"{folder} holds no {CONFIG_FILE}, so it is not an adapter; give a folder that "
-                "save_adapter or PEFT's save_pretrained wrote"
-            )
-        if not (folder / WEIGHTS_FILE).exists():
-            pickles = [path.name for path in folder.iterdir() if path.suffix in (".bin", ".pt")]
-            if pickles:
-                raise ValueError(
-                    f"{folder} holds {pickles[0]}, a pickle, which can run any code when it is "
-                    f"read; save it again as {WEIGHTS_FILE} (PEFT's save_pretrained does)"
-                )
-            raise FileNotFoundError(f"{folder} holds a {CONFIG_FILE} but no {WEIGHTS_FILE}")
-        config = PeftConfig.from_pretrained(str(folder))
-        return cls(config, _read_tensors(folder / WEIGHTS_FILE))
-
-
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise ValueError(
-            f"{path} is damaged or not a safetensors file ({error}); save the adapter again"
-        ) from error
+        weights = check_files(folder)
+        config = None if weights == MODEL_FILE else read_config(folder)
+        return cls(config, read_tensors(folder / weights))
 
 
 def learnt(model: nn.Module, recipe: Recipe, start: dict[str, Tensor]) -> Learnt:
@@ -185,17 +168,18 @@ class Adapted:
     def __init__(
         self, base: Base, learnt: Learnt, *, name: str = "adapter", strength: float = 1.0
     ) -> None:
+        _check_name(name)
         self.base, self.tokenizer, self.names, self.active = base, base.tokenizer, [name], name
         self._between: list[tuple[str, nn.Parameter, Tensor, Tensor]] = []  # owner, at 0, at 1
         if learnt.config is None:
             self.model: nn.Module | PeftModel = share_tensors(base.model)
             self._follow_whole_model(learnt.tensors)
         else:
-            _check_fit(base, learnt)
-            with own_randomness(base.device):  # PEFT draws a start, which is overwritten
-                self.model = get_peft_model(
-                    share_tensors(base.model), _inert(learnt, base.model), name
-                )
+            check_fit(base, learnt.tensors, learnt.config.base_model_name_or_path)
+            with _built_by_peft(base):
+                config = _inert(learnt, base.model)
+                check_ranks(base, learnt.tensors, config)
+                self.model = get_peft_model(share_tensors(base.model), config, name)
                 self._fill(learnt, name)
         self.model.eval().requires_grad_(False)
         self.strength = strength
@@ -204,6 +188,7 @@ class Adapted:
         """Load another adapter beside the ones there are, without using it yet."""
         if name in self.names:
             raise ValueError(f"there is an adapter called {name!r} already; give another name")
+        _check_name(name)
         learnt = Learnt.load(Path(folder))
         if learnt.config is None or not isinstance(self.model, PeftModel):
             raise ValueError("a fully fine-tuned model can't be loaded beside an adapter")
@@ -213,10 +198,17 @@ class Adapted:
                 f"those here are {self.model.peft_type.value}; load it on its own: "
                 "load_adapter(base, folder)"
             )
-        _check_fit(self.base, learnt)
-        with own_randomness(self.base.device):
-            self.model.add_adapter(name, _inert(learnt, self.base.model))
-            self._fill(learnt, name)
+        check_fit(self.base, learnt.tensors, learnt.config.base_model_name_or_path)
+        try:
+            with _built_by_peft(self.base):
+                config = _inert(learnt, self.base.model)
+                check_ranks(self.base, learnt.tensors, config)
+                self.model.add_adapter(name, config)
+                self._fill(learnt, name)
+        except BaseException:
+            if name in self.model.peft_config:
+                self.model.delete_adapter(name)
+            raise
         self.model.eval().requires_grad_(False)
         self.names.append(name)
         return self.use(self.active)
@@ -271,16 +263,7 @@ class Adapted:
             for one in module.modules_to_save[name].parameters()
         }
         _resize(self.model, learnt, name)
-        result = set_peft_model_state_dict(self.model, learnt.tensors, adapter_name=name)
-        missing = [
-            key for key in result.missing_keys if "lora_" in key and f".{name}." in f"{key}."
-        ]
-        for keys, what in ((result.unexpected_keys, "holds"), (missing, "lacks")):
-            if keys:
-                raise ValueError(
-                    f"the adapter {what} {keys[0]!r}, and its own configuration says otherwise; "
-                    "save it again with save_adapter or PEFT's save_pretrained"
-                )
+        set_peft_model_state_dict(self.model, self._as_configured(learnt, name), adapter_name=name)
         merge_into_copies(self.model)
         for layer in self.model.modules():
             if id(layer) in vectors:
@@ -291,7 +274,47 @@ class Adapted:
                 at_1 = parameter.detach().clone()
                 self._between.append((name, parameter, wholes[id(parameter)], at_1))
 
+    def _as_configured(self, learnt: Learnt, name: str) -> dict[str, Tensor]:
+        """The learnt tensors: those that the configuration asks for, and in its shapes.
+
+        Anything else would be written into the base, whose tensors are shared, or be left as PEFT
+        drew it. Of the base's own weights, which PEFT saves beside an adapted embedding, only equal
+        ones may be there, and they are left out.
+        """
+        wanted = get_peft_model_state_dict(
+            self.model, self.model.state_dict(), adapter_name=name, save_embedding_layers=False
+        )
+        own = {f"base_model.model.{key}": one for key, one in self.base.model.state_dict().items()}
+        tensors = {
+            key: one
+            for key, one in learnt.tensors.items()
+            if key in wanted or not _equal(own.get(key.replace(".base_layer.", ".")), one)
+        }
+        holds, lacks = tensors.keys() - wanted.keys(), wanted.keys() - tensors.keys()
+        for keys, what in ((holds, "holds"), (lacks, "lacks")):
+            if keys:
+                raise ValueError(
+                    f"the adapter {what} {min(keys)!r}, and its own configuration says otherwise; "
+                    "save it again with save_adapter or PEFT's save_pretrained"
+                )
+        for key, tensor in tensors.items():
+            if tensor.shape != wanted[key].shape:
+                raise ValueError(
+                    f"the adapter's {key!r} has the shape {tuple(tensor.shape)}, and by its own "
+                    f"configuration {tuple(wanted[key].shape)}; save it again with save_adapter or "
+                    "PEFT's save_pretrained"
+                )
+        return tensors
+
     def _follow_whole_model(self, tensors: dict[str, Tensor]) -> None:
+        shapes = {name: tuple(one.shape) for name, one in self.model.named_parameters()}
+        for name, shape in shapes.items():
+            has = tuple(tensors[name].shape) if name in tensors else "not there"
+            if has != shape:
+                raise ValueError(
+                    f"this model was trained from another base than {self.base.name}: {name!r} is "
+                    f"{has}, and {self.base.name}'s {shape}; load the base it was trained from"
+                )
         for name, parameter in self.model.named_parameters():
             at_1 = tensors[name].to(parameter.device)
             self._between.append((self.active, parameter, parameter.data, at_1))
@@ -323,29 +346,32 @@ def _resize(model: PeftModel, learnt: Learnt, name: str) -> None:
         cast_adapter_dtype(model, name)
 
 
-def _check_fit(base: Base, learnt: Learnt) -> None:
-    """Refuse an adapter that was trained on another base, saying which shapes differ."""
-    layers = {one.name: one for one in modules_of(base.model, base.name).matrices}
-    problems = []
-    for key, tensor in learnt.tensors.items():
-        found = re.fullmatch(r"base_model\.model\.(.+)\.lora_(A|B)(?:\.weight)?", key)
-        if not found:
-            continue
-        name, part = found.groups()
-        if name not in layers:
-            problems.append(f"{name}: not in {base.name}")
-            continue
-        wide, tall = layers[name].in_features, layers[name].out_features
-        has, wants = (tensor.shape[1], wide) if part == "A" else (tensor.shape[0], tall)
-        if has != wants:
-            side = "inputs" if part == "A" else "outputs"
-            problems.append(f"{name}: the adapter has {has} {side}, {base.name} has {wants}")
-    if problems:
-        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+def _equal(own: Tensor | None, tensor: Tensor) -> bool:
+    """Whether a tensor is the base's own, rounded at most to the base's precision."""
+    return own is not None and own.shape == tensor.shape and torch.equal(own, tensor.to(own))
+
+
+@contextmanager
+def _built_by_peft(base: Base) -> Iterator[None]:
+    """Let PEFT draw a start, which is overwritten; put into words where it fails."""
+    try:
+        with own_randomness(base.device):
+            yield
+    except torch.OutOfMemoryError:
+        raise
+    except (AttributeError, LookupError, RuntimeError, TypeError, re.error) as error:
         raise ValueError(
-            f"this adapter was trained on another base than {base.name}: "
-            f"{'; '.join(problems[:3])}{more}. Load the base it was trained on"
-            f" ({learnt.config.base_model_name_or_path or 'its configuration does not say which'})"
+            f"PEFT can't make an adapter of this configuration and these tensors ({error}); "
+            "save it again with save_adapter or PEFT's save_pretrained"
+        ) from error
+
+
+def _check_name(name: str) -> None:
+    """Refuse a name that torch, which makes it a module's, can't take."""
+    if not name or "." in name or hasattr(nn.ModuleDict(), name):
+        raise ValueError(
+            f"an adapter can't be called {name!r}: torch has a use for that; give another name, "
+            f"such as {re.sub(r'[^a-zA-Z0-9]', '_', name)}_1"
         )
 
 
@@ -367,5 +393,7 @@ def load_adapter(
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}; give one that holds an adapter")
-    name = name or re.sub(r"\W+", "_", folder.resolve().name) or "adapter"
+    if name is None:
+        name = re.sub(r"\W+", "_", folder.resolve().name) or "adapter"
+        name += "_" * hasattr(nn.ModuleDict(), name)  # a folder called "training", or "keys"
     return Adapted(base, Learnt.load(folder), name=name, strength=strength)

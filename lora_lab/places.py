@@ -1,7 +1,9 @@
 """Where things are: data/ and notebooks/ (from a checkout or a wheel), the cache, the store."""
 
+import errno
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 import uuid
@@ -12,6 +14,13 @@ from pathlib import Path
 import platformdirs
 
 _PACKAGE = Path(__file__).resolve().parent
+RESERVED = re.compile(
+    r"(CON|PRN|AUX|NUL|CONIN\$|CONOUT\$|(COM|LPT)[0-9¹²³]) *(\.|$)", re.IGNORECASE
+)
+LONGEST = 200  # bytes of a name that becomes a folder's: 255 is the most, and more is added
+NEW = ".new-"  # how the names of temporary files and folders begin
+FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}  # EDQUOT: not on Windows
+REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 def _shipped(name: str) -> Path:
@@ -46,31 +55,48 @@ def store_folder() -> Path:
 
 def predictions_file() -> Path:
     """Where predictions are kept: beside the store and named after it."""
-    store = store_folder()
+    store = Path(os.path.abspath(store_folder()))  # "." has no name
     return store.with_name(f"{store.name}-predictions.jsonl")
 
 
 def attempts_file() -> Path:
     """Where a game's attempts are kept: beside the store and named after it."""
-    store = store_folder()
+    store = Path(os.path.abspath(store_folder()))
     return store.with_name(f"{store.name}-attempts.jsonl")
 
 
+def folder_name(name: str) -> str:
+    """What a folder can be called on every system, made of any name; an ordinary one stays as is.
+
+    Two names may give the same one: whoever needs them apart adds what tells them apart.
+    """
+    safe = "".join("_" if sign in '<>:"/\\|?*' or not sign.isprintable() else sign for sign in name)
+    safe = safe.encode()[:LONGEST].decode(errors="ignore").rstrip(" .")  # Windows drops such an end
+    safe = re.sub(r"^[ .~-]+", "_", safe)  # hidden, a home, an option of a command
+    return f"_{safe}" if RESERVED.match(safe) or not safe else safe
+
+
 def append_line(path: Path, line: str) -> None:
-    """Add a line to a file, written in one piece; one that was cut short before is ended first."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Add a line to a file, written in one piece; one that was cut short before is ended first.
+
+    Raises:
+        NoRoom: if the disk is full; `writing_in` has the other errors.
+    """
     written = line.encode() + b"\n"
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)  # O_BINARY: Windows
-    file = os.open(path, flags, 0o666)
-    try:
-        end = os.lseek(file, 0, os.SEEK_END)
-        if end:
-            os.lseek(file, end - 1, os.SEEK_SET)
-            if os.read(file, 1) != b"\n":  # a line cut short, by a full disk or a crash
-                written = b"\n" + written
-        os.write(file, written)
-    finally:
-        os.close(file)
+    with writing_in(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = os.open(path, flags, 0o666)
+        try:
+            end = os.lseek(file, 0, os.SEEK_END)
+            if end:
+                os.lseek(file, end - 1, os.SEEK_SET)
+                if os.read(file, 1) != b"\n":  # a line cut short, by a full disk or a crash
+                    written = b"\n" + written
+            if os.write(file, written) < len(written):  # a disk with little room takes a part
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        finally:
+            os.close(file)
 
 
 class NotPrepared(FileNotFoundError):
@@ -83,20 +109,87 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+class NoRoom(OSError):
+    """A disk is full, or takes no file of that size."""
+
+
 @contextmanager
-def write_atomically(path: Path) -> Iterator[Path]:
+def writing_in(folder: Path, size: int | None = None) -> Iterator[None]:
+    """Put into words what keeps the block from writing in a folder.
+
+    Args:
+        folder: where the block writes; named in the words.
+        size: how many bytes it writes; None: few, or not known.
+
+    Raises:
+        NoRoom: if the disk is full, or a file too large for it.
+        PermissionError: if nothing may be written there.
+        NotADirectoryError: if a part of the path is a file.
+    """
+    try:
+        yield
+    except Exception as error:
+        number, folder = _error_number(error), _lasting(folder)
+        why = f"({os.strerror(number)})" if number else ""
+        if number in FULL:
+            needs = f"{size / 1e6:.3g} MB are to be written, and " if size else ""
+            raise NoRoom(
+                f"there is no room in {folder} {why}: {needs}{_free(folder) / 1e6:.3g} MB are free "
+                "on that disk; make room there, or give a folder on another disk"
+            ) from error
+        if number in REFUSED and getattr(error, "filename", True):  # a socket's error has none
+            raise PermissionError(
+                f"nothing can be written in {folder} {why}; give a folder of your own"
+            ) from error
+        if number in (errno.ENOTDIR, errno.EEXIST):
+            raise NotADirectoryError(
+                f"{folder} can't be a folder {why}; a part of its path is a file: give another one"
+            ) from error
+        raise
+
+
+def _error_number(error: Exception) -> int | None:
+    """The system's number of an error; safetensors, written in Rust, tells it in its words."""
+    if isinstance(error, OSError):
+        return error.errno
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    number = int(found[1]) if found else None
+    return errno.ENOSPC if os.name == "nt" and number == 112 else number  # Windows' own number
+
+
+def _lasting(folder: Path) -> Path:
+    """The folder itself, or where it is temporary the one that it is in."""
+    around = (folder, *folder.parents)
+    return next(one for one in around if not any(part.startswith(NEW) for part in one.parts))
+
+
+def _free(folder: Path) -> int:
+    """The bytes that are free on a folder's disk, whether the folder is there yet or not."""
+    return shutil.disk_usage(next(one for one in (folder, *folder.parents) if one.exists())).free
+
+
+@contextmanager
+def write_atomically(path: Path, size: int | None = None) -> Iterator[Path]:
     """Yield a temporary file beside `path`, and give it that name once it is whole.
 
     If the block raises, what was at `path` before is still there, and the temporary file is gone.
+
+    Args:
+        path: the file; its folder is made where it is missing.
+        size: how many bytes it will hold, to be told where the disk is full; None: few.
+
+    Raises:
+        NoRoom: if the disk is full; `writing_in` has the other errors.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    temporary.touch(exist_ok=False)  # with the usual permissions, which mkstemp does not give
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with writing_in(path.parent, size):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f"{NEW}{uuid.uuid4().hex}")  # the name itself may be long
+        try:
+            temporary.touch(exist_ok=False)  # with usual permissions, which mkstemp does not give
+            yield temporary
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -104,15 +197,19 @@ def make_folder_atomically(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `path`, and give it that name once it is whole.
 
     A folder that was at `path` before is replaced, and stays if the block raises.
+
+    Raises:
+        NoRoom: if the disk is full; `writing_in` has the other errors.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
-        whole = temporary / "new"
-        whole.mkdir()
-        yield whole
-        if path.exists():
-            path.rename(temporary / "old")
-        whole.rename(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with writing_in(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=NEW, dir=path.parent))
+        try:
+            whole = temporary / "new"
+            whole.mkdir()
+            yield whole
+            if path.exists():
+                path.rename(temporary / "old")
+            whole.rename(path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)

@@ -18,16 +18,18 @@ import cloudpickle
 import torch
 from loky import get_reusable_executor
 from loky.process_executor import TerminatedWorkerError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lora_lab.bases import Base
 from lora_lab.fitting import fit_or_last_good
 from lora_lab.lifelines import end_with
 from lora_lab.machine import cores
+from lora_lab.places import writing_in
 from lora_lab.recipe import Recipe
 from lora_lab.runs import Run
 from lora_lab.tasks.examples import Task
+from lora_lab.tensor_files import save_tensors
 
 IDLE_SECONDS = 600  # a worker without work for so long ends itself
 TRIES = 3  # how often workers may die without a run being finished in between
@@ -167,10 +169,10 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _put_down(things: object, folder: Path) -> Path:
-    with (folder / "things.pickle").open("wb") as file:
+    with writing_in(folder), (folder / "things.pickle").open("wb") as file:
         pickler = _Pickler(file)
         pickler.dump(things)
-    save_file(pickler.tensors, folder / "tensors.safetensors")
+    save_tensors(pickler.tensors, folder / "tensors.safetensors")
     return folder
 
 

@@ -16,15 +16,8 @@ from lora_lab.fitting import fit_or_last_good
 from lora_lab.machine import cores
 from lora_lab.processes import fit_in_processes
 from lora_lab.recipe import ONLY, Recipe, nearest
-from lora_lab.runs import (
-    DEFAULT,
-    DIVERGED,
-    FINISHED,
-    Default,
-    Run,
-    resolve_store,
-    stored_status,
-)
+from lora_lab.run_files import DIVERGED, FINISHED
+from lora_lab.runs import DEFAULT, Default, Run, resolve_store, stored_status
 from lora_lab.tasks.examples import Task
 
 ENGINES = ("auto", "sequential", "processes")

@@ -20,7 +20,9 @@ from lora_lab.optimizers import learning_rate_at, make_optimizer
 from lora_lab.ranks import Ranks
 from lora_lab.recipe import Recipe
 from lora_lab.records import StepRecord
-from lora_lab.runs import DIVERGED, Checkpoint, Run
+from lora_lab.run_files import DIVERGED
+from lora_lab.run_folder import Checkpoint
+from lora_lab.runs import Run
 from lora_lab.tasks.examples import IGNORED, Task, collate, encode_all, order_of_examples
 from lora_lab.tasks.planted import teacher_model
 

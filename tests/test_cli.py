@@ -22,7 +22,8 @@ from lora_lab.cli import options, show, using
 from lora_lab.cli.app import app
 from lora_lab.health import Check, Diagnosis
 from lora_lab.recipe import HELP
-from lora_lab.runs import RunFolder, list_runs, read_run
+from lora_lab.run_folder import RunFolder
+from lora_lab.runs import list_runs, read_run
 from lora_lab.tasks import pocket, texts
 from tiny import letters_task, tiny_base
 

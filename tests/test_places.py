@@ -1,14 +1,19 @@
 import os
 import stat
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lora_lab.places import (
+    attempts_file,
     cache_folder,
     data_folder,
+    folder_name,
     make_folder_atomically,
     notebooks_folder,
+    predictions_file,
     sha256_of,
     store_folder,
     write_atomically,
@@ -28,6 +33,62 @@ def test_cache_and_store_go_where_the_environment_says(tmp_path, monkeypatch):
     assert (cache_folder(), store_folder()) == (tmp_path / "cache", tmp_path / "store")
     monkeypatch.delenv("LORA_LAB_STORE")
     assert store_folder().parts[-2:] == ("lora-lab", "runs")
+
+
+@pytest.mark.parametrize("place", [".", "runs/.", "runs"])
+def test_predictions_and_attempts_lie_beside_any_store(place, tmp_path, monkeypatch):
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    monkeypatch.chdir(folder if place == "." else tmp_path)
+    monkeypatch.setenv("LORA_LAB_STORE", place)
+    assert predictions_file() == tmp_path / "runs-predictions.jsonl"
+    assert attempts_file() == tmp_path / "runs-attempts.jsonl"
+
+
+ORDINARY = [
+    "new-facts",
+    "planted-r4",
+    "my.csv",
+    "two_hop",
+    "Fragen (2).tsv",
+    "données",
+    "問題",
+    "v1.2",
+]
+
+
+@pytest.mark.parametrize("name", ORDINARY)
+def test_an_ordinary_name_is_its_folders_name(name):
+    assert folder_name(name) == name
+
+
+ODD = ["../../escaped", "Q/A set", "a\\b", "", " ", ".", "..", "...", ".hidden", "~root", "--help"]
+ODD += ["CON", "con.txt", "NUL .x", "COM1", "LPT³.csv", "CONOUT$", "name.", "name ", "C:", "a:b"]
+ODD += ["x\0y", "line\nbreak", "\ud800", "\u202egnp", "é" * 300, "long" * 100, "*", "a|b<c>?"]
+
+
+@given(st.sampled_from(ODD) | st.text())
+def test_any_name_gives_a_folder_on_every_system(name):
+    folder = folder_name(name)
+    assert folder
+    assert len(folder.encode()) <= 201
+    assert folder.isprintable()
+    assert folder[0] not in ".-~ "
+    assert folder[-1] not in ". "
+    assert not set(folder) & set('<>:"/\\|?*')
+    assert Path(folder).parts == (folder,)
+    assert PureWindowsPath(folder).parts == (folder,)
+    assert not PureWindowsPath(folder).is_reserved()
+    assert folder_name(folder) == folder
+
+
+def test_a_file_with_the_longest_name_is_written_atomically(tmp_path):
+    path = tmp_path / ("n" * 255)
+    with write_atomically(path) as new:
+        new.write_text("one")
+    with make_folder_atomically(tmp_path / ("f" * 255)) as new:
+        (new / "file").write_text("one")
+    assert sorted(len(one.name) for one in tmp_path.iterdir()) == [255, 255]
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path):

@@ -14,7 +14,8 @@ from lora_lab import estimates, fitting
 from lora_lab.estimates import estimate
 from lora_lab.evaluation import evaluate, generate
 from lora_lab.fitting import fit
-from lora_lab.runs import RunFolder, identity, list_runs, open_run
+from lora_lab.run_folder import RunFolder
+from lora_lab.runs import identity, list_runs, open_run, read_store, stored_status
 from lora_lab.tasks.examples import Example
 from lora_lab.training import Training
 from tiny import letters_task, recipe, tiny_base
@@ -140,7 +141,7 @@ def test_a_damaged_checkpoint_or_note_costs_time_and_nothing_else(
             with pytest.raises(MemoryError):
                 fit(base, TASK, recipe(), store=tmp_path / name)
         next((tmp_path / name).glob(f"*/{name}")).write_bytes(damage)
-        list_runs(tmp_path / name)
+        assert read_store(tmp_path / name)[1][0].name == name
         assert fit(base, TASK, recipe(), store=tmp_path / name).records == whole.records
 
 
@@ -152,9 +153,7 @@ def test_a_half_written_file_is_never_seen(base, tmp_path, monkeypatch, often):
     monkeypatch.setattr("safetensors.torch.save_file", full_disk)
     with pytest.raises(OSError, match="No space left on device"):
         fit(base, TASK, recipe(), store=tmp_path)
-    (run,) = list_runs(tmp_path)
-    assert run.records == ()
-    assert not list(tmp_path.glob("*/*checkpoint*"))
+    assert list(tmp_path.iterdir()) == []  # of a run without a step nothing is kept
 
 
 def test_a_folder_that_cannot_be_written_is_named(base, tmp_path):
@@ -217,6 +216,44 @@ def test_two_at_once_train_one_run_only(base, tmp_path):
     assert sorted(run.replayed for run in runs) == [False, True]
 
 
+ODD_NAMES = [
+    "../../escaped",
+    "Q/A set",
+    "/absolute",
+    "",
+    "..",
+    "~",
+    "-h",
+    "CON",
+    "n" * 400,
+    "é\0\n",
+]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES, ids=lambda name: repr(name[:10]))
+def test_a_task_of_any_name_stays_in_the_store_and_is_found_again(base, name, tmp_path):
+    store, task = tmp_path / "in" / "store", dataclasses.replace(TASK, name=name)
+    run = fit(base, task, recipe(steps=2), store=store, evaluate=False)
+    assert run.path.parent == store
+    assert [path.name for path in tmp_path.rglob("*") if path.name == "run.json"] == ["run.json"]
+    (listed,) = list_runs(store)
+    assert listed.task_name == run.task_name == name  # what people see stays
+    assert fit(base, task, recipe(steps=2), store=store, evaluate=False).replayed
+    assert open_run(run.path.name, store).records == run.records
+
+
+def test_names_that_give_one_folder_name_are_runs_of_their_own(base, tmp_path):
+    for name in ("a/b", "a_b", "a:b"):
+        task = dataclasses.replace(TASK, name=name)
+        assert not fit(base, task, recipe(steps=2), store=tmp_path, evaluate=False).replayed
+    assert {run.task_name for run in list_runs(tmp_path)} == {"a/b", "a_b", "a:b"}
+
+
+def test_a_run_of_an_ordinary_name_lies_where_it_always_has(base, tmp_path):
+    run = fit(base, TASK, recipe(steps=2), store=tmp_path, evaluate=False)
+    assert run.path.name == f"letters-lora-{identity(base, TASK, recipe(steps=2))}"
+
+
 def test_a_run_is_known_by_recipe_base_and_task_content(base):
     same = identity(base, TASK, recipe())
     assert identity(tiny_base(), letters_task(), recipe()) == same
@@ -276,4 +313,5 @@ def test_a_run_folder_holds_no_pickle(base, tmp_path):
         "adapter_config.json",
         "adapter_model.safetensors",
     }
-    assert RunFolder(tmp_path, base, TASK, recipe()).status == "finished"
+    assert stored_status(tmp_path, base, TASK, recipe()) == "finished"
+    assert RunFolder(tmp_path, base, TASK, recipe()).ended().records == run.records

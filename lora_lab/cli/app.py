@@ -17,6 +17,7 @@ from lora_lab import __version__
 from lora_lab.cli import costs, lab, running, surroundings, sweeping, using
 from lora_lab.cli.options import gathered
 from lora_lab.cli.show import note
+from lora_lab.places import NoRoom
 
 UsageError = typer.BadParameter.__base__  # of click, which Typer may or may not bring along
 BAD_INPUT = (
@@ -29,8 +30,9 @@ BAD_INPUT = (
     PermissionError,
     NotImplementedError,
     ImportError,
+    NoRoom,
 )  # exit code 2: with another command line, or another set-up, it would work
-FAILURES = (OSError, ArithmeticError, MemoryError)  # exit code 1: no network, full disk, divergence
+FAILURES = (OSError, ArithmeticError, MemoryError)  # exit code 1: no network, divergence
 
 
 class Commands(TyperGroup):

@@ -1,6 +1,9 @@
 """What a model's name on a command line means: a base, a stored run or a saved adapter."""
 
 import json
+import os
+from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,16 +12,9 @@ from lora_lab.built_in import BUILT_IN
 from lora_lab.cli.wanted import TASK_FILE, Wanted
 from lora_lab.places import cache_folder, data_folder, write_atomically
 from lora_lab.recipe import nearest
-from lora_lab.records import Answer, Scores
-from lora_lab.runs import (
-    DEFAULT,
-    FINISHED,
-    Default,
-    Run,
-    list_runs,
-    open_run,
-    read_run,
-)
+from lora_lab.records import Scores
+from lora_lab.run_files import FINISHED, RUN, DamagedRun, read_scores
+from lora_lab.runs import DEFAULT, Default, Run, list_runs, open_run, read_run, run_folders
 from lora_lab.tasks.examples import Task
 
 if TYPE_CHECKING:  # they import torch and PEFT, which take seconds: `lora-lab runs` does without
@@ -40,24 +36,22 @@ def task_of(run: Run) -> Wanted:
     """The task that a run was trained on, as far as it was kept."""
     try:
         return Wanted(**json.loads((run.path / TASK_FILE).read_text(encoding="utf-8")))
-    except (FileNotFoundError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return Wanted(run.task_name)  # a notebook made it
 
 
 def scores_before(run: Run, task: Task) -> Scores:
     """What the run's base scores on the run's task; reckoned once, then kept beside the run."""
-    kept = run.path / BEFORE_FILE
-    try:
-        words = json.loads(kept.read_text(encoding="utf-8"))
-        answers = tuple(Answer(**one) for one in words.pop("answers"))
-        return Scores(**words, answers=answers)
-    except (FileNotFoundError, ValueError, TypeError, KeyError):
-        from lora_lab.evaluation import evaluate
+    with suppress(DamagedRun):  # then it is reckoned again
+        kept = read_scores(run.path, BEFORE_FILE)
+        if kept is not None:
+            return kept
+    from lora_lab.evaluation import evaluate
 
-        scores = evaluate(run.base, task)
-        with write_atomically(kept) as new:
-            new.write_text(json.dumps(asdict(scores)), encoding="utf-8")
-        return scores
+    scores = evaluate(run.base, task)
+    with suppress(OSError), write_atomically(run.path / BEFORE_FILE) as new:  # a full disk will do
+        new.write_text(json.dumps(asdict(scores)), encoding="utf-8")
+    return scores
 
 
 # --- what can be asked --------------------------------------------------------------------------
@@ -92,19 +86,21 @@ def find_model(
         ValueError: for a strength, or a second base, where nothing was learnt.
         FileNotFoundError: if nothing is called so, with the nearest name.
     """
+    from lora_lab.adapter_files import CONFIG_FILE
     from lora_lab.adapters import as_trained
     from lora_lab.bases import load_base
-    from lora_lab.learnt import CONFIG_FILE, Adapted, load_adapter
+    from lora_lab.learnt import Adapted, load_adapter
 
+    newest = None
     if name is None:
         newest = next((run for run in list_runs(store) if run.status == FINISHED), None)
         name = newest.path.name if newest else "pocket"
     folder = Path(name).expanduser()
-    if name not in BUILT_IN and (folder / CONFIG_FILE).is_file():
+    if name not in BUILT_IN and os.path.isfile(folder / CONFIG_FILE):
         on = load_base(base or _base_of(folder))
         adapted = load_adapter(on, folder, strength=1.0 if strength is None else strength)
         return Found(adapted, f"the adapter in {folder} on {on.about}")
-    run = None if name in BUILT_IN else _run_or_base(name, store)
+    run = newest or (None if name in BUILT_IN else _run_or_base(name, store))
     if run is not None:
         on = as_trained(load_base(base) if base else run.base, run.recipe)
         adapted = Adapted(on, run.learnt, strength=1.0 if strength is None else strength)
@@ -127,16 +123,16 @@ def find_run(name: str, store: Path | Default) -> Run:
         FileNotFoundError: if none or several fit.
     """
     folder = Path(name).expanduser()
-    return read_run(folder) if folder.is_dir() else open_run(name, store)
+    return read_run(folder) if os.path.isdir(folder) else open_run(name, store)
 
 
 def _run_or_base(name: str, store: Path | Default) -> Run | None:
     """The run that is meant; None: a base's folder or hub id."""
     folder = Path(name).expanduser()
-    if not (folder / "run.json").is_file() and (folder.exists() or "/" in name):
+    if not os.path.exists(folder / RUN) and (os.path.exists(folder) or "/" in name):
         return None
-    runs = [run.path.name for run in list_runs(store)]
-    if not folder.is_dir() and not any(name in run for run in runs):
+    runs = [path.name for path in run_folders(store)]
+    if not os.path.isdir(folder) and not any(name in run for run in runs):
         known = (*BUILT_IN, *runs)
         raise FileNotFoundError(
             f"no run, base or folder is called {name!r}; {nearest(name, known)}"
@@ -147,17 +143,17 @@ def _run_or_base(name: str, store: Path | Default) -> Run | None:
 
 def _base_of(adapter: Path) -> str:
     """The base that an adapter's configuration names, by its short name where it has one."""
-    from lora_lab.learnt import CONFIG_FILE
+    from lora_lab.adapter_files import read_settings
 
-    words = json.loads((adapter / CONFIG_FILE).read_text(encoding="utf-8"))
-    told = words.get("base_model_name_or_path") or ""
+    told = read_settings(adapter).get("base_model_name_or_path") or ""
     homes = {"pocket": data_folder() / "pocket" / "model"}
     homes["smollm2"] = cache_folder() / "bases" / "smollm2"
     for name, home in homes.items():
-        if told == name or (told and Path(told).resolve() == home.resolve()):
+        same = os.path.isdir(told) and Path(told).resolve() == home.resolve()
+        if told in (name, str(home)) or same:
             return name
     is_hub_id = "/" in told and not Path(told).is_absolute()
-    if told and (Path(told).is_dir() or is_hub_id):
+    if os.path.isdir(told) or is_hub_id:
         return told
     raise FileNotFoundError(
         f"the adapter in {adapter} was trained on {told or 'a base that it does not name'}, which "
@@ -165,12 +161,16 @@ def _base_of(adapter: Path) -> str:
     )
 
 
-def short_names(runs: list[Run]) -> dict[Path, str]:
-    """For each run the shortest end of its name that means it alone, six letters or more."""
-    names = [run.path.name for run in runs]
+def short_names(folders: Collection[Path]) -> dict[Path, str]:
+    """For each run's folder the shortest part of its name that means it alone, six letters or more.
+
+    It begins the name's last part; the whole name, where another run's name holds that.
+    """
+    names = [path.name for path in folders]
     short = {}
-    for run in runs:
-        key = run.path.name.rpartition("-")[2]
-        lengths = (n for n in range(6, len(key)) if sum(key[:n] in name for name in names) == 1)
-        short[run.path] = key[: next(lengths, len(key))]
+    for path in folders:
+        key = path.name.rpartition("-")[2]
+        starts = (key[:end] for end in range(6, len(key) + 1))
+        alone = (start for start in starts if sum(start in name for name in names) == 1)
+        short[path] = next(alone, path.name)
     return short

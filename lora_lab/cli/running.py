@@ -25,8 +25,10 @@ from lora_lab.cli.show import as_json, busy, day, indented, mark, note, say, sho
 
 if TYPE_CHECKING:
     from lora_lab.records import Scores
+    from lora_lab.run_files import DamagedRun
     from lora_lab.runs import Run
 
+DAMAGED = "damaged"  # the status of a run that can't be read
 SHOWN = 3  # answers before and after
 
 
@@ -76,10 +78,9 @@ def train(
         from lora_lab.runs import folder_of, resolve_store
 
         where = chosen_store(store)
-        try:
+        folder = folder_of(resolve_store(where), on, what, how)
+        with wanted.kept_in(folder):
             run = fit(on, what, how, store=where, fresh=fresh, progress=True)
-        finally:  # after Ctrl-C too: the run is there as soon as it has begun
-            wanted.keep(folder_of(resolve_store(where), on, what, how))
         with busy("Asking the base the same …"):
             before = scores_before(run, what)
     except KeyboardInterrupt as stopped:
@@ -96,7 +97,7 @@ def train(
 
 def _show_run(run: "Run", before: "Scores") -> None:
     from lora_lab.cli.choices import short_names
-    from lora_lab.runs import list_runs
+    from lora_lab.runs import run_folders
 
     first, last = run.records[0], run.records[-1]
     seconds = sum(record.seconds for record in run.records)
@@ -108,7 +109,7 @@ def _show_run(run: "Run", before: "Scores") -> None:
     for old, new in list(zip(before.answers, run.scores.answers, strict=True))[:SHOWN]:
         say("", indented(new.prompt, "  asked   "), indented(new.expected, "  wanted  "))
         say(indented(old.given, "  before  "), indented(new.given, "  after   "))
-    name = short_names(list_runs(run.path.parent))[run.path]
+    name = short_names(run_folders(run.path.parent))[run.path]
     say("", f"The run is kept: {run.path}")
     say(f"  lora-lab chat {name}", f"  lora-lab export {name} my-adapter")
 
@@ -130,6 +131,13 @@ def facts(run: "Run") -> dict:
     }
 
 
+def _facts_of_damaged(error: "DamagedRun") -> dict:
+    """What `--json` says of a run that can't be read."""
+    unknown = dict.fromkeys(("task", "base", "date", "about", "steps", "recipe", "scores"))
+    known = {"name": error.path.name, "path": error.path, "status": DAMAGED, "message": str(error)}
+    return known | {"replayed": True} | unknown
+
+
 def scores_of(run: "Run") -> dict | None:
     """What `--json` says of a run's scores where it lists several: no answers."""
     if run.scores is None:
@@ -148,17 +156,20 @@ def runs(store: Store = None, json: Json = False) -> None:
       lora-lab runs --json
     """
     from lora_lab.cli.choices import chosen_store, short_names
-    from lora_lab.runs import RUNNING, list_runs, resolve_store
+    from lora_lab.runs import RUNNING, read_store, resolve_store
 
     where = chosen_store(store)
-    found = list_runs(where)
+    found, damaged = read_store(where)
     if json:
-        as_json([facts(run) | {"scores": scores_of(run)} for run in found])
+        as_json(
+            [facts(run) | {"scores": scores_of(run)} for run in found]
+            + [_facts_of_damaged(error) for error in damaged]
+        )
         return
-    if not found:
+    if not found and not damaged:
         say(f"No run is kept in {resolve_store(where)} yet; `lora-lab train new-facts` makes one.")
         return
-    names = short_names(found)
+    names = short_names([*(run.path for run in found), *(error.path for error in damaged)])
     rows = []
     for run in found:
         done = len(run.records)
@@ -171,5 +182,8 @@ def runs(store: Store = None, json: Json = False) -> None:
         method = run.recipe.method
         rows.append((names[run.path], run.task_name, method, r, steps, value, old, day(run.date)))
         rows[-1] += (status,)
+    rows += [(names[error.path], *["-"] * 7, DAMAGED) for error in damaged]
     head = ("run", "task", "method", "r", "steps", "score", "old facts", "date", "status")
     table(head, rows, right="r, steps, score, old facts")
+    if damaged:
+        note("", *map(str, damaged))

@@ -105,24 +105,23 @@ def sweep(
     from lora_lab.sweeps import sweep as run_sweep
 
     where = chosen_store(store)
+    made = (dataclasses.replace(one, seed=seed) for one in recipes for seed in chosen)
+    folders = [folder_of(resolve_store(where), on, what, one) for one in made]
     try:
-        done = run_sweep(
-            on,
-            what,
-            recipes,
-            seeds=chosen,
-            engine=engine,
-            store=where,
-            fresh=fresh,
-            progress=True,
-        )
+        with wanted.kept_in(*folders):
+            done = run_sweep(
+                on,
+                what,
+                recipes,
+                seeds=chosen,
+                engine=engine,
+                store=where,
+                fresh=fresh,
+                progress=True,
+            )
     except KeyboardInterrupt as stopped:
         note("", "Stopped. Finished runs are kept; the same command trains the others.")
         raise typer.Exit(130) from stopped
-    finally:
-        for one, seed in itertools.product(recipes, chosen):
-            made = dataclasses.replace(one, seed=seed)
-            wanted.keep(folder_of(resolve_store(where), on, what, made))
     if json:
         as_json(
             {

@@ -2,6 +2,8 @@
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,6 +53,22 @@ class Wanted:
                 "leave it out"
             )
         return load_task(self.task, base, n=self.n, seed=self.seed, **columns)
+
+    @contextmanager
+    def kept_in(self, *folders: Path) -> Iterator[None]:
+        """Write it into runs' folders after the block, whatever stopped it: each run is there then.
+
+        What stopped the block is told, and not that this can't be written either.
+        """
+        try:
+            yield
+        except BaseException:
+            with suppress(OSError):
+                for folder in folders:
+                    self.keep(folder)
+            raise
+        for folder in folders:
+            self.keep(folder)
 
     def keep(self, folder: Path) -> None:
         """Write it into a run's folder, if there is a run in it."""
