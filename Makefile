@@ -71,6 +71,6 @@ clean: ## remove .venv and what was built here; your runs and the cache stay
 	@touch $@
 
 # Done again when what is fetched, or how it is converted, has changed.
-.venv/prepared: .venv/installed lora_lab/assets.py lora_lab/smollm2.py
+.venv/prepared: .venv/installed lora_lab/assets/downloads.py lora_lab/models/smollm2.py
 	$(BIN)/lora-lab prepare
 	@touch $@

@@ -18,11 +18,11 @@ from pathlib import Path
 import torch
 
 import lora_lab as lab
-from lora_lab.devices import named
-from lora_lab.memory import ERROR, memory
+from lora_lab.cost.memory import ERROR, memory
+from lora_lab.machine.devices import named
+from lora_lab.models.read_architecture import shape_of
 from lora_lab.recipe import Recipe
 from lora_lab.records import Memory
-from lora_lab.shapes import shape_of
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 

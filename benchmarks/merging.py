@@ -11,9 +11,9 @@ import warnings
 import torch
 
 import lora_lab as lab
-from lora_lab.adapters import as_trained
-from lora_lab.learnt import Adapted
-from lora_lab.quantization import dequantized, share_tensors
+from lora_lab.models.adapters import as_trained
+from lora_lab.models.learned import Adapted
+from lora_lab.models.quantization import dequantized, share_tensors
 
 
 def marks(base, model, task):

@@ -12,7 +12,7 @@ import tempfile
 import time
 
 import lora_lab as lab
-from lora_lab.training import Training
+from lora_lab.training.loop import Training
 
 SECONDS = {"steps": 0.0}
 
@@ -44,7 +44,7 @@ def main():
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    from lora_lab import fitting
+    from lora_lab.training import fit as fitting
 
     fitting.Training = Clocked
     task = lab.load_task(options.task, n=options.n)

@@ -1,6 +1,6 @@
 """Which share of the machine's rate of matrix products does a training step reach?
 
-`lora_lab.estimates.SHARES` comes from here. The rate is measured beside each step, and both in CPU
+`lora_lab.cost.estimates.SHARES` comes from here. The rate is measured beside each step, and both in CPU
 seconds on one thread, since a shared machine takes time away. Medians over the steps, the first
 left out. Run `python benchmarks/seconds.py --help`.
 """
@@ -13,8 +13,8 @@ from dataclasses import replace
 import torch
 
 import lora_lab as lab
-from lora_lab.budget import flops
-from lora_lab.estimates import batches_of, find_shape
+from lora_lab.cost.budget import flops
+from lora_lab.cost.estimates import batches_of, find_shape
 
 RECIPES = {
     "LoRA, all linears": {},

@@ -9,7 +9,7 @@ import statistics
 import time
 
 import lora_lab as lab
-from lora_lab.machine import cores
+from lora_lab.machine.resources import cores
 
 
 def seconds(engine, base, task, recipes):

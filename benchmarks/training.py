@@ -17,10 +17,10 @@ from transformers import DataCollatorForSeq2Seq, Trainer, TrainerCallback, Train
 from transformers.trainer_callback import PrinterCallback
 
 import lora_lab as lab
-from lora_lab.adapters import to_peft
-from lora_lab.quantization import share_tensors
+from lora_lab.models.adapters import to_peft
+from lora_lab.models.quantization import share_tensors
 from lora_lab.tasks.examples import encode
-from lora_lab.training import order_of_examples
+from lora_lab.training.loop import order_of_examples
 
 
 def seconds_ours(base, task, recipe):

@@ -18,12 +18,12 @@ from torch.utils._pytree import tree_leaves
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import lora_lab as lab
-from lora_lab import training as loop
-from lora_lab.bases import Base
-from lora_lab.budget import Batch
+from lora_lab.cost.budget import Batch
+from lora_lab.models.bases import Base
 from lora_lab.recipe import Recipe
 from lora_lab.records import Memory
 from lora_lab.tasks.examples import IGNORED, Example, Task
+from lora_lab.training import loop as loop
 from tiny import tiny_tokenizer
 
 
@@ -148,7 +148,7 @@ def noting(live: Live, training) -> Iterator[dict]:
 
 
 def sizes_of(batch: dict[str, torch.Tensor]) -> Batch:
-    """A batch's sizes, as `lora_lab.memory` asks for them."""
+    """A batch's sizes, as `lora_lab.cost.memory` asks for them."""
     labelled = batch["labels"][:, 1:] != IGNORED
     return Batch(
         examples=len(labelled),

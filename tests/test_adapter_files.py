@@ -11,9 +11,9 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from lora_lab.cli.app import app
-from lora_lab.fitting import fit
-from lora_lab.learnt import load_adapter, save_adapter
-from lora_lab.training import train
+from lora_lab.models.learned import load_adapter, save_adapter
+from lora_lab.training.fit import fit
+from lora_lab.training.loop import train
 from tiny import letters_task, recipe, tiny_base
 
 TASK = letters_task()

@@ -6,10 +6,10 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from lora_lab.adapters import adapt, adapter_tensors, to_peft
-from lora_lab.learnt import load_adapter, save_adapter
-from lora_lab.quantization import share_tensors
-from lora_lab.training import Training
+from lora_lab.models.adapters import adapt, adapter_tensors, to_peft
+from lora_lab.models.learned import load_adapter, save_adapter
+from lora_lab.models.quantization import share_tensors
+from lora_lab.training.loop import Training
 from tiny import letters_task, recipe, tiny_base
 
 

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 import lora_lab as lab
-from lora_lab.approaches import (
+from lora_lab.lessons.approaches import (
     NAME,
     few_shot,
     noted,
@@ -14,7 +14,7 @@ from lora_lab.approaches import (
     try_approach,
     with_examples,
 )
-from lora_lab.comparing import wilson
+from lora_lab.maths.statistics import wilson
 from lora_lab.tasks.examples import Example, prompt_ids
 from lora_lab.tasks.skills import shots_prompt, state
 from lora_lab.tasks.world import read_world

@@ -1,6 +1,6 @@
 import pytest
 
-from lora_lab.attempts import Attempt, best_attempts, keep_attempt
+from lora_lab.lessons.attempts import Attempt, best_attempts, keep_attempt
 from lora_lab.places import attempts_file
 
 

@@ -11,10 +11,12 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from transformers.utils import logging as transformers_logging
 
-from lora_lab import assets, bases, built_in, devices
-from lora_lab.built_in import list_bases
+from lora_lab.assets import downloads
+from lora_lab.machine import devices
+from lora_lab.models import bases, built_in
+from lora_lab.models.built_in import list_bases
+from lora_lab.models.smollm2 import without_system_prompt
 from lora_lab.places import NotPrepared, cache_folder
-from lora_lab.smollm2 import without_system_prompt
 from lora_lab.tasks.examples import prompt_ids
 
 WIDTH = 64
@@ -333,8 +335,8 @@ def converting(empty_cache, monkeypatch, tiny):
         calls.append(source)
         shutil.copytree(tiny, new, dirs_exist_ok=True)
 
-    monkeypatch.setattr("lora_lab.smollm2._convert", convert)
-    monkeypatch.setattr(assets, "prepared", lambda name: empty_cache)
+    monkeypatch.setattr("lora_lab.models.smollm2._convert", convert)
+    monkeypatch.setattr(downloads, "prepared", lambda name: empty_cache)
     return calls
 
 
@@ -347,7 +349,7 @@ def test_smollm2_is_converted_once(converting):
 
 def test_a_converted_smollm2_needs_its_gguf_file_no_more(converting, monkeypatch):
     bases.load_base("smollm2")
-    monkeypatch.setattr(assets, "prepared", lambda name: 1 / 0)
+    monkeypatch.setattr(downloads, "prepared", lambda name: 1 / 0)
     assert bases.load_base("smollm2").name == "smollm2"
 
 
@@ -380,8 +382,8 @@ def _flip(folder):
         _cut,
         _flip,
         lambda folder: (folder / "tokenizer.json").unlink(),
-        lambda folder: (folder / assets.MANIFEST).write_text('{"files'),
-        lambda folder: (folder / assets.MANIFEST).unlink(),
+        lambda folder: (folder / downloads.MANIFEST).write_text('{"files'),
+        lambda folder: (folder / downloads.MANIFEST).unlink(),
     ],
     ids=["cut", "one bit", "a file gone", "half a manifest", "no manifest"],
 )
@@ -398,7 +400,7 @@ def test_a_conversion_that_fails_leaves_nothing_behind(converting, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("lora_lab.smollm2._convert", fail)
+        patch.setattr("lora_lab.models.smollm2._convert", fail)
         with pytest.raises(KeyboardInterrupt):
             bases.load_base("smollm2")
     left = [path.name for path in (cache_folder() / "bases").iterdir()]
@@ -408,7 +410,7 @@ def test_a_conversion_that_fails_leaves_nothing_behind(converting, monkeypatch):
 
 @pytest.mark.slow
 def test_smollm2s_weights_equal_what_transformers_reads_from_the_gguf_file(smollm2):
-    (file,) = assets.prepared("smollm2").glob("*.gguf")
+    (file,) = downloads.prepared("smollm2").glob("*.gguf")
     theirs = AutoModelForCausalLM.from_pretrained(
         file.parent, gguf_file=file.name, dtype=torch.bfloat16
     )
@@ -421,7 +423,7 @@ def test_smollm2s_weights_equal_what_transformers_reads_from_the_gguf_file(smoll
 
 def test_bitsandbytes_is_hushed_before_anyone_imports_it():
     code = (
-        "import logging, sys, lora_lab.bases; "
+        "import logging, sys, lora_lab.models.bases; "
         "assert 'bitsandbytes' not in sys.modules; "
         "assert logging.getLogger('bitsandbytes').level == logging.ERROR"
     )

@@ -13,13 +13,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import lora_lab as lab
-from lora_lab import budget
-from lora_lab.adapters import to_peft
-from lora_lab.bases import load_base
-from lora_lab.budget import Batch
-from lora_lab.estimates import batches_of, find_shape, known_shapes
+from lora_lab.cost import budget
+from lora_lab.cost.budget import Batch
+from lora_lab.cost.estimates import batches_of, find_shape, known_shapes
+from lora_lab.models.adapters import to_peft
+from lora_lab.models.bases import load_base
+from lora_lab.models.read_architecture import shape_of
 from lora_lab.recipe import Recipe
-from lora_lab.shapes import shape_of
 from tiny import letters_task, recipe, tiny_base
 
 LLAMA = {

@@ -28,10 +28,10 @@ from lora_lab.checks.compare import Exercise, first_difference
 from lora_lab.checks.exercises import EXERCISES
 from lora_lab.checks.maths_of_lora import lora_forward
 from lora_lab.maths.lora import LoRALinear
-from lora_lab.optimizers import learning_rate_at
 from lora_lab.records import Verdict
 from lora_lab.tasks.examples import Example, collate, encode
-from lora_lab.training import Diverged, train
+from lora_lab.training.loop import Diverged, train
+from lora_lab.training.optimizers import learning_rate_at
 from tiny import letters_task, recipe, tiny_base, tiny_tokenizer
 
 SLIPS = [(one, hint) for one in EXERCISES.values() for hint in one.slips]

@@ -7,8 +7,8 @@ import random
 import pytest
 
 from lora_lab.checks import should_i_fine_tune as checks
-from lora_lab.deciding import break_even
-from lora_lab.evaluation import field_f1
+from lora_lab.lessons.deciding import break_even
+from lora_lab.training.evaluation import field_f1
 
 
 @pytest.mark.parametrize("case", list(checks.right_share.cases()))

@@ -8,7 +8,7 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from lora_lab.checks.alpha import diagnose_alpha, same_run, scaling
-from lora_lab.training import train
+from lora_lab.training.loop import train
 from tiny import letters_task, recipe, tiny_base
 
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 import lora_lab as lab
-from lora_lab.cards import Card
 from lora_lab.checks.qlora import blocks, choose_for_card, qlora_bytes, quantize_block
-from lora_lab.estimates import find_shape
+from lora_lab.cost.estimates import find_shape
+from lora_lab.cost.gpus import Card
 
 bnb = pytest.importorskip(
     "bitsandbytes.functional", reason="bitsandbytes does not exist for this machine"

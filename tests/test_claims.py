@@ -8,10 +8,12 @@ import tomllib
 
 import pytest
 
-import lora_lab.claims
-import lora_lab.trials
-from lora_lab.cards import GIB, cards
-from lora_lab.claims import (
+import lora_lab.findings.claim_runs
+import lora_lab.findings.claims
+from lora_lab.cost.estimates import estimate
+from lora_lab.cost.gpus import GIB, cards
+from lora_lab.findings.claim_runs import WAYS
+from lora_lab.findings.claims import (
     UNITS,
     Case,
     Claim,
@@ -23,11 +25,9 @@ from lora_lab.claims import (
     record,
     with_record,
 )
-from lora_lab.estimates import estimate
-from lora_lab.fitting import fit
-from lora_lab.papers import paper
+from lora_lab.findings.papers import paper
 from lora_lab.places import data_folder
-from lora_lab.trials import WAYS
+from lora_lab.training.fit import fit
 from tiny import letters_task, recipe, tiny_base
 
 LESSON = (  # every rule of thumb that the lesson makes
@@ -244,8 +244,10 @@ def tiny(monkeypatch):
     """The base "tiny" and the task "letters", which every seed draws afresh."""
     base = tiny_base()
     tasks = {seed: letters_task(n=24 + seed) for seed in range(3)}
-    monkeypatch.setattr(lora_lab.claims, "load_base", lambda name: base)
-    monkeypatch.setattr(lora_lab.claims, "load_task", lambda name, base, n, seed: tasks[seed])
+    monkeypatch.setattr(lora_lab.findings.claims, "load_base", lambda name: base)
+    monkeypatch.setattr(
+        lora_lab.findings.claims, "load_task", lambda name, base, n, seed: tasks[seed]
+    )
     return base, tasks
 
 
@@ -268,7 +270,7 @@ def test_measuring_runs_each_setting_with_each_seed_on_the_seeds_own_task(tiny):
 
 def test_measuring_again_replays_what_the_store_has(tiny, tmp_path, monkeypatch):
     found = weighed(0, 0, 0, trials=()).measure(store=tmp_path)
-    monkeypatch.setattr("lora_lab.training.train", None)  # nothing can be trained any more
+    monkeypatch.setattr("lora_lab.training.loop.train", None)  # nothing can be trained any more
     assert weighed(0, 0, 0, trials=()).measure(store=tmp_path).trials == found.trials
 
 
@@ -328,19 +330,19 @@ def make_recorded(tiny, tmp_path, monkeypatch):
     recorded = weighed(6, 7, 8, settings={"high": HIGH}, cases=())
     recorded = dataclasses.replace(recorded, id="measured")
     ledger = {"bare": bare, "measured": recorded, "faster": claim("faster")}
-    monkeypatch.setattr(lora_lab.claims, "claims", lambda: ledger)
+    monkeypatch.setattr(lora_lab.findings.claims, "claims", lambda: ledger)
     monkeypatch.setattr(script, "HERE", tmp_path / "recorded")
     monkeypatch.setattr(script, "STORE", tmp_path / "store")
     (tmp_path / "recorded" / "claims").mkdir(parents=True)
     (tmp_path / "recorded" / "recorded.toml").write_text("[letters]\nseeds = []\n")
-    sweep, script.fitted = lora_lab.trials.sweep, []
+    sweep, script.fitted = lora_lab.findings.claim_runs.sweep, []
 
     def watched(*arguments, **options):
         made = sweep(*arguments, **options)
         script.fitted += [not run.replayed for run in made.runs]
         return made
 
-    monkeypatch.setattr(lora_lab.trials, "sweep", watched)
+    monkeypatch.setattr(lora_lab.findings.claim_runs, "sweep", watched)
     return script
 
 

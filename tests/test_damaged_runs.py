@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from test_runs import stop_after
 from typer.testing import CliRunner
 
-from lora_lab import fitting
 from lora_lab.cli.app import app
-from lora_lab.cli.choices import find_model
-from lora_lab.fitting import fit
-from lora_lab.run_files import DamagedRun
-from lora_lab.runs import list_runs, open_run, read_run, read_store, recorded_runs
-from test_runs import stop_after
+from lora_lab.cli.resolve import find_model
+from lora_lab.training import fit as fitting
+from lora_lab.training.fit import fit
+from lora_lab.training.run_files import DamagedRun
+from lora_lab.training.store import list_runs, open_run, read_run, read_store, recorded_runs
 from tiny import letters_task, recipe, tiny_base
 
 TASK = letters_task()

@@ -5,9 +5,9 @@ import math
 
 import pytest
 
-from lora_lab import deciding
-from lora_lab.comparing import wilson
-from lora_lab.deciding import GOALS, Situation, advise, break_even
+from lora_lab.lessons import deciding
+from lora_lab.lessons.deciding import GOALS, Situation, advise, break_even
+from lora_lab.maths.statistics import wilson
 
 MISSES = {"prompt_right": 30, "prompt_asked": 100}  # 22 to 40 %
 REACHES = {"prompt_right": 99, "prompt_asked": 100}  # 95 to 100 %

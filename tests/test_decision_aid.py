@@ -4,7 +4,7 @@ import html
 
 import pytest
 
-from lora_lab.deciding import GOALS, Situation, advise
+from lora_lab.lessons.deciding import GOALS, Situation, advise
 from lora_lab.widgets.decision_aid import QUESTIONS, DecisionAid
 
 SITUATION = Situation(goal="format", prompt_right=30, prompt_asked=100, examples=240, price=0.5)

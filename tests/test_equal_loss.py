@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from lora_lab.equal_loss import crossings, slope
+from lora_lab.lessons.equal_loss import crossings, slope
 
 ALPHAS, RATES = (4, 8, 16), (1e-3, 4e-3, 1.6e-2, 6.4e-2)
 

@@ -10,13 +10,14 @@ import torch
 import transformers as hf
 
 import lora_lab as lab
-from lora_lab import budget, cards, devices, estimates
-from lora_lab.bases import load_base
-from lora_lab.budget import Batch
-from lora_lab.estimates import batches_of, expected_seconds, find_shape
-from lora_lab.memory import memory
+from lora_lab.cost import budget, estimates, gpus
+from lora_lab.cost.budget import Batch
+from lora_lab.cost.estimates import batches_of, expected_seconds, find_shape
+from lora_lab.cost.memory import memory
+from lora_lab.machine import devices
+from lora_lab.models.bases import load_base
+from lora_lab.models.read_architecture import shape_of
 from lora_lab.records import Memory
-from lora_lab.shapes import shape_of
 from lora_lab.tasks.examples import IGNORED, Example
 from tiny import letters_task, recipe, tiny_base
 
@@ -211,11 +212,11 @@ def of(total):
 
 
 def test_a_card_fits_to_the_byte_and_says_how_much_is_left_or_lacking():
-    card = next(card for card in cards.cards() if card.name == "RTX 3090")
+    card = next(card for card in gpus.cards() if card.name == "RTX 3090")
     assert card.usable == 23 * 2**30  # of 24
 
     def verdict(plain, checkpointed):
-        (fit,) = [fit for fit in cards.which_gpu(of(plain), of(checkpointed)) if fit.card == card]
+        (fit,) = [fit for fit in gpus.which_gpu(of(plain), of(checkpointed)) if fit.card == card]
         return fit.verdict, fit.spare
 
     room = card.usable
@@ -225,11 +226,11 @@ def test_a_card_fits_to_the_byte_and_says_how_much_is_left_or_lacking():
 
 
 def test_there_is_each_card_that_was_asked_for_with_its_source():
-    names = " ".join(card.name for card in cards.cards())
+    names = " ".join(card.name for card in gpus.cards())
     asked = "3060 3090 4060 4070 4080 4090 5080 5090 T4 L4 A10 A100 H100 H200 Apple".split()
     assert [name for name in asked if not re.search(rf"\b{name}\b", names)] == []
-    assert all(re.match(r"(nvidia|apple)\.com, ", card.source) for card in cards.cards())
-    rooms = [card.usable for card in cards.cards()]
+    assert all(re.match(r"(nvidia|apple)\.com, ", card.source) for card in gpus.cards())
+    rooms = [card.usable for card in gpus.cards()]
     assert rooms == sorted(rooms)
     assert all(room > 0 for room in rooms)
 
@@ -244,7 +245,7 @@ def test_full_fine_tuning_of_70_b_takes_over_a_terabyte_and_no_card_holds_it():
     assert told.memory.total > 4 * trained
     checkpointed = dataclasses.replace(FULL, batch_size=1, gradient_checkpointing=True)
     lighter = lab.estimate("llama-2-70b", checkpointed).memory
-    assert {fit.verdict for fit in cards.which_gpu(told.memory, lighter)} == {"does not fit"}
+    assert {fit.verdict for fit in gpus.which_gpu(told.memory, lighter)} == {"does not fit"}
 
 
 def test_a_known_model_can_be_built_by_its_own_config():

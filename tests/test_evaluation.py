@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from lora_lab.evaluation import (
+from lora_lab.models.learned import Adapted
+from lora_lab.tasks.examples import Example, collate, encode, prompt_ids
+from lora_lab.training.evaluation import (
     evaluate,
     exactly,
     field_f1,
@@ -16,10 +18,8 @@ from lora_lab.evaluation import (
     same_label,
     share,
 )
-from lora_lab.fitting import fit
-from lora_lab.learnt import Adapted
-from lora_lab.tasks.examples import Example, collate, encode, prompt_ids
-from lora_lab.training import train
+from lora_lab.training.fit import fit
+from lora_lab.training.loop import train
 from tiny import letters_task, recipe, tiny_base
 
 TASK = letters_task()

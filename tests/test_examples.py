@@ -8,7 +8,7 @@ from tokenizers import AddedToken, normalizers, processors
 from transformers import PreTrainedTokenizerFast
 
 import lora_lab as lab
-from lora_lab.estimates import more_memory
+from lora_lab.cost.estimates import more_memory
 from lora_lab.tasks import examples
 from lora_lab.tasks.examples import (
     IGNORED,

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from lora_lab.evaluation import field_f1
 from lora_lab.tasks.examples import Example
 from lora_lab.tasks.files import file_task
 from lora_lab.tasks.loading import load_task
+from lora_lab.training.evaluation import field_f1
 
 TOWNS = [f"town {i}" for i in range(20)]
 

@@ -6,10 +6,10 @@ import threading
 
 import pytest
 
-from lora_lab.attempts import best_attempts
-from lora_lab.evaluation import evaluate
+from lora_lab.lessons.attempts import best_attempts
 from lora_lab.tasks.examples import Example
-from lora_lab.training import Training, train
+from lora_lab.training.evaluation import evaluate
+from lora_lab.training.loop import Training, train
 from lora_lab.widgets.five_minutes import CHOSEN, FiveMinutes
 from tiny import letters_task, recipe, tiny_base
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from lora_lab import fitting
 from lora_lab.cli.app import app
-from lora_lab.fitting import fit
-from lora_lab.learnt import save_adapter
+from lora_lab.models.learned import save_adapter
 from lora_lab.places import NoRoom, append_line
-from lora_lab.runs import list_runs, open_run, read_store
-from lora_lab.sweeps import sweep
+from lora_lab.training import fit as fitting
+from lora_lab.training.fit import fit
+from lora_lab.training.store import list_runs, open_run, read_store
+from lora_lab.training.sweep import sweep
 from tiny import letters_task, recipe, tiny_base
 
 TASK = letters_task()
@@ -175,7 +175,7 @@ import resource, sys
 sys.path.insert(0, {tests!r})
 from lora_lab import fitting
 from lora_lab.places import NoRoom
-from lora_lab.sweeps import sweep
+from lora_lab.training.sweep import sweep
 from tiny import letters_task, recipe, tiny_base
 fitting.CHECKPOINT_SECONDS = {seconds}
 base, task = tiny_base(), letters_task()

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import lora_lab as lab
-from lora_lab.adapters import as_trained
-from lora_lab.devices import seeded
+from lora_lab.machine.devices import seeded
+from lora_lab.models.adapters import as_trained
 
 pytestmark = [
     pytest.mark.gpu,

@@ -5,11 +5,13 @@ import dataclasses
 import pytest
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from lora_lab import limits, machine, training
-from lora_lab.adapters import adapt
-from lora_lab.estimates import DRAWN, batches_of, estimate
+from lora_lab.cost import limits
+from lora_lab.cost.estimates import DRAWN, batches_of, estimate
+from lora_lab.machine import resources
+from lora_lab.models.adapters import adapt
 from lora_lab.tasks.examples import check_passes
-from lora_lab.training import Training
+from lora_lab.training import loop
+from lora_lab.training.loop import Training
 from tiny import letters_task, recipe, tiny_base
 
 
@@ -23,8 +25,8 @@ def with_free(monkeypatch):
     """Lets the machine have so many bytes of free memory, and no adapter be made."""
 
     def given(free):
-        monkeypatch.setattr(machine, "memory", lambda: (free, free))
-        monkeypatch.setattr(training, "adapt", lambda *_: pytest.fail("an adapter was made"))
+        monkeypatch.setattr(resources, "memory", lambda: (free, free))
+        monkeypatch.setattr(loop, "adapt", lambda *_: pytest.fail("an adapter was made"))
 
     return given
 
@@ -72,7 +74,7 @@ def test_a_kind_of_model_whose_memory_is_not_known_is_held_to_the_least_that_it_
 
 
 def test_nothing_is_refused_where_the_free_memory_is_not_known(base, monkeypatch):
-    monkeypatch.setattr(machine, "memory", lambda: (None, None))
+    monkeypatch.setattr(resources, "memory", lambda: (None, None))
     assert Training(base, letters_task(), recipe(batch_size=2400)).step == 0
 
 
@@ -82,10 +84,10 @@ def test_the_least_that_an_adapter_takes_is_not_more_than_it_takes(base, monkeyp
     model = adapt(base, given)
     trained = sum(2 * one.numel() * 4 for one in model.parameters() if one.requires_grad)
     encoded = Training(base, letters_task(), given)._encoded
-    monkeypatch.setattr(machine, "memory", lambda: (trained - 1, trained - 1))
+    monkeypatch.setattr(resources, "memory", lambda: (trained - 1, trained - 1))
     with pytest.raises(ValueError, match="r=50 makes an adapter"):
         limits.check_fits(base, encoded, given)
-    monkeypatch.setattr(machine, "memory", lambda: (trained, trained))
+    monkeypatch.setattr(resources, "memory", lambda: (trained, trained))
     with pytest.raises(ValueError, match="a step with"):
         limits.check_fits(base, encoded, given)
 

@@ -8,22 +8,23 @@ import pytest
 import torch
 
 import lora_lab as lab
-from lora_lab import machine, plots
-from lora_lab.estimates import more_memory
-from lora_lab.evaluation import evaluate, generate
-from lora_lab.learnt import Adapted
+from lora_lab import plots
+from lora_lab.cost.estimates import more_memory
+from lora_lab.machine import resources
+from lora_lab.models.learned import Adapted
 from lora_lab.recipe import Recipe
 from lora_lab.records import Answer, Scores
 from lora_lab.tasks.examples import Example
-from lora_lab.training import Diverged, Training, train
+from lora_lab.training.evaluation import evaluate, generate
+from lora_lab.training.loop import Diverged, Training, train
 from lora_lab.widgets import following, live_lab, words
-from lora_lab.widgets.asked import Asked
 from lora_lab.widgets.background import DROP_ALL, Background, Pace
+from lora_lab.widgets.before_after import Asked
 from lora_lab.widgets.following import follow
 from lora_lab.widgets.lab_face import Folded
 from lora_lab.widgets.live_lab import KEPT, LiveLab
+from lora_lab.widgets.memory_check import check_room
 from lora_lab.widgets.recipe_controls import FOLDED, RecipeControls, recipe_code
-from lora_lab.widgets.room import check_room
 from tiny import letters_task, recipe, tiny_base
 
 TASK = letters_task()
@@ -282,17 +283,17 @@ def test_a_second_start_while_one_runs_leaves_the_run_alone(live, at_step):
 
 def test_what_cannot_fit_is_refused_before_it_begins_with_what_would_fit(base, monkeypatch):
     needed = {size: more_memory(base, TASK, recipe(batch_size=size)) for size in (1, 64, 128)}
-    monkeypatch.setattr(machine, "memory", lambda: (None, needed[128] - 1))
+    monkeypatch.setattr(resources, "memory", lambda: (None, needed[128] - 1))
     live = LiveLab(base, TASK, batch_size=1024, steps=100_000)
     live.start()
     with pytest.raises(MemoryError, match=r"batch_size=1024 needs about .+ GiB .+=64 would fit"):
         live.wait(LIMIT)
     assert "MemoryError: a step with batch_size=1024" in live.state.value
     assert live.training is None
-    monkeypatch.setattr(machine, "memory", lambda: (None, needed[1] - 1))
+    monkeypatch.setattr(resources, "memory", lambda: (None, needed[1] - 1))
     with pytest.raises(MemoryError, match="no batch_size would fit"):
         check_room(base, TASK, recipe())
-    monkeypatch.setattr(machine, "memory", lambda: (None, None))
+    monkeypatch.setattr(resources, "memory", lambda: (None, None))
     check_room(base, TASK, recipe(batch_size=1024))  # where nothing is known nothing is refused
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from lora_lab.bases import load_base
+from lora_lab.models.bases import load_base
 from lora_lab.tasks import pocket, texts
 from lora_lab.tasks.loading import NAMES, list_tasks, load_task
 

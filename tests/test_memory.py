@@ -12,14 +12,14 @@ from bitsandbytes import functional
 from torch.profiler import ProfilerActivity, profile, record_function
 
 import lora_lab as lab
-from lora_lab import training as loop
-from lora_lab.budget import Batch, Matrix, trainable_parameters
-from lora_lab.devices import named
-from lora_lab.held import Trained, optimizer_state, quantized, trained_tensors
-from lora_lab.memory import ERROR, memory
-from lora_lab.optimizers import make_optimizer
+from lora_lab.cost.budget import Batch, Matrix, trainable_parameters
+from lora_lab.cost.memory import ERROR, memory
+from lora_lab.cost.static_memory import Trained, optimizer_state, quantized, trained_tensors
+from lora_lab.machine.devices import named
+from lora_lab.models.read_architecture import shape_of
 from lora_lab.records import Memory
-from lora_lab.shapes import shape_of
+from lora_lab.training import loop as loop
+from lora_lab.training.optimizers import make_optimizer
 from measuring import measure, random_lengths, random_llama, random_recipe, tensors_of
 from tiny import letters_task, recipe, tiny_base
 

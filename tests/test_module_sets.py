@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 
 import lora_lab as lab
 from lora_lab import plots
+from lora_lab.findings.recordings import recording
 from lora_lab.places import data_folder
-from lora_lab.recorded import recording
 from lora_lab.widgets.module_sets import ModuleSets
 
 TOML = data_folder() / "recorded" / "target_modules.toml"

@@ -7,7 +7,7 @@ import pytest
 import transformers as hf
 
 import lora_lab as lab
-from lora_lab.bases import load_base
+from lora_lab.models.bases import load_base
 from lora_lab.widgets.module_tree import ModuleTree
 
 

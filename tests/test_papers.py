@@ -3,10 +3,10 @@ import re
 
 import pytest
 
-from lora_lab.budget import Matrix, adapter_parameters, trainable_parameters
-from lora_lab.estimates import estimate, find_shape
-from lora_lab.held import quantized
-from lora_lab.papers import PaperNumber, PaperTable, paper, papers
+from lora_lab.cost.budget import Matrix, adapter_parameters, trainable_parameters
+from lora_lab.cost.estimates import estimate, find_shape
+from lora_lab.cost.static_memory import quantized
+from lora_lab.findings.papers import PaperNumber, PaperTable, paper, papers
 from lora_lab.recipe import Recipe
 
 LAYERS, WIDTH = 96, 12288  # GPT-3 175B: arXiv:2005.14165, table 2.1

@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 
 from lora_lab.records import Scores
-from lora_lab.runs import Run
-from lora_lab.sweeps import Sweep
+from lora_lab.training.store import Run
+from lora_lab.training.sweep import Sweep
 from lora_lab.widgets.pick_runs import PickRuns
 from tiny import recipe
 

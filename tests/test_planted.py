@@ -3,11 +3,11 @@ import dataclasses
 import pytest
 import torch
 
-from lora_lab.bases import load_base
-from lora_lab.evaluation import evaluate
-from lora_lab.fitting import fit
+from lora_lab.models.bases import load_base
 from lora_lab.tasks.planted import planted_ranks, planted_task, teacher_model
 from lora_lab.tasks.words import SPACED_WORDS
+from lora_lab.training.evaluation import evaluate
+from lora_lab.training.fit import fit
 from tiny import recipe, tiny_base
 
 

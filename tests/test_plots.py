@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from lora_lab import plots
-from lora_lab.cards import Card
+from lora_lab.cost.gpus import Card
+from lora_lab.lessons.predictions import Prediction, Question
 from lora_lab.plots import (
     LossFilm,
     axis_end,
@@ -25,7 +26,6 @@ from lora_lab.plots import (
     picture,
     png,
 )
-from lora_lab.predictions import Prediction, Question
 from lora_lab.records import Memory, Scores, StepRecord
 
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from lora_lab.lessons.scalings import found_scalings
 from lora_lab.plots import draw_alpha_map, draw_best_rates, draw_plane, draw_scalings, draw_twins
 from lora_lab.records import StepRecord
-from lora_lab.scalings import found_scalings
 
 
 @pytest.fixture

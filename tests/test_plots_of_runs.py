@@ -4,7 +4,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from lora_lab import plots
-from lora_lab.comparing import Comparison
+from lora_lab.maths.statistics import Comparison
 from lora_lab.plots import (
     draw_by_rate,
     draw_differences,

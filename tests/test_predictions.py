@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from lora_lab import plots
+from lora_lab.lessons.predictions import Log, Prediction, Question, check_guess, keep, read_log
 from lora_lab.places import predictions_file
-from lora_lab.predictions import Log, Prediction, Question, check_guess, keep, read_log
 from lora_lab.widgets.prediction import CHOICE_SIZE, Predict
 
 RANK = Question("05 rank", "Which rank is the first?", (1, 2, 4, 8, 16))

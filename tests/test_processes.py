@@ -11,14 +11,15 @@ import pytest
 import torch
 from loky import get_reusable_executor
 
-from lora_lab import processes, sweeps
-from lora_lab.bases import quantized_base
-from lora_lab.evaluation import generate
-from lora_lab.processes import _pick_up, _put_down, fit_in_processes
-from lora_lab.quantization import Quantization, is_quantized
-from lora_lab.runs import stored_status
-from lora_lab.sweeps import sweep
+from lora_lab.models.bases import quantized_base
+from lora_lab.models.quantization import Quantization, is_quantized
 from lora_lab.tasks.planted import planted_task
+from lora_lab.training import processes
+from lora_lab.training import sweep as sweeps
+from lora_lab.training.evaluation import generate
+from lora_lab.training.processes import _pick_up, _put_down, fit_in_processes
+from lora_lab.training.store import stored_status
+from lora_lab.training.sweep import sweep
 from orphans import family
 from tiny import letters_task, recipe, tiny_base
 

@@ -13,12 +13,10 @@ import torch
 from peft.utils.loftq_utils import _low_rank_decomposition
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, GPT2Config, GPT2LMHeadModel
 
-from lora_lab.adapters import adapt, as_trained
-from lora_lab.bases import load_base, quantized_base
-from lora_lab.evaluation import evaluate, generate
-from lora_lab.fitting import fit
-from lora_lab.learnt import Adapted, load_adapter, save_adapter
-from lora_lab.quantization import (
+from lora_lab.models.adapters import adapt, as_trained
+from lora_lab.models.bases import load_base, quantized_base
+from lora_lab.models.learned import Adapted, load_adapter, save_adapter
+from lora_lab.models.quantization import (
     Quantization,
     dequantized,
     is_quantized,
@@ -28,7 +26,9 @@ from lora_lab.quantization import (
 )
 from lora_lab.tasks.loading import load_task
 from lora_lab.tasks.planted import planted_task
-from lora_lab.training import train
+from lora_lab.training.evaluation import evaluate, generate
+from lora_lab.training.fit import fit
+from lora_lab.training.loop import train
 from tiny import letters_task, recipe, tiny_base
 
 TASK = letters_task()
@@ -488,7 +488,7 @@ def test_a_missing_bitsandbytes_is_named(base, monkeypatch):
 
 SILENT = """
 import lora_lab as lab
-from lora_lab.fitting import fit
+from lora_lab.training.fit import fit
 base = lab.load_base("pocket", quantize="QUANTIZE")
 task = lab.load_task("sentiment", base)
 import dataclasses

@@ -5,16 +5,16 @@ import threading
 import pytest
 import torch
 
-from lora_lab.bases import load_base
-from lora_lab.devices import own_randomness, seeded
-from lora_lab.evaluation import evaluate
-from lora_lab.fitting import fit
-from lora_lab.learnt import load_adapter, save_adapter
+from lora_lab.machine.devices import own_randomness, seeded
 from lora_lab.maths.bank import LoRABank
 from lora_lab.maths.lora import LoRALinear
+from lora_lab.models.bases import load_base
+from lora_lab.models.learned import load_adapter, save_adapter
 from lora_lab.tasks.loading import load_task
 from lora_lab.tasks.planted import planted_task
-from lora_lab.training import train
+from lora_lab.training.evaluation import evaluate
+from lora_lab.training.fit import fit
+from lora_lab.training.loop import train
 from tiny import letters_task, recipe, tiny_base
 
 TASK = letters_task()

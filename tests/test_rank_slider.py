@@ -5,9 +5,9 @@ import dataclasses
 import pytest
 
 from lora_lab import plots
-from lora_lab.cutting import cut
-from lora_lab.evaluation import evaluate
-from lora_lab.fitting import fit
+from lora_lab.lessons.cutting import cut
+from lora_lab.training.evaluation import evaluate
+from lora_lab.training.fit import fit
 from lora_lab.widgets.rank_slider import SIZE, RankSlider
 from lora_lab.widgets.toggle import Toggle
 from tiny import letters_task, recipe, tiny_base

@@ -3,9 +3,9 @@
 import torch
 
 from lora_lab.maths.adalora import budget_schedule
-from lora_lab.ranks import importances, last_ranks
 from lora_lab.records import StepRecord
-from lora_lab.training import train
+from lora_lab.training.adalora import importances, last_ranks
+from lora_lab.training.loop import train
 from tiny import letters_task, recipe, tiny_base
 
 

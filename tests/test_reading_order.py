@@ -1,4 +1,4 @@
-"""The package reads from top to bottom: each module uses only what stands above it."""
+"""The package reads from top to bottom: rooms in order, and in each room its modules in order."""
 
 import ast
 import re
@@ -11,86 +11,124 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "lora_lab"
 
-READING_ORDER = {  # module: the third-party packages it may import
-    "recipe": set(),
-    "records": set(),
-    "places": {"platformdirs"},
-    "tensor_files": {"torch", "safetensors"},
-    "run_files": {"msgspec"},
-    "papers": set(),
-    "predictions": set(),
-    "attempts": set(),
-    "targets": {"regex"},
-    "budget": set(),
-    "held": set(),
-    "activations": set(),
-    "memory": set(),
-    "cards": set(),
-    "scalings": set(),
-    "maths": {"torch"},
-    "machine": set(),
-    "lifelines": set(),
-    "utterances": {"hassil"},
-    "unpacking": {"gguf", "numpy"},
-    "assets": {"filelock"},
-    "devices": {"torch"},
-    "quantization": {"torch", "transformers", "bitsandbytes"},
-    "quiet": {"transformers"},
-    "smollm2": {"torch", "transformers", "safetensors"},
-    "built_in": set(),
-    "bases": {"torch", "transformers", "safetensors"},
-    "shapes": {"torch", "transformers"},
-    "adapters": {"torch", "peft", "transformers"},
-    "ranks": {"torch"},
-    "adapter_files": {"torch", "peft", "msgspec"},
-    "learnt": {"torch", "peft"},
-    "changes": {"torch"},
-    "tasks.examples": {"torch"},
-    "tasks.words": set(),
-    "tasks.world": set(),
-    "tasks.sentences": set(),
-    "tasks.skills": set(),
-    "tasks.pocket": set(),
-    "tasks.changed": set(),
-    "tasks.texts": set(),
-    "tasks.tables": set(),
-    "tasks.files": set(),
-    "tasks.planted": {"torch"},
-    "tasks.hiding": set(),
-    "tasks.loading": set(),
-    "estimates": {"torch"},
-    "limits": {"torch"},
-    "optimizers": {"torch"},
-    "runs": {"torch"},
-    "run_folder": {"torch", "filelock"},
-    "cutting": {"torch"},
-    "evaluation": {"torch"},
-    "comparing": set(),
-    "equal_loss": set(),
-    "recorded": {"pandas"},
-    "retrieval": {"bm25s"},
-    "approaches": set(),
-    "training": {"torch"},
-    "fitting": {"tqdm"},
-    "processes": {"torch", "loky", "cloudpickle", "safetensors"},
-    "sweeps": {"torch", "pandas", "tqdm"},
-    "trials": set(),
-    "recorded_sweeps": set(),
-    "claims": {"tqdm"},
-    "deciding": set(),
-    "script_template": {"torch", "transformers", "peft", "bitsandbytes"},
-    "scripts": set(),
-    "plots": {"matplotlib"},
-    "checks": {"torch"},
-    "widgets": {"torch", "ipywidgets", "IPython", "pandas"},
-    "health": {"torch"},
-    "cli": {"typer", "rich"},
+ROOMS = {  # room: its modules, and the third-party packages that each may import
+    "": {"recipe": "", "records": "", "places": "platformdirs"},
+    "maths": {
+        "lora": "torch",
+        "bank": "torch",
+        "adalora": "torch",
+        "nf4": "torch",
+        "spectra": "torch",
+        "statistics": "",
+    },
+    "machine": {"resources": "", "devices": "torch", "lifelines": ""},
+    "assets": {"utterances": "hassil", "unpacking": "gguf numpy", "downloads": "filelock"},
+    "models": {
+        "architecture": "regex",
+        "quiet": "transformers",
+        "quantization": "torch transformers bitsandbytes",
+        "smollm2": "torch transformers safetensors",
+        "built_in": "",
+        "bases": "torch transformers safetensors",
+        "read_architecture": "torch transformers",
+        "adapters": "torch peft transformers",
+        "tensor_files": "torch safetensors",
+        "adapter_files": "torch peft msgspec",
+        "learned": "torch peft",
+    },
+    "tasks": {
+        "examples": "torch",
+        "words": "",
+        "world": "",
+        "sentences": "",
+        "skills": "",
+        "pocket": "",
+        "changing_facts": "",
+        "texts": "",
+        "tables": "",
+        "files": "",
+        "planted": "torch",
+        "hidden_rank": "",
+        "loading": "",
+    },
+    "cost": {
+        "budget": "",
+        "static_memory": "",
+        "activations": "",
+        "memory": "",
+        "gpus": "",
+        "estimates": "torch",
+        "limits": "torch",
+    },
+    "training": {
+        "optimizers": "torch",
+        "adalora": "torch",
+        "evaluation": "torch",
+        "run_files": "msgspec",
+        "store": "torch",
+        "run_folder": "torch filelock",
+        "loop": "torch",
+        "fit": "tqdm",
+        "script_template": "torch transformers peft bitsandbytes",
+        "script": "",
+        "processes": "torch loky cloudpickle safetensors",
+        "sweep": "torch pandas tqdm",
+    },
+    "findings": {
+        "papers": "",
+        "recordings": "pandas",
+        "recorded_sweeps": "",
+        "claim_runs": "",
+        "claims": "tqdm",
+    },
+    "lessons": {
+        "predictions": "",
+        "attempts": "",
+        "retrieval": "bm25s",
+        "approaches": "",
+        "deciding": "",
+        "cutting": "torch",
+        "weight_change": "torch",
+        "equal_loss": "",
+        "scalings": "",
+    },
+    "checks": dict.fromkeys(
+        ["compare", "should_i_fine_tune", "one_token", "maths_of_lora", "reading_a_run", "rank"]
+        + ["alpha", "target_modules", "adalora", "qlora", "training_parameters", "exercises"],
+        "torch",
+    ),
+    "plots": dict.fromkeys(
+        ["canvas", "losses", "meters", "tokens", "matrices", "predicted", "noise", "by_rank"]
+        + ["learning_rates", "alpha", "module_sets", "competing", "quantized", "memory_bars"]
+        + ["decay", "lengths", "ways"],
+        "matplotlib",
+    ),
+    "widgets": dict.fromkeys(
+        ["words", "background", "memory_check", "recipe_controls", "lab_face", "following"]
+        + ["before_after", "seeds", "live_lab", "toggle", "prediction", "module_tree"]
+        + ["svd_slider", "rank_slider", "rank_map", "module_sets", "importance_inspector"]
+        + ["nf4_lab", "memory_bars", "budget_curve", "pick_runs", "run_here", "five_minutes"]
+        + ["decision_aid"],
+        "torch ipywidgets IPython pandas",
+    ),
+    "cli": dict.fromkeys(
+        ["show", "options", "task_spec", "resolve", "doctor", "setup", "lab", "estimate", "train"]
+        + ["sweep", "ask", "app"],
+        "typer rich torch",
+    ),
 }
-FACES = {"checks", "widgets", "health", "cli"}  # only cli leans on them
+FACES = ("checks", "plots", "widgets", "cli")  # what people touch: nothing above imports them
+APART = {"widgets": {"checks"}, "cli": {"checks", "widgets"}}  # no face leans on these faces
+
+READING_ORDER = {  # the modules by their dotted names, in order
+    f"{room}.{module}".strip("."): set(packages.split())
+    for room, modules in ROOMS.items()
+    for module, packages in modules.items()
+}
 
 
 def place(name: str) -> str | None:
-    """Where a name of ours stands: `tasks.examples.Example` at `tasks.examples`. None: nowhere."""
+    """The module that a name of ours stands in: `tasks.examples` for `tasks.examples.Example`."""
     parts = name.split(".")
     prefixes = (".".join(parts[:end]) for end in range(len(parts), 0, -1))
     return next((prefix for prefix in prefixes if prefix in READING_ORDER), None)
@@ -109,14 +147,21 @@ def imported(source: str) -> Iterator[str]:
 def breaches(module: str, source: str) -> list[str]:
     """The names that `source` imports and that the reading order forbids to `module`."""
     order = list(READING_ORDER)
-    ours = {module} | set(order[: order.index(module)]) - (set() if module == "cli" else FACES)
+    room = module.partition(".")[0]
+    above = {
+        name
+        for name in order[: order.index(module)]
+        if name.partition(".")[0] not in APART.get(room, ())
+    }
     packages = sys.stdlib_module_names | READING_ORDER[module]
 
     def allowed(name: str) -> bool:
         top, _, below = name.partition(".")
-        if top == "lora_lab":
-            return below == "__version__" or place(below) in ours
-        return top in packages
+        if top != "lora_lab":
+            return top in packages
+        pictures = below == "plots" or below.startswith("plots.")
+        face_of_pictures = pictures and room in ("widgets", "cli")  # plots hands its names on
+        return below == "__version__" or face_of_pictures or place(below) in above
 
     return [name for name in imported(source) if not allowed(name)]
 
@@ -129,45 +174,52 @@ def modules() -> dict[str, Path]:
 
 @pytest.mark.parametrize(("module", "path"), sorted(modules().items()))
 def test_a_module_imports_only_what_stands_above_it(module, path):
-    assert place(module), f"{module} has no place yet: give it one in READING_ORDER"
-    assert breaches(place(module), path.read_text(encoding="utf-8")) == []
+    assert module in READING_ORDER, f"{module} has no place yet: give it one in ROOMS"
+    assert breaches(module, path.read_text(encoding="utf-8")) == []
 
 
-def test_the_init_files_of_folders_but_plots_import_nothing():
-    files = [path for path in PACKAGE.glob("*/**/__init__.py") if path.parent.name != "plots"]
-    sources = [path.read_text(encoding="utf-8") for path in files]
-    assert sources
-    assert [name for source in sources for name in imported(source)] == []
+def test_every_place_in_the_order_has_its_module():
+    assert set(READING_ORDER) == set(modules())
+
+
+@pytest.mark.parametrize("room", [room for room in ROOMS if room not in ("", "plots")])
+def test_the_init_file_of_a_room_is_one_sentence(room):
+    tree = ast.parse((PACKAGE / room / "__init__.py").read_text(encoding="utf-8"))
+    assert len(tree.body) == 1
+    assert ast.get_docstring(tree).count(".\n") == 0
+
+
+def test_the_init_file_of_plots_loads_nothing_before_it_is_asked():
+    source = (PACKAGE / "plots" / "__init__.py").read_text(encoding="utf-8")
+    assert list(imported(source)) == ["importlib.import_module"]
 
 
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("records", "from lora_lab.training import train"),  # upwards
-        (
-            "tasks.world",
-            "def f():\n    from lora_lab.tasks import pocket",
-        ),  # upwards, in a function
-        ("training", "from lora_lab import train"),  # a public name, which hides its module
-        ("tasks.texts", "from ..training import train"),  # relative, so hard to see
-        ("training", "import peft.tuners"),  # a door that is not its own
-        ("health", "from lora_lab.widgets.live import LiveTrainer"),  # face on face
+        ("records", "from lora_lab.training.loop import train"),  # a room below
+        ("training.loop", "from lora_lab.training import sweep"),  # below in its own room
+        ("tasks.world", "def f():\n    from lora_lab.tasks import pocket"),  # in a function
+        ("training.loop", "from lora_lab import train"),  # a public name, which hides its module
+        ("tasks.texts", "from ..training.loop import train"),  # relative, so hard to see
+        ("training.loop", "import peft.tuners"),  # a door that is not its own
+        ("widgets.live_lab", "from lora_lab.checks.rank import EXERCISES"),  # face on face
     ],
 )
 def test_the_rule_catches_each_kind_of_breach(module, source):
     assert len(breaches(module, source)) == 1
 
 
-def test_the_command_line_may_lean_on_the_other_faces():
-    assert breaches("cli", "from lora_lab.health import doctor") == []
-
-
-def test_every_place_in_the_order_has_its_module():
-    assert set(READING_ORDER) == {place(module) for module in modules()}
-
-
-def test_the_readme_gives_the_same_reading_order():
+def test_the_readme_maps_the_rooms_in_their_order():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    section = readme.partition("## Reading order")[2].partition("\n## ")[0]
-    told = re.findall(r"^\| `([\w/]+?)(?:\.py|/)` \|", section, flags=re.MULTILINE)
-    assert told == [name.replace(".", "/") for name in READING_ORDER]
+    section = readme.partition("## The rooms")[2].partition("\n## ")[0]
+    rooms = re.findall(r"^\| `(\w+)/` \|", section, flags=re.MULTILINE)
+    assert rooms == [room for room in ROOMS if room]
+    assert all(f"`{module}.py`" in section for module in ROOMS[""])
+
+
+def test_the_contributors_list_names_the_modules_in_their_order():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    section = text.partition("## Reading order")[2].partition("\n## ")[0]
+    listed = re.findall(r"^\| `([\w/]+)\.py` \|", section, flags=re.MULTILINE)
+    assert listed == [name.replace(".", "/") for name in READING_ORDER]

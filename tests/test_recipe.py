@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from lora_lab.optimizers import make_optimizer
 from lora_lab.recipe import FLOAT32, Recipe
+from lora_lab.training.optimizers import make_optimizer
 
 REFUSED = [  # what is given, and words of the answer
     ({"r": 0}, ValueError, "r=0 leaves nothing to train; give 1 or more"),

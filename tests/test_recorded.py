@@ -7,10 +7,10 @@ import tomllib
 import pytest
 
 import lora_lab as lab
-from lora_lab.built_in import list_bases
+from lora_lab.findings.recorded_sweeps import recorded_settings
+from lora_lab.models.built_in import list_bases
 from lora_lab.places import data_folder
-from lora_lab.recorded_sweeps import recorded_settings
-from lora_lab.runs import FINISHED, recorded_runs
+from lora_lab.training.store import FINISHED, recorded_runs
 
 WANTED = tomllib.loads((data_folder() / "recorded" / "recorded.toml").read_text(encoding="utf-8"))
 

@@ -4,8 +4,8 @@ import tomllib
 
 import pytest
 
+from lora_lab.findings.recordings import recording
 from lora_lab.places import data_folder
-from lora_lab.recorded import recording
 
 WANTED = tomllib.loads((data_folder() / "recorded" / "adalora.toml").read_text(encoding="utf-8"))
 COMPARED = ("facts", "uneven")

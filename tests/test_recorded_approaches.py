@@ -6,16 +6,16 @@ import tomllib
 import pytest
 
 import lora_lab as lab
-from lora_lab.approaches import (
+from lora_lab.findings.recordings import recorded_names, recording
+from lora_lab.lessons.approaches import (
     Tried,
     recorded_approaches,
     recorded_curves,
     retrieved,
     try_approach,
 )
-from lora_lab.built_in import list_bases
+from lora_lab.models.built_in import list_bases
 from lora_lab.places import data_folder
-from lora_lab.recorded import recorded_names, recording
 
 WANTED = tomllib.loads((data_folder() / "recorded/approaches.toml").read_text(encoding="utf-8"))
 NAMES = [name for name in recorded_names() if name.startswith("approaches/")]

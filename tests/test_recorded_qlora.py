@@ -4,9 +4,9 @@ import tomllib
 
 import pytest
 
-from lora_lab.memory import ERROR
+from lora_lab.cost.memory import ERROR
+from lora_lab.findings.recordings import recorded_names, recording
 from lora_lab.places import data_folder
-from lora_lab.recorded import recorded_names, recording
 
 WANTED = tomllib.loads((data_folder() / "recorded/qlora.toml").read_text(encoding="utf-8"))
 NAMES = [name for name in recorded_names() if name.startswith("qlora/")]

@@ -3,16 +3,16 @@ import math
 
 import pytest
 
-from lora_lab.places import data_folder
-from lora_lab.recorded_sweeps import (
+from lora_lab.findings.recorded_sweeps import (
     recipes_of,
     record_sweep,
     recorded_settings,
     recorded_sweep,
     task_of,
 )
-from lora_lab.runs import FINISHED
-from lora_lab.sweeps import sweep
+from lora_lab.places import data_folder
+from lora_lab.training.store import FINISHED
+from lora_lab.training.sweep import sweep
 from tiny import letters_task, recipe, tiny_base
 
 WANTED = recorded_settings()
@@ -76,7 +76,7 @@ def test_a_recorded_sweep_is_of_the_settings_that_were_committed(name):
 @pytest.fixture
 def rank(tmp_path, monkeypatch):
     """Where sweeps are recorded, in a data folder of one's own: empty, beside its settings."""
-    monkeypatch.setattr("lora_lab.recorded.data_folder", lambda: tmp_path)
+    monkeypatch.setattr("lora_lab.findings.recordings.data_folder", lambda: tmp_path)
     (tmp_path / "recorded").mkdir()
     (tmp_path / "recorded" / "rank.toml").touch()
     return tmp_path / "recorded" / "rank"

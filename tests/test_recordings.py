@@ -5,12 +5,12 @@ from importlib.metadata import version
 
 import pytest
 
-from lora_lab.recorded import keep_recording, recorded_names, recording
+from lora_lab.findings.recordings import keep_recording, recorded_names, recording
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    monkeypatch.setattr("lora_lab.recorded.data_folder", lambda: tmp_path)
+    monkeypatch.setattr("lora_lab.findings.recordings.data_folder", lambda: tmp_path)
     (tmp_path / "recorded").mkdir()
     for settings in ("rank.toml", "target_modules.toml"):
         (tmp_path / "recorded" / settings).touch()

@@ -7,16 +7,16 @@ import torch
 from loky import get_reusable_executor
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from lora_lab import sweeps
-from lora_lab.adapters import adapt, check_fits
-from lora_lab.bases import quantized_base
-from lora_lab.evaluation import METRICS, evaluate
-from lora_lab.fitting import fit
-from lora_lab.processes import fit_in_processes
-from lora_lab.quantization import Quantization
-from lora_lab.sweeps import sweep
+from lora_lab.models.adapters import adapt, check_fits
+from lora_lab.models.bases import quantized_base
+from lora_lab.models.quantization import Quantization
 from lora_lab.tasks.examples import Example
-from lora_lab.training import Training
+from lora_lab.training import sweep as sweeps
+from lora_lab.training.evaluation import METRICS, evaluate
+from lora_lab.training.fit import fit
+from lora_lab.training.loop import Training
+from lora_lab.training.processes import fit_in_processes
+from lora_lab.training.sweep import sweep
 from tiny import letters_task, recipe, tiny_base
 
 LONG = Example("x" * 300, "X")  # tiny's context has 256 tokens

@@ -1,6 +1,6 @@
 import re
 
-from lora_lab.scalings import found_scalings
+from lora_lab.lessons.scalings import found_scalings
 
 
 def test_the_scalings_of_well_known_repositories_are_those_worked_out_by_hand():

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from lora_lab import assets
+from lora_lab.assets import downloads
 from lora_lab.places import NotPrepared
 from lora_lab.tasks import texts
 from lora_lab.tasks.texts import text_task
@@ -17,7 +17,7 @@ def name(request):
 def needs_text(name):
     try:
         if texts.TASKS[name].asset:
-            assets.prepared(texts.TASKS[name].asset)
+            downloads.prepared(texts.TASKS[name].asset)
     except NotPrepared as error:
         pytest.skip(str(error))
 
@@ -67,7 +67,7 @@ def test_about_names_the_package_its_version_and_its_licence(name):
     if kind.asset is None:
         assert task.about.endswith("Invented; Apache-2.0.")
     else:
-        asset = assets.ASSETS[kind.asset]
+        asset = downloads.ASSETS[kind.asset]
         for download in asset.downloads:
             assert f"{download.package}=={download.version}" in task.about
         assert asset.licence in task.about
@@ -88,7 +88,7 @@ def test_without_its_text_a_task_says_what_to_run(tmp_path, monkeypatch):
 def test_the_sentiment_of_a_review_is_the_sign_of_its_mean_rating():
     needs_text("film-sentiment")
     task = text_task("film-sentiment")
-    ratings = {row["text"]: row["valence"] for row in assets.rows("film-reviews")}
+    ratings = {row["text"]: row["valence"] for row in downloads.rows("film-reviews")}
     for example in [*task.train, *task.test]:
         rating = ratings[example.prompt.removesuffix("\nIs this film review positive or negative?")]
         assert abs(rating) >= 1
@@ -100,7 +100,8 @@ def test_no_home_command_of_the_test_is_worded_after_a_template_of_training(seed
     needs_text("home-commands")
     task = text_task("home-commands", n=5000, seed=seed)
     template = {
-        f"Home command: {row['utterance']}": row["template"] for row in assets.rows("home-commands")
+        f"Home command: {row['utterance']}": row["template"]
+        for row in downloads.rows("home-commands")
     }
     used = [
         {template[example.prompt] for example in split}
@@ -114,7 +115,7 @@ def test_no_home_command_of_the_test_is_worded_after_a_template_of_training(seed
 def test_home_commands_are_spread_evenly_over_their_intents():
     needs_text("home-commands")
     task = text_task("home-commands")
-    intents = {row["intent"] for row in assets.rows("home-commands")}
+    intents = {row["intent"] for row in downloads.rows("home-commands")}
     counts = dict.fromkeys(intents, 0)
     for example in task.train:
         counts[json.loads(example.answer)["intent"]] += 1

@@ -4,9 +4,9 @@ import tomllib
 
 import pytest
 
+from lora_lab.findings.recorded_sweeps import recipes_of
+from lora_lab.findings.recordings import recording
 from lora_lab.places import data_folder
-from lora_lab.recorded import recording
-from lora_lab.recorded_sweeps import recipes_of
 
 FOLDER = data_folder() / "recorded"
 WANTED = tomllib.loads((FOLDER / "training_parameters.toml").read_text(encoding="utf-8"))

@@ -4,8 +4,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from lora_lab import plots
-from lora_lab.approaches import Tried
-from lora_lab.comparing import wilson
+from lora_lab.lessons.approaches import Tried
+from lora_lab.maths.statistics import wilson
 
 
 def tried(right, asked, tokens=20.0):

@@ -6,7 +6,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from lora_lab.bases import Base
+from lora_lab.models.bases import Base
 from lora_lab.recipe import Recipe
 from lora_lab.tasks.examples import Example, Task
 

@@ -15,15 +15,15 @@ from make_target_modules import last_loss
 from tqdm.auto import tqdm
 
 import lora_lab as lab
-from lora_lab.bases import Base
-from lora_lab.cutting import cut
-from lora_lab.ranks import last_ranks
-from lora_lab.recorded import keep_recording
-from lora_lab.runs import Run
-from lora_lab.shapes import modules_of
-from lora_lab.targets import adapted
+from lora_lab.findings.recordings import keep_recording
+from lora_lab.lessons.cutting import cut
+from lora_lab.models.architecture import adapted
+from lora_lab.models.bases import Base
+from lora_lab.models.read_architecture import modules_of
 from lora_lab.tasks.examples import Task
 from lora_lab.tasks.planted import planted_ranks
+from lora_lab.training.adalora import last_ranks
+from lora_lab.training.store import Run
 
 HERE = Path(__file__).parent
 

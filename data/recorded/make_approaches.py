@@ -13,13 +13,13 @@ from pathlib import Path
 from asking import asked_for
 
 import lora_lab as lab
-from lora_lab import assets
-from lora_lab.approaches import Tried, few_shot, retrieved, try_approach
-from lora_lab.bases import Base
-from lora_lab.evaluation import Model
-from lora_lab.recorded import keep_recording
-from lora_lab.runs import Run
+from lora_lab.assets import downloads
+from lora_lab.findings.recordings import keep_recording
+from lora_lab.lessons.approaches import Tried, few_shot, retrieved, try_approach
+from lora_lab.models.bases import Base
 from lora_lab.tasks.examples import Task
+from lora_lab.training.evaluation import Model
+from lora_lab.training.store import Run
 
 HERE = Path(__file__).parent
 
@@ -46,7 +46,7 @@ def smollm2_approaches(base: Base, wanted: dict, seed: int) -> Iterator[dict]:
     """Every approach on the test of one seed."""
     task = lab.load_task(wanted["task"], base, seed=seed)
     questions = [one.prompt for one in task.test]
-    intents = sorted({one["intent"] for one in assets.rows(wanted["task"])})
+    intents = sorted({one["intent"] for one in downloads.rows(wanted["task"])})
     instruction = wanted["instruction"].format(intents=", ".join(intents))
     yield row(try_approach("bare", base, task))
     told = [f"{instruction}\n\n{question}" for question in questions]

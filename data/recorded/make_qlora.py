@@ -15,13 +15,13 @@ from asking import asked_for
 from torch import Tensor
 
 import lora_lab as lab
-from lora_lab.bases import Base
-from lora_lab.devices import named, processor
+from lora_lab.cost.memory import memory
+from lora_lab.findings.recordings import keep_recording
+from lora_lab.machine.devices import named, processor
 from lora_lab.maths.nf4 import dequantize, quantize
-from lora_lab.memory import memory
+from lora_lab.models.bases import Base
+from lora_lab.models.read_architecture import shape_of
 from lora_lab.recipe import Recipe
-from lora_lab.recorded import keep_recording
-from lora_lab.shapes import shape_of
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parents[1] / "tests"))

@@ -8,7 +8,7 @@ from pathlib import Path
 from asking import asked_for
 
 import lora_lab as lab
-from lora_lab.recorded_sweeps import recipes_of, record_sweep, task_of
+from lora_lab.findings.recorded_sweeps import recipes_of, record_sweep, task_of
 
 HERE = Path(__file__).parent / "rank"
 

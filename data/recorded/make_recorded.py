@@ -19,7 +19,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 import lora_lab as lab
-from lora_lab import claims
+from lora_lab.findings import claims
 
 HERE = Path(__file__).parent
 STORE = HERE.parents[1] / "build" / "recorded"  # the runs of claims, until all have their records

@@ -15,10 +15,10 @@ from asking import asked_for
 from tqdm.auto import tqdm
 
 import lora_lab as lab
-from lora_lab.bases import Base
-from lora_lab.changes import relative_changes
-from lora_lab.recorded import keep_recording
-from lora_lab.runs import FINISHED, Run
+from lora_lab.findings.recordings import keep_recording
+from lora_lab.lessons.weight_change import relative_changes
+from lora_lab.models.bases import Base
+from lora_lab.training.store import FINISHED, Run
 
 HERE = Path(__file__).parent
 

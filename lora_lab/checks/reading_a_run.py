@@ -7,7 +7,7 @@ from statistics import mean, pstdev, stdev
 import torch
 
 from lora_lab.checks.compare import Case, Exercise, Function
-from lora_lab.comparing import NORMAL_95
+from lora_lab.maths.statistics import NORMAL_95
 
 # --- is this difference real? ---------------------------------------------------------------
 

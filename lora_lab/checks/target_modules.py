@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 
 from lora_lab.checks.compare import Case, Exercise, Function, WrongAnswer
 from lora_lab.checks.one_token import _projection_shapes
-from lora_lab.targets import matching
+from lora_lab.models.architecture import matching
 
 Shapes = Mapping[str, tuple[int, int]]  # (out, in) of each matrix, by name
 

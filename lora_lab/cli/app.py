@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from lora_lab import __version__
-from lora_lab.cli import costs, lab, running, surroundings, sweeping, using
+from lora_lab.cli import ask, estimate, lab, setup, sweep, train
 from lora_lab.cli.options import gathered
 from lora_lab.cli.show import note
 from lora_lab.places import NoRoom
@@ -118,14 +118,14 @@ def _start(
 
 
 app.command("lab")(lab.lab)
-app.command("prepare")(surroundings.prepare)
-app.command("doctor")(surroundings.doctor)
-app.command("bases")(surroundings.bases)
-app.command("tasks")(surroundings.tasks)
-app.command("estimate")(costs.estimate)
-app.command("train")(running.train)
-app.command("sweep")(sweeping.sweep)
-app.command("runs")(running.runs)
-app.command("evaluate")(using.evaluate)
-app.command("chat")(using.chat)
-app.command("export")(using.export)
+app.command("prepare")(setup.prepare)
+app.command("doctor")(setup.doctor)
+app.command("bases")(setup.bases)
+app.command("tasks")(setup.tasks)
+app.command("estimate")(estimate.estimate)
+app.command("train")(train.train)
+app.command("sweep")(sweep.sweep)
+app.command("runs")(train.runs)
+app.command("evaluate")(ask.evaluate)
+app.command("chat")(ask.chat)
+app.command("export")(ask.export)

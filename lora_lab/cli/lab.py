@@ -40,7 +40,7 @@ PATIENCE = 180  # seconds for JupyterLab's first start on a slow disk
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # all addresses: where this machine finds it
 SERVER = """
 import runpy, sys
-from lora_lab.lifelines import end_with
+from lora_lab.machine.lifelines import end_with
 end_with(int(sys.argv.pop(1)))
 runpy.run_module("jupyterlab", run_name="__main__", alter_sys=True)
 """  # `python -m jupyterlab`, which ends with us, however we end
@@ -338,9 +338,9 @@ def way_there(port: int, ip: str) -> list[str]:
 
 
 def _hint_at_prepare() -> None:
-    from lora_lab import assets
+    from lora_lab.assets import downloads
 
     try:
-        assets.prepared("smollm2")
+        downloads.prepared("smollm2")
     except NotPrepared:
         note("smollm2 is not here yet: `lora-lab prepare` fetches it (once, with a network).")

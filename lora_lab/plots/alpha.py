@@ -8,9 +8,9 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 
+from lora_lab.lessons.scalings import Found
 from lora_lab.plots.canvas import BASE, EARLIER, INK, PALE, PAPER, RUN, axis_end, of_seeds, tidy
 from lora_lab.records import StepRecord
-from lora_lab.scalings import Found
 
 STYLES = ("-o", "--s", ":^")  # of the plane's paths, up to three
 SIDES = ((7, 4, "left"), (-8, 7, "right"), (8, -13, "left"))  # where their words stand, in points

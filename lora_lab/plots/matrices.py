@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 
+from lora_lab.models.architecture import last_name, layer_of
 from lora_lab.plots.canvas import (
     BASE,
     FULL,
@@ -18,7 +19,6 @@ from lora_lab.plots.canvas import (
     small_percent,
     tidy,
 )
-from lora_lab.targets import last_name, layer_of
 
 GREYS = ListedColormap([str(level / 11) for level in range(12)])  # few levels: small files
 

@@ -6,8 +6,8 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from lora_lab.cards import Card
-from lora_lab.memory import ERROR
+from lora_lab.cost.gpus import Card
+from lora_lab.cost.memory import ERROR
 from lora_lab.plots.canvas import BASE, EARLIER, INK, tidy
 from lora_lab.records import Memory
 

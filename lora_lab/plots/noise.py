@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from lora_lab.comparing import Comparison
+from lora_lab.maths.statistics import Comparison
 from lora_lab.plots.canvas import BASE, EARLIER, INK, PALE, RUN, tidy
 
 

@@ -8,8 +8,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, NullLocator
 
+from lora_lab.lessons.predictions import Prediction
 from lora_lab.plots.canvas import EARLIER, INK, PALE, RUN, of_seeds, tidy
-from lora_lab.predictions import Prediction
 
 
 def draw_prediction(ax: Axes, prediction: Prediction) -> Axes:

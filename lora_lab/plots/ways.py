@@ -5,8 +5,8 @@ from statistics import mean
 
 from matplotlib.axes import Axes
 
-from lora_lab.approaches import Tried
-from lora_lab.comparing import wilson
+from lora_lab.lessons.approaches import Tried
+from lora_lab.maths.statistics import wilson
 from lora_lab.plots.canvas import EARLIER, INK, PALE, RUN, of_seeds, percent, tidy
 
 

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lora_lab.assets import ASSETS, prepared
+from lora_lab.assets.downloads import ASSETS, prepared
 from lora_lab.places import NotPrepared
 from lora_lab.recipe import nearest
 from lora_lab.tasks import files, pocket, texts
 from lora_lab.tasks.examples import Task
 
 if TYPE_CHECKING:
-    from lora_lab.bases import Base
+    from lora_lab.models.bases import Base
 
 INVENTED, OURS = "invented by lora_lab", "Apache-2.0"  # the source of our own texts; their licence
 NAMES = {"pocket": pocket.NAMES, "smollm2": texts.NAMES}  # base: its tasks

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from lora_lab.bases import Base
-from lora_lab.quantization import share_tensors
+from lora_lab.models.architecture import adapted
+from lora_lab.models.bases import Base
+from lora_lab.models.quantization import share_tensors
+from lora_lab.models.read_architecture import modules_of
 from lora_lab.recipe import Recipe
-from lora_lab.shapes import modules_of
-from lora_lab.targets import adapted
 from lora_lab.tasks.examples import Example, Task
 from lora_lab.tasks.texts import text_task
 from lora_lab.tasks.words import SPACED_WORDS

@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from lora_lab import assets
+from lora_lab.assets import downloads
 from lora_lab.recipe import Recipe, nearest
 from lora_lab.tasks.examples import Example, Task
 
@@ -68,7 +68,7 @@ def about(name: str) -> str:
     kind = TASKS[name]
     if kind.asset is None:
         return f"{kind.about} Invented; Apache-2.0."
-    text = assets.ASSETS[kind.asset]
+    text = downloads.ASSETS[kind.asset]
     return f"{kind.about} Text: {text.source} (from {text.package}; {text.licence})."
 
 
@@ -83,7 +83,7 @@ def film_sentiment(generator: random.Random, n: int) -> Splits:
 
     Only snippets whose mean of 20 ratings is clear, 1 or more away from 0, and that are short.
     """
-    rows = _once(assets.rows("film-reviews"), lambda row: row["text"].casefold())
+    rows = _once(downloads.rows("film-reviews"), lambda row: row["text"].casefold())
     clear = [row for row in rows if abs(row["valence"]) >= 1 and len(row["text"]) <= 160]
     generator.shuffle(clear)
     examples = [
@@ -104,7 +104,7 @@ def king_james(generator: random.Random, n: int) -> Splits:
     exact matches would count next to nothing, while the chance that a model gives to the right
     wording shows each bit of style that it has learnt.
     """
-    rows = [row for row in assets.rows("bible-verses") if len(row["modern"]) <= 100]
+    rows = [row for row in downloads.rows("bible-verses") if len(row["modern"]) <= 100]
     rows = _once(rows, lambda row: row["modern"].casefold())
     rows = _once(rows, lambda row: row["king_james"].casefold())
     generator.shuffle(rows)
@@ -131,7 +131,7 @@ def home_commands(generator: random.Random, n: int) -> Splits:
     that has one template is in the training examples alone.
     """
     templates: dict[str, dict[str, list[dict]]] = {}  # intent -> template -> its rows
-    for row in assets.rows("home-commands"):
+    for row in downloads.rows("home-commands"):
         templates.setdefault(row["intent"], {}).setdefault(row["template"], []).append(row)
     parts: Splits = ([], [], [])  # for each split, one list per intent
     for intent in sorted(templates):
@@ -167,7 +167,7 @@ def ruff_rules(generator: random.Random, n: int) -> Splits:
     The facts of validation (a quarter, 20 at most) and of the test (60 at most) are among the `n`
     that are taught; their wordings are not.
     """
-    rules = [row for row in assets.rows("ruff-rules") if _has_two_wordings(row)]
+    rules = [row for row in downloads.rows("ruff-rules") if _has_two_wordings(row)]
     generator.shuffle(rules)
     taught = [Example(f"Which ruff rule {_lower(row['checks'])}?", row["code"]) for row in rules]
     asked = [

@@ -4,7 +4,7 @@ import html
 
 import ipywidgets as widgets
 
-from lora_lab.deciding import GOALS, Advice, Situation, advise
+from lora_lab.lessons.deciding import GOALS, Advice, Situation, advise
 from lora_lab.widgets import words
 from lora_lab.widgets.lab_face import LabBox, labelled
 

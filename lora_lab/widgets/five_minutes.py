@@ -8,22 +8,22 @@ from collections.abc import Sequence
 import ipywidgets as widgets
 
 from lora_lab import plots
-from lora_lab.adapters import as_trained
-from lora_lab.attempts import Attempt, best_attempts, keep_attempt
-from lora_lab.bases import Base
-from lora_lab.estimates import estimate, expected_seconds, find_shape, flops_per_second
-from lora_lab.evaluation import evaluate
-from lora_lab.learnt import Adapted
+from lora_lab.cost.estimates import estimate, expected_seconds, find_shape, flops_per_second
+from lora_lab.lessons.attempts import Attempt, best_attempts, keep_attempt
+from lora_lab.models.adapters import as_trained
+from lora_lab.models.bases import Base
+from lora_lab.models.learned import Adapted
 from lora_lab.recipe import Recipe
 from lora_lab.records import StepRecord
 from lora_lab.tasks.examples import Task
-from lora_lab.training import Training, train
+from lora_lab.training.evaluation import evaluate
+from lora_lab.training.loop import Training, train
 from lora_lab.widgets import words
-from lora_lab.widgets.asked import spread
+from lora_lab.widgets.before_after import spread
 from lora_lab.widgets.following import follow
 from lora_lab.widgets.lab_face import PictureView, TrainingBox, row
+from lora_lab.widgets.memory_check import check_room
 from lora_lab.widgets.recipe_controls import RecipeControls
-from lora_lab.widgets.room import check_room
 
 CHOSEN = (
     *("method", "r", "lora_alpha", "lora_dropout", "learning_rate", "weight_decay"),

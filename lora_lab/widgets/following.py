@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from lora_lab.records import StepRecord
-from lora_lab.training import Training
+from lora_lab.training.loop import Training
 from lora_lab.widgets.background import Background, Pace
 
 FRAMES, DRAWING = 5, 0.08  # pictures a second at most, and their share of the time at most

@@ -8,22 +8,22 @@ import warnings
 from collections.abc import Sequence
 
 from lora_lab import plots
-from lora_lab.adapters import as_trained
-from lora_lab.bases import Base
-from lora_lab.evaluation import evaluate
-from lora_lab.learnt import Adapted
+from lora_lab.models.adapters import as_trained
+from lora_lab.models.bases import Base
+from lora_lab.models.learned import Adapted
 from lora_lab.recipe import Recipe
 from lora_lab.records import Scores, StepRecord
 from lora_lab.tasks.examples import Example, Task
 from lora_lab.tasks.loading import NAMES, load_task
-from lora_lab.training import Training, train
+from lora_lab.training.evaluation import evaluate
+from lora_lab.training.loop import Training, train
 from lora_lab.widgets import words
-from lora_lab.widgets.asked import Asked, different, opening, part_of
 from lora_lab.widgets.background import DROP_ALL
+from lora_lab.widgets.before_after import Asked, different, opening, part_of
 from lora_lab.widgets.following import follow
 from lora_lab.widgets.lab_face import LabFace
+from lora_lab.widgets.memory_check import check_room
 from lora_lab.widgets.recipe_controls import script
-from lora_lab.widgets.room import check_room
 from lora_lab.widgets.seeds import Outcome, Seeds
 
 LARGE = 20_000_000  # parameters; from here on an answer takes long enough to ask for fewer

@@ -5,8 +5,8 @@ import dataclasses
 import ipywidgets as widgets
 
 from lora_lab import plots
-from lora_lab.cards import cards
-from lora_lab.estimates import estimate
+from lora_lab.cost.estimates import estimate
+from lora_lab.cost.gpus import cards
 from lora_lab.recipe import Recipe, nearest
 from lora_lab.records import Memory
 from lora_lab.widgets import words
@@ -42,7 +42,7 @@ class MemoryBars(LabBox):
 
     Args:
         model: one of `MODELS`.
-        card: the name of a graphics card, as in `lora_lab.cards`; None: no line is drawn.
+        card: the name of a graphics card, as in `lora_lab.cost.gpus`; None: no line is drawn.
         changes: recipe fields, for all bars.
 
     Raises:

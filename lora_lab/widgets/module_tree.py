@@ -9,10 +9,10 @@ from dataclasses import replace
 
 import ipywidgets as widgets
 
-from lora_lab.budget import adapter_parameters, trainable_parameters
-from lora_lab.estimates import find_shape
+from lora_lab.cost.budget import adapter_parameters, trainable_parameters
+from lora_lab.cost.estimates import find_shape
+from lora_lab.models.architecture import Matrix, adapted, column_of, last_name, layer_of, naming
 from lora_lab.recipe import Recipe
-from lora_lab.targets import Matrix, adapted, column_of, last_name, layer_of, naming
 from lora_lab.widgets import words
 from lora_lab.widgets.lab_face import LabBox
 

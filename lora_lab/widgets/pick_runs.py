@@ -4,7 +4,7 @@ import html
 
 import ipywidgets as widgets
 
-from lora_lab.sweeps import Sweep
+from lora_lab.training.sweep import Sweep
 from lora_lab.widgets import words
 from lora_lab.widgets.lab_face import LabBox
 

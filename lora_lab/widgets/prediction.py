@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import ipywidgets as widgets
 
 from lora_lab import plots
-from lora_lab.predictions import Prediction, Question, Value, keep, read_log
+from lora_lab.lessons.predictions import Prediction, Question, Value, keep, read_log
 from lora_lab.widgets import words
 from lora_lab.widgets.lab_face import PictureView, WorkingBox, labelled, row
 

@@ -3,14 +3,14 @@
 import ipywidgets as widgets
 
 from lora_lab import plots
-from lora_lab.cutting import cut, mean_energy_kept, spectra
-from lora_lab.evaluation import evaluate
+from lora_lab.lessons.cutting import cut, mean_energy_kept, spectra
 from lora_lab.plots.canvas import percent
 from lora_lab.records import Scores
-from lora_lab.runs import Run
 from lora_lab.tasks.examples import Task
+from lora_lab.training.evaluation import evaluate
+from lora_lab.training.store import Run
 from lora_lab.widgets import words
-from lora_lab.widgets.asked import part_of
+from lora_lab.widgets.before_after import part_of
 from lora_lab.widgets.lab_face import PictureView, WorkingBox
 
 SIZE = (500, 150)  # pixels on the screen

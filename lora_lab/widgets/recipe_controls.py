@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 
 import ipywidgets as widgets
 
-from lora_lab.bases import Base
-from lora_lab.built_in import BUILT_IN
-from lora_lab.devices import named
+from lora_lab.machine.devices import named
+from lora_lab.models.bases import Base
+from lora_lab.models.built_in import BUILT_IN
 from lora_lab.recipe import CHOICES, HELP, Recipe
 
 FOLDED = ("method", "r", "lora_alpha", "learning_rate", "steps", "batch_size", "seed")

@@ -6,18 +6,18 @@ from collections.abc import Sequence
 import ipywidgets as widgets
 
 from lora_lab import plots
-from lora_lab.adapters import as_trained
-from lora_lab.bases import load_base
-from lora_lab.evaluation import evaluate
-from lora_lab.learnt import Adapted
+from lora_lab.models.adapters import as_trained
+from lora_lab.models.bases import load_base
+from lora_lab.models.learned import Adapted
 from lora_lab.records import Scores, StepRecord
-from lora_lab.runs import recorded_runs
 from lora_lab.tasks.loading import load_task
-from lora_lab.training import Training, train
+from lora_lab.training.evaluation import evaluate
+from lora_lab.training.loop import Training, train
+from lora_lab.training.store import recorded_runs
 from lora_lab.widgets import words
 from lora_lab.widgets.following import follow
 from lora_lab.widgets.lab_face import PictureView, TrainingBox, row
-from lora_lab.widgets.room import check_room
+from lora_lab.widgets.memory_check import check_room
 
 
 class RunHere(TrainingBox):

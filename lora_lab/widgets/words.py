@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from lora_lab.plots import NOT_SHARES
 from lora_lab.recipe import Recipe
 from lora_lab.records import Answer, Scores, StepRecord
-from lora_lab.runs import Run
-from lora_lab.training import Training
+from lora_lab.training.loop import Training
+from lora_lab.training.store import Run
 
 # A slider's handle comes without a name from ipywidgets, and Python can't give it one: its label's
 # words, or its tooltip, become the name that is read out. A slider may come later than the style.

@@ -1,0 +1,1 @@
+"""What `lora-lab prepare` fetches; the only room that touches the network."""

@@ -1,0 +1,189 @@
+"""`train` and `runs`: fine-tunes made, kept, gone on with and listed."""
+
+import os
+import shlex
+import sys
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lora_lab.cli.options import (
+    AnswerColumn,
+    BaseName,
+    Count,
+    Device,
+    Dtype,
+    Fresh,
+    Json,
+    PromptColumn,
+    Store,
+    TaskSeed,
+    recipe_options,
+)
+from lora_lab.cli.show import as_json, busy, day, indented, mark, note, say, show_scores, table
+
+if TYPE_CHECKING:
+    from lora_lab.records import Scores
+    from lora_lab.training.run_files import DamagedRun
+    from lora_lab.training.store import Run
+
+DAMAGED = "damaged"  # the status of a run that can't be read
+SHOWN = 3  # answers before and after
+
+
+@recipe_options
+def train(
+    task: Annotated[
+        str, typer.Argument(metavar="TASK", help="A name from `lora-lab tasks`, or a file.")
+    ],
+    recipe: dict,
+    base: BaseName = None,
+    n: Count = None,
+    task_seed: TaskSeed = None,
+    prompt: PromptColumn = None,
+    answer: AnswerColumn = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    store: Store = None,
+    fresh: Fresh = False,
+    json: Json = False,
+) -> None:
+    """Fine-tune a base on a task, and show what changed.
+
+    The run is kept. The same command shows it again, or goes on where Ctrl-C stopped it.
+
+    Every field of lab.Recipe is an option. One that is left out has the value that was tried for
+    the task, else the one in brackets. Lists are written q_proj,v_proj, layers also 15-29.
+
+    \b
+    Examples:
+      lora-lab train new-facts
+      lora-lab train home-commands --steps 30 --r 4
+      lora-lab train sentiment --target-modules q_proj,v_proj --seed 1
+      lora-lab train my.csv --prompt question --answer label --base smollm2
+    """
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_MININTERVAL", "5")  # seconds: a log is not a terminal
+    try:
+        from lora_lab.cli.task_spec import Wanted, base_name
+        from lora_lab.models.bases import load_base
+
+        wanted = Wanted(task).but(n=n, seed=task_seed, prompt=prompt, answer=answer)
+        on = load_base(base_name(task, base), device=device, dtype=dtype)
+        what = wanted.load(on)
+        how = replace(what.recipe, **recipe)
+        from lora_lab.cli.resolve import chosen_store, scores_before
+        from lora_lab.training.fit import fit
+        from lora_lab.training.store import folder_of, resolve_store
+
+        where = chosen_store(store)
+        folder = folder_of(resolve_store(where), on, what, how)
+        with wanted.kept_in(folder):
+            run = fit(on, what, how, store=where, fresh=fresh, progress=True)
+        with busy("Asking the base the same …"):
+            before = scores_before(run, what)
+    except KeyboardInterrupt as stopped:
+        words = str(stopped).partition(";")[0] or "stopped"
+        again = shlex.join(["lora-lab", *(one for one in sys.argv[1:] if one != "--fresh")])
+        note("", f"{words[0].upper()}{words[1:]}. What is done is kept; go on with:", f"  {again}")
+        raise typer.Exit(130) from stopped
+    if json:
+        more = {"scores": run.scores, "records": run.records, "before": before}
+        as_json(facts(run) | more)
+    else:
+        _show_run(run, before)
+
+
+def _show_run(run: "Run", before: "Scores") -> None:
+    from lora_lab.cli.resolve import short_names
+    from lora_lab.training.store import run_folders
+
+    first, last = run.records[0], run.records[-1]
+    seconds = sum(record.seconds for record in run.records)
+    say(f"{run.task_name} on {run.about}")
+    if run.replayed:
+        say(f"Replayed: trained on {day(run.date)}. `--fresh` trains it again.")
+    say(f"loss {first.loss:.3g} → {last.loss:.3g} in {last.step} steps, {seconds:.0f} s", "")
+    show_scores(run.scores, before)
+    for old, new in list(zip(before.answers, run.scores.answers, strict=True))[:SHOWN]:
+        say("", indented(new.prompt, "  asked   "), indented(new.expected, "  wanted  "))
+        say(indented(old.given, "  before  "), indented(new.given, "  after   "))
+    name = short_names(run_folders(run.path.parent))[run.path]
+    say("", f"The run is kept: {run.path}")
+    say(f"  lora-lab chat {name}", f"  lora-lab export {name} my-adapter")
+
+
+def facts(run: "Run") -> dict:
+    """What `--json` says of a run, its scores and records left out."""
+    return {
+        "name": run.path.name,
+        "path": run.path,
+        "task": run.task_name,
+        "base": run.base_name,
+        "status": run.status,
+        "message": run.message,
+        "date": run.date,
+        "about": run.about,
+        "replayed": run.replayed,
+        "steps": len(run.records),
+        "recipe": asdict(run.recipe),
+    }
+
+
+def _facts_of_damaged(error: "DamagedRun") -> dict:
+    """What `--json` says of a run that can't be read."""
+    unknown = dict.fromkeys(("task", "base", "date", "about", "steps", "recipe", "scores"))
+    known = {"name": error.path.name, "path": error.path, "status": DAMAGED, "message": str(error)}
+    return known | {"replayed": True} | unknown
+
+
+def scores_of(run: "Run") -> dict | None:
+    """What `--json` says of a run's scores where it lists several: no answers."""
+    if run.scores is None:
+        return None
+    return {name: value for name, value in asdict(run.scores).items() if name != "answers"}
+
+
+def runs(store: Store = None, json: Json = False) -> None:
+    """List the runs that are kept, newest first.
+
+    `evaluate`, `chat` and `export` take a run by the short name in the first column.
+
+    \b
+    Examples:
+      lora-lab runs
+      lora-lab runs --json
+    """
+    from lora_lab.cli.resolve import chosen_store, short_names
+    from lora_lab.training.store import RUNNING, read_store, resolve_store
+
+    where = chosen_store(store)
+    found, damaged = read_store(where)
+    if json:
+        as_json(
+            [facts(run) | {"scores": scores_of(run)} for run in found]
+            + [_facts_of_damaged(error) for error in damaged]
+        )
+        return
+    if not found and not damaged:
+        say(f"No run is kept in {resolve_store(where)} yet; `lora-lab train new-facts` makes one.")
+        return
+    names = short_names([*(run.path for run in found), *(error.path for error in damaged)])
+    rows = []
+    for run in found:
+        done = len(run.records)
+        steps = f"{done}/{run.recipe.steps}" if done < run.recipe.steps else done
+        scores = run.scores
+        value = mark(scores.metric_name, scores.value) if scores else "-"
+        old = mark("", scores.old_knowledge) if scores else "-"
+        status = "unfinished" if run.status == RUNNING else run.status
+        r = run.recipe.r if run.recipe.method == "lora" else "-"
+        method = run.recipe.method
+        rows.append((names[run.path], run.task_name, method, r, steps, value, old, day(run.date)))
+        rows[-1] += (status,)
+    rows += [(names[error.path], *["-"] * 7, DAMAGED) for error in damaged]
+    head = ("run", "task", "method", "r", "steps", "score", "old facts", "date", "status")
+    table(head, rows, right="r, steps, score, old facts")
+    if damaged:
+        note("", *map(str, damaged))

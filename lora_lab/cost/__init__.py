@@ -1,0 +1,1 @@
+"""What a fine-tune costs, by arithmetic: parameters, FLOPs, memory, graphics cards."""

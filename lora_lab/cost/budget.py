@@ -1,0 +1,210 @@
+"""Parameters, memory and FLOPs of a fine-tune, by arithmetic on a model's shape."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from lora_lab.models.architecture import (
+    LAYER,
+    Matrix,
+    Shape,
+    adapted,
+    inside,
+    layer_of,
+    saved_modules,
+)
+from lora_lab.recipe import Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one pass through the model works on."""
+
+    examples: int
+    length: int  # tokens of the longest example: the others are padded to it
+    places: int  # positions at which logits are computed: some example has a label there
+    labels: int  # tokens of all examples together that earn a loss
+    padded: bool = False  # whether the examples differ in length
+
+
+# --- parameters ---------------------------------------------------------------------------------
+
+
+def rank(recipe: Recipe) -> int:
+    """The rank that an adapter is made with: AdaLoRA masks what it prunes, and keeps it."""
+    return recipe.init_r if recipe.method == "adalora" else recipe.r
+
+
+def adapter_parameters(matrix: Matrix, recipe: Recipe) -> int:
+    """What one adapted matrix adds to be trained: A and B, AdaLoRA's λ, DoRA's magnitudes."""
+    r = rank(recipe)
+    both = r * (matrix.in_features + matrix.out_features)
+    if recipe.method == "adalora":
+        return both + r
+    return both + recipe.use_dora * matrix.out_features
+
+
+def rank_within(shape: Shape, recipe: Recipe, parameters: int) -> int:
+    """The largest r at which the recipe's modules hold at most so many adapter parameters.
+
+    Raises:
+        ValueError: if r = 1 holds more already, or the method is "full".
+    """
+    if recipe.method != "lora":
+        raise ValueError(f"method={recipe.method!r} has no r to choose; give method='lora'")
+    reached = adapted(shape, recipe)
+    fixed, per_rank = (
+        sum(adapter_parameters(one, replace(recipe, r=r)) for one in reached) for r in (1, 2)
+    )
+    per_rank -= fixed  # A and B grow with r; DoRA's magnitudes do not
+    fixed -= per_rank
+    r = (parameters - fixed) // per_rank
+    if r < 1:
+        raise ValueError(
+            f"{parameters:,} parameters are too few for {len(reached)} matrices: r=1 takes "
+            f"{fixed + per_rank:,}; give more, or fewer target_modules"
+        )
+    return r
+
+
+def trained_by_layer(shape: Shape, recipe: Recipe) -> dict[int | None, int]:
+    """How many parameters are trained in each layer; None: what belongs to no layer."""
+    counts: dict[int | None, int] = {}
+
+    def add(name: str, count: int) -> None:
+        counts[layer_of(name)] = counts.get(layer_of(name), 0) + count
+
+    if recipe.method == "full":
+        for one in shape.matrices:
+            add(one.name, one.parameters - one.tied * one.weights)
+        for name, count in shape.others:
+            add(name, count)
+        return counts
+    saved = saved_modules(shape, recipe)
+    for one in adapted(shape, recipe):
+        add(one.name, adapter_parameters(one, recipe))
+    for one in shape.matrices:
+        if inside(one.name, saved):
+            add(one.name, one.parameters)  # a copy of its own, of a tied one too
+    for name, count in shape.others:
+        if inside(name, saved):
+            add(name, count)
+    return counts
+
+
+def trainable_parameters(shape: Shape, recipe: Recipe) -> int:
+    """How many parameters the recipe trains: the first of PEFT's `get_nb_trainable_parameters`."""
+    return sum(trained_by_layer(shape, recipe).values())
+
+
+def total_parameters(shape: Shape, recipe: Recipe) -> int:
+    """The base's and the adapter's: the second of PEFT's `get_nb_trainable_parameters`."""
+    if recipe.method == "full":
+        return shape.parameters
+    kept = len(adapted(shape, recipe)) if recipe.method == "adalora" else 0  # each one's `ranknum`
+    return shape.parameters + trainable_parameters(shape, recipe) + kept
+
+
+# --- FLOPs --------------------------------------------------------------------------------------
+
+
+def flops(shape: Shape, recipe: Recipe, batches: Sequence[Batch]) -> int:
+    """The floating-point operations of one optimizer step: forward and backward of its batches.
+
+    A product of (m, k) and (k, n) takes 2mkn. Counted are the products with the model's matrices,
+    with the adapters, and of attention (queries with keys, scores with values). Left out is what
+    takes no matrix product: norms, softmax, activation functions, the loss, the optimizer; and
+    AdaLoRA's orthogonality term, which does not grow with the batch.
+
+    Backward, each frozen matrix is multiplied once, for the gradient of its input, and a trained
+    one once more, for its own. Autograd stops below the lowest trained matrix. Which one that is
+    is read from the matrices' order: within one module (attention, MLP) all but the last are taken
+    to read the module's own input. That is so in Llama; elsewhere it may be off by one matrix.
+
+    Raises:
+        ValueError: for a recipe that does not fit the model, and for an encoder-decoder.
+    """
+    blocks = {LAYER.match(one.name)[0] for one in shape.matrices if LAYER.match(one.name)}
+    if len(blocks) > shape.num_layers:
+        raise ValueError(
+            f"{shape.name} has an encoder and a decoder, whose lengths and attention this budget "
+            "does not know; give a model with one stack of layers. Its parameters alone: "
+            "budget.trainable_parameters(shape, recipe)"
+        )
+    return sum(_flops_of(shape, recipe, batch) for batch in batches)
+
+
+def _flops_of(shape: Shape, recipe: Recipe, batch: Batch) -> int:
+    tokens = batch.examples * batch.length
+    targets = {one.name for one in adapted(shape, recipe)}
+    saved = saved_modules(shape, recipe)
+    stages = _stages(shape.matrices)
+    lowest = _lowest_trained(shape, recipe, stages)
+    last = {layer_of(one.name): one for one in shape.matrices}  # each layer's last matrix
+    total = 0
+    for one, stage in zip(shape.matrices, stages, strict=True):
+        layer = layer_of(one.name)
+        rows = batch.examples * batch.places if one.kind == "output" else tokens
+        product = 0 if one.kind == "embedding" else 2 * one.weights * rows  # else a look-up
+        trained = recipe.method == "full" or inside(one.name, saved)
+        passed_on = stage > lowest  # something below waits for this matrix's input gradient
+        again = recipe.gradient_checkpointing and layer is not None  # the forward pass, a 2nd time
+        target = one.name in targets
+        ends = one is last[layer]  # again, it is left as soon as nothing more is needed of it
+        total += product * (1 + passed_on + trained + (again and (target or not ends)))
+        if target:
+            down, up = _adapter_products(one, recipe, rows)
+            total += down * (2 + passed_on + again)
+            total += up * (3 + (again and (recipe.use_dora or not ends)))
+        if target and recipe.use_dora:
+            total += (1 + again) * _dora_flops(one, recipe)
+            if recipe.lora_dropout:  # the base layer once more, on what dropout left
+                total += product * (1 + passed_on + again)
+    return total + _attention_flops(shape, recipe, batch, stages, lowest)
+
+
+def _adapter_products(one: Matrix, recipe: Recipe, rows: int) -> tuple[int, int]:
+    """The FLOPs of a product with A, and of one with B. An embedding's A is looked up."""
+    down = 0 if one.kind == "embedding" else 2 * rank(recipe) * one.in_features * rows
+    return down, 2 * rank(recipe) * one.out_features * rows
+
+
+def _dora_flops(one: Matrix, recipe: Recipe) -> int:
+    """DoRA needs the norms of W + BA. To get BA, PEFT sends an identity matrix through A and B."""
+    through_a = 0 if one.kind == "embedding" else 2 * recipe.r * one.in_features**2
+    return through_a + 2 * recipe.r * one.in_features * one.out_features
+
+
+def _attention_flops(
+    shape: Shape, recipe: Recipe, batch: Batch, stages: Sequence[int], lowest: int
+) -> int:
+    """Of all layers' attention; backward takes twice the forward pass, where it is needed."""
+    heads = batch.examples * shape.num_heads
+    forward = 4 * heads * batch.length**2 * shape.head_dim  # scores, and their sum of values
+    first: dict[int | None, int] = {}  # the stage at which each layer makes queries, keys, values
+    for one, stage in zip(shape.matrices, stages, strict=True):
+        first.setdefault(layer_of(one.name), stage)
+    backward = sum(2 * forward for layer in range(shape.num_layers) if first[layer] >= lowest)
+    return shape.num_layers * forward * (1 + recipe.gradient_checkpointing) + backward
+
+
+def _stages(matrices: Sequence[Matrix]) -> list[int]:
+    """How far the forward pass has come at each matrix; those with one stage read one input."""
+    stages: list[int] = []
+    for _, group in itertools.groupby(matrices, lambda one: one.name.rpartition(".")[0]):
+        size, stage = len(list(group)), stages[-1] + 1 if stages else 0
+        stages += [stage] * (size - 1) + [stage + (size > 1)]
+    return stages
+
+
+def _lowest_trained(shape: Shape, recipe: Recipe, stages: Sequence[int]) -> int:
+    """The stage below which no gradient goes; -1: it goes down to the input."""
+    if recipe.method == "full" or recipe.gradient_checkpointing:
+        return -1  # checkpointing makes the first layer's input ask for a gradient
+    saved = saved_modules(shape, recipe)
+    names = {one.name for one in adapted(shape, recipe)}
+    return min(
+        stage
+        for one, stage in zip(shape.matrices, stages, strict=True)
+        if one.name in names or inside(one.name, saved)
+    )

@@ -1,0 +1,270 @@
+"""What a fine-tune will cost, told before it runs: `estimate`, and the models it knows by name."""
+
+import functools
+import tomllib
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lora_lab.cost.budget import Batch, flops, total_parameters, trainable_parameters
+from lora_lab.cost.memory import memory
+from lora_lab.machine.devices import WIDE, choose_dtype, matmul_speed, named
+from lora_lab.models.architecture import Shape
+from lora_lab.models.bases import Base
+from lora_lab.models.read_architecture import shape_of
+from lora_lab.places import data_folder
+from lora_lab.recipe import Recipe, nearest
+from lora_lab.records import Budget, Memory
+from lora_lab.tasks.examples import (
+    IGNORED,
+    Encoded,
+    Task,
+    check_passes,
+    encode_all,
+    order_of_examples,
+)
+
+FIRST = 50  # batches that are drawn to see how large one will be
+DRAWN = 20_000  # batches that a mean is taken of, at most: more do not move it
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A well-known model, by the figures that its publisher gives."""
+
+    name: str
+    hub: str
+    published: str  # its number of parameters, as the source in data/shapes.toml gives it
+    config: dict  # fields of transformers' config
+
+
+@functools.cache
+def known_shapes() -> dict[str, Known]:
+    """The models of data/shapes.toml, by the names that `estimate` takes."""
+    with (data_folder() / "shapes.toml").open("rb") as file:
+        return {name: Known(name, **facts) for name, facts in tomllib.load(file).items()}
+
+
+def estimate(model: object, recipe: Recipe, task: Task | None = None) -> Budget:
+    """What a recipe costs on a model: parameters, memory and FLOPs of a step. Nothing is run.
+
+    Args:
+        model: a Base; a name such as "llama-7b" (of `known_shapes()`, or "pocket"); a config of
+            transformers; or a folder with a config.json. No weights are loaded. Without a Base a
+            wide model is taken to be in bfloat16, as a GPU has it, and a narrow one in float32.
+        recipe: how it is to be trained.
+        task: then its own lengths are taken: of the very batches that training will draw, FLOPs
+            as a mean over the steps, memory of the largest. It needs a Base, for its tokenizer. A
+            planted task's teacher is left out. None: each example is `max_length` long, and every
+            token earns a loss.
+
+    Warns:
+        UserWarning: of a kind of model whose FLOPs or memory are not known; they are then None.
+
+    Raises:
+        ValueError: for an unknown name, or a recipe that does not fit the model.
+        TypeError: for what is no model.
+        FileNotFoundError: for a folder that holds no model.
+    """
+    shape = find_shape(model)
+    if isinstance(model, Base):
+        recipe = _on(model, recipe)
+    if task is None:
+        length = recipe.max_length
+        places = length - 1  # the first token is not predicted
+        batches = Counter({Batch(recipe.batch_size, length, places, recipe.batch_size * places): 1})
+    elif isinstance(model, Base):
+        batches = Counter(batches_of(task, model.tokenizer, recipe))
+    else:
+        raise ValueError(
+            f"the lengths of the task {task.name!r} are counted by a base's tokenizer, and "
+            f"{shape.name!r} has none here; give lab.load_base(...), or leave the task out"
+        )
+    dtype = named(model.dtype) if isinstance(model, Base) else _usual_dtype(shape)
+    return Budget(
+        trainable_parameters=trainable_parameters(shape, recipe),
+        total_parameters=total_parameters(shape, recipe),
+        flops_per_step=_unless_unknown(_mean_flops, shape, recipe, batches),
+        memory=_unless_unknown(_most_memory, shape, recipe, batches, dtype),
+    )
+
+
+def budget_of(base: Base, task: Task, recipe: Recipe) -> Budget | None:
+    """`estimate` without a warning; None for a kind of model that it can't tell anything of."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        try:
+            return estimate(base, recipe, task)
+        except ValueError:
+            return None
+
+
+def more_memory(base: Base, task: Task, recipe: Recipe) -> int | None:
+    """The bytes that a step will take beside the base, which is there already; None: not known.
+
+    Of the largest among the first batches: to draw all those of a long run would take a while.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # training will say it
+        try:
+            return memory_beside(
+                base, recipe, islice(batches_of(task, base.tokenizer, recipe), FIRST)
+            )
+        except ValueError:
+            return None
+
+
+def memory_beside(base: Base, recipe: Recipe, batches: Iterable[Batch]) -> int | None:
+    """The bytes that a step with the largest of these batches takes beside the base; or None."""
+    try:
+        shape, recipe = find_shape(base), _on(base, recipe)
+        most = _most_memory(shape, recipe, Counter(batches), named(base.dtype)).total
+    except ValueError:
+        return None
+    return most - sum(one.numel() * one.element_size() for one in base.model.parameters())
+
+
+def _on(base: Base, recipe: Recipe) -> Recipe:
+    """The recipe with the precision that the base has already, if it was loaded quantised."""
+    from lora_lab.models.adapters import (
+        quantization_for,  # PEFT takes seconds, and a name needs none
+    )
+
+    how = quantization_for(base, recipe)
+    if how is None:
+        return recipe
+    return replace(recipe, quantize=how.quantize, double_quant=how.double_quant)
+
+
+def _usual_dtype(shape: Shape) -> str:
+    return "bfloat16" if shape.hidden_size >= WIDE else "float32"
+
+
+def _unless_unknown(reckon: Callable[..., Any], *of: object) -> Any:
+    """What `reckon` tells. If it can't for this kind of model, a warning says why: None."""
+    try:
+        return reckon(*of)
+    except ValueError as error:  # the recipe fits: its parameters were counted
+        warnings.warn(str(error), stacklevel=3)
+        return None
+
+
+def _mean_flops(shape: Shape, recipe: Recipe, batches: Counter[Batch]) -> float:
+    """Of a step, all its batches together."""
+    whole = sum(flops(shape, recipe, [one]) * count for one, count in batches.items())
+    return recipe.gradient_accumulation_steps * whole / batches.total()
+
+
+def _most_memory(shape: Shape, recipe: Recipe, batches: Counter[Batch], dtype: str) -> Memory:
+    """Of the batch that takes most."""
+    found = (memory(shape, recipe, one, dtype) for one in batches)
+    return max(found, key=lambda told: told.total)
+
+
+def batches_of(task: Task, tokenizer: object, recipe: Recipe) -> Iterator[Batch]:
+    """The batches that training on the task will draw, one after the other, in their sizes."""
+    encoded = encode_all(task.train, tokenizer, recipe.max_length, recipe.loss_on)
+    return sizes_drawn(encoded, recipe)
+
+
+def sizes_drawn(encoded: Sequence[Encoded], recipe: Recipe) -> Iterator[Batch]:
+    """The sizes of a run's batches, of the first `DRAWN` at most.
+
+    Raises:
+        ValueError: for a step that goes through the examples again and again.
+    """
+    lengths = [len(one.input_ids) for one in encoded]
+    # logits at position t are computed where token t + 1 has a label
+    places = [
+        [place for place, label in enumerate(one.labels[1:]) if label != IGNORED] for one in encoded
+    ]
+    order = order_of_examples(len(encoded), recipe.seed)
+    check_passes(len(encoded), recipe)
+    for _ in range(min(recipe.steps * recipe.gradient_accumulation_steps, DRAWN)):
+        chosen = list(islice(order, recipe.batch_size))
+        sizes = {lengths[one] for one in chosen}
+        yield Batch(
+            examples=len(chosen),
+            length=max(sizes),
+            places=len({place for one in chosen for place in places[one]}),
+            labels=sum(len(places[one]) for one in chosen),
+            padded=len(sizes) > 1,
+        )
+
+
+# --- how long -----------------------------------------------------------------------------------
+
+
+# Which share of the rate of matrix products a step reaches: the rest goes into all that is no such
+# product, and into products too thin to be fast. benchmarks/results/seconds.md has the measurements
+# with batches of 100 to 450 tokens: .29 to .59 on pocket, .63 to .87 on smollm2, .26 to .52 in its
+# bfloat16, all on a CPU. Batches of a few dozen tokens reach less: .09 to .17 on pocket.
+SHARES = (0.25, 0.9)
+
+
+def flops_per_second(shape: Shape, recipe: Recipe, device: torch.device) -> float:
+    """The rate of such a model's matrix products on a device, in the dtype chosen there."""
+    dtype, _ = choose_dtype("auto", device, shape.hidden_size)
+    if recipe.method == "full":
+        dtype = torch.float32  # full fine-tuning works on a float32 copy
+    return matmul_speed(device, dtype, shape.parameters, shape.hidden_size)
+
+
+def expected_seconds(flops_per_step: float, rate: float) -> tuple[float, float]:
+    """Between which seconds a step will take, on a machine with nothing else to do.
+
+    Args:
+        flops_per_step: a budget's.
+        rate: FLOPs a second, from `flops_per_second`.
+    """
+    least, most = SHARES
+    return flops_per_step / rate / most, flops_per_step / rate / least
+
+
+# --- which model --------------------------------------------------------------------------------
+
+
+def find_shape(model: object) -> Shape:
+    """The shape of a Base, a name, a config or a folder: what `estimate` takes.
+
+    Raises:
+        ValueError: for an unknown name, with the nearest that is known.
+        TypeError: for what is no model.
+        FileNotFoundError: for a folder that is not there, or holds no config.json.
+    """
+    if isinstance(model, Base):
+        return shape_of(model.model, model.name)
+    if not isinstance(model, str | Path):
+        return shape_of(model)
+    if model == "pocket":
+        return shape_of(data_folder() / "pocket" / "model", "pocket")
+    known = _known(str(model))
+    if known is not None:
+        return shape_of(known.config, known.name)
+    folder = Path(model).expanduser()
+    if model != "" and (folder / "config.json").is_file():
+        return shape_of(folder, folder.resolve().name)
+    if model != "" and (folder.is_dir() or isinstance(model, Path) or set(model) & set("\\~")):
+        raise FileNotFoundError(
+            f"{model} holds no config.json; give a folder that save_pretrained wrote"
+        )
+    names = ("pocket", *known_shapes())
+    raise ValueError(
+        f"no model is known by the name {model!r}; {nearest(model.lower(), names)}"
+        f"known are {', '.join(names)}. For another give its folder, its config "
+        "(AutoConfig.from_pretrained), or lab.load_base(...)"
+    )
+
+
+def _known(given: str) -> Known | None:
+    """The model with this name or hub id; capitals do not matter."""
+    for one in known_shapes().values():
+        if given.lower() in (one.name, one.hub.lower()):
+            return one
+    return None

@@ -1,0 +1,66 @@
+"""Whether a step can be taken here at all, asked before anything of it is made."""
+
+from collections.abc import Sequence
+from itertools import islice
+
+import torch
+
+from lora_lab.cost.estimates import memory_beside, sizes_drawn
+from lora_lab.cost.memory import ERROR
+from lora_lab.machine import resources
+from lora_lab.models.architecture import adapted
+from lora_lab.models.bases import Base
+from lora_lab.models.read_architecture import modules_of
+from lora_lab.recipe import Recipe
+from lora_lab.tasks.examples import Encoded, check_passes
+
+AT_LEAST = 8  # bytes for each number that an adapter trains: float32, and its gradient
+
+
+def check_fits(base: Base, encoded: Sequence[Encoded], recipe: Recipe) -> None:
+    """Refuse a step that goes through the data again and again, or needs more memory than is free.
+
+    Nothing is refused for its memory where the free memory is not known.
+
+    Raises:
+        ValueError: with what it needs, what is free, and what to change.
+    """
+    check_passes(len(encoded), recipe)
+    free = free_memory(base.device)
+    if free is None:
+        return
+    modules = modules_of(base.model, base.name)
+    field, r = ("init_r", recipe.init_r) if recipe.method == "adalora" else ("r", recipe.r)
+    numbers = sum(r * (one.in_features + one.out_features) for one in adapted(modules, recipe))
+    if AT_LEAST * numbers > free:
+        raise ValueError(
+            f"{field}={r} makes an adapter of {numbers:,} numbers: with their gradients "
+            f"{_gib(AT_LEAST * numbers)}, and {_gib(free)} are free; give a smaller {field} "
+            "(8 is usual)"
+        )
+    tokens = recipe.batch_size * min(len(one.input_ids) for one in encoded)
+    width = base.model.config.get_text_config().hidden_size
+    needed = tokens * width * base.dtype.itemsize  # no layer's output takes less
+    if needed <= free:
+        told = memory_beside(base, recipe, islice(sizes_drawn(encoded, recipe), 1))
+        needed = 0 if told is None else (1 - ERROR) * told
+    if needed > free:
+        whole = recipe.method == "full"
+        raise ValueError(
+            f"a step with batch_size={recipe.batch_size}{'' if whole else f' and {field}={r}'} "
+            f"needs {_gib(needed)} more memory at least, and {_gib(free)} are free; give a smaller "
+            "batch_size (more gradient_accumulation_steps make up for it), a smaller max_length "
+            f"or {'method=lora' if whole else f'a smaller {field}'}"
+        )
+
+
+def free_memory(device: torch.device) -> int | None:
+    """The bytes that are free where a model computes; None: not known."""
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + unused
+    return resources.memory()[1] if device.type == "cpu" else None
+
+
+def _gib(count: float) -> str:
+    return f"{count / 2**30:,.2g} GiB" if count < 100 * 2**30 else f"{count / 2**30:,.0f} GiB"

@@ -1,0 +1,1 @@
+"""Numbers that the lessons rest on: papers, claims, recorded runs."""

@@ -1,0 +1,1 @@
+"""What single lessons need beyond training: predictions, decisions, retrieval, cut adapters."""

@@ -1,0 +1,67 @@
+"""A trained adapter cut to a lower rank: how much of its own did it use?"""
+
+import dataclasses
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from lora_lab.maths.spectra import energy_kept, singular_values, truncate
+from lora_lab.models.adapters import as_trained
+from lora_lab.models.learned import Adapted
+from lora_lab.training.store import Run
+
+PREFIX = "base_model.model."  # PEFT's, before a module's own name
+
+
+def factors(run: Run) -> dict[str, tuple[Tensor, Tensor]]:
+    """A LoRA run's A (r, in) and B (out, r), by the module that they change.
+
+    Raises:
+        ValueError: for a run of another method: full fine-tuning has none, AdaLoRA three.
+    """
+    if run.recipe.method != "lora":
+        raise ValueError(f"method={run.recipe.method!r} trains no A and B; give a run of LoRA")
+    tensors = run.learnt.tensors
+    ends = "lora_A.weight", "lora_B.weight"
+    names = [name.removesuffix(f".{ends[0]}") for name in tensors if name.endswith(ends[0])]
+    return {
+        name.removeprefix(PREFIX): tuple(tensors[f"{name}.{end}"] for end in ends) for name in names
+    }
+
+
+def spectra(run: Run) -> dict[str, Tensor]:
+    """By module, the singular values of its change: (r,), falling, float64."""
+    scaling = run.recipe.scaling
+    return {name: singular_values(*pair, scaling) for name, pair in factors(run).items()}
+
+
+def mean_energy_kept(values: Mapping[str, Tensor]) -> list[float]:
+    """The share of a change's energy that rank 1, 2, ... keeps, as a mean of all modules."""
+    return torch.stack([*map(energy_kept, values.values())]).mean(dim=0).tolist()
+
+
+def cut(run: Run, k: int) -> Adapted:
+    """What a LoRA run learnt, each change cut to its k strongest directions.
+
+    The shapes stay: the other r - k rows of A and columns of B are zero.
+
+    Args:
+        run: of LoRA.
+        k: from 1 to r.
+
+    Raises:
+        ValueError: for another k, or a run of another method.
+    """
+    tensors = dict(run.learnt.tensors)
+    for name, (lora_A, lora_B) in factors(run).items():
+        new_A, new_B = truncate(lora_A, lora_B, run.recipe.scaling, k)  # (k, in) and (out, k)
+        room = len(lora_A) - k
+        tensors[f"{PREFIX}{name}.lora_A.weight"] = torch.cat(
+            [new_A, lora_A.new_zeros(room, new_A.shape[1])]
+        )
+        tensors[f"{PREFIX}{name}.lora_B.weight"] = torch.cat(
+            [new_B, lora_B.new_zeros(len(new_B), room)], dim=1
+        )
+    learnt = dataclasses.replace(run.learnt, tensors=tensors)
+    return Adapted(as_trained(run.base, run.recipe), learnt)

@@ -1,0 +1,35 @@
+"""How far a fine-tune has moved each matrix of the base: ΔW beside W."""
+
+from torch import Tensor, nn
+
+from lora_lab.models.architecture import layer_of
+from lora_lab.models.bases import Base
+from lora_lab.models.quantization import weight_of
+from lora_lab.models.read_architecture import modules_of
+
+
+def relative_changes(base: Base, model: nn.Module) -> dict[str, float]:
+    """‖ΔW‖ / ‖W‖ of each linear layer inside the base's numbered layers, in the model's order.
+
+    Norms are roots of the sum of squares. A matrix without an adapter has 0.
+
+    Args:
+        base: what was fine-tuned.
+        model: a run's or a training's `model`: with an adapter, or trained in full.
+    """
+    adapted = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return {
+        one.name: _relative(
+            weight_of(base.model.get_submodule(one.name)), adapted.get_submodule(one.name)
+        )
+        for one in modules_of(base.model, base.name).matrices
+        if one.kind == "linear" and layer_of(one.name) is not None
+    }
+
+
+def _relative(weight: Tensor, layer: nn.Module) -> float:
+    if hasattr(layer, "get_delta_weight"):  # a layer of PEFT's
+        change = layer.get_delta_weight(layer.active_adapters[0])
+    else:
+        change = weight_of(layer) - weight
+    return (change.detach().float().norm() / weight.detach().float().norm()).item()

@@ -1,0 +1,176 @@
+"""What this machine computes on: the device, the dtype that pays there, and both in words."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+import torch
+
+from lora_lab.machine.resources import processor
+from lora_lab.places import cache_folder, write_atomically
+from lora_lab.recipe import nearest
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+WIDE = 512  # hidden size from which bfloat16 may pay; pocket stays below, and in float32
+SMALL = 20_000_000  # parameters; below, a second thread costs more than it brings
+WORTH_IT = 1.2  # how much faster bfloat16 must be measured, to be chosen on a CPU
+_DRAWING = threading.RLock()  # torch's random state is the whole process's: one thread at a time
+
+
+def choose_device(given: str | torch.device = "auto") -> torch.device:
+    """The device that was asked for, or the best that is here; ValueError if it is not here."""
+    here = ["cpu"]
+    if torch.backends.mps.is_available():
+        here.insert(0, "mps")
+    here = [f"cuda:{i}" for i in range(torch.cuda.device_count())] + here
+    if given == "auto":
+        return torch.device(here[0])
+    try:
+        device = torch.device(given)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(
+            f"device={given!r} is no device; {nearest(given, ('auto', 'cpu', 'cuda', 'mps'))}"
+            f"this machine has: {', '.join(here)}"
+        ) from error
+    if device.type == "cuda" and device.index is None and "cuda:0" in here:
+        return torch.device("cuda", torch.cuda.current_device())
+    if device.type in ("cpu", "mps"):
+        device = torch.device(device.type)
+    if str(device) not in here:
+        raise ValueError(
+            f"device={str(given)!r} is not on this machine; give 'auto', or what it has: "
+            f"{', '.join(here)}"
+        )
+    return device
+
+
+def choose_dtype(
+    given: str | torch.dtype, device: torch.device, width: int
+) -> tuple[torch.dtype, str]:
+    """The dtype for a model `width` wide on a device, and a few words on why, or none."""
+    if isinstance(given, torch.dtype):
+        given = named(given)
+    if given != "auto":
+        if given not in DTYPES:
+            raise ValueError(
+                f"dtype={given!r} is no dtype for a model; {nearest(given, ('auto', *DTYPES))}"
+                f"give 'auto', {', '.join(map(repr, DTYPES))}"
+            )
+        return DTYPES[given], ""
+    if width < WIDE or device.type == "mps":
+        return torch.float32, ""
+    if device.type == "cuda":
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return torch.bfloat16, ""
+        return torch.float32, " (this GPU has no bfloat16)"
+    times = bfloat16_speed(width)
+    dtype = torch.bfloat16 if times >= WORTH_IT else torch.float32
+    return dtype, f" (bfloat16 measured {times:.1f} × as fast here)"
+
+
+def bfloat16_speed(width: int) -> float:
+    """How many times as fast as float32 a bfloat16 product of this width is, on this CPU.
+
+    Measured once (0.1 s) on (256, width) times (width, 4 * width), the best of six each, and kept
+    in the cache for this processor, torch and number of threads.
+    """
+
+    def measured() -> float:
+        best = {torch.float32: float("inf"), torch.bfloat16: float("inf")}
+        for _ in range(6):  # the first warms up; turn and turn about, so a busy machine is fair
+            for dtype in best:
+                left = torch.ones(256, width, dtype=dtype)
+                right = torch.ones(width, 4 * width, dtype=dtype)
+                start = time.perf_counter()
+                left @ right
+                best[dtype] = min(best[dtype], time.perf_counter() - start)
+        return round(best[torch.float32] / best[torch.bfloat16], 2)
+
+    key = f"{processor()}, torch {torch.__version__}, {torch.get_num_threads()} threads, {width}"
+    return _once("bfloat16_speed.json", key, measured)
+
+
+def matmul_speed(device: torch.device, dtype: torch.dtype, parameters: int, width: int) -> float:
+    """The FLOPs a second of a matrix product such as a model of this size and width is made of.
+
+    Measured once (0.3 s) on (256, width) times (width, 4 * width), on a GPU on (4096, 4096) times
+    (4096, 16384), the best of twelve, with as many threads as training takes; and kept in the cache
+    for this processor, torch and number of threads.
+    """
+    on_cpu = device.type == "cpu"
+    rows, width = (256, min(width, 1024)) if on_cpu else (4096, 4096)
+    threads = torch.get_num_threads()
+    used = 1 if on_cpu and parameters < SMALL else threads
+
+    def measured() -> float:
+        left = torch.linspace(-1, 1, rows * width).reshape(rows, width).to(device, dtype)
+        right = torch.linspace(-1, 1, 4 * width**2).reshape(width, 4 * width).to(device, dtype)
+        best = float("inf")
+        torch.set_num_threads(used)
+        try:
+            for _ in range(12):
+                start = time.perf_counter()
+                (left @ right)[0, 0].item()  # asked for, so that a GPU has to be done with it
+                best = min(best, time.perf_counter() - start)
+        finally:
+            torch.set_num_threads(threads)
+        return 2 * rows * width * 4 * width / best
+
+    where = processor() if on_cpu else in_words(device)
+    key = f"{where}, torch {torch.__version__}, {used} threads, {named(dtype)}, {width}"
+    return _once("matmul_speed.json", key, measured)
+
+
+def _once(file: str, key: str, measure: Callable[[], float]) -> float:
+    """What was measured before under this key, else what `measure` says now, which is kept."""
+    kept = cache_folder() / file
+    try:
+        known = json.loads(kept.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        known = {}
+    if isinstance(known, dict) and isinstance(known.get(key), float):
+        return known[key]
+    value = measure()
+    with suppress(OSError), write_atomically(kept) as new:  # a cache for reading only will do
+        new.write_text(json.dumps((known if isinstance(known, dict) else {}) | {key: value}))
+    return value
+
+
+def named(dtype: torch.dtype) -> str:
+    """A dtype as we write it: "float32"."""
+    return str(dtype).removeprefix("torch.")
+
+
+def in_words(device: torch.device) -> str:
+    """A device as a sentence names it: "the CPU"."""
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)} ({device})"
+    return {"cpu": "the CPU", "mps": "the Apple GPU (mps)"}[device.type]
+
+
+# --- randomness -----------------------------------------------------------------------------
+
+
+@contextmanager
+def own_randomness(device: torch.device) -> Iterator[None]:
+    """A place for draws on the CPU and on a device: both random states are put back after it."""
+    forked = [] if device.type == "cpu" else [device]
+    with _DRAWING, torch.random.fork_rng(forked, device_type=device.type):
+        yield
+
+
+@contextmanager
+def seeded(device: torch.device, seed: int) -> Iterator[None]:
+    """A place in which draws on the CPU and on a device follow from the seed alone.
+
+    `torch.manual_seed` would seed every GPU of the machine, and `torch.cuda.manual_seed` the
+    current one, which may be another than the device.
+    """
+    with own_randomness(device):
+        torch.default_generator.manual_seed(seed)
+        if device.type != "cpu":
+            state = torch.Generator(device).manual_seed(seed).get_state()
+            torch.get_device_module(device).set_rng_state(state, device)
+        yield

@@ -1,0 +1,1 @@
+"""Models, their quantised copies and their adapters."""

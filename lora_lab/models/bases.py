@@ -1,0 +1,258 @@
+"""Bases: a model with its tokenizer, on a device, in a dtype. The door to transformers."""
+
+import hashlib
+import json
+import os
+import re
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from lora_lab.machine.devices import choose_device, choose_dtype, in_words, named, own_randomness
+from lora_lab.models.built_in import BUILT_IN, pocket_folder
+from lora_lab.models.quantization import Quantization, quantize_layers, share_tensors
+from lora_lab.models.quiet import quietly
+from lora_lab.models.smollm2 import smollm2_folder
+from lora_lab.places import NotPrepared
+from lora_lab.recipe import CHOICES, nearest
+
+
+class _Default(str):
+    """A name nobody gave: only then does LORA_LAB_BASE decide."""
+
+
+@dataclass
+class Base:
+    """A model to fine-tune, as it came. Nothing in this package changes its weights."""
+
+    name: str
+    model: nn.Module
+    tokenizer: object
+    device: torch.device
+    dtype: torch.dtype
+    about: str
+    path: Path  # a folder that plain transformers loads
+    quantization: Quantization | None = None  # of its linear layers; None: they are as in `path`
+    _print: tuple[list, str] | None = field(default=None, repr=False, compare=False)
+    _quantized: tuple[list, Quantization, dict] | None = field(
+        default=None, repr=False, compare=False
+    )
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the weights (names and bytes) and the tokenizer: which base this really is.
+
+        Reckoned once, and again only if a tensor was replaced or written to.
+        """
+        seen = self._seen()
+        if self._print is None or self._print[0] != seen:
+            tensors = sorted(self.model.state_dict(keep_vars=True).items())
+            self._print = (seen, _fingerprint(tensors, self.tokenizer))
+        return self._print[1]
+
+    def quantized_layers(self, how: Quantization) -> dict[str, nn.Module]:
+        """The layers that were quantised so before, by name; what is added is there the next time.
+
+        They are kept for one `how`, the last, and until a tensor is replaced or written to.
+        """
+        seen = self._seen()
+        if self._quantized is None or self._quantized[:2] != (seen, how):
+            self._quantized = (seen, how, {})
+        return self._quantized[2]
+
+    def _seen(self) -> list[tuple[str, int, int]]:
+        """Each tensor's name, place and version: they differ once one is replaced or written to."""
+        tensors = sorted(self.model.state_dict(keep_vars=True).items())
+        return [(name, one.data_ptr(), one._version) for name, one in tensors]
+
+    def __getstate__(self) -> dict:
+        """What goes to another process: without quantised layers, which that makes itself."""
+        return vars(self) | {"_quantized": None}
+
+
+def load_base(
+    name_or_path: str | Path = _Default("pocket"),  # noqa: B008 - a constant, made once
+    *,
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype = "auto",
+    quantize: str | None = None,
+) -> Base:
+    """A fresh model and tokenizer, in eval mode.
+
+    Args:
+        name_or_path: "pocket", "smollm2", a folder with safetensors, or a hub id such as
+            "Qwen/Qwen2.5-0.5B". Not given: LORA_LAB_BASE, else pocket.
+        device: "auto" takes CUDA, else Apple's MPS, else the CPU; or "cpu", "cuda:1", "mps" ….
+        dtype: "auto" is float32 for a narrow model such as pocket; for a wide one bfloat16 on a GPU
+            that has it, and on a CPU where it was measured faster, else float32; or "float32",
+            "bfloat16", "float16".
+        quantize: None; or "nf4", "fp4", "int8": its linear layers keep 4 or 8 bits a weight, and
+            `dtype` is that of their products. Double quantisation, as QLoRA has it.
+
+    Raises:
+        ValueError: an unknown name, device, dtype or quantize, one that this machine lacks, or a
+            folder that holds no safetensors (a pickle is never loaded).
+        FileNotFoundError: a folder that is not there, or a hub id that can't be had.
+        NotPrepared: smollm2, before `lora-lab prepare` has fetched it.
+    """
+    if isinstance(name_or_path, _Default):
+        name_or_path = os.environ.get("LORA_LAB_BASE") or str(name_or_path)
+    _check_quantize(quantize)
+    name, folder = _find(name_or_path)
+    where = choose_device(device)
+    with quietly(), own_randomness(where):
+        config = read_part(folder, "config", name)
+        kind, why = choose_dtype(dtype, where, getattr(config, "hidden_size", None) or 0)
+        model = read_part(folder, "model", name, dtype=kind).eval()
+        how = None if quantize is None else Quantization(quantize, compute_dtype=kind)
+        if how is None:
+            model.to(where)
+        else:
+            quantize_layers(model, how, where)
+        tokenizer = read_part(folder, "tokenizer", name)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if getattr(model, "generation_config", None) and model.generation_config.pad_token_id is None:
+        model.generation_config.pad_token_id = tokenizer.pad_token_id
+    about = f"{name}: {_counted(model)} parameters on {in_words(where)} in {named(kind)}{why}"
+    if name in BUILT_IN:
+        about += BUILT_IN[name].origin
+    about += _quantised_words(how)
+    path = folder if isinstance(folder, Path) else _snapshot(folder)
+    return Base(name, model, tokenizer, where, kind, about, path, how)
+
+
+def quantized_base(base: Base, how: Quantization) -> Base:
+    """A base of its own whose linear layers are quantised; it shares the other tensors.
+
+    The quantised weights are kept with `base`, so that the next such base shares them.
+    """
+    model = share_tensors(base.model)
+    quantize_layers(model, how, base.device, base.quantized_layers(how))
+    about = base.about + _quantised_words(how)
+    return replace(base, model=model, about=about, quantization=how, _print=None, _quantized=None)
+
+
+def _quantised_words(how: Quantization | None) -> str:
+    return "" if how is None else f"; its linear layers are quantised to {how}"
+
+
+# --- where a base is ---------------------------------------------------------------------------
+
+
+def _find(given: str | Path) -> tuple[str, Path | str]:
+    """A base's name, and its folder or (a string) its hub id."""
+    if given == "pocket":
+        if not (pocket_folder() / "config.json").is_file():
+            raise NotPrepared(
+                f"pocket's weights are not in {pocket_folder()}: this copy of lora_lab is not "
+                "whole; install it again"
+            )
+        return "pocket", pocket_folder()
+    if given == "smollm2":
+        return "smollm2", smollm2_folder()
+    if not isinstance(given, str | Path) or not str(given):
+        raise TypeError(f"{given!r} is not a base's name; give 'pocket', a folder or a hub id")
+    folder = Path(given).expanduser()
+    if folder.is_dir():
+        _check_folder(folder)
+        return folder.resolve().name, folder
+    if folder.is_file():
+        raise ValueError(f"{str(given)!r} is a file; give the folder that holds config.json")
+    if isinstance(given, str) and re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", given):
+        return given, given
+    if isinstance(given, Path) or set(given) & set("/\\~"):
+        raise FileNotFoundError(f"there is no folder {str(given)!r}; give one that holds a model")
+    raise ValueError(
+        f"no base is called {given!r}; {nearest(given, tuple(BUILT_IN))}"
+        f"give {', '.join(map(repr, BUILT_IN))}, a folder, or a hub id such as 'Qwen/Qwen2.5-0.5B'"
+    )
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse a folder that is no model, or whose weights are a pickle."""
+    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+        raise ValueError(
+            f"{folder} holds an adapter, not a base; load the base that it was trained on, and "
+            "give both to lab.load_adapter(base, folder)"
+        )
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"{folder} has no config.json; give a folder that save_pretrained wrote")
+    if any(folder.glob("*.safetensors")):
+        return
+    pickles = sorted(
+        path.name for ending in ("*.bin", "*.pt", "*.pth", "*.ckpt") for path in folder.glob(ending)
+    )
+    if pickles:
+        raise ValueError(
+            f"{folder} holds its weights as a pickle ({pickles[0]}), and loading a pickle can run "
+            "any code; give a folder with .safetensors, for example from save_pretrained"
+        )
+    raise ValueError(f"{folder} has no .safetensors file; give a folder that holds weights")
+
+
+def read_part(folder: Path | str, what: str, name: str, **options: object) -> object:
+    """The config, model or tokenizer; a local folder never reaches the network."""
+    from safetensors import SafetensorError
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    reader = {"config": AutoConfig, "model": AutoModelForCausalLM, "tokenizer": AutoTokenizer}[what]
+    if what == "model":
+        options["use_safetensors"] = True
+    try:
+        return reader.from_pretrained(
+            folder,
+            local_files_only=isinstance(folder, Path),
+            trust_remote_code=False,
+            **options,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        said = " ".join(str(error).split())[:300]
+        if isinstance(folder, Path):
+            raise ValueError(
+                f"the {what} of {name!r} ({folder}) can't be loaded: {said}; "
+                "give a folder that save_pretrained wrote, tokenizer included"
+            ) from error
+        raise FileNotFoundError(
+            f"{name!r} is no folder here, and its {what} can't be had from the hub (no network, no "
+            f"such id, or no safetensors); give a folder, 'pocket' or 'smollm2' (it said: {said})"
+        ) from error
+
+
+def _snapshot(hub_id: str) -> Path:
+    """The folder in the hub's cache that holds what was just loaded."""
+    from transformers.utils import cached_file
+
+    return Path(cached_file(hub_id, "config.json", local_files_only=True)).parent
+
+
+def _counted(model: nn.Module) -> str:
+    return f"{model.num_parameters() / 1e6:,.1f} M"
+
+
+def _check_quantize(given: str | None) -> None:
+    known = CHOICES["quantize"]
+    if given not in known:
+        raise ValueError(
+            f"quantize={given!r} is not known; {nearest(given, known[1:])}"
+            f"give {', '.join(map(repr, known))}"
+        )
+
+
+def _fingerprint(tensors: list[tuple[str, torch.Tensor]], tokenizer: object) -> str:
+    digest = hashlib.sha256()
+    tied: dict[tuple, str] = {}  # the same memory twice is read once
+    for name, one in tensors:
+        if not isinstance(one, torch.Tensor):
+            continue
+        place = (one.data_ptr(), tuple(one.shape), one.dtype)
+        first = tied.setdefault(place, name)
+        digest.update(f"{name} {first} {named(one.dtype)} {tuple(one.shape)}\n".encode())
+        if first == name:
+            content = one.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+            digest.update(memoryview(content.numpy()))
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    words = backend.to_str() if backend else json.dumps(tokenizer.get_vocab(), sort_keys=True)
+    digest.update(f"{words}\n{tokenizer.chat_template}\n{tokenizer.eos_token_id}".encode())
+    return digest.hexdigest()

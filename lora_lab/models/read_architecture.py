@@ -1,0 +1,134 @@
+"""A model's shape, read off the model or its config: what a budget is reckoned from."""
+
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from lora_lab.models.architecture import Matrix, Modules, Shape, layer_of
+from lora_lab.models.bases import read_part
+from lora_lab.models.quiet import quietly
+
+
+def shape_of(model: object, name: str = "") -> Shape:
+    """The matrices and sizes of a model of transformers.
+
+    Args:
+        model: a model, which is only looked at; or its config, the config's fields as a dict, or a
+            folder with config.json: then a model is built on the meta device, without weights.
+            Of 70 B parameters that takes a tenth of a second and no memory.
+        name: what to call it; left out: its config's type, as "llama".
+
+    Raises:
+        ValueError: for a model with weights that are no matrices, such as a mixture of experts, or
+            whose layers bear no numbers.
+        TypeError: for what is no model.
+    """
+    from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
+
+    if isinstance(model, Path):
+        model = read_part(model, "config", name or model.name)
+    elif isinstance(model, dict):
+        model = AutoConfig.for_model(**model)
+    if isinstance(model, PretrainedConfig):
+        model = _on_meta(model)
+    if not isinstance(model, PreTrainedModel):
+        raise TypeError(
+            f"{type(model).__name__} has no shape; give a model or a config of transformers, "
+            "such as base.model or AutoConfig.from_pretrained(folder)"
+        )
+    name = name or model.config.model_type
+    modules = modules_of(model, name)
+    _check_matrices(model, modules)
+    if not any(layer_of(one.name) is not None for one in modules.matrices):
+        raise ValueError(
+            f"{name} ({type(model).__name__}) has no module named like 'model.layers.0.mlp', so "
+            "its layers can't be told apart; give a model with a language model's head"
+        )
+    config = model.config.get_text_config()
+    heads, width = config.num_attention_heads, config.hidden_size
+    return Shape(
+        name=name,
+        matrices=modules.matrices,
+        others=modules.others,
+        num_layers=modules.num_layers,
+        hidden_size=width,
+        num_heads=heads,
+        num_key_value_heads=_key_value_heads(config),
+        head_dim=getattr(config, "head_dim", None) or getattr(config, "d_kv", width // heads),
+        vocab_size=config.vocab_size,
+    )
+
+
+def _on_meta(config: object) -> nn.Module:
+    """The model that a config describes, with shapes and no numbers."""
+    import transformers as hf
+
+    named = getattr(hf, (config.architectures or [""])[0], None)
+    autos = (hf.AutoModelForCausalLM, hf.AutoModelForSeq2SeqLM, hf.AutoModelForMaskedLM)
+    with quietly(), torch.device("meta"):
+        if named:
+            return named(config)
+        for auto in autos:
+            with suppress(ValueError):  # this Auto class does not know the config
+                return auto.from_config(config)
+        return hf.AutoModel.from_config(config)
+
+
+def modules_of(model: nn.Module, name: str) -> Modules:
+    """What a recipe can name in a model of transformers, of any kind; `name` is the model's."""
+    from transformers.pytorch_utils import Conv1D
+
+    known = nn.Embedding | nn.Linear | Conv1D
+    output = model.get_output_embeddings()
+    seen = {id(one.bias) for one in model.modules() if isinstance(one, known) and _bias(one)}
+    matrices, others = [], []
+    for path, module in model.named_modules():
+        own = dict(module.named_parameters(recurse=False))
+        fresh = [one for one in own.values() if id(one) not in seen]
+        seen |= {id(one) for one in fresh}
+        if isinstance(module, known):
+            kind = "embedding" if isinstance(module, nn.Embedding) else "linear"
+            kind = "output" if module is output else kind
+            tied = not any(one is module.weight for one in fresh)
+            matrices.append(Matrix(path, *_sizes(module), _bias(module), kind, tied))
+        elif fresh:  # BERT's head holds the bias of its output layer: counted there
+            others.append((path, sum(one.numel() for one in fresh)))
+    return Modules(
+        name=name,
+        matrices=tuple(matrices),
+        others=tuple(others),
+        num_layers=model.config.get_text_config().num_hidden_layers,
+    )
+
+
+def _check_matrices(model: nn.Module, modules: Modules) -> None:
+    for path, _ in modules.others:
+        module = model.get_submodule(path)
+        if any(one.ndim > 2 for one in module.parameters(recurse=False)):
+            raise ValueError(
+                f"{modules.name} keeps weights in {path} ({type(module).__name__}) that are no "
+                "matrix; give a model of linear layers, embeddings and norms: no mixture of "
+                "experts, no convolutions"
+            )
+
+
+def _bias(module: nn.Module) -> bool:
+    return getattr(module, "bias", None) is not None
+
+
+def _sizes(module: nn.Module) -> tuple[int, int]:
+    """Inputs and outputs; of an embedding, tokens and width."""
+    if isinstance(module, nn.Embedding):
+        return module.num_embeddings, module.embedding_dim
+    if isinstance(module, nn.Linear):
+        return module.in_features, module.out_features  # a quantised weight has another shape
+    return module.nx, module.nf  # GPT-2's Conv1D, whose weight is (in, out)
+
+
+def _key_value_heads(config: object) -> int:
+    """How many heads share keys and values; Falcon says it in words of its own."""
+    if getattr(config, "multi_query", False):  # said beside a newer key that overrules it
+        return config.num_kv_heads if getattr(config, "new_decoder_architecture", False) else 1
+    return getattr(config, "num_key_value_heads", None) or config.num_attention_heads

@@ -1,0 +1,1 @@
+"""The loop, scores, stored runs and sweeps."""

@@ -1,0 +1,322 @@
+"""The one training loop, a generator of step records."""
+
+import dataclasses
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import torch
+from torch import Tensor, nn
+
+from lora_lab.cost.estimates import budget_of
+from lora_lab.cost.limits import check_fits
+from lora_lab.machine.devices import SMALL, seeded
+from lora_lab.models.adapters import about_training, adapt, adapter_tensors
+from lora_lab.models.bases import Base
+from lora_lab.models.learned import Learnt, learnt
+from lora_lab.recipe import Recipe
+from lora_lab.records import StepRecord
+from lora_lab.tasks.examples import IGNORED, Task, collate, encode_all, order_of_examples
+from lora_lab.tasks.planted import teacher_model
+from lora_lab.training.adalora import Ranks
+from lora_lab.training.evaluation import loss_of_batch, mean_loss
+from lora_lab.training.optimizers import learning_rate_at, make_optimizer
+from lora_lab.training.run_files import DIVERGED
+from lora_lab.training.run_folder import Checkpoint
+from lora_lab.training.store import Run
+
+LOUD = 16  # lora_alpha this many times r is to blame for a divergence; 1 or 2 times is usual
+GOOD_EVERY = 10  # steps between two copies of the weights to fall back on
+
+
+class Diverged(ArithmeticError):
+    """The loss is not a number, or far above where it began.
+
+    `run` holds the records until then, and the last good weights: a Run to evaluate, ask and save.
+    """
+
+    def __init__(self, message: str, run: Run | None = None) -> None:
+        super().__init__(message)
+        self.run = run
+
+
+class Training:
+    """A fine-tune under way. Iterate it for records; leave the loop whenever you like.
+
+    A later `for` goes on where the last one stopped. It can be evaluated, asked and saved at any
+    time. The base stays as it was.
+    """
+
+    def __init__(self, base: Base, task: Task, recipe: Recipe) -> None:
+        self.base, self.task, self.recipe = base, task, recipe
+        self.tokenizer = base.tokenizer
+        self.records: list[StepRecord] = []
+        self._encoded = encode_all(task.train, base.tokenizer, recipe.max_length, recipe.loss_on)
+        check_fits(base, self._encoded, recipe)  # before anything is made
+        self.model = adapt(base, recipe)
+        if recipe.gradient_checkpointing:
+            _checkpoint_activations(self.model)
+        self._ranks = Ranks(self.model, recipe) if recipe.method == "adalora" else None
+        self._start = adapter_tensors(self.model)
+        self._teacher = None if task.teacher is None else teacher_model(base, task.teacher)
+        self._trainable = {
+            name: one for name, one in self.model.named_parameters() if one.requires_grad
+        }
+        self.optimizer = make_optimizer(self._trainable, recipe)
+        self._order = order_of_examples(len(self._encoded), recipe.seed)
+        self._random_state = torch.Generator().manual_seed(recipe.seed).get_state()
+        self._good = self._weights()
+
+    @property
+    def step(self) -> int:
+        """How many steps are done."""
+        return len(self.records)
+
+    @property
+    def learnt(self) -> Learnt:
+        """What was learnt so far, in the form in which it is kept."""
+        return learnt(self.model, self.recipe, self._start)
+
+    def __iter__(self) -> Iterator[StepRecord]:
+        while self.step < self.recipe.steps:
+            with threads_for(self.model), self._own_randomness():
+                record = self._one_step()
+            self.records.append(record)
+            yield record
+
+    def _one_step(self) -> StepRecord:
+        recipe, started = self.recipe, time.perf_counter()
+        self.model.train()  # at each step, since the caller may have evaluated in between
+        step = self.step + 1
+        learning_rate = learning_rate_at(step, recipe)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate * group["lr_ratio"]
+        batches = [self._next_batch() for _ in range(recipe.gradient_accumulation_steps)]
+        labels = sum(int((batch["labels"][:, 1:] != IGNORED).sum()) for batch in batches)
+        loss = 0.0
+        for batch in batches:
+            summed, _ = loss_of_batch(self.model, batch, self._teacher)
+            (summed / labels).backward()  # the mean over the whole step, however it is cut up
+            loss += summed.item() / labels
+        orthogonality = self._ranks and self._ranks.add_orthogonality()  # once, not per batch
+        norm = nn.utils.clip_grad_norm_(self._trainable.values(), recipe.max_grad_norm).item()
+        self._check(step, loss, norm)
+        self.optimizer.step()
+        ranks = self._ranks and self._ranks.allocate(step)  # needs this step's gradients
+        self.optimizer.zero_grad()
+        tokens = sum(int(batch["attention_mask"].sum()) for batch in batches)
+        seconds = time.perf_counter() - started
+        validation_loss = self._validation_loss() if self._is_due(step) else None
+        return StepRecord(
+            step, loss, learning_rate, norm, tokens, validation_loss, seconds, orthogonality, ranks
+        )
+
+    def _next_batch(self) -> dict[str, Tensor]:
+        chosen = [self._encoded[next(self._order)] for _ in range(self.recipe.batch_size)]
+        batch = collate(chosen, self.tokenizer.pad_token_id)
+        return {name: tensor.to(self.base.device) for name, tensor in batch.items()}
+
+    def _is_due(self, step: int) -> bool:
+        every = self.recipe.eval_steps
+        return every is not None and (step % every == 0 or step == self.recipe.steps)
+
+    def _validation_loss(self) -> float:
+        return mean_loss(
+            self.model,
+            self.tokenizer,
+            self.task.validation,
+            max_length=self.recipe.max_length,
+            loss_on=self.recipe.loss_on,
+            teacher=self._teacher,
+        )
+
+    # --- divergence ---
+
+    def _check(self, step: int, loss: float, norm: float) -> None:
+        """Stop at a loss that no further step can mend, with the last good weights in place."""
+        first = self.records[0].loss if self.records else loss
+        hopeless = 2 * (first + math.log(self.model.config.get_text_config().vocab_size))
+        if math.isfinite(loss) and math.isfinite(norm) and loss <= hopeless:
+            if step % GOOD_EVERY == 1:
+                self._good = self._weights()  # these gave a finite loss
+            return
+        self._put(self._good)
+        if self._ranks:
+            self._ranks.mask()  # the good weights may be from before the last allocation
+        self.optimizer.zero_grad()
+        message = (
+            f"the loss was {loss:.3g} (gradient norm {norm:.3g}) at step {step}, after "
+            f"{first:.3g} at step 1; {self._blame()} The weights are those of a step before."
+        )
+        raise Diverged(message, run_of(self, DIVERGED, message))
+
+    def _blame(self) -> str:
+        recipe = self.recipe
+        if self.model.dtype == torch.float16:
+            return "dtype float16 can't hold large values: load the base in float32 or bfloat16."
+        rate = f"learning_rate={recipe.learning_rate:g}"
+        if recipe.method == "full":
+            return f"{rate} is too large a step; try {recipe.learning_rate / 10:g}."
+        field = "init_r" if recipe.method == "adalora" else "r"
+        rank = getattr(recipe, field)
+        if recipe.lora_alpha > LOUD * rank:
+            return (
+                f"lora_alpha={recipe.lora_alpha:g} with {field}={rank} multiplies the adapter by "
+                f"{recipe.scaling:.4g}, which is too much; try lora_alpha={2 * rank}."
+            )
+        return (
+            f"{rate} with scaling {recipe.scaling:.4g} (lora_alpha={recipe.lora_alpha:g}, "
+            f"{field}={rank}) is too large a step; try learning_rate={recipe.learning_rate / 10:g}."
+        )
+
+    def _weights(self) -> dict[str, Tensor]:
+        return {name: one.detach().clone() for name, one in self._trainable.items()}
+
+    def _put(self, weights: dict[str, Tensor]) -> None:
+        with torch.no_grad():
+            for name, one in self._trainable.items():
+                one.copy_(weights[name])
+
+    # --- randomness, and going on later ---
+
+    @contextmanager
+    def _own_randomness(self) -> Iterator[None]:
+        """Dropout draws from this run's own random state; the global one is left as it was."""
+        if not self.recipe.lora_dropout:
+            yield
+            return
+        of_step = self.recipe.seed * 1_000_003 + self.step  # for a GPU, which has no state to keep
+        with seeded(self.base.device, of_step):
+            torch.set_rng_state(self._random_state)  # the CPU goes on where the last step left it
+            yield
+            self._random_state = torch.get_rng_state()
+
+    def checkpoint(self) -> Checkpoint:
+        """All that `restore` needs to go on exactly from here; later steps do not change it."""
+        tensors = {f"weight.{name}": one for name, one in self._trainable.items()}
+        tensors["random_state"] = self._random_state
+        if self._ranks:
+            tensors |= self._ranks.state()
+        state = _flat("optimizer", self.optimizer.state_dict()["state"])
+        tensors |= {name: value for name, value in state.items() if isinstance(value, Tensor)}
+        words = {name: value for name, value in state.items() if name not in tensors}
+        tensors = {name: _copy_on_the_cpu(tensor) for name, tensor in tensors.items()}
+        return Checkpoint(tuple(self.records), tensors, words)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go on from a checkpoint of the same base, task and recipe."""
+        self.records = list(checkpoint.records)
+        self._put({name: checkpoint.tensors[f"weight.{name}"] for name in self._trainable})
+        self._random_state = checkpoint.tensors["random_state"]
+        if self._ranks:
+            self._ranks.restore(checkpoint.tensors)
+        state: dict = {}
+        for key, value in [*checkpoint.tensors.items(), *checkpoint.words.items()]:
+            if key.startswith("optimizer/"):
+                _, place, *path, name = key.split("/")
+                inner = state.setdefault(int(place), {})
+                for step in path:
+                    inner = inner.setdefault(step, {})
+                inner[name] = value.clone() if isinstance(value, Tensor) else value
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+        self._good = self._weights()
+        each = self.recipe.batch_size * self.recipe.gradient_accumulation_steps
+        self._order = order_of_examples(len(self._encoded), self.recipe.seed)
+        for _ in range(self.step * each):
+            next(self._order)
+
+
+def train(base: Base, task: Task, recipe: Recipe) -> Training:
+    """A fine-tune to iterate: each turn of the loop trains one step and gives its record.
+
+    Nothing is kept on disk; `fit` does that. The base keeps its weights and modules.
+
+    Raises:
+        ValueError: if the recipe does not fit the base, or no example fits `max_length`.
+        Diverged: while iterating, when the loss is not a number or hopelessly high; its `run` holds
+            the records and the last good weights.
+    """
+    return Training(base, task, recipe)
+
+
+def run_of(training: Training, status: str, message: str = "") -> Run:
+    """The Run that a training has come to, kept nowhere; later steps do not change it."""
+    base, task, recipe = training.base, training.task, training.recipe
+    return Run(
+        recipe=recipe,
+        records=tuple(training.records),
+        scores=None,
+        base_name=base.name,
+        task_name=task.name,
+        path=None,
+        status=status,
+        message=message,
+        about=about_training(base, recipe),
+        budget=budget_of(base, task, recipe),
+        _base=base,
+        _learnt=training.learnt,
+    )
+
+
+def try_learning_rates(
+    base: Base, task: Task, recipe: Recipe, *, lowest: float = 1e-5, highest: float = 1.0
+) -> tuple[StepRecord, ...]:
+    """The learning-rate finder: one short run whose rate grows by the same factor at each step.
+
+    It takes `recipe.steps` steps from the lowest rate to the highest, without warm-up or fall, and
+    ends early once the loss is hopeless. Each record holds its rate, and the loss before the step.
+
+    Raises:
+        ValueError: if the rates do not grow, or one step has to make the whole way.
+
+    Source:
+        Smith, arXiv:1506.01186, section 3.3, whose rate grows linearly; by a factor, as in fastai.
+    """
+    if not 0 < lowest < highest or recipe.steps < 2:
+        raise ValueError(
+            f"{recipe.steps} steps from {lowest:g} to {highest:g} try no range of learning rates; "
+            "give 2 steps or more, a lowest above 0 and a highest above that"
+        )
+    growth = (highest / lowest) ** (1 / (recipe.steps - 1))
+    flat = {"learning_rate": lowest, "lr_scheduler_type": "constant", "warmup_steps": 0}
+    training = Training(base, task, dataclasses.replace(recipe, **flat))
+    with suppress(Diverged):
+        for record in training:
+            rate = record.learning_rate * growth
+            training.recipe = dataclasses.replace(training.recipe, learning_rate=rate)
+    return tuple(training.records)
+
+
+def _checkpoint_activations(model: nn.Module) -> None:
+    """Keep only each layer's input, and compute the rest again on the way back."""
+    enable = getattr(model, "activation_checkpointing_enable", None)  # its name from 5.23 on
+    (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
+    model.enable_input_require_grads()
+
+
+def _copy_on_the_cpu(tensor: Tensor) -> Tensor:
+    return tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+
+
+def _flat(name: str, value: object) -> dict[str, object]:
+    """Nested dicts as one, with names like "optimizer/0/exp_avg"."""
+    if not isinstance(value, dict):
+        return {name: value}
+    parts = [_flat(f"{name}/{key}", inner) for key, inner in value.items()]
+    return {key: inner for part in parts for key, inner in part.items()}
+
+
+@contextmanager
+def threads_for(model: nn.Module) -> Iterator[None]:
+    """One thread for a small model on a CPU; the process's own number again afterwards."""
+    before = torch.get_num_threads()
+    small = model.device.type == "cpu" and model.num_parameters() < SMALL
+    if small and before > 1:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        if small and before > 1:
+            torch.set_num_threads(before)

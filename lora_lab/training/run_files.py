@@ -1,0 +1,157 @@
+"""What the files in a run's folder hold; or in words, why they can't be read.
+
+run.json             recipe, names, status: the run exists once this does
+checkpoint.safetensors   while it runs
+records.jsonl, learnt/, scores.json     once it is finished
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import msgspec
+
+from lora_lab import __version__
+from lora_lab.models.tensor_files import check_tensors
+from lora_lab.recipe import Recipe
+from lora_lab.records import Budget, Scores, StepRecord
+
+RUN, RECORDS, SCORES = "run.json", "records.jsonl", "scores.json"
+CHECKPOINT, LEARNT = "checkpoint.safetensors", "learnt"
+UNREADABLE = (ValueError, TypeError, OverflowError, RecursionError, OSError)
+RUNNING, FINISHED, DIVERGED = "running", "finished", "diverged"
+Kind = TypeVar("Kind")
+
+
+class DamagedRun(ValueError):
+    """A run of which a file can't be read, or is missing."""
+
+    def __init__(self, path: Path, name: str, reason: str) -> None:
+        super().__init__(path, name, reason)
+        self.path = path  # the run's folder
+        self.name = name  # the file in it
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return (
+            f"the run in {self.path} is damaged: its {self.name} {self.reason}; "
+            "train it again (fit with fresh=True, or --fresh), or delete the folder"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Words:
+    """What `run.json` says. Fields that a later version adds are left out."""
+
+    status: Literal["running", "finished", "diverged"]
+    message: str
+    recipe: dict
+    base_name: str
+    base_path: str
+    task_name: str
+    about: str
+    date: str
+    budget: Budget | None = None
+    version: str = ""
+
+
+def read_words(path: Path) -> tuple[Words, Recipe]:
+    """What `run.json` says, and the recipe in it.
+
+    Raises:
+        FileNotFoundError: if there is no such file: no run.
+        DamagedRun: if it can't be read.
+    """
+    words = _read(path, RUN, lambda text: as_kind(json.loads(text), Words))
+    made_by = "" if words.version in ("", __version__) else f" (lora-lab {words.version} made it)"
+    try:
+        if words.date:
+            datetime.fromisoformat(words.date).astimezone()
+        return words, Recipe(**_tuples(words.recipe))
+    except UNREADABLE as error:
+        raise DamagedRun(path, RUN, f"says what is not known here: {error}{made_by}") from error
+
+
+def read_records(path: Path, status: str, steps: int) -> tuple[StepRecord, ...]:
+    """A run's records, of `steps` steps if it is finished.
+
+    Raises:
+        DamagedRun: if they can't be read, or some are missing.
+    """
+    if status == RUNNING:
+        found = read_checkpoint_words(path)
+        return found[0] if found else ()
+    try:
+        records = _read(path, RECORDS, _records)
+    except FileNotFoundError:
+        raise DamagedRun(path, RECORDS, "is missing") from None
+    if status == FINISHED and len(records) != steps:
+        raise DamagedRun(path, RECORDS, f"holds {len(records)} of {steps} steps")
+    return records
+
+
+def read_scores(path: Path, name: str = SCORES) -> Scores | None:
+    """The scores in a file of a run's folder; None where there is none.
+
+    Raises:
+        DamagedRun: if they can't be read.
+    """
+    try:
+        return _read(path, name, lambda text: as_kind(json.loads(text), Scores))
+    except FileNotFoundError:
+        return None
+
+
+def read_checkpoint_words(path: Path) -> tuple[tuple[StepRecord, ...], dict] | None:
+    """A checkpoint's records and what of it is no tensor; None where there is none.
+
+    Raises:
+        DamagedRun: if it can't be read.
+    """
+    try:
+        words = json.loads(check_tensors(path / CHECKPOINT).get("run", ""))
+        records = as_kind(words["records"], tuple[StepRecord, ...])
+        return records, as_kind(words["words"], dict[str, object])
+    except FileNotFoundError:
+        return None
+    except (*UNREADABLE, KeyError) as error:
+        raise DamagedRun(path, CHECKPOINT, f"can't be read ({error})") from error
+
+
+def as_kind(words: object, kind: type[Kind]) -> Kind:
+    """JSON's words as a record.
+
+    Raises:
+        ValueError: if a field is missing, or of another type.
+    """
+    try:
+        return msgspec.convert(words, kind)
+    except msgspec.ValidationError as error:
+        raise ValueError(str(error)) from error
+
+
+def _read(path: Path, name: str, read: Callable[[str], Kind]) -> Kind:
+    try:
+        return read((path / name).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise
+    except UNREADABLE as error:
+        words = error.strerror if isinstance(error, OSError) else error
+        raise DamagedRun(path, name, f"can't be read ({words})") from error
+
+
+def _records(text: str) -> tuple[StepRecord, ...]:
+    records = as_kind([json.loads(line) for line in text.splitlines()], tuple[StepRecord, ...])
+    if [record.step for record in records] != list(range(1, len(records) + 1)):
+        raise ValueError("its steps are not 1, 2, 3 and so on")
+    return records
+
+
+def _tuples(recipe: dict) -> dict:
+    """JSON has no tuples: a recipe's lists are turned back."""
+    return {
+        name: tuple(value) if isinstance(value, list) else value for name, value in recipe.items()
+    }

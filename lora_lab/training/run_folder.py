@@ -1,0 +1,234 @@
+"""One run's folder while it is trained: alone with it, written whole, gone on with exactly."""
+
+import dataclasses
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+from lora_lab import __version__
+from lora_lab.machine.resources import processor
+from lora_lab.models.bases import Base
+from lora_lab.models.built_in import BUILT_IN
+from lora_lab.models.tensor_files import check_tensors, load_tensors, save_tensors
+from lora_lab.places import NoRoom, make_folder_atomically, write_atomically, writing_in
+from lora_lab.recipe import Recipe
+from lora_lab.records import Budget, Scores, StepRecord
+from lora_lab.tasks.examples import Task
+from lora_lab.training.run_files import (
+    CHECKPOINT,
+    LEARNT,
+    RECORDS,
+    RUN,
+    RUNNING,
+    SCORES,
+    DamagedRun,
+    read_checkpoint_words,
+    read_words,
+)
+from lora_lab.training.store import Run, folder_of, read_run
+
+if TYPE_CHECKING:  # PEFT takes seconds to import
+    from lora_lab.models.learned import Learnt
+
+WAYS = "store=…, --store or LORA_LAB_STORE"  # to name a store
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Enough to go on exactly where a run was stopped, between two steps."""
+
+    records: tuple[StepRecord, ...]
+    tensors: dict[str, Tensor]  # trainable parameters, optimizer state, random state
+    words: dict[str, object]  # what of the optimizer state is no tensor
+
+
+class RunFolder:
+    """One run's files, as `run_files` has them. Every write is whole or not there."""
+
+    def __init__(self, store: Path, base: Base, task: Task, recipe: Recipe) -> None:
+        self.base, self.task, self.recipe = base, task, recipe
+        self.path = folder_of(store, base, task, recipe)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Alone with the run: a second process waits, then replays.
+
+        A store that can only be read needs no lock to replay a run. A run that was refused before
+        it began leaves no folder behind.
+
+        Raises:
+            NoRoom: if the disk is full, with what is kept of the run.
+            PermissionError: if the store can't be written, and has no such run.
+        """
+        lock = None
+        try:
+            lock = self._lock()
+            yield
+        except NoRoom as error:
+            raise NoRoom(f"{error}: {WAYS}. {self._what_is_kept()}") from error
+        finally:
+            if lock is not None:
+                if all(path.name == ".lock" for path in self.path.glob("*")):
+                    shutil.rmtree(self.path, ignore_errors=True)
+                lock.release()
+
+    def _lock(self) -> FileLock | None:
+        lock = FileLock(self.path / ".lock")
+        try:
+            with writing_in(self.path):
+                self.path.mkdir(parents=True, exist_ok=True)
+                lock.acquire()
+        except PermissionError as error:
+            if not (self.path / RUN).exists():
+                raise PermissionError(f"{error}: {WAYS}") from error
+            return None
+        return lock
+
+    def _what_is_kept(self) -> str:
+        """What is there of a run that found no room, in words; one without a step is forgotten."""
+        try:
+            run = read_run(self.path)
+        except (FileNotFoundError, DamagedRun):
+            return "Nothing of this run is kept"
+        if run.status != RUNNING:
+            return "The run is kept, without its scores"
+        if not run.records:
+            self.clear()
+            return "Nothing of this run is kept"
+        done = len(run.records)
+        return f"The run is kept up to step {done}: the same call goes on from there"
+
+    def ended(self) -> Run | None:
+        """The run, if it has ended. A damaged file is put aside, with a warning.
+
+        Without its scores a run is scored again, without its checkpoint it is begun again.
+        """
+        while True:
+            try:
+                run = read_run(self.path, self.base)
+                if run.status != RUNNING:
+                    self._check_learnt()
+            except FileNotFoundError:
+                return None
+            except DamagedRun as error:
+                self.put_aside(error)
+            else:
+                return None if run.status == RUNNING else run
+
+    def _check_learnt(self) -> None:
+        from lora_lab.models.adapter_files import MODEL_FILE, check_files, read_settings
+
+        folder = self.path / LEARNT
+        try:
+            weights = check_files(folder)
+            check_tensors(folder / weights)
+            if weights != MODEL_FILE:
+                read_settings(folder)
+        except (FileNotFoundError, ValueError) as error:
+            raise DamagedRun(self.path, LEARNT, f"can't be read ({error})") from error
+
+    def put_aside(self, error: DamagedRun) -> None:
+        """Rename the damaged file, or `run.json` where a file is missing; nothing is deleted.
+
+        Without `run.json` the run goes on from its checkpoint, or is trained afresh.
+        """
+        damaged = self.path / error.name
+        if not os.path.lexists(damaged):
+            damaged = self.path / RUN
+        aside = damaged.with_name(f"{damaged.name}.damaged")
+        with writing_in(self.path):
+            _remove(aside)
+            damaged.rename(aside)
+        warnings.warn(
+            f"the run in {self.path} is damaged: its {error.name} {error.reason}; what can't be "
+            f"read is made anew, and {aside.name} is kept",
+            stacklevel=4,
+        )
+
+    def clear(self) -> None:
+        """Forget the run, to train it afresh: from `run.json` on, without which there is none."""
+        with writing_in(self.path):
+            for path in sorted(self.path.iterdir(), key=lambda path: path.name != RUN):
+                if path.name != ".lock":
+                    _remove(path)
+
+    def begin(self, budget: Budget | None) -> None:
+        """Note what is being run, and what it was expected to cost."""
+        (self.path / SCORES).unlink(missing_ok=True)  # of a run whose other files were damaged
+        self._write_words(RUNNING, "", budget)
+
+    def write_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Replace the checkpoint by a newer one."""
+        words = {
+            "records": [dataclasses.asdict(record) for record in checkpoint.records],
+            "words": checkpoint.words,
+        }
+        save_tensors(checkpoint.tensors, self.path / CHECKPOINT, {"run": json.dumps(words)})
+
+    def read_checkpoint(self) -> Checkpoint | None:
+        """The newest checkpoint; None where there is none."""
+        found = read_checkpoint_words(self.path)
+        if found is None:
+            return None
+        records, words = found
+        return Checkpoint(records, load_tensors(self.path / CHECKPOINT), words)
+
+    def finish(
+        self, records: Sequence[StepRecord], learnt: "Learnt", status: str, message: str = ""
+    ) -> None:
+        """Keep what came out, and drop the checkpoint."""
+        lines = "".join(json.dumps(dataclasses.asdict(record)) + "\n" for record in records)
+        with write_atomically(self.path / RECORDS) as file:
+            file.write_text(lines, encoding="utf-8")
+        with make_folder_atomically(self.path / LEARNT) as folder:
+            learnt.save(folder)
+        self._write_words(status, message)
+        (self.path / CHECKPOINT).unlink(missing_ok=True)
+
+    def write_scores(self, scores: Scores) -> None:
+        """Keep the scores beside the run."""
+        with write_atomically(self.path / SCORES) as file:
+            file.write_text(json.dumps(dataclasses.asdict(scores)), encoding="utf-8")
+
+    def _write_words(self, status: str, message: str, budget: Budget | None = None) -> None:
+        from lora_lab.models.adapters import about_training
+
+        try:
+            before, _ = read_words(self.path)
+            date, budget = before.date, budget or before.budget
+        except (FileNotFoundError, DamagedRun):
+            date = ""
+        words = {
+            "status": status,
+            "message": message,
+            "recipe": dataclasses.asdict(self.recipe),
+            "base_name": self.base.name,
+            "base_path": "" if self.base.name in BUILT_IN else str(self.base.path),
+            "task_name": self.task.name,
+            "about": about_training(self.base, self.recipe),
+            "date": date or datetime.now(UTC).isoformat(timespec="seconds"),
+            "budget": dataclasses.asdict(budget) if budget else None,
+            "machine": processor(),
+            "version": __version__,
+            "torch": torch.__version__,
+        }
+        with write_atomically(self.path / RUN) as file:
+            file.write_text(json.dumps(words, indent=1), encoding="utf-8")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

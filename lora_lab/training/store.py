@@ -1,0 +1,291 @@
+"""Runs on disk: found by what they are, written atomically, resumed exactly, listed."""
+
+from __future__ import annotations  # so that a type may be named whose module is not loaded
+
+import dataclasses
+import hashlib
+import json
+import os
+import warnings
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lora_lab import __version__
+from lora_lab.places import data_folder, folder_name, store_folder
+from lora_lab.recipe import Recipe, nearest
+from lora_lab.records import Budget, Scores, StepRecord
+from lora_lab.tasks.examples import Task
+from lora_lab.training.run_files import (
+    FINISHED,
+    LEARNT,
+    RUN,
+    RUNNING,
+    DamagedRun,
+    read_records,
+    read_scores,
+    read_words,
+)
+
+if TYPE_CHECKING:  # torch and PEFT take seconds to import, and a list of runs does without
+    from torch import nn
+
+    from lora_lab.models.bases import Base
+    from lora_lab.models.learned import Learnt
+
+LOOKS = 20  # at a run that is replaced while it is read, before it is called damaged
+
+
+class Default:
+    """The type of DEFAULT: `store=None` keeps nothing, so None can't mean the usual place."""
+
+    def __repr__(self) -> str:
+        return "DEFAULT"
+
+
+DEFAULT = Default()  # the store in $LORA_LAB_STORE, else the user's data folder
+
+
+def resolve_store(store: str | Path | Default | None) -> Path | None:
+    """The folder that a `store` argument means, there or not; None: keep nothing.
+
+    Raises:
+        NotADirectoryError: if it is a file, or inside one.
+    """
+    if store is None:
+        return None
+    folder = store_folder() if isinstance(store, Default) else Path(store)
+    there = next((one for one in (folder, *folder.parents) if os.path.exists(one)), None)
+    if there is not None and not there.is_dir():
+        raise NotADirectoryError(
+            f"the store {folder} can't be a folder: {there} is a file; give a folder, "
+            "with store=…, --store or LORA_LAB_STORE"
+        )
+    return folder
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Run:
+    """A finished fine-tune: what was asked, what happened, what came out.
+
+    It can be evaluated, asked and saved like a base: `model` is the base with what was learnt.
+    """
+
+    recipe: Recipe
+    records: tuple[StepRecord, ...]
+    scores: Scores | None  # None: not evaluated
+    base_name: str
+    task_name: str
+    path: Path | None  # its folder in the store; None: not kept
+    replayed: bool = False  # read from the store, not trained just now
+    status: str = FINISHED
+    message: str = ""  # why it diverged
+    about: str = ""  # the machine it was trained on
+    date: str = ""  # when it was started, ISO 8601
+    budget: Budget | None = None  # told before it ran; None: not known for this kind of model
+    _base: Base | None = field(default=None, repr=False)
+    _base_path: str = field(default="", repr=False)
+    _learnt: Learnt | None = field(default=None, repr=False)
+
+    @cached_property
+    def learnt(self) -> Learnt:
+        """What was learnt: the adapter, or every weight for method "full"."""
+        if self._learnt is not None:
+            return self._learnt
+        if self.status == RUNNING:
+            raise FileNotFoundError(
+                f"the run in {self.path} is {self.status} and has learnt nothing to load yet; "
+                "call fit with the same arguments to finish it"
+            )
+        from lora_lab.models.learned import Learnt
+
+        try:
+            return Learnt.load(self.path / LEARNT)
+        except FileNotFoundError as error:
+            raise DamagedRun(self.path, LEARNT, f"is not whole ({error})") from error
+        except ValueError as error:
+            raise DamagedRun(self.path, LEARNT, f"can't be read ({error})") from error
+
+    @cached_property
+    def base(self) -> Base:
+        """The base it was trained on, loaded when first asked for."""
+        from lora_lab.models.bases import load_base
+
+        return self._base or load_base(self._base_path or self.base_name)
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """The base, quantised if the recipe says so, with what was learnt on it."""
+        from lora_lab.models.adapters import as_trained
+        from lora_lab.models.learned import Adapted
+
+        return Adapted(as_trained(self.base, self.recipe), self.learnt).model
+
+    @property
+    def tokenizer(self) -> object:
+        """The base's tokenizer."""
+        return self.base.tokenizer
+
+
+def identity(base: Base, task: Task, recipe: Recipe) -> str:
+    """What makes a run the same run: recipe, content of base and task, version. 16 hex digits."""
+    parts = (
+        json.dumps(dataclasses.asdict(recipe), sort_keys=True),
+        base.fingerprint(),
+        task.fingerprint(),
+        __version__,
+    )
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+# --- where a store keeps a run ---------------------------------------------------------------
+
+
+def folder_of(store: Path, base: Base, task: Task, recipe: Recipe) -> Path:
+    """Where a store keeps this fine-tune, whether it is there or not."""
+    return store / f"{folder_name(task.name)}-{recipe.method}-{identity(base, task, recipe)}"
+
+
+def stored_status(store: Path, base: Base, task: Task, recipe: Recipe) -> str | None:
+    """What a store says of this fine-tune: "running", "finished", "diverged"; None: nothing."""
+    try:
+        return read_words(folder_of(store, base, task, recipe))[0].status
+    except (FileNotFoundError, DamagedRun):
+        return None
+
+
+# --- reading runs ---------------------------------------------------------------------------
+
+
+def read_run(path: Path, base: Base | None = None, *, replayed: bool = True) -> Run:
+    """A run from its folder, each file read once. Nothing is trained; `base` saves loading it.
+
+    Raises:
+        FileNotFoundError: if there is no run in the folder.
+        DamagedRun: if there is one that can't be read.
+    """
+    for _ in range(LOOKS):
+        before = _stamp(path)
+        try:
+            found: Run | DamagedRun = _read_run(path, base, replayed)
+        except DamagedRun as error:
+            found = error
+        if _stamp(path) == before:  # nobody replaced the run meanwhile
+            break
+    if isinstance(found, DamagedRun):
+        raise found
+    return found
+
+
+def _read_run(path: Path, base: Base | None, replayed: bool) -> Run:
+    try:
+        words, recipe = read_words(path)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} holds no run (no {RUN})") from None
+    return Run(
+        recipe=recipe,
+        records=read_records(path, words.status, recipe.steps),
+        scores=read_scores(path),
+        base_name=words.base_name,
+        task_name=words.task_name,
+        path=path,
+        replayed=replayed,
+        status=words.status,
+        message=words.message,
+        about=words.about,
+        date=words.date,
+        budget=words.budget,
+        _base=base,
+        _base_path=words.base_path,
+    )
+
+
+def _stamp(path: Path) -> tuple[int, ...] | None:
+    """What changes when a run's `run.json` is replaced; None: it is not there."""
+    try:
+        found = (path / RUN).stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def run_folders(store: str | Path | Default | None = DEFAULT) -> list[Path]:
+    """The folders of a store's runs, damaged ones too, by name. No file is read."""
+    folder = resolve_store(store)
+    if folder is None or not os.path.isdir(folder):
+        return []
+    return sorted(path for path in folder.iterdir() if os.path.lexists(path / RUN))
+
+
+def read_store(
+    store: str | Path | Default | None = DEFAULT,
+) -> tuple[list[Run], list[DamagedRun]]:
+    """All runs of a store, newest first, and what is wrong with those that can't be read."""
+    runs, damaged = [], []
+    for path in run_folders(store):
+        try:
+            runs.append(read_run(path))
+        except DamagedRun as error:
+            damaged.append(error)
+        except FileNotFoundError:
+            continue  # deleted since
+    return sorted(runs, key=lambda run: run.date, reverse=True), damaged
+
+
+def list_runs(store: str | Path | Default | None = DEFAULT) -> list[Run]:
+    """All runs of a store, newest first. Damaged ones are named in a warning.
+
+    `read_store` tells what is wrong with them.
+    """
+    runs, damaged = read_store(store)
+    if damaged:
+        several = f" (and {len(damaged) - 3} more)" if len(damaged) > 3 else ""
+        warnings.warn(
+            f"left out of the list: {'; '.join(map(str, damaged[:3]))}{several}", stacklevel=2
+        )
+    return runs
+
+
+def open_run(name: str, store: str | Path | Default | None = DEFAULT) -> Run:
+    """The stored run with this name: its folder's name, or an unambiguous part of it.
+
+    Raises:
+        FileNotFoundError: if none or several fit, with the names that are there.
+        DamagedRun: if it can't be read.
+    """
+    folders = run_folders(store)
+    names = tuple(path.name for path in folders)
+    fitting = [path for path in folders if path.name == name] or [
+        path for path in folders if name in path.name
+    ]
+    if len(fitting) == 1:
+        return read_run(fitting[0])
+    if fitting:
+        several = ", ".join(path.name for path in fitting[:5])
+        raise FileNotFoundError(f"{name!r} fits {len(fitting)} runs; give one whole: {several}")
+    there = f"There are {len(names)}: `lora-lab runs` lists them" if names else "The store is empty"
+    raise FileNotFoundError(f"no run is called {name!r}; {nearest(name, names)}{there}")
+
+
+def recorded_runs(name: str) -> tuple[Run, ...]:
+    """The runs of data/recorded/ with this name, one per seed: made before, and told as they were.
+
+    They hold records and scores, no adapter and no answers.
+
+    Raises:
+        ValueError: if none is called so, with the nearest name.
+    """
+    folders = run_folders(data_folder() / "recorded")
+    found = []
+    for path in folders:
+        called, _, seed = path.name.rpartition("-")
+        if called == name and seed.isdigit():
+            found.append(path)
+    if not found:
+        names = {path.name.rpartition("-")[0] for path in folders}
+        raise ValueError(
+            f"no run was recorded as {name!r}; {nearest(name, tuple(names))}"
+            f"there are: {', '.join(sorted(names))}"
+        )
+    return tuple(read_run(path) for path in found)

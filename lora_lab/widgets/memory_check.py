@@ -1,0 +1,41 @@
+"""Whether a training fits into what is free, asked before it begins: afterwards it is too late."""
+
+import dataclasses
+
+import torch
+
+from lora_lab.cost.estimates import more_memory
+from lora_lab.machine import resources
+from lora_lab.models.bases import Base
+from lora_lab.recipe import Recipe
+from lora_lab.tasks.examples import Task
+
+
+def check_room(base: Base, task: Task, recipe: Recipe) -> None:
+    """Refuse a step that needs more memory than is free.
+
+    Nothing is refused where the one or the other is not known.
+
+    Raises:
+        MemoryError: with what it needs, what is free, and the batch size that would fit.
+    """
+    free = free_memory(base.device)
+    told = needed = more_memory(base, task, recipe)
+    if free is None or needed is None or needed <= free:
+        return
+    size = recipe.batch_size
+    while size > 1 and needed > free:
+        size //= 2
+        needed = more_memory(base, task, dataclasses.replace(recipe, batch_size=size))
+    fits = f"batch_size={size} would fit" if needed <= free else "no batch_size would fit"
+    raise MemoryError(
+        f"a step with batch_size={recipe.batch_size} needs about {told / 2**30:.2g} GiB more "
+        f"memory, and {free / 2**30:.2g} GiB are free; {fits}"
+    )
+
+
+def free_memory(device: torch.device) -> int | None:
+    """The bytes that are free where a model computes; None: not known."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return resources.memory()[1] if device.type == "cpu" else None
