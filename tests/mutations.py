@@ -285,7 +285,7 @@ MUTATIONS = [  # (file, what it says, what it says when broken, the test that mu
     ("training/loop.py", "            self._ranks.restore(checkpoint.tensors)", "            pass", "test_store.py::test_a_killed_run"),
     ("training/loop.py", "        for _ in range(self.step * each):\n            next(self._order)\n", "", "test_store.py::test_a_killed_run"),
     ("training/loop.py", '        self._random_state = checkpoint.tensors["random_state"]\n', "", "test_store.py::test_a_killed_run"),
-    ("cost/budget.py", "return whole - sum(one.weights for one in self.matrices if one.tied)", "return whole", "test_read_architecture.py::test_a_known_shape"),
+    ("models/architecture.py", "return whole - sum(one.weights for one in self.matrices if one.tied)", "return whole", "test_read_architecture.py::test_a_known_shape"),
     ("models/architecture.py", r'r".*?\.[^.]*\.(\d+)\."', r'r".*\.(\d+)\."', "test_architecture.py::test_a_name_tells"),
     ("models/architecture.py", 'f".{target}"', "target", "test_architecture.py::test_a_target_that_reaches"),
     ("models/architecture.py", "max(layers) >= model.num_layers", "max(layers) > model.num_layers", "test_adapters.py::test_what_the_base"),

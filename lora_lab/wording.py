@@ -1,0 +1,47 @@
+"""Wording of numbers: percentages, significant digits, counts with their noun, sizes.
+
+Every face writes its numbers with these functions: the command line, widgets, plots and messages.
+"""
+
+import math
+
+
+def percent(share: float) -> str:
+    """A share of 1 in whole percent: `58 %`."""
+    return f"{100 * share:.0f} %"
+
+
+def fine_percent(share: float) -> str:
+    """A share of 1 in percent, with two digits where it is small: `0.91 %`, `7.0 %`, `54 %`."""
+    decimals = 0 if share >= 0.0995 else 1 if share >= 0.00995 else 2
+    return f"{100 * share:.{decimals}f} %"
+
+
+def percent_range(low: float, high: float) -> str:
+    """Two shares of 1 as a range in whole percent: `50 to 65 %`."""
+    return f"{100 * low:.0f} to {100 * high:.0f} %"
+
+
+def significant(number: float) -> str:
+    """A number with three significant digits, and never an exponent: `8.65`, `1,420`, `0.0622`.
+
+    The whole part of a large number is written in full: 1520.4 is `1,520`.
+    """
+    if number == 0 or not math.isfinite(number):
+        return f"{abs(number) if number == 0 else number:g}"  # no "-0"
+    decimals = max(0, 2 - math.floor(math.log10(abs(number))))
+    text = f"{number:,.{decimals}f}"
+    return text.rstrip("0").rstrip(".") if decimals else text
+
+
+def counted(count: float, noun: str) -> str:
+    """A count with its noun: `1 step`, `50 steps`, `1,000 steps`."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
+def in_short(count: float) -> str:
+    """A count as people say it: `980`, `62.4 K`, `135 M`."""
+    for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " K")):
+        if count >= size:
+            return f"{count / size:.{1 if count < 100 * size else 0}f}{unit}"
+    return f"{count:.0f}"
