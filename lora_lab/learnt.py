@@ -33,7 +33,6 @@ from lora_lab.adapter_files import (
     read_tensors,
 )
 from lora_lab.adapters import (
-    CHANGES_THE_BASE,
     adapter_tensors,
     merge_into_copies,
     spell_patterns_out,
@@ -78,6 +77,11 @@ class Learnt:
         return cls(config, read_tensors(folder / weights))
 
 
+def start_to_keep(model: nn.Module, recipe: Recipe) -> dict[str, Tensor]:
+    """What `learnt` will ask for of a fresh adapter: its tensors, where it changes the base."""
+    return adapter_tensors(model) if recipe.changes_the_base else {}
+
+
 def learnt(model: nn.Module, recipe: Recipe, start: dict[str, Tensor]) -> Learnt:
     """What a model made by `adapt` has learnt, in the form in which it is kept: a copy.
 
@@ -88,7 +92,7 @@ def learnt(model: nn.Module, recipe: Recipe, start: dict[str, Tensor]) -> Learnt
     Args:
         model: from `adapt(base, recipe)`, trained since.
         recipe: the same.
-        start: the adapter's tensors before the first step, from `adapter_tensors(model)`.
+        start: from `start_to_keep(model, recipe)`, before the first step.
     """
     if recipe.method == "full":
         weights = dict(model.named_parameters())  # tied weights once, as files want it
@@ -96,7 +100,7 @@ def learnt(model: nn.Module, recipe: Recipe, start: dict[str, Tensor]) -> Learnt
     tensors = adapter_tensors(model)  # first: it takes the adapter's name out of `rank_pattern`
     config = copy.deepcopy(model.peft_config["default"])
     config.inference_mode = True
-    if str(recipe.init_lora_weights).startswith(CHANGES_THE_BASE):
+    if recipe.changes_the_base:
         for name, tensor in tensors.items():
             if "lora_A" in name:
                 tensors[name] = torch.cat([tensor, start[name]], dim=0)  # (2r, in)

@@ -9,12 +9,12 @@ from contextlib import contextmanager, suppress
 import torch
 from torch import Tensor, nn
 
-from lora_lab.adapters import about_training, adapt, adapter_tensors
+from lora_lab.adapters import about_training, adapt
 from lora_lab.bases import Base
 from lora_lab.devices import SMALL, seeded
 from lora_lab.estimates import budget_of
 from lora_lab.evaluation import loss_of_batch, mean_loss
-from lora_lab.learnt import Learnt, learnt
+from lora_lab.learnt import Learnt, learnt, start_to_keep
 from lora_lab.limits import check_fits
 from lora_lab.optimizers import learning_rate_at, make_optimizer
 from lora_lab.ranks import Ranks
@@ -58,7 +58,7 @@ class Training:
         if recipe.gradient_checkpointing:
             _checkpoint_activations(self.model)
         self._ranks = Ranks(self.model, recipe) if recipe.method == "adalora" else None
-        self._start = adapter_tensors(self.model)
+        self._start = start_to_keep(self.model, recipe)
         self._teacher = None if task.teacher is None else teacher_model(base, task.teacher)
         self._trainable = {
             name: one for name, one in self.model.named_parameters() if one.requires_grad
@@ -139,7 +139,7 @@ class Training:
         hopeless = 2 * (first + math.log(self.model.config.get_text_config().vocab_size))
         if math.isfinite(loss) and math.isfinite(norm) and loss <= hopeless:
             if step % GOOD_EVERY == 1:
-                self._good = self._weights()  # these gave a finite loss
+                self._keep(self._good)  # these gave a finite loss
             return
         self._put(self._good)
         if self._ranks:
@@ -171,7 +171,18 @@ class Training:
         )
 
     def _weights(self) -> dict[str, Tensor]:
-        return {name: one.detach().clone() for name, one in self._trainable.items()}
+        """A copy of all that is trained; of a whole model on a GPU, in the machine's memory."""
+        off_gpu = self.recipe.method == "full" and self.base.device.type == "cuda"
+        on = torch.device("cpu") if off_gpu else self.base.device
+        return {
+            name: torch.empty_like(one, device=on, requires_grad=False).copy_(one.detach())
+            for name, one in self._trainable.items()
+        }
+
+    def _keep(self, weights: dict[str, Tensor]) -> None:
+        """Write what is trained into a copy made before: a second one would take more memory."""
+        for name, one in self._trainable.items():
+            weights[name].copy_(one.detach())
 
     def _put(self, weights: dict[str, Tensor]) -> None:
         with torch.no_grad():
@@ -221,7 +232,7 @@ class Training:
                 inner[name] = value.clone() if isinstance(value, Tensor) else value
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
-        self._good = self._weights()
+        self._keep(self._good)
         each = self.recipe.batch_size * self.recipe.gradient_accumulation_steps
         self._order = order_of_examples(len(self._encoded), self.recipe.seed)
         for _ in range(self.step * each):
