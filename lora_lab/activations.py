@@ -83,6 +83,21 @@ class Layer:
         product = max(self.size * self.inner, self.restored())
         return self.size * 2 * (self.wide + self.inner) + product
 
+    def scoring(self) -> int:
+        """What the layer holds at its most where nothing is kept for a way back: in its MLP.
+
+        Beside the outputs of gate_proj and up_proj there are an adapter's, as it is and scaled; on
+        a 16-bit base they are float32, and so are the sum and a copy of the input. bitsandbytes'
+        int8 product has its integers besides.
+        """
+        if self.full or not self.targets.intersection(INTO_MLP):
+            return self.through()
+        copies = self.size < F32
+        integers = self.recipe.quantize == "int8"
+        inner = self.inner * (2 * self.size + (2 + copies + integers) * F32)
+        most = inner + self.wide * (4 * self.size + copies * F32)
+        return max(self.through(), most, self.making_norms(flows=False))
+
     def norm(self, flows: bool) -> int:
         """The input in float32, and a number a token to divide by; trained, the quotient too."""
         quotient = self.full * self.size * self.wide

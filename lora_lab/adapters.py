@@ -61,7 +61,7 @@ def _narrowest(base: Base, recipe: Recipe) -> int:
         _check_only_layers(base.model, modules, recipe)
     thin = min(reached, key=lambda matrix: min(matrix.in_features, matrix.out_features))
     width = min(thin.in_features, thin.out_features)
-    if _changes_the_base(recipe):
+    if recipe.changes_the_base:
         what = f"init_lora_weights={recipe.init_lora_weights!r}"
         embedding = next((matrix.name for matrix in reached if matrix.kind == "embedding"), None)
         if embedding is not None:

@@ -58,7 +58,7 @@ def memory(
         _moments(layers_of(shape, recipe, batch, dtype), trained_tensors(shape, recipe, dtype))
     )
     if validation:
-        moments.append(_validating(layers_of(shape, recipe, validation, dtype)[0]))
+        moments += _validating(layers_of(shape, recipe, validation, dtype))
     return _at_the_peak(held_here(shape, recipe, dtype, device), moments)
 
 
@@ -149,8 +149,11 @@ def _moments(layers: list[Layer], trained: list[Trained]) -> Iterator[Moment]:
     yield Moment(every, held, update=2 * F32 * largest)
 
 
-def _validating(layer: Layer) -> Moment:
+def _validating(layers: list[Layer]) -> Iterator[Moment]:
     """Between two steps: no gradient is there, and no layer keeps anything."""
+    layer = layers[-1]
+    held = layer.held_by_batch()
+    yield Moment(0, held + max(one.scoring() for one in layers))
     rows, labels = layer.batch.examples * layer.batch.places, layer.batch.labels
     logits = layer.shape.vocab_size * max(layer.size * (rows + labels), 2 * F32 * labels)
-    return Moment(0, layer.held_by_batch() + layer.through(), logits)
+    yield Moment(0, held + layer.size * layer.wide, logits)
