@@ -96,7 +96,7 @@ def estimate(model: object, recipe: Recipe, task: Task | None = None) -> Budget:
             f"the lengths of the task {task.name!r} are counted by a base's tokenizer, and "
             f"{shape.name!r} has none here; give lab.load_base(...), or leave the task out"
         )
-    dtype, device = _kept_in(model, shape)
+    dtype, device = kept_in(model, shape)
     scored = _validated(model, shape, recipe, task)
     most = _unless_unknown(_most_memory, shape, recipe, batches, dtype, device, scored)
     return Budget(
@@ -144,7 +144,7 @@ def memory_beside(
     """
     try:
         shape, recipe = find_shape(base), _on(base, recipe)
-        dtype, device = _kept_in(base, shape)
+        dtype, device = kept_in(base, shape)
         most = _most_memory(shape, recipe, Counter(batches), dtype, device, scored).total
     except ValueError:
         return None
@@ -161,7 +161,7 @@ def _on(base: "Base", recipe: Recipe) -> Recipe:
     return replace(recipe, quantize=how.quantize, double_quant=how.double_quant)
 
 
-def _kept_in(model: object, shape: Shape) -> tuple[str, str]:
+def kept_in(model: object, shape: Shape) -> tuple[str, str]:
     """The dtype of a model's weights, and the kind of device: "cuda", or else "cpu"."""
     if _is_base(model):
         return named(model.dtype), "cuda" if model.device.type == "cuda" else "cpu"

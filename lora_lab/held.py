@@ -108,7 +108,7 @@ def held_usually(shape: Shape, recipe: Recipe, dtype: str) -> dict[str, int]:
 
     Source:
         ZeRO, arXiv:1910.02054, section 3.1. Where gradients are float32 too, as autocast has them,
-        it is 18 (transformers, "Model training anatomy").
+        it is 18 (transformers' documentation, "GPU memory usage").
     """
     trained = trained_tensors(shape, recipe, dtype, usual=True)
     once = sum(tensor.bytes for tensor in trained)
