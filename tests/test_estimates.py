@@ -192,6 +192,7 @@ def test_a_models_shape_is_built_once_and_then_read_without_transformers(name, e
     first, second = asked(), asked()
     assert (first.returncode, second.returncode) == (1, 0), second.stderr
     assert first.stdout == second.stdout
+    assert find_shape("llama-13b").parameters == 13_015_864_320  # kept beside it, not in its place
     assert find_shape(name) == shape_of(
         lab.load_base("pocket").model.config
         if name == "pocket"

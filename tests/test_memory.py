@@ -13,6 +13,7 @@ from torch.profiler import record_function
 
 import lora_lab as lab
 from lora_lab import training as loop
+from lora_lab.activations import layers_of
 from lora_lab.budget import Batch, Matrix, trainable_parameters
 from lora_lab.devices import named
 from lora_lab.estimates import find_shape
@@ -281,6 +282,30 @@ def test_a_quantised_matrix_has_bitsandbytes_bytes(changes):
         held = [codes, state.absmax, state.code]
         held += [state.state2.absmax, state.offset] if made.double_quant else []
     assert quantized(Matrix("a", 320, 192), made) == sum(one.nbytes for one in held)
+
+
+@pytest.mark.parametrize("double_quant", [True, False])
+@pytest.mark.parametrize(
+    ("dtype", "compute_dtype"),
+    [("float32", "auto"), ("bfloat16", "auto"), ("bfloat16", "float16"), ("bfloat16", "float32")],
+)
+def test_a_4_bit_matrix_is_restored_whole_for_the_way_back(dtype, compute_dtype, double_quant):
+    """As `MatMul4Bit.backward` of bitsandbytes does it, on any device."""
+    made = recipe(quantize="nf4", compute_dtype=compute_dtype, double_quant=double_quant)
+    shape = find_shape("smollm2")
+    layer = layers_of(shape, made, Batch(1, 8, 7, 7), dtype)[0]
+    matrix = layer.matrices["down_proj"]
+    weight = torch.randn(matrix.out_features, matrix.in_features, dtype=getattr(torch, dtype))
+    codes, state = functional.quantize_4bit(
+        weight, quant_type="nf4", blocksize=64, compress_statistics=double_quant
+    )
+    products = getattr(torch, dtype if compute_dtype == "auto" else compute_dtype)
+
+    def train():
+        with record_function("step 1"):
+            functional.dequantize_4bit(codes, state).to(products)
+
+    assert layer.restored() == pytest.approx(peaks_of(train, torch.nn.Module())["step 1"], rel=0.05)
 
 
 def test_double_quantisation_takes_4_127_bits_a_weight_as_in_qloras_section_3():
