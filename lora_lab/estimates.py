@@ -96,11 +96,12 @@ def estimate(model: object, recipe: Recipe, task: Task | None = None) -> Budget:
             f"the lengths of the task {task.name!r} are counted by a base's tokenizer, and "
             f"{shape.name!r} has none here; give lab.load_base(...), or leave the task out"
         )
+    trainable = trainable_parameters(shape, recipe)  # first: it refuses what does not fit
     dtype, device = kept_in(model, shape)
     scored = _validated(model, shape, recipe, task)
     most = _unless_unknown(_most_memory, shape, recipe, batches, dtype, device, scored)
     return Budget(
-        trainable_parameters=trainable_parameters(shape, recipe),
+        trainable_parameters=trainable,
         total_parameters=total_parameters(shape, recipe),
         flops_per_step=_unless_unknown(_mean_flops, shape, recipe, batches),
         memory=most,
