@@ -77,11 +77,6 @@ class Learnt:
         return cls(config, read_tensors(folder / weights))
 
 
-def start_to_keep(model: nn.Module, recipe: Recipe) -> dict[str, Tensor]:
-    """What `learnt` will ask for of a fresh adapter: its tensors, where it changes the base."""
-    return adapter_tensors(model) if recipe.changes_the_base else {}
-
-
 def learnt(model: nn.Module, recipe: Recipe, start: dict[str, Tensor]) -> Learnt:
     """What a model made by `adapt` has learnt, in the form in which it is kept: a copy.
 
@@ -92,7 +87,7 @@ def learnt(model: nn.Module, recipe: Recipe, start: dict[str, Tensor]) -> Learnt
     Args:
         model: from `adapt(base, recipe)`, trained since.
         recipe: the same.
-        start: from `start_to_keep(model, recipe)`, before the first step.
+        start: `adapter_tensors(model)` before the first step; asked for only by these two.
     """
     if recipe.method == "full":
         weights = dict(model.named_parameters())  # tied weights once, as files want it

@@ -9,12 +9,12 @@ from contextlib import contextmanager, suppress
 import torch
 from torch import Tensor, nn
 
-from lora_lab.adapters import about_training, adapt
+from lora_lab.adapters import about_training, adapt, adapter_tensors
 from lora_lab.bases import Base
 from lora_lab.devices import SMALL, seeded
 from lora_lab.estimates import budget_of
 from lora_lab.evaluation import loss_of_batch, mean_loss
-from lora_lab.learnt import Learnt, learnt, start_to_keep
+from lora_lab.learnt import Learnt, learnt
 from lora_lab.limits import check_fits
 from lora_lab.optimizers import learning_rate_at, make_optimizer
 from lora_lab.ranks import Ranks
@@ -58,7 +58,7 @@ class Training:
         if recipe.gradient_checkpointing:
             _checkpoint_activations(self.model)
         self._ranks = Ranks(self.model, recipe) if recipe.method == "adalora" else None
-        self._start = start_to_keep(self.model, recipe)
+        self._start = adapter_tensors(self.model) if recipe.changes_the_base else {}
         self._teacher = None if task.teacher is None else teacher_model(base, task.teacher)
         self._trainable = {
             name: one for name, one in self.model.named_parameters() if one.requires_grad
