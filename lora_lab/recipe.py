@@ -257,7 +257,7 @@ class Recipe:
                 f"init_lora_weights='orthogonal' needs an even rank, and r={self.r} is odd; "
                 f"give r={self.r + 1}"
             )
-        if self.use_dora and str(self.init_lora_weights).startswith(("pissa", "olora")):
+        if self.use_dora and self.changes_the_base:
             raise ValueError(
                 f"use_dora=True with init_lora_weights={self.init_lora_weights!r} can't be saved "
                 "as an adapter for the unchanged base; give one of the two"
@@ -268,7 +268,7 @@ class Recipe:
                 f"quantize={self.quantize!r} keeps more; give quantize='nf4', or "
                 "init_lora_weights=True"
             )
-        if self.quantize and str(self.init_lora_weights).startswith(("pissa", "olora")):
+        if self.quantize and self.changes_the_base:
             raise ValueError(
                 f"init_lora_weights={self.init_lora_weights!r} takes its start out of the base's "
                 f"weights, and quantize={self.quantize!r} would round what is left; give 'loftq', "
@@ -306,6 +306,11 @@ class Recipe:
         tinit = self.steps // 8 if self.tinit is None else self.tinit
         tfinal = self.steps // 2 if self.tfinal is None else self.tfinal
         return tinit, tfinal
+
+    @property
+    def changes_the_base(self) -> bool:
+        """Whether the adapter begins by taking its product out of the base's weights."""
+        return str(self.init_lora_weights).startswith(("pissa", "olora"))
 
     @property
     def scaling(self) -> float:

@@ -47,12 +47,12 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What a training step holds, in bytes: each part at its most, and all together at the peak.
+    """What training holds, in bytes: each part at its most, and all together at the peak.
 
     `total` is at most the parts' sum, and often below it: activations go as gradients come.
     """
 
-    weights: int  # the base's; in full fine-tuning, the loop's float32 copies of them too
+    weights: int  # the base's, and those that full fine-tuning trains, with the loop's copies
     adapters: int  # what is trained beside the base, and the loop's copies of it
     gradients: int
     optimizer: int  # its state
@@ -68,7 +68,9 @@ class Budget:
     trainable_parameters: int
     total_parameters: int  # the base's and the adapter's
     flops_per_step: float | None  # forward and backward, all batches of a step; None: not known
-    memory: Memory | None  # None: not known for this kind of model
+    memory: Memory | None  # of this lab's loop; None: not known for this kind of model
+    usual_memory: Memory | None = None  # of a loop without copies of its own: what papers count;
+    # full fine-tuning in float32, or on a 16-bit base in mixed precision; None: not known, not told
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -1,9 +1,10 @@
-"""What a training step really holds: every storage that torch makes and frees, counted as it runs.
+"""What training really holds: every storage that torch makes and frees, counted as it runs.
 
 `measure` runs two steps of the real loop. In the second, in which the optimizer has its state, it
-keeps count of all live storages, by part.
+keeps count of all live storages, by part. `peaks_of_run` asks the allocator itself, step by step.
 """
 
+import gc
 import weakref
 from collections import Counter
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 from unittest import mock
 
 import torch
+from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -73,6 +75,8 @@ class Live(TorchDispatchMode):
         self.now[part] -= size
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.aten.index_put.default and not args[0].any():
+            func = torch.ops.aten.index_put_.default  # as the way back does it without a mode
         result = func(*args, **(kwargs or {}))
         for one in tree_leaves(result):
             if isinstance(one, torch.Tensor) and not self.knows(one):
@@ -102,6 +106,41 @@ def measure(base, task, recipe) -> Measured:
             next(steps)
     parts = {part: live.most[part] for part in Memory.__slots__ if part != "total"}
     return Measured(Memory(**parts, total=live.peak), **noted)
+
+
+def peaks_of_run(base, task, recipe) -> dict[str, int]:
+    """The most bytes held in each step of a whole run, by the memory allocator's own events.
+
+    "step 0" is what comes before the first.
+    """
+
+    def train():
+        with record_function("step 0"):
+            steps = iter(lab.train(base, task, recipe))
+        for number in range(1, recipe.steps + 1):
+            with record_function(f"step {number}"):
+                next(steps)
+
+    return peaks_of(train, base.model)
+
+
+def peaks_of(train, model) -> dict[str, int]:
+    """The most bytes held in each step that `train` names, with the model that is there before."""
+    gc.collect()
+    held = sum({one.data_ptr(): one.nbytes for one in tensors_of(model)}.values())
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        train()
+    events = sorted(seen.profiler.kineto_results.events(), key=lambda event: event.start_ns())
+    peaks: dict[str, int] = {}
+    step = None
+    for event in events:
+        if event.name().startswith("step "):
+            step = event.name()
+        elif event.name() == "[memory]":
+            held += event.nbytes()
+            if step:
+                peaks[step] = max(peaks.get(step, 0), held)
+    return peaks
 
 
 @contextmanager

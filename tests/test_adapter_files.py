@@ -115,6 +115,7 @@ def test_a_configuration_that_is_none_is_named(base, adapter, words):
         {"target_modules": ["q_proj"]},
         {"target_modules": "nothing of that name"},
         {"target_modules": "((("},
+        {"target_modules": "(([a-z_.0-9])+)+X"},  # in bounded time
         {"exclude_modules": ["q_proj"]},
         {"exclude_modules": 3},
         {"layers_to_transform": "all"},
@@ -152,7 +153,7 @@ def test_a_configuration_that_is_none_is_named(base, adapter, words):
 )
 def test_a_configuration_that_does_not_fit_is_refused_with_its_field(base, adapter, changes):
     configured(adapter, **changes)
-    refused(base, adapter, "adapter|target_modules|regex|_pattern|Target modules")
+    refused(base, adapter, "adapter|target_modules|regex|_pattern")
     result = CliRunner().invoke(app, ["chat", str(adapter), "hello", "--base", "pocket"])
     assert result.exit_code == 2
     (line,) = result.stderr.splitlines()

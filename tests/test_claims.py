@@ -212,19 +212,31 @@ def test_llamas_share_is_of_the_parameters_that_it_has():
 def test_a_consumer_card_is_as_large_as_the_makers_say():
     usable = {one.name.removeprefix("RTX "): one.usable / GIB for one in cards()}
     for case in claim("consumer-gpu").cases:
-        assert case.at_most == usable[case.when.split()[-1]]
+        assert case.at_most == pytest.approx(usable[case.when.split()[-1]], abs=0.005)
 
 
 def test_what_the_conventions_count_is_so():
-    lora = claim("memory-10-100x").settings["LoRA, 1 example"]
-    held = estimate(lora.base, lora.recipe).memory.total
-    assert "LoRA at one example takes 7.8 times less" in claim("memory-10-100x").convention
-    assert round(16 * 6_738_415_616 / held, 1) == 7.8
     one = claim("full-70b-memory").settings["full fine-tuning"]
-    parameters = estimate(one.base, one.recipe).total_parameters
+    budget = estimate(one.base, one.recipe)
+    parameters = budget.total_parameters
     assert round(16 * parameters / 1e9) == 1104
-    memory = estimate(one.base, one.recipe).memory
-    assert round((memory.weights + memory.gradients + memory.optimizer) / parameters) == 22
+    usual, ours = (
+        tuple(getattr(memory, part) / parameters for part in ("weights", "gradients", "optimizer"))
+        for memory in (budget.usual_memory, budget.memory)
+    )
+    assert usual == (2, 2, 12)
+    assert sum(ours) == 18
+
+
+def test_no_claim_hangs_on_the_copies_that_this_labs_loop_makes_in_full():
+    for one in claims().values():
+        for case in one.cases:
+            sides = (one.settings[name] for name in (case.of, case.over, case.minus) if name)
+            if case.what.startswith("memory") and any(s.recipe.method == "full" for s in sides):
+                raise AssertionError(f"{one.id}: {case}")
+
+
+def test_what_the_conventions_count_of_pocket_is_so():
     one = claim("peft-95-99").settings["LoRA on facts"]
     budget = estimate("pocket", one.recipe)
     share = budget.trainable_parameters / (budget.total_parameters - budget.trainable_parameters)

@@ -311,6 +311,26 @@ def test_an_estimate_shows_parameters_time_memory_and_cards():
         assert words in text
 
 
+def test_an_estimate_of_full_fine_tuning_names_the_usual_loop_too():
+    text = run("estimate", "llama-7b", "--method", "full").stdout
+    told = lab.estimate("llama-7b", lab.Recipe(method="full"))
+    assert "16 bytes a parameter, as in ZeRO, arXiv:1910.02054" in text
+    assert f"holds {told.usual_memory.total / 2**30:.2f} GiB" in text
+    assert f"{told.memory.total / 2**30:.2f}" in text
+    assert "usual one" not in run("estimate", "llama-7b").stdout
+    facts = json.loads(run("estimate", "llama-7b", "--method", "full", "--json").stdout)
+    assert facts["usual_memory"] == asdict(told.usual_memory)
+
+
+def test_an_estimate_says_of_a_card_without_bfloat16_what_it_does_instead():
+    def line(*arguments):
+        lines = run("estimate", *arguments).stdout.splitlines()
+        return next(line for line in lines if line.startswith("T4 "))
+
+    assert "fits, in float16: it has no bfloat16" in line("smollm2")
+    assert "float16" not in line("pocket")
+
+
 def test_with_a_task_an_estimate_takes_its_lengths_and_its_recipe(tiny, letters):
     columns = ["--prompt", "question", "--answer", "label", "--n", "20", "--task-seed", "4"]
     result = run("estimate", tiny, "--task", letters, *columns, "--r", "3", "--json")

@@ -6,8 +6,11 @@ import pytest
 import torch
 from torch import nn
 
+from lora_lab.models.bases import load_base
 from lora_lab.models.learned import Adapted
-from lora_lab.tasks.examples import Example, collate, encode, prompt_ids
+from lora_lab.tasks import examples
+from lora_lab.tasks.examples import Example, batches_to_score, collate, encode, prompt_ids
+from lora_lab.tasks.loading import load_task
 from lora_lab.training.evaluation import (
     evaluate,
     exactly,
@@ -75,6 +78,50 @@ def test_the_mean_loss_is_the_mean_over_all_answer_tokens(base):
             total += base.model(**batch).loss.item() * labels
         count += labels
     assert mean_loss(base.model, base.tokenizer, examples) == pytest.approx(total / count, rel=1e-5)
+
+
+EXAMPLES = [Example("a" * (n % 17 + 1), "b" * (n % 5 + 1)) for n in range(150)]
+
+
+@pytest.mark.parametrize("bytes_", [2**10, 2**16, 2**18])
+def test_no_batch_that_is_scored_has_more_logits_than_the_bound(base, bytes_, monkeypatch):
+    whole = mean_loss(base.model, base.tokenizer, EXAMPLES)
+    monkeypatch.setattr(examples, "LOGITS", bytes_)
+    sizes = []
+
+    def logits_of(module, inputs, output):
+        sizes.append((len(output), output.numel() * 4))
+
+    hook = base.model.get_output_embeddings().register_forward_hook(logits_of)
+    assert mean_loss(base.model, base.tokenizer, EXAMPLES) == pytest.approx(whole, rel=1e-6)
+    hook.remove()
+    assert sum(count for count, _ in sizes) == len(EXAMPLES)  # each of them once
+    assert all(size <= bytes_ or count == 1 for count, size in sizes)
+    assert all(count <= 64 for count, _ in sizes)
+
+
+SCORED = {
+    "pocket": ("sentiment", "style", "new-facts", "json", "two-hop", "two-hop-chain"),
+    "smollm2": ("film-sentiment", "king-james", "home-commands", "ruff-rules", "two-hop-english"),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "task_name"),
+    [
+        pytest.param(name, one, marks=[pytest.mark.slow] if name == "smollm2" else [])
+        for name, tasks in SCORED.items()
+        for one in tasks
+    ],
+)
+def test_our_own_tasks_are_scored_64_at_once_as_they_were_recorded(name, task_name):
+    base = load_base(name)
+    task = load_task(task_name, base)
+    for loss_on in ("answer", "all"):
+        encoded = [encode(base.tokenizer, one, 4096, loss_on) for one in task.test]
+        encoded.sort(key=lambda one: len(one.input_ids))
+        batches = list(batches_to_score(encoded, base.model.config.vocab_size))
+        assert batches == [encoded[n : n + 64] for n in range(0, len(encoded), 64)]
 
 
 def test_evaluation_leaves_training_mode_and_weights_alone(base):

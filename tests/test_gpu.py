@@ -86,6 +86,18 @@ def test_the_estimate_of_memory_is_right_on_the_gpu(changes):
     assert lab.estimate(on, recipe, task).memory.total == pytest.approx(measured, rel=0.1)
 
 
+def test_full_fine_tuning_keeps_its_last_good_weights_off_the_gpu():
+    base = lab.load_base(device="cuda", dtype="float32")
+    task, recipe = facts()
+    recipe = dataclasses.replace(recipe, method="full", learning_rate=3e-4, steps=13)
+    torch.cuda.reset_peak_memory_stats()
+    training = lab.train(base, task, recipe)
+    list(training)
+    assert {one.device.type for one in training._good.values()} == {"cpu"}
+    measured = torch.cuda.max_memory_allocated()
+    assert lab.estimate(base, recipe, task).memory.total == pytest.approx(measured, rel=0.1)
+
+
 def test_the_gpus_random_state_is_left_as_it_was():
     base = lab.load_base(device="cuda")
     task, recipe = facts()

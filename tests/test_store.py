@@ -68,6 +68,15 @@ def test_a_run_has_the_budget_that_estimate_tells(base, kept, tmp_path):
         assert open_run(run.path.name, tmp_path).budget == run.budget
 
 
+def test_a_run_that_was_stored_before_the_usual_memory_was_told_can_be_read(base, tmp_path):
+    run = fit(base, TASK, recipe(steps=2), store=tmp_path, evaluate=False)
+    words = json.loads((run.path / "run.json").read_text())
+    del words["budget"]["usual_memory"]
+    (run.path / "run.json").write_text(json.dumps(words))
+    older = open_run(run.path.name, tmp_path).budget
+    assert older == dataclasses.replace(run.budget, usual_memory=None)
+
+
 def test_a_run_of_a_model_that_no_budget_knows_has_none(base, monkeypatch):
     def unknown(*_):
         raise ValueError("a mixture of experts")

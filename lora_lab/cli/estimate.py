@@ -90,8 +90,9 @@ def estimate(
         told = estimates.estimate(what, how, lengths_of)
         lighter = replace(how, gradient_checkpointing=True)
         with warnings.catch_warnings(action="ignore"):  # told already
-            checkpointed = estimates.estimate(what, lighter, lengths_of).memory
-        fits = gpus.which_gpu(told.memory, checkpointed) if told.memory else ()
+            checked = estimates.estimate(what, lighter, lengths_of)
+        checkpointed, dtype = checked.memory, estimates.kept_in(what, shape)[0]
+        fits = gpus.which_gpu(told.memory, checkpointed, dtype) if told.memory else ()
         rate = estimates.flops_per_second(shape, how, where)
         seconds = told.flops_per_step and estimates.expected_seconds(told.flops_per_step, rate)
         by_layer = budget.trained_by_layer(shape, how)
@@ -105,6 +106,7 @@ def estimate(
             "flops_per_second": rate,
             "seconds_per_step": seconds,
             "memory_with_checkpointing": checkpointed,
+            "usual_memory_with_checkpointing": checked.usual_memory,
             "gpus": [_facts(fit) for fit in fits],
         }
         as_json(facts)
@@ -121,6 +123,8 @@ def estimate(
         )
     if told.memory:
         _show_memory(told.memory, checkpointed)
+        if how.method == "full":
+            _show_usual(told.usual_memory, checked.usual_memory, dtype)
         _show_fits(fits)
 
 
@@ -162,7 +166,7 @@ def _between(least: float, most: float) -> str:
 def _show_memory(memory: "Memory", checkpointed: "Memory") -> None:
     from lora_lab.cost.memory import ERROR
 
-    unit, name = (GIB, "GiB") if memory.total >= GIB else (MIB, "MiB")
+    unit, name = _unit(memory.total)
     rows = [
         (words, *(f"{getattr(one, part) / unit:.2f}" for one in (memory, checkpointed)))
         for part, words in PARTS.items()
@@ -176,11 +180,27 @@ def _show_memory(memory: "Memory", checkpointed: "Memory") -> None:
     say(f"The peak is right within {ERROR:.0%}.", "")
 
 
+def _show_usual(memory: "Memory", checkpointed: "Memory", dtype: str) -> None:
+    unit, name = _unit(memory.total)
+    mixed = "float32" if dtype == "float32" else "mixed precision"
+    say(
+        f"That is this lab's loop, which leaves the base as it was and trains a float32 copy. The "
+        f"usual one\n({mixed}: 16 bytes a parameter, as in ZeRO, arXiv:1910.02054, section 3.1) "
+        f"holds {memory.total / unit:.2f} {name}, checkpointed {checkpointed.total / unit:.2f}.",
+        "",
+    )
+
+
+def _unit(size: int) -> tuple[int, str]:
+    return (GIB, "GiB") if size >= GIB else (MIB, "MiB")
+
+
 def _show_fits(fits: tuple["Fit", ...]) -> None:
     rows = []
     for fit in fits:
         left = f"{abs(fit.spare) / GIB:.1f} GiB {'left' if fit.spare >= 0 else 'too few'}"
-        rows.append((fit.card.name, f"{fit.card.usable / GIB:.1f}", fit.verdict, left))
+        verdict = f"{fit.verdict}, {fit.note}" if fit.note and fit.spare >= 0 else fit.verdict
+        rows.append((fit.card.name, f"{fit.card.usable / GIB:.1f}", verdict, left))
     table(("GPU", "usable GiB", "", ""), rows, "usable GiB")
 
 
@@ -190,4 +210,5 @@ def _facts(fit: "Fit") -> dict:
         "usable": fit.card.usable,
         "verdict": fit.verdict,
         "spare": fit.spare,
+        "note": fit.note,
     }

@@ -3,14 +3,16 @@
 Each number is a tensor that an operation keeps for its backward pass. All sizes are bytes.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lora_lab.cost.budget import Batch, rank
-from lora_lab.cost.static_memory import BYTES, F32, passing_dtype
+from lora_lab.cost.static_memory import BLOCK, BYTES, F32, passing_dtype
 from lora_lab.models.architecture import Matrix, Shape, adapted, last_name, layer_of
 from lora_lab.recipe import Recipe
 
+ID = 8  # token ids and labels are int64
 INTO_ATTENTION = ("q_proj", "k_proj", "v_proj")  # these three read the same input
 INTO_MLP = ("gate_proj", "up_proj")  # and these two
 NORMS = ("input_layernorm", "post_attention_layernorm")
@@ -27,6 +29,7 @@ class Layer:
     recipe: Recipe
     batch: Batch
     dtype: str  # of the base; where it is quantised, of its products
+    usual: bool = False  # full fine-tuning in the usual mixed precision, and not in float32
 
     @property
     def full(self) -> bool:
@@ -51,7 +54,7 @@ class Layer:
     @property
     def size(self) -> int:
         """Bytes of one value that passes through."""
-        return BYTES[passing_dtype(self.recipe, self.dtype)]
+        return BYTES[passing_dtype(self.recipe, self.dtype, self.usual)]
 
     @property
     def tokens(self) -> int:
@@ -68,9 +71,37 @@ class Layer:
         """How many numbers the MLP works on: (batch, length, the width of the MLP)."""
         return self.tokens * self.matrices["down_proj"].in_features
 
+    def held_by_batch(self) -> int:
+        """The batch (ids, mask, labels) and the cosines and sines of its positions."""
+        return 3 * ID * self.tokens + 2 * self.size * self.batch.length * self.shape.head_dim
+
+    def through(self) -> int:
+        """On the way up where nothing is kept: the input, its norm, three tensors of the MLP.
+
+        Of a quantised matrix there is a whole one for a moment.
+        """
+        product = max(self.size * self.inner, self.restored())
+        return self.size * 2 * (self.wide + self.inner) + product
+
+    def scoring(self) -> int:
+        """What the layer holds at its most where nothing is kept for a way back: in its MLP.
+
+        Beside the outputs of gate_proj and up_proj there are an adapter's, as it is and scaled; on
+        a 16-bit base they are float32, and so are the sum and a copy of the input. bitsandbytes'
+        int8 product has its integers besides.
+        """
+        if self.full or not self.targets.intersection(INTO_MLP):
+            return self.through()
+        copies = self.size < F32
+        integers = self.recipe.quantize == "int8"
+        inner = self.inner * (2 * self.size + (2 + copies + integers) * F32)
+        most = inner + self.wide * (4 * self.size + copies * F32)
+        return max(self.through(), most, self.making_norms(flows=False))
+
     def norm(self, flows: bool) -> int:
         """The input in float32, and a number a token to divide by; trained, the quotient too."""
-        return flows * F32 * (self.wide * (1 + self.full) + self.tokens)
+        quotient = self.full * self.size * self.wide
+        return flows * (F32 * (self.wide + self.tokens) + quotient)
 
     def _attention(self, flows: bool) -> int:
         """Queries, keys, values, the mask, the output, and the log of each softmax's sum.
@@ -100,7 +131,7 @@ class Layer:
         """
         numbers = self.tokens * self.matrices[names[0]].in_features
         if self.full:
-            return 0 if there else F32 * numbers
+            return 0 if there else self.size * numbers
         adapted_ones = self.targets.intersection(names)
         count = len(adapted_ones)
         as_it_is = self.size == F32 and not self.recipe.lora_dropout
@@ -139,17 +170,32 @@ class Layer:
         is and scaled. The input that down_proj kept is gone by then. Of a quantised down_proj
         there is a whole one for a moment.
         """
-        whole = 0
-        if self.recipe.quantize:
-            exact = F32 if self.recipe.quantize == "int8" else BYTES[self.dtype]
-            whole = exact * self.matrices["down_proj"].weights
-        most = 2 * self.size * self.inner + max(self.size * self.inner, whole)
+        most = 2 * self.size * self.inner + max(self.size * self.inner, self.restored())
+        exact = self.size if self.full else F32
         if self._trains("up_proj"):
-            most = max(most, 2 * F32 * self.inner)
+            most = max(most, 2 * exact * self.inner)
         most -= self._inputs(("down_proj",), flows=True)
         if self._trains("down_proj"):
-            most = max(most, F32 * self.inner)
+            most = max(most, exact * self.inner)
         return self.size * self.wide + most
+
+    def restored(self) -> int:
+        """The largest matrix of a quantised layer, whole again for one product.
+
+        bitsandbytes 0.50 restores a 4-bit matrix to the dtype that it had before, and casts that to
+        the products' where they differ; with it the blocks' constants, if these are quantised too.
+        It does so on each way back; on the way up on a CPU, and on CUDA for more than 1,536 tokens:
+        fewer go through a kernel that restores nothing. 8 bits become float32 on the way back.
+        """
+        numbers = self.matrices["down_proj"].weights  # no matrix of a Llama's layer has more
+        if self.recipe.quantize is None:
+            return 0
+        if self.recipe.quantize == "int8":
+            return F32 * numbers
+        products = self.recipe.compute_dtype
+        cast = BYTES[products] if products not in ("auto", self.dtype) else 0
+        constants = F32 * math.ceil(numbers / BLOCK) if self.recipe.double_quant else 0
+        return (BYTES[self.dtype] + cast) * numbers + constants
 
     def kept_by_int8(self) -> int:
         """The inputs of all matrices: checkpointing can't set them free.
@@ -178,7 +224,9 @@ class Layer:
         return most * self.recipe.use_dora
 
 
-def layers_of(shape: Shape, recipe: Recipe, batch: Batch, dtype: str) -> list[Layer]:
+def layers_of(
+    shape: Shape, recipe: Recipe, batch: Batch, dtype: str, usual: bool = False
+) -> list[Layer]:
     """The model's decoder layers, from the first to the last.
 
     Args:
@@ -186,6 +234,7 @@ def layers_of(shape: Shape, recipe: Recipe, batch: Batch, dtype: str) -> list[La
         recipe: how it is trained.
         batch: of one pass.
         dtype: of the base; where it is quantised, of the products.
+        usual: whether full fine-tuning passes on what has the base's dtype.
 
     Raises:
         ValueError: for a model that is not built like a Llama, and what `adapted` refuses.
@@ -197,9 +246,12 @@ def layers_of(shape: Shape, recipe: Recipe, batch: Batch, dtype: str) -> list[La
         if layer_of(one.name) is not None:
             matrices[layer_of(one.name)][last_name(one.name)] = one
     return [
-        Layer(own, frozenset(n for n in own if own[n].name in reached), shape, recipe, batch, dtype)
-        for own in matrices
+        Layer(own, _targets(own, reached), shape, recipe, batch, dtype, usual) for own in matrices
     ]
+
+
+def _targets(matrices: dict[str, Matrix], reached: set[str]) -> frozenset[str]:
+    return frozenset(name for name, matrix in matrices.items() if matrix.name in reached)
 
 
 def _check_llama(shape: Shape) -> None:

@@ -1,6 +1,7 @@
 """What a fine-tune will cost, told before it runs: `estimate`, and the models it knows by name."""
 
 import functools
+import json
 import tomllib
 import warnings
 from collections import Counter
@@ -8,27 +9,33 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from lora_lab.cost.budget import Batch, flops, total_parameters, trainable_parameters
-from lora_lab.cost.memory import memory
+from lora_lab.cost.memory import memory, usual_memory
 from lora_lab.machine.devices import WIDE, choose_dtype, matmul_speed, named
 from lora_lab.models.architecture import Shape
-from lora_lab.models.bases import Base
-from lora_lab.models.read_architecture import shape_of
+from lora_lab.models.read_architecture import kept_shape, shape_of
 from lora_lab.places import data_folder
 from lora_lab.recipe import Recipe, nearest
 from lora_lab.records import Budget, Memory
 from lora_lab.tasks.examples import (
-    IGNORED,
     Encoded,
+    Example,
     Task,
+    batches_to_score,
     check_passes,
     encode_all,
+    encode_fitting,
     order_of_examples,
+    places_of,
+    scored_at_once,
 )
+
+if TYPE_CHECKING:  # transformers takes a second to import, and a name does without
+    from lora_lab.models.bases import Base
 
 FIRST = 50  # batches that are drawn to see how large one will be
 DRAWN = 20_000  # batches that a mean is taken of, at most: more do not move it
@@ -57,12 +64,18 @@ def estimate(model: object, recipe: Recipe, task: Task | None = None) -> Budget:
     Args:
         model: a Base; a name such as "llama-7b" (of `known_shapes()`, or "pocket"); a config of
             transformers; or a folder with a config.json. No weights are loaded. Without a Base a
-            wide model is taken to be in bfloat16, as a GPU has it, and a narrow one in float32.
-        recipe: how it is to be trained.
+            wide model is taken to be in bfloat16 on a GPU, and a narrow one in float32 on a CPU.
+        recipe: how it is to be trained. With `eval_steps` its validations count, as they come
+            while the optimizer has its state; a test after the training does not.
         task: then its own lengths are taken: of the very batches that training will draw, FLOPs
             as a mean over the steps, memory of the largest. It needs a Base, for its tokenizer. A
             planted task's teacher is left out. None: each example is `max_length` long, and every
             token earns a loss.
+
+    Returns:
+        The budget. `memory` is what this lab's loop holds; in full fine-tuning on a 16-bit base
+        that is 18 bytes a parameter on a GPU, and 22 on a CPU. `usual_memory` is what a loop
+        without copies of its own holds: 16 bytes a parameter (`held_usually` has the convention).
 
     Warns:
         UserWarning: of a kind of model whose FLOPs or memory are not known; they are then None.
@@ -72,30 +85,32 @@ def estimate(model: object, recipe: Recipe, task: Task | None = None) -> Budget:
         TypeError: for what is no model.
         FileNotFoundError: for a folder that holds no model.
     """
-    shape = find_shape(model)
-    if isinstance(model, Base):
+    shape, is_base = find_shape(model), _is_base(model)
+    if is_base:
         recipe = _on(model, recipe)
     if task is None:
-        length = recipe.max_length
-        places = length - 1  # the first token is not predicted
-        batches = Counter({Batch(recipe.batch_size, length, places, recipe.batch_size * places): 1})
-    elif isinstance(model, Base):
+        batches = Counter([_longest(recipe.batch_size, recipe)])
+    elif is_base:
         batches = Counter(batches_of(task, model.tokenizer, recipe))
     else:
         raise ValueError(
             f"the lengths of the task {task.name!r} are counted by a base's tokenizer, and "
             f"{shape.name!r} has none here; give lab.load_base(...), or leave the task out"
         )
-    dtype = named(model.dtype) if isinstance(model, Base) else _usual_dtype(shape)
+    trainable = trainable_parameters(shape, recipe)  # first: it refuses what does not fit
+    dtype, device = kept_in(model, shape)
+    scored = _validated(model, shape, recipe, task)
+    most = _unless_unknown(_most_memory, shape, recipe, batches, dtype, device, scored)
     return Budget(
-        trainable_parameters=trainable_parameters(shape, recipe),
+        trainable_parameters=trainable,
         total_parameters=total_parameters(shape, recipe),
         flops_per_step=_unless_unknown(_mean_flops, shape, recipe, batches),
-        memory=_unless_unknown(_most_memory, shape, recipe, batches, dtype),
+        memory=most,
+        usual_memory=most and _most(usual_memory(shape, recipe, one, dtype) for one in batches),
     )
 
 
-def budget_of(base: Base, task: Task, recipe: Recipe) -> Budget | None:
+def budget_of(base: "Base", task: Task, recipe: Recipe) -> Budget | None:
     """`estimate` without a warning; None for a kind of model that it can't tell anything of."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
@@ -105,32 +120,40 @@ def budget_of(base: Base, task: Task, recipe: Recipe) -> Budget | None:
             return None
 
 
-def more_memory(base: Base, task: Task, recipe: Recipe) -> int | None:
-    """The bytes that a step will take beside the base, which is there already; None: not known.
+def more_memory(base: "Base", task: Task, recipe: Recipe) -> int | None:
+    """The bytes that a run will take beside the base, which is there already; None: not known.
 
-    Of the largest among the first batches: to draw all those of a long run would take a while.
+    Of the largest among the first batches: to draw all those of a long run would take a while. The
+    test at the end counts too, for who trains in a notebook still holds the training then.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # training will say it
         try:
-            return memory_beside(
-                base, recipe, islice(batches_of(task, base.tokenizer, recipe), FIRST)
-            )
+            first = list(islice(batches_of(task, base.tokenizer, recipe), FIRST))
+            validated = _validated(base, find_shape(base), recipe, task)
         except ValueError:
             return None
+    most = [memory_beside(base, recipe, first, one) for one in (validated, _tested(task, base))]
+    return None if None in most else max(most)
 
 
-def memory_beside(base: Base, recipe: Recipe, batches: Iterable[Batch]) -> int | None:
-    """The bytes that a step with the largest of these batches takes beside the base; or None."""
+def memory_beside(
+    base: "Base", recipe: Recipe, batches: Iterable[Batch], scored: Batch | None = None
+) -> int | None:
+    """The bytes that a step with the largest of these batches takes beside the base; or None.
+
+    With `scored` also those that scoring such a batch takes between two steps.
+    """
     try:
         shape, recipe = find_shape(base), _on(base, recipe)
-        most = _most_memory(shape, recipe, Counter(batches), named(base.dtype)).total
+        dtype, device = kept_in(base, shape)
+        most = _most_memory(shape, recipe, Counter(batches), dtype, device, scored).total
     except ValueError:
         return None
     return most - sum(one.numel() * one.element_size() for one in base.model.parameters())
 
 
-def _on(base: Base, recipe: Recipe) -> Recipe:
+def _on(base: "Base", recipe: Recipe) -> Recipe:
     """The recipe with the precision that the base has already, if it was loaded quantised."""
     from lora_lab.models.adapters import (
         quantization_for,  # PEFT takes seconds, and a name needs none
@@ -142,8 +165,17 @@ def _on(base: Base, recipe: Recipe) -> Recipe:
     return replace(recipe, quantize=how.quantize, double_quant=how.double_quant)
 
 
-def _usual_dtype(shape: Shape) -> str:
-    return "bfloat16" if shape.hidden_size >= WIDE else "float32"
+def kept_in(model: object, shape: Shape) -> tuple[str, str]:
+    """The dtype of a model's weights, and the kind of device: "cuda", or else "cpu"."""
+    if _is_base(model):
+        return named(model.dtype), "cuda" if model.device.type == "cuda" else "cpu"
+    return ("bfloat16", "cuda") if shape.hidden_size >= WIDE else ("float32", "cpu")
+
+
+def _longest(examples: int, recipe: Recipe) -> Batch:
+    """A batch whose examples are as long as may be, and learnt from their second token on."""
+    places = recipe.max_length - 1  # the first token is not predicted
+    return Batch(examples, recipe.max_length, places, examples * places)
 
 
 def _unless_unknown(reckon: Callable[..., Any], *of: object) -> Any:
@@ -161,10 +193,20 @@ def _mean_flops(shape: Shape, recipe: Recipe, batches: Counter[Batch]) -> float:
     return recipe.gradient_accumulation_steps * whole / batches.total()
 
 
-def _most_memory(shape: Shape, recipe: Recipe, batches: Counter[Batch], dtype: str) -> Memory:
+def _most_memory(
+    shape: Shape,
+    recipe: Recipe,
+    batches: Counter[Batch],
+    dtype: str,
+    device: str,
+    scored: Batch | None,
+) -> Memory:
+    return _most(memory(shape, recipe, one, dtype, device, scored) for one in batches)
+
+
+def _most(found: Iterable[Memory]) -> Memory:
     """Of the batch that takes most."""
-    found = (memory(shape, recipe, one, dtype) for one in batches)
-    return max(found, key=lambda told: told.total)
+    return max(found, key=lambda one: one.total)
 
 
 def batches_of(task: Task, tokenizer: object, recipe: Recipe) -> Iterator[Batch]:
@@ -181,9 +223,7 @@ def sizes_drawn(encoded: Sequence[Encoded], recipe: Recipe) -> Iterator[Batch]:
     """
     lengths = [len(one.input_ids) for one in encoded]
     # logits at position t are computed where token t + 1 has a label
-    places = [
-        [place for place, label in enumerate(one.labels[1:]) if label != IGNORED] for one in encoded
-    ]
+    places = [places_of(one) for one in encoded]
     order = order_of_examples(len(encoded), recipe.seed)
     check_passes(len(encoded), recipe)
     for _ in range(min(recipe.steps * recipe.gradient_accumulation_steps, DRAWN)):
@@ -196,6 +236,42 @@ def sizes_drawn(encoded: Sequence[Encoded], recipe: Recipe) -> Iterator[Batch]:
             labels=sum(len(places[one]) for one in chosen),
             padded=len(sizes) > 1,
         )
+
+
+def _validated(model: object, shape: Shape, recipe: Recipe, task: Task | None) -> Batch | None:
+    """The largest batch of the validations between the steps; None: there are none."""
+    if recipe.eval_steps is None:
+        return None
+    if task is None:
+        return _longest(scored_at_once(recipe.max_length - 1, shape.vocab_size), recipe)
+    return largest_to_score(task.validation, model, recipe.max_length, recipe.loss_on)
+
+
+def _tested(task: Task, base: "Base") -> Batch | None:
+    """The largest batch of a test at the end."""
+    return largest_to_score(task.test, base, loss_on="answer" if task.teacher is None else "all")
+
+
+def largest_to_score(
+    examples: Sequence[Example], base: "Base", max_length: int = 4096, loss_on: str = "answer"
+) -> Batch | None:
+    """The batch with most logits of those in which examples are scored; None: there are none."""
+    encoded = encode_fitting(examples, base.tokenizer, max_length, loss_on).encoded
+    vocab_size = base.model.config.get_text_config().vocab_size
+    batches = map(_sizes, batches_to_score(encoded, vocab_size))
+    return max(batches, key=lambda one: one.examples * one.places + one.labels, default=None)
+
+
+def _sizes(encoded: Sequence[Encoded]) -> Batch:
+    lengths = {len(one.input_ids) for one in encoded}
+    places = [places_of(one) for one in encoded]
+    return Batch(
+        examples=len(encoded),
+        length=max(lengths),
+        places=len(set().union(*places)),
+        labels=sum(map(len, places)),
+        padded=len(lengths) > 1,
+    )
 
 
 # --- how long -----------------------------------------------------------------------------------
@@ -238,18 +314,19 @@ def find_shape(model: object) -> Shape:
         TypeError: for what is no model.
         FileNotFoundError: for a folder that is not there, or holds no config.json.
     """
-    if isinstance(model, Base):
+    if _is_base(model):
         return shape_of(model.model, model.name)
     if not isinstance(model, str | Path):
         return shape_of(model)
     if model == "pocket":
-        return shape_of(data_folder() / "pocket" / "model", "pocket")
+        return _shape_in(data_folder() / "pocket" / "model", "pocket")
     known = _known(str(model))
     if known is not None:
-        return shape_of(known.config, known.name)
+        config = json.dumps([known.name, known.config])
+        return kept_shape(config, lambda: shape_of(known.config, known.name))
     folder = Path(model).expanduser()
     if model != "" and (folder / "config.json").is_file():
-        return shape_of(folder, folder.resolve().name)
+        return _shape_in(folder, folder.resolve().name)
     if model != "" and (folder.is_dir() or isinstance(model, Path) or set(model) & set("\\~")):
         raise FileNotFoundError(
             f"{model} holds no config.json; give a folder that save_pretrained wrote"
@@ -260,6 +337,19 @@ def find_shape(model: object) -> Shape:
         f"known are {', '.join(names)}. For another give its folder, its config "
         "(AutoConfig.from_pretrained), or lab.load_base(...)"
     )
+
+
+def _shape_in(folder: Path, name: str) -> Shape:
+    config = (folder / "config.json").read_text(encoding="utf-8", errors="replace")
+    return kept_shape(json.dumps([name, config]), lambda: shape_of(folder, name))
+
+
+def _is_base(model: object) -> bool:
+    if isinstance(model, str | Path):
+        return False
+    from lora_lab.models.bases import Base
+
+    return isinstance(model, Base)
 
 
 def _known(given: str) -> Known | None:

@@ -19,9 +19,10 @@ class Card:
     """A graphics card, or a machine whose GPU shares its memory."""
 
     name: str
-    memory: float  # GiB
-    source: str  # the maker's specification
+    memory: float  # GiB that a program finds
+    source: str  # the maker's specification, and where the memory was seen
     share: float = 1.0  # of the memory that the GPU may take
+    bfloat16: bool = True  # False: the GPU computes in float16, which takes as much memory
 
     @property
     def usable(self) -> int:
@@ -36,6 +37,7 @@ class Fit:
     card: Card
     verdict: str  # "fits", "fits with checkpointing" or "does not fit"
     spare: int  # bytes left on it; below 0: bytes that it lacks
+    note: str = ""  # what else has to be known: that bfloat16 is lacking
 
 
 @functools.cache
@@ -46,20 +48,23 @@ def cards() -> tuple[Card, ...]:
     return tuple(sorted(found, key=lambda card: card.usable))
 
 
-def which_gpu(memory: Memory, checkpointed: Memory) -> tuple[Fit, ...]:
+def which_gpu(memory: Memory, checkpointed: Memory, dtype: str = "bfloat16") -> tuple[Fit, ...]:
     """What each card makes of it, from small to large.
 
     Args:
         memory: of a training step as it is planned.
         checkpointed: of the same step with gradient checkpointing, which is asked of a card only
             where the plain step does not fit.
+        dtype: of the base.
     """
-    return tuple(_fit(card, memory.total, checkpointed.total) for card in cards())
+    return tuple(_fit(card, memory.total, checkpointed.total, dtype) for card in cards())
 
 
-def _fit(card: Card, plain: int, checkpointed: int) -> Fit:
+def _fit(card: Card, plain: int, checkpointed: int, dtype: str) -> Fit:
+    lacks = dtype == "bfloat16" and not card.bfloat16
+    note = "in float16: it has no bfloat16" if lacks else ""
     if plain <= card.usable:
-        return Fit(card, "fits", card.usable - plain)
+        return Fit(card, "fits", card.usable - plain, note)
     if checkpointed <= card.usable:
-        return Fit(card, "fits with checkpointing", card.usable - checkpointed)
-    return Fit(card, "does not fit", card.usable - min(plain, checkpointed))
+        return Fit(card, "fits with checkpointing", card.usable - checkpointed, note)
+    return Fit(card, "does not fit", card.usable - min(plain, checkpointed), note)

@@ -8,14 +8,12 @@ from dataclasses import dataclass
 
 from lora_lab.cost.activations import Layer, layers_of
 from lora_lab.cost.budget import Batch
-from lora_lab.cost.static_memory import F32, Trained, optimizer_state, trained_tensors, weights_held
+from lora_lab.cost.static_memory import F32, Trained, held_here, held_usually, trained_tensors
 from lora_lab.models.architecture import Shape, layer_of
 from lora_lab.recipe import Recipe
 from lora_lab.records import Memory
 
 ERROR = 0.1  # of the total, either way: measured on a CPU, for models built like a Llama
-
-ID = 8  # token ids and labels are int64
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +31,15 @@ class Moment:
         return self.gradients + self.activations + self.logits + self.update
 
 
-def memory(shape: Shape, recipe: Recipe, batch: Batch, dtype: str = "float32") -> Memory:
-    """What a training step of `lora_lab.training.loop` holds, part by part, and at its peak.
+def memory(
+    shape: Shape,
+    recipe: Recipe,
+    batch: Batch,
+    dtype: str = "float32",
+    device: str = "cpu",
+    validation: Batch | None = None,
+) -> Memory:
+    """What a run of `lora_lab.training.loop` holds, part by part, and at its peak.
 
     The total is right within `ERROR` for models built like a Llama, as measured on a CPU.
 
@@ -43,20 +48,32 @@ def memory(shape: Shape, recipe: Recipe, batch: Batch, dtype: str = "float32") -
         recipe: how it is trained. One that quantises is taken to train on a base loaded so.
         batch: of one pass.
         dtype: of the base; where it is quantised, of the products.
+        device: "cuda" for a GPU with memory of its own, else "cpu".
+        validation: the largest batch of the validations between the steps; None: there are none.
 
     Raises:
         ValueError: for a model that is not built like a Llama, and what `adapted` refuses.
     """
-    layers = layers_of(shape, recipe, batch, dtype)
-    trained = trained_tensors(shape, recipe, dtype)
-    full, once = recipe.method == "full", sum(one.bytes for one in trained)
-    copies = 6 if recipe.method == "adalora" else 3  # AdaLoRA's allocator keeps three averages
-    always = {  # the loop keeps the last good values too, and an adapter's start
-        "weights": weights_held(shape, recipe, dtype) + (2 * once if full else 0),
-        "adapters": 0 if full else copies * once,
-        "optimizer": optimizer_state(trained, recipe),
-    }
-    moments = list(_moments(layers, trained))
+    moments = list(
+        _moments(layers_of(shape, recipe, batch, dtype), trained_tensors(shape, recipe, dtype))
+    )
+    if validation:
+        moments += _validating(layers_of(shape, recipe, validation, dtype))
+    return _at_the_peak(held_here(shape, recipe, dtype, device), moments)
+
+
+def usual_memory(shape: Shape, recipe: Recipe, batch: Batch, dtype: str = "float32") -> Memory:
+    """What a training step holds in the usual loop, which keeps no copy to fall back on.
+
+    Full fine-tuning trains the base itself: in float32, or on a 16-bit base in mixed precision
+    (`held_usually` has the bytes). This is what papers and rules of thumb count.
+    """
+    layers = layers_of(shape, recipe, batch, dtype, usual=True)
+    trained = trained_tensors(shape, recipe, dtype, usual=True)
+    return _at_the_peak(held_usually(shape, recipe, dtype), list(_moments(layers, trained)))
+
+
+def _at_the_peak(always: dict[str, int], moments: list[Moment]) -> Memory:
     comes_and_goes = {
         part: max(getattr(moment, part) for moment in moments)
         for part in ("gradients", "activations", "logits")
@@ -68,7 +85,7 @@ def memory(shape: Shape, recipe: Recipe, batch: Batch, dtype: str = "float32") -
 def _moments(layers: list[Layer], trained: list[Trained]) -> Iterator[Moment]:
     """The moments at which a step may be at its peak, in their order."""
     shape, recipe, batch = layers[0].shape, layers[0].recipe, layers[0].batch
-    size, wide, inner = layers[0].size, layers[0].wide, layers[0].inner
+    size, wide = layers[0].size, layers[0].wide
     full, again = recipe.method == "full", recipe.gradient_checkpointing
     gradients = dict.fromkeys([None, *range(shape.num_layers)], 0)  # by layer; None: in none
     for one in trained:
@@ -78,14 +95,12 @@ def _moments(layers: list[Layer], trained: list[Trained]) -> Iterator[Moment]:
     outer = {one.kind: one.name for one in shape.matrices if one.kind != "linear"}
     of_output = sum(one.bytes for one in trained if one.module == outer["output"])
     if full and shape.tied:
-        of_output = F32 * shape.vocab_size * shape.hidden_size
+        of_output = trained[0].size * shape.vocab_size * shape.hidden_size
 
-    # The batch (ids, mask, labels) and the cosines and sines of its positions.
-    held = 3 * ID * layers[0].tokens + 2 * size * batch.length * shape.head_dim
+    held = layers[0].held_by_batch()
     if again:  # the mask; the embeddings, which are made to want a gradient, with it
         held += batch.padded * batch.examples * batch.length**2 + 2 * size * wide
-    # Up through a frozen layer: its input, the norm of it, and three tensors of the MLP.
-    through = size * (2 * wide + 3 * inner)
+    through = layers[0].through()
     yield Moment(earlier, held + through)
 
     flows = again or any(one.module == outer["embedding"] for one in trained)
@@ -112,8 +127,8 @@ def _moments(layers: list[Layer], trained: list[Trained]) -> Iterator[Moment]:
         before += sum(one.kept_by_int8() for one in layers)
     yield Moment(earlier, held + before + (through if again else 0))
     yield Moment(earlier, top + before + into_output, size * vocab * (rows + batch.labels))
-    # The loss on the way back: its softmax and two gradients; or one, twice set among zeros.
-    loss = vocab * max(3 * F32 * batch.labels, size * (batch.labels + 2 * rows))
+    # The loss on the way back: its softmax and two gradients; or one, set among zeros.
+    loss = vocab * max(3 * F32 * batch.labels, size * (batch.labels + rows))
     yield Moment(earlier, top + into_output, loss)
     yield Moment(earlier + of_output, top + into_output, size * rows * vocab)
     # The last norm: on the way back, five tensors of its input's size; a quotient goes first.
@@ -130,5 +145,15 @@ def _moments(layers: list[Layer], trained: list[Trained]) -> Iterator[Moment]:
     yield Moment(every + halves, held)
     if recipe.method == "adalora":  # the orthogonality term's gradients, before they are added
         yield Moment(2 * every, held)
-    largest = max(one.bytes for one in trained) if recipe.optimizer == "adamw" else 0
-    yield Moment(every, held, update=2 * largest)
+    largest = max(one.numbers for one in trained) if recipe.optimizer == "adamw" else 0
+    yield Moment(every, held, update=2 * F32 * largest)
+
+
+def _validating(layers: list[Layer]) -> Iterator[Moment]:
+    """Between two steps: no gradient is there, and no layer keeps anything."""
+    layer = layers[-1]
+    held = layer.held_by_batch()
+    yield Moment(0, held + max(one.scoring() for one in layers))
+    rows, labels = layer.batch.examples * layer.batch.places, layer.batch.labels
+    logits = layer.shape.vocab_size * max(layer.size * (rows + labels), 2 * F32 * labels)
+    yield Moment(0, held + layer.size * layer.wide, logits)

@@ -5,13 +5,15 @@ Each number is a tensor that `lora_lab.training.loop` holds. All sizes are bytes
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lora_lab.cost.budget import rank
 from lora_lab.models.architecture import Matrix, Shape, adapted, inside, saved_modules
 from lora_lab.recipe import Recipe
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+BLOCK = 64  # weights that share a constant, in 4 bits
+AVERAGES = 3  # that AdaLoRA's allocator keeps, each as large as what is trained
 F32 = 4  # adapters, norms and losses are float32, whatever the base's dtype is
 
 
@@ -29,22 +31,28 @@ class Trained:
         return self.numbers * self.size
 
 
-def trained_tensors(shape: Shape, recipe: Recipe, dtype: str) -> list[Trained]:
-    """Every tensor that the recipe trains. Full fine-tuning works on a float32 copy."""
+def trained_tensors(shape: Shape, recipe: Recipe, dtype: str, usual: bool = False) -> list[Trained]:
+    """Every tensor that the recipe trains. Full fine-tuning works on a float32 copy.
+
+    In the usual mixed precision it is the 16-bit weights that have gradients.
+    """
     found = []
     full = recipe.method == "full"
+    size = BYTES[dtype] if usual else F32
     whole = () if full else saved_modules(shape, recipe)
-    for name, sizes in [*_matrices(shape, full), *((name, [size]) for name, size in shape.others)]:
+    others = ((name, [count]) for name, count in shape.others)
+    for name, sizes in (*_matrices(shape, full), *others):
         if full:
-            found += [Trained(name, size) for size in sizes]
+            found += [Trained(name, numbers, size) for numbers in sizes]
         elif inside(name, whole):
-            found += [Trained(name, size, BYTES[passing_dtype(recipe, dtype)]) for size in sizes]
+            whole_size = BYTES[passing_dtype(recipe, dtype)]
+            found += [Trained(name, numbers, whole_size) for numbers in sizes]
     for one in adapted(shape, recipe):
         r = rank(recipe)
         sizes = [r * one.in_features, r * one.out_features]  # A, B
         sizes += [r] * (recipe.method == "adalora")  # λ
         sizes += [one.out_features] * recipe.use_dora  # the magnitudes
-        found += [Trained(one.name, size) for size in sizes]
+        found += [Trained(one.name, numbers) for numbers in sizes]
     return found
 
 
@@ -54,9 +62,66 @@ def _matrices(shape: Shape, full: bool) -> Iterator[tuple[str, list[int]]]:
         yield one.name, weights + [one.out_features] * one.bias
 
 
-def passing_dtype(recipe: Recipe, dtype: str) -> str:
-    """Of what passes between layers: float32 in full fine-tuning, and on a quantised base."""
-    return "float32" if recipe.method == "full" or recipe.quantize else dtype
+def passing_dtype(recipe: Recipe, dtype: str, usual: bool = False) -> str:
+    """Of what passes between layers: float32 in full fine-tuning, and on a quantised base.
+
+    In the usual mixed precision it is 16-bit.
+    """
+    full = recipe.method == "full" and not usual
+    return "float32" if full or recipe.quantize else dtype
+
+
+def held_here(shape: Shape, recipe: Recipe, dtype: str, device: str) -> dict[str, int]:
+    """What `lora_lab.training.loop` holds from its first step to its last, by part.
+
+    The loop keeps a second copy of what it trains: the last good values, to fall back on. Of a
+    whole model on a GPU that copy lies in the computer's own memory, and is not counted. An
+    adapter that changes the base has base weights of its own, and its start is kept for the file.
+
+    Args:
+        shape: the base's.
+        recipe: how it is trained.
+        dtype: of the base.
+        device: "cpu", or "cuda" for a GPU with memory of its own.
+    """
+    trained = trained_tensors(shape, recipe, dtype)
+    once = sum(tensor.bytes for tensor in trained)
+    held = {"weights": weights_held(shape, recipe, dtype), "adapters": 0}
+    if recipe.method == "full":
+        held["weights"] += once * (1 if device == "cuda" else 2)
+    else:
+        copies = 2 + AVERAGES * (recipe.method == "adalora") + recipe.changes_the_base
+        held["adapters"] = copies * once
+    if recipe.changes_the_base:
+        own = sum(matrix.weights for matrix in shape.matrices if not matrix.tied)
+        held["weights"] += own * BYTES[dtype]
+    return held | {"optimizer": optimizer_state(trained, recipe)}
+
+
+def held_usually(shape: Shape, recipe: Recipe, dtype: str) -> dict[str, int]:
+    """What a loop without copies of its own holds from its first step to its last, by part.
+
+    Full fine-tuning trains the base itself. In float32 that is 4 bytes a parameter for weights, 4
+    for gradients and 8 for AdamW's moments. On a 16-bit base it is mixed precision: 2 bytes for
+    weights, 2 for gradients, and 12 in the optimizer: the weights in float32 once more, which it
+    updates, and two moments. Either way 16 bytes a parameter.
+
+    Source:
+        ZeRO, arXiv:1910.02054, section 3.1. Where gradients are float32 too, as autocast has them,
+        it is 18 (transformers' documentation, "GPU memory usage").
+    """
+    trained = trained_tensors(shape, recipe, dtype, usual=True)
+    once = sum(tensor.bytes for tensor in trained)
+    if recipe.method != "full":
+        copies = 1 + AVERAGES * (recipe.method == "adalora")
+        state = optimizer_state(trained, recipe)
+        weights = weights_held(shape, recipe, dtype)
+        return {"weights": weights, "adapters": copies * once, "optimizer": state}
+    exact = [replace(tensor, size=F32) for tensor in trained]
+    state = optimizer_state(exact, recipe)
+    if BYTES[dtype] < F32:
+        state += sum(tensor.bytes for tensor in exact)
+    return {"weights": once, "adapters": 0, "optimizer": state}
 
 
 def weights_held(shape: Shape, recipe: Recipe, dtype: str) -> int:
@@ -77,7 +142,7 @@ def quantized(matrix: Matrix, recipe: Recipe) -> int:
     """
     if recipe.quantize == "int8":
         return matrix.weights + F32 * matrix.out_features
-    blocks = math.ceil(matrix.weights / 64)
+    blocks = math.ceil(matrix.weights / BLOCK)
     constants = F32 * blocks
     if recipe.double_quant:
         constants = blocks + F32 * math.ceil(blocks / 256) + F32  # and their mean

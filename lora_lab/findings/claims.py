@@ -46,7 +46,7 @@ class Case:
     """
 
     when: str  # in words: "holds here only when ..."
-    what: str  # of a budget, "memory.total"; or of a run, "old_knowledge" (see trials.py)
+    what: str  # of a budget, "usual_memory.total"; or of a run, "old_knowledge" (see trials.py)
     of: str  # a setting
     minus: str | None = None  # another one
     over: str | None = None
@@ -82,7 +82,8 @@ class Finding:
         """`yes  when the rate stays: value of "high" less "low": 31 (24 to 37) points; ...`."""
         case = self.case
         than = f' less "{case.minus}"' if case.minus else f' over "{case.over}"'
-        name = " ".join(reversed(case.what.replace("_", " ").split(".")))  # "total memory"
+        what = case.what.removeprefix("usual_")  # the convention says in which loop
+        name = " ".join(reversed(what.replace("_", " ").split(".")))  # "total memory"
         whole = f'{name} of "{case.of}"{than if case.minus or case.over else ""}'
         found = _rounded(statistics.mean(self.numbers))
         if len(self.numbers) > 1:

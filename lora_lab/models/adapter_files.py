@@ -202,6 +202,11 @@ def check_ranks(base: Base, tensors: dict[str, Tensor], config: "PeftConfig") ->
     """Refuse ranks that the tensors do not have, before PEFT makes matrices of them."""
     from peft.utils.other import get_pattern_key
 
+    if not config.target_modules:
+        raise ValueError(
+            f"the adapter's target_modules reach nothing in {base.name}; save it again with "
+            "save_adapter or PEFT's save_pretrained, or load the base it was trained on"
+        )
     field = "init_r" if config.peft_type == "ADALORA" else "r"
     pattern = config.rank_pattern or {}  # AdaLoRA's is gone: `_resize` has it
     r = getattr(config, field)

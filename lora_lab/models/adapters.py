@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from peft import PeftConfig
 
 ADAPTABLE = (nn.Linear, nn.Embedding, Conv1D)
-CHANGES_THE_BASE = ("pissa", "olora")  # these begin by taking their product out of the base weight
 
 
 # --- what a recipe adapts -------------------------------------------------------------------
@@ -62,7 +61,7 @@ def _narrowest(base: Base, recipe: Recipe) -> int:
         _check_only_layers(base.model, modules, recipe)
     thin = min(reached, key=lambda matrix: min(matrix.in_features, matrix.out_features))
     width = min(thin.in_features, thin.out_features)
-    if _changes_the_base(recipe):
+    if recipe.changes_the_base:
         what = f"init_lora_weights={recipe.init_lora_weights!r}"
         embedding = next((matrix.name for matrix in reached if matrix.kind == "embedding"), None)
         if embedding is not None:
@@ -191,7 +190,7 @@ def quantization_for(base: Base, recipe: Recipe) -> Quantization | None:
     """
     has = base.quantization
     needs_all = recipe.method == "full" or recipe.init_lora_weights == "loftq"
-    if has is not None and (needs_all or _changes_the_base(recipe)):
+    if has is not None and (needs_all or recipe.changes_the_base):
         what = "method='full'" if recipe.method == "full" else repr(recipe.init_lora_weights)
         raise ValueError(
             f"{what} needs the whole weights, and {base.name} was loaded with "
@@ -261,7 +260,7 @@ def adapt(base: Base, recipe: Recipe) -> nn.Module:
         return _copy_tensors(base.model)
     _check_reach(base, recipe)
     model = share_tensors(on.model)
-    if _changes_the_base(recipe):
+    if recipe.changes_the_base:
         for module in model.modules():
             if isinstance(module, ADAPTABLE):  # its weight will be written to: give it its own
                 module.weight.data = module.weight.data.clone()
@@ -312,10 +311,6 @@ def spell_patterns_out(config: "PeftConfig", model: nn.Module) -> None:
         if getattr(config, field, None):
             longest_first = sorted(by_name, key=len, reverse=True)  # a short one may end a long one
             setattr(config, field, {name: by_name[name] for name in longest_first})
-
-
-def _changes_the_base(recipe: Recipe) -> bool:
-    return str(recipe.init_lora_weights).startswith(CHANGES_THE_BASE)
 
 
 @torch.no_grad()

@@ -34,7 +34,6 @@ from lora_lab.models.adapter_files import (
     read_tensors,
 )
 from lora_lab.models.adapters import (
-    CHANGES_THE_BASE,
     adapter_tensors,
     merge_into_copies,
     spell_patterns_out,
@@ -88,7 +87,7 @@ def learnt(model: nn.Module, recipe: Recipe, start: dict[str, Tensor]) -> Learnt
     Args:
         model: from `adapt(base, recipe)`, trained since.
         recipe: the same.
-        start: the adapter's tensors before the first step, from `adapter_tensors(model)`.
+        start: `adapter_tensors(model)` before the first step; asked for only by these two.
     """
     if recipe.method == "full":
         weights = dict(model.named_parameters())  # tied weights once, as files want it
@@ -96,7 +95,7 @@ def learnt(model: nn.Module, recipe: Recipe, start: dict[str, Tensor]) -> Learnt
     tensors = adapter_tensors(model)  # first: it takes the adapter's name out of `rank_pattern`
     config = copy.deepcopy(model.peft_config["default"])
     config.inference_mode = True
-    if str(recipe.init_lora_weights).startswith(CHANGES_THE_BASE):
+    if recipe.changes_the_base:
         for name, tensor in tensors.items():
             if "lora_A" in name:
                 tensors[name] = torch.cat([tensor, start[name]], dim=0)  # (2r, in)

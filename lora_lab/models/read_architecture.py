@@ -1,14 +1,19 @@
 """A model's shape, read off the model or its config: what a budget is reckoned from."""
 
+import hashlib
+import json
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from lora_lab import __version__
 from lora_lab.models.architecture import Matrix, Modules, Shape, layer_of
-from lora_lab.models.bases import read_part
-from lora_lab.models.quiet import quietly
+from lora_lab.places import cache_folder, write_atomically
 
 
 def shape_of(model: object, name: str = "") -> Shape:
@@ -28,6 +33,8 @@ def shape_of(model: object, name: str = "") -> Shape:
     from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 
     if isinstance(model, Path):
+        from lora_lab.models.bases import read_part
+
         model = read_part(model, "config", name or model.name)
     elif isinstance(model, dict):
         model = AutoConfig.for_model(**model)
@@ -61,9 +68,34 @@ def shape_of(model: object, name: str = "") -> Shape:
     )
 
 
+def kept_shape(config: str, make: Callable[[], Shape]) -> Shape:
+    """What `make` reads off a config: once, and then kept in the cache.
+
+    To build a model of transformers takes seconds, most of them for imports.
+
+    Args:
+        config: its text, by which the shape is found again.
+        make: `shape_of` that config.
+    """
+    key = (config, version("transformers"), __version__)
+    digest = hashlib.sha256("\n".join(key).encode()).hexdigest()
+    kept = cache_folder() / "shapes" / f"{digest[:16]}.json"
+    with suppress(OSError, ValueError, TypeError, KeyError):  # not there, or damaged
+        fields = json.loads(kept.read_text(encoding="utf-8"))
+        fields["matrices"] = tuple(Matrix(**matrix) for matrix in fields["matrices"])
+        fields["others"] = tuple((module, count) for module, count in fields["others"])
+        return Shape(**fields)
+    shape = make()
+    with suppress(OSError), write_atomically(kept) as new:  # a cache for reading only will do
+        new.write_text(json.dumps(asdict(shape)), encoding="utf-8")
+    return shape
+
+
 def _on_meta(config: object) -> nn.Module:
     """The model that a config describes, with shapes and no numbers."""
     import transformers as hf
+
+    from lora_lab.models.quiet import quietly
 
     named = getattr(hf, (config.architectures or [""])[0], None)
     autos = (hf.AutoModelForCausalLM, hf.AutoModelForSeq2SeqLM, hf.AutoModelForMaskedLM)

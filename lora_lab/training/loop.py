@@ -58,7 +58,7 @@ class Training:
         if recipe.gradient_checkpointing:
             _checkpoint_activations(self.model)
         self._ranks = Ranks(self.model, recipe) if recipe.method == "adalora" else None
-        self._start = adapter_tensors(self.model)
+        self._start = adapter_tensors(self.model) if recipe.changes_the_base else {}
         self._teacher = None if task.teacher is None else teacher_model(base, task.teacher)
         self._trainable = {
             name: one for name, one in self.model.named_parameters() if one.requires_grad
@@ -139,7 +139,7 @@ class Training:
         hopeless = 2 * (first + math.log(self.model.config.get_text_config().vocab_size))
         if math.isfinite(loss) and math.isfinite(norm) and loss <= hopeless:
             if step % GOOD_EVERY == 1:
-                self._good = self._weights()  # these gave a finite loss
+                self._keep(self._good)  # these gave a finite loss
             return
         self._put(self._good)
         if self._ranks:
@@ -171,7 +171,18 @@ class Training:
         )
 
     def _weights(self) -> dict[str, Tensor]:
-        return {name: one.detach().clone() for name, one in self._trainable.items()}
+        """A copy of all that is trained; of a whole model on a GPU, in the machine's memory."""
+        off_gpu = self.recipe.method == "full" and self.base.device.type == "cuda"
+        on = torch.device("cpu") if off_gpu else self.base.device
+        return {
+            name: torch.empty_like(one, device=on, requires_grad=False).copy_(one.detach())
+            for name, one in self._trainable.items()
+        }
+
+    def _keep(self, weights: dict[str, Tensor]) -> None:
+        """Write what is trained into a copy made before: a second one would take more memory."""
+        for name, one in self._trainable.items():
+            weights[name].copy_(one.detach())
 
     def _put(self, weights: dict[str, Tensor]) -> None:
         with torch.no_grad():
@@ -221,7 +232,7 @@ class Training:
                 inner[name] = value.clone() if isinstance(value, Tensor) else value
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
-        self._good = self._weights()
+        self._keep(self._good)
         each = self.recipe.batch_size * self.recipe.gradient_accumulation_steps
         self._order = order_of_examples(len(self._encoded), self.recipe.seed)
         for _ in range(self.step * each):
