@@ -262,7 +262,7 @@ MUTATIONS = [  # (file, what it says, what it says when broken, the test that mu
     ("script_template.py", '    torch.manual_seed(RECIPE["seed"])  # dropout', "    # dropout", "test_scripts.py::test_the_script_gives"),
     ("script_template.py", " if tensor.ndim > 1 else 0.0", "", "test_scripts.py::test_the_script_gives"),
     ("script_template.py", "        answer_ids.append(tokenizer.eos_token_id)", "        pass", "test_scripts.py::test_the_script_gives"),
-    ("script_template.py", '        model.peft_config["default"].init_lora_weights = True\n', "", "test_scripts.py::test_peft_loads"),
+    ("script_template.py", '{"path_initial_model_for_weight_conversion": f"{FOLDER}/start"}', "{}", "test_scripts.py::test_peft_loads"),
     ("scripts.py", '["orth_reg_weight"] /= recipe.gradient_accumulation_steps', '["orth_reg_weight"] /= 1', "test_scripts.py::test_the_script_gives"),
     ("scripts.py", "    return repr(value)", "    return str(value)", "test_scripts.py::test_no_name"),
     ("scripts.py", "str(base.path.absolute())", "str(base.path)", "test_scripts.py::test_a_scripts_base"),
