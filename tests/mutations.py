@@ -262,7 +262,7 @@ MUTATIONS = [  # (file, what it says, what it says when broken, the test that mu
     ("training/script_template.py", '    torch.manual_seed(RECIPE["seed"])  # dropout', "    # dropout", "test_script.py::test_the_script_gives"),
     ("training/script_template.py", " if tensor.ndim > 1 else 0.0", "", "test_script.py::test_the_script_gives"),
     ("training/script_template.py", "        answer_ids.append(tokenizer.eos_token_id)", "        pass", "test_script.py::test_the_script_gives"),
-    ("training/script_template.py", '        model.peft_config["default"].init_lora_weights = True\n', "", "test_script.py::test_peft_loads"),
+    ("training/script_template.py", '{"path_initial_model_for_weight_conversion": f"{FOLDER}/start"}', "{}", "test_script.py::test_peft_loads"),
     ("training/script.py", '["orth_reg_weight"] /= recipe.gradient_accumulation_steps', '["orth_reg_weight"] /= 1', "test_script.py::test_the_script_gives"),
     ("training/script.py", "    return repr(value)", "    return str(value)", "test_script.py::test_no_name"),
     ("training/script.py", "str(base.path.absolute())", "str(base.path)", "test_script.py::test_a_scripts_base"),

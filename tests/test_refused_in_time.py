@@ -67,6 +67,16 @@ def test_a_task_that_could_not_be_evaluated_is_refused_before_the_first_step(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_training_afresh_what_is_refused_leaves_the_stored_run(base, tmp_path):
+    task = dataclasses.replace(letters_task(), test=[LONG])
+    stored = fit(base, task, recipe(steps=2), store=tmp_path, evaluate=False)
+    with pytest.raises(ValueError, match=TOO_LONG):
+        fit(base, task, recipe(steps=2), store=tmp_path, fresh=True)
+    kept = fit(base, task, recipe(steps=2), store=tmp_path, evaluate=False)
+    assert kept.replayed
+    assert kept.records == stored.records
+
+
 @pytest.mark.parametrize("changes", [one for one, _ in BAD_TASKS.values()], ids=BAD_TASKS)
 def test_a_task_that_is_not_evaluated_is_trained_all_the_same(base, changes):
     task = dataclasses.replace(letters_task(), **changes)

@@ -58,11 +58,9 @@ def fit(
         return _score(_fit_unstored(base, task, recipe, progress), task, None, evaluate)
     folder = RunFolder(where, base, task, recipe)
     with folder.locked():
-        if fresh:
-            folder.clear()
-        run = folder.ended()
+        run = None if fresh else folder.ended()
         if run is None:
-            _fit_stored(folder, base, task, recipe, progress, evaluate)
+            _fit_stored(folder, base, task, recipe, progress, evaluate, fresh)
             run = read_run(folder.path, base, replayed=False)
         if run.status == DIVERGED:
             raise Diverged(run.message, run)
@@ -91,11 +89,21 @@ def _fit_unstored(base: Base, task: Task, recipe: Recipe, progress: bool) -> Run
 
 
 def _fit_stored(
-    folder: RunFolder, base: Base, task: Task, recipe: Recipe, progress: bool, evaluate: bool
+    folder: RunFolder,
+    base: Base,
+    task: Task,
+    recipe: Recipe,
+    progress: bool,
+    evaluate: bool,
+    fresh: bool,
 ) -> None:
     if evaluate:
         evaluation.check_answerable(base, task)
-    training = _begun(folder, base, task, recipe)
+    if fresh:
+        training = Training(base, task, recipe)
+        folder.clear()  # only now: what is refused leaves the stored run as it was
+    else:
+        training = _begun(folder, base, task, recipe)
     folder.begin(budget_of(base, task, recipe))
     try:
         with _interrupt_between_steps() as interrupted:

@@ -35,8 +35,8 @@ def to_code(recipe: Recipe, base: Base, task: Task) -> str:
 
     It is the program in `script_template.py` with this recipe and these examples as its constants,
     so that no name or text can become code. It prints each step's loss and saves what was learnt.
-    With the same seed on the same machine its losses are those of `train`; AdaLoRA's are what PEFT
-    trains on, `loss + orth_reg_weight * orthogonality`.
+    With the same seed on the same machine its losses are those of `train`, in 16 bits as nearly as
+    rounding lets them; AdaLoRA's are what PEFT trains on, `loss + orth_reg_weight * orthogonality`.
 
     Raises:
         ValueError: for a planted task, whose teacher is no text; for LoftQ; for dropout on the

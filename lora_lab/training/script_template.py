@@ -65,7 +65,6 @@ def main() -> None:
         # These begin by changing the base. With the adapter from before training, PEFT saves a
         # plain LoRA that fits the base as it was.
         at_the_start = {"path_initial_model_for_weight_conversion": f"{FOLDER}/start"}
-        model.peft_config["default"].init_lora_weights = True
         model.save_pretrained(f"{FOLDER}/start")
     coming = batches_of(tokenizer)
     torch.manual_seed(RECIPE["seed"])  # dropout draws from here on
