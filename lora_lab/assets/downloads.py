@@ -19,7 +19,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from lora_lab.assets import unpacking
-from lora_lab.places import NotPrepared, cache_folder, make_folder_atomically, sha256_of
+from lora_lab.places import NoRoom, NotPrepared, cache_folder, make_folder_atomically, sha256_of
 from lora_lab.recipe import nearest
 
 MANIFEST = "asset.json"
@@ -224,15 +224,15 @@ def cache_in_words(megabytes: float) -> Iterator[None]:
         yield
     except OSError as error:
         where = f"the cache {cache_folder()}"
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(error, NoRoom) or error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise OSError(
-                error.errno,
+                errno.ENOSPC,
                 f"{where} has no room left: this needs about {megabytes:.0f} MB; free some, "
                 "or set LORA_LAB_CACHE to a folder on a larger disk",
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if isinstance(error, PermissionError) or error.errno == errno.EROFS:
             raise PermissionError(
-                error.errno,
+                errno.EACCES,
                 f"{where} can't be written; set LORA_LAB_CACHE to a folder that you may write",
             ) from error
         raise
