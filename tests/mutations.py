@@ -406,7 +406,7 @@ MUTATIONS = [  # (file, what it says, what it says when broken, the test that mu
     ("widgets/live_lab.py", "plots.LossFilm(earlier, steps, named=named)", "plots.LossFilm(earlier, steps)", "test_live_lab.py::test_an_earlier_run_is_named"),
     ("widgets/words.py", 'if field.name != "eval_steps" and value', "if value", "test_live_lab.py::test_an_earlier_run_is_named"),
     ("plots/losses.py", "                line.remove()\n", "", "test_plots.py::test_a_film_shows"),
-    ("plots/meters.py", "spreads = [(min(one), max(one))", "spreads = [(one[0], max(one))", "test_plots.py::test_the_meters_of_several"),
+    ("plots/meters.py", "spreads = [(min(shares), max(shares))", "spreads = [(shares[0], max(shares))", "test_plots.py::test_the_meters_of_several"),
     ("plots/meters.py", "ends = [100 * end for end in spreads[place]]", "ends = [100 * end for end in spreads[0]]", "test_plots.py::test_the_meters_of_several"),
     ("plots/meters.py", "tick = [100 * before] * 2", "tick = [100 * after] * 2", "test_plots.py::test_the_meters_show"),
     ("widgets/background.py", "            self._jobs.clear()\n            self.stopped = how", "            self.stopped = how", "test_live_lab.py::test_stop_drops"),

@@ -185,9 +185,9 @@ def test_the_meters_of_several_seeds_have_whiskers_from_the_least_to_the_greates
 
 
 def test_the_meters_leave_out_what_a_task_does_not_have():
-    assert [row[0] for row in plots.meters(scores(0.0), scores(1.0))] == ["new: exact match"]
+    assert [row[0] for row in plots.meter_rows(scores(0.0), scores(1.0))] == ["new: exact match"]
     distances = scores(3.0, metric="KL"), scores(1.0, metric="KL")
-    assert plots.meters(*distances) == []  # no share
+    assert plots.meter_rows(*distances) == []  # no share
 
 
 def predicted(question, guess, measured, confidence):

@@ -1,4 +1,4 @@
-"""What every picture shares: colours, room, words. The one door to matplotlib is this folder.
+"""The look of every picture: colours, sizes, axes. Only this room imports matplotlib.
 
 A draw function is (ax, numbers) -> ax. It gives its axes a title, the question that the chart
 answers, and a label, which states the finding with its numbers: the picture's alternative text.
@@ -6,10 +6,13 @@ answers, and a label, which states the finding with its numbers: the picture's a
 
 import base64
 import io
+import logging
 import math
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+
+logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns while it first lists its fonts
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -23,6 +26,7 @@ NEW = "#009E73"  # new knowledge
 OLD = "#CC79A7"  # old knowledge
 PAPER = "#E69F00"  # a paper's number
 INK, PALE = "#333333", "#E6E6E6"  # words and axes; grids and empty meters
+LEGEND = {"fontsize": 9, "frameon": False, "labelcolor": INK}
 
 SIZE = (500, 270)  # pixels on the screen: width, height
 _DPI = 100  # a point is 1.4 pixels: 9 points are read easily
@@ -90,6 +94,11 @@ def tidy(ax: Axes, title: str, xlabel: str, ylabel: str) -> None:
     ax.set_axisbelow(True)
 
 
+def corner(ax: Axes, words: str) -> None:
+    """Words at the right of the title: the number of seeds, the unit."""
+    ax.set_title(words, loc="right", fontsize=9, color=INK)
+
+
 def axis_end(value: float) -> float:
     """The axis's end for a greatest value: 1, 1.5, 2, 3, 4, 6 or 8 times a power of ten.
 
@@ -100,18 +109,3 @@ def axis_end(value: float) -> float:
     power = 10.0 ** math.floor(math.log10(value))
     ends = (factor * power for factor in (1, 1.5, 2, 3, 4, 6, 8, 10))
     return next(end for end in ends if value <= end * (1 + 1e-9))
-
-
-def percent(share: float) -> str:
-    """A share of 1 in whole percent: 0.5 is "50 %"."""
-    return f"{100 * share:.0f} %"
-
-
-def small_percent(share: float) -> str:
-    """The same with one decimal below 10 %."""
-    return f"{100 * share:.{0 if share >= 0.0995 else 1}f} %"
-
-
-def of_seeds(count: int) -> str:
-    """`1 seed`, `4 seeds`: stands in the corner of every chart of runs."""
-    return f"{count} seed{'s' * (count != 1)}"

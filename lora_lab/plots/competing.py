@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 
-from lora_lab.plots.canvas import EARLIER, INK, RUN, of_seeds, tidy
+from lora_lab.plots.canvas import EARLIER, INK, LEGEND, RUN, corner, tidy
+from lora_lab.wording import counted
 
 
 def draw_budget(ax: Axes, budgets: Sequence[int], tinit: int, tfinal: int) -> Axes:
@@ -55,7 +56,7 @@ def draw_importance(
     ax.plot(steps, importance, color=INK, linewidth=1.8, label="importance")
     ax.plot(steps, threshold, color=EARLIER, linestyle=":", linewidth=1.8, label="threshold")
     ax.set_yscale("log")
-    ax.legend(loc="lower right", fontsize=9, frameon=False, labelcolor=INK, ncols=2)
+    ax.legend(loc="lower right", **LEGEND, ncols=2)
     low, high = ax.get_ylim()
     ax.set_ylim(low**1.25 * high**-0.25, high)  # room for the legend
     masked = [own <= least for own, least in zip(importance, threshold, strict=True)]
@@ -78,17 +79,17 @@ def draw_rivals(ax: Axes, values: Mapping[str, Sequence[float]], question: str, 
     """
     tidy(ax, question, unit, "")
     ax.grid(visible=False, axis="y")
-    told = []
+    summaries = []
     for place, (name, seeds) in enumerate(values.items()):
         colour = RUN if name.startswith("AdaLoRA") else EARLIER
         mean = statistics.mean(seeds)
         ax.barh(place, mean, height=0.6, color=colour, alpha=0.35, linewidth=0)
         ax.plot(seeds, [place] * len(seeds), "o", color=colour, markersize=5, clip_on=False)
-        told.append(f"{name} {mean:.3g} ({min(seeds):.3g} to {max(seeds):.3g})")
+        summaries.append(f"{name} {mean:.3g} ({min(seeds):.3g} to {max(seeds):.3g})")
     ax.set_yticks(range(len(values)), [*values], fontsize=9.5)
     ax.set(xlim=(0, None), ylim=(len(values) - 0.5, -0.5))
     ax.tick_params(axis="y", length=0)
-    count = of_seeds(len(next(iter(values.values()))))
-    ax.set_title(count, loc="right", fontsize=9, color=INK)
-    ax.set_label(f"{question} In {unit}, {count}: {'; '.join(told)}.")
+    count = counted(len(next(iter(values.values()))), "seed")
+    corner(ax, count)
+    ax.set_label(f"{question} In {unit}, {count}: {'; '.join(summaries)}.")
     return ax

@@ -15,15 +15,16 @@ from matplotlib.patheffects import withStroke
 from lora_lab.plots.canvas import (
     DRAWING,
     EARLIER,
-    INK,
+    LEGEND,
     RUN,
     SIZE,
     axes_for,
     axis_end,
-    of_seeds,
+    corner,
     tidy,
 )
 from lora_lab.records import StepRecord
+from lora_lab.wording import counted
 
 
 def draw_loss(
@@ -82,13 +83,13 @@ def _draw_loss_frame(
         ax.plot(*_by_step(run), color=EARLIER, alpha=0.75 * 0.65**age, linewidth=1)
     _name_ends(ax, earlier, named, ends[1])
     names = [*_loss_lines(())]
-    seeds = of_seeds(max(1, len(band)))
+    seeds = counted(max(1, len(band)), "seed")
     if band:
         names.append(_draw_band(ax, band, f"{seeds}, least to greatest"))
     if earlier:
         names.append(Line2D([], [], color=EARLIER, linewidth=1, label="earlier runs"))
-    ax.legend(handles=names, loc="upper right", fontsize=9, frameon=False, labelcolor=INK)
-    ax.set_title(seeds, loc="right", fontsize=9, color=INK)  # off the curves
+    ax.legend(handles=names, loc="upper right", **LEGEND)
+    corner(ax, seeds)  # off the curves
 
 
 def _name_ends(
@@ -126,16 +127,16 @@ def _draw_band(ax: Axes, band: Sequence[Sequence[StepRecord]], label: str) -> Po
 
 def _losses(run: Sequence[StepRecord]) -> tuple[dict[int, float], dict[int, float]]:
     """By step: the training losses, and the validation losses where they were measured."""
-    training = {one.step: one.loss for one in run}
+    training = {record.step: record.loss for record in run}
     return training, {
-        one.step: one.validation_loss for one in run if one.validation_loss is not None
+        record.step: record.validation_loss for record in run if record.validation_loss is not None
     }
 
 
 def _loss_lines(records: Sequence[StepRecord]) -> tuple[Line2D, Line2D]:
     """The run at hand: its training loss, and its validation loss where it was measured."""
     validated = [record for record in records if record.validation_loss is not None]
-    places = [record.step for record in validated], [one.validation_loss for one in validated]
+    places = [record.step for record in validated], [record.validation_loss for record in validated]
     dashed = {"linestyle": "--", "marker": "o", "markersize": 4}
     alone = {"marker": "o", "markersize": 3} if len(records) == 1 else {}  # else nothing to see
     line = {"color": RUN, "linewidth": 1.6, "clip_on": False}
@@ -161,24 +162,26 @@ def _loss_in_words(
         first, last = records[0], records[-1]
         words = (
             f"The training loss goes from {first.loss:.2f} to {last.loss:.2f} nats per token "
-            f"in {last.step} step{'s' * (last.step > 1)}"
+            f"in {counted(last.step, 'step')}"
         )
-        validated = [one.validation_loss for one in records if one.validation_loss is not None]
+        validated = [
+            record.validation_loss for record in records if record.validation_loss is not None
+        ]
         if validated:
             words += f"; the validation loss ends at {validated[-1]:.2f}"
     if band:
         training, validation = zip(*map(_losses, band), strict=True)
-        words += f". {of_seeds(len(band))} end between {_span(training)}"
+        words += f". {counted(len(band), 'seed')} end between {_span(training)}"
         if any(validation):
             words += f", in validation between {_span(validation)}"
     if earlier:
-        words += f". In grey: {len(earlier)} earlier run{'s' * (len(earlier) > 1)}"
-        told = [
+        words += f". In grey: {counted(len(earlier), 'earlier run')}"
+        endings = [
             f"{name} ended at {run[-1].loss:.2f}"
             for name, run in zip(named, earlier, strict=False)
             if name
         ]
-        words += f": {', '.join(told)}" if told else ""
+        words += f": {', '.join(endings)}" if endings else ""
     return f"{words}."
 
 

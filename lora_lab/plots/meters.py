@@ -4,13 +4,14 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 
-from lora_lab.plots.canvas import BASE, EARLIER, INK, NEW, OLD, PALE, of_seeds, percent, tidy
+from lora_lab.plots.canvas import BASE, EARLIER, INK, NEW, OLD, PALE, corner, tidy
 from lora_lab.records import Scores
+from lora_lab.wording import counted, percent
 
 NOT_SHARES = {"perplexity", "KL"}  # metrics that do not lie between 0 and 1
 
 
-def meters(base: Scores, adapted: Scores) -> list[tuple[str, str, float, float]]:
+def meter_rows(base: Scores, adapted: Scores) -> list[tuple[str, str, float, float]]:
     """What the meters show: (name, colour, the base's share, the adapted model's share)."""
     rows = []
     if base.metric_name not in NOT_SHARES:
@@ -32,9 +33,9 @@ def draw_meters(ax: Axes, base: Scores, adapted: Scores, seeds: Sequence[Scores]
         seeds: those of runs that differ in their seed alone, the one at hand among them: a whisker
             from the least to the greatest.
     """
-    rows = meters(base, adapted)
-    by_seed = [[after for *_, after in meters(base, one)] for one in seeds]
-    spreads = [(min(one), max(one)) for one in zip(*by_seed, strict=True)]
+    rows = meter_rows(base, adapted)
+    by_seed = [[after for *_, after in meter_rows(base, scores)] for scores in seeds]
+    spreads = [(min(shares), max(shares)) for shares in zip(*by_seed, strict=True)]
     tidy(ax, "What was learnt, and what was lost?", "right answers, %", "")
     ax.grid(visible=False)
     for place, (_, colour, before, after) in enumerate(rows):
@@ -56,12 +57,14 @@ def draw_meters(ax: Axes, base: Scores, adapted: Scores, seeds: Sequence[Scores]
     ax.spines["left"].set_visible(False)
     ax.spines["bottom"].set_bounds(0, 100)
     ax.xaxis.label.set_x(50 / whole)  # under the meters, not under the words beside them
-    ax.set_title(of_seeds(max(1, len(seeds))), loc="right", fontsize=9, color=INK)
-    told = [f"{name} {percent(before)} to {percent(after)}" for name, _, before, after in rows]
+    corner(ax, counted(max(1, len(seeds)), "seed"))
+    summaries = [f"{name} {percent(before)} to {percent(after)}" for name, _, before, after in rows]
     if seeds:
-        told = [f"{words} ({_range(ends)})" for words, ends in zip(told, spreads, strict=True)]
-        told[-1] += f", least to greatest of {of_seeds(len(seeds))}"
-    ax.set_label(f"From the base to the adapted model: {'; '.join(told)}.")
+        summaries = [
+            f"{words} ({_range(ends)})" for words, ends in zip(summaries, spreads, strict=True)
+        ]
+        summaries[-1] += f", least to greatest of {counted(len(seeds), 'seed')}"
+    ax.set_label(f"From the base to the adapted model: {'; '.join(summaries)}.")
     return ax
 
 
