@@ -33,6 +33,9 @@ def _projection_shapes(
     }
 
 
+llama_shapes = _projection_shapes  # the public name, for the checks of other notebooks
+
+
 def llama_sizes() -> Iterator[dict[str, int]]:
     """Three Llamas; in the last, the heads together are wider than the hidden state."""
     names = ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads")
@@ -55,7 +58,9 @@ projection_shapes = Exercise(
     llama_sizes,
     slips={
         "these are (in, out); nn.Linear keeps its weight as (out, in), since y = x Wᵀ": (
-            lambda **sizes: {name: one[::-1] for name, one in _projection_shapes(**sizes).items()}
+            lambda **sizes: {
+                name: shape[::-1] for name, shape in _projection_shapes(**sizes).items()
+            }
         ),
         "k and v are as wide as q here; with grouped-query attention there are only "
         "num_key_value_heads of them": _changed_shapes(
@@ -195,16 +200,18 @@ def _what_is_trained(function: Function, case: Case) -> dict[str, str]:
     """After a call: each parameter of the model, trained or frozen."""
     model = case["model"]
     function(model)
-    found = {name: one.requires_grad for name, one in model.named_parameters()}
-    return {name: "trained" if trained else "frozen" for name, trained in found.items()}
+    return {
+        name: "trained" if parameter.requires_grad else "frozen"
+        for name, parameter in model.named_parameters()
+    }
 
 
-def _trains(wanted: Function) -> Function:
-    """A function that trains the parameters whose names are wanted, and freezes the others."""
+def _trains(is_chosen: Function) -> Function:
+    """A slip that trains the parameters whose names are chosen, and freezes the others."""
 
     def slip(model: nn.Module) -> None:
         for name, parameter in model.named_parameters():
-            parameter.requires_grad = wanted(name)
+            parameter.requires_grad = is_chosen(name)
 
     return slip
 

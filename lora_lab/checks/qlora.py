@@ -93,8 +93,11 @@ def _qlora_bytes(linear: int, others: int, blocksize: int, double_quant: bool) -
     with `double_quant` a byte, and 256 of those share a float32. `others`: parameters that stay,
     as float32.
     """
-    absmax = 1 + 4 / 256 if double_quant else 4
-    return linear * (0.5 + absmax / blocksize) + 4 * others
+    return linear * (0.5 + _absmax_bytes(double_quant) / blocksize) + 4 * others
+
+
+def _absmax_bytes(double_quant: bool) -> float:
+    return 1 + 4 / 256 if double_quant else 4
 
 
 def ledgers() -> Iterator[Case]:
@@ -113,10 +116,6 @@ def _bytes(absmax: Function, other: float = 4, code: float = 0.5) -> Function:
         return linear * (code + absmax(double_quant) / blocksize) + other * others
 
     return slip
-
-
-def _absmax(double_quant: bool) -> float:
-    return 1 + 4 / 256 if double_quant else 4
 
 
 qlora_bytes = Exercise(
@@ -138,10 +137,12 @@ qlora_bytes = Exercise(
                 linear + others, 0, blocksize, double_quant
             )
         ),
-        "the others are left out; they stay, 4 bytes each": _bytes(_absmax, other=0),
-        "the others are 16 bits here; they stay as float32, 4 bytes each": _bytes(_absmax, other=2),
+        "the others are left out; they stay, 4 bytes each": _bytes(_absmax_bytes, other=0),
+        "the others are 16 bits here; they stay as float32, 4 bytes each": _bytes(
+            _absmax_bytes, other=2
+        ),
         "these are bits; a byte has 8": (lambda **case: 8 * _qlora_bytes(**case)),
-        "a code is a byte here; two of them share one": _bytes(_absmax, code=1),
+        "a code is a byte here; two of them share one": _bytes(_absmax_bytes, code=1),
     },
 )
 
@@ -159,7 +160,7 @@ def _choose_for_card(needs: Mapping[str, float], card: float) -> str:
     return next((name for name, gib in needs.items() if gib <= card - 1), NO_WAY)
 
 
-def _wanted() -> Iterator[Case]:
+def _cards() -> Iterator[Case]:
     """Room for all, for some, for a later one that needs least, just enough, for none."""
     seven = {"full": 139.1, "LoRA": 13.2, "QLoRA": 5.0}
     yield {"needs": dict(seven), "card": 141}
@@ -170,7 +171,7 @@ def _wanted() -> Iterator[Case]:
     yield {"needs": {"int8": 9.4, "QLoRA": 5.0, "LoRA": 13.2}, "card": 24}
 
 
-def _first(fits: Function) -> Function:
+def _first_method(fits: Function) -> Function:
     """The first method for which `fits(GiB, card)`."""
     return lambda needs, card: next(
         (name for name, gib in needs.items() if fits(gib, card)), NO_WAY
@@ -187,12 +188,14 @@ def _of_those_that_fit(choose: Function) -> Function:
 
 choose_for_card = Exercise(
     _choose_for_card,
-    _wanted,
+    _cards,
     slips={
         "the whole card is filled here; CUDA itself takes 1 GiB of it": (
-            _first(lambda gib, card: gib <= card)
+            _first_method(lambda gib, card: gib <= card)
         ),
-        "what needs exactly all that is left fits, too": _first(lambda gib, card: gib < card - 1),
+        "what needs exactly all that is left fits, too": _first_method(
+            lambda gib, card: gib < card - 1
+        ),
         "this is the one that needs least; the first that fits is liked more": (
             _of_those_that_fit(lambda fitting: min(fitting, key=fitting.get))
         ),
@@ -203,7 +206,7 @@ choose_for_card = Exercise(
             _of_those_that_fit(lambda fitting: [*fitting][-1])
         ),
         "this gives the methods that do not fit; those that need at most card - 1 do": (
-            _first(lambda gib, card: gib > card - 1)
+            _first_method(lambda gib, card: gib > card - 1)
         ),
         "this gives all that fit; one name is wanted": (
             lambda needs, card: [name for name, gib in needs.items() if gib <= card - 1]

@@ -80,7 +80,7 @@ def _decayed(weight: float, rates: Sequence[float], weight_decay: float) -> floa
     return weight * math.prod(1 - rate * weight_decay for rate in rates)
 
 
-def _schedules() -> Iterator[Case]:
+def _rate_schedules() -> Iterator[Case]:
     """A constant rate, a falling one, a warm-up; weights of both signs; no decay."""
     falling = [0.1, 0.08, 0.06, 0.04, 0.02]
     for weight, rates, weight_decay in (
@@ -97,18 +97,18 @@ def _factor_by(factor: Function) -> Function:
 
 def _as_l2_in_adam(weight: float, rates: Sequence[float], weight_decay: float) -> float:
     """The decay as a part of the gradient, which Adam then brings to the size of a step."""
-    one = torch.tensor([weight], requires_grad=True, dtype=torch.float64)
-    optimizer = torch.optim.Adam([one], weight_decay=weight_decay)
+    parameter = torch.tensor([weight], requires_grad=True, dtype=torch.float64)
+    optimizer = torch.optim.Adam([parameter], weight_decay=weight_decay)
     for rate in rates:
         optimizer.param_groups[0]["lr"] = rate
-        one.grad = torch.zeros_like(one)
+        parameter.grad = torch.zeros_like(parameter)
         optimizer.step()
-    return one.item()
+    return parameter.item()
 
 
 decayed = Exercise(
     _decayed,
-    _schedules,
+    _rate_schedules,
     slips={
         "the learning rate is missing; AdamW takes rate * weight_decay off at each step": (
             _factor_by(lambda rates, decay: (1 - decay) ** len(rates))
@@ -146,7 +146,7 @@ def _packed_mask(lengths: Sequence[int]) -> Tensor:
     (n, n) of bool, n the sum of the lengths: [i, j] is true where token i looks at token j. A token
     looks at itself and at the earlier tokens of its own example.
     """
-    example = torch.tensor([number for number, long in enumerate(lengths) for _ in range(long)])
+    example = torch.tensor([number for number, length in enumerate(lengths) for _ in range(length)])
     same = example[:, None] == example[None, :]
     return same & _causal(len(example))
 
@@ -155,7 +155,7 @@ def _causal(n: int) -> Tensor:
     return torch.ones(n, n, dtype=torch.bool).tril()
 
 
-def _rows() -> Iterator[Case]:
+def _packed_rows() -> Iterator[Case]:
     """Two examples of different lengths, three with equal ones, one alone."""
     for lengths in ([2, 3], [3, 1, 3], [4]):
         yield {"lengths": list(lengths)}
@@ -167,13 +167,13 @@ def _mask_by(mask: Function) -> Function:
 
 
 def _by_length(lengths: Sequence[int]) -> Tensor:
-    of = torch.tensor([long for long in lengths for _ in range(long)])
-    return (of[:, None] == of[None, :]) & _causal(len(of))
+    length_of = torch.tensor([length for length in lengths for _ in range(length)])  # each token's
+    return (length_of[:, None] == length_of[None, :]) & _causal(len(length_of))
 
 
 packed_mask = Exercise(
     _packed_mask,
-    _rows,
+    _packed_rows,
     slips={
         "this is the causal mask alone: the second example sees the first": (
             _mask_by(lambda right, causal: causal)
@@ -214,7 +214,7 @@ def _diagnose_recipe(
     steps together draw fewer examples than there are. "all warm-up": half of the steps or more are
     warm-up. "fine": the rest. `lengths`: of the training examples, in tokens.
     """
-    if sum(one > max_length for one in lengths) >= len(lengths) / 10:
+    if sum(length > max_length for length in lengths) >= len(lengths) / 10:
         return "too short"
     if steps * batch_size * gradient_accumulation_steps < len(lengths):
         return "not seen"
@@ -289,7 +289,7 @@ diagnose_recipe = Exercise(
             lambda **case: (
                 "too short"
                 if sum(case["lengths"]) / len(case["lengths"]) > case["max_length"]
-                else _with(max_length=lambda one: max(one["lengths"]))(**case)
+                else _with(max_length=lambda inputs: max(inputs["lengths"]))(**case)
             )
         ),
     },

@@ -47,7 +47,7 @@ def draw_meters(ax: Axes, base: Scores, adapted: Scores, seeds: Sequence[Scores]
         if spreads:
             ends = [100 * end for end in spreads[place]]
             ax.plot(ends, [place] * 2, color=INK, linewidth=1.6, marker="|", clip_on=False)
-            around = f"{_range(spreads[place]).removesuffix(' %')}, "
+            around = f"{_range_text(spreads[place]).removesuffix(' %')}, "
         words = f"{percent(after)}  ({around}base {percent(before)})"
         ax.text(103, place, words, va="center", fontsize=9.5, color=INK)
     whole = 230 if seeds else 165  # the words beside the meters have room, too
@@ -61,14 +61,14 @@ def draw_meters(ax: Axes, base: Scores, adapted: Scores, seeds: Sequence[Scores]
     summaries = [f"{name} {percent(before)} to {percent(after)}" for name, _, before, after in rows]
     if seeds:
         summaries = [
-            f"{words} ({_range(ends)})" for words, ends in zip(summaries, spreads, strict=True)
+            f"{words} ({_range_text(ends)})" for words, ends in zip(summaries, spreads, strict=True)
         ]
         summaries[-1] += f", least to greatest of {counted(len(seeds), 'seed')}"
     ax.set_label(f"From the base to the adapted model: {'; '.join(summaries)}.")
     return ax
 
 
-def _range(ends: tuple[float, float]) -> str:
+def _range_text(ends: tuple[float, float]) -> str:
     """`84–91 %`."""
     low, high = map(percent, ends)
     return low if low == high else f"{low.removesuffix(' %')}–{high}"
