@@ -11,9 +11,9 @@ from lora_lab.checks.compare import Case, Exercise, Function
 def _importance(values: list[float], gradients: list[float], beta1: float, beta2: float) -> float:
     """The importance of one trained number after several steps, from its values and gradients.
 
-    The sensitivity of a step is |value × gradient|. Its moving average, by beta1, begins at 0; so
-    does that of the uncertainty, by beta2: how far the sensitivity is from its new average. The
-    importance is the product of the two averages.
+    The sensitivity of a step is |value × gradient|. Its uncertainty is the distance between the
+    sensitivity and its new average. Both have a moving average that begins at 0: the sensitivity
+    by beta1, the uncertainty by beta2. The importance is the product of the two averages.
     """
     mean = spread = 0.0
     for value, gradient in zip(values, gradients, strict=True):
@@ -39,7 +39,7 @@ def _followed(
     end: Callable[[float, float], float] = lambda mean, spread: mean * spread,
     betas: Callable[[float, float], tuple[float, float]] = lambda beta1, beta2: (beta1, beta2),
 ) -> Function:
-    """The same steps with one of them done in another way."""
+    """A slip: the same steps, but a part of them done in another way."""
 
     def slip(values: list[float], gradients: list[float], beta1: float, beta2: float) -> float:
         first, second = betas(beta1, beta2)
@@ -94,9 +94,10 @@ importance = Exercise(
 def _budget_at(
     step: int, init_bgt: int, target_bgt: int, tinit: int, tfinal: int, total_step: int
 ) -> int:
-    """How many triplets may be left after a step: all up to step tinit, the target from step
-    total_step - tfinal on, and in between target + (init - target) × left³, rounded down, where
-    left is the share of the way that is still to go.
+    """The number of triplets that may be left after a step.
+
+    All are left up to step tinit, and the target from step total_step - tfinal on. In between it is
+    target + (init - target) × left³, rounded down, where left is the share of the way still to go.
     """
     if step <= tinit:
         return init_bgt
@@ -126,7 +127,7 @@ def _scheduled(
     whole: Callable[[float], float] = int,
     add: bool = True,
 ) -> Function:
-    """The budget with one thing about it done in another way."""
+    """A slip: the budget, but a part of the formula is another."""
 
     def slip(
         step: int, init_bgt: int, target_bgt: int, tinit: int, tfinal: int, total_step: int
@@ -187,8 +188,9 @@ Scores = Mapping[str, list[float]]
 
 
 def _share_out(scores: Scores, budget: int) -> dict[str, int]:
-    """The rank that each matrix is left with when of all their triplets together the `budget` most
-    important are kept. `scores` holds, by matrix, the importance of each of its triplets.
+    """The rank of each matrix when the `budget` most important triplets of all matrices are kept.
+
+    `scores` holds, by matrix, the importance of each of its triplets.
     """
     kept = _ranked(scores)[:budget]
     return _ranks_left(scores, kept)
@@ -224,7 +226,7 @@ def _keeping(kept: Callable[[list[float], int], list[float]]) -> Function:
 
 
 def _by_matrix(worth: Callable[[list[float]], float]) -> Function:
-    """A share of the budget for each matrix as a whole, rounded."""
+    """A slip: each matrix as a whole gets a share of the budget, rounded."""
 
     def slip(scores: Scores, budget: int) -> dict[str, int]:
         total = sum(worth(triplets) for triplets in scores.values())

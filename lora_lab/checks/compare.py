@@ -1,4 +1,4 @@
-"""The check of an exercise: try the learner's function, explain the first difference."""
+"""The check of an exercise: it tries the learner's function and explains the first difference."""
 
 import copy
 import math
@@ -21,20 +21,20 @@ class WrongAnswer(Exception):
 
 
 def call(function: Function, case: Case) -> object:
-    """The usual way to get an answer."""
+    """The answer of a function to a case, called with keyword arguments."""
     return function(**case)
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of one call: an answer, or what was raised; and the inputs that it changed."""
+    """The result of a call: the answer or the exception, and the inputs that it changed."""
 
     answer: object = None
     raised: BaseException | None = None
     changed: tuple[str, ...] = ()
 
     def like(self, other: "Outcome") -> bool:
-        """Whether both did the same: the same answer, or the same kind of failure."""
+        """Whether both calls did the same: an equal answer, or the same kind of failure."""
         return (
             type(self.raised) is type(other.raised)
             and self.changed == other.changed
@@ -47,7 +47,7 @@ class Exercise:
     """A check: called with the learner's function, it gives a `Verdict`."""
 
     reference: Function  # gives the right answers; its name is the exercise's, after a "_"
-    cases: Callable[[], Iterable[Case]]  # the inputs: the same ones at each call
+    cases: Callable[[], Iterable[Case]]  # the inputs, the same at each call
     slips: Mapping[str, Function]  # wrong answers that people give, each by the hint it earns
     ask: Callable[[Function, Case], object] = call  # how a function's answer is got
 
@@ -57,14 +57,14 @@ class Exercise:
         return self.reference.__name__.removeprefix("_")
 
     def __repr__(self) -> str:
-        """How to call it, and what it wants."""
+        """How to call the check, and what the function has to compute."""
         about = " ".join(self.reference.__doc__.split())
         return f"lab.check.{self.name}({self.name}): {about}"
 
     def __call__(self, function: Function) -> Verdict:
-        """Try the function on each input; the verdict tells of the first difference, in words.
+        """The verdict on a function after it ran on each input: the first difference, in words.
 
-        The function may raise what it likes. It gets copies of the inputs, and torch's random
+        The function may raise anything. It gets copies of the inputs, and torch's random
         numbers from a fixed seed; the global random state stays as it was.
         """
         if not callable(function):
@@ -82,7 +82,7 @@ class Exercise:
         return Verdict(True, f"your function agrees with ours on {len(cases)} inputs.")
 
     def outcome(self, function: Function, case: Case) -> Outcome:
-        """What comes of calling the function with a copy of the case."""
+        """The outcome of calling the function with a copy of the case."""
         inputs, answer, raised = copy.deepcopy(case), None, None
         with torch.random.fork_rng(devices=[]):
             torch.random.default_generator.manual_seed(0)
@@ -94,7 +94,7 @@ class Exercise:
         return Outcome(answer, raised, tuple(changed))
 
     def _problem(self, outcome: Outcome, case: Case, function: Function) -> str | None:
-        """What is wrong with an outcome, in words; None: nothing."""
+        """What is wrong with an outcome, in words; None if nothing is."""
         if isinstance(outcome.raised, NotImplementedError):
             return "nothing to check; write the function, run its cell, then run this one again."
         if isinstance(outcome.raised, WrongAnswer):
@@ -127,11 +127,11 @@ class Exercise:
 
 
 def first_difference(answer: object, right: object, place: str = "") -> str | None:
-    """What is different about an answer, at its first wrong place; None: nothing.
+    """The difference at the first wrong place of an answer, in words; None if there is none.
 
     Tensors are compared by shape, device, dtype and values; whole numbers exactly, others to 1e-5
     of their size; lists, tuples and mappings part by part. A list may stand for a tuple, and a
-    tensor for a list of numbers. What is of no such kind (a model) counts as equal.
+    tensor for a list of numbers. Any other type (a model) counts as equal.
     """
     at = f"{place}: " if place else ""
     if isinstance(right, Tensor):

@@ -11,7 +11,7 @@ from lora_lab.checks.one_token import llama_shapes, llama_sizes
 
 
 def _random(shapes: dict[str, tuple[int, int]], count: int = 3) -> Iterator[dict[str, Tensor]]:
-    """Tensors of these shapes, float64, every sign among them."""
+    """Tensors of these shapes, float64, with positive and negative numbers."""
     generator = torch.Generator().manual_seed(0)
     for _ in range(count):
         yield {
@@ -88,7 +88,7 @@ def _init_cases() -> Iterator[Case]:
 
 
 def _drawn(function: Function, case: Case) -> dict[str, object]:
-    """What can be said of the two tensors drawn: all but the numbers themselves."""
+    """Facts about the two random tensors that do not depend on the random numbers."""
     answer = function(**case)
     pair = isinstance(answer, tuple | list) and len(answer) == 2
     if not (pair and all(isinstance(tensor, Tensor) for tensor in answer)):
@@ -108,12 +108,12 @@ def _drawn(function: Function, case: Case) -> dict[str, object]:
 
 
 def _drawn_by(lora_A: Function, lora_B: Function = torch.zeros) -> Function:
-    """A start whose tensors come from two functions of (rows, columns)."""
+    """A slip: the two tensors come from functions of (rows, columns)."""
     return lambda in_features, out_features, r: (lora_A(r, in_features), lora_B(out_features, r))
 
 
 def _bounded(bound: Function) -> Function:
-    """Draws a uniform tensor whose bound is a function of (rows, columns)."""
+    """A function that draws a uniform tensor; its bound is a function of (rows, columns)."""
 
     def draw(rows: int, columns: int) -> Tensor:
         end = bound(rows, columns)
@@ -230,7 +230,7 @@ def _llama_cases() -> Iterator[Case]:
 
 
 def _count_by_matrix(count: Function) -> Function:
-    """The sum over a model's matrices of a count for (name, out, in, r)."""
+    """A slip: the sum of another count over a model's matrices, for (name, out, in, r)."""
 
     def slip(num_hidden_layers: int, r: int, **sizes: int) -> int:
         shapes = llama_shapes(**sizes)
@@ -304,7 +304,7 @@ def _gradient_cases() -> Iterator[Case]:
 
 
 def _changed_gradients(change: Function) -> Function:
-    """The right gradients, changed: a function of (grad_A, grad_B, case)."""
+    """A slip: the right gradients, changed by a function of (grad_A, grad_B, case)."""
     return lambda **case: change(*_lora_gradients(**case), case)
 
 

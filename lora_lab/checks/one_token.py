@@ -44,7 +44,7 @@ def llama_sizes() -> Iterator[dict[str, int]]:
 
 
 def _changed_shapes(**shapes: Function) -> Function:
-    """The right shapes with some replaced: name -> function of (the right shape, the sizes)."""
+    """A slip: some shapes come from functions of (the right shape, the sizes), by name."""
 
     def slip(**sizes: int) -> dict[str, tuple[int, int]]:
         right = _projection_shapes(**sizes)
@@ -105,7 +105,7 @@ END = 2  # ends an answer, and pads too, as in many tokenizers
 
 
 def padded_examples() -> Iterator[Case]:
-    """Prompt, answer, end token, padding with that same token; the last one fills its row."""
+    """Prompt, answer, end token, padding with the same token; the last row has no padding."""
     for prompt_length, answer_length, padding in ((4, 3, 2), (3, 5, 4), (5, 2, 0)):
         ids = [*range(11, 11 + prompt_length), *range(31, 31 + answer_length), END]
         mask = [1] * len(ids) + [0] * padding
@@ -177,13 +177,13 @@ make_labels = Exercise(
 
 
 def _freeze_for_lora(model: nn.Module) -> None:
-    """Set requires_grad so that of the model lora_A and lora_B are trained, and nothing else."""
+    """Set requires_grad so that only the model's lora_A and lora_B are trained."""
     for name, parameter in model.named_parameters():
         parameter.requires_grad = "lora_" in name
 
 
 def small_models() -> Iterator[Case]:
-    """Models with LoRA in some layers, in which every parameter is trained so far, or none."""
+    """Two models with LoRA in some layers: every parameter is trained so far, or no parameter."""
     for trained in (True, False):
         with torch.random.fork_rng(devices=[]):
             layers = {
@@ -197,7 +197,7 @@ def small_models() -> Iterator[Case]:
 
 
 def _what_is_trained(function: Function, case: Case) -> dict[str, str]:
-    """After a call: each parameter of the model, trained or frozen."""
+    """Each parameter of the model after a call: trained or frozen."""
     model = case["model"]
     function(model)
     return {

@@ -61,7 +61,7 @@ energy_share = Exercise(
 
 
 def _smallest_r(facts: int, choices: int, bits_per_parameter: float, shapes: Shapes) -> int:
-    """The least r whose adapter can hold the facts, each one of so many equally likely choices.
+    """The least r whose adapter can hold the facts, each a choice from equally likely answers.
 
     An adapter on a matrix of shape (out, in) has r (out + in) parameters, each of which holds
     `bits_per_parameter`; a fact takes log2(choices) bits. At least 1.
@@ -85,9 +85,7 @@ def _needs(
     of_rank_1: Function = lambda out, wide: out + wide,
     whole: Function = math.ceil,
 ) -> Function:
-    """The answer with one thing done in another way: the facts' bits, a matrix's parameters at
-    rank 1, the rounding.
-    """
+    """A slip: another count of the facts' bits or of a matrix's parameters, another rounding."""
 
     def slip(facts: int, choices: int, bits_per_parameter: float, shapes: Shapes) -> int:
         bits_of_rank_1 = bits_per_parameter * sum(of_rank_1(*shape) for shape in shapes.values())
@@ -129,14 +127,14 @@ smallest_r = Exercise(
 def _read_elbow(scores: Mapping[int, Sequence[float]], margin: float) -> int:
     """The least rank whose mean score is at most `margin` below the best mean of all ranks.
 
-    `scores`: by rank, one score for each seed, higher is better.
+    `scores`: by rank, a score for each seed; higher is better.
     """
     means = {r: mean(of_seeds) for r, of_seeds in scores.items()}
     return min(r for r in means if means[r] >= max(means.values()) - margin)
 
 
 def _swept() -> Iterator[Case]:
-    """An elbow; ranks out of order, with one lucky seed; a best in the middle; flat lines."""
+    """An elbow; ranks out of order and a lucky seed; the best rank in the middle; flat lines."""
     yield {
         "scores": {1: [0.3, 0.34], 2: [0.6, 0.64], 4: [0.9, 0.92], 8: [0.93, 0.95]},
         "margin": 0.05,
@@ -151,7 +149,7 @@ def _swept() -> Iterator[Case]:
 
 
 def _compared_by(value: Function) -> Function:
-    """The right answer, but for what of a rank's seeds is compared."""
+    """A slip: ranks are compared by another value of their seeds than the mean."""
 
     def slip(scores: Mapping[int, Sequence[float]], margin: float) -> int:
         values = {r: value(of_seeds) for r, of_seeds in scores.items()}
@@ -161,7 +159,7 @@ def _compared_by(value: Function) -> Function:
 
 
 def _by_means(chosen: Function) -> Function:
-    """Chosen from the means by rank and the margin."""
+    """A slip: another choice from the means by rank and the margin."""
     return lambda scores, margin: chosen(
         {r: mean(of_seeds) for r, of_seeds in scores.items()}, margin
     )
@@ -215,14 +213,14 @@ def _adapter_count(shapes: Shapes, r: int, rank_pattern: Mapping[str, int]) -> i
 
 
 def patterned() -> Iterator[Case]:
-    """A layer's four, with two ranks of their own, with one, with none."""
+    """Four matrices of a layer, of which two, one or no matrix has a rank of its own."""
     shapes = {"q_proj": (24, 24), "k_proj": (8, 24), "up_proj": (40, 24), "down_proj": (24, 40)}
     for r, pattern in ((4, {"k_proj": 2, "up_proj": 7}), (8, {"down_proj": 1}), (3, {})):
         yield {"shapes": dict(shapes), "r": r, "rank_pattern": pattern}
 
 
 def _count_by(parameters: Function) -> Function:
-    """The right count, but for one matrix's parameters: a function of (rank, out, in)."""
+    """A slip: the count with another number for a matrix, a function of (rank, out, in)."""
 
     def slip(shapes: Shapes, r: int, rank_pattern: Mapping[str, int]) -> int:
         ranks = {name: rank_pattern.get(name, r) for name in shapes}

@@ -31,7 +31,7 @@ def _with_verdict(difference: float, margin: float) -> Difference:
 
 
 def _marked_tests() -> Iterator[Case]:
-    """200 items: b better and worse, on much the same items; no difference; too small a one."""
+    """200 items: b is better, b is worse, no difference, a difference that is too small."""
     for both, only_a, only_b in ((150, 4, 16), (140, 25, 9), (160, 0, 0), (120, 21, 29)):
         pairs = [(True, True)] * both + [(True, False)] * only_a + [(False, True)] * only_b
         pairs += [(False, False)] * (200 - len(pairs))
@@ -46,7 +46,7 @@ def _unpaired(right_a: Sequence[bool], right_b: Sequence[bool]) -> Difference:
 
 
 def _other_margin(margin: Function) -> Function:
-    """The right answer but for the margin, a function of the differences."""
+    """A slip: another margin, a function of the differences."""
 
     def slip(right_a: Sequence[bool], right_b: Sequence[bool]) -> Difference:
         differences = [b - a for a, b in zip(right_a, right_b, strict=True)]
@@ -245,7 +245,7 @@ def _schedules() -> Iterator[Case]:
 
 
 def _rates(rate: Function) -> Function:
-    """A schedule from a function of (steps done before, warm-up, steps), in full rates."""
+    """A slip: shares of the full rate by a function of (steps done, warm-up, steps)."""
 
     def slip(learning_rate: float, warmup_steps: int, steps: int) -> list[float]:
         return [learning_rate * rate(done, warmup_steps, steps) for done in range(steps)]

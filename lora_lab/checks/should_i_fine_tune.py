@@ -13,7 +13,7 @@ def _right_share(expected: Sequence[str], given: Sequence[str]) -> float:
     """The share of answers, 0 to 1, that are the expected JSON object: same keys, same values.
 
     White space and the order of the keys do not count. Words around the object, another key, or no
-    JSON at all make an answer wrong; it is still one of the answers.
+    JSON at all make an answer wrong; a wrong answer still counts among the answers.
     """
     return sum(_same_object(*pair) for pair in zip(expected, given, strict=True)) / len(expected)
 
@@ -23,7 +23,7 @@ def _same_object(expected: str, given: str) -> bool:
 
 
 def _loaded(text: str) -> object:
-    """What a text says as JSON; None: it is no JSON."""
+    """The value of a JSON text; None where it is no JSON."""
     try:
         return json.loads(text)
     except json.JSONDecodeError:
@@ -116,16 +116,15 @@ Split = tuple[list[int], list[int]]  # the places of the rows to train on, and t
 def _split_by_template(templates: Sequence[str], count: int) -> Split:
     """The places of the rows for training and for the test, each in rising order.
 
-    `templates` names the template that each row was made from. Whole templates go to the test: the
-    one that appears last for the first time, then the one before it, and so on, until the test has
-    `count` rows or more.
+    `templates` names the template of each row. Whole templates go to the test, from the template
+    whose first row comes last backwards, until the test has `count` rows or more.
     """
     latest_first = reversed(list(dict.fromkeys(templates)))
     return _where(templates, _held_out(latest_first, templates, count))
 
 
 def _held_out(order: Iterable[str], templates: Sequence[str], count: int) -> set[str]:
-    """So many templates, in this order, that the test has `count` rows or more."""
+    """The first templates of this order that together have `count` rows or more."""
     held_out: set[str] = set()
     for template in order:
         if sum(name in held_out for name in templates) >= count:
@@ -211,10 +210,10 @@ split_by_template = Exercise(
 def _answers_to_break_even(
     setup_cost: float, tokens_prompted: float, tokens_tuned: float, price_per_million: float
 ) -> float:
-    """After how many answers a fine-tune has paid for itself, a whole number; or math.inf.
+    """The number of answers after which a fine-tune has paid for itself, a whole number.
 
-    A prompt of `tokens_prompted` tokens becomes one of `tokens_tuned`, and `price_per_million`
-    tokens cost that much. If nothing is saved, that is never: math.inf.
+    The tuned model's prompt has `tokens_tuned` tokens in place of `tokens_prompted`. A million
+    tokens cost `price_per_million`. If nothing is saved, the number is math.inf.
     """
     saved = _saved(tokens_prompted, tokens_tuned, price_per_million)
     return math.ceil(setup_cost / saved) if saved > 0 else math.inf
@@ -225,7 +224,7 @@ def _saved(tokens_prompted: float, tokens_tuned: float, price_per_million: float
 
 
 def _costs() -> Iterator[Case]:
-    """Paid back late and soon; never, since the prompt grows, or stays; or since it is free."""
+    """Paid back late and soon; never, since the prompt grows or stays, or tokens are free."""
     names = "setup_cost", "tokens_prompted", "tokens_tuned", "price_per_million"
     for costs in (
         (40.0, 412, 18, 0.6),
@@ -238,7 +237,7 @@ def _costs() -> Iterator[Case]:
 
 
 def _break_even(whole: Function = math.ceil, saved: Function = _saved) -> Function:
-    """The answer with another rounding, or with something else saved by each answer."""
+    """A slip: another rounding, or another formula for the money that an answer saves."""
     return lambda setup_cost, **costs: (
         whole(setup_cost / saved(**costs)) if saved(**costs) > 0 else math.inf
     )

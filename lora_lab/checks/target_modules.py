@@ -34,8 +34,9 @@ def _stacked(prefix: str, layers: int, of_a_layer: Shapes) -> dict[str, tuple[in
 
 
 def _rank_for_budget(shapes: Shapes, parameters: int) -> int:
-    """The largest r at which LoRA on matrices of these shapes, (out, in) by name, has at most so
-    many parameters in all.
+    """The largest r at which LoRA on all these matrices has at most so many parameters.
+
+    `shapes`: (out, in) of each matrix, by name.
     """
     return parameters // sum(outs + ins for outs, ins in shapes.values())
 
@@ -54,7 +55,7 @@ def _budget_cases() -> Iterator[Case]:
 
 
 def _per_rank(count: Function) -> Function:
-    """The budget shared out by a count for each (out, in)."""
+    """A slip: the budget divided by another count for each (out, in)."""
     return lambda shapes, parameters: parameters // sum(count(*shape) for shape in shapes.values())
 
 
@@ -92,7 +93,7 @@ rank_for_budget = Exercise(
 
 
 def _reach_regex(modules: tuple[str, ...], layers: tuple[int, ...]) -> str:
-    """A regex that matches, as a whole, the names of these modules in these layers alone.
+    """A regex that matches the whole names of these modules in these layers, and no other name.
 
     Names look like "model.layers.7.self_attn.q_proj".
     """
@@ -110,7 +111,7 @@ def _regex_cases() -> Iterator[Case]:
 
 
 def _reached(function: Function, case: Case) -> dict[str, int]:
-    """What the regex reaches in a Llama of 24 layers, by `re.fullmatch` as in PEFT."""
+    """The matrices that the regex reaches in a Llama of 24 layers, by `re.fullmatch` as in PEFT."""
     regex = function(**case)
     if not isinstance(regex, str):
         raise WrongAnswer("return one string: PEFT reads a list as names, and a string as a regex.")
@@ -134,7 +135,7 @@ def _parts(modules: tuple[str, ...], layers: tuple[int, ...]) -> tuple[str, str]
 
 
 def _regex_slip(write: Function) -> Function:
-    """A regex from the modules and the layers, each with | between them."""
+    """A slip: a regex from the modules and the layers, each joined by |."""
     return lambda modules, layers: write(*_parts(modules, layers))
 
 
@@ -175,10 +176,11 @@ reach_regex = Exercise(
 def _count_trained(
     shapes: Shapes, target_modules: tuple[str, ...], layers: tuple[int, ...] | None, r: int
 ) -> int:
-    """LoRA's parameters on the matrices, (out, in) by whole name, that PEFT's rule reaches.
+    """The number of LoRA's parameters on the matrices that PEFT's rule reaches.
 
-    A target reaches the names that end in it, as whole words between dots; `layers` keeps those
-    whose layer's number, the first one in the name, is among them. None: all layers.
+    `shapes`: (out, in) of each matrix, by whole name. A target reaches the names that end in it, as
+    whole words between dots. The first number in a name is its layer; only the matrices in `layers`
+    count, or all matrices if `layers` is None.
     """
     return sum(
         r * sum(sizes)
@@ -227,7 +229,7 @@ def _count_cases() -> Iterator[Case]:
 
 
 def _counting(reaches: Function, count: Function = lambda sizes, r: r * sum(sizes)) -> Function:
-    """The sum of a count over the matrices for which `reaches(name, targets, layers)`."""
+    """A slip: the sum of a count over the matrices for which `reaches(name, targets, layers)`."""
 
     def slip(shapes: Shapes, target_modules: tuple, layers: tuple | None, r: int) -> int:
         return sum(

@@ -1,4 +1,4 @@
-"""Pictures. Every draw function is (ax, numbers) -> ax, and only this room imports matplotlib.
+"""Pictures: every draw function is (ax, numbers) -> ax. Only this room imports matplotlib.
 
 `plots.picture(plots.draw_loss, records)` in a notebook shows one. The names are loaded when first
 used, so that importing this room loads no matplotlib.

@@ -1,4 +1,4 @@
-"""What alpha does: maps with its learning rate, twins, what is paid for what is learnt."""
+"""The effect of alpha: a map with the learning rate, twin runs, facts learnt against facts lost."""
 
 import math
 import statistics
@@ -25,8 +25,12 @@ from lora_lab.records import StepRecord
 from lora_lab.wording import counted
 
 STYLES = ("-o", "--s", ":^")  # of the plane's paths, up to three
-SIDES = ((7, 4, "left"), (-8, 7, "right"), (8, -13, "left"))  # where their words stand, in points
-Shares = tuple[float, float]  # of old facts kept, and of new ones learnt: 0 to 1
+SIDES = (
+    (7, 4, "left"),
+    (-8, 7, "right"),
+    (8, -13, "left"),
+)  # the labels' offset in points, and their alignment
+Shares = tuple[float, float]  # of old facts kept and new facts learnt, 0 to 1
 
 
 def draw_alpha_map(
@@ -78,12 +82,12 @@ def draw_alpha_map(
 
 
 def draw_twins(ax: Axes, name: str, curves: Mapping[str, Sequence[StepRecord]]) -> Axes:
-    """The losses of runs that may be the same run: the first one broad, so that others show on it.
+    """The losses of runs that may be the same run. The first line is broad, to show the others.
 
     Args:
         ax: where to draw.
         name: the optimizer's, for the title.
-        curves: the runs, by what was changed.
+        curves: the runs by the name of their change.
     """
     tidy(ax, f"{name}: which of them are twins?", "steps", "loss, nats per token")
     looks = (
@@ -109,11 +113,11 @@ def draw_twins(ax: Axes, name: str, curves: Mapping[str, Sequence[StepRecord]]) 
 
 
 def draw_plane(ax: Axes, paths: Mapping[str, Mapping[str, Sequence[Shares]]]) -> Axes:
-    """What is paid for what is learnt: old facts kept against new ones learnt, setting by setting.
+    """Old facts kept against new facts learnt, a point for each setting.
 
     Args:
         ax: where to draw.
-        paths: up to three; by name, a way through settings; by setting, a pair of shares a seed.
+        paths: up to three series of settings, by name; by setting, a pair of shares for each seed.
     """
     title = "What is paid for what is learnt?"
     tidy(ax, title, "old facts still right, %", "new facts right, %")
@@ -145,13 +149,13 @@ def draw_plane(ax: Axes, paths: Mapping[str, Mapping[str, Sequence[Shares]]]) ->
 def draw_best_rates(
     ax: Axes, best: Mapping[str, Mapping[int, float]], tried: Sequence[float], seeds: int
 ) -> Axes:
-    """The learning rate that was best at each rank, by convention of alpha.
+    """The best learning rate at each rank, for each convention of alpha.
 
     Args:
         ax: where to draw.
-        best: up to three conventions; by name and rank, the best of the rates that were tried.
-        tried: all of these.
-        seeds: how many stand behind each.
+        best: the best learning rate by convention (up to three) and rank.
+        tried: all the rates that were tried.
+        seeds: the number of seeds behind each rate.
     """
     tidy(ax, "Does the best rate stay as r grows?", "rank r", "best learning rate")
     shades, summaries = mpl.colormaps["viridis"], []
@@ -175,7 +179,7 @@ def draw_best_rates(
 
 
 def draw_scalings(ax: Axes, settings: Sequence[Found]) -> Axes:
-    """The factors in front of BA that public files give: a mark for each, like ones stacked."""
+    """The factors in front of BA in public files: a mark for each file, equal factors stacked."""
     tidy(ax, "By what do others multiply?", "factor in front of BA", "files")
     stacks: dict[float, int] = {}
     for setting in settings:

@@ -1,4 +1,4 @@
-"""What comes of a fine-tune, rank by rank."""
+"""The results of fine-tunes, rank by rank."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -10,16 +10,16 @@ from lora_lab.plots.canvas import BASE, INK, LEGEND, NEW, OLD, PAPER, RUN, axis_
 from lora_lab.wording import counted
 
 Seeds = Sequence[float]  # one number for each seed
-_MARKERS = "os^v"  # so that lines are told apart without their colour
+_MARKERS = "os^v"  # so that lines differ without their colour
 
 
 def draw_cliff(ax: Axes, left: Mapping[int, Seeds], start: float) -> Axes:
-    """How far each rank's student stays from its teacher, on a logarithmic axis.
+    """The distance of each rank's student from its teacher, on a logarithmic axis.
 
     Args:
         ax: where to draw.
-        left: by rank, KL(teacher || student) after training, in nats per token, one a seed.
-        start: the same of the base, before any training.
+        left: KL(teacher || student) after training by rank, in nats per token, for each seed.
+        start: KL(teacher || base), before any training.
     """
     tidy(ax, "At which rank does the loss fall off?", "rank r", "KL to the teacher, nats per token")
     means = _band(ax, left, RUN, "o", "student")
@@ -37,11 +37,11 @@ def draw_cliff(ax: Axes, left: Mapping[int, Seeds], start: float) -> Axes:
 
 
 def draw_new_and_old(ax: Axes, new: Mapping[int, Seeds], old: Mapping[int, Seeds]) -> Axes:
-    """New facts learnt and old ones kept, rank by rank: does a higher rank forget more?
+    """New facts learnt and old facts kept, rank by rank: does a higher rank forget more?
 
     Args:
         ax: where to draw.
-        new: by rank, the share of new facts that are right, one a seed.
+        new: the share of new facts that are right by rank, for each seed.
         old: the same of the old facts.
     """
     tidy(ax, "Does a higher rank forget more?", "rank r", "facts right, %")
@@ -67,14 +67,14 @@ def draw_held(
     offered: Mapping[str, float],
     published: float,
 ) -> Axes:
-    """How many bits an adapter holds, beside what there was to hold and a published capacity.
+    """The bits that an adapter holds, beside the bits offered and a published capacity.
 
     Args:
         ax: where to draw.
-        bits: by a line's name: by rank, the bits of the facts that are right, one a seed.
-        parameters: by rank, the adapter's size.
-        offered: by a line's name, the bits of all its facts.
-        published: bits that a parameter holds, as somebody published it.
+        bits: the bits of the right facts, by the line's name and the rank, for each seed.
+        parameters: the adapter's number of parameters, by rank.
+        offered: the bits of all facts, by the line's name.
+        published: the bits that a parameter holds, as published.
     """
     tidy(ax, "How many bits does a rank hold?", "parameters of the adapter", "bits held")
     summaries = []
@@ -113,7 +113,7 @@ def draw_together(ax: Axes, losses: Mapping[int, Sequence[Seeds]], convention: s
 
     Args:
         ax: where to draw.
-        losses: by rank: for each seed, the loss of every step, in nats per token.
+        losses: the loss of every step by rank, for each seed, in nats per token.
         convention: how alpha moves with r, for the title.
     """
     tidy(ax, f"Do the curves coincide? {convention}", "steps", "loss, nats per token")
@@ -137,7 +137,7 @@ def draw_together(ax: Axes, losses: Mapping[int, Sequence[Seeds]], convention: s
 def _band(
     ax: Axes, numbers: Mapping[int, Seeds], colour: str, marker: str, name: str
 ) -> dict[int, float]:
-    """The mean of the seeds as a line, least to most as a band. Gives the means."""
+    """The means by place, drawn as a line over a band from the least to the greatest seed."""
     where = sorted(numbers)
     means = {place: statistics.mean(numbers[place]) for place in where}
     lows, highs = [min(numbers[place]) for place in where], [max(numbers[place]) for place in where]
@@ -159,5 +159,6 @@ def _in_percent(shares: Mapping[int, Seeds]) -> dict[int, list[float]]:
 
 
 def _seeds_in_words(numbers: Mapping[int, Seeds]) -> str:
+    """`1 seed`, or `The means of 3 seeds`."""
     count = len(next(iter(numbers.values())))
     return "1 seed" if count == 1 else f"The means of {count} seeds"

@@ -1,4 +1,4 @@
-"""How triplets compete for a shrinking budget: the schedule, and one of them followed."""
+"""Triplets that compete for a shrinking budget: the schedule, a triplet's importance, results."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -10,13 +10,13 @@ from lora_lab.wording import counted
 
 
 def draw_budget(ax: Axes, budgets: Sequence[int], tinit: int, tfinal: int) -> Axes:
-    """How many triplets may be left after each step.
+    """The number of triplets that may be left after each step.
 
     Args:
         ax: where to draw.
-        budgets: after step 1, 2, ...
+        budgets: the budget after step 1, 2, ...
         tinit: steps before the budget shrinks.
-        tfinal: steps after it is met.
+        tfinal: steps after the budget has met its target.
     """
     steps, first, last = len(budgets), budgets[0], budgets[-1]
     tidy(ax, "How many triplets may be left?", "steps", "triplets of all matrices")
@@ -40,14 +40,14 @@ def draw_importance(
     importance: Sequence[float],
     threshold: Sequence[float],
 ) -> Axes:
-    """One triplet followed: what it earns, and what it takes to be kept; logarithmic.
+    """The importance of a triplet beside the threshold, step by step, on a logarithmic axis.
 
     Args:
         ax: where to draw.
-        sensitivity: its λ's, smoothed, after step 1, 2, ...
-        uncertainty: the same of its λ.
-        importance: what it is ranked by.
-        threshold: what must be exceeded to be kept; not a number: nothing is masked then.
+        sensitivity: the smoothed sensitivity of its λ after step 1, 2, ...
+        uncertainty: the smoothed uncertainty of its λ.
+        importance: the importance by which AdaLoRA ranks triplets.
+        threshold: a triplet is kept above this importance; nan where nothing is masked.
     """
     tidy(ax, "Is this triplet kept?", "steps", "size, logarithmic")
     steps = range(1, len(importance) + 1)
@@ -69,13 +69,13 @@ def draw_importance(
 
 
 def draw_rivals(ax: Axes, values: Mapping[str, Sequence[float]], question: str, unit: str) -> Axes:
-    """What each setting reached: a bar to its mean, a dot for each seed; AdaLoRA's are blue.
+    """The result of each setting: a bar to the mean, a dot for each seed, AdaLoRA in blue.
 
     Args:
         ax: where to draw.
-        values: by a setting's name, one number a seed.
+        values: a number for each seed, by the setting's name.
         question: the title.
-        unit: of the numbers, for the axis.
+        unit: the unit of the numbers, for the axis.
     """
     tidy(ax, question, unit, "")
     ax.grid(visible=False, axis="y")

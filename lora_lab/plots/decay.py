@@ -1,4 +1,4 @@
-"""What weight decay does to what was known."""
+"""The effect of weight decay on old knowledge."""
 
 from collections.abc import Mapping, Sequence
 from statistics import mean
@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from lora_lab.plots.canvas import FULL, LEGEND, RUN, corner, tidy
 from lora_lab.wording import counted
 
-LOOKS = {"LoRA": (RUN, "-o"), "full": (FULL, "--s")}  # what is drawn, and how
+LOOKS = {"LoRA": (RUN, "-o"), "full": (FULL, "--s")}  # the lines, and their looks
 
 
 def draw_decay(ax: Axes, old: Mapping[str, Mapping[float, Sequence[float]]]) -> Axes:
@@ -16,7 +16,7 @@ def draw_decay(ax: Axes, old: Mapping[str, Mapping[float, Sequence[float]]]) -> 
 
     Args:
         ax: where to draw.
-        old: of "LoRA", of "full" or of both: by decay, the share of old facts, 0 to 1, one a seed.
+        old: the share of old facts, 0 to 1, by name ("LoRA", "full") and decay, for each seed.
     """
     tidy(ax, "Does decay keep old facts?", "weight decay", "old facts still right, %")
     decays = sorted(

@@ -1,5 +1,6 @@
-"""What a learning rate does: the finder's curve, rates × steps, and settings rate by rate."""
+"""The effect of the learning rate: the finder's curve, rates × steps, settings by rate."""
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 
@@ -36,7 +37,7 @@ def draw_rate_map(ax: Axes, losses: Mapping[tuple[float, int], float]) -> Axes:
 
     Args:
         ax: where to draw.
-        losses: by (learning rate, steps), in nats per token; nan where the run diverged.
+        losses: nats per token by (learning rate, steps); nan where the run diverged.
     """
     rates, steps = ([*dict.fromkeys(values)] for values in zip(*losses, strict=True))
     tidy(ax, "Which learning rate, for how many steps?", "learning rate", "steps")
@@ -48,7 +49,7 @@ def draw_rate_map(ax: Axes, losses: Mapping[tuple[float, int], float]) -> Axes:
             loss, is_best = losses[rate, count], rate == best
             colour = RUN if is_best else PALE
             ax.barh(row, 0.94, left=column - 0.47, height=0.88, color=colour)
-            words = "diverged" if _or_high(loss) == float("inf") else f"{loss:.2f}"
+            words = "diverged" if _or_high(loss) == math.inf else f"{loss:.2f}"
             ink = "white" if is_best else INK
             ax.text(column, row, words, ha="center", va="center", fontsize=10, color=ink)
         summaries.append(f"{count} steps: {losses[best, count]:.2f} at {best:g}")
@@ -63,7 +64,8 @@ def draw_rate_map(ax: Axes, losses: Mapping[tuple[float, int], float]) -> Axes:
 
 
 def _or_high(loss: float) -> float:
-    return float("inf") if loss != loss else loss
+    """The loss, or infinity where it is nan."""
+    return math.inf if math.isnan(loss) else loss
 
 
 def draw_by_rate(ax: Axes, shares: Mapping[str, Mapping[float, Sequence[float]]]) -> Axes:
@@ -71,7 +73,7 @@ def draw_by_rate(ax: Axes, shares: Mapping[str, Mapping[float, Sequence[float]]]
 
     Args:
         ax: where to draw.
-        shares: by a setting's name and a learning rate, each seed's share of right answers.
+        shares: each seed's share of right answers, by setting and learning rate.
     """
     tidy(ax, "Which one is ahead?", "learning rate", "right answers, %")
     rates = sorted({rate for by_rate in shares.values() for rate in by_rate})

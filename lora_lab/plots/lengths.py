@@ -1,4 +1,4 @@
-"""Lengths: of a task's examples, and what a longer one costs."""
+"""The lengths of a task's examples, and the cost of longer examples."""
 
 from collections.abc import Mapping, Sequence
 from statistics import median
@@ -8,19 +8,19 @@ from matplotlib.axes import Axes
 
 from lora_lab.plots.canvas import INK, LEGEND, PAPER, RUN, tidy
 
-MARKERS = "os^v"  # so that lines are told apart without their colour
+MARKERS = "os^v"  # so that lines differ without their colour
 
 
 def draw_lengths(ax: Axes, lengths: Mapping[str, Sequence[int]], limit: int) -> Axes:
-    """How long the examples of several tasks are: a row of boxes, from 5 to 95 %, dots beyond.
+    """The lengths of several tasks' examples: a box and whiskers from 5 to 95 %, dots beyond.
 
     Args:
         ax: where to draw.
-        lengths: by a task's name, of each example, in tokens.
-        limit: tokens; the least length that is advised, as a line.
+        lengths: the tokens of each example, by the task's name.
+        limit: the least length that is advised, in tokens: a line.
     """
     tidy(ax, "How long are the examples?", "tokens, prompt and answer", "")
-    names = [*lengths][::-1]  # the first one on top
+    names = [*lengths][::-1]  # the first task on top
     ax.boxplot(
         [lengths[name] for name in names],
         orientation="horizontal",
@@ -50,11 +50,11 @@ def draw_lengths(ax: Axes, lengths: Mapping[str, Sequence[int]], limit: int) -> 
 
 
 def draw_cost_of_length(ax: Axes, costs: Mapping[str, Mapping[int, float]]) -> Axes:
-    """What a step costs as examples grow, each line beside its own shortest length.
+    """The cost of a step by the examples' length, each line relative to its shortest length.
 
     Args:
         ax: where to draw.
-        costs: by a line's name: by length, in tokens, a cost in any unit (up to four lines).
+        costs: the cost in any unit, by the line's name (up to four) and the length in tokens.
     """
     tidy(ax, "What does length cost?", "tokens of each example", "times the shortest's")
     summaries, shades = [], colormaps["viridis"]

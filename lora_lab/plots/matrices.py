@@ -1,4 +1,4 @@
-"""Weight matrices and their changes: how much there is, how thin it may be."""
+"""Weight matrices and their changes: their size, and the rank that they need."""
 
 import statistics
 from collections.abc import Collection, Mapping, Sequence
@@ -20,7 +20,7 @@ def draw_terms(
 
     Args:
         ax: where to draw.
-        rebuilt: by k: the matrix, (height, width), 0 black to 1 white.
+        rebuilt: the matrix by k, (height, width), from 0 (black) to 1 (white).
         energy: the share that each k keeps, k = 1 first, as `maths.spectra.energy_kept` gives it.
     """
     tidy(ax, "How many terms does this picture take?", "", "")
@@ -48,13 +48,13 @@ def draw_terms(
 def draw_energy_kept(
     ax: Axes, changes: Sequence[Sequence[float]], random: Sequence[float], ranks: Sequence[int]
 ) -> Axes:
-    """How much of the changes in weight matrices their best approximation of each rank keeps.
+    """The energy that the best approximation of each rank keeps of changes in weight matrices.
 
     Args:
         ax: where to draw.
-        changes: one row a matrix: the shares that ranks 1, 2, ... keep, from `energy_kept`.
-        random: such a row for a matrix of random numbers, a change without any structure.
-        ranks: where the mean over the matrices is marked.
+        changes: a row for each matrix: the shares that ranks 1, 2, ... keep, from `energy_kept`.
+        random: the same for a matrix of random numbers, a change without any structure.
+        ranks: the ranks at which the mean over the matrices is marked.
     """
     tidy(ax, "How much of ΔW does a rank keep?", "rank k", "energy kept, %")
     by_rank = [[100 * share for share in shares] for shares in zip(*changes, strict=True)]
@@ -89,13 +89,13 @@ def draw_thin(
     trained: Mapping[int, Sequence[float]],
     whole: Sequence[float],
 ) -> Axes:
-    """A task's score when full fine-tuning's change is cut to a rank, and LoRA's, trained there.
+    """The score of a full fine-tune cut to each rank, beside the score of LoRA of this rank.
 
     Args:
         ax: where to draw.
-        cut: by rank, the share of right answers of each seed.
-        trained: the same of LoRA, trained at that rank.
-        whole: the full fine-tune's own shares, one a seed.
+        cut: the share of right answers by rank, for each seed.
+        trained: the same for LoRA that was trained with this rank.
+        whole: the share of the uncut full fine-tune, for each seed.
     """
     tidy(ax, "Does the task need all of ΔW?", "rank k", "new facts right, %")
     summaries = []
@@ -125,7 +125,7 @@ def draw_thin(
 
 
 def _rank_axis(ax: Axes, last: int) -> None:
-    """Ranks double from one tick to the next."""
+    """Set an axis on which ranks double from one tick to the next."""
     ticks = [2**power for power in range(last.bit_length())]
     ax.set_xscale("log", base=2)
     ax.set_xticks(ticks, [str(tick) for tick in ticks])
@@ -133,11 +133,11 @@ def _rank_axis(ax: Axes, last: int) -> None:
 
 
 def draw_changes(ax: Axes, changes: Mapping[str, float]) -> Axes:
-    """How far each matrix has moved: one row a kind, one column a layer, darker the further.
+    """The relative change of each matrix: a row a kind, a column a layer, darker where larger.
 
     Args:
         ax: where to draw.
-        changes: by a module's name, as "model.layers.0.self_attn.q_proj": ‖ΔW‖ / ‖W‖, 0 or more.
+        changes: ‖ΔW‖ / ‖W‖ by a module's name, as "model.layers.0.self_attn.q_proj".
     """
     tidy(ax, "Which matrices have changed?", "layer", "")
     labels = {name: fine_percent(change) if change else "–" for name, change in changes.items()}
@@ -153,14 +153,14 @@ def draw_changes(ax: Axes, changes: Mapping[str, float]) -> Axes:
 
 
 def draw_stable_ranks(ax: Axes, ranks: Mapping[str, float], r: int) -> Axes:
-    """How many equally strong directions each change is worth: one row a kind, one column a layer.
+    """The stable rank of each change in a single run: a row a kind, a column a layer.
 
-    Of one run: the corner says so.
+    The stable rank says how many equally strong directions the change is worth.
 
     Args:
         ax: where to draw.
-        ranks: by a module's name: its change's stable rank, 1 to r.
-        r: the rank that it was trained with.
+        ranks: the change's stable rank by the module's name, 1 to r.
+        r: the rank of the adapter.
     """
     tidy(ax, f"How much of r = {r} is in use? Stable rank", "layer", "")
     corner(ax, counted(1, "seed"))
@@ -176,13 +176,13 @@ def draw_stable_ranks(ax: Axes, ranks: Mapping[str, float], r: int) -> Axes:
 def draw_ranks(
     ax: Axes, ranks: Mapping[str, int], planted: Mapping[str, int] | None = None
 ) -> Axes:
-    """The rank that each matrix has now: one row a kind, one column a layer, darker the higher.
+    """The rank that each matrix has now: a row a kind, a column a layer, darker where higher.
 
     Args:
         ax: where to draw.
-        ranks: by a module's name, 0 or more.
-        planted: the rank that is hidden there, for some of them: these are framed, and it stands
-            behind a stroke; None: nothing is known to be hidden.
+        ranks: the rank by the module's name, 0 or more.
+        planted: the hidden rank of some modules: they are framed, and the hidden rank stands
+            behind a stroke; None if no hidden rank is known.
     """
     total, hidden = sum(ranks.values()), planted or {}
     tidy(ax, f"Who has how much rank? {total} triplets", "layer", "")
@@ -208,7 +208,7 @@ def _draw_places(
     labels: Mapping[str, str],
     framed: Collection[str] = (),
 ) -> None:
-    """A number for each matrix: one row a kind, one column a layer, darker the higher."""
+    """Draw a number for each matrix: a row a kind, a column a layer, darker where higher."""
     kinds = [*dict.fromkeys(name.rpartition(".")[2] for name in numbers)]
     layers = sorted({layer_of(name) for name in numbers})
     most = max([*numbers.values(), 1e-9])

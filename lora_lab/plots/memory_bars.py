@@ -1,4 +1,4 @@
-"""Where the memory of a training step goes."""
+"""The memory of a training step, part by part."""
 
 from collections.abc import Mapping
 
@@ -29,17 +29,17 @@ def draw_memory(
     measured: Mapping[str, int] | None = None,
     error: float = ERROR,
 ) -> Axes:
-    """One stacked bar a method: what a training step holds, part by part.
+    """The memory of a training step: a stacked bar for each method.
 
-    Each part has its own greatest length. What stands beyond the peak is pale: it is never there
-    together with the rest, since activations go as gradients come.
+    Each part has its own greatest length. The end beyond the peak is pale: it is never in memory
+    together with the rest, since activations are freed as gradients come.
 
     Args:
         ax: where to draw.
-        named: what each bar is called, and its memory.
-        card: its usable memory is a dashed line.
-        measured: the bytes that some of them really held at their peak: a tick.
-        error: of the estimates, as a share of the peak: a whisker.
+        named: the memory by the bar's name.
+        card: a card, whose usable memory is a dashed line.
+        measured: the measured bytes at the peak, for some of the bars: a tick.
+        error: the error of the estimates, as a share of the peak: a whisker.
     """
     measured = measured or {}
     tidy(ax, "How much memory does a training step take?", "", "")

@@ -1,4 +1,4 @@
-"""What was learnt, and what was lost."""
+"""Meters for the knowledge that was learnt and lost."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ NOT_SHARES = {"perplexity", "KL"}  # metrics that do not lie between 0 and 1
 
 
 def meter_rows(base: Scores, adapted: Scores) -> list[tuple[str, str, float, float]]:
-    """What the meters show: (name, colour, the base's share, the adapted model's share)."""
+    """The meters: (name, colour, the base's share, the adapted model's share)."""
     rows = []
     if base.metric_name not in NOT_SHARES:
         rows.append((f"new: {base.metric_name}", NEW, base.value, adapted.value))
@@ -29,9 +29,9 @@ def draw_meters(ax: Axes, base: Scores, adapted: Scores, seeds: Sequence[Scores]
     Args:
         ax: where to draw.
         base: the base's scores.
-        adapted: those of the run at hand.
-        seeds: those of runs that differ in their seed alone, the one at hand among them: a whisker
-            from the least to the greatest.
+        adapted: the scores of the run at hand.
+        seeds: the scores of runs that differ only in their seed, the run at hand among them: a
+            whisker from the least to the greatest.
     """
     rows = meter_rows(base, adapted)
     by_seed = [[after for *_, after in meter_rows(base, scores)] for scores in seeds]

@@ -1,4 +1,4 @@
-"""What sets of modules have learnt, side by side."""
+"""The facts that sets of modules have learnt, side by side."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -16,14 +16,14 @@ def draw_sets(
     old: Mapping[str, Sequence[float]],
     compared: str,
 ) -> Axes:
-    """A row for each set of modules: how many new facts it learnt, how many old ones it kept.
+    """The new facts learnt and the old facts kept: a row for each set of modules.
 
     Args:
         ax: where to draw.
-        new: by set, the share of right answers of each seed.
-        trained: by set, its number of trained parameters.
-        old: by set, the share of old facts that are still right, of each seed.
-        compared: what the sets have in common: "equal r".
+        new: the share of new facts that are right by set, for each seed.
+        trained: the number of trained parameters, by set.
+        old: the share of old facts that are still right by set, for each seed.
+        compared: the basis of the comparison: "equal r".
     """
     tidy(ax, f"Which modules learn new facts, at {compared}?", "right, %", "")
     ax.grid(visible=False, axis="y")

@@ -1,4 +1,4 @@
-"""Chance: how far scores stray, and whether a difference is more than that."""
+"""Chance: the spread of scores, and differences beside it."""
 
 from collections.abc import Mapping, Sequence
 from itertools import chain
@@ -16,9 +16,9 @@ def draw_noise(ax: Axes, shares: Mapping[str, Sequence[float]], low: float, high
 
     Args:
         ax: where to draw.
-        shares: by what was changed, the share of right answers each time.
-        low: where 95 % of test sets lie, by the formula: from here ...
-        high: ... to here, as shares.
+        shares: the shares of right answers, by the cause of their spread.
+        low: the lower end of the range that holds 95 % of test sets, by the formula: a share.
+        high: the upper end of this range.
     """
     tidy(ax, "How far does a score stray by chance?", "right answers, %", "")
     band = ax.axvspan(100 * low, 100 * high, color=PALE, label="95 % of test sets, by the formula")
@@ -43,7 +43,7 @@ def draw_noise(ax: Axes, shares: Mapping[str, Sequence[float]], low: float, high
 
 
 def draw_differences(ax: Axes, comparisons: Mapping[str, Comparison]) -> Axes:
-    """Each difference with its 95 % interval: blue if items are paired, grey if they were not."""
+    """Each difference with its 95 % interval: blue with paired items, grey without pairs."""
     tidy(ax, "Is the difference more than chance?", "difference, points", "")
     ax.axvline(0, color=BASE, linestyle=":", linewidth=1.6)
     summaries = []

@@ -1,4 +1,4 @@
-"""What was predicted, and what was measured."""
+"""Predictions beside measurements."""
 
 import textwrap
 
@@ -14,7 +14,7 @@ from lora_lab.wording import counted
 
 
 def draw_prediction(ax: Axes, prediction: Prediction) -> Axes:
-    """The guess, how sure it was, and what each seed measured. The legend is the figure's own."""
+    """The guess, its probability, and the measurement of each seed; the legend is the figure's."""
     question, seeds = prediction.question, len(prediction.measured)
     draw = _draw_choice if question.options else _draw_number
     names = draw(ax, prediction, counted(seeds, "seed"))
@@ -28,7 +28,7 @@ def draw_prediction(ax: Axes, prediction: Prediction) -> Axes:
 
 
 def _draw_choice(ax: Axes, prediction: Prediction, seeds: str) -> list[Artist]:
-    """Bars: the probability that each option was given. Blue: the share of the seeds it got."""
+    """The legend's handles. Bars: each option's probability; blue: its share of the seeds."""
     question = prediction.question
     tidy(ax, "", "", "share, %")
     for place, option in enumerate(question.options):
@@ -48,7 +48,7 @@ def _draw_choice(ax: Axes, prediction: Prediction, seeds: str) -> list[Artist]:
 
 
 def _draw_number(ax: Axes, prediction: Prediction, seeds: str) -> list[Artist]:
-    """A band: what counts as right. Blue dots: the seeds, on a line from least to greatest."""
+    """The legend's handles. Band: right guesses; blue dots: the seeds, from least to greatest."""
     question, measured = prediction.question, prediction.measured
     tidy(ax, "", question.unit, "")
     low, high = question.near(prediction.guess)

@@ -1,4 +1,4 @@
-"""What rounding weights to a few levels does to them."""
+"""Weights rounded to a few levels."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -23,16 +23,16 @@ def draw_rounding(
     error: float,
     bits: float,
 ) -> Axes:
-    """Weights over their block's greatest, the levels, and one block falling to them.
+    """The distribution of scaled weights, the levels, and a block of weights that fall to them.
 
     Args:
         ax: where to draw.
         scaled: each weight as a share of its block's absmax, -1 to 1.
         codes: the number of each weight's level.
-        levels: what the codes stand for.
-        blocksize: how many weights share an absmax; the first of them are seen falling.
+        levels: the value of each code.
+        blocksize: the number of weights that share an absmax; the first block is seen falling.
         error: the relative error, 0 is exact.
-        bits: what a weight takes.
+        bits: the bits of a weight.
     """
     tidy(ax, "Where do the levels lie?", "weight / its block's absmax", "share of the weights, %")
     share = 100 / len(scaled)
@@ -64,12 +64,12 @@ def draw_rounding(
 def draw_block_sizes(
     ax: Axes, errors: Mapping[str, Mapping[int, float]], bits: Mapping[int, float]
 ) -> Axes:
-    """What smaller blocks buy: the error of each type by block size.
+    """The error of each type by block size.
 
     Args:
         ax: where to draw.
-        errors: by type, then by block size: the relative error.
-        bits: by block size: what a weight takes.
+        errors: the relative error, by type and block size.
+        bits: the bits of a weight, by block size.
     """
     tidy(ax, "What do smaller blocks buy?", "block size (bits a parameter)", "relative error, %")
     for name, by_size in errors.items():

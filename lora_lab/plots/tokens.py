@@ -1,4 +1,4 @@
-"""The next token, and how likely it is."""
+"""The next tokens and their probabilities."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""Ways to get an answer side by side, and how many examples training takes."""
+"""Ways to get an answer side by side, and the number of examples that training takes."""
 
 from collections.abc import Mapping, Sequence
 from statistics import mean
@@ -49,7 +49,7 @@ MARKS = "os^D"
 def draw_examples(ax: Axes, curves: Mapping[str, Mapping[int, Sequence[float]]]) -> Axes:
     """A task's score (0 to 1) by its number of training examples: the mean, and the seeds' range.
 
-    `curves`: task -> number of examples -> one score a seed.
+    `curves`: a score for each seed, by the task and the number of examples.
     """
     tidy(ax, "How many examples?", "training examples", "score on the test, %")
     summaries, ends = [], []
