@@ -44,20 +44,22 @@ def draw_alpha_map(
 
     Args:
         ax: where to draw.
-        name: the optimizer's, for the title.
-        losses: by (alpha, learning rate), in nats per token; nan where the run diverged.
-        line: by alpha, the learning rate on the line.
+        name: the optimizer's name, for the title.
+        losses: nats per token by (alpha, learning rate); nan where the run diverged.
+        line: the learning rate on the line, by alpha.
         level: the loss on the line.
     """
     alphas, rates = (sorted({*values}) for values in zip(*losses, strict=True))
     tidy(ax, f"{name}: what does the same?", "alpha", "learning rate")
     ax.grid(visible=False)
-    shades, most = mpl.colormaps["Blues"], max(loss for loss in losses.values() if loss == loss)
+    shades = mpl.colormaps["Blues"]
+    most = max(loss for loss in losses.values() if not math.isnan(loss))
     for (alpha, rate), loss in losses.items():
         at, dark = (alphas.index(alpha), rates.index(rate)), 0.75 * (1 - min(loss / most, 1))
-        colour = shades(dark) if loss == loss else PALE
+        diverged = math.isnan(loss)
+        colour = PALE if diverged else shades(dark)
         ax.barh(at[1], 0.96, left=at[0] - 0.48, height=0.94, color=colour)
-        words, ink = (f"{loss:.1f}" if loss == loss else "–"), ("white" if dark > 0.5 else INK)
+        words, ink = ("–" if diverged else f"{loss:.1f}"), ("white" if dark > 0.5 else INK)
         look = {"ha": "center", "va": "center", "fontsize": 9.5, "color": ink, "zorder": 3}
         ax.text(*at, words, **look).set_path_effects([withStroke(linewidth=7, foreground=colour)])
     steps = math.log(rates[-1] / rates[0]) / (len(rates) - 1)
@@ -86,7 +88,7 @@ def draw_twins(ax: Axes, name: str, curves: Mapping[str, Sequence[StepRecord]]) 
 
     Args:
         ax: where to draw.
-        name: the optimizer's, for the title.
+        name: the optimizer's name, for the title.
         curves: the runs by the name of their change.
     """
     tidy(ax, f"{name}: which of them are twins?", "steps", "loss, nats per token")

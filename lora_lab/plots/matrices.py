@@ -105,7 +105,7 @@ def draw_thin(
     ):
         ranks = sorted(shares)
         means, lows, highs = (
-            [100 * of(shares[k]) for k in ranks] for of in (statistics.mean, min, max)
+            [100 * summary(shares[k]) for k in ranks] for summary in (statistics.mean, min, max)
         )
         ax.fill_between(ranks, lows, highs, color=colour, alpha=0.25, linewidth=0)
         ax.plot(ranks, means, color=colour, marker="o", markersize=size, label=name)
@@ -145,9 +145,9 @@ def draw_changes(ax: Axes, changes: Mapping[str, float]) -> Axes:
     moved = {name: change for name, change in changes.items() if change}
     words = f"{len(moved)} of {len(changes)} matrices have changed"
     if moved:
-        of = ", ".join(dict.fromkeys(name.rpartition(".")[2] for name in moved))
+        kinds = ", ".join(dict.fromkeys(name.rpartition(".")[2] for name in moved))
         least, most = fine_percent(min(moved.values())), fine_percent(max(moved.values()))
-        words += f" ({of}), by {least} to {most} of their size"
+        words += f" ({kinds}), by {least} to {most} of their size"
     ax.set_label(f"{words}.")
     return ax
 
