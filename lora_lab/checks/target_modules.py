@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 
 from lora_lab.checks.compare import Case, Exercise, Function, WrongAnswer
 from lora_lab.checks.one_token import llama_shapes
-from lora_lab.models.architecture import matching
+from lora_lab.models.architecture import ends, last_name, layer_of, matching
 
 Shapes = Mapping[str, tuple[int, int]]  # (out, in) of each matrix, by name
 
@@ -122,7 +122,7 @@ def _reached(function: Function, case: Case) -> dict[str, int]:
     targets = {
         name
         for name in _llama(POCKET, 24)
-        if name.rpartition(".")[2] in case["modules"] and int(name.split(".")[2]) in case["layers"]
+        if last_name(name) in case["modules"] and layer_of(name) in case["layers"]
     }
     return {
         "wanted and reached": len(reached & targets),
@@ -194,15 +194,11 @@ def _is_reached(name: str, targets: tuple[str, ...], layers: tuple[int, ...] | N
 
 
 def _is_target(name: str, targets: tuple[str, ...]) -> bool:
-    return any(f".{name}".endswith(f".{target}") for target in targets)
+    return any(ends(name, target) for target in targets)
 
 
 def _in_layers(name: str, layers: tuple[int, ...] | None) -> bool:
-    return layers is None or _layer(name) in layers
-
-
-def _layer(name: str) -> int:
-    return next(int(part) for part in name.split(".") if part.isdecimal())
+    return layers is None or layer_of(name) in layers
 
 
 def _count_cases() -> Iterator[Case]:
@@ -253,7 +249,7 @@ count_trained = Exercise(
         'a name need only end in the target\'s letters here, so "o" reaches "wo"; PEFT wants a dot '
         "before it": (_counting(lambda name, t, n: name.endswith(t) and _in_layers(name, n))),
         'only the last word of a name is looked at; a target may have several: "attn.c_proj"': (
-            _counting(lambda name, t, n: name.rpartition(".")[2] in t and _in_layers(name, n))
+            _counting(lambda name, t, n: last_name(name) in t and _in_layers(name, n))
         ),
         "the layers are not looked at": _counting(lambda name, t, n: _is_target(name, t)),
         "layer 1 is found in 11 and 21 here; compare whole numbers": (

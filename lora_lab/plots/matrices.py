@@ -1,6 +1,7 @@
 """Weight matrices and their changes: their size, and the rank that they need."""
 
 import statistics
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
 from matplotlib.axes import Axes
@@ -145,7 +146,7 @@ def draw_changes(ax: Axes, changes: Mapping[str, float]) -> Axes:
     moved = {name: change for name, change in changes.items() if change}
     words = f"{len(moved)} of {len(changes)} matrices have changed"
     if moved:
-        kinds = ", ".join(dict.fromkeys(name.rpartition(".")[2] for name in moved))
+        kinds = ", ".join(dict.fromkeys(last_name(name) for name in moved))
         least, most = fine_percent(min(moved.values())), fine_percent(max(moved.values()))
         words += f" ({kinds}), by {least} to {most} of their size"
     ax.set_label(f"{words}.")
@@ -190,9 +191,9 @@ def draw_ranks(
         name: f"{r} / {hidden[name]}" if name in hidden else f"{r}" for name, r in ranks.items()
     }
     _draw_places(ax, ranks, labels, framed=hidden)
-    kinds: dict[str, int] = {}
+    kinds: Counter[str] = Counter()
     for name, r in ranks.items():
-        kinds[last_name(name)] = kinds.get(last_name(name), 0) + r
+        kinds[last_name(name)] += r
     words = f"{total} triplets in {len(ranks)} matrices: "
     words += ", ".join(f"{kind} {r}" for kind, r in kinds.items())
     if hidden:
@@ -209,12 +210,12 @@ def _draw_places(
     framed: Collection[str] = (),
 ) -> None:
     """Draw a number for each matrix: a row a kind, a column a layer, darker where higher."""
-    kinds = [*dict.fromkeys(name.rpartition(".")[2] for name in numbers)]
+    kinds = [*dict.fromkeys(last_name(name) for name in numbers)]
     layers = sorted({layer_of(name) for name in numbers})
     most = max([*numbers.values(), 1e-9])
     ax.grid(visible=False)
     for name, number in numbers.items():
-        place = layers.index(layer_of(name)), kinds.index(name.rpartition(".")[2])
+        place = layers.index(layer_of(name)), kinds.index(last_name(name))
         strength = 0.15 + 0.85 * number / most
         shade = {"color": RUN, "alpha": strength} if number else {"color": PALE, "alpha": 0.5}
         ax.barh(place[1], 0.94, left=place[0] - 0.47, height=0.88, **shade)

@@ -9,6 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from lora_lab.maths.statistics import Comparison
 from lora_lab.plots.canvas import BASE, EARLIER, INK, LEGEND, PALE, RUN, tidy
+from lora_lab.wording import percent_range
 
 
 def draw_noise(ax: Axes, shares: Mapping[str, Sequence[float]], low: float, high: float) -> Axes:
@@ -32,12 +33,11 @@ def draw_noise(ax: Axes, shares: Mapping[str, Sequence[float]], low: float, high
     look = {**LEGEND}
     ax.figure.legend(handles=[band], loc="outside lower left", **look)
     summaries = [
-        f"{name}: {len(values)} from {100 * min(values):.0f} to {100 * max(values):.0f} %"
+        f"{name}: {len(values)} from {percent_range(min(values), max(values))}"
         for name, values in shares.items()
     ]
     ax.set_label(
-        f"Right answers. {'; '.join(summaries)}; the formula expects {100 * low:.0f} to "
-        f"{100 * high:.0f} %."
+        f"Right answers. {'; '.join(summaries)}; the formula expects {percent_range(low, high)}."
     )
     return ax
 
