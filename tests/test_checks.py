@@ -34,7 +34,7 @@ from lora_lab.training.loop import Diverged, train
 from lora_lab.training.optimizers import learning_rate_at
 from tiny import letters_task, recipe, tiny_base, tiny_tokenizer
 
-SLIPS = [(one, hint) for one in EXERCISES.values() for hint in one.slips]
+SLIPS = [(exercise, hint) for exercise in EXERCISES.values() for hint in exercise.slips]
 right_forward = lora_forward.reference
 
 
@@ -60,7 +60,7 @@ def test_each_exercise_foresees_five_slips_and_more(exercise):
 
 @pytest.mark.parametrize("exercise", list(EXERCISES.values()), ids=EXERCISES)
 def test_the_stub_of_an_exercise_is_refused(exercise):
-    def stub(*given, **named):
+    def stub(*inputs, **named):
         raise NotImplementedError
 
     assert repr(exercise(stub)).startswith("Not yet: nothing to check; write the function")
@@ -79,11 +79,13 @@ def test_the_inputs_are_the_same_at_each_call_and_fit_the_references_signature(e
 
 
 def test_lab_check_has_every_exercise_of_every_module_and_lists_them():
-    folder = [one.name for one in pkgutil.iter_modules(checks.__path__)]
+    folder = [module.name for module in pkgutil.iter_modules(checks.__path__)]
     modules = [importlib.import_module(f"lora_lab.checks.{name}") for name in folder]
-    modules = [one for one in modules if one is not exercises]  # it only gathers them
-    own = [name for module in modules for name, one in vars(module).items() if is_exercise(one)]
-    assert dir(lab.check) == sorted(own) == sorted(EXERCISES)
+    modules = [module for module in modules if module is not exercises]  # it only gathers them
+    names = [
+        name for module in modules for name, value in vars(module).items() if is_exercise(value)
+    ]
+    assert dir(lab.check) == sorted(names) == sorted(EXERCISES)
     assert all(getattr(lab.check, name).name == name for name in EXERCISES)
     assert lab.check.lora_forward(right_forward)
 
@@ -289,19 +291,21 @@ def llama(case):
 @pytest.mark.parametrize("case", list(one_token.llama_sizes()))
 def test_the_shapes_are_those_of_transformers_llama(case):
     layer = llama(case).model.layers[0]
-    linear = {name: one for name, one in layer.named_modules() if isinstance(one, nn.Linear)}
-    found = {name.split(".")[-1]: tuple(one.weight.shape) for name, one in linear.items()}
-    assert one_token.projection_shapes.reference(**case) == found
+    linear = {
+        name: module for name, module in layer.named_modules() if isinstance(module, nn.Linear)
+    }
+    shapes = {name.split(".")[-1]: tuple(module.weight.shape) for name, module in linear.items()}
+    assert one_token.projection_shapes.reference(**case) == shapes
 
 
 def test_the_labels_are_those_of_the_packages_own_batches():
     tokenizer = tiny_tokenizer()
     examples = [Example("abc", "d"), Example("a", "bcdef"), Example("abcd", "efgh")]
-    encoded = [encode(tokenizer, one, 99) for one in examples]
+    encoded = [encode(tokenizer, example, 99) for example in examples]
     batch = collate(encoded, tokenizer.pad_token_id)
-    for row, one in enumerate(encoded):
+    for row, tokens in enumerate(encoded):
         labels = one_token.make_labels.reference(
-            batch["input_ids"][row], batch["attention_mask"][row], one.labels.count(-100)
+            batch["input_ids"][row], batch["attention_mask"][row], tokens.labels.count(-100)
         )
         assert torch.equal(labels, batch["labels"][row])
 
@@ -320,9 +324,11 @@ def test_freezing_leaves_trained_what_peft_trains():
     model = tiny_base().model
     config = LoraConfig(target_modules=["q_proj", "down_proj"])
     peft_model = get_peft_model(model, config)
-    wanted = {name for name, one in peft_model.named_parameters() if one.requires_grad}
+    trained = {name for name, parameter in peft_model.named_parameters() if parameter.requires_grad}
     one_token.freeze_for_lora.reference(peft_model.requires_grad_(True))
-    assert {n for n, one in peft_model.named_parameters() if one.requires_grad} == wanted
+    assert {
+        name for name, parameter in peft_model.named_parameters() if parameter.requires_grad
+    } == trained
 
 
 def layer_of(case):
@@ -344,11 +350,11 @@ def test_forward_and_merge_are_those_of_the_packages_layer(case):
 @pytest.mark.parametrize("case", list(maths_of_lora.lora_gradients.cases()))
 def test_the_gradients_are_autograds_and_at_step_0_that_of_a_alone_is_zero(case):
     layer = layer_of(case)
-    wanted = torch.autograd.grad(layer(case["x"]), [layer.lora_A, layer.lora_B], case["grad_y"])
-    found = maths_of_lora.lora_gradients.reference(**case)
-    torch.testing.assert_close(found, wanted)
-    assert bool(found[0].any()) == bool(case["lora_B"].any())
-    assert found[1].any()
+    right = torch.autograd.grad(layer(case["x"]), [layer.lora_A, layer.lora_B], case["grad_y"])
+    gradients = maths_of_lora.lora_gradients.reference(**case)
+    torch.testing.assert_close(gradients, right)
+    assert bool(gradients[0].any()) == bool(case["lora_B"].any())
+    assert gradients[1].any()
 
 
 def test_pefts_start_passes_and_so_does_the_packages():
@@ -388,8 +394,8 @@ def test_the_standard_error_is_that_of_the_counts_of_disagreements():
     right_a = [True] * (150 + c) + [False] * (n - 150 - c)
     right_b = [True] * 150 + [False] * c + [True] * b + [False] * (n - 150 - b - c)
     error = math.sqrt((b + c - (b - c) ** 2 / n) / (n - 1) / n)
-    found = reading_a_run.paired_difference.reference(right_a, right_b)
-    assert found == pytest.approx((0.06, 0.06 - 1.96 * error, 0.06 + 1.96 * error, "real"))
+    answer = reading_a_run.paired_difference.reference(right_a, right_b)
+    assert answer == pytest.approx((0.06, 0.06 - 1.96 * error, 0.06 + 1.96 * error, "real"))
 
 
 def test_the_interval_holds_the_true_difference_19_times_of_20():
@@ -435,8 +441,10 @@ def test_real_runs_are_diagnosed_as_what_was_done_to_them(diagnosis, examples, c
             train(tiny_base(), task, recipe(eval_steps=5, lr_scheduler_type="constant", **changes))
         )
         # `extend` keeps what came before the run diverged
-    train_losses = [one.loss for one in records]
-    validation = [one.validation_loss for one in records if one.validation_loss is not None]
+    train_losses = [record.loss for record in records]
+    validation = [
+        record.validation_loss for record in records if record.validation_loss is not None
+    ]
     assert reading_a_run.diagnose.reference(train_losses, validation) == diagnosis
 
 
@@ -459,8 +467,8 @@ def test_the_schedule_is_transformers_and_the_packages(case):
 def test_the_reference_uses_the_deviation_of_a_sample():
     right_a, right_b = [True, False, True], [True, True, False]
     error = statistics.stdev([0, 1, -1]) / math.sqrt(3)
-    found = reading_a_run.paired_difference.reference(right_a, right_b)
-    assert found[2] == pytest.approx(1.96 * error)
+    answer = reading_a_run.paired_difference.reference(right_a, right_b)
+    assert answer[2] == pytest.approx(1.96 * error)
 
 
 @pytest.mark.parametrize("case", list(rank.energy_share.cases()))
@@ -482,12 +490,12 @@ def test_the_least_rank_holds_the_facts_and_one_less_does_not(case):
         {name: nn.Linear(wide, out) for name, (out, wide) in case["shapes"].items()}
     )
 
-    def held(r):
+    def capacity(r):
         model = get_peft_model(copy.deepcopy(modules), LoraConfig(r=r, target_modules=[*modules]))
         return case["bits_per_parameter"] * model.get_nb_trainable_parameters()[0]
 
-    assert held(r) >= bits
-    assert r == 1 or held(r - 1) < bits
+    assert capacity(r) >= bits
+    assert r == 1 or capacity(r - 1) < bits
 
 
 def test_an_elbow_read_by_hand():

@@ -21,7 +21,7 @@ def test_an_answer_is_right_where_its_field_f1_is_1(case):
 def test_the_marked_answers_by_hand():
     case = next(iter(checks.right_share.cases()))
     assert checks.right_share.reference(**case) == 4 / 13
-    assert all(json.loads(one) for one in case["expected"])
+    assert all(json.loads(text) for text in case["expected"])
 
 
 def test_the_split_by_hand():
@@ -36,7 +36,7 @@ def test_no_template_and_no_row_is_in_both_parts_and_none_is_lost(seed):
     templates = tuple(rng.choice("abcdefg") for _ in range(30))
     train, test = checks.split_by_template.reference(templates, 8)
     assert sorted(train + test) == list(range(30))
-    assert not {templates[one] for one in train} & {templates[one] for one in test}
+    assert not {templates[place] for place in train} & {templates[place] for place in test}
     last = list(dict.fromkeys(templates[place] for place in test))[0]
     assert len(test) >= 8 > len(test) - templates.count(last)
 
@@ -44,6 +44,6 @@ def test_no_template_and_no_row_is_in_both_parts_and_none_is_lost(seed):
 @pytest.mark.parametrize("case", list(checks.answers_to_break_even.cases()))
 def test_the_break_even_is_the_packages_rounded_up(case):
     saved = (case["tokens_prompted"] - case["tokens_tuned"]) * case["price_per_million"] / 1e6
-    told = break_even(case["setup_cost"], saved)
-    expected = told if math.isinf(told) else math.ceil(told)
+    answers = break_even(case["setup_cost"], saved)
+    expected = answers if math.isinf(answers) else math.ceil(answers)
     assert checks.answers_to_break_even.reference(**case) == expected

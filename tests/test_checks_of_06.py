@@ -43,5 +43,5 @@ def test_with_the_right_ratio_the_run_is_the_same_and_with_its_square_or_root_it
 
 
 def test_the_diagnoses_are_those_that_follow_from_the_two_shares():
-    found = [diagnose_alpha.reference(**case) for case in diagnose_alpha.cases()]
-    assert found == ["too weak", "too strong", "fine", "too strong", "fine", "too weak", "fine"]
+    diagnoses = [diagnose_alpha.reference(**case) for case in diagnose_alpha.cases()]
+    assert diagnoses == ["too weak", "too strong", "fine", "too strong", "fine", "too weak", "fine"]

@@ -24,8 +24,8 @@ def test_the_importance_is_the_allocators(case):
         layer.lora_E.data.fill_(value)
         layer.lora_E.grad.fill_(gradient)
         own.update_ipt()
-    found = own.triplet_ipt()["one"]  # the vectors have no gradient: only λ counts
-    assert found.tolist() == pytest.approx([importance.reference(**case)] * 2)
+    scores = own.triplet_ipt()["one"]  # the vectors have no gradient: only λ counts
+    assert scores.tolist() == pytest.approx([importance.reference(**case)] * 2)
 
 
 @pytest.mark.parametrize("case", list(budget_at.cases()))
@@ -36,7 +36,7 @@ def test_the_budget_is_the_packages(case):
 @pytest.mark.parametrize("case", list(share_out.cases()))
 def test_the_ranks_are_those_that_the_allocator_leaves(case):
     scores = case["scores"]
-    own = allocator({name: len(one) for name, one in scores.items()})
+    own = allocator({name: len(triplets) for name, triplets in scores.items()})
     for name, layer in own.layers.items():
         for part in ("lora_A", "lora_E", "lora_B"):
             zero = torch.zeros_like(getattr(layer, part))

@@ -13,7 +13,7 @@ bnb = pytest.importorskip(
 )
 
 
-@pytest.mark.parametrize("case", [one for one in blocks() if 0 in one["levels"][7]])
+@pytest.mark.parametrize("case", [block for block in blocks() if 0 in block["levels"][7]])
 def test_the_codes_are_those_of_bitsandbytes(case):
     with torch.compiler.set_stance("force_eager"):
         packed, state = bnb.quantize_4bit(case["block"], quant_type="nf4")
@@ -27,17 +27,17 @@ def test_the_codes_are_those_of_bitsandbytes(case):
 @pytest.mark.parametrize("double_quant", [False, True])
 def test_the_bytes_are_those_that_the_estimate_tells(name, double_quant):
     shape = find_shape(name)
-    linear = sum(one.weights for one in shape.matrices if one.kind == "linear")
-    told = lab.estimate(name, lab.Recipe(quantize="nf4", double_quant=double_quant))
+    linear = sum(matrix.weights for matrix in shape.matrices if matrix.kind == "linear")
+    budget = lab.estimate(name, lab.Recipe(quantize="nf4", double_quant=double_quant))
     counts = {"linear": linear, "others": shape.parameters - linear}
-    found = qlora_bytes.reference(**counts, blocksize=64, double_quant=double_quant)
-    assert found == pytest.approx(told.memory.weights, rel=2e-4)  # tables, a mean a matrix
+    weights = qlora_bytes.reference(**counts, blocksize=64, double_quant=double_quant)
+    assert weights == pytest.approx(budget.memory.weights, rel=2e-4)  # tables, a mean a matrix
 
 
 def test_the_counts_in_the_cases_are_those_of_the_models():
     for name, case in zip(("smollm2", "llama-7b"), [*qlora_bytes.cases()][::2], strict=False):
         shape = find_shape(name)
-        linear = sum(one.weights for one in shape.matrices if one.kind == "linear")
+        linear = sum(matrix.weights for matrix in shape.matrices if matrix.kind == "linear")
         assert (case["linear"], case["others"]) == (linear, shape.parameters - linear)
 
 

@@ -76,6 +76,6 @@ def test_the_mask_of_two_examples_by_hand():
 
 
 def test_the_diagnoses_are_those_that_each_recipe_was_made_with():
-    found = [diagnose_recipe.reference(**case) for _, case in diagnosed()]
-    assert found == [diagnosis for diagnosis, _ in diagnosed()]
-    assert {*found} == {"fine", "too short", "not seen", "all warm-up"}
+    diagnoses = [diagnose_recipe.reference(**case) for _, case in diagnosed()]
+    assert diagnoses == [diagnosis for diagnosis, _ in diagnosed()]
+    assert {*diagnoses} == {"fine", "too short", "not seen", "all warm-up"}

@@ -1,6 +1,7 @@
 import base64
 import io
 import math
+import pkgutil
 import threading
 
 import pytest
@@ -61,6 +62,15 @@ def pixels(data):
     return imread(io.BytesIO(data), format="png")
 
 
+def test_every_public_name_is_handed_on_and_none_is_hidden_by_a_module():
+    modules = {module.name for module in pkgutil.iter_modules(plots.__path__)}
+    assert not modules & {*plots.__all__}  # importing a module would hide the name
+    assert all(hasattr(plots, name) for name in plots.__all__)
+    assert {*plots.__all__} <= {*dir(plots)}
+    with pytest.raises(AttributeError, match="lora_lab.plots has no 'draw_los'; it has BASE, "):
+        _ = plots.draw_los
+
+
 def test_the_losses_are_drawn_at_their_steps_and_the_validation_where_it_was_measured():
     ax = draw_loss(axes(), records(3.0, 2.0, 1.0, validation={2: 2.5}), steps=60)
     assert drawn(ax, "training") == [[1, 3.0], [2, 2.0], [3, 1.0]]
@@ -99,8 +109,8 @@ def test_the_axes_grow_in_steps_and_not_with_each_point():
 
 
 def test_the_alternative_text_states_the_finding_with_its_numbers():
-    found = picture(draw_loss, records(3.25, 0.5, validation={2: 0.75}), (records(4.0, 2.0),))
-    assert found.alt == (
+    chart = picture(draw_loss, records(3.25, 0.5, validation={2: 0.75}), (records(4.0, 2.0),))
+    assert chart.alt == (
         "The training loss goes from 3.25 to 0.50 nats per token in 2 steps; the validation loss "
         "ends at 0.75. In grey: 1 earlier run."
     )
@@ -128,8 +138,8 @@ def test_the_noise_band_goes_from_the_least_to_the_greatest_loss_of_the_seeds_at
     assert drawn(ax, "training") == [[1, 3.0], [2, 2.0], [3, 1.0]]
     assert ax.get_ylim() == (0, 4)  # the band has room, too
     assert ax.get_title(loc="right") == "3 seeds"
-    told = [text.get_text() for text in ax.get_legend().get_texts()]
-    assert told == ["training", "validation", "3 seeds, least to greatest"]
+    labels = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert labels == ["training", "validation", "3 seeds, least to greatest"]
 
 
 def test_the_alternative_text_of_a_noise_band_says_where_the_seeds_end():
@@ -139,11 +149,11 @@ def test_the_alternative_text_of_a_noise_band_says_where_the_seeds_end():
 
 
 def test_a_picture_in_a_notebook_has_its_title_as_text_and_its_finding_as_alternative_text():
-    found = picture(draw_loss, records(3.0, 2.0), size=(400, 200))
-    data, metadata = found._repr_mimebundle_()
+    chart = picture(draw_loss, records(3.0, 2.0), size=(400, 200))
+    data, metadata = chart._repr_mimebundle_()
     assert data["text/plain"] == "[picture: Does the loss fall?]"  # the same on every machine
-    assert base64.b64decode(data["image/png"]) == found.png
-    assert metadata["image/png"] == {"alt": found.alt, "width": 400, "height": 200}
+    assert base64.b64decode(data["image/png"]) == chart.png
+    assert metadata["image/png"] == {"alt": chart.alt, "width": 400, "height": 200}
 
 
 def test_a_finished_picture_is_crisp_and_small(tmp_path):
@@ -185,9 +195,9 @@ def test_the_meters_of_several_seeds_have_whiskers_from_the_least_to_the_greates
 
 
 def test_the_meters_leave_out_what_a_task_does_not_have():
-    assert [row[0] for row in plots.meters(scores(0.0), scores(1.0))] == ["new: exact match"]
+    assert [row[0] for row in plots.meter_rows(scores(0.0), scores(1.0))] == ["new: exact match"]
     distances = scores(3.0, metric="KL"), scores(1.0, metric="KL")
-    assert plots.meters(*distances) == []  # no share
+    assert plots.meter_rows(*distances) == []  # no share
 
 
 def predicted(question, guess, measured, confidence):
@@ -201,7 +211,7 @@ def test_a_choice_is_drawn_as_what_each_option_was_given_and_the_share_of_seeds_
     ax = draw_prediction(axes(), predicted(RANKS, 8, [4, 4, 8], 0.7))
     assert [bar.get_height() for bar in ax.patches] == pytest.approx([7.5, 7.5, 7.5, 70, 7.5])
     colours = [to_rgb(bar.get_facecolor()[:3]) for bar in ax.patches]
-    assert [one == to_rgb(plots.EARLIER) for one in colours] == [False] * 3 + [True, False]
+    assert [colour == to_rgb(plots.EARLIER) for colour in colours] == [False] * 3 + [True, False]
     dots = [line.get_xydata().tolist()[0] for line in ax.lines if line.get_marker() == "o"]
     assert dots == [pytest.approx([2, 200 / 3]), pytest.approx([3, 100 / 3])]
     assert [label.get_text() for label in ax.get_xticklabels()] == ["1", "2", "4", "8", "16"]
@@ -226,13 +236,13 @@ def test_a_number_is_drawn_with_what_counts_as_near_and_every_seed(within, band,
 
 
 def test_a_predictions_picture_asks_the_question_and_says_how_it_went():
-    found = picture(draw_prediction, predicted(RANKS, 8, [4, 4, 8], 0.7), size=(500, 250))
-    assert found.title == "Which rank is the first to learn all?"
-    assert found.alt == (
+    chart = picture(draw_prediction, predicted(RANKS, 8, [4, 4, 8], 0.7), size=(500, 250))
+    assert chart.title == "Which rank is the first to learn all?"
+    assert chart.alt == (
         "Which rank is the first to learn all? You said 8, 70 % sure; it was 4 (3 seeds: 4, 4, 8) "
         "· score 0.95."
     )
-    assert len(found.png) < 60_000
+    assert len(chart.png) < 60_000
 
 
 def test_a_long_question_stays_inside_its_picture():
@@ -279,11 +289,13 @@ def test_the_axes_of_a_film_stand_where_those_of_the_finished_picture_stand(monk
 
 def test_a_run_of_one_step_is_a_dot():
     (line,) = [
-        one for one in draw_loss(axes(), records(3.0)).lines if one.get_label() == "training"
+        line for line in draw_loss(axes(), records(3.0)).lines if line.get_label() == "training"
     ]
     assert line.get_marker() == "o"
     (line,) = [
-        one for one in draw_loss(axes(), records(3.0, 2.0)).lines if one.get_label() == "training"
+        line
+        for line in draw_loss(axes(), records(3.0, 2.0)).lines
+        if line.get_label() == "training"
     ]
     assert line.get_marker() == "None"
 
@@ -359,19 +371,19 @@ def test_the_estimates_error_is_a_whisker_the_card_a_line_and_a_measured_value_a
 
 
 def test_thousands_are_written_out_and_the_cards_name_stands_where_there_is_room():
-    large = Memory(*(GIB * one for one in (900, 0, 256, 259, 0, 0, 1415)))
+    large = Memory(*(GIB * size for size in (900, 0, 256, 259, 0, 0, 1415)))
     ax = draw_memory(axes(), {"full": large, "LoRA": LORA}, CARD)
     assert "1,420 GiB" in [text.get_text() for text in ax.texts]
     assert "full 1,420 GiB" in ax.get_label()
     for named, side in (({"full": large}, "left"), ({"LoRA": LORA}, "right")):
         (card,) = [
-            one for one in draw_memory(axes(), named, CARD).texts if "Card" in one.get_text()
+            text for text in draw_memory(axes(), named, CARD).texts if "Card" in text.get_text()
         ]
         assert card.get_ha() == side
 
 
 def test_small_memory_is_drawn_in_mebibytes():
-    small = Memory(*(2**20 * one for one in (5, 1, 1, 1, 3, 1, 11)))
+    small = Memory(*(2**20 * size for size in (5, 1, 1, 1, 3, 1, 11)))
     ax = draw_memory(axes(), {"LoRA": small})
     assert ax.get_xlabel() == "memory, MiB"
     assert ax.texts[0].get_text() == "11 MiB"

@@ -18,9 +18,9 @@ RANKS = {"m.layers.0.up": 3, "m.layers.0.down": 0, "m.layers.1.up": 1, "m.layers
 
 def test_ranks_stand_in_their_cells_and_planted_ones_are_framed_with_what_is_hidden(ax):
     draw_ranks(ax, RANKS, {"m.layers.1.down": 6})
-    told = {one.get_position(): one.get_text() for one in ax.texts}
-    assert told == {(0, 0): "3", (0, 1): "0", (1, 0): "1", (1, 1): "2 / 6"}
-    frames = [one for one in ax.patches if to_hex(one.get_edgecolor()).upper() == plots.NEW]
+    texts = {text.get_position(): text.get_text() for text in ax.texts}
+    assert texts == {(0, 0): "3", (0, 1): "0", (1, 0): "1", (1, 1): "2 / 6"}
+    frames = [bar for bar in ax.patches if to_hex(bar.get_edgecolor()).upper() == plots.NEW]
     (frame,) = frames
     assert (round(frame.get_x() + frame.get_width() / 2), round(frame.get_y() + 0.42)) == (1, 1)
     assert ax.get_title(loc="left") == "Who has how much rank? 6 triplets"
@@ -31,7 +31,7 @@ def test_ranks_stand_in_their_cells_and_planted_ones_are_framed_with_what_is_hid
 
 def test_without_planted_ranks_nothing_is_framed(ax):
     draw_ranks(ax, RANKS)
-    assert not [one for one in ax.patches if to_hex(one.get_edgecolor()).upper() == plots.NEW]
+    assert not [bar for bar in ax.patches if to_hex(bar.get_edgecolor()).upper() == plots.NEW]
     assert ax.get_label() == "6 triplets in 4 matrices: up 4, down 2."
 
 
@@ -63,7 +63,7 @@ def test_rivals_have_a_bar_to_the_mean_and_a_dot_a_seed_and_adaloras_are_blue(ax
     assert [bar.get_width() for bar in ax.patches] == [70.0, 60.0]
     assert [to_hex(bar.get_facecolor()).upper() for bar in ax.patches] == [plots.EARLIER, plots.RUN]
     assert [[*line.get_xdata()] for line in ax.lines] == [*values.values()]
-    assert [one.get_text() for one in ax.get_yticklabels()] == [*values]
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == [*values]
     assert ax.get_label() == (
         "Who? In facts, %, 2 seeds: LoRA, r 2 70 (60 to 80); AdaLoRA, 8 to 2 60 (50 to 70)."
     )

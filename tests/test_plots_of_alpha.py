@@ -22,14 +22,14 @@ def test_the_map_writes_each_loss_in_its_place_and_draws_the_line_between_the_ra
     losses = {(4, 1e-3): 9.0, (4, 1e-2): 2.0, (8, 1e-3): 6.0, (8, 1e-2): math.nan}
     draw_alpha_map(ax, "AdamW", losses, {4: 10**-2.5, 8: 1e-3}, 5.0)
     *losses, level = ax.texts
-    written = {(x, y): one.get_text() for one in losses for x, y in [one.get_position()]}
+    written = {(x, y): text.get_text() for text in losses for x, y in [text.get_position()]}
     assert level.get_text() == "5 nats"
     assert level.xy == pytest.approx((0.5, 0.25))  # halfway between the line's first two places
     assert written == {(0, 0): "9.0", (0, 1): "2.0", (1, 0): "6.0", (1, 1): "–"}
     (line,) = ax.lines
     assert line.get_xdata().tolist() == [0, 1]
     assert line.get_ydata() == pytest.approx([0.5, 0])  # halfway between the two rates, on it
-    assert [one.get_text() for one in ax.get_xticklabels()] == ["4", "8"]
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["4", "8"]
     assert ax.get_title(loc="left") == "AdamW: what does the same?"
     assert (
         "the loss is 5 nats at learning rate 0.0032 at alpha 4, 0.001 at alpha 8" in ax.get_label()
@@ -38,7 +38,7 @@ def test_the_map_writes_each_loss_in_its_place_and_draws_the_line_between_the_ra
 
 def test_the_lower_a_loss_the_darker_its_place(ax):
     draw_alpha_map(ax, "SGD", {(4, 1e-3): 9.0, (4, 1e-2): 1.0}, {4: 5e-3}, 5.0)
-    light, dark = (sum(one.get_facecolor()[:3]) for one in ax.patches)
+    light, dark = (sum(bar.get_facecolor()[:3]) for bar in ax.patches)
     assert light > dark
 
 
@@ -60,7 +60,7 @@ def test_the_plane_shows_means_and_seeds_old_across_and_new_upwards(ax):
     assert mean.get_xydata()[0] == pytest.approx([90, 30])
     assert seeds.get_xydata() == pytest.approx(np.array([[100, 20], [80, 40]]))
     assert used.get_xydata()[0] == pytest.approx([50, 100])
-    assert [one.get_text() for one in ax.texts] == ["alpha 1", "× 4"]
+    assert [text.get_text() for text in ax.texts] == ["alpha 1", "× 4"]
     assert ax.get_title(loc="right") == "2 seeds"
     assert "trained, alpha 1: old 90 %, new 30 %" in ax.get_label()
 
@@ -72,19 +72,19 @@ def test_the_best_rates_stand_over_their_ranks_and_equal_ones_are_both_seen(ax):
     assert still.get_xydata().tolist() == [[2, 3e-3], [8, 3e-3]]
     assert twice.get_xydata().tolist() == [[2, 1e-2], [8, 3e-3]]
     assert still.get_markersize() > twice.get_markersize()
-    assert [one.get_text() for one in ax.get_yticklabels()] == ["0.001", "0.003", "0.01"]
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["0.001", "0.003", "0.01"]
     assert ax.get_title(loc="right") == "3 seeds"
     assert "alpha = 2r: 0.01 at r 2, 0.003 at r 8" in ax.get_label()
 
 
 def test_each_scaling_stands_at_its_factor_and_like_ones_are_stacked(ax):
-    found = found_scalings()
-    draw_scalings(ax, found)
-    places = [(one.get_xdata()[0], one.get_ydata()[0]) for one in ax.lines]
-    assert [x for x, _ in places] == [one.scaling for one in found]
+    settings = found_scalings()
+    draw_scalings(ax, settings)
+    places = [(mark.get_xdata()[0], mark.get_ydata()[0]) for mark in ax.lines]
+    assert [x for x, _ in places] == [setting.scaling for setting in settings]
     assert [y for x, y in places if x == 2] == list(range(1, 8))
-    assert len({*places}) == len(found)
-    first, last = (one.get_text() for one in ax.texts)
+    assert len({*places}) == len(settings)
+    first, last = (text.get_text() for text in ax.texts)
     assert first == "TRL, guide, SFT:\nr 256, alpha 16"
     assert last == "TRL, guide, GRPO:\nr 1, alpha 32"
     assert "2 in 7" in ax.get_label()

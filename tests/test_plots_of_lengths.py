@@ -11,7 +11,7 @@ def ax():
 
 def test_each_task_has_its_box_from_the_top_down_with_its_median(ax):
     draw_lengths(ax, {"facts": [10, 11, 12], "verses": [40, 60, 90, 95]}, 512)
-    assert [one.get_text() for one in ax.get_yticklabels()] == ["verses", "facts"]
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["verses", "facts"]
     medians = [line.get_xdata()[0] for line in ax.lines if line.get_linewidth() == 1.6]
     assert medians == [75, 11]
     assert "facts 11, at most 12; verses 75, at most 95" in ax.get_label()

@@ -82,13 +82,13 @@ def test_noise_is_drawn_in_a_row_for_each_cause_over_the_expected_range():
 
 
 def test_differences_are_drawn_with_both_intervals_and_their_verdict():
-    one = Comparison(items=200, both=140, only_a=10, only_b=30)
-    ax = draw_differences(axes(), {"r 8": one})
+    comparison = Comparison(items=200, both=140, only_a=10, only_b=30)
+    ax = draw_differences(axes(), {"r 8": comparison})
     paired, unpaired = drawn(ax)[1], drawn(ax)[3]
-    assert [x for x, _ in paired] == [10 - 100 * one.margin, 10 + 100 * one.margin]
+    assert [x for x, _ in paired] == [10 - 100 * comparison.margin, 10 + 100 * comparison.margin]
     assert [x for x, _ in unpaired] == [
-        10 - 100 * one.unpaired_margin,
-        10 + 100 * one.unpaired_margin,
+        10 - 100 * comparison.unpaired_margin,
+        10 + 100 * comparison.unpaired_margin,
     ]
     assert {x for x, _ in drawn(ax)[0]} == {0}
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["r 8"]

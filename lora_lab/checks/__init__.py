@@ -1,1 +1,1 @@
-"""Exercises' checks, one module a notebook: a learner's function in, a `Verdict` out."""
+"""The checks of exercises, a module for each notebook: from a learner's function to a `Verdict`."""

@@ -11,9 +11,9 @@ from lora_lab.checks.compare import Case, Exercise, Function
 def _importance(values: list[float], gradients: list[float], beta1: float, beta2: float) -> float:
     """The importance of one trained number after several steps, from its values and gradients.
 
-    The sensitivity of a step is |value × gradient|. Its moving average, by beta1, begins at 0; so
-    does that of the uncertainty, by beta2: how far the sensitivity is from its new average. The
-    importance is the product of the two averages.
+    The sensitivity of a step is |value × gradient|. Its uncertainty is the distance between the
+    sensitivity and its new average. Both have a moving average that begins at 0: the sensitivity
+    by beta1, the uncertainty by beta2. The importance is the product of the two averages.
     """
     mean = spread = 0.0
     for value, gradient in zip(values, gradients, strict=True):
@@ -37,9 +37,9 @@ def _followed(
     sensitivity: Callable[[float, float], float] = lambda value, gradient: abs(value * gradient),
     away: Callable[[float, float, float], float] = lambda now, new, old: abs(now - new),
     end: Callable[[float, float], float] = lambda mean, spread: mean * spread,
-    betas: Callable[[float, float], tuple[float, float]] = lambda one, two: (one, two),
+    betas: Callable[[float, float], tuple[float, float]] = lambda beta1, beta2: (beta1, beta2),
 ) -> Function:
-    """The same steps with one of them done in another way."""
+    """A slip: the same steps, but a part of them done in another way."""
 
     def slip(values: list[float], gradients: list[float], beta1: float, beta2: float) -> float:
         first, second = betas(beta1, beta2)
@@ -74,10 +74,10 @@ importance = Exercise(
         ),
         "the two are multiplied, not added up": _followed(end=lambda mean, spread: mean + spread),
         "beta weighs what was there before; what is new gets 1 - beta": (
-            _followed(betas=lambda one, two: (1 - one, 1 - two))
+            _followed(betas=lambda beta1, beta2: (1 - beta1, 1 - beta2))
         ),
         "beta1 smooths the sensitivity and beta2 the uncertainty: here they are swapped": (
-            _followed(betas=lambda one, two: (two, one))
+            _followed(betas=lambda beta1, beta2: (beta2, beta1))
         ),
         "both averages begin at 0, and nothing makes up for it (Adam does; this does not)": (
             lambda values, gradients, beta1, beta2: (
@@ -94,9 +94,10 @@ importance = Exercise(
 def _budget_at(
     step: int, init_bgt: int, target_bgt: int, tinit: int, tfinal: int, total_step: int
 ) -> int:
-    """How many triplets may be left after a step: all up to step tinit, the target from step
-    total_step - tfinal on, and in between target + (init - target) × left³, rounded down, where
-    left is the share of the way that is still to go.
+    """The number of triplets that may be left after a step.
+
+    All are left up to step tinit, and the target from step total_step - tfinal on. In between it is
+    target + (init - target) × left³, rounded down, where left is the share of the way still to go.
     """
     if step <= tinit:
         return init_bgt
@@ -106,7 +107,7 @@ def _budget_at(
     return int(target_bgt + (init_bgt - target_bgt) * left**3)
 
 
-def _budget_cases() -> Iterator[Case]:
+def _schedule_cases() -> Iterator[Case]:
     for step in (5, 12, 30, 47, 80, 100):
         yield {
             "step": step, "init_bgt": 224, "target_bgt": 56,
@@ -126,7 +127,7 @@ def _scheduled(
     whole: Callable[[float], float] = int,
     add: bool = True,
 ) -> Function:
-    """The budget with one thing about it done in another way."""
+    """A slip: the budget, but a part of the formula is another."""
 
     def slip(
         step: int, init_bgt: int, target_bgt: int, tinit: int, tfinal: int, total_step: int
@@ -143,7 +144,7 @@ def _scheduled(
 
 budget_at = Exercise(
     _budget_at,
-    _budget_cases,
+    _schedule_cases,
     slips={
         "the way down is a cube, not a straight line: left ** 3": _scheduled(lambda left: left),
         "the cube is of what is left of the way, not of what is done": (
@@ -187,12 +188,21 @@ Scores = Mapping[str, list[float]]
 
 
 def _share_out(scores: Scores, budget: int) -> dict[str, int]:
-    """The rank that each matrix is left with when of all their triplets together the `budget` most
-    important are kept. `scores` holds, by matrix, the importance of each of its triplets.
+    """The rank of each matrix when the `budget` most important triplets of all matrices are kept.
+
+    `scores` holds, by matrix, the importance of each of its triplets.
     """
-    every = sorted((one for own in scores.values() for one in own), reverse=True)
-    kept = every[:budget]
-    return {name: sum(one in kept for one in own) for name, own in scores.items()}
+    kept = _ranked(scores)[:budget]
+    return _ranks_left(scores, kept)
+
+
+def _ranked(scores: Scores) -> list[float]:
+    """The importance of all triplets together, the greatest first."""
+    return sorted((score for triplets in scores.values() for score in triplets), reverse=True)
+
+
+def _ranks_left(scores: Scores, kept: list[float]) -> dict[str, int]:
+    return {name: sum(score in kept for score in triplets) for name, triplets in scores.items()}
 
 
 def _share_cases() -> Iterator[Case]:
@@ -211,22 +221,16 @@ def _share_cases() -> Iterator[Case]:
 
 
 def _keeping(kept: Callable[[list[float], int], list[float]]) -> Function:
-    """A rank is how many of a matrix's triplets are among those that are kept of all."""
-
-    def slip(scores: Scores, budget: int) -> dict[str, int]:
-        every = sorted((one for own in scores.values() for one in own), reverse=True)
-        chosen = kept(every, budget)
-        return {name: sum(one in chosen for one in own) for name, own in scores.items()}
-
-    return slip
+    """The ranks where other triplets are kept: a function of (all, ranked; the budget)."""
+    return lambda scores, budget: _ranks_left(scores, kept(_ranked(scores), budget))
 
 
 def _by_matrix(worth: Callable[[list[float]], float]) -> Function:
-    """A share of the budget for each matrix as a whole, rounded."""
+    """A slip: each matrix as a whole gets a share of the budget, rounded."""
 
     def slip(scores: Scores, budget: int) -> dict[str, int]:
-        total = sum(worth(own) for own in scores.values())
-        return {name: round(budget * worth(own) / total) for name, own in scores.items()}
+        total = sum(worth(triplets) for triplets in scores.values())
+        return {name: round(budget * worth(triplets) / total) for name, triplets in scores.items()}
 
     return slip
 
@@ -244,15 +248,17 @@ share_out = Exercise(
         "the budget is shared out by each matrix's best triplet; all of them compete": (
             _by_matrix(max)
         ),
-        "the least important are kept here": _keeping(lambda every, budget: every[-budget:]),
+        "the least important are kept here": _keeping(lambda ranked, budget: ranked[-budget:]),
         "one too many is kept: count those above the first that must go": (
-            _keeping(lambda every, budget: every[: budget + 1])
+            _keeping(lambda ranked, budget: ranked[: budget + 1])
         ),
         "the budget is what is kept, not what is masked": (
-            _keeping(lambda every, budget: every[: len(every) - budget])
+            _keeping(lambda ranked, budget: ranked[: len(ranked) - budget])
         ),
         "the budget is for all matrices together, not for each": (
-            lambda scores, budget: {name: min(budget, len(own)) for name, own in scores.items()}
+            lambda scores, budget: {
+                name: min(budget, len(triplets)) for name, triplets in scores.items()
+            }
         ),
         "a matrix that keeps nothing has rank 0, and is in the answer": (
             lambda scores, budget: {
@@ -261,8 +267,8 @@ share_out = Exercise(
         ),
         "give how many are kept, not which": (
             lambda scores, budget: {
-                name: [one for one in own if one in sorted(sum(scores.values(), []))[-budget:]]
-                for name, own in scores.items()
+                name: [score for score in triplets if score in _ranked(scores)[:budget]]
+                for name, triplets in scores.items()
             }
         ),
     },

@@ -77,7 +77,7 @@ def _runs() -> Iterator[Case]:
 
 
 def _ratio_by(factor: Function) -> Function:
-    """The ratio it was, times a function of (alpha, new alpha, optimizer)."""
+    """A slip: the old ratio times a function of (alpha, new alpha, optimizer)."""
     return lambda lora_alpha, loraplus_lr_ratio, new_alpha, optimizer: (
         loraplus_lr_ratio * factor(lora_alpha, new_alpha, optimizer)
     )
@@ -117,7 +117,7 @@ same_run = Exercise(
 
 
 def _diagnose_alpha(new: float, old: float, enough: float) -> str:
-    """What ails a run, told by the shares of new facts learnt and of old ones kept, 0 to 1.
+    """The diagnosis of a run from the shares of new facts learnt and of old facts kept, 0 to 1.
 
     "too strong" where fewer old facts than `enough` are left, whatever was learnt: a change that
     breaks what was there teaches nothing either. Else "too weak" where fewer new facts than

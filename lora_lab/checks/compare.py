@@ -1,4 +1,4 @@
-"""The check of an exercise: try the learner's function, explain the first difference."""
+"""The check of an exercise: it tries the learner's function and explains the first difference."""
 
 import copy
 import math
@@ -21,20 +21,20 @@ class WrongAnswer(Exception):
 
 
 def call(function: Function, case: Case) -> object:
-    """The usual way to get an answer."""
+    """The answer of a function to a case, called with keyword arguments."""
     return function(**case)
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of one call: an answer, or what was raised; and the inputs that it changed."""
+    """The result of a call: the answer or the exception, and the inputs that it changed."""
 
     answer: object = None
     raised: BaseException | None = None
     changed: tuple[str, ...] = ()
 
     def like(self, other: "Outcome") -> bool:
-        """Whether both did the same: the same answer, or the same kind of failure."""
+        """Whether both calls did the same: an equal answer, or the same kind of failure."""
         return (
             type(self.raised) is type(other.raised)
             and self.changed == other.changed
@@ -47,7 +47,7 @@ class Exercise:
     """A check: called with the learner's function, it gives a `Verdict`."""
 
     reference: Function  # gives the right answers; its name is the exercise's, after a "_"
-    cases: Callable[[], Iterable[Case]]  # the inputs: the same ones at each call
+    cases: Callable[[], Iterable[Case]]  # the inputs, the same at each call
     slips: Mapping[str, Function]  # wrong answers that people give, each by the hint it earns
     ask: Callable[[Function, Case], object] = call  # how a function's answer is got
 
@@ -57,21 +57,21 @@ class Exercise:
         return self.reference.__name__.removeprefix("_")
 
     def __repr__(self) -> str:
-        """How to call it, and what it wants."""
+        """How to call the check, and what the function has to compute."""
         about = " ".join(self.reference.__doc__.split())
         return f"lab.check.{self.name}({self.name}): {about}"
 
     def __call__(self, function: Function) -> Verdict:
-        """Try the function on each input; the verdict tells of the first difference, in words.
+        """The verdict on a function after it ran on each input: the first difference, in words.
 
-        The function may raise what it likes. It gets copies of the inputs, and torch's random
+        The function may raise anything. It gets copies of the inputs, and torch's random
         numbers from a fixed seed; the global random state stays as it was.
         """
         if not callable(function):
             return Verdict(
                 False,
-                f"you gave {_a(function)}, which is no function; give the function's name without "
-                f"brackets: lab.check.{self.name}({self.name})",
+                f"you gave {_type_text(function)}, which is no function; give the function's name "
+                f"without brackets: lab.check.{self.name}({self.name})",
             )
         cases = list(self.cases())
         for case in cases:
@@ -82,19 +82,19 @@ class Exercise:
         return Verdict(True, f"your function agrees with ours on {len(cases)} inputs.")
 
     def outcome(self, function: Function, case: Case) -> Outcome:
-        """What comes of calling the function with a copy of the case."""
-        given, answer, raised = copy.deepcopy(case), None, None
+        """The outcome of calling the function with a copy of the case."""
+        inputs, answer, raised = copy.deepcopy(case), None, None
         with torch.random.fork_rng(devices=[]):
             torch.random.default_generator.manual_seed(0)
             try:
-                answer = self.ask(function, given)
+                answer = self.ask(function, inputs)
             except (Exception, SystemExit) as error:  # noqa: BLE001 - a learner's code: anything
                 raised = error
-        changed = [name for name in case if first_difference(given[name], case[name])]
+        changed = [name for name in case if first_difference(inputs[name], case[name])]
         return Outcome(answer, raised, tuple(changed))
 
     def _problem(self, outcome: Outcome, case: Case, function: Function) -> str | None:
-        """What is wrong with an outcome, in words; None: nothing."""
+        """What is wrong with an outcome, in words; None if nothing is."""
         if isinstance(outcome.raised, NotImplementedError):
             return "nothing to check; write the function, run its cell, then run this one again."
         if isinstance(outcome.raised, WrongAnswer):
@@ -110,14 +110,15 @@ class Exercise:
             return "your function returned None; is a `return` missing?"
         right = self.outcome(self.reference, case).answer
         difference = first_difference(outcome.answer, right)
-        return difference and f"{difference} Given were {_told(case)}."
+        inputs = ", ".join(_input_text(*named_input) for named_input in case.items())
+        return difference and f"{difference} Given were {inputs}."
 
     def _hint(self, function: Function, cases: list[Case]) -> str | None:
         """The hint of the slip that does what the function does, on every input."""
         outcomes = [self.outcome(function, case) for case in cases]
         for hint, slip in self.slips.items():
             slipped = (self.outcome(slip, case) for case in cases)
-            if all(one.like(other) for one, other in zip(outcomes, slipped, strict=True)):
+            if all(outcome.like(other) for outcome, other in zip(outcomes, slipped, strict=True)):
                 return hint
         return None
 
@@ -126,11 +127,11 @@ class Exercise:
 
 
 def first_difference(answer: object, right: object, place: str = "") -> str | None:
-    """What is different about an answer, at its first wrong place; None: nothing.
+    """The difference at the first wrong place of an answer, in words; None if there is none.
 
     Tensors are compared by shape, device, dtype and values; whole numbers exactly, others to 1e-5
     of their size; lists, tuples and mappings part by part. A list may stand for a tuple, and a
-    tensor for a list of numbers. What is of no such kind (a model) counts as equal.
+    tensor for a list of numbers. Any other type (a model) counts as equal.
     """
     at = f"{place}: " if place else ""
     if isinstance(right, Tensor):
@@ -144,7 +145,7 @@ def first_difference(answer: object, right: object, place: str = "") -> str | No
     elif isinstance(right, numbers.Real):
         difference = _between_numbers(answer, right)
     elif right is None:
-        difference = None if answer is None else f"{_a(answer)} where None is right."
+        difference = None if answer is None else f"{_type_text(answer)} where None is right."
     else:
         return None
     return difference and at + difference
@@ -152,7 +153,7 @@ def first_difference(answer: object, right: object, place: str = "") -> str | No
 
 def _between_tensors(answer: object, right: Tensor) -> str | None:
     if not isinstance(answer, Tensor):
-        return f"{_a(answer)} where a tensor is wanted."
+        return f"{_type_text(answer)} where a tensor is wanted."
     if answer.shape != right.shape:
         turned = " It looks transposed." if answer.shape == right.shape[::-1] else ""
         return f"the shape is {tuple(answer.shape)}, not {tuple(right.shape)}.{turned}"
@@ -170,14 +171,14 @@ def _between_tensors(answer: object, right: Tensor) -> str | None:
     yours, ours = answer[wrong].item(), right[wrong].item()
     return (
         f"the shape is right, but {differs.double().mean():.0%} of the values differ; first at "
-        f"{list(wrong)}: yours is {_number(yours)}, ours {_number(ours)}."
+        f"{list(wrong)}: yours is {_number_text(yours)}, ours {_number_text(ours)}."
     )
 
 
 def _between_mappings(answer: object, right: Mapping, place: str) -> str | None:
     at = f"{place}: " if place else ""
     if not isinstance(answer, Mapping):
-        return f"{at}{_a(answer)} where a dict is wanted."
+        return f"{at}{_type_text(answer)} where a dict is wanted."
     for key in right:
         if key not in answer:
             return f"{at}{key!r} is missing."
@@ -193,7 +194,7 @@ def _between_sequences(answer: object, right: list | tuple, place: str) -> str |
     if isinstance(answer, Tensor) and answer.ndim == 1 and isinstance(right[0], numbers.Real):
         answer = answer.tolist()
     if not isinstance(answer, list | tuple):
-        return f"{at}{_a(answer)} where {len(right)} values are wanted."
+        return f"{at}{_type_text(answer)} where {len(right)} values are wanted."
     if len(answer) != len(right):
         return f"{at}there are {len(answer)} values, not {len(right)}."
     pairs = enumerate(zip(answer, right, strict=True))
@@ -205,43 +206,39 @@ def _between_numbers(answer: object, right: numbers.Real) -> str | None:
     if isinstance(answer, Tensor) and answer.numel() == 1:
         answer = answer.item()
     if not isinstance(answer, numbers.Real):
-        return f"{_a(answer)} where a number is wanted."
+        return f"{_type_text(answer)} where a number is wanted."
     exact = isinstance(right, numbers.Integral)
     near = not exact and math.isclose(answer, right, rel_tol=1e-5, abs_tol=1e-12)
     if answer == right or near or (math.isnan(answer) and math.isnan(right)):
         return None
-    return f"yours is {_number(answer)}, ours {_number(right)}."
+    return f"yours is {_number_text(answer)}, ours {_number_text(right)}."
 
 
 # --- wording --------------------------------------------------------------------------------
 
 
-def _a(thing: object) -> str:
+def _type_text(thing: object) -> str:
     return f"an object of type {type(thing).__name__}"
 
 
-def _number(value: float) -> str:
+def _number_text(value: float) -> str:
     return f"{value:,}" if isinstance(value, numbers.Integral) else f"{value:.4g}"
 
 
-def _told(case: Case) -> str:
-    """The inputs in short: `x (2, 7), lora_alpha=4.0`."""
-
-    def told(name: str, value: object) -> str:
-        if isinstance(value, Tensor):
-            return f"{name} {tuple(value.shape)}"
-        if isinstance(value, list):
-            return f"{name}, {len(value)} values from {value[0]:.4g} to {value[-1]:.4g}"
-        return f"{name}={value:g}" if isinstance(value, numbers.Real) else name
-
-    return ", ".join(told(name, value) for name, value in case.items())
+def _input_text(name: str, value: object) -> str:
+    """An input in short: `x (2, 7)` for a tensor, `lora_alpha=4` for a number."""
+    if isinstance(value, Tensor):
+        return f"{name} {tuple(value.shape)}"
+    if isinstance(value, list):
+        return f"{name}, {len(value)} values from {value[0]:.4g} to {value[-1]:.4g}"
+    return f"{name}={value:g}" if isinstance(value, numbers.Real) else name
 
 
 def _about_error(error: BaseException, case: Case, function: Function) -> str:
     """What was raised, and the learner's line that raised it, or how the function is called."""
     words = f"your function raised {type(error).__name__}: {error}"
     file = getattr(getattr(function, "__code__", None), "co_filename", None)
-    lines = [one for one in traceback.extract_tb(error.__traceback__) if one.filename == file]
+    lines = [line for line in traceback.extract_tb(error.__traceback__) if line.filename == file]
     if lines:
         return f"{words}\nin its line {lines[-1].lineno}: {lines[-1].line}"
     return f"{words}\nIt is called with {', '.join(case)}."

@@ -16,7 +16,7 @@ from lora_lab.checks.compare import Exercise
 from lora_lab.recipe import nearest
 
 EXERCISES = {
-    name: one
+    name: exercise
     for module in (
         should_i_fine_tune,
         one_token,
@@ -29,8 +29,8 @@ EXERCISES = {
         qlora,
         training_parameters,
     )
-    for name, one in vars(module).items()
-    if isinstance(one, Exercise)
+    for name, exercise in vars(module).items()
+    if isinstance(exercise, Exercise)
 }
 
 

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from lora_lab.checks.compare import Case, Exercise, Function, WrongAnswer
-from lora_lab.checks.one_token import _projection_shapes, llama_sizes
+from lora_lab.checks.one_token import llama_shapes, llama_sizes
 
 
 def _random(shapes: dict[str, tuple[int, int]], count: int = 3) -> Iterator[dict[str, Tensor]]:
-    """Tensors of these shapes, float64, every sign among them."""
+    """Tensors of these shapes, float64, with positive and negative numbers."""
     generator = torch.Generator().manual_seed(0)
     for _ in range(count):
         yield {
@@ -88,12 +88,12 @@ def _init_cases() -> Iterator[Case]:
 
 
 def _drawn(function: Function, case: Case) -> dict[str, object]:
-    """What can be said of the two tensors drawn: all but the numbers themselves."""
+    """Facts about the two random tensors that do not depend on the random numbers."""
     answer = function(**case)
     pair = isinstance(answer, tuple | list) and len(answer) == 2
-    if not (pair and all(isinstance(one, Tensor) for one in answer)):
+    if not (pair and all(isinstance(tensor, Tensor) for tensor in answer)):
         raise WrongAnswer("return two tensors: `return lora_A, lora_B`.")
-    lora_A, lora_B = (one.detach().double() for one in answer)
+    lora_A, lora_B = (tensor.detach().double() for tensor in answer)
     relative = lora_A * math.sqrt(case["in_features"])  # to the bound
     return {
         "the shape of lora_A": tuple(lora_A.shape),
@@ -107,60 +107,49 @@ def _drawn(function: Function, case: Case) -> dict[str, object]:
     }
 
 
-def _uniform(bound: Function) -> Function:
-    """The right start but for the bound, a function of (in, out, r)."""
+def _drawn_by(lora_A: Function, lora_B: Function = torch.zeros) -> Function:
+    """A slip: the two tensors come from functions of (rows, columns)."""
+    return lambda in_features, out_features, r: (lora_A(r, in_features), lora_B(out_features, r))
 
-    def slip(in_features: int, out_features: int, r: int) -> tuple[Tensor, Tensor]:
-        end = bound(in_features, out_features, r)
-        return torch.empty(r, in_features).uniform_(-end, end), torch.zeros(out_features, r)
 
-    return slip
+def _bounded(bound: Function) -> Function:
+    """A function that draws a uniform tensor; its bound is a function of (rows, columns)."""
 
+    def draw(rows: int, columns: int) -> Tensor:
+        end = bound(rows, columns)
+        return torch.empty(rows, columns).uniform_(-end, end)
+
+    return draw
+
+
+_as_peft = _bounded(lambda rows, columns: 1 / math.sqrt(columns))
 
 lora_init = Exercise(
     _lora_init,
     _init_cases,
     slips={
         "both are zero: then both gradients are zero too, and nothing is ever learnt": (
-            lambda in_features, out_features, r: (
-                torch.zeros(r, in_features),
-                torch.zeros(out_features, r),
-            )
+            _drawn_by(torch.zeros)
         ),
         "it is the wrong way round: in PEFT lora_A is drawn, and lora_B is zero": (
-            lambda in_features, out_features, r: (
-                torch.zeros(r, in_features),
-                torch.empty(out_features, r).uniform_(-1 / math.sqrt(r), 1 / math.sqrt(r)),
-            )
+            _drawn_by(torch.zeros, _as_peft)
         ),
         "both are drawn, so B A is not zero, and training would not start at the base": (
-            lambda in_features, out_features, r: (
-                _lora_init(in_features, out_features, r)[0],
-                _lora_init(r, in_features, out_features)[0],
-            )
+            _drawn_by(_as_peft, _as_peft)
         ),
         "torch.randn is far too large for lora_A: its outputs would grow with √in": (
-            lambda in_features, out_features, r: (
-                torch.randn(r, in_features),
-                torch.zeros(out_features, r),
-            )
+            _drawn_by(torch.randn)
         ),
         "torch.rand lies between 0 and 1; lora_A is uniform between -1/√in and 1/√in": (
-            lambda in_features, out_features, r: (
-                torch.rand(r, in_features),
-                torch.zeros(out_features, r),
-            )
+            _drawn_by(torch.rand)
         ),
         'this lora_A is normal with deviation 1/r: PEFT\'s init_lora_weights="gaussian", not its '
-        "default": lambda in_features, out_features, r: (
-            torch.randn(r, in_features) / r,
-            torch.zeros(out_features, r),
-        ),
+        "default": _drawn_by(lambda rows, columns: torch.randn(rows, columns) / rows),
         "kaiming_uniform_ needs a=√5 here; its default, a=0, is √6 times as wide": (
-            _uniform(lambda in_features, out_features, r: math.sqrt(6 / in_features))
+            _drawn_by(_bounded(lambda rows, columns: math.sqrt(6 / columns)))
         ),
         "the bound is 1/√r here; what comes in has in_features values, so it is 1/√in": (
-            _uniform(lambda in_features, out_features, r: 1 / math.sqrt(r))
+            _drawn_by(_bounded(lambda rows, columns: 1 / math.sqrt(rows)))
         ),
     },
     ask=_drawn,
@@ -229,23 +218,23 @@ def _lora_count(
 
     A matrix of (out, in) is given A of (r, in) and B of (out, r).
     """
-    shapes = _projection_shapes(
+    shapes = llama_shapes(
         hidden_size, intermediate_size, num_attention_heads, num_key_value_heads, head_dim
     )
     return num_hidden_layers * sum(r * (ins + outs) for outs, ins in shapes.values())
 
 
-def _count_cases() -> Iterator[Case]:
+def _llama_cases() -> Iterator[Case]:
     for sizes, layers, r in zip(llama_sizes(), (30, 16, 5), (8, 16, 4), strict=True):
         yield sizes | {"num_hidden_layers": layers, "r": r}
 
 
-def _counted(count: Function) -> Function:
-    """The sum over a model's matrices of a count for (name, out, in, r)."""
+def _count_by_matrix(count: Function) -> Function:
+    """A slip: the sum of another count over a model's matrices, for (name, out, in, r)."""
 
     def slip(num_hidden_layers: int, r: int, **sizes: int) -> int:
-        shapes = _projection_shapes(**sizes)
-        return num_hidden_layers * sum(count(name, *one, r) for name, one in shapes.items())
+        shapes = llama_shapes(**sizes)
+        return num_hidden_layers * sum(count(name, *shape, r) for name, shape in shapes.items())
 
     return slip
 
@@ -254,7 +243,7 @@ _ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 lora_count = Exercise(
     _lora_count,
-    _count_cases,
+    _llama_cases,
     slips={
         "k and v count as wide as q here; with grouped-query attention their outputs are "
         "num_key_value_heads * head_dim wide": (
@@ -264,7 +253,7 @@ lora_count = Exercise(
         ),
         "the heads together count as hidden_size wide here; they are num_attention_heads * "
         "head_dim wide": (
-            _counted(
+            _count_by_matrix(
                 lambda name, outs, ins, r: (
                     r * {"q_proj": 2 * ins, "o_proj": 2 * outs}.get(name, ins + outs)
                 )
@@ -274,19 +263,21 @@ lora_count = Exercise(
             lambda **case: _lora_count(**case | {"num_hidden_layers": 1})
         ),
         "these are the base's own weights, out times in; A and B have r (in + out)": (
-            _counted(lambda name, outs, ins, r: outs * ins)
+            _count_by_matrix(lambda name, outs, ins, r: outs * ins)
         ),
         "only lora_A is counted: lora_B has r out parameters more": (
-            _counted(lambda name, outs, ins, r: r * ins)
+            _count_by_matrix(lambda name, outs, ins, r: r * ins)
         ),
         "r is missing: A and B together have r (in + out) parameters": (
-            _counted(lambda name, outs, ins, r: ins + outs)
+            _count_by_matrix(lambda name, outs, ins, r: ins + outs)
         ),
         "only attention is counted; gate, up and down are linear layers too": (
-            _counted(lambda name, outs, ins, r: r * (ins + outs) * (name in _ATTENTION))
+            _count_by_matrix(lambda name, outs, ins, r: r * (ins + outs) * (name in _ATTENTION))
         ),
         "only q and v are counted, as in the LoRA paper; here all seven have an adapter": (
-            _counted(lambda name, outs, ins, r: r * (ins + outs) * (name in ("q_proj", "v_proj")))
+            _count_by_matrix(
+                lambda name, outs, ins, r: r * (ins + outs) * (name in ("q_proj", "v_proj"))
+            )
         ),
     },
 )
@@ -313,7 +304,7 @@ def _gradient_cases() -> Iterator[Case]:
 
 
 def _changed_gradients(change: Function) -> Function:
-    """The right gradients, changed: a function of (grad_A, grad_B, case)."""
+    """A slip: the right gradients, changed by a function of (grad_A, grad_B, case)."""
     return lambda **case: change(*_lora_gradients(**case), case)
 
 

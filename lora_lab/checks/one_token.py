@@ -33,6 +33,9 @@ def _projection_shapes(
     }
 
 
+llama_shapes = _projection_shapes  # the public name, for the checks of other notebooks
+
+
 def llama_sizes() -> Iterator[dict[str, int]]:
     """Three Llamas; in the last, the heads together are wider than the hidden state."""
     names = ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads")
@@ -41,7 +44,7 @@ def llama_sizes() -> Iterator[dict[str, int]]:
 
 
 def _changed_shapes(**shapes: Function) -> Function:
-    """The right shapes with some replaced: name -> function of (the right shape, the sizes)."""
+    """A slip: some shapes come from functions of (the right shape, the sizes), by name."""
 
     def slip(**sizes: int) -> dict[str, tuple[int, int]]:
         right = _projection_shapes(**sizes)
@@ -55,7 +58,9 @@ projection_shapes = Exercise(
     llama_sizes,
     slips={
         "these are (in, out); nn.Linear keeps its weight as (out, in), since y = x Wᵀ": (
-            lambda **sizes: {name: one[::-1] for name, one in _projection_shapes(**sizes).items()}
+            lambda **sizes: {
+                name: shape[::-1] for name, shape in _projection_shapes(**sizes).items()
+            }
         ),
         "k and v are as wide as q here; with grouped-query attention there are only "
         "num_key_value_heads of them": _changed_shapes(
@@ -100,7 +105,7 @@ END = 2  # ends an answer, and pads too, as in many tokenizers
 
 
 def padded_examples() -> Iterator[Case]:
-    """Prompt, answer, end token, padding with that same token; the last one fills its row."""
+    """Prompt, answer, end token, padding with the same token; the last row has no padding."""
     for prompt_length, answer_length, padding in ((4, 3, 2), (3, 5, 4), (5, 2, 0)):
         ids = [*range(11, 11 + prompt_length), *range(31, 31 + answer_length), END]
         mask = [1] * len(ids) + [0] * padding
@@ -172,13 +177,13 @@ make_labels = Exercise(
 
 
 def _freeze_for_lora(model: nn.Module) -> None:
-    """Set requires_grad so that of the model lora_A and lora_B are trained, and nothing else."""
+    """Set requires_grad so that only the model's lora_A and lora_B are trained."""
     for name, parameter in model.named_parameters():
         parameter.requires_grad = "lora_" in name
 
 
 def small_models() -> Iterator[Case]:
-    """Models with LoRA in some layers, in which every parameter is trained so far, or none."""
+    """Two models with LoRA in some layers: every parameter is trained so far, or no parameter."""
     for trained in (True, False):
         with torch.random.fork_rng(devices=[]):
             layers = {
@@ -192,19 +197,21 @@ def small_models() -> Iterator[Case]:
 
 
 def _what_is_trained(function: Function, case: Case) -> dict[str, str]:
-    """After a call: each parameter of the model, trained or frozen."""
+    """Each parameter of the model after a call: trained or frozen."""
     model = case["model"]
     function(model)
-    found = {name: one.requires_grad for name, one in model.named_parameters()}
-    return {name: "trained" if trained else "frozen" for name, trained in found.items()}
+    return {
+        name: "trained" if parameter.requires_grad else "frozen"
+        for name, parameter in model.named_parameters()
+    }
 
 
-def _trains(wanted: Function) -> Function:
-    """A function that trains the parameters whose names are wanted, and freezes the others."""
+def _trains(is_chosen: Function) -> Function:
+    """A slip that trains the parameters whose names are chosen, and freezes the others."""
 
     def slip(model: nn.Module) -> None:
         for name, parameter in model.named_parameters():
-            parameter.requires_grad = wanted(name)
+            parameter.requires_grad = is_chosen(name)
 
     return slip
 

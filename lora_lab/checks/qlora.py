@@ -22,7 +22,7 @@ def _quantize_block(block: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def blocks() -> Iterator[Case]:
-    """NF4 and int4; in one block the greatest is positive, in two negative; none lies on a tie."""
+    """Blocks for NF4 and int4. The largest weight is positive or negative; there are no ties."""
     for seed, kind, scale in ((0, "nf4", 0.02), (1, "nf4", 1.0), (2, "int4", 0.5), (5, "nf4", 3.0)):
         block = scale * torch.randn(16, generator=torch.Generator().manual_seed(seed))
         yield {"block": block, "levels": levels_of(kind)}
@@ -33,7 +33,7 @@ def _nearest(shares: Tensor, levels: Tensor) -> Tensor:
 
 
 def _divided_by(size: Function) -> Function:
-    """The right codes, had absmax been something else of the block."""
+    """A slip: the codes and the constant when another size of the block stands for absmax."""
     return lambda block, levels: (_nearest(block / size(block), levels), size(block))
 
 
@@ -87,14 +87,17 @@ quantize_block = Exercise(
 
 
 def _qlora_bytes(linear: int, others: int, blocksize: int, double_quant: bool) -> float:
-    """The bytes of a base in 4 bits: what QLoRA keeps of it.
+    """The bytes of a base in 4 bits, as QLoRA keeps it.
 
-    `linear`: weights that are quantised, 4 bits each, with an absmax a block. That is a float32;
-    with `double_quant` a byte, and 256 of those share a float32. `others`: parameters that stay,
-    as float32.
+    `linear`: the number of quantised weights, 4 bits each, with an absmax for each block. An absmax
+    is a float32; with `double_quant` it is a byte, and 256 of these bytes share a float32.
+    `others`: the number of parameters that stay as float32.
     """
-    absmax = 1 + 4 / 256 if double_quant else 4
-    return linear * (0.5 + absmax / blocksize) + 4 * others
+    return linear * (0.5 + _absmax_bytes(double_quant) / blocksize) + 4 * others
+
+
+def _absmax_bytes(double_quant: bool) -> float:
+    return 1 + 4 / 256 if double_quant else 4
 
 
 def ledgers() -> Iterator[Case]:
@@ -107,16 +110,12 @@ def ledgers() -> Iterator[Case]:
 
 
 def _bytes(absmax: Function, other: float = 4, code: float = 0.5) -> Function:
-    """The right sum, but for the bytes of a block's constant, of another parameter, of a code."""
+    """A slip: the sum with other bytes for a block's constant, another parameter or a code."""
 
     def slip(linear: int, others: int, blocksize: int, double_quant: bool) -> float:
         return linear * (code + absmax(double_quant) / blocksize) + other * others
 
     return slip
-
-
-def _absmax(double_quant: bool) -> float:
-    return 1 + 4 / 256 if double_quant else 4
 
 
 qlora_bytes = Exercise(
@@ -138,10 +137,12 @@ qlora_bytes = Exercise(
                 linear + others, 0, blocksize, double_quant
             )
         ),
-        "the others are left out; they stay, 4 bytes each": _bytes(_absmax, other=0),
-        "the others are 16 bits here; they stay as float32, 4 bytes each": _bytes(_absmax, other=2),
+        "the others are left out; they stay, 4 bytes each": _bytes(_absmax_bytes, other=0),
+        "the others are 16 bits here; they stay as float32, 4 bytes each": _bytes(
+            _absmax_bytes, other=2
+        ),
         "these are bits; a byte has 8": (lambda **case: 8 * _qlora_bytes(**case)),
-        "a code is a byte here; two of them share one": _bytes(_absmax, code=1),
+        "a code is a byte here; two of them share one": _bytes(_absmax_bytes, code=1),
     },
 )
 
@@ -151,16 +152,16 @@ NO_WAY = "none"
 
 
 def _choose_for_card(needs: Mapping[str, float], card: float) -> str:
-    """The first of the methods that fits on the card; "none" where none does.
+    """The first of the methods that fits on the card; "none" where no method fits.
 
-    `needs`: by method, the most liked first: the GiB of a training step. `card`: its GiB, of which
-    CUDA itself takes 1.
+    `needs`: the GiB of a training step by method, the best method first. `card`: the GiB of the
+    card, of which CUDA itself takes 1.
     """
     return next((name for name, gib in needs.items() if gib <= card - 1), NO_WAY)
 
 
-def _wanted() -> Iterator[Case]:
-    """Room for all, for some, for a later one that needs least, just enough, for none."""
+def _cards() -> Iterator[Case]:
+    """Cards with room for all methods, for some, for no method, and with just enough room."""
     seven = {"full": 139.1, "LoRA": 13.2, "QLoRA": 5.0}
     yield {"needs": dict(seven), "card": 141}
     yield {"needs": dict(seven), "card": 24}
@@ -170,8 +171,8 @@ def _wanted() -> Iterator[Case]:
     yield {"needs": {"int8": 9.4, "QLoRA": 5.0, "LoRA": 13.2}, "card": 24}
 
 
-def _first(fits: Function) -> Function:
-    """The first method for which `fits(GiB, card)`."""
+def _first_method(fits: Function) -> Function:
+    """A slip: the first method for which `fits(GiB, card)` is true."""
     return lambda needs, card: next(
         (name for name, gib in needs.items() if fits(gib, card)), NO_WAY
     )
@@ -187,12 +188,14 @@ def _of_those_that_fit(choose: Function) -> Function:
 
 choose_for_card = Exercise(
     _choose_for_card,
-    _wanted,
+    _cards,
     slips={
         "the whole card is filled here; CUDA itself takes 1 GiB of it": (
-            _first(lambda gib, card: gib <= card)
+            _first_method(lambda gib, card: gib <= card)
         ),
-        "what needs exactly all that is left fits, too": _first(lambda gib, card: gib < card - 1),
+        "what needs exactly all that is left fits, too": _first_method(
+            lambda gib, card: gib < card - 1
+        ),
         "this is the one that needs least; the first that fits is liked more": (
             _of_those_that_fit(lambda fitting: min(fitting, key=fitting.get))
         ),
@@ -203,7 +206,7 @@ choose_for_card = Exercise(
             _of_those_that_fit(lambda fitting: [*fitting][-1])
         ),
         "this gives the methods that do not fit; those that need at most card - 1 do": (
-            _first(lambda gib, card: gib > card - 1)
+            _first_method(lambda gib, card: gib > card - 1)
         ),
         "this gives all that fit; one name is wanted": (
             lambda needs, card: [name for name, gib in needs.items() if gib <= card - 1]

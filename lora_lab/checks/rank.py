@@ -16,7 +16,7 @@ def _energy_share(values: Sequence[float], k: int) -> float:
 
     `values` are its singular values, falling; the energy is the sum of their squares.
     """
-    return sum(one**2 for one in values[:k]) / sum(one**2 for one in values)
+    return sum(value**2 for value in values[:k]) / sum(value**2 for value in values)
 
 
 def _spectra() -> Iterator[Case]:
@@ -43,13 +43,13 @@ energy_share = Exercise(
             lambda values, k: _energy_share(values[::-1], k)
         ),
         "this is the energy of the k-th term alone; sum those of the first k": (
-            lambda values, k: values[k - 1] ** 2 / sum(one**2 for one in values)
+            lambda values, k: values[k - 1] ** 2 / sum(value**2 for value in values)
         ),
         "this keeps k + 1 terms; values[:k] holds k of them": (
             lambda values, k: _energy_share(values, k + 1)
         ),
         "this is not yet a share; divide by the energy of all the terms": (
-            lambda values, k: sum(one**2 for one in values[:k])
+            lambda values, k: sum(value**2 for value in values[:k])
         ),
         "this is in percent; give a share between 0 and 1": (
             lambda values, k: 100 * _energy_share(values, k)
@@ -61,14 +61,14 @@ energy_share = Exercise(
 
 
 def _smallest_r(facts: int, choices: int, bits_per_parameter: float, shapes: Shapes) -> int:
-    """The least r whose adapter can hold the facts, each one of so many equally likely choices.
+    """The least r whose adapter can hold the facts, each a choice from equally likely answers.
 
     An adapter on a matrix of shape (out, in) has r (out + in) parameters, each of which holds
     `bits_per_parameter`; a fact takes log2(choices) bits. At least 1.
     """
     bits = facts * math.log2(choices)
-    held_by_rank_1 = bits_per_parameter * sum(out + wide for out, wide in shapes.values())
-    return max(1, math.ceil(bits / held_by_rank_1))
+    bits_of_rank_1 = bits_per_parameter * sum(out + wide for out, wide in shapes.values())
+    return max(1, math.ceil(bits / bits_of_rank_1))
 
 
 def _to_be_held() -> Iterator[Case]:
@@ -80,23 +80,18 @@ def _to_be_held() -> Iterator[Case]:
     yield {"facts": 10, "choices": 2, "bits_per_parameter": 1.0, "shapes": two | wide}
 
 
-def _needs(bits: Function, rank_1: Function) -> Function:
-    """The right answer with another count: of the facts' bits, of a matrix's parameters."""
+def _needs(
+    bits: Function = lambda facts, choices: facts * math.log2(choices),
+    of_rank_1: Function = lambda out, wide: out + wide,
+    whole: Function = math.ceil,
+) -> Function:
+    """A slip: another count of the facts' bits or of a matrix's parameters, another rounding."""
 
     def slip(facts: int, choices: int, bits_per_parameter: float, shapes: Shapes) -> int:
-        held = bits_per_parameter * sum(rank_1(*shape) for shape in shapes.values())
-        return max(1, math.ceil(bits(facts, choices) / held))
+        bits_of_rank_1 = bits_per_parameter * sum(of_rank_1(*shape) for shape in shapes.values())
+        return max(1, whole(bits(facts, choices) / bits_of_rank_1))
 
     return slip
-
-
-def _bits(facts: int, choices: int) -> float:
-    return facts * math.log2(choices)
-
-
-def _rounded_down(facts: int, choices: int, bits_per_parameter: float, shapes: Shapes) -> int:
-    held = bits_per_parameter * sum(out + wide for out, wide in shapes.values())
-    return max(1, math.floor(_bits(facts, choices) / held))
 
 
 def _first_matrix_alone(facts: int, choices: int, bits_per_parameter: float, shapes: Shapes) -> int:
@@ -109,17 +104,19 @@ smallest_r = Exercise(
     _to_be_held,
     slips={
         "these are nats, from the natural logarithm; bits take log2": (
-            _needs(lambda facts, choices: facts * math.log(choices), lambda out, wide: out + wide)
+            _needs(bits=lambda facts, choices: facts * math.log(choices))
         ),
         "a fact is not worth its number of choices; naming one of 64 takes log2(64) = 6 bits": (
-            _needs(lambda facts, choices: facts * choices, lambda out, wide: out + wide)
+            _needs(bits=lambda facts, choices: facts * choices)
         ),
         "these are the matrix's own numbers, out * in; its adapter has r (out + in)": (
-            _needs(_bits, lambda out, wide: out * wide)
+            _needs(of_rank_1=lambda out, wide: out * wide)
         ),
-        "this counts B alone; A has r * in numbers more": _needs(_bits, lambda out, wide: out),
-        "this counts A alone; B has out * r numbers more": _needs(_bits, lambda out, wide: wide),
-        "this is rounded down, and then some of the facts find no room; round up": _rounded_down,
+        "this counts B alone; A has r * in numbers more": _needs(of_rank_1=lambda out, wide: out),
+        "this counts A alone; B has out * r numbers more": _needs(of_rank_1=lambda out, wide: wide),
+        "this is rounded down, and then some of the facts find no room; round up": _needs(
+            whole=math.floor
+        ),
         "only the first matrix is counted; every one of them bears an adapter": _first_matrix_alone,
     },
 )
@@ -130,14 +127,14 @@ smallest_r = Exercise(
 def _read_elbow(scores: Mapping[int, Sequence[float]], margin: float) -> int:
     """The least rank whose mean score is at most `margin` below the best mean of all ranks.
 
-    `scores`: by rank, one score for each seed, higher is better.
+    `scores`: by rank, a score for each seed; higher is better.
     """
     means = {r: mean(of_seeds) for r, of_seeds in scores.items()}
     return min(r for r in means if means[r] >= max(means.values()) - margin)
 
 
 def _swept() -> Iterator[Case]:
-    """An elbow; ranks out of order, with one lucky seed; a best in the middle; flat lines."""
+    """An elbow; ranks out of order and a lucky seed; the best rank in the middle; flat lines."""
     yield {
         "scores": {1: [0.3, 0.34], 2: [0.6, 0.64], 4: [0.9, 0.92], 8: [0.93, 0.95]},
         "margin": 0.05,
@@ -151,19 +148,21 @@ def _swept() -> Iterator[Case]:
     yield {"scores": {8: [0.9, 0.9], 4: [0.9, 0.9], 2: [0.88, 0.88], 1: [0.5, 0.5]}, "margin": 0.05}
 
 
-def _by(value: Function) -> Function:
-    """The right answer, but for what of a rank's seeds is compared."""
+def _compared_by(value: Function) -> Function:
+    """A slip: ranks are compared by another value of their seeds than the mean."""
 
     def slip(scores: Mapping[int, Sequence[float]], margin: float) -> int:
-        told = {r: value(of_seeds) for r, of_seeds in scores.items()}
-        return min(r for r in told if told[r] >= max(told.values()) - margin)
+        values = {r: value(of_seeds) for r, of_seeds in scores.items()}
+        return min(r for r in values if values[r] >= max(values.values()) - margin)
 
     return slip
 
 
 def _by_means(chosen: Function) -> Function:
-    """Chosen from the means by rank and the margin."""
-    return lambda scores, margin: chosen({r: mean(one) for r, one in scores.items()}, margin)
+    """A slip: another choice from the means by rank and the margin."""
+    return lambda scores, margin: chosen(
+        {r: mean(of_seeds) for r, of_seeds in scores.items()}, margin
+    )
 
 
 read_elbow = Exercise(
@@ -173,8 +172,8 @@ read_elbow = Exercise(
         "this is the best rank; the elbow is the least rank that is nearly as good": (
             _by_means(lambda means, margin: max(means, key=means.get))
         ),
-        "this takes each rank's best seed; take the mean of its seeds": _by(max),
-        "this takes each rank's worst seed; take the mean of its seeds": _by(min),
+        "this takes each rank's best seed; take the mean of its seeds": _compared_by(max),
+        "this takes each rank's worst seed; take the mean of its seeds": _compared_by(min),
         "this compares with the highest rank; a lower one may be the best": (
             _by_means(
                 lambda means, margin: min(
@@ -214,14 +213,14 @@ def _adapter_count(shapes: Shapes, r: int, rank_pattern: Mapping[str, int]) -> i
 
 
 def patterned() -> Iterator[Case]:
-    """A layer's four, with two ranks of their own, with one, with none."""
+    """Four matrices of a layer, of which two, one or no matrix has a rank of its own."""
     shapes = {"q_proj": (24, 24), "k_proj": (8, 24), "up_proj": (40, 24), "down_proj": (24, 40)}
     for r, pattern in ((4, {"k_proj": 2, "up_proj": 7}), (8, {"down_proj": 1}), (3, {})):
         yield {"shapes": dict(shapes), "r": r, "rank_pattern": pattern}
 
 
 def _count_by(parameters: Function) -> Function:
-    """The right count, but for one matrix's parameters: a function of (rank, out, in)."""
+    """A slip: the count with another number for a matrix, a function of (rank, out, in)."""
 
     def slip(shapes: Shapes, r: int, rank_pattern: Mapping[str, int]) -> int:
         ranks = {name: rank_pattern.get(name, r) for name in shapes}

@@ -11,10 +11,10 @@ from lora_lab.maths.statistics import NORMAL_95
 
 # --- is this difference real? ---------------------------------------------------------------
 
-Found = tuple[float, float, float, str]  # difference, low, high, verdict
+Difference = tuple[float, float, float, str]  # difference, low, high, verdict
 
 
-def _paired_difference(right_a: Sequence[bool], right_b: Sequence[bool]) -> Found:
+def _paired_difference(right_a: Sequence[bool], right_b: Sequence[bool]) -> Difference:
     """(difference, low, high, verdict) of two models' answers to the same items.
 
     The mean of b - a, item by item; its 95 % interval, 1.96 standard errors to each side (the
@@ -25,13 +25,13 @@ def _paired_difference(right_a: Sequence[bool], right_b: Sequence[bool]) -> Foun
     return _with_verdict(mean(differences), NORMAL_95 * error)
 
 
-def _with_verdict(difference: float, margin: float) -> Found:
+def _with_verdict(difference: float, margin: float) -> Difference:
     verdict = "real" if abs(difference) > margin else "cannot tell"
     return difference, difference - margin, difference + margin, verdict
 
 
 def _marked_tests() -> Iterator[Case]:
-    """200 items: b better and worse, on much the same items; no difference; too small a one."""
+    """200 items: b is better, b is worse, no difference, a difference that is too small."""
     for both, only_a, only_b in ((150, 4, 16), (140, 25, 9), (160, 0, 0), (120, 21, 29)):
         pairs = [(True, True)] * both + [(True, False)] * only_a + [(False, True)] * only_b
         pairs += [(False, False)] * (200 - len(pairs))
@@ -39,16 +39,16 @@ def _marked_tests() -> Iterator[Case]:
         yield {"right_a": list(right_a), "right_b": list(right_b)}
 
 
-def _unpaired(right_a: Sequence[bool], right_b: Sequence[bool]) -> Found:
+def _unpaired(right_a: Sequence[bool], right_b: Sequence[bool]) -> Difference:
     a, b = mean(map(float, right_a)), mean(map(float, right_b))
     error = math.sqrt((a * (1 - a) + b * (1 - b)) / len(right_a))
     return _with_verdict(b - a, NORMAL_95 * error)
 
 
 def _other_margin(margin: Function) -> Function:
-    """The right answer but for the margin, a function of the differences."""
+    """A slip: another margin, a function of the differences."""
 
-    def slip(right_a: Sequence[bool], right_b: Sequence[bool]) -> Found:
+    def slip(right_a: Sequence[bool], right_b: Sequence[bool]) -> Difference:
         differences = [b - a for a, b in zip(right_a, right_b, strict=True)]
         return _with_verdict(mean(differences), margin(differences))
 
@@ -80,13 +80,13 @@ paired_difference = Exercise(
         ),
         "only a better b is called real here; a worse one can be real, too": (
             lambda right_a, right_b: (
-                *(found := _paired_difference(right_a, right_b))[:3],
-                "real" if found[1] > 0 else "cannot tell",
+                *(answer := _paired_difference(right_a, right_b))[:3],
+                "real" if answer[1] > 0 else "cannot tell",
             )
         ),
         "these are percentage points; give shares between -1 and 1": (
             lambda right_a, right_b: (
-                *(100 * one for one in _paired_difference(right_a, right_b)[:3]),
+                *(100 * number for number in _paired_difference(right_a, right_b)[:3]),
                 _paired_difference(right_a, right_b)[3],
             )
         ),
@@ -155,7 +155,7 @@ def _four_curves() -> Iterator[Case]:
     yield from (case for _, case in made_curves())
 
 
-def _end(losses: Sequence[float]) -> float:
+def _end_loss(losses: Sequence[float]) -> float:
     return mean(losses[-math.ceil(len(losses) / 10) :])
 
 
@@ -174,33 +174,33 @@ def _first_over_fitting(train_losses: Sequence[float], validation_losses: Sequen
 
 
 def _by_gap(train_losses: Sequence[float], validation_losses: Sequence[float]) -> str:
-    found = _diagnose(train_losses, [1.0])
-    gap = validation_losses[-1] > 1.5 * _end(train_losses)
-    return "over-fitting" if found == "fine" and gap else found
+    diagnosis = _diagnose(train_losses, [1.0])
+    gap = validation_losses[-1] > 1.5 * _end_loss(train_losses)
+    return "over-fitting" if diagnosis == "fine" and gap else diagnosis
 
 
 def _by_height(train_losses: Sequence[float], validation_losses: Sequence[float]) -> str:
-    found = _diagnose(train_losses, validation_losses)
-    if found in ("fine", "too low"):
-        return "too low" if _end(train_losses) > 1 else "fine"
-    return found
+    diagnosis = _diagnose(train_losses, validation_losses)
+    if diagnosis in ("fine", "too low"):
+        return "too low" if _end_loss(train_losses) > 1 else "fine"
+    return diagnosis
 
 
 def _without_nan(train_losses: Sequence[float], validation_losses: Sequence[float]) -> str:
-    if math.isnan(_end(train_losses)):
+    if math.isnan(_end_loss(train_losses)):
         return "fine"  # each comparison with nan is False
     return _diagnose(train_losses, validation_losses)
 
 
 def _from_the_start(train_losses: Sequence[float], validation_losses: Sequence[float]) -> str:
-    found = _diagnose(train_losses, [1.0])
+    diagnosis = _diagnose(train_losses, [1.0])
     worse = validation_losses[-1] >= 1.1 * validation_losses[0]
-    return "over-fitting" if found in ("fine", "too low") and worse else found
+    return "over-fitting" if diagnosis in ("fine", "too low") and worse else diagnosis
 
 
 def _turned(train_losses: Sequence[float], validation_losses: Sequence[float]) -> str:
-    found = _diagnose(train_losses, validation_losses)
-    return {"too low": "too high", "too high": "too low"}.get(found, found)
+    diagnosis = _diagnose(train_losses, validation_losses)
+    return {"too low": "too high", "too high": "too low"}.get(diagnosis, diagnosis)
 
 
 diagnose = Exercise(
@@ -245,7 +245,7 @@ def _schedules() -> Iterator[Case]:
 
 
 def _rates(rate: Function) -> Function:
-    """A schedule from a function of (steps done before, warm-up, steps), in full rates."""
+    """A slip: shares of the full rate by a function of (steps done, warm-up, steps)."""
 
     def slip(learning_rate: float, warmup_steps: int, steps: int) -> list[float]:
         return [learning_rate * rate(done, warmup_steps, steps) for done in range(steps)]

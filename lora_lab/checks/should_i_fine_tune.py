@@ -2,9 +2,9 @@
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-from lora_lab.checks.compare import Case, Exercise
+from lora_lab.checks.compare import Case, Exercise, Function
 
 # --- a metric done right --------------------------------------------------------------------
 
@@ -13,16 +13,21 @@ def _right_share(expected: Sequence[str], given: Sequence[str]) -> float:
     """The share of answers, 0 to 1, that are the expected JSON object: same keys, same values.
 
     White space and the order of the keys do not count. Words around the object, another key, or no
-    JSON at all make an answer wrong; it is still one of the answers.
+    JSON at all make an answer wrong; a wrong answer still counts among the answers.
     """
-    return sum(_same(*pair) for pair in zip(expected, given, strict=True)) / len(expected)
+    return sum(_same_object(*pair) for pair in zip(expected, given, strict=True)) / len(expected)
 
 
-def _same(expected: str, given: str) -> bool:
+def _same_object(expected: str, given: str) -> bool:
+    return _loaded(given) == json.loads(expected)
+
+
+def _loaded(text: str) -> object:
+    """The value of a JSON text; None where it is no JSON."""
     try:
-        return json.loads(given) == json.loads(expected)
+        return json.loads(text)
     except json.JSONDecodeError:
-        return False
+        return None
 
 
 def _answers() -> Iterator[Case]:
@@ -53,37 +58,29 @@ def _by_text(expected: Sequence[str], given: Sequence[str]) -> float:
 
 
 def _somewhere(expected: Sequence[str], given: Sequence[str]) -> float:
-    right = sum(_same(a, b) or a in b for a, b in zip(expected, given, strict=True))
+    right = sum(_same_object(a, b) or a in b for a, b in zip(expected, given, strict=True))
     return right / len(expected)
-
-
-def _loaded(given: str) -> object:
-    try:
-        return json.loads(given)
-    except json.JSONDecodeError:
-        return None
 
 
 def _of_the_readable(expected: Sequence[str], given: Sequence[str]) -> float:
     pairs = [pair for pair in zip(expected, given, strict=True) if _loaded(pair[1]) is not None]
-    return sum(_same(*pair) for pair in pairs) / len(pairs)
+    return sum(_same_object(*pair) for pair in pairs) / len(pairs)
 
 
 def _any_json(expected: Sequence[str], given: Sequence[str]) -> float:
-    return sum(isinstance(_loaded(one), dict) for one in given) / len(given)
+    return sum(isinstance(_loaded(text), dict) for text in given) / len(given)
 
 
 def _intent_alone(expected: Sequence[str], given: Sequence[str]) -> float:
-    found = [_loaded(one) for one in given]
     right = sum(
-        isinstance(one, dict) and one.get("intent") == json.loads(wanted)["intent"]
-        for wanted, one in zip(expected, found, strict=True)
+        isinstance(answer, dict) and answer.get("intent") == json.loads(text)["intent"]
+        for text, answer in zip(expected, map(_loaded, given), strict=True)
     )
     return right / len(expected)
 
 
 def _in_lower_case(expected: Sequence[str], given: Sequence[str]) -> float:
-    return _right_share([one.lower() for one in expected], [one.lower() for one in given])
+    return _right_share([text.lower() for text in expected], [text.lower() for text in given])
 
 
 right_share = Exercise(
@@ -119,16 +116,21 @@ Split = tuple[list[int], list[int]]  # the places of the rows to train on, and t
 def _split_by_template(templates: Sequence[str], count: int) -> Split:
     """The places of the rows for training and for the test, each in rising order.
 
-    `templates` names the template that each row was made from. Whole templates go to the test: the
-    one that appears last for the first time, then the one before it, and so on, until the test has
-    `count` rows or more.
+    `templates` names the template of each row. Whole templates go to the test, from the template
+    whose first row comes last backwards, until the test has `count` rows or more.
     """
+    latest_first = reversed(list(dict.fromkeys(templates)))
+    return _where(templates, _held_out(latest_first, templates, count))
+
+
+def _held_out(order: Iterable[str], templates: Sequence[str], count: int) -> set[str]:
+    """The first templates of this order that together have `count` rows or more."""
     held_out: set[str] = set()
-    for template in reversed(list(dict.fromkeys(templates))):
-        if sum(one in held_out for one in templates) >= count:
+    for template in order:
+        if sum(name in held_out for name in templates) >= count:
             break
         held_out.add(template)
-    return _where(templates, held_out)
+    return held_out
 
 
 def _where(templates: Sequence[str], held_out: set[str]) -> Split:
@@ -139,7 +141,7 @@ def _where(templates: Sequence[str], held_out: set[str]) -> Split:
     )
 
 
-def _rows() -> Iterator[Case]:
+def _template_rows() -> Iterator[Case]:
     """Templates apart, mixed, and of unequal size."""
     yield {"templates": tuple("aaabbccdd"), "count": 3}
     yield {"templates": tuple("abcabcddabc"), "count": 3}
@@ -152,7 +154,7 @@ def _last_rows(templates: Sequence[str], count: int) -> Split:
     return places[:-count], places[-count:]
 
 
-def _cut(templates: Sequence[str], count: int) -> Split:
+def _cut_to_count(templates: Sequence[str], count: int) -> Split:
     _, test = _split_by_template(templates, count)
     kept = test[:count]
     return [place for place in range(len(templates)) if place not in kept], kept
@@ -168,17 +170,12 @@ def _in_both(templates: Sequence[str], count: int) -> Split:
 
 
 def _first_templates(templates: Sequence[str], count: int) -> Split:
-    held_out: set[str] = set()
-    for template in dict.fromkeys(templates):
-        if sum(one in held_out for one in templates) >= count:
-            break
-        held_out.add(template)
-    return _where(templates, held_out)
+    return _where(templates, _held_out(dict.fromkeys(templates), templates, count))
 
 
 def _one_template_more(templates: Sequence[str], count: int) -> Split:
     held_out = {templates[place] for place in _split_by_template(templates, count)[1]}
-    rest = [one for one in dict.fromkeys(templates) if one not in held_out]
+    rest = [template for template in dict.fromkeys(templates) if template not in held_out]
     return _where(templates, held_out | {*rest[-1:]})
 
 
@@ -188,12 +185,12 @@ def _counts_templates(templates: Sequence[str], count: int) -> Split:
 
 split_by_template = Exercise(
     _split_by_template,
-    _rows,
+    _template_rows,
     slips={
         "rows are split here, whatever their template: a template that is in both parts gives its "
         "answers away; move whole templates": _last_rows,
         "a template is cut here to get just `count` rows, and its other rows are trained on; take "
-        "all of them": _cut,
+        "all of them": _cut_to_count,
         "rows of the held-out templates are lost here: they are in neither part": _dropped,
         "the test's rows are among those to train on, too": _in_both,
         "the templates that appear first are held out here; begin with the last": _first_templates,
@@ -213,35 +210,37 @@ split_by_template = Exercise(
 def _answers_to_break_even(
     setup_cost: float, tokens_prompted: float, tokens_tuned: float, price_per_million: float
 ) -> float:
-    """After how many answers a fine-tune has paid for itself, a whole number; or math.inf.
+    """The number of answers after which a fine-tune has paid for itself, a whole number.
 
-    A prompt of `tokens_prompted` tokens becomes one of `tokens_tuned`, and `price_per_million`
-    tokens cost that much. If nothing is saved, that is never: math.inf.
+    The tuned model's prompt has `tokens_tuned` tokens in place of `tokens_prompted`. A million
+    tokens cost `price_per_million`. If nothing is saved, the number is math.inf.
     """
-    saved = (tokens_prompted - tokens_tuned) * price_per_million / 1e6
+    saved = _saved(tokens_prompted, tokens_tuned, price_per_million)
     return math.ceil(setup_cost / saved) if saved > 0 else math.inf
 
 
+def _saved(tokens_prompted: float, tokens_tuned: float, price_per_million: float) -> float:
+    return (tokens_prompted - tokens_tuned) * price_per_million / 1e6
+
+
 def _costs() -> Iterator[Case]:
-    """Paid back late and soon; never, since the prompt grows, or stays; or since it is free."""
-    for facts in (
+    """Paid back late and soon; never, since the prompt grows or stays, or tokens are free."""
+    names = "setup_cost", "tokens_prompted", "tokens_tuned", "price_per_million"
+    for costs in (
         (40.0, 412, 18, 0.6),
         (7.0, 1500, 30, 3.0),
         (40.0, 18, 412, 0.6),
         (40.0, 18, 18, 0.6),
         (40.0, 412, 18, 0.0),
     ):
-        yield dict(
-            zip(
-                ("setup_cost", "tokens_prompted", "tokens_tuned", "price_per_million"),
-                facts,
-                strict=True,
-            )
-        )
+        yield dict(zip(names, costs, strict=True))
 
 
-def _saved(tokens_prompted: float, tokens_tuned: float, price_per_million: float) -> float:
-    return (tokens_prompted - tokens_tuned) * price_per_million / 1e6
+def _break_even(whole: Function = math.ceil, saved: Function = _saved) -> Function:
+    """A slip: another rounding, or another formula for the money that an answer saves."""
+    return lambda setup_cost, **costs: (
+        whole(setup_cost / saved(**costs)) if saved(**costs) > 0 else math.inf
+    )
 
 
 answers_to_break_even = Exercise(
@@ -249,9 +248,7 @@ answers_to_break_even = Exercise(
     _costs,
     slips={
         "the price is that of a million tokens; divide it by 1e6": (
-            lambda setup_cost, **facts: (
-                math.ceil(setup_cost / (1e6 * _saved(**facts))) if _saved(**facts) > 0 else math.inf
-            )
+            _break_even(saved=lambda **costs: 1e6 * _saved(**costs))
         ),
         "the tuned model reads a prompt, too; only the difference is saved": (
             lambda setup_cost, tokens_prompted, tokens_tuned, price_per_million: (
@@ -259,27 +256,21 @@ answers_to_break_even = Exercise(
             )
         ),
         "answers are whole: round up, since before the last one it is not paid back": (
-            lambda setup_cost, **facts: (
-                setup_cost / _saved(**facts) if _saved(**facts) > 0 else math.inf
-            )
+            _break_even(whole=lambda answers: answers)
         ),
-        "rounded down, it is not quite paid back; round up": (
-            lambda setup_cost, **facts: (
-                math.floor(setup_cost / _saved(**facts)) if _saved(**facts) > 0 else math.inf
-            )
-        ),
+        "rounded down, it is not quite paid back; round up": (_break_even(whole=math.floor)),
         "a longer prompt saves nothing, and a number of answers below 0 cannot be: give math.inf": (
-            lambda setup_cost, **facts: (
-                math.ceil(setup_cost / _saved(**facts)) if _saved(**facts) else math.inf
+            lambda setup_cost, **costs: (
+                math.ceil(setup_cost / _saved(**costs)) if _saved(**costs) else math.inf
             )
         ),
         "where nothing is saved it is never paid back: that is math.inf, not 0": (
-            lambda setup_cost, **facts: (
-                math.ceil(setup_cost / _saved(**facts)) if _saved(**facts) > 0 else 0
+            lambda setup_cost, **costs: (
+                math.ceil(setup_cost / _saved(**costs)) if _saved(**costs) > 0 else 0
             )
         ),
         "if nothing is saved there is nothing to divide by; ask first": (
-            lambda setup_cost, **facts: math.ceil(setup_cost / _saved(**facts))
+            lambda setup_cost, **costs: math.ceil(setup_cost / _saved(**costs))
         ),
         "the sign is turned: what is saved is the long prompt less the short one": (
             lambda setup_cost, tokens_prompted, tokens_tuned, price_per_million: (

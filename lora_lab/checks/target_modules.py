@@ -4,20 +4,27 @@ import math
 from collections.abc import Iterator, Mapping
 
 from lora_lab.checks.compare import Case, Exercise, Function, WrongAnswer
-from lora_lab.checks.one_token import _projection_shapes
-from lora_lab.models.architecture import matching
+from lora_lab.checks.one_token import llama_shapes
+from lora_lab.models.architecture import ends, last_name, layer_of, matching
 
 Shapes = Mapping[str, tuple[int, int]]  # (out, in) of each matrix, by name
 
-POCKET = _projection_shapes(128, 384, 4, 4, 32)
-SMOLLM2 = _projection_shapes(576, 1536, 9, 3, 64)
+POCKET = llama_shapes(128, 384, 4, 4, 32)
+SMOLLM2 = llama_shapes(576, 1536, 9, 3, 64)
 ATTENTION, MLP = ("q_proj", "k_proj", "v_proj", "o_proj"), ("gate_proj", "up_proj", "down_proj")
 
 
 def _llama(of_a_layer: Shapes, layers: int) -> dict[str, tuple[int, int]]:
     """The matrices of a Llama by their whole names."""
+    blocks = {name: "mlp" if name in MLP else "self_attn" for name in of_a_layer}
+    parts = {f"{blocks[name]}.{name}": sizes for name, sizes in of_a_layer.items()}
+    return _stacked("model.layers", layers, parts)
+
+
+def _stacked(prefix: str, layers: int, of_a_layer: Shapes) -> dict[str, tuple[int, int]]:
+    """The matrices of equal layers by their whole names: `h.0.mlp.c_fc`, `h.1.mlp.c_fc`, …"""
     return {
-        f"model.layers.{layer}.{'mlp' if name in MLP else 'self_attn'}.{name}": sizes
+        f"{prefix}.{layer}.{name}": sizes
         for layer in range(layers)
         for name, sizes in of_a_layer.items()
     }
@@ -27,8 +34,9 @@ def _llama(of_a_layer: Shapes, layers: int) -> dict[str, tuple[int, int]]:
 
 
 def _rank_for_budget(shapes: Shapes, parameters: int) -> int:
-    """The largest r at which LoRA on matrices of these shapes, (out, in) by name, has at most so
-    many parameters in all.
+    """The largest r at which LoRA on all these matrices has at most so many parameters.
+
+    `shapes`: (out, in) of each matrix, by name.
     """
     return parameters // sum(outs + ins for outs, ins in shapes.values())
 
@@ -47,8 +55,8 @@ def _budget_cases() -> Iterator[Case]:
 
 
 def _per_rank(count: Function) -> Function:
-    """The budget shared out by a count for each (out, in)."""
-    return lambda shapes, parameters: parameters // sum(count(*one) for one in shapes.values())
+    """A slip: the budget divided by another count for each (out, in)."""
+    return lambda shapes, parameters: parameters // sum(count(*shape) for shape in shapes.values())
 
 
 def _exact(shapes: Shapes, parameters: int) -> float:
@@ -85,7 +93,7 @@ rank_for_budget = Exercise(
 
 
 def _reach_regex(modules: tuple[str, ...], layers: tuple[int, ...]) -> str:
-    """A regex that matches, as a whole, the names of these modules in these layers alone.
+    """A regex that matches the whole names of these modules in these layers, and no other name.
 
     Names look like "model.layers.7.self_attn.q_proj".
     """
@@ -103,20 +111,23 @@ def _regex_cases() -> Iterator[Case]:
 
 
 def _reached(function: Function, case: Case) -> dict[str, int]:
-    """What the regex reaches in a Llama of 24 layers, by `re.fullmatch` as in PEFT."""
+    """The matrices that the regex reaches in a Llama of 24 layers, by `re.fullmatch` as in PEFT."""
     regex = function(**case)
     if not isinstance(regex, str):
         raise WrongAnswer("return one string: PEFT reads a list as names, and a string as a regex.")
     try:
-        found = {*matching(regex, _llama(POCKET, 24), "your regex")}
+        reached = {*matching(regex, _llama(POCKET, 24), "your regex")}
     except ValueError as error:
         raise WrongAnswer(f"{error}.") from error
-    wanted = {
+    targets = {
         name
         for name in _llama(POCKET, 24)
-        if name.rpartition(".")[2] in case["modules"] and int(name.split(".")[2]) in case["layers"]
+        if last_name(name) in case["modules"] and layer_of(name) in case["layers"]
     }
-    return {"wanted and reached": len(found & wanted), "reached unwanted": len(found - wanted)}
+    return {
+        "wanted and reached": len(reached & targets),
+        "reached unwanted": len(reached - targets),
+    }
 
 
 def _parts(modules: tuple[str, ...], layers: tuple[int, ...]) -> tuple[str, str]:
@@ -124,7 +135,7 @@ def _parts(modules: tuple[str, ...], layers: tuple[int, ...]) -> tuple[str, str]
 
 
 def _regex_slip(write: Function) -> Function:
-    """A regex from the modules and the layers, each with | between them."""
+    """A slip: a regex from the modules and the layers, each joined by |."""
     return lambda modules, layers: write(*_parts(modules, layers))
 
 
@@ -165,47 +176,45 @@ reach_regex = Exercise(
 def _count_trained(
     shapes: Shapes, target_modules: tuple[str, ...], layers: tuple[int, ...] | None, r: int
 ) -> int:
-    """LoRA's parameters on the matrices, (out, in) by whole name, that PEFT's rule reaches.
+    """The number of LoRA's parameters on the matrices that PEFT's rule reaches.
 
-    A target reaches the names that end in it, as whole words between dots; `layers` keeps those
-    whose layer's number, the first one in the name, is among them. None: all layers.
+    `shapes`: (out, in) of each matrix, by whole name. A target reaches the names that end in it, as
+    whole words between dots. The first number in a name is its layer; only the matrices in `layers`
+    count, or all matrices if `layers` is None.
     """
     return sum(
         r * sum(sizes)
         for name, sizes in shapes.items()
-        if _is_target(name, target_modules) and (layers is None or _layer(name) in layers)
+        if _is_reached(name, target_modules, layers)
     )
 
 
+def _is_reached(name: str, targets: tuple[str, ...], layers: tuple[int, ...] | None) -> bool:
+    return _is_target(name, targets) and _in_layers(name, layers)
+
+
 def _is_target(name: str, targets: tuple[str, ...]) -> bool:
-    return any(f".{name}".endswith(f".{target}") for target in targets)
+    return any(ends(name, target) for target in targets)
 
 
-def _layer(name: str) -> int:
-    return next(int(part) for part in name.split(".") if part.isdecimal())
+def _in_layers(name: str, layers: tuple[int, ...] | None) -> bool:
+    return layers is None or layer_of(name) in layers
 
 
 def _count_cases() -> Iterator[Case]:
-    t5 = {
-        f"encoder.block.{layer}.layer.{part}": sizes
-        for layer in range(6)
-        for part, sizes in {
-            **{f"0.SelfAttention.{name}": (64, 48) for name in "qkv"},
-            "0.SelfAttention.o": (48, 64),
-            "1.DenseReluDense.wi": (160, 48),
-            "1.DenseReluDense.wo": (48, 160),
-        }.items()
+    t5_layer = {
+        **{f"layer.0.SelfAttention.{name}": (64, 48) for name in "qkv"},
+        "layer.0.SelfAttention.o": (48, 64),
+        "layer.1.DenseReluDense.wi": (160, 48),
+        "layer.1.DenseReluDense.wo": (48, 160),
     }
-    gpt2 = {
-        f"transformer.h.{layer}.{part}": sizes
-        for layer in range(12)
-        for part, sizes in {
-            "attn.c_attn": (2304, 768),
-            "attn.c_proj": (768, 768),
-            "mlp.c_fc": (3072, 768),
-            "mlp.c_proj": (768, 3072),
-        }.items()
+    gpt2_layer = {
+        "attn.c_attn": (2304, 768),
+        "attn.c_proj": (768, 768),
+        "mlp.c_fc": (3072, 768),
+        "mlp.c_proj": (768, 3072),
     }
+    t5, gpt2 = _stacked("encoder.block", 6, t5_layer), _stacked("transformer.h", 12, gpt2_layer)
     for shapes, targets, layers, r in (
         (_llama(SMOLLM2, 30), ("q_proj", "v_proj"), (1, 2), 8),
         (t5, ("q", "o"), None, 4),
@@ -216,7 +225,7 @@ def _count_cases() -> Iterator[Case]:
 
 
 def _counting(reaches: Function, count: Function = lambda sizes, r: r * sum(sizes)) -> Function:
-    """The sum of a count over the matrices for which `reaches(name, targets, layers)`."""
+    """A slip: the sum of a count over the matrices for which `reaches(name, targets, layers)`."""
 
     def slip(shapes: Shapes, target_modules: tuple, layers: tuple | None, r: int) -> int:
         return sum(
@@ -228,42 +237,36 @@ def _counting(reaches: Function, count: Function = lambda sizes, r: r * sum(size
     return slip
 
 
-def _right(name: str, targets: tuple[str, ...], layers: tuple[int, ...] | None) -> bool:
-    return _is_target(name, targets) and (layers is None or _layer(name) in layers)
-
-
-def _in_layers(name: str, layers: tuple[int, ...] | None) -> bool:
-    return layers is None or _layer(name) in layers
-
-
 count_trained = Exercise(
     _count_trained,
     _count_cases,
     slips={
         "a target is found anywhere in a name here; PEFT wants it at the end, after a dot": (
-            _counting(lambda name, t, n: any(one in name for one in t) and _in_layers(name, n))
+            _counting(
+                lambda name, t, n: any(target in name for target in t) and _in_layers(name, n)
+            )
         ),
         'a name need only end in the target\'s letters here, so "o" reaches "wo"; PEFT wants a dot '
         "before it": (_counting(lambda name, t, n: name.endswith(t) and _in_layers(name, n))),
         'only the last word of a name is looked at; a target may have several: "attn.c_proj"': (
-            _counting(lambda name, t, n: name.rpartition(".")[2] in t and _in_layers(name, n))
+            _counting(lambda name, t, n: last_name(name) in t and _in_layers(name, n))
         ),
         "the layers are not looked at": _counting(lambda name, t, n: _is_target(name, t)),
         "layer 1 is found in 11 and 21 here; compare whole numbers": (
             _counting(
                 lambda name, t, n: (
-                    _is_target(name, t) and (n is None or any(str(one) in name for one in n))
+                    _is_target(name, t) and (n is None or any(str(layer) in name for layer in n))
                 )
             )
         ),
         "layers=None means every layer, not none": (
-            _counting(lambda name, t, n: n is not None and _right(name, t, n))
+            _counting(lambda name, t, n: n is not None and _is_reached(name, t, n))
         ),
         "these are the base's own weights, out times in; A and B have r (in + out)": (
-            _counting(_right, lambda sizes, r: sizes[0] * sizes[1])
+            _counting(_is_reached, lambda sizes, r: sizes[0] * sizes[1])
         ),
         "r is missing: A and B together have r (in + out) parameters": (
-            _counting(_right, lambda sizes, r: sum(sizes))
+            _counting(_is_reached, lambda sizes, r: sum(sizes))
         ),
     },
 )

@@ -14,10 +14,10 @@ from lora_lab.checks.compare import Case, Exercise, Function
 def _update_steps(
     examples: int, epochs: int, batch_size: int, gradient_accumulation_steps: int
 ) -> int:
-    """How many steps the Trainer of transformers takes: each epoch ends with what is left over.
+    """The number of steps that the Trainer of transformers takes.
 
-    An epoch's batches: the last one may be smaller. A step adds up `gradient_accumulation_steps`
-    of them; an epoch's last step may have fewer.
+    The last batch of an epoch may be smaller. A step adds up `gradient_accumulation_steps` batches;
+    the last step of an epoch may have fewer.
     """
     batches = math.ceil(examples / batch_size)
     return epochs * math.ceil(batches / gradient_accumulation_steps)
@@ -37,7 +37,7 @@ def _epochs() -> Iterator[Case]:
 
 
 def _steps_by(steps: Function) -> Function:
-    """A count by a function of (examples, epochs, batch size, accumulation)."""
+    """A slip: a function of (examples, epochs, batch size, accumulation)."""
     return lambda examples, epochs, batch_size, gradient_accumulation_steps: steps(
         examples, epochs, batch_size, gradient_accumulation_steps
     )
@@ -72,7 +72,7 @@ update_steps = Exercise(
 
 
 def _decayed(weight: float, rates: Sequence[float], weight_decay: float) -> float:
-    """A weight after AdamW's steps, where the loss asks nothing of it: its gradient is 0.
+    """A weight after AdamW's steps when its gradient is 0.
 
     `rates`: the learning rate of each step. Decoupled: each step multiplies by
     1 - rate * weight_decay.
@@ -80,8 +80,8 @@ def _decayed(weight: float, rates: Sequence[float], weight_decay: float) -> floa
     return weight * math.prod(1 - rate * weight_decay for rate in rates)
 
 
-def _schedules() -> Iterator[Case]:
-    """A constant rate, a falling one, a warm-up; weights of both signs; no decay."""
+def _rate_schedules() -> Iterator[Case]:
+    """A constant rate, a falling rate, a warm-up; weights of both signs; no decay."""
     falling = [0.1, 0.08, 0.06, 0.04, 0.02]
     for weight, rates, weight_decay in (
         (2.0, [0.1] * 4, 0.5), (-1.5, falling, 2.0), (0.8, [0.0, 0.05, 0.1, 0.05], 4.0),
@@ -91,24 +91,24 @@ def _schedules() -> Iterator[Case]:
 
 
 def _factor_by(factor: Function) -> Function:
-    """The weight, times a function of (rates, decay)."""
+    """A slip: the weight times a function of (rates, decay)."""
     return lambda weight, rates, weight_decay: weight * factor(rates, weight_decay)
 
 
 def _as_l2_in_adam(weight: float, rates: Sequence[float], weight_decay: float) -> float:
     """The decay as a part of the gradient, which Adam then brings to the size of a step."""
-    one = torch.tensor([weight], requires_grad=True, dtype=torch.float64)
-    optimizer = torch.optim.Adam([one], weight_decay=weight_decay)
+    parameter = torch.tensor([weight], requires_grad=True, dtype=torch.float64)
+    optimizer = torch.optim.Adam([parameter], weight_decay=weight_decay)
     for rate in rates:
         optimizer.param_groups[0]["lr"] = rate
-        one.grad = torch.zeros_like(one)
+        parameter.grad = torch.zeros_like(parameter)
         optimizer.step()
-    return one.item()
+    return parameter.item()
 
 
 decayed = Exercise(
     _decayed,
-    _schedules,
+    _rate_schedules,
     slips={
         "the learning rate is missing; AdamW takes rate * weight_decay off at each step": (
             _factor_by(lambda rates, decay: (1 - decay) ** len(rates))
@@ -141,12 +141,12 @@ decayed = Exercise(
 
 
 def _packed_mask(lengths: Sequence[int]) -> Tensor:
-    """Which token may look at which, where examples of these lengths stand in one row.
+    """The attention mask of a row that holds several examples of these lengths.
 
     (n, n) of bool, n the sum of the lengths: [i, j] is true where token i looks at token j. A token
     looks at itself and at the earlier tokens of its own example.
     """
-    example = torch.tensor([number for number, long in enumerate(lengths) for _ in range(long)])
+    example = torch.tensor([number for number, length in enumerate(lengths) for _ in range(length)])
     same = example[:, None] == example[None, :]
     return same & _causal(len(example))
 
@@ -155,25 +155,25 @@ def _causal(n: int) -> Tensor:
     return torch.ones(n, n, dtype=torch.bool).tril()
 
 
-def _rows() -> Iterator[Case]:
-    """Two examples of different lengths, three with equal ones, one alone."""
+def _packed_rows() -> Iterator[Case]:
+    """Two examples of different lengths, three of which two are equal, a single example."""
     for lengths in ([2, 3], [3, 1, 3], [4]):
         yield {"lengths": list(lengths)}
 
 
 def _mask_by(mask: Function) -> Function:
-    """A function of (the right mask, the causal one)."""
+    """A slip: a function of (the right mask, the causal mask)."""
     return lambda lengths: mask(_packed_mask(lengths), _causal(sum(lengths)))
 
 
 def _by_length(lengths: Sequence[int]) -> Tensor:
-    of = torch.tensor([long for long in lengths for _ in range(long)])
-    return (of[:, None] == of[None, :]) & _causal(len(of))
+    length_of = torch.tensor([length for length in lengths for _ in range(length)])  # each token's
+    return (length_of[:, None] == length_of[None, :]) & _causal(len(length_of))
 
 
 packed_mask = Exercise(
     _packed_mask,
-    _rows,
+    _packed_rows,
     slips={
         "this is the causal mask alone: the second example sees the first": (
             _mask_by(lambda right, causal: causal)
@@ -208,13 +208,13 @@ def _diagnose_recipe(
     steps: int,
     warmup_steps: int,
 ) -> str:
-    """What ails a recipe, told before it is run; the first of these that is true.
+    """The diagnosis of a recipe before it is run: the first of these that is true.
 
     "too short": a tenth or more of the examples are longer than `max_length`. "not seen": all
     steps together draw fewer examples than there are. "all warm-up": half of the steps or more are
-    warm-up. "fine": the rest. `lengths`: of the training examples, in tokens.
+    warm-up. "fine": all other recipes. `lengths`: the training examples' lengths, in tokens.
     """
-    if sum(one > max_length for one in lengths) >= len(lengths) / 10:
+    if sum(length > max_length for length in lengths) >= len(lengths) / 10:
         return "too short"
     if steps * batch_size * gradient_accumulation_steps < len(lengths):
         return "not seen"
@@ -248,7 +248,7 @@ def diagnosed() -> Iterator[tuple[str, Case]]:
 
 
 def _with(**changes: Function) -> Function:
-    """The right diagnosis of a case in which some values are others: functions of the case."""
+    """A slip: the diagnosis after some values are replaced by functions of the case."""
     return lambda **case: _diagnose_recipe(
         **case | {name: change(case) for name, change in changes.items()}
     )
@@ -289,7 +289,7 @@ diagnose_recipe = Exercise(
             lambda **case: (
                 "too short"
                 if sum(case["lengths"]) / len(case["lengths"]) > case["max_length"]
-                else _with(max_length=lambda one: max(one["lengths"]))(**case)
+                else _with(max_length=lambda inputs: max(inputs["lengths"]))(**case)
             )
         ),
     },

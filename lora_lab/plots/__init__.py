@@ -1,113 +1,66 @@
-"""Pictures: the one door to matplotlib. Every draw function is (ax, numbers) -> ax.
+"""Pictures: every draw function is (ax, numbers) -> ax. Only this room imports matplotlib.
 
-`plots.picture(plots.draw_loss, records)` in a notebook shows one.
+`plots.picture(plots.draw_loss, records)` in a notebook shows one. The names are loaded when first
+used, so that importing this room loads no matplotlib.
 """
 
-import logging
+from importlib import import_module
 
-logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns while it first lists its fonts
+_NAMES = {  # module: its public names
+    "canvas": (
+        "BASE",
+        "EARLIER",
+        "FULL",
+        "INK",
+        "NEW",
+        "OLD",
+        "PALE",
+        "PAPER",
+        "RUN",
+        "SIZE",
+        "Picture",
+        "axes_for",
+        "axis_end",
+        "picture",
+        "png",
+    ),
+    "losses": ("LossFilm", "draw_loss"),
+    "meters": ("NOT_SHARES", "draw_meters", "meter_rows"),
+    "tokens": ("draw_next_token",),
+    "matrices": (
+        "draw_changes",
+        "draw_energy_kept",
+        "draw_ranks",
+        "draw_stable_ranks",
+        "draw_terms",
+        "draw_thin",
+    ),
+    "predicted": ("draw_prediction",),
+    "noise": ("draw_differences", "draw_noise"),
+    "by_rank": ("draw_cliff", "draw_held", "draw_new_and_old", "draw_together"),
+    "learning_rates": ("draw_by_rate", "draw_rate_finder", "draw_rate_map"),
+    "alpha": ("draw_alpha_map", "draw_best_rates", "draw_plane", "draw_scalings", "draw_twins"),
+    "module_sets": ("draw_sets",),
+    "competing": ("draw_budget", "draw_importance", "draw_rivals"),
+    "quantized": ("draw_block_sizes", "draw_rounding"),
+    "memory_bars": ("PARTS", "draw_memory"),
+    "decay": ("draw_decay",),
+    "lengths": ("draw_cost_of_length", "draw_lengths"),
+    "ways": ("draw_examples", "draw_ways"),
+}
+_HOME = {name: module for module, names in _NAMES.items() for name in names}
 
-from lora_lab.plots.alpha import (
-    draw_alpha_map,
-    draw_best_rates,
-    draw_plane,
-    draw_scalings,
-    draw_twins,
-)
-from lora_lab.plots.by_rank import draw_cliff, draw_held, draw_new_and_old, draw_together
-from lora_lab.plots.canvas import (
-    BASE,
-    EARLIER,
-    FULL,
-    INK,
-    NEW,
-    OLD,
-    PALE,
-    PAPER,
-    RUN,
-    SIZE,
-    Picture,
-    axes_for,
-    axis_end,
-    picture,
-    png,
-)
-from lora_lab.plots.competing import draw_budget, draw_importance, draw_rivals
-from lora_lab.plots.decay import draw_decay
-from lora_lab.plots.learning_rates import draw_by_rate, draw_rate_finder, draw_rate_map
-from lora_lab.plots.lengths import draw_cost_of_length, draw_lengths
-from lora_lab.plots.losses import LossFilm, draw_loss
-from lora_lab.plots.matrices import (
-    draw_changes,
-    draw_energy_kept,
-    draw_ranks,
-    draw_stable_ranks,
-    draw_terms,
-    draw_thin,
-)
-from lora_lab.plots.memory_bars import PARTS, draw_memory
-from lora_lab.plots.meters import NOT_SHARES, draw_meters, meters
-from lora_lab.plots.module_sets import draw_sets
-from lora_lab.plots.noise import draw_differences, draw_noise
-from lora_lab.plots.predicted import draw_prediction
-from lora_lab.plots.quantized import draw_block_sizes, draw_rounding
-from lora_lab.plots.tokens import draw_next_token
-from lora_lab.plots.ways import draw_examples, draw_ways
+__all__ = [*_HOME]  # noqa: PLE0604 - the table is the list
 
-__all__ = [
-    "BASE",
-    "EARLIER",
-    "FULL",
-    "INK",
-    "NEW",
-    "OLD",
-    "PALE",
-    "PAPER",
-    "RUN",
-    "SIZE",
-    "Picture",
-    "axis_end",
-    "axes_for",
-    "picture",
-    "png",
-    "draw_alpha_map",
-    "draw_best_rates",
-    "draw_plane",
-    "draw_scalings",
-    "draw_twins",
-    "draw_budget",
-    "draw_importance",
-    "draw_rivals",
-    "draw_by_rate",
-    "draw_rate_finder",
-    "draw_rate_map",
-    "draw_decay",
-    "draw_cost_of_length",
-    "draw_lengths",
-    "LossFilm",
-    "draw_loss",
-    "NOT_SHARES",
-    "draw_meters",
-    "meters",
-    "draw_sets",
-    "draw_cliff",
-    "draw_held",
-    "draw_new_and_old",
-    "draw_together",
-    "draw_changes",
-    "draw_ranks",
-    "draw_stable_ranks",
-    "draw_energy_kept",
-    "draw_terms",
-    "draw_thin",
-    "PARTS",
-    "draw_memory",
-    "draw_block_sizes",
-    "draw_rounding",
-    "draw_next_token",
-    "draw_differences",
-    "draw_noise",
-    "draw_prediction",
-    "draw_examples",
-    "draw_ways",
-]
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"lora_lab.plots has no {name!r}; it has {', '.join(_HOME)}")
+    import_module("lora_lab.plots.canvas")  # quiets matplotlib before the others import it
+    value = getattr(import_module(f"lora_lab.plots.{_HOME[name]}"), name)
+    globals()[name] = value  # the next use finds it at once
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

@@ -1,4 +1,4 @@
-"""What alpha does: maps with its learning rate, twins, what is paid for what is learnt."""
+"""The effect of alpha: a map with the learning rate, twin runs, facts learnt against facts lost."""
 
 import math
 import statistics
@@ -9,12 +9,28 @@ from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 
 from lora_lab.lessons.scalings import Found
-from lora_lab.plots.canvas import BASE, EARLIER, INK, PALE, PAPER, RUN, axis_end, of_seeds, tidy
+from lora_lab.plots.canvas import (
+    BASE,
+    EARLIER,
+    INK,
+    LEGEND,
+    PALE,
+    PAPER,
+    RUN,
+    axis_end,
+    corner,
+    tidy,
+)
 from lora_lab.records import StepRecord
+from lora_lab.wording import counted
 
 STYLES = ("-o", "--s", ":^")  # of the plane's paths, up to three
-SIDES = ((7, 4, "left"), (-8, 7, "right"), (8, -13, "left"))  # where their words stand, in points
-Shares = tuple[float, float]  # of old facts kept, and of new ones learnt: 0 to 1
+SIDES = (
+    (7, 4, "left"),
+    (-8, 7, "right"),
+    (8, -13, "left"),
+)  # the labels' offset in points, and their alignment
+Shares = tuple[float, float]  # of old facts kept and new facts learnt, 0 to 1
 
 
 def draw_alpha_map(
@@ -28,27 +44,31 @@ def draw_alpha_map(
 
     Args:
         ax: where to draw.
-        name: the optimizer's, for the title.
-        losses: by (alpha, learning rate), in nats per token; nan where the run diverged.
-        line: by alpha, the learning rate on the line.
+        name: the optimizer's name, for the title.
+        losses: nats per token by (alpha, learning rate); nan where the run diverged.
+        line: the learning rate on the line, by alpha.
         level: the loss on the line.
     """
-    alphas, rates = (sorted({*one}) for one in zip(*losses, strict=True))
+    alphas, rates = (sorted({*values}) for values in zip(*losses, strict=True))
     tidy(ax, f"{name}: what does the same?", "alpha", "learning rate")
     ax.grid(visible=False)
-    shades, most = mpl.colormaps["Blues"], max(one for one in losses.values() if one == one)
+    shades = mpl.colormaps["Blues"]
+    most = max(loss for loss in losses.values() if not math.isnan(loss))
     for (alpha, rate), loss in losses.items():
         at, dark = (alphas.index(alpha), rates.index(rate)), 0.75 * (1 - min(loss / most, 1))
-        colour = shades(dark) if loss == loss else PALE
+        diverged = math.isnan(loss)
+        colour = PALE if diverged else shades(dark)
         ax.barh(at[1], 0.96, left=at[0] - 0.48, height=0.94, color=colour)
-        words, ink = (f"{loss:.1f}" if loss == loss else "–"), ("white" if dark > 0.5 else INK)
+        words, ink = ("–" if diverged else f"{loss:.1f}"), ("white" if dark > 0.5 else INK)
         look = {"ha": "center", "va": "center", "fontsize": 9.5, "color": ink, "zorder": 3}
         ax.text(*at, words, **look).set_path_effects([withStroke(linewidth=7, foreground=colour)])
     steps = math.log(rates[-1] / rates[0]) / (len(rates) - 1)
     places = [math.log(rate / rates[0]) / steps for rate in line.values()]
-    across = [alphas.index(one) for one in line]
+    across = [alphas.index(alpha) for alpha in line]
     ax.plot(across, places, color=INK, linewidth=1.8)
-    between = [statistics.mean(one[:2]) for one in (across, places)]  # columns: off the numbers
+    between = [
+        statistics.mean(coordinates[:2]) for coordinates in (across, places)
+    ]  # columns: off the numbers
     look = {"textcoords": "offset points", "ha": "center", "fontsize": 9, "color": INK}
     words = ax.annotate(f"{level:g} nats", between, (6, 5), **look)
     words.set_path_effects([withStroke(linewidth=4, foreground="white")])
@@ -57,19 +77,19 @@ def draw_alpha_map(
     ax.set_yticks(range(len(rates)), [f"{rate:.2g}" for rate in rates])
     ax.tick_params(length=0)
     ax.spines[["left", "bottom"]].set_visible(False)
-    ax.set_title("loss, nats per token; 1 seed", loc="right", fontsize=9, color=INK)
-    told = ", ".join(f"{rate:.2g} at alpha {alpha:g}" for alpha, rate in line.items())
-    ax.set_label(f"{name}: the loss is {level:g} nats at learning rate {told}.")
+    corner(ax, "loss, nats per token; 1 seed")
+    summary = ", ".join(f"{rate:.2g} at alpha {alpha:g}" for alpha, rate in line.items())
+    ax.set_label(f"{name}: the loss is {level:g} nats at learning rate {summary}.")
     return ax
 
 
 def draw_twins(ax: Axes, name: str, curves: Mapping[str, Sequence[StepRecord]]) -> Axes:
-    """The losses of runs that may be the same run: the first one broad, so that others show on it.
+    """The losses of runs that may be the same run. The first line is broad, to show the others.
 
     Args:
         ax: where to draw.
-        name: the optimizer's, for the title.
-        curves: the runs, by what was changed.
+        name: the optimizer's name, for the title.
+        curves: the runs by the name of their change.
     """
     tidy(ax, f"{name}: which of them are twins?", "steps", "loss, nats per token")
     looks = (
@@ -78,73 +98,75 @@ def draw_twins(ax: Axes, name: str, curves: Mapping[str, Sequence[StepRecord]]) 
         {"color": EARLIER, "linewidth": 1.8},
         {"color": EARLIER, "linewidth": 1.5, "linestyle": ":"},
     )
-    first, told = next(iter(curves.values())), []
+    first, summaries = next(iter(curves.values())), []
     for look, (what, records) in zip(looks, curves.items(), strict=False):
-        losses = [one.loss for one in records]
-        ax.plot([one.step for one in records], losses, label=what, **look)
-        apart = max(abs(one.loss - same.loss) for one, same in zip(records, first, strict=False))
-        told.append(f"{what} ends at {losses[-1]:.2f}, at most {apart:.2g} from the first")
-    highest = max(one.loss for records in curves.values() for one in records)
+        losses = [record.loss for record in records]
+        ax.plot([record.step for record in records], losses, label=what, **look)
+        apart = max(
+            abs(record.loss - other.loss) for record, other in zip(records, first, strict=False)
+        )
+        summaries.append(f"{what} ends at {losses[-1]:.2f}, at most {apart:.2g} from the first")
+    highest = max(record.loss for records in curves.values() for record in records)
     ax.set_ylim(0, axis_end(highest))
-    ax.legend(fontsize=9, frameon=False, labelcolor=INK)
-    ax.set_title("1 seed", loc="right", fontsize=9, color=INK)
-    ax.set_label(f"{name}. {'; '.join(told)}, in nats.")
+    ax.legend(**LEGEND)
+    corner(ax, "1 seed")
+    ax.set_label(f"{name}. {'; '.join(summaries)}, in nats.")
     return ax
 
 
 def draw_plane(ax: Axes, paths: Mapping[str, Mapping[str, Sequence[Shares]]]) -> Axes:
-    """What is paid for what is learnt: old facts kept against new ones learnt, setting by setting.
+    """Old facts kept against new facts learnt, a point for each setting.
 
     Args:
         ax: where to draw.
-        paths: up to three; by name, a way through settings; by setting, a pair of shares a seed.
+        paths: up to three series of settings, by name; by setting, a pair of shares for each seed.
     """
     title = "What is paid for what is learnt?"
     tidy(ax, title, "old facts still right, %", "new facts right, %")
-    shades, told, most = mpl.colormaps["viridis"], [], 0
+    shades, summaries, most = mpl.colormaps["viridis"], [], 0
     for place, (name, settings) in enumerate(paths.items()):
         colour = shades(0.15 + 0.6 * place / max(len(paths) - 1, 1))
         means = [
-            tuple(100 * statistics.mean(one) for one in zip(*seeds, strict=True))
+            tuple(100 * statistics.mean(shares) for shares in zip(*seeds, strict=True))
             for seeds in settings.values()
         ]
         line, (*offset, side) = STYLES[place], SIDES[place]
         ax.plot(*zip(*means, strict=True), line, color=colour, markersize=7, label=name)
         for (setting, seeds), (old, new) in zip(settings.items(), means, strict=True):
-            dots = [[100 * share for share in one] for one in zip(*seeds, strict=True)]
+            dots = [[100 * share for share in shares] for shares in zip(*seeds, strict=True)]
             ax.plot(*dots, "o", color=colour, markersize=3.5, alpha=0.45)
             look = {"textcoords": "offset points", "ha": side, "fontsize": 9, "color": colour}
             words = ax.annotate(setting, (old, new), offset, **look)
             words.set_path_effects([withStroke(linewidth=3, foreground="white")])
-            told.append(f"{name}, {setting}: old {old:.0f} %, new {new:.0f} %")
+            summaries.append(f"{name}, {setting}: old {old:.0f} %, new {new:.0f} %")
             most = max(most, len(seeds))
     ax.set(xlim=(-12, 122), ylim=(-12, 116), xticks=range(0, 101, 25), yticks=range(0, 101, 25))
     if len(paths) > 1:
-        ax.legend(fontsize=9, frameon=False, labelcolor=INK, loc="lower left")
-    ax.set_title(of_seeds(most), loc="right", fontsize=9, color=INK)
-    ax.set_label(f"Means of {of_seeds(most)}. {'; '.join(told)}.")
+        ax.legend(**LEGEND, loc="lower left")
+    corner(ax, counted(most, "seed"))
+    ax.set_label(f"Means of {counted(most, 'seed')}. {'; '.join(summaries)}.")
     return ax
 
 
 def draw_best_rates(
     ax: Axes, best: Mapping[str, Mapping[int, float]], tried: Sequence[float], seeds: int
 ) -> Axes:
-    """The learning rate that was best at each rank, by convention of alpha.
+    """The best learning rate at each rank, for each convention of alpha.
 
     Args:
         ax: where to draw.
-        best: up to three conventions; by name and rank, the best of the rates that were tried.
-        tried: all of these.
-        seeds: how many stand behind each.
+        best: the best learning rate by convention (up to three) and rank.
+        tried: all the rates that were tried.
+        seeds: the number of seeds behind each rate.
     """
     tidy(ax, "Does the best rate stay as r grows?", "rank r", "best learning rate")
-    shades, told = mpl.colormaps["viridis"], []
+    shades, summaries = mpl.colormaps["viridis"], []
     for place, (name, rates) in enumerate(best.items()):
         colour = shades(0.15 + 0.6 * place / max(len(best) - 1, 1))
         size = 13 - 4 * place  # where two are equal, both are seen
         ax.plot([*rates], [*rates.values()], STYLES[place], color=colour, markersize=size)
         ax.lines[-1].set_label(name)
-        told.append(f"{name}: {', '.join(f'{rate:g} at r {r}' for r, rate in rates.items())}")
+        summaries.append(f"{name}: {', '.join(f'{rate:g} at r {r}' for r, rate in rates.items())}")
     ax.set_xscale("log", base=2)
     ax.set_yscale("log")
     ax.minorticks_off()
@@ -152,28 +174,28 @@ def draw_best_rates(
     ax.set_xticks(ranks, [f"{r}" for r in ranks])
     ax.set_yticks(tried, [f"{rate:g}" for rate in tried])
     ax.set_ylim(min(tried) / 1.5, max(tried) * 1.5)
-    ax.legend(fontsize=9, frameon=False, labelcolor=INK, loc="lower left")
-    ax.set_title(of_seeds(seeds), loc="right", fontsize=9, color=INK)
-    ax.set_label(f"The best of {len(tried)} learning rates. {'; '.join(told)}.")
+    ax.legend(**LEGEND, loc="lower left")
+    corner(ax, counted(seeds, "seed"))
+    ax.set_label(f"The best of {len(tried)} learning rates. {'; '.join(summaries)}.")
     return ax
 
 
-def draw_scalings(ax: Axes, found: Sequence[Found]) -> Axes:
-    """The factors in front of BA that public files give: a mark for each, like ones stacked."""
+def draw_scalings(ax: Axes, settings: Sequence[Found]) -> Axes:
+    """The factors in front of BA in public files: a mark for each file, equal factors stacked."""
     tidy(ax, "By what do others multiply?", "factor in front of BA", "files")
     stacks: dict[float, int] = {}
-    for one in found:
-        stacks[one.scaling] = stacks.get(one.scaling, 0) + 1
-        ax.plot(one.scaling, stacks[one.scaling], "D", color=PAPER, markersize=8)
-    for one, side in ((found[0], "left"), (found[-1], "right")):
-        at = (one.scaling, stacks[one.scaling])
-        words = f"{one.name}:\nr {one.r}, alpha {one.lora_alpha:g}"
+    for setting in settings:
+        stacks[setting.scaling] = stacks.get(setting.scaling, 0) + 1
+        ax.plot(setting.scaling, stacks[setting.scaling], "D", color=PAPER, markersize=8)
+    for setting, side in ((settings[0], "left"), (settings[-1], "right")):
+        at = (setting.scaling, stacks[setting.scaling])
+        words = f"{setting.name}:\nr {setting.r}, alpha {setting.lora_alpha:g}"
         look = {"textcoords": "offset points", "ha": side, "fontsize": 9, "color": INK}
         ax.annotate(words, at, (-4 if side == "left" else 4, 28), **look)
     ax.set_xscale("log", base=2)
     ticks = [2.0**power for power in range(-4, 6)]
-    ax.set_xticks(ticks, ["1/16", "1/8", "1/4", "1/2", *(f"{one:g}" for one in ticks[4:])])
+    ax.set_xticks(ticks, ["1/16", "1/8", "1/4", "1/2", *(f"{tick:g}" for tick in ticks[4:])])
     ax.set(ylim=(0, max(stacks.values()) + 1), yticks=range(0, max(stacks.values()) + 1, 2))
-    told = ", ".join(f"{factor:g} in {count}" for factor, count in stacks.items())
-    ax.set_label(f"The factor in {len(found)} settings from public files: {told}.")
+    summary = ", ".join(f"{factor:g} in {count}" for factor, count in stacks.items())
+    ax.set_label(f"The factor in {len(settings)} settings from public files: {summary}.")
     return ax

@@ -1,4 +1,4 @@
-"""What every picture shares: colours, room, words. The one door to matplotlib is this folder.
+"""The look of every picture: colours, sizes, axes. Only this room imports matplotlib.
 
 A draw function is (ax, numbers) -> ax. It gives its axes a title, the question that the chart
 answers, and a label, which states the finding with its numbers: the picture's alternative text.
@@ -6,15 +6,18 @@ answers, and a label, which states the finding with its numbers: the picture's a
 
 import base64
 import io
+import logging
 import math
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
+logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns while it first lists its fonts
+
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, told apart by colour-blind eyes. Each means the same in every chart.
+# Okabe and Ito's colours, which colour-blind eyes can tell apart. Each has one meaning.
 RUN = "#0072B2"  # the run at hand; its validation is dashed
 EARLIER = "#7F7F7F"  # earlier runs, fading with age
 BASE = "#000000"  # the base model: a dotted line, or a tick
@@ -23,6 +26,7 @@ NEW = "#009E73"  # new knowledge
 OLD = "#CC79A7"  # old knowledge
 PAPER = "#E69F00"  # a paper's number
 INK, PALE = "#333333", "#E6E6E6"  # words and axes; grids and empty meters
+LEGEND = {"fontsize": 9, "frameon": False, "labelcolor": INK}
 
 SIZE = (500, 270)  # pixels on the screen: width, height
 _DPI = 100  # a point is 1.4 pixels: 9 points are read easily
@@ -33,15 +37,15 @@ DRAWING = threading.RLock()  # matplotlib is not thread-safe; a live run draws f
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A finished picture: as the value of a notebook's cell it is shown, with alternative text."""
+    """A finished picture with alternative text. A notebook shows it as a cell's value."""
 
     png: bytes
     title: str
-    alt: str  # what is to be seen, with its numbers
+    alt: str  # the picture in words, with its numbers
     size: tuple[int, int]  # pixels on the screen
 
     def _repr_mimebundle_(self, **_: object) -> tuple[dict[str, str], dict[str, dict]]:
-        """The alternative text goes into the metadata: its digits may differ between machines."""
+        """The PNG; its text is in the metadata, since its digits may differ between machines."""
         data = {
             "image/png": base64.b64encode(self.png).decode(),
             "text/plain": f"[picture: {self.title}]",
@@ -51,7 +55,7 @@ class Picture:
 
 
 def picture(draw: Callable[..., Axes], *numbers: object, size: tuple[int, int] = SIZE) -> Picture:
-    """What a draw function draws. There is no pyplot here, so no figure stays open."""
+    """The picture of a draw function. There is no pyplot here, so no figure stays open."""
     with DRAWING:
         ax = draw(axes_for(draw, size), *numbers)
         buffer = io.BytesIO()
@@ -65,7 +69,7 @@ def png(draw: Callable[..., Axes], *numbers: object, size: tuple[int, int] = SIZ
 
 
 def axes_for(draw: Callable[..., Axes], size: tuple[int, int]) -> Axes:
-    """Room for one chart. One that names its `margins` stands still, whatever its axis bears."""
+    """Empty axes for a chart. A draw function with `margins` keeps its axes in the same place."""
     width, height = size
     figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI)
     margins = getattr(draw, "margins", None)
@@ -79,7 +83,7 @@ def axes_for(draw: Callable[..., Axes], size: tuple[int, int]) -> Axes:
 
 
 def tidy(ax: Axes, title: str, xlabel: str, ylabel: str) -> None:
-    """The look that every chart shares."""
+    """Give a chart the look that all charts share."""
     ax.set_title(title, loc="left", fontsize=10.5, color=INK)
     ax.set_xlabel(xlabel, fontsize=9.5, color=INK)
     ax.set_ylabel(ylabel, fontsize=9.5, color=INK)
@@ -90,28 +94,18 @@ def tidy(ax: Axes, title: str, xlabel: str, ylabel: str) -> None:
     ax.set_axisbelow(True)
 
 
-def axis_end(value: float) -> float:
-    """The axis's end for a greatest value: 1, 1.5, 2, 3, 4, 6 or 8 times a power of ten.
+def corner(ax: Axes, words: str) -> None:
+    """Write words to the right of the title: the number of seeds, the unit."""
+    ax.set_title(words, loc="right", fontsize=9, color=INK)
 
-    So an axis grows in steps while a run goes on, and stands still in between.
+
+def axis_end(value: float) -> float:
+    """The end of an axis for its greatest value: 1, 1.5, 2, 3, 4, 6 or 8 times a power of ten.
+
+    An axis then grows in steps while a run goes on, and stands still in between.
     """
     if not (math.isfinite(value) and value > 0):
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))
     ends = (factor * power for factor in (1, 1.5, 2, 3, 4, 6, 8, 10))
     return next(end for end in ends if value <= end * (1 + 1e-9))
-
-
-def percent(share: float) -> str:
-    """A share of 1 in whole percent: 0.5 is "50 %"."""
-    return f"{100 * share:.0f} %"
-
-
-def small_percent(share: float) -> str:
-    """The same with one decimal below 10 %."""
-    return f"{100 * share:.{0 if share >= 0.0995 else 1}f} %"
-
-
-def of_seeds(count: int) -> str:
-    """`1 seed`, `4 seeds`: stands in the corner of every chart of runs."""
-    return f"{count} seed{'s' * (count != 1)}"

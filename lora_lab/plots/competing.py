@@ -1,21 +1,22 @@
-"""How triplets compete for a shrinking budget: the schedule, and one of them followed."""
+"""Triplets that compete for a shrinking budget: the schedule, a triplet's importance, results."""
 
 import statistics
 from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 
-from lora_lab.plots.canvas import EARLIER, INK, RUN, of_seeds, tidy
+from lora_lab.plots.canvas import EARLIER, INK, LEGEND, RUN, corner, tidy
+from lora_lab.wording import counted
 
 
 def draw_budget(ax: Axes, budgets: Sequence[int], tinit: int, tfinal: int) -> Axes:
-    """How many triplets may be left after each step.
+    """The number of triplets that may be left after each step.
 
     Args:
         ax: where to draw.
-        budgets: after step 1, 2, ...
+        budgets: the budget after step 1, 2, ...
         tinit: steps before the budget shrinks.
-        tfinal: steps after it is met.
+        tfinal: steps after the budget has met its target.
     """
     steps, first, last = len(budgets), budgets[0], budgets[-1]
     tidy(ax, "How many triplets may be left?", "steps", "triplets of all matrices")
@@ -39,14 +40,14 @@ def draw_importance(
     importance: Sequence[float],
     threshold: Sequence[float],
 ) -> Axes:
-    """One triplet followed: what it earns, and what it takes to be kept; logarithmic.
+    """The importance of a triplet beside the threshold, step by step, on a logarithmic axis.
 
     Args:
         ax: where to draw.
-        sensitivity: its λ's, smoothed, after step 1, 2, ...
-        uncertainty: the same of its λ.
-        importance: what it is ranked by.
-        threshold: what must be exceeded to be kept; not a number: nothing is masked then.
+        sensitivity: the smoothed sensitivity of its λ after step 1, 2, ...
+        uncertainty: the smoothed uncertainty of its λ.
+        importance: the importance by which AdaLoRA ranks triplets.
+        threshold: a triplet is kept above this importance; nan where nothing is masked.
     """
     tidy(ax, "Is this triplet kept?", "steps", "size, logarithmic")
     steps = range(1, len(importance) + 1)
@@ -55,7 +56,7 @@ def draw_importance(
     ax.plot(steps, importance, color=INK, linewidth=1.8, label="importance")
     ax.plot(steps, threshold, color=EARLIER, linestyle=":", linewidth=1.8, label="threshold")
     ax.set_yscale("log")
-    ax.legend(loc="lower right", fontsize=9, frameon=False, labelcolor=INK, ncols=2)
+    ax.legend(loc="lower right", **LEGEND, ncols=2)
     low, high = ax.get_ylim()
     ax.set_ylim(low**1.25 * high**-0.25, high)  # room for the legend
     masked = [own <= least for own, least in zip(importance, threshold, strict=True)]
@@ -68,27 +69,27 @@ def draw_importance(
 
 
 def draw_rivals(ax: Axes, values: Mapping[str, Sequence[float]], question: str, unit: str) -> Axes:
-    """What each setting reached: a bar to its mean, a dot for each seed; AdaLoRA's are blue.
+    """The result of each setting: a bar to the mean, a dot for each seed, AdaLoRA in blue.
 
     Args:
         ax: where to draw.
-        values: by a setting's name, one number a seed.
+        values: a number for each seed, by the setting's name.
         question: the title.
-        unit: of the numbers, for the axis.
+        unit: the unit of the numbers, for the axis.
     """
     tidy(ax, question, unit, "")
     ax.grid(visible=False, axis="y")
-    told = []
+    summaries = []
     for place, (name, seeds) in enumerate(values.items()):
         colour = RUN if name.startswith("AdaLoRA") else EARLIER
         mean = statistics.mean(seeds)
         ax.barh(place, mean, height=0.6, color=colour, alpha=0.35, linewidth=0)
         ax.plot(seeds, [place] * len(seeds), "o", color=colour, markersize=5, clip_on=False)
-        told.append(f"{name} {mean:.3g} ({min(seeds):.3g} to {max(seeds):.3g})")
+        summaries.append(f"{name} {mean:.3g} ({min(seeds):.3g} to {max(seeds):.3g})")
     ax.set_yticks(range(len(values)), [*values], fontsize=9.5)
     ax.set(xlim=(0, None), ylim=(len(values) - 0.5, -0.5))
     ax.tick_params(axis="y", length=0)
-    count = of_seeds(len(next(iter(values.values()))))
-    ax.set_title(count, loc="right", fontsize=9, color=INK)
-    ax.set_label(f"{question} In {unit}, {count}: {'; '.join(told)}.")
+    count = counted(len(next(iter(values.values()))), "seed")
+    corner(ax, count)
+    ax.set_label(f"{question} In {unit}, {count}: {'; '.join(summaries)}.")
     return ax

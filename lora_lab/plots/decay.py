@@ -1,13 +1,14 @@
-"""What weight decay does to what was known."""
+"""The effect of weight decay on old knowledge."""
 
 from collections.abc import Mapping, Sequence
 from statistics import mean
 
 from matplotlib.axes import Axes
 
-from lora_lab.plots.canvas import FULL, INK, RUN, of_seeds, tidy
+from lora_lab.plots.canvas import FULL, LEGEND, RUN, corner, tidy
+from lora_lab.wording import counted
 
-LOOKS = {"LoRA": (RUN, "-o"), "full": (FULL, "--s")}  # what is drawn, and how
+LOOKS = {"LoRA": (RUN, "-o"), "full": (FULL, "--s")}  # the lines, and their looks
 
 
 def draw_decay(ax: Axes, old: Mapping[str, Mapping[float, Sequence[float]]]) -> Axes:
@@ -15,11 +16,13 @@ def draw_decay(ax: Axes, old: Mapping[str, Mapping[float, Sequence[float]]]) -> 
 
     Args:
         ax: where to draw.
-        old: of "LoRA", of "full" or of both: by decay, the share of old facts, 0 to 1, one a seed.
+        old: the share of old facts, 0 to 1, by name ("LoRA", "full") and decay, for each seed.
     """
     tidy(ax, "Does decay keep old facts?", "weight decay", "old facts still right, %")
-    decays = sorted({decay for one in old.values() for decay in one})  # evenly spaced: 0 has no log
-    told, most = [], 0
+    decays = sorted(
+        {decay for by_decay in old.values() for decay in by_decay}
+    )  # evenly spaced: 0 has no log
+    summaries, most = [], 0
     for name, by_decay in old.items():
         colour, line = LOOKS[name]
         tried = sorted(by_decay)
@@ -30,11 +33,13 @@ def draw_decay(ax: Axes, old: Mapping[str, Mapping[float, Sequence[float]]]) -> 
             seeds = [100 * share for share in by_decay[decay]]
             ax.plot([place] * len(seeds), seeds, "_", color=colour, markersize=10)
             most = max(most, len(seeds))
-        marks = (f"{one:.0f} % at {decay:g}" for one, decay in zip(means, tried, strict=True))
-        told.append(f"{name} {', '.join(marks)}")
+        marks = (f"{share:.0f} % at {decay:g}" for share, decay in zip(means, tried, strict=True))
+        summaries.append(f"{name} {', '.join(marks)}")
     ax.set_xticks(range(len(decays)), [f"{decay:g}" for decay in decays])
     ax.set_ylim(0, 104)
-    ax.legend(loc="upper left", fontsize=9, frameon=False, labelcolor=INK)
-    ax.set_title(of_seeds(most), loc="right", fontsize=9, color=INK)
-    ax.set_label(f"Old facts still right, means of {of_seeds(most)}: {'; '.join(told)}.")
+    ax.legend(loc="upper left", **LEGEND)
+    corner(ax, counted(most, "seed"))
+    ax.set_label(
+        f"Old facts still right, means of {counted(most, 'seed')}: {'; '.join(summaries)}."
+    )
     return ax

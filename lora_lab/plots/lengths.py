@@ -1,4 +1,4 @@
-"""Lengths: of a task's examples, and what a longer one costs."""
+"""The lengths of a task's examples, and the cost of longer examples."""
 
 from collections.abc import Mapping, Sequence
 from statistics import median
@@ -6,21 +6,21 @@ from statistics import median
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 
-from lora_lab.plots.canvas import INK, PAPER, RUN, tidy
+from lora_lab.plots.canvas import INK, LEGEND, PAPER, RUN, tidy
 
-MARKERS = "os^v"  # so that lines are told apart without their colour
+MARKERS = "os^v"  # so that lines differ without their colour
 
 
 def draw_lengths(ax: Axes, lengths: Mapping[str, Sequence[int]], limit: int) -> Axes:
-    """How long the examples of several tasks are: a row of boxes, from 5 to 95 %, dots beyond.
+    """The lengths of several tasks' examples: a box and whiskers from 5 to 95 %, dots beyond.
 
     Args:
         ax: where to draw.
-        lengths: by a task's name, of each example, in tokens.
-        limit: tokens; the least length that is advised, as a line.
+        lengths: the tokens of each example, by the task's name.
+        limit: the least length that is advised, in tokens: a line.
     """
     tidy(ax, "How long are the examples?", "tokens, prompt and answer", "")
-    names = [*lengths][::-1]  # the first one on top
+    names = [*lengths][::-1]  # the first task on top
     ax.boxplot(
         [lengths[name] for name in names],
         orientation="horizontal",
@@ -37,39 +37,45 @@ def draw_lengths(ax: Axes, lengths: Mapping[str, Sequence[int]], limit: int) -> 
     ax.annotate(f"advised: {limit} or more", (limit, len(names)), (-6, -3), **look)
     ax.set_yticks(range(1, len(names) + 1), names)
     ax.set_xscale("log", base=2)
-    longest = max(max(one) for one in lengths.values())
+    longest = max(max(counts) for counts in lengths.values())
     ticks = [2**power for power in range(3, 14) if 2**power <= 2 * max(limit, longest)]
-    ax.set_xticks(ticks, [f"{one:,}" for one in ticks])
-    told = (f"{name} {median(lengths[name]):.0f}, at most {max(lengths[name])}" for name in lengths)
-    ax.set_label(f"The median length, in tokens: {'; '.join(told)}. Advised are {limit} or more.")
+    ax.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+    summaries = (
+        f"{name} {median(lengths[name]):.0f}, at most {max(lengths[name])}" for name in lengths
+    )
+    ax.set_label(
+        f"The median length, in tokens: {'; '.join(summaries)}. Advised are {limit} or more."
+    )
     return ax
 
 
 def draw_cost_of_length(ax: Axes, costs: Mapping[str, Mapping[int, float]]) -> Axes:
-    """What a step costs as examples grow, each line beside its own shortest length.
+    """The cost of a step by the examples' length, each line relative to its shortest length.
 
     Args:
         ax: where to draw.
-        costs: by a line's name: by length, in tokens, a cost in any unit (up to four lines).
+        costs: the cost in any unit, by the line's name (up to four) and the length in tokens.
     """
     tidy(ax, "What does length cost?", "tokens of each example", "times the shortest's")
-    told, shades = [], colormaps["viridis"]
+    summaries, shades = [], colormaps["viridis"]
     for place, (name, by_length) in enumerate(costs.items()):
         colour = shades(0.1 + 0.7 * place / max(len(costs) - 1, 1))
         first = by_length[min(by_length)]
         times = [cost / first for cost in by_length.values()]
         ax.plot([*by_length], times, f"-{MARKERS[place]}", color=colour, markersize=5, label=name)
-        told.append(f"{name} × {times[-1]:.3g} from {min(by_length)} to {max(by_length)} tokens")
-    shortest = min(min(one) for one in costs.values())
-    longest = max(max(one) for one in costs.values())
+        summaries.append(
+            f"{name} × {times[-1]:.3g} from {min(by_length)} to {max(by_length)} tokens"
+        )
+    shortest = min(min(by_length) for by_length in costs.values())
+    longest = max(max(by_length) for by_length in costs.values())
     in_step = [shortest, longest], [1, longest / shortest]
     ax.plot(*in_step, color=INK, linestyle=":", linewidth=1, label="in step")
     ax.set_xscale("log", base=2)
     ax.set_yscale("log", base=2)
-    places = sorted({length for one in costs.values() for length in one})
-    ax.set_xticks(places, [f"{one:,}" for one in places])
+    places = sorted({length for by_length in costs.values() for length in by_length})
+    ax.set_xticks(places, [f"{length:,}" for length in places])
     ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     ax.minorticks_off()
-    ax.legend(loc="upper left", fontsize=9, frameon=False, labelcolor=INK)
-    ax.set_label(f"Beside the shortest: {'; '.join(told)}.")
+    ax.legend(loc="upper left", **LEGEND)
+    ax.set_label(f"Beside the shortest: {'; '.join(summaries)}.")
     return ax

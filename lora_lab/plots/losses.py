@@ -15,15 +15,16 @@ from matplotlib.patheffects import withStroke
 from lora_lab.plots.canvas import (
     DRAWING,
     EARLIER,
-    INK,
+    LEGEND,
     RUN,
     SIZE,
     axes_for,
     axis_end,
-    of_seeds,
+    corner,
     tidy,
 )
 from lora_lab.records import StepRecord
+from lora_lab.wording import counted
 
 
 def draw_loss(
@@ -38,12 +39,12 @@ def draw_loss(
 
     Args:
         ax: where to draw.
-        records: of the run at hand.
+        records: the records of the run at hand.
         earlier: other runs' records, oldest first: grey, fading with age.
-        steps: how many the run will have; None: as many as there are records.
-        band: the records of runs that differ in their seed alone: a thin line each, a band from
+        steps: the number of steps that the run will have; None: the number of records.
+        band: the records of runs that differ only in their seed: a thin line each, a band from
             the least to the greatest training loss, a whisker for the validation loss.
-        named: what stands at the ends of the earlier runs' curves, in their order; none: nothing.
+        named: the names at the ends of the earlier runs' curves, in their order.
     """
     _draw_loss_frame(ax, _loss_ends([records, *earlier, *band], steps), earlier, band, named)
     for line in _loss_lines(records):
@@ -56,7 +57,7 @@ draw_loss.margins = 62, 20, 46, 26  # pixels on the screen: left, right, bottom,
 
 
 def _loss_ends(runs: Sequence[Sequence[StepRecord]], steps: int | None) -> tuple[float, float]:
-    """Where the axes end: steps, nats per token."""
+    """The ends of the axes: steps, nats per token."""
     last = max([steps or 0, *(record.step for run in runs for record in run), 1])
     losses = [
         loss
@@ -75,26 +76,26 @@ def _draw_loss_frame(
     band: Sequence[Sequence[StepRecord]],
     named: Sequence[str],
 ) -> None:
-    """All of the chart that stands still: axes, legend, the earlier runs, and the other seeds."""
+    """Draw the parts that stand still: axes, legend, earlier runs, and other seeds."""
     tidy(ax, "Does the loss fall?", "steps", "loss, nats per token")
     ax.set(xlim=(0, ends[0]), ylim=(0, ends[1]))
     for age, run in enumerate(reversed(earlier)):  # the newest is the darkest
         ax.plot(*_by_step(run), color=EARLIER, alpha=0.75 * 0.65**age, linewidth=1)
     _name_ends(ax, earlier, named, ends[1])
     names = [*_loss_lines(())]
-    seeds = of_seeds(max(1, len(band)))
+    seeds = counted(max(1, len(band)), "seed")
     if band:
         names.append(_draw_band(ax, band, f"{seeds}, least to greatest"))
     if earlier:
         names.append(Line2D([], [], color=EARLIER, linewidth=1, label="earlier runs"))
-    ax.legend(handles=names, loc="upper right", fontsize=9, frameon=False, labelcolor=INK)
-    ax.set_title(seeds, loc="right", fontsize=9, color=INK)  # off the curves
+    ax.legend(handles=names, loc="upper right", **LEGEND)
+    corner(ax, seeds)  # off the curves
 
 
 def _name_ends(
     ax: Axes, runs: Sequence[Sequence[StepRecord]], names: Sequence[str], highest: float
 ) -> None:
-    """A word above the last half of each curve, pushed up where two would lie on each other."""
+    """Write a name above the last half of each curve, higher where two names would overlap."""
     ends = [
         (max(record.loss for record in run[len(run) // 2 :]), run[-1].step, name)
         for run, name in zip(runs, names, strict=False)
@@ -110,7 +111,7 @@ def _name_ends(
 
 
 def _draw_band(ax: Axes, band: Sequence[Sequence[StepRecord]], label: str) -> PolyCollection:
-    """How far the seed alone moves a loss; gives what the legend shows."""
+    """The band between seeds, for the legend; it shows how far the seed alone moves a loss."""
     for run in band:
         ax.plot(*_by_step(run), color=RUN, alpha=0.35, linewidth=0.7)
     training, validation = (
@@ -125,17 +126,17 @@ def _draw_band(ax: Axes, band: Sequence[Sequence[StepRecord]], label: str) -> Po
 
 
 def _losses(run: Sequence[StepRecord]) -> tuple[dict[int, float], dict[int, float]]:
-    """By step: the training losses, and the validation losses where they were measured."""
-    training = {one.step: one.loss for one in run}
+    """The training losses by step, and the validation losses where they were measured."""
+    training = {record.step: record.loss for record in run}
     return training, {
-        one.step: one.validation_loss for one in run if one.validation_loss is not None
+        record.step: record.validation_loss for record in run if record.validation_loss is not None
     }
 
 
 def _loss_lines(records: Sequence[StepRecord]) -> tuple[Line2D, Line2D]:
-    """The run at hand: its training loss, and its validation loss where it was measured."""
+    """The lines of the run at hand: its training loss, and its validation loss where measured."""
     validated = [record for record in records if record.validation_loss is not None]
-    places = [record.step for record in validated], [one.validation_loss for one in validated]
+    places = [record.step for record in validated], [record.validation_loss for record in validated]
     dashed = {"linestyle": "--", "marker": "o", "markersize": 4}
     alone = {"marker": "o", "markersize": 3} if len(records) == 1 else {}  # else nothing to see
     line = {"color": RUN, "linewidth": 1.6, "clip_on": False}
@@ -161,24 +162,26 @@ def _loss_in_words(
         first, last = records[0], records[-1]
         words = (
             f"The training loss goes from {first.loss:.2f} to {last.loss:.2f} nats per token "
-            f"in {last.step} step{'s' * (last.step > 1)}"
+            f"in {counted(last.step, 'step')}"
         )
-        validated = [one.validation_loss for one in records if one.validation_loss is not None]
+        validated = [
+            record.validation_loss for record in records if record.validation_loss is not None
+        ]
         if validated:
             words += f"; the validation loss ends at {validated[-1]:.2f}"
     if band:
         training, validation = zip(*map(_losses, band), strict=True)
-        words += f". {of_seeds(len(band))} end between {_span(training)}"
+        words += f". {counted(len(band), 'seed')} end between {_span(training)}"
         if any(validation):
             words += f", in validation between {_span(validation)}"
     if earlier:
-        words += f". In grey: {len(earlier)} earlier run{'s' * (len(earlier) > 1)}"
-        told = [
+        words += f". In grey: {counted(len(earlier), 'earlier run')}"
+        endings = [
             f"{name} ended at {run[-1].loss:.2f}"
             for name, run in zip(named, earlier, strict=False)
             if name
         ]
-        words += f": {', '.join(told)}" if told else ""
+        words += f": {', '.join(endings)}" if endings else ""
     return f"{words}."
 
 
@@ -191,8 +194,8 @@ def _span(by_step: Sequence[dict[int, float]]) -> str:
 class LossFilm:
     """The picture of `draw_loss`, many times a second while a run goes on.
 
-    What stands still is painted once and kept; each frame adds only the curves (5 ms in place of
-    70). When an axis has to grow, it is painted anew.
+    The parts that stand still are painted once and kept. Each frame adds only the curves, which
+    takes 5 ms in place of 70. When an axis has to grow, all is painted anew.
     """
 
     def __init__(

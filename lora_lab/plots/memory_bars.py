@@ -1,4 +1,4 @@
-"""Where the memory of a training step goes."""
+"""The memory of a training step, part by part."""
 
 from collections.abc import Mapping
 
@@ -8,8 +8,9 @@ from matplotlib.patches import Patch
 
 from lora_lab.cost.gpus import Card
 from lora_lab.cost.memory import ERROR
-from lora_lab.plots.canvas import BASE, EARLIER, INK, tidy
+from lora_lab.plots.canvas import BASE, EARLIER, INK, LEGEND, tidy
 from lora_lab.records import Memory
+from lora_lab.wording import significant
 
 PARTS = {  # of a step's memory, in the order in which they are stacked
     "weights": "#9A9A9A",
@@ -28,23 +29,23 @@ def draw_memory(
     measured: Mapping[str, int] | None = None,
     error: float = ERROR,
 ) -> Axes:
-    """One stacked bar a method: what a training step holds, part by part.
+    """The memory of a training step: a stacked bar for each method.
 
-    Each part has its own greatest length. What stands beyond the peak is pale: it is never there
-    together with the rest, since activations go as gradients come.
+    Each part has its own greatest length. The end beyond the peak is pale: it is never in memory
+    together with the rest, since activations are freed as gradients come.
 
     Args:
         ax: where to draw.
-        named: what each bar is called, and its memory.
-        card: its usable memory is a dashed line.
-        measured: the bytes that some of them really held at their peak: a tick.
-        error: of the estimates, as a share of the peak: a whisker.
+        named: the memory by the bar's name.
+        card: a card, whose usable memory is a dashed line.
+        measured: the measured bytes at the peak, for some of the bars: a tick.
+        error: the error of the estimates, as a share of the peak: a whisker.
     """
     measured = measured or {}
     tidy(ax, "How much memory does a training step take?", "", "")
     ax.grid(visible=False, axis="y")
-    stacked = [sum(getattr(one, part) for part in PARTS) for one in named.values()]
-    ends = [one.total * (1 + error) for one in named.values()]
+    stacked = [sum(getattr(memory, part) for part in PARTS) for memory in named.values()]
+    ends = [memory.total * (1 + error) for memory in named.values()]
     longest = max([1, *stacked, *ends, *measured.values(), *([card.usable] if card else [])])
     unit, size = _unit(longest)
     for place, (name, memory) in enumerate(named.items()):
@@ -65,7 +66,7 @@ def draw_memory(
         words = {"va": "center", "fontsize": 9.5, "color": INK, "zorder": 3}
         words["bbox"] = {"color": "white", "pad": 1}  # over the card's line
         beyond = max(start, memory.total) + longest / 50
-        ax.text(beyond / size, place, f"{_amount(peak)} {unit}", **words)
+        ax.text(beyond / size, place, f"{_amount_text(peak)} {unit}", **words)
         if name in measured:
             tick = [measured[name] / size] * 2, [place - 0.32, place + 0.32]
             ax.plot(*tick, color=BASE, linewidth=2.2)
@@ -82,9 +83,7 @@ def draw_memory(
     if measured:
         patches.append(Line2D([], [], color=BASE, linewidth=2.2, label="measured"))
     below = {"loc": "outside lower center", "ncols": 4}
-    ax.figure.legend(
-        handles=patches, **below, fontsize=9, frameon=False, labelcolor=INK, handlelength=1
-    )
+    ax.figure.legend(handles=patches, **below, **LEGEND, handlelength=1)
     ax.set_label(_memory_in_words(named, card, measured, error))
     return ax
 
@@ -93,24 +92,24 @@ def _unit(longest: float) -> tuple[str, int]:
     return ("GiB", 2**30) if longest >= 2**30 else ("MiB", 2**20)
 
 
-def _amount(number: float) -> str:
-    """Three digits: 8.65, 131, 1,420."""
-    return f"{float(f'{number:.3g}'):,.0f}" if number >= 1000 else f"{number:.3g}"
+def _amount_text(number: float) -> str:
+    """A number rounded to three digits, since estimates are no finer: `8.65`, `131`, `1,420`."""
+    return significant(float(f"{number:.3g}"))
 
 
 def _memory_in_words(
     named: Mapping[str, Memory], card: Card | None, measured: Mapping[str, int], error: float
 ) -> str:
-    told = []
+    summaries = []
     for name, memory in named.items():
         unit, size = _unit(memory.total)
         most = max(PARTS, key=lambda part: getattr(memory, part))  # noqa: B023 - used at once
-        words = f"{name} {_amount(memory.total / size)} {unit} (most of it {most}"
+        words = f"{name} {_amount_text(memory.total / size)} {unit} (most of it {most}"
         if name in measured:
-            words += f"; measured {_amount(measured[name] / size)}"
-        told.append(f"{words})")
-    words = f"A step's memory at its peak, give or take {error:.0%}: {', '.join(told)}."
+            words += f"; measured {_amount_text(measured[name] / size)}"
+        summaries.append(f"{words})")
+    words = f"A step's memory at its peak, give or take {error:.0%}: {', '.join(summaries)}."
     if card:
-        fit = [name for name, one in named.items() if one.total <= card.usable]
+        fit = [name for name, memory in named.items() if memory.total <= card.usable]
         words += f" On {card.name}: {', '.join(fit) if fit else 'none'} fit{'s' * (len(fit) == 1)}."
     return words

@@ -1,17 +1,18 @@
-"""What was learnt, and what was lost."""
+"""Meters for the knowledge that was learnt and lost."""
 
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 
-from lora_lab.plots.canvas import BASE, EARLIER, INK, NEW, OLD, PALE, of_seeds, percent, tidy
+from lora_lab.plots.canvas import BASE, EARLIER, INK, NEW, OLD, PALE, corner, tidy
 from lora_lab.records import Scores
+from lora_lab.wording import counted, percent
 
 NOT_SHARES = {"perplexity", "KL"}  # metrics that do not lie between 0 and 1
 
 
-def meters(base: Scores, adapted: Scores) -> list[tuple[str, str, float, float]]:
-    """What the meters show: (name, colour, the base's share, the adapted model's share)."""
+def meter_rows(base: Scores, adapted: Scores) -> list[tuple[str, str, float, float]]:
+    """The meters: (name, colour, the base's share, the adapted model's share)."""
     rows = []
     if base.metric_name not in NOT_SHARES:
         rows.append((f"new: {base.metric_name}", NEW, base.value, adapted.value))
@@ -28,13 +29,13 @@ def draw_meters(ax: Axes, base: Scores, adapted: Scores, seeds: Sequence[Scores]
     Args:
         ax: where to draw.
         base: the base's scores.
-        adapted: those of the run at hand.
-        seeds: those of runs that differ in their seed alone, the one at hand among them: a whisker
-            from the least to the greatest.
+        adapted: the scores of the run at hand.
+        seeds: the scores of runs that differ only in their seed, the run at hand among them: a
+            whisker from the least to the greatest.
     """
-    rows = meters(base, adapted)
-    by_seed = [[after for *_, after in meters(base, one)] for one in seeds]
-    spreads = [(min(one), max(one)) for one in zip(*by_seed, strict=True)]
+    rows = meter_rows(base, adapted)
+    by_seed = [[after for *_, after in meter_rows(base, scores)] for scores in seeds]
+    spreads = [(min(shares), max(shares)) for shares in zip(*by_seed, strict=True)]
     tidy(ax, "What was learnt, and what was lost?", "right answers, %", "")
     ax.grid(visible=False)
     for place, (_, colour, before, after) in enumerate(rows):
@@ -46,7 +47,7 @@ def draw_meters(ax: Axes, base: Scores, adapted: Scores, seeds: Sequence[Scores]
         if spreads:
             ends = [100 * end for end in spreads[place]]
             ax.plot(ends, [place] * 2, color=INK, linewidth=1.6, marker="|", clip_on=False)
-            around = f"{_range(spreads[place]).removesuffix(' %')}, "
+            around = f"{_range_text(spreads[place]).removesuffix(' %')}, "
         words = f"{percent(after)}  ({around}base {percent(before)})"
         ax.text(103, place, words, va="center", fontsize=9.5, color=INK)
     whole = 230 if seeds else 165  # the words beside the meters have room, too
@@ -56,16 +57,18 @@ def draw_meters(ax: Axes, base: Scores, adapted: Scores, seeds: Sequence[Scores]
     ax.spines["left"].set_visible(False)
     ax.spines["bottom"].set_bounds(0, 100)
     ax.xaxis.label.set_x(50 / whole)  # under the meters, not under the words beside them
-    ax.set_title(of_seeds(max(1, len(seeds))), loc="right", fontsize=9, color=INK)
-    told = [f"{name} {percent(before)} to {percent(after)}" for name, _, before, after in rows]
+    corner(ax, counted(max(1, len(seeds)), "seed"))
+    summaries = [f"{name} {percent(before)} to {percent(after)}" for name, _, before, after in rows]
     if seeds:
-        told = [f"{words} ({_range(ends)})" for words, ends in zip(told, spreads, strict=True)]
-        told[-1] += f", least to greatest of {of_seeds(len(seeds))}"
-    ax.set_label(f"From the base to the adapted model: {'; '.join(told)}.")
+        summaries = [
+            f"{words} ({_range_text(ends)})" for words, ends in zip(summaries, spreads, strict=True)
+        ]
+        summaries[-1] += f", least to greatest of {counted(len(seeds), 'seed')}"
+    ax.set_label(f"From the base to the adapted model: {'; '.join(summaries)}.")
     return ax
 
 
-def _range(ends: tuple[float, float]) -> str:
+def _range_text(ends: tuple[float, float]) -> str:
     """`84–91 %`."""
     low, high = map(percent, ends)
     return low if low == high else f"{low.removesuffix(' %')}–{high}"

@@ -1,13 +1,15 @@
-"""Chance: how far scores stray, and whether a difference is more than that."""
+"""Chance: the spread of scores, and differences beside it."""
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from lora_lab.maths.statistics import Comparison
-from lora_lab.plots.canvas import BASE, EARLIER, INK, PALE, RUN, tidy
+from lora_lab.plots.canvas import BASE, EARLIER, INK, LEGEND, PALE, RUN, tidy
+from lora_lab.wording import percent_range
 
 
 def draw_noise(ax: Axes, shares: Mapping[str, Sequence[float]], low: float, high: float) -> Axes:
@@ -15,55 +17,52 @@ def draw_noise(ax: Axes, shares: Mapping[str, Sequence[float]], low: float, high
 
     Args:
         ax: where to draw.
-        shares: by what was changed, the share of right answers each time.
-        low: where 95 % of test sets lie, by the formula: from here ...
-        high: ... to here, as shares.
+        shares: the shares of right answers, by the cause of their spread.
+        low: the lower end of the range that holds 95 % of test sets, by the formula: a share.
+        high: the upper end of this range.
     """
     tidy(ax, "How far does a score stray by chance?", "right answers, %", "")
     band = ax.axvspan(100 * low, 100 * high, color=PALE, label="95 % of test sets, by the formula")
     for place, values in enumerate(shares.values()):
-        ax.plot([100 * one for one in values], [place] * len(values), "o", color=RUN, alpha=0.6)
-    ax.set_yticks(range(len(shares)), [f"{name}: {len(one)}" for name, one in shares.items()])
-    every = [
-        100 * one for one in (low, high, *(one for values in shares.values() for one in values))
-    ]
-    ax.set(ylim=(len(shares) - 0.4, -0.6), xlim=(min(every) - 2, max(every) + 2))
+        ax.plot([100 * share for share in values], [place] * len(values), "o", color=RUN, alpha=0.6)
+    ax.set_yticks(range(len(shares)), [f"{name}: {len(values)}" for name, values in shares.items()])
+    points = [100 * share for share in (low, high, *chain.from_iterable(shares.values()))]
+    ax.set(ylim=(len(shares) - 0.4, -0.6), xlim=(min(points) - 2, max(points) + 2))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.grid(visible=False, axis="y")
-    look = {"fontsize": 9, "frameon": False, "labelcolor": INK}
+    look = {**LEGEND}
     ax.figure.legend(handles=[band], loc="outside lower left", **look)
-    told = [
-        f"{name}: {len(one)} from {100 * min(one):.0f} to {100 * max(one):.0f} %"
-        for name, one in shares.items()
+    summaries = [
+        f"{name}: {len(values)} from {percent_range(min(values), max(values))}"
+        for name, values in shares.items()
     ]
     ax.set_label(
-        f"Right answers. {'; '.join(told)}; the formula expects {100 * low:.0f} to "
-        f"{100 * high:.0f} %."
+        f"Right answers. {'; '.join(summaries)}; the formula expects {percent_range(low, high)}."
     )
     return ax
 
 
 def draw_differences(ax: Axes, comparisons: Mapping[str, Comparison]) -> Axes:
-    """Each difference with its 95 % interval: blue if items are paired, grey if they were not."""
+    """Each difference with its 95 % interval: blue with paired items, grey without pairs."""
     tidy(ax, "Is the difference more than chance?", "difference, points", "")
     ax.axvline(0, color=BASE, linestyle=":", linewidth=1.6)
-    told = []
-    for place, (name, one) in enumerate(comparisons.items()):
-        middle = 100 * one.difference
+    summaries = []
+    for place, (name, comparison) in enumerate(comparisons.items()):
+        middle = 100 * comparison.difference
         for margin, shift, colour in (
-            (one.margin, -0.13, RUN),
-            (one.unpaired_margin, 0.17, EARLIER),
+            (comparison.margin, -0.13, RUN),
+            (comparison.unpaired_margin, 0.17, EARLIER),
         ):
             low, high = middle - 100 * margin, middle + 100 * margin
             ax.plot([low, high], [place + shift] * 2, color=colour, linewidth=2.5)
             ax.plot(middle, place + shift, "o", color=colour, markersize=6)
-        half = 100 * one.margin
-        told.append(
+        half = 100 * comparison.margin
+        summaries.append(
             f"{name} {middle:+.0f} points, {middle - half:.0f} to {middle + half:.0f} paired, "
-            f"p {one.p_value:.2g}: {one.verdict}"
+            f"p {comparison.p_value:.2g}: {comparison.verdict}"
         )
         at = {"transform": ax.get_yaxis_transform(), "va": "center", "fontsize": 9, "color": INK}
-        ax.text(1.02, place, one.verdict, **at)  # right of the axes
+        ax.text(1.02, place, comparison.verdict, **at)  # right of the axes
     ax.set_yticks(range(len(comparisons)), [*comparisons])
     ax.set(ylim=(len(comparisons) - 0.4, -0.6))
     ax.grid(visible=False, axis="y")
@@ -71,7 +70,7 @@ def draw_differences(ax: Axes, comparisons: Mapping[str, Comparison]) -> Axes:
         Line2D([], [], color=RUN, marker="o", label="paired, 95 %"),
         Line2D([], [], color=EARLIER, marker="o", label="unpaired, 95 %"),
     ]
-    look = {"fontsize": 9, "frameon": False, "labelcolor": INK, "ncols": 2}
+    look = {**LEGEND, "ncols": 2}
     ax.figure.legend(handles=keys, loc="outside lower left", **look)
-    ax.set_label(f"{'; '.join(told)}.")
+    ax.set_label(f"{'; '.join(summaries)}.")
     return ax

@@ -1,4 +1,4 @@
-"""What was predicted, and what was measured."""
+"""Predictions beside measurements."""
 
 import textwrap
 
@@ -9,17 +9,18 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, NullLocator
 
 from lora_lab.lessons.predictions import Prediction
-from lora_lab.plots.canvas import EARLIER, INK, PALE, RUN, of_seeds, tidy
+from lora_lab.plots.canvas import EARLIER, INK, LEGEND, PALE, RUN, tidy
+from lora_lab.wording import counted
 
 
 def draw_prediction(ax: Axes, prediction: Prediction) -> Axes:
-    """The guess, how sure it was, and what each seed measured. The legend is the figure's own."""
+    """The guess, its probability, and the measurement of each seed; the legend is the figure's."""
     question, seeds = prediction.question, len(prediction.measured)
     draw = _draw_choice if question.options else _draw_number
-    names = draw(ax, prediction, of_seeds(seeds))
+    names = draw(ax, prediction, counted(seeds, "seed"))
     title = "\n".join(textwrap.wrap(question.text, 56))
     ax.set_title(title, loc="left", fontsize=10.5, color=INK, parse_math=False)
-    look = {"fontsize": 9, "frameon": False, "labelcolor": INK, "ncols": 3, "columnspacing": 1.4}
+    look = {**LEGEND, "ncols": 3, "columnspacing": 1.4}
     ax.figure.legend(handles=names, loc="outside lower left", **look)
     said = str(prediction)
     ax.set_label(f"{question.text} {said[0].upper()}{said[1:]}.")
@@ -27,17 +28,17 @@ def draw_prediction(ax: Axes, prediction: Prediction) -> Axes:
 
 
 def _draw_choice(ax: Axes, prediction: Prediction, seeds: str) -> list[Artist]:
-    """Bars: the probability that each option was given. Blue: the share of the seeds it got."""
+    """The legend's handles. Bars: each option's probability; blue: its share of the seeds."""
     question = prediction.question
     tidy(ax, "", "", "share, %")
     for place, option in enumerate(question.options):
-        mine, given = option == prediction.guess, 100 * prediction.given(option)
-        ax.bar(place, given, width=0.62, color=EARLIER if mine else PALE)
+        mine, probability = option == prediction.guess, 100 * prediction.given(option)
+        ax.bar(place, probability, width=0.62, color=EARLIER if mine else PALE)
         share = 100 * prediction.measured.count(option) / len(prediction.measured)
         if share:
             ax.plot([place, place], [0, share], color=RUN, linewidth=2)
             ax.plot([place], [share], "o", color=RUN, markersize=8, clip_on=False)
-    names = [question.amount(one) for one in question.options]
+    names = [question.amount(option) for option in question.options]
     ax.set_xticks(range(len(names)), names, parse_math=False)
     ax.set(xlim=(-0.6, len(question.options) - 0.4), ylim=(0, 105), yticks=range(0, 101, 25))
     ax.grid(visible=False, axis="x")
@@ -47,7 +48,7 @@ def _draw_choice(ax: Axes, prediction: Prediction, seeds: str) -> list[Artist]:
 
 
 def _draw_number(ax: Axes, prediction: Prediction, seeds: str) -> list[Artist]:
-    """A band: what counts as right. Blue dots: the seeds, on a line from least to greatest."""
+    """The legend's handles. Band: right guesses; blue dots: the seeds, from least to greatest."""
     question, measured = prediction.question, prediction.measured
     tidy(ax, "", question.unit, "")
     low, high = question.near(prediction.guess)

@@ -1,11 +1,12 @@
-"""What rounding weights to a few levels does to them."""
+"""Weights rounded to a few levels."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 
-from lora_lab.plots.canvas import EARLIER, FULL, INK, NEW, PAPER, RUN, small_percent, tidy
+from lora_lab.plots.canvas import EARLIER, FULL, INK, LEGEND, NEW, PAPER, RUN, tidy
+from lora_lab.wording import fine_percent
 
 BINS = 80  # of the histogram, from -1 to 1
 FALL = 0.45  # how far down the falling weights reach, as a share of the histogram's height
@@ -22,21 +23,21 @@ def draw_rounding(
     error: float,
     bits: float,
 ) -> Axes:
-    """Weights over their block's greatest, the levels, and one block falling to them.
+    """The distribution of scaled weights, the levels, and a block of weights that fall to them.
 
     Args:
         ax: where to draw.
         scaled: each weight as a share of its block's absmax, -1 to 1.
         codes: the number of each weight's level.
-        levels: what the codes stand for.
-        blocksize: how many weights share an absmax; the first of them are seen falling.
+        levels: the value of each code.
+        blocksize: the number of weights that share an absmax; the first block is seen falling.
         error: the relative error, 0 is exact.
-        bits: what a weight takes.
+        bits: the bits of a weight.
     """
     tidy(ax, "Where do the levels lie?", "weight / its block's absmax", "share of the weights, %")
     share = 100 / len(scaled)
-    held = Counter(levels[code] for code in codes)  # a level may have two codes: FP4's 0
-    each = {level: share * held[level] for level in sorted(set(levels))}
+    counts = Counter(levels[code] for code in codes)  # a level may have two codes: FP4's 0
+    each = {level: share * counts[level] for level in sorted(set(levels))}
     heights, *_ = ax.hist(
         scaled, BINS, range=(-1, 1), weights=[share] * len(scaled), color=EARLIER, alpha=0.45
     )
@@ -50,12 +51,12 @@ def draw_rounding(
     ax.axhline(0, color=INK, linewidth=0.8)
     ax.set(xlim=(-1.03, 1.03), ylim=(-(FALL + 0.06) * top, 1.08 * top))
     ax.set_yticks([tick for tick in ax.get_yticks() if 0 <= tick <= top])
-    ax.set_title(f"error {small_percent(error)}, {bits:.3g} bits", loc="right", fontsize=9.5)
+    ax.set_title(f"error {fine_percent(error)}, {bits:.3g} bits", loc="right", fontsize=9.5)
     most, least = max(each.values()), min(each.values())
     ax.set_label(
         f"Grey: the weights as shares of their block's greatest; blue: the {len(each)} levels and "
         f"how many weights each holds, {least:.1f} to {most:.1f} %; below, {block} weights of a "
-        f"block fall to theirs. Relative error {small_percent(error)}, {bits:.4g} bits a parameter."
+        f"block fall to theirs. Relative error {fine_percent(error)}, {bits:.4g} bits a parameter."
     )
     return ax
 
@@ -63,27 +64,28 @@ def draw_rounding(
 def draw_block_sizes(
     ax: Axes, errors: Mapping[str, Mapping[int, float]], bits: Mapping[int, float]
 ) -> Axes:
-    """What smaller blocks buy: the error of each type by block size.
+    """The error of each type by block size.
 
     Args:
         ax: where to draw.
-        errors: by type, then by block size: the relative error.
-        bits: by block size: what a weight takes.
+        errors: the relative error, by type and block size.
+        bits: the bits of a weight, by block size.
     """
     tidy(ax, "What do smaller blocks buy?", "block size (bits a parameter)", "relative error, %")
     for name, by_size in errors.items():
         line = {"color": COLOURS[name], "marker": MARKERS[name], "markersize": 5}
-        ax.plot([*by_size], [100 * one for one in by_size.values()], label=name, **line)
+        ax.plot([*by_size], [100 * error for error in by_size.values()], label=name, **line)
     ax.set_xscale("log", base=2)
-    ax.set_xticks([*bits], [f"{size}\n({one:.3g})" for size, one in bits.items()])
+    ax.set_xticks([*bits], [f"{size}\n({width:.3g})" for size, width in bits.items()])
     ax.minorticks_off()
     ax.set_ylim(bottom=0)
-    ax.legend(fontsize=9, frameon=False, labelcolor=INK, ncols=2)
-    told = (
-        f"{name} {small_percent(one[min(one)])} to {small_percent(one[max(one)])}"
-        for name, one in errors.items()
+    ax.legend(**LEGEND, ncols=2)
+    summaries = (
+        f"{name} {fine_percent(by_size[min(by_size)])} to {fine_percent(by_size[max(by_size)])}"
+        for name, by_size in errors.items()
     )
     ax.set_label(
-        f"Relative error from blocks of {min(bits)} to blocks of {max(bits)}: {', '.join(told)}."
+        f"Relative error from blocks of {min(bits)} to blocks of {max(bits)}: "
+        f"{', '.join(summaries)}."
     )
     return ax

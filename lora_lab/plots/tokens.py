@@ -1,10 +1,10 @@
-"""The next token, and how likely it is."""
+"""The next tokens and their probabilities."""
 
 from collections.abc import Mapping
 
 from matplotlib.axes import Axes
 
-from lora_lab.plots.canvas import INK, RUN, small_percent, tidy
+from lora_lab.plots.canvas import INK, RUN, tidy
 
 
 def draw_next_token(ax: Axes, shares: Mapping[str, float]) -> Axes:
@@ -20,12 +20,17 @@ def draw_next_token(ax: Axes, shares: Mapping[str, float]) -> Axes:
     ax.barh(range(len(shares)), [100 * share for share in shares.values()], color=RUN, height=0.6)
     for place, share in enumerate(shares.values()):
         words = {"va": "center", "fontsize": 9.5, "color": INK}
-        ax.text(100 * share + 1.5, place, small_percent(share), **words)
+        ax.text(100 * share + 1.5, place, _percent_text(share), **words)
     ax.set(xlim=(0, 115), ylim=(len(shares) - 0.45, -0.55), xticks=range(0, 101, 25))
     ax.set_yticks(range(len(shares)), names, fontsize=9.5)
     ax.tick_params(axis="y", length=0)
-    told = [
-        f"{name} {small_percent(share)}" for name, share in zip(names, shares.values(), strict=True)
+    summaries = [
+        f"{name} {_percent_text(share)}" for name, share in zip(names, shares.values(), strict=True)
     ]
-    ax.set_label(f"The likeliest next tokens: {', '.join(told)}.")
+    ax.set_label(f"The likeliest next tokens: {', '.join(summaries)}.")
     return ax
+
+
+def _percent_text(share: float) -> str:
+    """A share of 1 in percent, with one decimal below 10 %: `62 %`, `9.5 %`, `0.1 %`."""
+    return f"{100 * share:.{0 if share >= 0.0995 else 1}f} %"

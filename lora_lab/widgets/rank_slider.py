@@ -4,7 +4,6 @@ import ipywidgets as widgets
 
 from lora_lab import plots
 from lora_lab.lessons.cutting import cut, mean_energy_kept, spectra
-from lora_lab.plots.canvas import percent
 from lora_lab.records import Scores
 from lora_lab.tasks.examples import Task
 from lora_lab.training.evaluation import evaluate
@@ -12,6 +11,7 @@ from lora_lab.training.store import Run
 from lora_lab.widgets import words
 from lora_lab.widgets.before_after import part_of
 from lora_lab.widgets.lab_face import PictureView, WorkingBox
+from lora_lab.wording import percent
 
 SIZE = (500, 150)  # pixels on the screen
 
