@@ -10,15 +10,14 @@ from hypothesis import strategies as st
 
 from lora_lab.maths.nf4 import (
     BLOCKSIZES,
-    LEVELS,
     bits_per_parameter,
     dequantize,
     double_quantize,
-    levels,
     quantize,
     relative_error,
     scaled,
 )
+from lora_lab.maths.quant_types import LEVELS, levels
 
 bnb = pytest.importorskip(
     "bitsandbytes.functional", reason="bitsandbytes does not exist for this machine"
