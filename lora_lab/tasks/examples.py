@@ -172,7 +172,7 @@ def _encode_fitting(
 
 
 def _tokenizer_settings(tokenizer: object) -> tuple:
-    """Everything that can change in a tokenizer. Its long vocabulary only grows, by added tokens."""
+    """Everything that can change in a tokenizer: added tokens are all that a vocabulary gains."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     own = {name: value for name, value in vars(tokenizer).items() if value is not backend}
     steps = ("normalizer", "pre_tokenizer", "post_processor", "truncation", "padding")
