@@ -93,7 +93,7 @@ def subspace_overlap(lora_A1: Tensor, lora_A2: Tensor) -> Tensor:
 
     φ(A1, A2, i, j) = ‖U_iᵀ U_j‖²_F / min(i, j), where U_i (in, i) holds the top i right-singular
     vectors of A1, and U_j those of A2. At 0 they are orthogonal; at 1 the smaller subspace lies in
-    the larger. Random ones give max(i, j) / in. LoRA, arXiv:2106.09685, section 7.2, equation 4.
+    the larger. Random subspaces give about max(i, j) / in. arXiv:2106.09685, section 7.2, eq. 4.
 
     Args:
         lora_A1: (r1, in).

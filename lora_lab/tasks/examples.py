@@ -74,7 +74,7 @@ def _prompt_text(tokenizer: object, prompt: str) -> str:
 def prompt_ids(tokenizer: object, prompt: str) -> list[int]:
     """The tokens before the answer: the prompt in the model's own chat format.
 
-    Without a chat format they are the prompt's and a line break's.
+    Without a chat format: the tokens of the prompt and a line break.
     """
     quiet = {"verbose": False}  # `encode` says itself which example is too long
     if tokenizer.chat_template is None:
@@ -105,7 +105,8 @@ def encode(
     """An example as numbers, in the model's own chat format.
 
     Labels are not shifted: transformers' models shift them inside. With `loss_on="answer"` the
-    answer and the end token carry labels; with "all", every token but the first does.
+    answer and the end token have labels. With "all" every token has its label, and the loss counts
+    all but the first token, which nothing predicts.
 
     Raises:
         TooLong: if the whole example has more than `max_length` tokens.

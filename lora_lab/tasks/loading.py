@@ -1,4 +1,4 @@
-"""`load_task`: a built-in task, or one from the user's file. `list_tasks`: the built-in tasks."""
+"""`load_task`: a built-in task, or the user's file as a task. `list_tasks`: the built-in tasks."""
 
 import os
 from dataclasses import dataclass
