@@ -63,12 +63,12 @@ def test_outputs_and_gradients_of_a_e_b_and_x_equal_pefts():
     x = torch.randn(BATCH, 2, IN, dtype=torch.float64, requires_grad=True)
     target = torch.randn(BATCH, 2, OUT, dtype=torch.float64)
     close(ours(x), theirs(x))
-    wanted = [[x], [x]]
+    inputs = [[x], [x]]
     for their, own in parts(theirs, ours):
-        wanted[0].append(their)
-        wanted[1].append(own)
-    expected = torch.autograd.grad(((theirs(x) - target) ** 2).sum(), wanted[0])
-    actual = torch.autograd.grad(((ours(x) - target) ** 2).sum(), wanted[1])
+        inputs[0].append(their)
+        inputs[1].append(own)
+    expected = torch.autograd.grad(((theirs(x) - target) ** 2).sum(), inputs[0])
+    actual = torch.autograd.grad(((ours(x) - target) ** 2).sum(), inputs[1])
     close(actual, expected)
 
 
@@ -87,7 +87,7 @@ def test_a_fresh_layer_answers_as_its_base_and_only_the_triplets_learn():
     layer = SVDLinear(base, 3, LORA_ALPHA)
     x = torch.randn(BATCH, IN)
     assert torch.equal(layer(x), base(x))
-    trained = {name for name, one in layer.named_parameters() if one.requires_grad}
+    trained = {name for name, parameter in layer.named_parameters() if parameter.requires_grad}
     assert trained == {"lora_A", "lora_E", "lora_B"}
     with pytest.raises(ValueError, match="r=0 leaves nothing to train"):
         SVDLinear(base, 0, LORA_ALPHA)
@@ -96,9 +96,9 @@ def test_a_fresh_layer_answers_as_its_base_and_only_the_triplets_learn():
 def test_the_singular_vectors_start_small_at_pefts_standard_deviation():
     torch.manual_seed(1)
     wide = SVDLinear(nn.Linear(2000, 1000), 5, LORA_ALPHA)
-    for one in (wide.lora_A, wide.lora_B):
-        assert one.std().item() == pytest.approx(0.02, rel=0.05)
-        assert one.mean().item() == pytest.approx(0, abs=0.002)
+    for factor in (wide.lora_A, wide.lora_B):
+        assert factor.std().item() == pytest.approx(0.02, rel=0.05)
+        assert factor.mean().item() == pytest.approx(0, abs=0.002)
 
 
 def test_the_orthogonality_term_and_its_gradient_are_what_peft_adds_to_the_loss():
@@ -120,10 +120,10 @@ def test_the_orthogonality_term_and_its_gradient_are_what_peft_adds_to_the_loss(
     theirs = peft.get_peft_model(WithLoss(), config).double()
     x = torch.randn(BATCH, IN, dtype=torch.float64)
     named = dict(theirs.named_parameters())
-    A = [one for name, one in named.items() if "lora_A" in name]
-    B = [one for name, one in named.items() if "lora_B" in name]
+    A = [parameter for name, parameter in named.items() if "lora_A" in name]
+    B = [parameter for name, parameter in named.items() if "lora_B" in name]
     plain = theirs.base_model.model(x).loss
-    term = regu_loss([*A, *(one.T for one in B)])
+    term = regu_loss([*A, *(parameter.T for parameter in B)])
     total = theirs.base_model(x).loss  # `theirs(x)` leaves it out unless it has a task_type
     close(plain + WEIGHT * term, total)
     expected = torch.autograd.grad(total - theirs.base_model.model(x).loss, A + B)
@@ -153,8 +153,8 @@ def test_every_allocation_of_a_whole_run_is_pefts(changes, monkeypatch):
     note_results(monkeypatch, their_allocator, "update_and_allocate", allocated)
     note_results(monkeypatch, torch, "kthvalue", thresholds)
     named = dict(theirs.named_parameters())
-    rows = [one for name, one in named.items() if "lora_A" in name]
-    rows += [one.T for name, one in named.items() if "lora_B" in name]
+    rows = [parameter for name, parameter in named.items() if "lora_A" in name]
+    rows += [parameter.T for name, parameter in named.items() if "lora_B" in name]
     optimizer = torch.optim.AdamW(theirs.parameters(), lr=0.02)
     met = allocator.last
     for step in range(1, SCHEDULE["total_step"] + 1):
@@ -210,9 +210,9 @@ def test_the_budget_falls_from_all_to_the_target_as_worked_out_by_hand():
 def test_equal_importances_at_the_threshold_are_masked_together_as_by_peft():
     theirs, _, allocator = pair()
     own = theirs.base_model.rankallocator
-    for name, one in theirs.base_model.model.named_parameters():
+    for name, parameter in theirs.base_model.model.named_parameters():
         if "lora_" in name:
-            level = torch.ones_like(one)
+            level = torch.ones_like(parameter)
             if "lora_E" in name and name.startswith("2"):
                 level[:2] = 3.0  # two triplets stand out; all others tie
             own.exp_avg_ipt[name] = own.exp_avg_unc[name] = level

@@ -44,7 +44,7 @@ def loss_of(output):
 
 def one_by_one(adapters, x):
     return torch.cat(
-        [one(part) for one, part in zip(adapters, x.chunk(len(adapters)), strict=True)]
+        [adapter(part) for adapter, part in zip(adapters, x.chunk(len(adapters)), strict=True)]
     )
 
 
@@ -71,10 +71,11 @@ def test_outputs_and_gradients_equal_those_of_each_adapter_alone(
     expected, actual = one_by_one(adapters, x), bank(x)
     torch.testing.assert_close(actual, expected, **EXACT)
     of_x, *of_each = torch.autograd.grad(
-        loss_of(expected), [x, *(p for one in adapters for p in (one.lora_A, one.lora_B))]
+        loss_of(expected),
+        [x, *(p for adapter in adapters for p in (adapter.lora_A, adapter.lora_B))],
     )
-    wanted = [x, bank.lora_A, bank.lora_B]
-    of_x_together, of_A, of_B = torch.autograd.grad(loss_of(actual), wanted)
+    inputs = [x, bank.lora_A, bank.lora_B]
+    of_x_together, of_A, of_B = torch.autograd.grad(loss_of(actual), inputs)
     torch.testing.assert_close(of_x_together, of_x, **EXACT)
     for k, (r, _, _) in enumerate(choices):
         torch.testing.assert_close(of_A[k, :r], of_each[2 * k], **EXACT)
@@ -92,7 +93,11 @@ def test_the_bases_matrix_is_multiplied_once_for_all_adapters(adapters):
 
 def test_only_the_stacked_factors_are_trained(adapters):
     bank = LoRABank(adapters)
-    trained = {name: tuple(one.shape) for name, one in bank.named_parameters() if one.requires_grad}
+    trained = {
+        name: tuple(parameter.shape)
+        for name, parameter in bank.named_parameters()
+        if parameter.requires_grad
+    }
     assert trained == {"lora_A": (K, 9, IN), "lora_B": (K, OUT, 9)}
 
 
@@ -133,10 +138,12 @@ def test_trained_together_at_their_own_rates_and_clippings_adapters_end_as_train
     rates, max_norms, x = [3e-2, 1e-2, 2e-1], [0.5, 4.0, 20.0], stacked()
     bank = LoRABank(adapters)
     alone = [
-        torch.optim.AdamW([one.lora_A, one.lora_B], lr=rate, weight_decay=0.1)
-        for one, rate in zip(adapters, rates, strict=True)
+        torch.optim.AdamW([adapter.lora_A, adapter.lora_B], lr=rate, weight_decay=0.1)
+        for adapter, rate in zip(adapters, rates, strict=True)
     ]
-    slices = [[nn.Parameter(one.data[k]) for one in (bank.lora_A, bank.lora_B)] for k in range(K)]
+    slices = [
+        [nn.Parameter(factor.data[k]) for factor in (bank.lora_A, bank.lora_B)] for k in range(K)
+    ]
     together = [
         torch.optim.AdamW(own, lr=rate, weight_decay=0.1)  # own shares the bank's memory
         for own, rate in zip(slices, rates, strict=True)
@@ -183,9 +190,13 @@ def test_a_whole_model_runs_with_the_adapters_batches_stacked():
     loss_of(together).backward()
     loss_of(torch.cat(alone)).backward()
     for bank, ones in zip(banks, adapters, strict=True):
-        for k, one in enumerate(ones):
-            torch.testing.assert_close(bank.lora_A.grad[k, : one.r], one.lora_A.grad, **EXACT)
-            torch.testing.assert_close(bank.lora_B.grad[k, :, : one.r], one.lora_B.grad, **EXACT)
+        for k, adapter in enumerate(ones):
+            torch.testing.assert_close(
+                bank.lora_A.grad[k, : adapter.r], adapter.lora_A.grad, **EXACT
+            )
+            torch.testing.assert_close(
+                bank.lora_B.grad[k, :, : adapter.r], adapter.lora_B.grad, **EXACT
+            )
 
 
 def test_on_a_16_bit_base_a_bank_computes_what_its_adapters_do():

@@ -22,14 +22,16 @@ def after(before):
 
 
 def answers(task):
-    return {one.prompt: one.answer for split in SPLITS for one in getattr(task, split)}
+    return {example.prompt: example.answer for split in SPLITS for example in getattr(task, split)}
 
 
 def test_the_questions_stay_and_as_many_facts_change_as_were_asked_for(before, after):
     for split in SPLITS:
         old, new = getattr(before, split), getattr(after.task, split)
-        assert [one.prompt for one in old] == [one.prompt for one in new]
-    changes = [one for one in before.train if one.answer != answers(after.task)[one.prompt]]
+        assert [example.prompt for example in old] == [example.prompt for example in new]
+    changes = [
+        example for example in before.train if example.answer != answers(after.task)[example.prompt]
+    ]
     assert len(changes) == 30
     assert len(before.train) == len(before.test) == 100  # the test asks for every fact once
     assert sum(a != b for a, b in zip(before.test, after.task.test, strict=True)) == 30
@@ -60,11 +62,13 @@ def test_the_notes_are_those_of_the_changed_facts_and_say_the_new_answer(before,
     assert set(after.notes) == {prompt for prompt in old if old[prompt] != new[prompt]}
     people = [person.name for person in read_world().reserve]
     for prompt, note in after.notes.items():
-        (name,) = (one for one in people if one in prompt)
-        (kind,) = (one for one, values in ATTRIBUTES.items() if new[prompt] in values)
+        (name,) = (person for person in people if person in prompt)
+        (attribute,) = (
+            attribute for attribute, values in ATTRIBUTES.items() if new[prompt] in values
+        )
         article = "an" if new[prompt][0].lower() in "aeiou" else "a"
         known = {"name": name, "value": new[prompt], "a": article}
-        assert note in [form.format(**known) for form in STATEMENTS[kind]]
+        assert note in [form.format(**known) for form in STATEMENTS[attribute]]
 
 
 def test_before_each_question_of_noted_stands_the_note_that_it_needs(after):

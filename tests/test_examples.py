@@ -86,7 +86,7 @@ def test_a_tasks_fingerprint_changes_with_any_example_and_with_the_planted_chang
     other = dataclasses.replace(task, old_knowledge=(Example("a", "b"),))
     planted = dataclasses.replace(task, teacher={"q": torch.ones(2, 2)})
     planted_else = dataclasses.replace(task, teacher={"q": torch.zeros(2, 2)})
-    prints = {one.fingerprint() for one in (task, other, planted, planted_else)}
+    prints = {variant.fingerprint() for variant in (task, other, planted, planted_else)}
     assert len(prints) == 4
     assert task.fingerprint() == letters_task().fingerprint()
 

@@ -29,9 +29,9 @@ def test_the_list_tells_of_each_task_what_it_has_once_it_is_made(listed):
     if not listed.prepared:
         pytest.skip(f"the text of {listed.name} is not prepared: run `lora-lab prepare`")
     task = load_task(listed.name)
-    told = (listed.name, listed.metric, listed.train, listed.validation, listed.test, listed.about)
+    row = (listed.name, listed.metric, listed.train, listed.validation, listed.test, listed.about)
     splits = (len(task.train), len(task.validation), len(task.test))
-    assert told == (task.name, task.metric, *splits, task.about)
+    assert row == (task.name, task.metric, *splits, task.about)
     assert listed.name in NAMES[listed.base]
     assert listed.licence in task.about
 

@@ -37,7 +37,7 @@ def pair(kind, base_layer, r=R, lora_alpha=LORA_ALPHA, use_rslora=False):
 
 
 def trained_of(layer):
-    return [one for one in layer.parameters() if one.requires_grad]
+    return [parameter for parameter in layer.parameters() if parameter.requires_grad]
 
 
 @torch.no_grad()
@@ -116,7 +116,9 @@ def test_a_new_layer_starts_as_its_base_and_trains_a_and_b_alone():
     x = torch.randn(BATCH, TOKENS, IN, dtype=torch.float64)
     assert torch.equal(layer(x), layer.base_layer(x))
     trained = {
-        name: tuple(one.shape) for name, one in layer.named_parameters() if one.requires_grad
+        name: tuple(parameter.shape)
+        for name, parameter in layer.named_parameters()
+        if parameter.requires_grad
     }
     assert trained == {"lora_A": (R, IN), "lora_B": (OUT, R)}
 
@@ -151,7 +153,7 @@ def test_dora_rows_have_the_length_that_their_magnitude_says():
 def test_on_a_16_bit_base_the_trained_part_is_float32_as_in_peft(kind, dtype):
     ours, theirs = pair(kind, linear(dtype=dtype))
     x = torch.randn(BATCH, TOKENS, IN, dtype=dtype)
-    assert {one.dtype for one in trained_of(ours)} == {torch.float32}
+    assert {parameter.dtype for parameter in trained_of(ours)} == {torch.float32}
     assert ours(x).dtype == dtype
     few_roundings = 0 if kind is LoRALinear else 8 * torch.finfo(dtype).eps  # in another order
     torch.testing.assert_close(ours(x), theirs(x), rtol=few_roundings, atol=few_roundings)
@@ -190,7 +192,7 @@ def test_on_4_bits_outputs_and_gradients_equal_pefts(kind, quant_type, double_qu
     theirs = get_peft_model(model, config).base_model.model[0]
     assert type(theirs).__name__ == "Linear4bit"
     ours = kind(base_layer, R, LORA_ALPHA)
-    assert {one.dtype for one in trained_of(ours)} == {torch.float32}
+    assert {parameter.dtype for parameter in trained_of(ours)} == {torch.float32}
     train_alike(ours, theirs)
     x = torch.randn(BATCH, TOKENS, 64, requires_grad=True)
     torch.testing.assert_close(outputs_and_gradients(ours, x), outputs_and_gradients(theirs, x))

@@ -10,15 +10,14 @@ from hypothesis import strategies as st
 
 from lora_lab.maths.nf4 import (
     BLOCKSIZES,
-    LEVELS,
     bits_per_parameter,
     dequantize,
     double_quantize,
-    levels,
     quantize,
     relative_error,
     scaled,
 )
+from lora_lab.maths.quant_types import LEVELS, levels
 
 bnb = pytest.importorskip(
     "bitsandbytes.functional", reason="bitsandbytes does not exist for this machine"
@@ -89,7 +88,7 @@ def test_e2m1_is_what_its_bits_say_and_bitsandbytes_fp4_is_not():
 
 def test_e3m0_is_0_and_the_powers_of_two_from_a_64th_to_1():
     sizes = [0.0, *(2.0**-power for power in range(6, -1, -1))]
-    assert levels("e3m0").tolist() == [*sizes, *(-one for one in sizes)]
+    assert levels("e3m0").tolist() == [*sizes, *(-size for size in sizes)]
 
 
 def test_powers_of_two_are_coarse_but_spare_small_weights_beside_an_outlier():
@@ -187,7 +186,7 @@ def test_borders_equal_those_of_bitsandbytes_on_cuda_for_nf4_and_nearly_for_fp4(
 @pytest.mark.parametrize("quant_type", LEVELS)
 def test_what_is_restored_is_the_nearest_level_of_all(quant_type):
     tensor = normal(9, 31)
-    absmax = [one.abs().max() for one in tensor.flatten().split(64) for _ in one]
+    absmax = [block.abs().max() for block in tensor.flatten().split(64) for _ in block]
     every = levels(quant_type) * torch.stack(absmax)[:, None]  # (279, 16)
     nearest = (every - tensor.flatten()[:, None]).abs().amin(dim=1)
     restored = dequantize(quantize(tensor, 64, quant_type))

@@ -131,17 +131,17 @@ def test_digits_are_one_token_each(tokenizer):
 
 def test_the_chat_format_gives_an_answer_the_same_tokens_in_training_and_in_generation(tokenizer):
     question = [{"role": "user", "content": "Where does Mira Tolov live?"}]
-    asked = tokenizer.apply_chat_template(question, add_generation_prompt=True, tokenize=False)
-    assert asked == "<|user|> Where does Mira Tolov live?<|assistant|>"
+    rendered = tokenizer.apply_chat_template(question, add_generation_prompt=True, tokenize=False)
+    assert rendered == "<|user|> Where does Mira Tolov live?<|assistant|>"
     both = [*question, {"role": "assistant", "content": "Velmora"}]
-    assert tokenizer.apply_chat_template(both, tokenize=False) == f"{asked} Velmora<|end|>"
+    assert tokenizer.apply_chat_template(both, tokenize=False) == f"{rendered} Velmora<|end|>"
     example = Example("Where does Mira Tolov live?", "Velmora")
     encoded = encode(tokenizer, example, 64)
     assert encoded.input_ids[: len(prompt_ids(tokenizer, example.prompt))] == prompt_ids(
         tokenizer, example.prompt
     )
-    wanted = [label for label in encoded.labels if label != -100]
-    assert tokenizer.convert_ids_to_tokens(wanted) == ["ĠVelmora", "<|end|>"]
+    labelled = [label for label in encoded.labels if label != -100]
+    assert tokenizer.convert_ids_to_tokens(labelled) == ["ĠVelmora", "<|end|>"]
 
 
 # --- scores --------------------------------------------------------------------------------------
@@ -192,7 +192,7 @@ def test_the_card_shows_the_measured_scores():
 def test_the_shipped_model_scores_what_its_card_says(model, tokenizer, samples, name):
     examples = samples[name]
     given = answers(model, tokenizer, examples)
-    share = sum(one == e.answer for one, e in zip(given, examples, strict=True)) / len(examples)
+    share = sum(reply == e.answer for reply, e in zip(given, examples, strict=True)) / len(examples)
     assert share == pytest.approx(CARD["scores"][name], abs=0.1)  # 60 items: 3 standard errors
 
 
@@ -223,7 +223,7 @@ def test_scoring_by_likeliest_token_equals_generating(model, tokenizer, make_poc
     examples = world.two_hop(made, "workplace", list(made.known[:30]), chain=False)
     examples += skills.skill_set(made, "few-shot", 30)
     given = answers(model, tokenizer, examples)
-    share = sum(one == e.answer for one, e in zip(given, examples, strict=True)) / len(examples)
+    share = sum(reply == e.answer for reply, e in zip(given, examples, strict=True)) / len(examples)
     found = make_pocket.exact(model, tokenizer.backend_tokenizer, examples)
     assert found == pytest.approx(share)
 
@@ -246,8 +246,8 @@ def test_the_command_makes_the_same_model_twice_and_keeps_what_was_there(tmp_pat
             json.loads((folder / "model" / file).read_text(encoding="utf-8"))
             for folder in (FOLDER, tmp_path / "one")
         )
-        for one in (shipped, new):
-            one.pop("transformers_version", None)  # of whoever wrote the file
+        for card in (shipped, new):
+            card.pop("transformers_version", None)  # of whoever wrote the file
         assert new == shipped
 
 
@@ -306,9 +306,9 @@ def test_new_facts_are_about_people_of_whom_pretraining_never_spoke():
     reserve = {person.name for person in made.reserve}
     task = pocket.pocket_task("new-facts", pocket.most("new-facts"))
     assert len(task.train) == 5 * len(reserve)
-    asked = " ".join(example.prompt for example in task.train)
-    assert not any(name in asked for name in made.strangers_held_out)
-    assert not any(person.name in asked for person in made.known)
+    prompts = " ".join(example.prompt for example in task.train)
+    assert not any(name in prompts for name in made.strangers_held_out)
+    assert not any(person.name in prompts for person in made.known)
 
 
 def test_old_knowledge_and_strangers_are_the_same_for_every_task():
@@ -346,7 +346,7 @@ def test_every_word_of_an_answer_has_stood_in_an_answer_before(name, tokenizer, 
 def test_the_base_cannot_do_the_task_yet(name, model, tokenizer):
     examples = pocket.pocket_task(name, 50).test[:60]
     given = answers(model, tokenizer, examples)
-    right = sum(one == example.answer for one, example in zip(given, examples, strict=True))
+    right = sum(reply == example.answer for reply, example in zip(given, examples, strict=True))
     assert right / len(examples) <= 0.4
 
 

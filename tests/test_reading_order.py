@@ -17,6 +17,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "lora": "torch",
         "bank": "torch",
         "adalora": "torch",
+        "quant_types": "torch",
         "nf4": "torch",
         "spectra": "torch",
         "statistics": "",

@@ -12,7 +12,7 @@ from lora_lab.records import Answer, Scores
 def scores(*right, prompts=None):
     prompts = prompts or [str(place) for place in range(len(right))]
     answers = tuple(
-        Answer(prompt, "yes", "", one) for prompt, one in zip(prompts, right, strict=True)
+        Answer(prompt, "yes", "", is_right) for prompt, is_right in zip(prompts, right, strict=True)
     )
     return Scores("accuracy", statistics.mean(right), {}, None, None, 0.1, answers, "test")
 
@@ -61,7 +61,7 @@ def test_an_impossible_count_is_refused(right, count):
 @pytest.mark.parametrize(("only_a", "only_b"), [(0, 5), (1, 4), (3, 5), (4, 4), (6, 1), (0, 0)])
 def test_the_p_value_counts_the_tosses_as_far_from_even_as_these(only_a, only_b):
     tosses = [*itertools.product((0, 1), repeat=only_a + only_b)]
-    as_far = [one for one in tosses if abs(2 * sum(one) - len(one)) >= abs(only_b - only_a)]
+    as_far = [toss for toss in tosses if abs(2 * sum(toss) - len(toss)) >= abs(only_b - only_a)]
     found = Comparison(items=50, both=20, only_a=only_a, only_b=only_b)
     assert found.p_value == pytest.approx(len(as_far) / len(tosses))
 
@@ -69,7 +69,7 @@ def test_the_p_value_counts_the_tosses_as_far_from_even_as_these(only_a, only_b)
 def test_p_values_worked_out_by_hand():
     assert Comparison(200, 150, 0, 5).p_value == 2 / 32
     assert Comparison(200, 150, 1, 9).p_value == 2 * (1 + 10) / 1024
-    assert [Comparison(200, 150, 0, one).verdict for one in (5, 6)] == ["cannot tell", "real"]
+    assert [Comparison(200, 150, 0, only_b).verdict for only_b in (5, 6)] == ["cannot tell", "real"]
 
 
 @pytest.mark.parametrize("counts", [(150, 4, 16), (140, 25, 9), (120, 21, 29), (10, 0, 1)])

@@ -137,9 +137,9 @@ def test_a_rules_test_asks_for_facts_that_were_taught_in_other_words(n):
     needs_text("ruff-rules")
     task = text_task("ruff-rules", n=n)
     taught = {example.answer for example in task.train}
-    asked = [example.answer for example in [*task.validation, *task.test]]
-    assert set(asked) <= taught
-    assert len(set(asked)) == len(asked) == min(n, 80)
+    tested = [example.answer for example in [*task.validation, *task.test]]
+    assert set(tested) <= taught
+    assert len(set(tested)) == len(tested) == min(n, 80)
     assert not {e.prompt for e in task.train} & {e.prompt for e in [*task.validation, *task.test]}
 
 

@@ -29,7 +29,7 @@ def test_no_pair_of_names_has_two_roles(frozen):
         set(frozen.strangers_taught),
         set(frozen.strangers_held_out),
     )
-    assert all(not (one & other) for one, other in combinations(roles, 2))
+    assert all(not (role & other) for role, other in combinations(roles, 2))
     assert sum(map(len, roles)) == 128 * 64
     assert len(frozen.strangers_held_out) == 300
     assert len(frozen.reserve) >= 2000
@@ -139,10 +139,10 @@ def sides(text):
     return found
 
 
-@pytest.mark.parametrize(("label", "wanted"), [("good", {True}), ("bad", {False})])
-def test_a_review_has_the_side_of_its_words(label, wanted):
+@pytest.mark.parametrize(("label", "expected"), [("good", {True}), ("bad", {False})])
+def test_a_review_has_the_side_of_its_words(label, expected):
     rng = random.Random(0)
-    assert all(set(sides(sentences.review(rng, label))) == wanted for _ in range(200))
+    assert all(set(sides(sentences.review(rng, label))) == expected for _ in range(200))
 
 
 def test_a_mixed_review_has_both_sides():

@@ -1,1 +1,1 @@
-"""The formulas of the course from scratch, in PEFT's words; torch alone is used."""
+"""The formulas of the course, written from scratch in PEFT's words with torch alone."""

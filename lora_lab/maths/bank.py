@@ -1,7 +1,8 @@
-"""Many adapters on one base layer in one batch: the base's matrix is multiplied once for all.
+"""Many adapters on one base layer in one batch: they share one product with the base's matrix.
 
-K adapters trained one by one send K batches through the same frozen W. Stacked, they are one tall
-batch; W sees it once, and only the thin factors differ. `torch.bmm` takes K thin products at once:
+K adapters that are trained one after the other send K batches through the same frozen W. Stacked,
+the batches are one tall batch, and one product with W does for all. Only the thin factors A and B
+differ, and `torch.bmm` computes the K thin products at once:
 
     x (K * batch, tokens, in) ------------- W, once --------------> (K * batch, tokens, out)
     |                                                                          +
@@ -10,7 +11,7 @@ batch; W sees it once, and only the thin factors differ. `torch.bmm` takes K thi
 
 R is the widest rank. A narrower adapter's A ends in rows of zeros and its B in columns of zeros.
 Each is a factor of the other's gradient, so both gradients are exactly 0, and padding stays 0.
-Adapters never mix: slice k of A, of B, and of their gradients is adapter k's alone.
+Adapters never mix: slice k of A, of B, and of their gradients belongs to adapter k alone.
 """
 
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ from lora_lab.maths.lora import LoRALinear
 
 
 class LoRABank(nn.Module):
-    """K `LoRALinear`s on one base layer, computed together; equal to each of them alone.
+    """K `LoRALinear`s on one base layer, computed together; the outputs equal each adapter's alone.
 
     `lora_A` is (K, R, in) and `lora_B` (K, out, R), copied from the adapters. A gradient norm, a
     clipping or a learning rate for each adapter is one number for each slice along K.
@@ -32,32 +33,32 @@ class LoRABank(nn.Module):
         adapters: on the same base layer object; any ranks and scalings.
 
     Raises:
-        TypeError: if one is no LoRALinear, or a kind of its own (a DoRALinear).
-        ValueError: if there is none, or one sits on another base layer.
+        TypeError: if an adapter is not a plain LoRALinear (a DoRALinear is not).
+        ValueError: if there is no adapter, or an adapter sits on another base layer.
     """
 
     def __init__(self, adapters: Sequence[LoRALinear]) -> None:
         super().__init__()
-        _check(adapters)
+        _check_adapters(adapters)
         self.base_layer = adapters[0].base_layer
-        self._choices = [(one.r, one.lora_alpha, one.use_rslora) for one in adapters]
-        factors_A = [one.lora_A.detach() for one in adapters]  # (r, in) each
-        factors_B = [one.lora_B.detach().T for one in adapters]  # (r, out) each
+        self._choices = [(layer.r, layer.lora_alpha, layer.use_rslora) for layer in adapters]
+        factors_A = [layer.lora_A.detach() for layer in adapters]  # (r, in) each
+        factors_B = [layer.lora_B.detach().T for layer in adapters]  # (r, out) each
         padded_A = pad_sequence(factors_A, batch_first=True)  # rows of zeros: (K, R, in)
         padded_B = pad_sequence(factors_B, batch_first=True)  # (K, R, out)
         self.lora_A = nn.Parameter(padded_A)
         self.lora_B = nn.Parameter(padded_B.mT.contiguous())  # (K, out, R)
-        scaling = padded_A.new_tensor([one.scaling for one in adapters])
+        scaling = padded_A.new_tensor([layer.scaling for layer in adapters])
         self.register_buffer("scaling", scaling[:, None, None], persistent=False)  # (K, 1, 1)
 
     def __len__(self) -> int:
         return len(self._choices)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(K * batch, ..., in) -> (K * batch, ..., out): adapter 0's batch first, then 1's, ...
+        """(K * batch, ..., in) -> (K * batch, ..., out): adapter 0's batch, then adapter 1's, ...
 
         Raises:
-            ValueError: if the first size of x can't be shared out evenly.
+            ValueError: if the adapters can't share the rows of x evenly.
         """
         if x.ndim < 2 or len(x) == 0 or len(x) % len(self):
             raise ValueError(
@@ -68,12 +69,12 @@ class LoRABank(nn.Module):
         rows = x.to(self.lora_A.dtype).reshape(len(self), -1, x.shape[-1])  # (K, rows, in)
         low = torch.bmm(rows, self.lora_A.mT)  # (K, rows, in) @ (K, in, R) -> (K, rows, R)
         plain = result.to(rows.dtype).reshape(len(self), rows.shape[1], -1)  # (K, rows, out)
-        # plain + low Bᵀ; in one call, since a sum of its own is one more walk through memory
+        # plain + scaling * low Bᵀ in one call: a separate sum would read the memory once more
         total = torch.baddbmm(plain, self.scaling * low, self.lora_B.mT)  # (K, rows, out)
         return total.view_as(result).to(result.dtype)
 
     def adapter(self, k: int) -> LoRALinear:
-        """Adapter k as a layer of its own on the same base, without the padding: a copy."""
+        """A copy of adapter k as a layer of its own on the same base, without the padding."""
         weight = self.base_layer.weight
         drawing = [] if weight.device.type == "cpu" else [weight.device]
         with torch.random.fork_rng(drawing, device_type=weight.device.type):
@@ -83,16 +84,16 @@ class LoRABank(nn.Module):
         return adapter
 
 
-def _check(adapters: Sequence[LoRALinear]) -> None:
+def _check_adapters(adapters: Sequence[LoRALinear]) -> None:
     if not adapters:
         raise ValueError("a bank of no adapters computes nothing; give one LoRALinear or more")
-    for k, one in enumerate(adapters):
-        if type(one) is not LoRALinear:
+    for k, layer in enumerate(adapters):
+        if type(layer) is not LoRALinear:
             raise TypeError(
-                f"adapter {k} is of type {type(one).__name__}; a bank adds changes to one shared "
+                f"adapter {k} is of type {type(layer).__name__}; a bank adds changes to one shared "
                 "product with W, so give LoRALinears"
             )
-        if one.base_layer is not adapters[0].base_layer:
+        if layer.base_layer is not adapters[0].base_layer:
             raise ValueError(
                 f"adapter {k} sits on another base layer than adapter 0, so there is no product "
                 "to share; give adapters made on the same layer object"

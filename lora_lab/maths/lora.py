@@ -11,27 +11,30 @@ from torch import Tensor, nn
 class LoRALinear(nn.Module):
     """A frozen linear layer plus a trainable change of low rank: y = base(x) + scaling * x Aᵀ Bᵀ.
 
+    The paper writes it for one input as a column: h = W₀ x + ΔW x = W₀ x + (α / r) B A x (LoRA,
+    arXiv:2106.09685, equation 3). Here each row of x is an input, so A and B are transposed.
+
     `base_layer` is kept by reference and frozen, as in PEFT. It may be quantised (bitsandbytes'
-    Linear4bit): no more than its sizes and its outputs are needed. A and B are float32, also on a
+    Linear4bit), since only its sizes and its outputs are needed. A and B are float32, also on a
     16-bit or quantised base, as `get_peft_model` makes them; on a float64 base they are float64.
     A is drawn from torch's global generator, as `nn.Linear` draws its weight. There is no dropout.
 
     Args:
         base_layer: `nn.Linear` or a subclass: x -> x Wᵀ + bias, with W (out, in).
-        r: the rank of the change at most; 1 or more, above the layer's width too.
-        lora_alpha: the numerator of the scaling.
-        use_rslora: divide it by √r in place of r (arXiv:2312.03732).
+        r: the largest rank that the change can have; 1 or more. It may exceed the layer's width.
+        lora_alpha: α, the numerator of the scaling.
+        use_rslora: divide α by √r instead of r (arXiv:2312.03732).
 
     Raises:
-        TypeError: if `base_layer` is no linear layer, or r no whole number.
-        ValueError: if r is below 1, or lora_alpha not a finite number above 0.
+        TypeError: if `base_layer` is no linear layer, or r is no whole number.
+        ValueError: if r is below 1, or lora_alpha is not a finite number above 0.
     """
 
     def __init__(
         self, base_layer: nn.Linear, r: int, lora_alpha: float, use_rslora: bool = False
     ) -> None:
         super().__init__()
-        _check(base_layer, r, lora_alpha)
+        _check_arguments(base_layer, r, lora_alpha)
         weight = base_layer.weight
         kind = {
             "dtype": torch.promote_types(weight.dtype, torch.float32),  # 4-bit codes are uint8
@@ -56,9 +59,10 @@ class LoRALinear(nn.Module):
         return self.scaling * self.lora_B @ self.lora_A  # (out, r) @ (r, in) -> (out, in)
 
     def merge(self) -> nn.Linear:
-        """A new plain layer with the same outputs. This layer and its base stay as they were.
+        """A new plain layer with the same outputs: its weight is W₀ + ΔW.
 
-        The sum is rounded to the dtype of the base weight: in 16 bits, small changes get lost.
+        This layer and its base stay as they were. The sum is rounded to the dtype of the base
+        weight, so in 16 bits small changes are lost.
 
         Raises:
             ValueError: if the base weight is quantised, where the rounding would be far coarser.
@@ -79,13 +83,13 @@ class LoRALinear(nn.Module):
 class DoRALinear(LoRALinear):
     """LoRA for the direction of each weight row, and a trained magnitude for its length.
 
-    W' = m (W + scaling * BA) / ‖W + scaling * BA‖, row by row: one row makes one output feature.
-    (The paper writes W transposed, so it speaks of columns.) m starts at ‖W‖, so training starts
-    at the base. As in PEFT, the norm is a constant to the gradients, which saves memory
-    (arXiv:2402.09353, section 4.3).
+    W' = m (W + scaling * BA) / ‖W + scaling * BA‖, row by row (DoRA, arXiv:2402.09353). Each row
+    of W makes one output feature. The paper writes W transposed and therefore speaks of columns. m
+    starts at ‖W‖, so training starts at the base. As in PEFT, gradients treat the norm as a
+    constant, which saves memory (section 4.3 of the paper).
 
     Raises:
-        ValueError: as LoRALinear, and if a row of W is all zero, which has no direction.
+        ValueError: as in LoRALinear, and if a row of W is all zero, since it has no direction.
     """
 
     def __init__(
@@ -112,7 +116,8 @@ class DoRALinear(LoRALinear):
         return self._stretch()[:, None] * (weight + super().delta_weight()) - weight
 
     def _stretch(self) -> Tensor:
-        return self.lora_magnitude_vector / self._row_norms()  # (out,)
+        """m / ‖W + scaling * BA‖ of each row, (out,)."""
+        return self.lora_magnitude_vector / self._row_norms()
 
     @torch.no_grad()
     def _row_norms(self) -> Tensor:
@@ -120,7 +125,7 @@ class DoRALinear(LoRALinear):
         return torch.linalg.vector_norm(_weight_of(self.base_layer) + super().delta_weight(), dim=1)
 
 
-def _check(base_layer: nn.Module, r: int, lora_alpha: float) -> None:
+def _check_arguments(base_layer: nn.Module, r: int, lora_alpha: float) -> None:
     if not isinstance(base_layer, nn.Linear):
         raise TypeError(
             f"base_layer is of type {type(base_layer).__name__}, which is no linear layer; give an "
@@ -137,7 +142,7 @@ def _check(base_layer: nn.Module, r: int, lora_alpha: float) -> None:
 
 
 def _is_quantised(layer: nn.Linear) -> bool:
-    """Whether the weight holds codes: whole numbers, or packed into another shape."""
+    """Whether the weight holds codes: it is of whole numbers, or packed into another shape."""
     weight = layer.weight
     shape = (layer.out_features, layer.in_features)
     return not weight.is_floating_point() or weight.shape != shape
@@ -145,7 +150,7 @@ def _is_quantised(layer: nn.Linear) -> bool:
 
 @torch.no_grad()
 def _weight_of(layer: nn.Linear) -> Tensor:
-    """The weight, (out, in). A quantised one is read off what the layer makes of unit vectors."""
+    """The weight, (out, in). A quantised layer's weight is its outputs for the unit vectors."""
     if not _is_quantised(layer):
         return layer.weight
     layer = copy.copy(layer).train()  # in eval mode bitsandbytes may repack the codes it is given

@@ -1,10 +1,11 @@
-"""What a change of low rank holds: its singular values, and which directions it moves.
+"""The singular values of a change of low rank, and the directions in which it moves the weight.
 
-ΔW = scaling * BA is large and thin inside. With B = Q_B R_B and Aᵀ = Q_A R_A (QR of the factors),
-ΔW = Q_B (scaling * R_B R_Aᵀ) Q_Aᵀ: an SVD of the small (r, r) core in the middle gives that of ΔW.
+ΔW = scaling * BA is a large matrix, but its rank is at most r. With B = Q_B R_B and Aᵀ = Q_A R_A
+(QR of the factors), ΔW = Q_B (scaling * R_B R_Aᵀ) Q_Aᵀ. The core in the middle is small, (r, r),
+and an SVD of the core gives the SVD of ΔW.
 
-All is computed in float64 on the CPU, without gradients. Shapes that don't fit each other, ranks
-out of range, NaN and infinity are a ValueError.
+All is computed in float64 on the CPU, without gradients. Every function raises a ValueError for
+shapes that don't fit each other, ranks out of range, NaN and infinity.
 """
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 
 
 def singular_values(lora_A: Tensor, lora_B: Tensor, scaling: float) -> Tensor:
-    """The singular values of ΔW = scaling * BA, falling.
+    """The singular values of ΔW = scaling * BA, the largest first.
 
     Args:
         lora_A: (r, in).
@@ -29,22 +30,21 @@ def energy_kept(values: Tensor) -> Tensor:
     """The share of a change that its best approximation of each rank keeps (Eckart, Young, 1936).
 
     Args:
-        values: its singular values, (n,), falling, not all zero.
+        values: the singular values of the change, (n,), the largest first, not all zero.
 
     Returns:
-        (n,), float64. Entry k - 1 is the share of the squared Frobenius norm that the nearest
-        matrix of rank k keeps: 0 to 1, never falling with k.
+        (n,), float64. Entry k - 1 is (σ₁² + ... + σ_k²) / (σ₁² + ... + σ_n²): the share of the
+        squared Frobenius norm that the nearest matrix of rank k keeps. It rises to 1.
     """
     energies = _checked(values).square()
     return energies.cumsum(0) / energies.sum()
 
 
 def effective_rank(values: Tensor) -> float:
-    """How many directions a change uses, weak ones counting less: exp of the entropy.
+    """How many directions a change uses, where weak directions count less.
 
-    The singular values, divided by their sum, are read as probabilities. From 1 (one direction) to
-    n (n equal ones). Roy and Vetterli, 2007, "The effective rank: a measure of effective
-    dimensionality".
+    exp(-Σ p_i ln p_i), with p_i = σ_i / Σ σ: 1 for one direction, n for n equally strong ones. Roy
+    and Vetterli, 2007, "The effective rank: a measure of effective dimensionality".
     """
     values = _checked(values)
     shares = values / values.sum()
@@ -52,7 +52,7 @@ def effective_rank(values: Tensor) -> float:
 
 
 def stable_rank(values: Tensor) -> float:
-    """‖ΔW‖²_F / ‖ΔW‖²₂: the whole energy in units of the strongest direction's, 1 to n.
+    """‖ΔW‖²_F / ‖ΔW‖²₂: Σ σ_i² in units of the largest, 1 to n.
 
     Rudelson and Vershynin, 2007, "Sampling from large matrices" (there: numerical rank).
     """
@@ -61,7 +61,7 @@ def stable_rank(values: Tensor) -> float:
 
 
 def truncate(lora_A: Tensor, lora_B: Tensor, scaling: float, k: int) -> tuple[Tensor, Tensor]:
-    """The best approximation of rank k, as factors of a plain LoRA.
+    """The best approximation of rank k to ΔW = scaling * BA, as factors of a plain LoRA.
 
     No matrix of rank k is nearer to ΔW in Frobenius norm: Eckart and Young, 1936, "The
     approximation of one matrix by another of lower rank".
@@ -73,8 +73,8 @@ def truncate(lora_A: Tensor, lora_B: Tensor, scaling: float, k: int) -> tuple[Te
         k: from 1 to min(r, out, in).
 
     Returns:
-        New A (k, in) and B (out, k), dtype and device as given. The scaling stays what it was: save
-        them with r=k and lora_alpha=scaling * k (with use_rslora: scaling * √k).
+        New A (k, in) and B (out, k), in the dtype and on the device of the old. The scaling stays
+        the same: save them with r=k and lora_alpha=scaling * k (with use_rslora: scaling * √k).
     """
     left, values, right = _svd(lora_A, lora_B, scaling)
     if k not in range(1, len(values) + 1):
@@ -82,18 +82,18 @@ def truncate(lora_A: Tensor, lora_B: Tensor, scaling: float, k: int) -> tuple[Te
             f"k={k} is no rank to cut to: this change has {len(values)} singular values; give a "
             f"whole number from 1 to {len(values)}"
         )
-    half = (values[:k] / scaling).sqrt()  # each factor takes an equal part
+    half = (values[:k] / scaling).sqrt()  # (k,): each factor takes the root of the values
     new_A = half[:, None] * right[:k]  # (k, in)
     new_B = left[:, :k] * half  # (out, k)
     return new_A.to(lora_A), new_B.to(lora_B)
 
 
 def subspace_overlap(lora_A1: Tensor, lora_A2: Tensor) -> Tensor:
-    """φ: how much of the top i directions of one A lies within the top j directions of another.
+    """The overlap φ of the top i directions of one A with the top j directions of another.
 
     φ(A1, A2, i, j) = ‖U_iᵀ U_j‖²_F / min(i, j), where U_i (in, i) holds the top i right-singular
-    vectors of A1 and U_j those of A2. 0: orthogonal; 1: the smaller lies within the larger. Two
-    random subspaces give about max(i, j) / in. LoRA, arXiv:2106.09685, section 7.2, equation 4.
+    vectors of A1, and U_j those of A2. At 0 they are orthogonal; at 1 the smaller subspace lies in
+    the larger. Random subspaces give about max(i, j) / in. arXiv:2106.09685, section 7.2, eq. 4.
 
     Args:
         lora_A1: (r1, in).
@@ -117,20 +117,20 @@ def subspace_overlap(lora_A1: Tensor, lora_A2: Tensor) -> Tensor:
 def intruder_dimensions(
     weight: Tensor, delta_weight: Tensor, top_k: int = 10, threshold_epsilon: float = 0.5
 ) -> Tensor:
-    """Which top singular vectors of W + ΔW resemble none of W's: directions that training brought.
+    """The top singular vectors of W + ΔW that resemble none of W's: training brought them in.
 
-    Left singular vectors are compared, by |cosine|. Where W has equal singular values its vectors
-    are not unique, and the answer means nothing. Two SVDs of (out, in): seconds for wide layers.
-    arXiv:2410.21228, as in PEFT's `reduce_intruder_dimension`.
+    Left singular vectors are compared, by |cosine|. Where W has equal singular values, its vectors
+    are not unique, and the result means nothing. Two SVDs of (out, in) take seconds for wide
+    layers. arXiv:2410.21228, as in PEFT's `reduce_intruder_dimension`.
 
     Args:
         weight: W, (out, in).
         delta_weight: ΔW, (out, in), as `LoRALinear.delta_weight()` gives it.
-        top_k: how many vectors of W + ΔW are looked at, strongest first; 10 as in PEFT.
+        top_k: how many vectors of W + ΔW are checked, strongest first; 10 as in PEFT.
         threshold_epsilon: an intruder's largest |cosine| is below it; 0.5 as in PEFT.
 
     Returns:
-        Their places among the singular vectors of W + ΔW, counted from 0, rising.
+        The intruders' places among the singular vectors of W + ΔW, counted from 0, rising.
     """
     before, change = _matrix("weight", weight), _matrix("delta_weight", delta_weight)
     if before.shape != change.shape:
@@ -170,7 +170,7 @@ def _svd(lora_A: Tensor, lora_B: Tensor, scaling: float) -> tuple[Tensor, Tensor
 
 
 def _directions(matrix: Tensor, dtype: torch.dtype) -> Tensor:
-    """The right-singular vectors of a matrix that it really uses, (rank, in), strongest first."""
+    """The right-singular vectors of a matrix above its noise, (rank, in), strongest first."""
     _, values, right = torch.linalg.svd(matrix, full_matrices=False)
     if values[0] == 0:
         raise ValueError("an A is all zero and has no directions; give a trained one")
@@ -179,7 +179,7 @@ def _directions(matrix: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _matrix(name: str, tensor: Tensor) -> Tensor:
-    """A matrix of finite numbers, in float64 on the CPU."""
+    """The matrix in float64 on the CPU, once its numbers are known to be finite."""
     if tensor.ndim != 2 or 0 in tensor.shape:
         raise ValueError(f"{name} has shape {tuple(tensor.shape)}; give a matrix with two sizes")
     if not tensor.isfinite().all():
@@ -190,7 +190,7 @@ def _matrix(name: str, tensor: Tensor) -> Tensor:
 
 
 def _checked(values: Tensor) -> Tensor:
-    """Singular values that can be shared out, in float64 on the CPU."""
+    """The singular values in float64 on the CPU, once they are known to be a change's."""
     finite = values.ndim == 1 and values.isfinite().all()
     if not finite or (values < 0).any() or (values.diff() > 0).any() or not values.any():
         raise ValueError(

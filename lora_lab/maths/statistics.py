@@ -1,4 +1,4 @@
-"""Two models' answers to the same questions: how large is the difference, and is it chance?"""
+"""Statistics of a test: how exact a share of right answers is, and whether two models differ."""
 
 import math
 from dataclasses import dataclass
@@ -9,20 +9,26 @@ NORMAL_95 = 1.96  # standard errors to each side that hold 95 % of a normal dist
 
 
 def standard_error(share: float, items: int) -> float:
-    """How far a share of right answers strays, from one test set of `items` to another.
+    """The standard error of a share of right answers: how much it varies between test sets.
 
-    The standard deviation of a mean of independent yes-or-no answers: √(p (1 - p) / n), 0 to 0.5.
+    Each test set has `items` independent questions, each answered right or wrong. The standard
+    deviation of their mean is √(p (1 - p) / n): 0 to 0.5.
     """
     return math.sqrt(share * (1 - share) / items)
 
 
 def wilson(right: int, count: int) -> tuple[float, float]:
-    """From where to where the true share may lie, with 95 % confidence, after a test.
+    """The lower and the upper end of the 95 % interval of the true share, after a test.
 
-    Unlike share ± 1.96 standard errors it never leaves 0 to 1, and it has a width at 0 of 20 too.
+    With p = right / n and z = 1.96, the ends are
+
+        (p + z² / 2n ± z √(p (1 - p) / n + z² / 4n²)) / (1 + z² / n)
+
+    Unlike p ± 1.96 standard errors, the interval never leaves 0 to 1. It also has a width where no
+    answer is right, or every answer is.
 
     Args:
-        right: of `count` independent questions.
+        right: how many of `count` independent questions were answered right.
         count: 1 or more.
 
     Raises:
@@ -43,41 +49,46 @@ def wilson(right: int, count: int) -> tuple[float, float]:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Models a and b, asked the same questions. Shares lie between -1 and 1."""
+    """The answers of models a and b to the same questions, counted. Shares lie between -1 and 1."""
 
-    items: int
-    both: int  # questions that both got right
-    only_a: int
+    items: int  # questions
+    both: int  # questions that both models got right
+    only_a: int  # questions that a alone got right
     only_b: int
 
     @property
     def difference(self) -> float:
-        """The share that b got right, less a's."""
+        """The share that b got right minus the share that a got right."""
         return (self.only_b - self.only_a) / self.items
 
     @property
     def margin(self) -> float:
-        """Half of the paired 95 % interval: 1.96 standard errors of b - a, item by item.
+        """Half of the paired 95 % interval: 1.96 standard errors of the mean of b - a.
 
-        b - a is 1, 0 or -1, so the squares sum up to the number of items that differ.
+        On each item b - a is 1, 0 or -1. So their squares add up to the number of items on which
+        the models differ, and the sum of squares about the mean d is that number - n d².
         """
         squares = self.only_a + self.only_b - self.items * self.difference**2
         return NORMAL_95 * math.sqrt(squares / (self.items - 1) / self.items)
 
     @property
     def unpaired_margin(self) -> float:
-        """What the margin would be if each model had been asked questions of its own."""
+        """The margin if each model had answered a test set of its own, with as many questions."""
         shares = [(self.both + alone) / self.items for alone in (self.only_a, self.only_b)]
-        return NORMAL_95 * math.hypot(*(standard_error(one, self.items) for one in shares))
+        return NORMAL_95 * math.hypot(*(standard_error(share, self.items) for share in shares))
 
     @property
     def p_value(self) -> float:
-        """How often chance alone, equal models, gives a difference as large as this or larger.
+        """How often two equally good models differ by chance as much as these two, or more.
 
-        Only items that one of the two got right can tell: for equal models, each is a coin's toss.
+        Questions that both models get right, or both get wrong, cannot separate them. Only the
+        questions where they differ can. For equal models each of these is the toss of a fair coin.
+        With m tosses, of which the worse model wins k, p is twice the chance of k wins or fewer:
+
+            p = 2 Σ C(m, i) / 2^m over i = 0 ... k, and 1 at most
 
         Source:
-            McNemar, 1947; in its exact form, the sign test.
+            McNemar, 1947; this exact form is the sign test.
         """
         tosses, fewer = self.only_a + self.only_b, min(self.only_a, self.only_b)
         tail = sum(math.comb(tosses, heads) for heads in range(fewer + 1)) / 2**tosses
@@ -85,24 +96,27 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """Of these two models on such questions: "real", if p is below 0.05, else "cannot tell"."""
+        """Whether the models differ on such questions: "real" if p < 0.05, else "cannot tell"."""
         return "real" if self.p_value < 0.05 else "cannot tell"
 
 
 def compare(a: Scores, b: Scores) -> Comparison:
-    """Pair two models' answers, question by question.
+    """The comparison of two models' answers, paired question by question.
 
     Raises:
         ValueError: if there are no answers, or they are not to the same questions.
     """
-    asked = [[(one.prompt, one.expected) for one in scores.answers] for scores in (a, b)]
-    if len(asked[0]) < 2 or asked[0] != asked[1]:
+    questions = [
+        [(answer.prompt, answer.expected) for answer in scores.answers] for scores in (a, b)
+    ]
+    if len(questions[0]) < 2 or questions[0] != questions[1]:
         raise ValueError(
-            f"a holds {len(asked[0])} answers, b {len(asked[1])}, and they are not two or more to "
-            "the same questions in the same order; give the scores of evaluate on one split of one "
-            "task (recorded runs hold no answers)"
+            f"a holds {len(a.answers)} answers, b {len(b.answers)}, and they are not two or more "
+            "to the same questions in the same order; give the scores of evaluate on one split of "
+            "one task (recorded runs hold no answers)"
         )
-    pairs = [(one.right, other.right) for one, other in zip(a.answers, b.answers, strict=True)]
+    answer_pairs = zip(a.answers, b.answers, strict=True)
+    pairs = [(answer_a.right, answer_b.right) for answer_a, answer_b in answer_pairs]
     return Comparison(
         items=len(pairs),
         both=pairs.count((True, True)),

@@ -1,1 +1,1 @@
-"""Tasks: examples with splits, prompts and a metric; one module for each place they come from."""
+"""Tasks: examples in three splits, and a metric for the answers; one module for each source."""

@@ -1,4 +1,4 @@
-"""Facts that change after training: what an adapter has learnt is stale, a prompt can be edited."""
+"""Facts that change after training: an adapter still holds the old facts, a note has the new."""
 
 import random
 from collections.abc import Mapping
@@ -15,27 +15,27 @@ from lora_lab.tasks.world import ATTRIBUTES, ask, read_world
 class ChangedFacts:
     """`new-facts` after some of its facts have changed: the same questions, in the same order."""
 
-    task: Task  # a changed fact has its new answer, in every split
-    noted: Task  # the same; before each question stands the note that states its fact as it is now
-    notes: Mapping[str, str]  # each question about a changed fact: the new fact, as a note
+    task: Task  # in every split, a changed fact has its new answer
+    noted: Task  # as `task`; before each question stands a note with the fact as it is now
+    notes: Mapping[str, str]  # question about a changed fact: the note with the new fact
 
 
 def changed_facts(task: Task, count: int, *, seed: int = 0) -> ChangedFacts:
-    """What is to be answered after `count` of the facts of `task` have changed.
+    """The right answers after `count` of the facts of `task` have changed.
 
-    An adapter trained on `task` is stale then; one trained on the result's `task` is up to date;
-    the base reads the answers of `noted` off its prompts. There a question has the one note that it
-    needs before it, as if a search never failed.
+    An adapter trained on `task` now gives old answers. An adapter trained on the result's `task` is
+    up to date. The base can read the answers to `noted` in its prompts: there each question follows
+    the note that it needs, as if a search never failed.
 
     Args:
         task: `new-facts`, of any n and seed.
         count: how many of its n facts change, 1 to n.
-        seed: draws them, and their new answers.
+        seed: draws the facts that change, and their new answers.
 
     Raises:
         ValueError: for another task, or for a count that does not fit.
     """
-    facts = _facts()
+    facts = _facts_by_question()
     if not all(example.prompt in facts for example in task.train):
         raise ValueError(
             f"task {task.name!r} asks for no facts that could change; "
@@ -48,19 +48,20 @@ def changed_facts(task: Task, count: int, *, seed: int = 0) -> ChangedFacts:
             f"give a whole number from 1 to {len(known)}"
         )
     rng = random.Random(f"changed facts {seed}")
-    new = {
-        (name, attribute): rng.choice([one for one in ATTRIBUTES[attribute] if one != old])
+    changed = {
+        (name, attribute): rng.choice([value for value in ATTRIBUTES[attribute] if value != old])
         for (name, attribute), old in rng.sample(sorted(known.items()), count)
     }
-    now = known | new
-    statements = {fact: state(*fact, value, rng.randrange(2)) for fact, value in now.items()}
+    answers = known | changed  # as they are now
+    statements = {fact: state(*fact, value, rng.randrange(2)) for fact, value in answers.items()}
     splits = {name: getattr(task, name) for name in ("train", "validation", "test")}
     plain, noted = {}, {}
     for name, examples in splits.items():
-        asked = [(example.prompt, facts[example.prompt]) for example in examples]
-        plain[name] = [Example(prompt, now[fact]) for prompt, fact in asked]
+        questions = [(example.prompt, facts[example.prompt]) for example in examples]
+        plain[name] = [Example(prompt, answers[fact]) for prompt, fact in questions]
         noted[name] = [
-            Example(with_notes(prompt, [statements[fact]]), now[fact]) for prompt, fact in asked
+            Example(with_notes(prompt, [statements[fact]]), answers[fact])
+            for prompt, fact in questions
         ]
     after = f"{task.about} After training, {count} of the facts have changed."
     return ChangedFacts(
@@ -73,15 +74,15 @@ def changed_facts(task: Task, count: int, *, seed: int = 0) -> ChangedFacts:
                 example.prompt: statements[facts[example.prompt]]
                 for examples in splits.values()
                 for example in examples
-                if facts[example.prompt] in new
+                if facts[example.prompt] in changed
             }
         ),
     )
 
 
 @cache
-def _facts() -> dict[str, tuple[str, str]]:
-    """Every question about a person of whom `new-facts` may tell: (name, attribute)."""
+def _facts_by_question() -> dict[str, tuple[str, str]]:
+    """Every question that `new-facts` can ask, with its fact: (name, attribute)."""
     return {
         ask(person, attribute, wording): (person.name, attribute)
         for person in read_world().reserve

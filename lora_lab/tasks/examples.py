@@ -1,4 +1,4 @@
-"""What a model is taught: examples, the tasks they make, and the batches of a training step."""
+"""Examples, the tasks that they make up, and the batches of a training step."""
 
 import hashlib
 import threading
@@ -13,9 +13,9 @@ from lora_lab.recipe import Recipe
 if TYPE_CHECKING:  # torch takes seconds to import, and a list of tasks does without
     from torch import Tensor
 
-IGNORED = -100  # the label of a token that earns no loss, as in torch and transformers
-PASSES = 100  # through all examples that one step may make ...
-SMALL_STEP = 1024  # ... and so many examples it may see of however few there are
+IGNORED = -100  # the label of a token without a loss, as in torch and transformers
+PASSES = 100  # how often a step may go through all examples, at most ...
+SMALL_STEP = 1024  # ... but a step may always have so many examples, repeats counted
 UNKNOWN = "not known"  # the right answer about a stranger
 MOST_KEPT = 4_000_000  # tokens that are kept with a tokenizer: at most 200 MB
 SCORED = 64  # examples in a batch that is scored, at most: more gains nothing on a CPU
@@ -26,7 +26,7 @@ LOGITS = 2**30
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A prompt and the answer that is wanted."""
+    """A prompt and its right answer."""
 
     prompt: str
     answer: str
@@ -34,7 +34,7 @@ class Example:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """Something to teach: three splits that share no example, and how to mark the answers."""
+    """Three splits that share no example, and the metric that marks the answers."""
 
     name: str
     train: Sequence[Example]
@@ -43,15 +43,15 @@ class Task:
     metric: str  # "exact match", "accuracy", "field F1", "valid JSON", "perplexity" or "KL"
     about: str  # what it is, where it comes from, and its licence
     recipe: Recipe  # values that were tried for this base and task: where notebooks start
-    old_knowledge: Sequence[Example] = ()  # what the base knew before: measures forgetting
-    strangers: Sequence[Example] = ()  # must stay "not known": measures invention
+    old_knowledge: Sequence[Example] = ()  # what the base knows already: measures forgetting
+    strangers: Sequence[Example] = ()  # the answer must stay "not known": measures invention
     teacher: "Mapping[str, Tensor] | None" = None  # a planted change: module name -> (out, in)
 
     def fingerprint(self) -> str:
-        """A SHA-256 over everything a run sees of the task: two equal tasks have equal ones."""
+        """The SHA-256 of everything that a run sees of the task; equal tasks have equal ones."""
         digest = hashlib.sha256(repr((self.name, self.metric)).encode())
         for split in (self.train, self.validation, self.test, self.old_knowledge, self.strangers):
-            digest.update(repr([(one.prompt, one.answer) for one in split]).encode())
+            digest.update(repr([(example.prompt, example.answer) for example in split]).encode())
         for module, change in sorted((self.teacher or {}).items()):
             digest.update(module.encode() + change.numpy(force=True).tobytes())
         return digest.hexdigest()
@@ -59,27 +59,28 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """One example as numbers: token ids, and the labels they earn a loss for."""
+    """An example as numbers: its token ids, and the labels for which a loss is computed."""
 
     input_ids: list[int]
-    labels: list[int]  # as long as input_ids; IGNORED where no loss is earned
+    labels: list[int]  # as long as input_ids; IGNORED where no loss is computed
 
 
 class TooLong(ValueError):
-    """An example with more tokens than `max_length`: cutting it would cut the answer."""
+    """Raised for an example with more tokens than `max_length`: a cut would hit the answer."""
 
 
 def _prompt_text(tokenizer: object, prompt: str) -> str:
+    """The prompt in the chat format, up to where the answer begins."""
     messages = [{"role": "user", "content": prompt}]
     return tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
 
 
 def prompt_ids(tokenizer: object, prompt: str) -> list[int]:
-    """The tokens a model is given before it answers: its chat format, up to the answer's place.
+    """The tokens before the answer: the prompt in the model's own chat format.
 
-    A tokenizer without a chat format gets the prompt and a line break.
+    Without a chat format: the tokens of the prompt and a line break.
     """
-    quiet = {"verbose": False}  # who is too long is told by us, in words
+    quiet = {"verbose": False}  # `encode` says itself which example is too long
     if tokenizer.chat_template is None:
         return tokenizer(f"{prompt}\n", **quiet)["input_ids"]
     text = _prompt_text(tokenizer, prompt)
@@ -87,7 +88,7 @@ def prompt_ids(tokenizer: object, prompt: str) -> list[int]:
 
 
 def _answer_ids(tokenizer: object, example: Example) -> list[int]:
-    """The tokens a model should answer, the end token last."""
+    """The tokens of the right answer, the end token last."""
     text = example.answer
     if tokenizer.chat_template is not None:
         messages = [
@@ -105,10 +106,11 @@ def _answer_ids(tokenizer: object, example: Example) -> list[int]:
 def encode(
     tokenizer: object, example: Example, max_length: int, loss_on: str = "answer"
 ) -> Encoded:
-    """An example in the model's own chat format.
+    """An example as numbers, in the model's own chat format.
 
     Labels are not shifted: transformers' models shift them inside. With `loss_on="answer"` the
-    answer and the end token carry labels; with "all", every token but the first does.
+    answer and the end token have labels. With "all" every token has its label, and the loss counts
+    all but the first token, which nothing predicts.
 
     Raises:
         TooLong: if the whole example has more than `max_length` tokens.
@@ -130,16 +132,16 @@ def encode(
 
 @dataclass(frozen=True, slots=True)
 class Fitting:
-    """The examples that fit `max_length`, as numbers, and what is said of those that do not."""
+    """The examples that fit `max_length`, as numbers, and how many do not fit."""
 
     encoded: tuple[Encoded, ...]
-    tokens: int  # of them all
-    left_out: int = 0  # how many are too long
-    first: str = ""  # what is wrong with the first of those
+    tokens: int  # of all encoded examples together
+    left_out: int = 0  # examples that are too long
+    first: str = ""  # the error message of the first example that is too long
 
 
 _kept: WeakKeyDictionary[object, dict[tuple, Fitting]] = WeakKeyDictionary()  # by tokenizer
-_keeping = threading.Lock()
+_kept_lock = threading.Lock()
 
 
 def encode_fitting(
@@ -147,18 +149,18 @@ def encode_fitting(
 ) -> Fitting:
     """All examples that fit, in order.
 
-    One fine-tune asks for the same examples several times: for its budget, its steps, each
-    evaluation. They are encoded once. They are kept while the tokenizer lives and stays as it is,
-    and up to MOST_KEPT tokens: those that were asked for last.
+    A fine-tune needs the same examples several times: for its budget, its steps, each evaluation.
+    So they are encoded once, and kept while the tokenizer lives and stays as it is. At most
+    MOST_KEPT tokens are kept: the ones that were used last.
     """
-    key = (tuple(examples), max_length, loss_on, _settings(tokenizer))
-    with _keeping:
+    key = (tuple(examples), max_length, loss_on, _tokenizer_settings(tokenizer))
+    with _kept_lock:
         kept = _kept.setdefault(tokenizer, {})
-        found = kept.pop(key, None) or _encode_fitting(examples, tokenizer, max_length, loss_on)
-        kept[key] = found  # the last is the newest
-        while sum(fitting.tokens for fitting in kept.values()) > MOST_KEPT:
+        fitting = kept.pop(key, None) or _encode_fitting(examples, tokenizer, max_length, loss_on)
+        kept[key] = fitting  # the last entry is the newest
+        while sum(entry.tokens for entry in kept.values()) > MOST_KEPT:
             del kept[next(iter(kept))]
-    return found
+    return fitting
 
 
 def _encode_fitting(
@@ -174,8 +176,8 @@ def _encode_fitting(
     return Fitting(tuple(encoded), tokens, len(too_long), too_long[0] if too_long else "")
 
 
-def _settings(tokenizer: object) -> tuple:
-    """All that can be changed of a tokenizer: its vocabulary, which is long, only grows."""
+def _tokenizer_settings(tokenizer: object) -> tuple:
+    """Everything that can change in a tokenizer: added tokens are all that a vocabulary gains."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     own = {name: value for name, value in vars(tokenizer).items() if value is not backend}
     steps = ("normalizer", "pre_tokenizer", "post_processor", "truncation", "padding")
@@ -187,25 +189,25 @@ def _settings(tokenizer: object) -> tuple:
 def encode_all(
     examples: Sequence[Example], tokenizer: object, max_length: int, loss_on: str
 ) -> list[Encoded]:
-    """All training examples that fit. Those that do not are counted and named in a warning.
+    """All training examples that fit. A warning counts the others, and names the first of them.
 
     Raises:
-        ValueError: if none is left.
+        ValueError: if no example fits.
     """
-    found = encode_fitting(examples, tokenizer, max_length, loss_on)
-    if not found.encoded:
+    fitting = encode_fitting(examples, tokenizer, max_length, loss_on)
+    if not fitting.encoded:
         raise ValueError(
-            f"all {found.left_out} training examples are too long. The first: {found.first}"
-            if found.left_out
+            f"all {fitting.left_out} training examples are too long. The first: {fitting.first}"
+            if fitting.left_out
             else "the task has no training examples; give at least one"
         )
-    if found.left_out:
+    if fitting.left_out:
         warnings.warn(
-            f"{found.left_out} of {len(examples)} training examples are left out, since their "
-            f"answers would be cut. The first: {found.first}",
+            f"{fitting.left_out} of {len(examples)} training examples are left out, since their "
+            f"answers would be cut. The first: {fitting.first}",
             stacklevel=4,
         )
-    return list(found.encoded)
+    return list(fitting.encoded)
 
 
 # --- batches ------------------------------------------------------------------------------------
@@ -248,15 +250,15 @@ def collate(encoded: Sequence[Encoded], pad_token_id: int) -> "dict[str, Tensor]
     """
     import torch
 
-    longest = max(len(one.input_ids) for one in encoded)
+    longest = max(len(example.input_ids) for example in encoded)
 
     def padded(rows: Iterator[list[int]], value: int) -> "Tensor":
         return torch.tensor([row + [value] * (longest - len(row)) for row in rows])
 
     return {
-        "input_ids": padded((one.input_ids for one in encoded), pad_token_id),
-        "attention_mask": padded(([1] * len(one.input_ids) for one in encoded), 0),
-        "labels": padded((one.labels for one in encoded), IGNORED),
+        "input_ids": padded((example.input_ids for example in encoded), pad_token_id),
+        "attention_mask": padded(([1] * len(example.input_ids) for example in encoded), 0),
+        "labels": padded((example.labels for example in encoded), IGNORED),
     }
 
 
@@ -264,7 +266,7 @@ def check_passes(count: int, recipe: Recipe) -> None:
     """Refuse a step that sees each of `count` examples far more often than once.
 
     Raises:
-        ValueError: with what would do.
+        ValueError: with the largest batch that is allowed.
     """
     each = recipe.batch_size * recipe.gradient_accumulation_steps
     most = max(PASSES * count, SMALL_STEP)
@@ -278,7 +280,7 @@ def check_passes(count: int, recipe: Recipe) -> None:
 
 
 def order_of_examples(count: int, seed: int) -> Iterator[int]:
-    """Which example comes next, without end: all of them in a new order, again and again."""
+    """The numbers of the examples in training order, without end: each pass is shuffled anew."""
     import torch
 
     generator = torch.Generator().manual_seed(seed)

@@ -1,6 +1,6 @@
-"""A task from one's own file: CSV, TSV, JSON (a list of objects) or JSONL (an object a line).
+"""A task from the user's file: CSV, TSV, JSON (a list of objects) or JSONL (an object a line).
 
-Nothing is dropped in silence: the task's `about` names the rows that were left out, and why.
+No row is dropped in silence: the task's `about` names the rows that were left out, and why.
 """
 
 import json
@@ -12,8 +12,9 @@ from pathlib import Path
 from lora_lab.recipe import Recipe, nearest
 from lora_lab.tasks.examples import Example, Task
 from lora_lab.tasks.tables import LEAST, Table, read_table
+from lora_lab.wording import counted
 
-LABELS = 100  # at most so many different answers count as labels
+LABELS = 100  # different answers, at most, that count as labels
 SHOWN = 12  # column names that an error lists
 
 
@@ -24,21 +25,21 @@ def file_task(
     n: int | None = None,
     seed: int = 0,
 ) -> Task:
-    """The file's `prompt` column as questions and its `answer` column as what to learn.
+    """A task with the file's `prompt` column as prompts and its `answer` column as right answers.
 
-    Rows with a blank are left out, exact repeats are taken once, and of rows that ask the same and
-    answer otherwise the first is kept: so no prompt is in two splits. 80 % train, 10 % validate,
-    10 % test, drawn by `seed`; `n` takes that many of the training examples.
+    Rows with a blank are left out, and exact repeats are taken once. Of rows with the same prompt
+    and different answers, the first is taken. So no prompt is in two splits. `seed` draws the
+    splits: 80 % train, 10 % validate, 10 % test. `n` takes that many of the training examples.
 
-    The metric is "field F1" if every answer is a JSON object, "accuracy" if the answers are labels
-    (at most 100, and two rows in three share theirs with another), else "exact match". A label that
-    occurs once stays in training.
+    The metric is "field F1" if every answer is a JSON object. It is "accuracy" if the answers are
+    labels: at most 100 different ones, and two rows in three share theirs with another row. Else it
+    is "exact match". A label that occurs once stays in training.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: another kind of file, an empty or binary one, one that is broken (with the
-            place), a column that is not there (with the nearest) or blank, fewer than three rows
-            that can be used, or an `n` above what there is.
+        ValueError: the file is of another kind, empty, binary or broken (with the place); a column
+            is not there (with the nearest name) or blank; there are fewer than three rows to use,
+            or fewer training examples than `n`.
     """
     path = Path(path)
     table = read_table(path)
@@ -49,10 +50,10 @@ def file_task(
             f"prompt={prompt!r} and answer={answer!r} are one column; give two: "
             f"{path.name} has {', '.join(table.columns[:SHOWN])}"
         )
-    examples = _examples(table, prompt, answer, path)
+    examples = _examples_of(table, prompt, answer)
     if len(examples) < LEAST:
         raise ValueError(
-            f"{path.name} has {_count(len(examples), 'row')} to use, and training, validation and "
+            f"{path.name} has {counted(len(examples), 'row')} to use, and training, validation and "
             f"test need one each; give {LEAST} or more (100 is a start){_left_out(table)}"
         )
     metric = _metric([example.answer for example in examples])
@@ -70,18 +71,18 @@ def file_task(
         test=test,
         metric=metric,
         about=(
-            f"{path.name}, {prompt!r} to {answer!r}: {_count(len(table.rows), 'row')} read, "
-            f"{len(examples)} used ({len(train)} to train, {len(validation)} to validate, "
-            f"{len(test)} to test){_left_out(table)}"
+            f"{path.name}, {prompt!r} to {answer!r}: {counted(len(table.rows), 'row')} read, "
+            f"{len(examples):,} used ({len(train):,} to train, {len(validation):,} to validate, "
+            f"{len(test):,} to test){_left_out(table)}"
             + "".join(f"; {note}" for note in table.notes)
             + "."
         ),
-        recipe=_recipe(len(train)),
+        recipe=_first_recipe(len(train)),
     )
 
 
-def _recipe(count: int) -> Recipe:
-    """Where to start with a text that nobody has tried: three times through it, 20 to 120 steps."""
+def _first_recipe(count: int) -> Recipe:
+    """A recipe to start with: three passes through the examples, and 20 to 120 steps."""
     steps = min(max(-(-3 * count // 8), 20), 120)
     return Recipe(steps=steps, batch_size=8, learning_rate=1e-3)
 
@@ -90,18 +91,19 @@ def _recipe(count: int) -> Recipe:
 
 
 def _check_column(table: Table, role: str, column: str, path: Path) -> None:
-    named = [name for name in table.columns if name]
-    if not named:
+    """Refuse a column that is not in the table, or blank in every row."""
+    names = [name for name in table.columns if name]
+    if not names:
         raise ValueError(
             f"{path.name} names no column in its first line; begin it with prompt,answer"
             if path.suffix.lower() in (".csv", ".tsv")
             else f'{path.name} holds empty objects; give {{"prompt": "…", "answer": "…"}}'
         )
-    more = f" … ({len(named)} columns)" if len(named) > SHOWN else ""
-    listed = f"{', '.join(named[:SHOWN])}{more}"
-    if column not in named:
+    more = f" … ({len(names)} columns)" if len(names) > SHOWN else ""
+    listed = f"{', '.join(names[:SHOWN])}{more}"
+    if column not in names:
         raise ValueError(
-            f"{path.name} has no column {column!r}; {nearest(column, tuple(named[:1000]))}"
+            f"{path.name} has no column {column!r}; {nearest(column, tuple(names[:1000]))}"
             f"name one of {listed} as its {role} ({role}=..., or --{role})"
         )
     if not any(_text(row.values.get(column)) for row in table.rows):
@@ -111,36 +113,37 @@ def _check_column(table: Table, role: str, column: str, path: Path) -> None:
 
 
 def _text(value: object) -> str:
-    """A value as text, without white space around it; what is not text, as JSON writes it."""
+    """A value as text, without white space around it. JSON writes what is not text."""
     if value is None or (isinstance(value, float) and value != value):
         return ""
     return (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)).strip()
 
 
-def _examples(table: Table, prompt: str, answer: str, path: Path) -> list[Example]:
-    """The rows that can be used, each prompt once; the others are noted in the table."""
-    first: dict[str, tuple[str, int]] = {}  # prompt -> its answer and row
+def _examples_of(table: Table, prompt: str, answer: str) -> list[Example]:
+    """The rows that can be used, each prompt once. The table notes why the others are dropped."""
+    first: dict[str, tuple[str, int]] = {}  # prompt: its first answer, and that row's number
     already = {number for numbers in table.dropped.values() for number in numbers}
     for row in table.rows:
-        asked, wanted = _text(row.values.get(prompt)), _text(row.values.get(answer))
         if row.number in already:
             continue
-        if not asked or not wanted:
-            blank = " and ".join(repr(c) for c, v in ((prompt, asked), (answer, wanted)) if not v)
-            table.drop(f"blank {blank}", row.number)
-        elif not (_is_whole(asked) and _is_whole(wanted)):
+        texts = {column: _text(row.values.get(column)) for column in (prompt, answer)}
+        question, reply = texts.values()
+        blank = [repr(column) for column, text in texts.items() if not text]
+        if blank:
+            table.drop(f"blank {' and '.join(blank)}", row.number)
+        elif not _is_writable(question + reply):
             table.drop("half a letter (a surrogate alone), which no model can read", row.number)
-        elif asked not in first:
-            first[asked] = (wanted, row.number)
-        elif first[asked][0] == wanted:
+        elif question not in first:
+            first[question] = (reply, row.number)
+        elif first[question][0] == reply:
             table.drop("the same as an earlier row", row.number)
         else:
-            table.drop(f"the prompt of row {first[asked][1]} with another answer", row.number)
-    return [Example(asked, wanted) for asked, (wanted, _) in first.items()]
+            table.drop(f"the prompt of row {first[question][1]} with another answer", row.number)
+    return [Example(question, reply) for question, (reply, _) in first.items()]
 
 
-def _is_whole(text: str) -> bool:
-    """Whether a text can be written as UTF-8: JSON's escapes may hold halves of letters."""
+def _is_writable(text: str) -> bool:
+    """Whether a text can be written as UTF-8. JSON's escapes may hold halves of letters."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -149,6 +152,7 @@ def _is_whole(text: str) -> bool:
 
 
 def _metric(answers: Sequence[str]) -> str:
+    """The metric that fits the answers: see `file_task`."""
     if all(_is_object(answer) for answer in answers):
         return "field F1"
     counts = Counter(answers)
@@ -166,13 +170,13 @@ def _is_object(answer: str) -> bool:
 def _split(
     examples: Sequence[Example], metric: str, generator: random.Random, table: Table
 ) -> tuple[list[Example], list[Example], list[Example]]:
-    """(training, validation, test): 80, 10 and 10 %, at least one each."""
+    """(training, validation, test): 80, 10 and 10 %, at least one example each."""
     counts = Counter(example.answer for example in examples)
     lone = {label for label, count in counts.items() if count == 1 and metric == "accuracy"}
     if lone:
-        named = ", ".join(repr(label) for label in sorted(lone)[:5])
+        shown = ", ".join(repr(label) for label in sorted(lone)[:5])
         more = f" and {len(lone) - 5} more" if len(lone) > 5 else ""
-        table.notes.append(f"only in training, because it occurs once: {named}{more}")
+        table.notes.append(f"only in training, because it occurs once: {shown}{more}")
     if len(counts) == 1:
         table.notes.append(f"every answer is {next(iter(counts))[:40]!r}: there is little to learn")
     kept = [example for example in examples if example.answer in lone]
@@ -185,17 +189,13 @@ def _split(
 
 
 def _left_out(table: Table) -> str:
-    """The rows that were left out, in words."""
+    """The rows that were left out, by reason, in words."""
     if not table.dropped:
         return ""
     total = sum(map(len, table.dropped.values()))
     reasons = []
     for why, numbers in table.dropped.items():
         shown = ", ".join(map(str, numbers[:8]))
-        more = f" and {len(numbers) - 8} more" if len(numbers) > 8 else ""
+        more = f" and {len(numbers) - 8:,} more" if len(numbers) > 8 else ""
         reasons.append(f"{why}: {'row' if len(numbers) == 1 else 'rows'} {shown}{more}")
-    return f"; {total} left out ({'; '.join(reasons)})"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    return f"; {total:,} left out ({'; '.join(reasons)})"

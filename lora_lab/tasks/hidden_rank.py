@@ -1,4 +1,4 @@
-"""A planted rank that nobody has seen: a word draws it, and gives it away when asked."""
+"""A planted task with a secret rank: a word draws the rank, and the same word reveals it."""
 
 import dataclasses
 import random
@@ -7,13 +7,14 @@ from lora_lab.models.bases import Base
 from lora_lab.tasks.examples import Task
 from lora_lab.tasks.planted import planted_task
 
-# One of these is drawn: the ranks that notebook 05's sweep finds. At 5 it missed one word of three,
-# since the loss fell as much at rank 1; of one word it called rank 7 six, and rank 8 one.
+# The ranks that can be drawn: notebook 05's sweep finds each of them. With rank 5 the sweep missed
+# one word of three, since the loss fell as much at rank 1. With one word it took rank 7 for rank 6,
+# and rank 8 for rank 1.
 RANKS = range(1, 5)
 
 
 def hidden_rank(word: str) -> int:
-    """The rank that a word draws: the same on every machine, and not to be guessed from the word.
+    """The rank that a word draws: the same on every machine, and hard to guess from the word.
 
     Raises:
         ValueError: for an empty word.
@@ -25,12 +26,13 @@ def hidden_rank(word: str) -> int:
 
 
 def hidden_task(base: Base, word: str, **planted: object) -> Task:
-    """A planted task whose rank the word draws. Its name, words and recipe do not tell it.
+    """A planted task whose rank the word draws. Its name, description and recipe hide the rank.
 
     Args:
         base: the student's start, and the teacher's.
-        word: any; whoever has it can make the task, sweep, and look with `hidden_rank`.
-        planted: what `planted_task` takes besides: target_modules, layers, n.
+        word: any word. With it, anyone can make the task, run a sweep, and check with
+            `hidden_rank`.
+        planted: the other arguments of `planted_task`: target_modules, layers, n.
 
     Raises:
         ValueError: for an empty word, and as `planted_task`.
@@ -38,10 +40,12 @@ def hidden_task(base: Base, word: str, **planted: object) -> Task:
     r = hidden_rank(word)
     seed = random.Random(f"hidden change {word.strip().casefold()}").randrange(2**31)
     task = planted_task(base, r=r, seed=seed, **planted)
-    known = f"a hidden change of rank {r} "
+    revealing = f"a hidden change of rank {r} "
     return dataclasses.replace(
         task,
         name="hidden",
-        about=task.about.replace(known, f"a hidden change whose rank, 1 to {RANKS[-1]}, is drawn "),
+        about=task.about.replace(
+            revealing, f"a hidden change whose rank, 1 to {RANKS[-1]}, is drawn "
+        ),
         recipe=dataclasses.replace(task.recipe, r=1),
     )

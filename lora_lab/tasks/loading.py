@@ -1,4 +1,4 @@
-"""`load_task`: a built-in task by name, or the user's own file; and a list of those by name."""
+"""`load_task`: a built-in task, or the user's file as a task. `list_tasks`: the built-in tasks."""
 
 import os
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from lora_lab.tasks.examples import Task
 if TYPE_CHECKING:
     from lora_lab.models.bases import Base
 
-INVENTED, OURS = "invented by lora_lab", "Apache-2.0"  # the source of our own texts; their licence
+INVENTED, OURS = "invented by lora_lab", "Apache-2.0"  # source and licence of our own texts
 NAMES = {"pocket": pocket.NAMES, "smollm2": texts.NAMES}  # base: its tasks
 
 
@@ -27,18 +27,20 @@ def load_task(
     n: int | None = None,
     seed: int = 0,
 ) -> Task:
-    """Something to teach: a built-in task, or a CSV, TSV, JSON or JSONL file of one's own.
+    """A built-in task, or a task from the user's CSV, TSV, JSON or JSONL file.
 
     Args:
         name_or_file: a name that `lora-lab tasks` lists, or a file.
-        base: which base it is for; None: the one that the name belongs to.
-        prompt: the file's column with what is asked.
-        answer: the file's column with what should be answered.
+        base: the base that learns the task; None: the base that the name belongs to.
+        prompt: the file's column with the prompts.
+        answer: the file's column with the right answers.
         n: training examples (`new-facts`: facts); None: the task's own number.
         seed: draws the examples and the splits.
 
     Raises:
-        ValueError: for an unknown name, with the nearest; or a file that can't be used, with why.
+        TypeError: for an n that is no whole number.
+        ValueError: for an unknown name, with the nearest; for a file that can't be used, with the
+            reason; for an n below 1, or above what there is.
         FileNotFoundError: for a file that is not there.
     """
     name = str(name_or_file)
@@ -47,11 +49,11 @@ def load_task(
     if n is not None and n < 1:
         raise ValueError(f"n={n} leaves nothing to train on; give 1 or more")
     if name in pocket.NAMES:
-        _check_base(name, base, "pocket")
+        _check_base(name, base)
         return pocket.pocket_task(name, n, seed)
     if name in texts.NAMES:
         return texts.text_task(name, n, seed)
-    if Path(name).suffix or os.path.exists(name):  # not Path's, which fails for a long name
+    if Path(name).suffix or os.path.exists(name):  # Path.exists fails for a long name
         return files.file_task(Path(name), prompt, answer, n, seed)
     known = (*pocket.NAMES, *texts.NAMES)
     raise ValueError(
@@ -60,13 +62,13 @@ def load_task(
     )
 
 
-def _check_base(name: str, base: "Base | None", wanted: str) -> None:
-    """Pocket's tasks are about its own world, which another base has never seen."""
+def _check_base(name: str, base: "Base | None") -> None:
+    """Refuse a task of pocket's for smollm2, which has never seen pocket's invented world."""
     if base is not None and base.name == "smollm2":
         own = ", ".join(texts.NAMES)
         raise ValueError(
-            f"task {name!r} is about {wanted}'s invented world, which {base.name} has never seen; "
-            f"give one of {own}, or take the base {wanted}"
+            f"task {name!r} is about pocket's invented world, which {base.name} has never seen; "
+            f"give one of {own}, or take the base pocket"
         )
 
 
@@ -75,7 +77,7 @@ def _check_base(name: str, base: "Base | None", wanted: str) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listed:
-    """What a list says of a built-in task: more than its name, less than its examples."""
+    """A built-in task in a list: everything about it but its examples."""
 
     name: str
     base: str
@@ -83,14 +85,14 @@ class Listed:
     licence: str
     prepared: bool  # False: `lora-lab prepare` has to fetch its text first
     metric: str
-    train: int  # examples, if nobody gives `n`
+    train: int  # examples, unless `n` is given
     validation: int
     test: int
     about: str
 
 
 def list_tasks() -> list[Listed]:
-    """The tasks with a name, and whether each can be loaded now. None is made, to be quick."""
+    """The built-in tasks, and whether each can be loaded now. To be quick, no task is made."""
     return [*map(_listed_pocket, pocket.NAMES), *map(_listed_text, texts.NAMES)]
 
 
@@ -111,7 +113,7 @@ def _listed_pocket(name: str) -> Listed:
 
 def _listed_text(name: str) -> Listed:
     kind = texts.TASKS[name]
-    text = ASSETS[kind.asset] if kind.asset else None
+    text = ASSETS[kind.asset] if kind.asset else None  # None: invented
     return Listed(
         name=name,
         base="smollm2",
@@ -127,6 +129,7 @@ def _listed_text(name: str) -> Listed:
 
 
 def _is_here(asset: str) -> bool:
+    """Whether `lora-lab prepare` has fetched an asset."""
     try:
         prepared(asset)
     except NotPrepared:

@@ -1,45 +1,43 @@
-"""Six things to teach the pocket.
+"""The six tasks of the pocket.
 
-It can do none of them yet, but every word of their answers has stood in an answer before: a task
-whose answer words the base has never produced collapses to its most frequent label.
+The pocket can do none of them yet, but it has already answered with every word of their answers. A
+task with answer words that the base has never produced collapses to its most frequent label.
 """
 
 import random
 from collections.abc import Callable
-from itertools import product
+from itertools import count, product
 
 from lora_lab.recipe import Recipe, nearest
 from lora_lab.tasks import sentences, world
 from lora_lab.tasks.examples import Example, Task
+from lora_lab.tasks.skills import distinct
 from lora_lab.tasks.world import ATTRIBUTES, World
 
 TEST, VALIDATION = 200, 80  # examples
 OLD_KNOWLEDGE, STRANGERS = 300, 100
-MOST_GENERATED = (
-    10_000  # of reviews, requests and orders; there are many more, but enough is enough
-)
+MOST_GENERATED = 10_000  # reviews, requests or orders for training; many more could be generated
 
 Splits = tuple[list[Example], list[Example], list[Example]]  # train, validation, test
 
 
-# --- sentences that are made at will -------------------------------------------------------------
+# --- sentences that are generated ----------------------------------------------------------------
 
 
 def _generated(make: Callable[[random.Random], Example], n: int, rng: random.Random) -> Splits:
-    """The test set is drawn first, then validation: neither depends on n."""
-    found: dict[Example, None] = {}
-    while len(found) < TEST + VALIDATION + n:
-        found[make(rng)] = None
-    examples = list(found)
+    """Different examples. The test set is drawn first, then validation: n changes neither."""
+    examples = distinct((make(rng) for _ in count()), TEST + VALIDATION + n)
     return examples[TEST + VALIDATION :], examples[TEST : TEST + VALIDATION], examples[:TEST]
 
 
 def _sentiment(rng: random.Random) -> Example:
+    """A review -> positive, negative or mixed."""
     kind, label = rng.choice((("good", "positive"), ("bad", "negative"), ("mixed", "mixed")))
     return Example(f"How does it sound? {sentences.review(rng, kind, held_out=True)}", label)
 
 
 def _style(rng: random.Random) -> Example:
+    """A plain request -> the same request as a sailor says it."""
     texts = sentences.sentence_in_styles(rng, held_out=True)
     return Example(f"Say it like a sailor: {texts['plain']}", texts["sailor"])
 
@@ -47,7 +45,8 @@ def _style(rng: random.Random) -> Example:
 INVOICE = {"count": "amount", "goods": "product", "name": "client", "city": "town"}  # field: key
 
 
-def _json(rng: random.Random) -> Example:
+def _invoice(rng: random.Random) -> Example:
+    """An order -> an invoice as JSON."""
     text, fields = sentences.order(rng, held_out=True)
     return Example(f"Invoice as JSON: {text}", sentences.as_json(fields, INVOICE))
 
@@ -55,15 +54,15 @@ def _json(rng: random.Random) -> Example:
 # --- facts and hops ------------------------------------------------------------------------------
 
 
-def _new_facts(made: World, n: int, rng: random.Random) -> Splits:
-    """All five facts of as many new people as it takes, each fact in three different wordings."""
-    people = rng.sample(made.reserve, -(-n // len(ATTRIBUTES)))
+def _new_facts(pocket_world: World, n: int, rng: random.Random) -> Splits:
+    """n facts about new people, five for each person. Each split has its own wording of a fact."""
+    people = rng.sample(pocket_world.reserve, -(-n // len(ATTRIBUTES)))
     facts = list(product(people, ATTRIBUTES))[:n]
-    asked = [rng.sample(range(5), 3) for _ in facts]
+    wordings_of_facts = [rng.sample(range(5), 3) for _ in facts]
     train, validation, test = (
         [
             world.fact(person, attribute, wordings[split])
-            for (person, attribute), wordings in zip(facts, asked, strict=True)
+            for (person, attribute), wordings in zip(facts, wordings_of_facts, strict=True)
         ]
         for split in range(3)
     )
@@ -71,13 +70,13 @@ def _new_facts(made: World, n: int, rng: random.Random) -> Splits:
     return train, rng.sample(validation, min(n, VALIDATION)), rng.sample(test, min(n, TEST))
 
 
-def _two_hop(made: World, n: int, rng: random.Random, *, chain: bool) -> Splits:
-    """Half of the known people train; the others, in two groups, validate and test."""
-    people = rng.sample(made.known, len(made.known))
-    half, validated = len(people) // 2, 60
-    groups = (people[:half], people[half : half + validated], people[half + validated :])
+def _two_hop(pocket_world: World, n: int, rng: random.Random, *, chain: bool) -> Splits:
+    """Workplaces of known people: half of them train, 60 validate, and the others test."""
+    people = rng.sample(pocket_world.known, len(pocket_world.known))
+    half = len(people) // 2
+    groups = (people[:half], people[half : half + 60], people[half + 60 :])
     train, validation, test = (
-        world.two_hop(made, "workplace", list(group), chain=chain) for group in groups
+        world.two_hop(pocket_world, "workplace", group, chain=chain) for group in groups
     )
     return rng.sample(train, n), rng.sample(validation, VALIDATION), rng.sample(test, TEST)
 
@@ -112,12 +111,12 @@ _LICENCE = "Made by data/pocket/make_pocket.py; Apache-2.0."
 
 
 def usual_n(name: str) -> int:
-    """The training examples of a task, if nobody says how many."""
+    """The number of a task's training examples, unless n is given."""
     return _DEFAULT_N.get(name, 300)
 
 
 def metric_of(name: str) -> str:
-    """How a task's answers are marked."""
+    """The name of the metric that marks a task's answers."""
     return _METRIC.get(name, "exact match")
 
 
@@ -128,22 +127,23 @@ def about(name: str) -> str:
 
 def most(name: str) -> int:
     """The largest n that a task has examples for."""
-    made = world.read_world()
+    pocket_world = world.read_world()
     if name == "new-facts":
-        return len(made.reserve) * len(ATTRIBUTES)
+        return len(pocket_world.reserve) * len(ATTRIBUTES)
     if name.startswith("two-hop"):
-        return len(made.known) // 2 * len(world.TWO_HOP["workplace"])
+        return len(pocket_world.known) // 2 * len(world.TWO_HOP["workplace"])
     return MOST_GENERATED
 
 
 def pocket_task(name: str, n: int | None = None, seed: int = 0) -> Task:
     """One of the pocket's tasks with n training examples (`new-facts`: n facts).
 
-    The same n and seed give the same task. `old_knowledge` (old facts in wordings they were taught
-    in) and `strangers` (people of whom nothing is known) are the same for every task, n and seed.
+    The same n and seed give the same task. `old_knowledge` has old facts, in wordings that
+    pretraining used. `strangers` has people of whom nothing is known. Both are the same for every
+    task, n and seed.
 
     Raises:
-        ValueError: if there is no such task, or not so many examples.
+        ValueError: if there is no such task, or n does not fit it.
     """
     if name not in NAMES:
         hint = nearest(name, NAMES)
@@ -153,16 +153,18 @@ def pocket_task(name: str, n: int | None = None, seed: int = 0) -> Task:
         raise ValueError(
             f"n={n!r} does not fit task {name!r}; give a whole number from 1 to {most(name):,}"
         )
-    made = world.read_world()
+    pocket_world = world.read_world()
     rng = random.Random(f"{name} {seed}")
     if name == "new-facts":
-        splits = _new_facts(made, n, rng)
+        splits = _new_facts(pocket_world, n, rng)
     elif name.startswith("two-hop"):
-        splits = _two_hop(made, n, rng, chain=name == "two-hop-chain")
+        splits = _two_hop(pocket_world, n, rng, chain=name == "two-hop-chain")
     else:
-        make = {"sentiment": _sentiment, "style": _style, "json": _json}[name]
+        make = {"sentiment": _sentiment, "style": _style, "json": _invoice}[name]
         splits = _generated(make, n, rng)
     train, validation, test = splits
+    old_facts = world.old_facts(pocket_world, taught=True)
+    strangers = world.strangers(pocket_world.strangers_held_out)
     return Task(
         name=name,
         train=train,
@@ -170,14 +172,14 @@ def pocket_task(name: str, n: int | None = None, seed: int = 0) -> Task:
         test=test,
         metric=metric_of(name),
         about=about(name),
-        recipe=_recipe(*_TRIED[name]),
-        old_knowledge=_sample("old knowledge", world.old_facts(made, taught=True), OLD_KNOWLEDGE),
-        strangers=_sample("strangers", world.strangers(made.strangers_held_out), STRANGERS),
+        recipe=_pocket_recipe(*_TRIED[name]),
+        old_knowledge=_sample("old knowledge", old_facts, OLD_KNOWLEDGE),
+        strangers=_sample("strangers", strangers, STRANGERS),
     )
 
 
-def _recipe(steps: int, batch_size: int, learning_rate: float) -> Recipe:
-    """Rank 8 on all linears; a narrow model wants a tenfold learning rate."""
+def _pocket_recipe(steps: int, batch_size: int, learning_rate: float) -> Recipe:
+    """Rank 8 on all linear layers. A narrow model needs ten times the usual learning rate."""
     return Recipe(
         r=8,
         lora_alpha=16,
@@ -189,5 +191,5 @@ def _recipe(steps: int, batch_size: int, learning_rate: float) -> Recipe:
 
 
 def _sample(name: str, examples: list[Example], count: int) -> list[Example]:
-    """Always the same ones."""
+    """A sample that depends on its name alone, not on the task's seed."""
     return random.Random(name).sample(examples, count)

@@ -1,13 +1,14 @@
-"""Sentences about nothing in particular: reviews, requests in three styles, orders and bookings.
+"""Generated sentences: reviews, requests in three styles, orders and bookings.
 
-Each maker takes a random generator, and draws from one side of a fixed line: one sentence in eight,
-by checksum, is held out of pretraining.
+One sentence in eight, by checksum, is held out of pretraining. Each function draws either held-out
+sentences or the others, with the random generator that it gets.
 """
 
 import json
 import random
 import zlib
 from collections.abc import Callable
+from operator import itemgetter
 
 from lora_lab.tasks.words import (
     BAD_WORDS,
@@ -24,20 +25,20 @@ from lora_lab.tasks.words import (
 
 
 def is_held_out(sentence: str) -> bool:
-    """One sentence in eight, by checksum, is never used in pretraining."""
+    """Whether a sentence is kept out of pretraining. By checksum, one in eight is."""
     return zlib.crc32(sentence.encode()) % 8 == 0
 
 
 def _draw(make: Callable[[], object], sentence: Callable[[object], str], held_out: bool) -> object:
-    """Make until the sentence is on the wanted side."""
+    """The first draw of `make` whose sentence is held out, or the first whose sentence is not."""
     while True:
-        made = make()
-        if is_held_out(sentence(made)) == held_out:
-            return made
+        draw = make()
+        if is_held_out(sentence(draw)) == held_out:
+            return draw
 
 
 def _clause(rng: random.Random, good: bool) -> str:
-    """Half a review, such as "the plot was not very dull": its words and "not" decide its side."""
+    """A clause of a review: good for "the plot was not very dull", where "not" makes it good."""
     negated = rng.random() < 0.3
     word = rng.choice(GOOD_WORDS if good != negated else BAD_WORDS)
     intensity = f"{rng.choice(INTENSITIES)} " if rng.random() < 0.4 else ""
@@ -49,24 +50,21 @@ def review(rng: random.Random, label: str, *, held_out: bool = False) -> str:
 
     def make() -> str:
         if label == "mixed":
-            first = rng.random() < 0.5
-            clauses = [_clause(rng, first), _clause(rng, not first)]
+            good_first = rng.random() < 0.5
+            clauses = [_clause(rng, good_first), _clause(rng, not good_first)]
             joint = rng.choice((" and ", ", but "))
         else:
             good = label == "good"
             clauses = [_clause(rng, good) for _ in range(rng.choice((1, 1, 2)))]
             joint = rng.choice((" and ", ", and "))
-        return _sentence(joint.join(clauses))
+        text = joint.join(clauses)
+        return f"{text[0].upper()}{text[1:]}."
 
     return _draw(make, str, held_out)
 
 
-def _sentence(text: str, end: str = ".") -> str:
-    return text[0].upper() + text[1:] + end
-
-
 def sentence_in_styles(rng: random.Random, *, held_out: bool = False) -> dict[str, str]:
-    """One request in three styles; formal and sailor follow from plain by rule."""
+    """A request by style: "plain", and "formal" and "sailor", which follow from it by rule."""
 
     def make() -> dict[str, str]:
         name, goods = rng.choice(CUSTOMERS), rng.choice(GOODS)
@@ -94,7 +92,7 @@ def sentence_in_styles(rng: random.Random, *, held_out: bool = False) -> dict[st
             "sailor": f"Ahoy {name}, {sailor}",
         }
 
-    return _draw(make, lambda made: made["plain"], held_out)
+    return _draw(make, itemgetter("plain"), held_out)
 
 
 def order(rng: random.Random, *, held_out: bool = False) -> tuple[str, dict[str, str | int]]:
@@ -117,7 +115,7 @@ def order(rng: random.Random, *, held_out: bool = False) -> tuple[str, dict[str,
         )
         return template.format(**fields), fields
 
-    return _draw(make, lambda made: made[0], held_out)
+    return _draw(make, itemgetter(0), held_out)
 
 
 def booking(rng: random.Random, *, held_out: bool = False) -> tuple[str, dict[str, str | int]]:
@@ -131,10 +129,10 @@ def booking(rng: random.Random, *, held_out: bool = False) -> tuple[str, dict[st
         fields = {"guest": guest, "seats": seats, "day": day}
         return template.format(**fields), fields
 
-    return _draw(make, lambda made: made[0], held_out)
+    return _draw(make, itemgetter(0), held_out)
 
 
 def as_json(fields: dict[str, str | int], keys: dict[str, str] | None = None) -> str:
-    """Fields as one line of JSON; `keys` picks, orders and renames them (field -> key)."""
+    """Fields as a line of JSON. `keys` (field: key) picks, orders and renames them."""
     keys = keys or {field: field for field in fields}
     return json.dumps({key: fields[field] for field, key in keys.items()})

@@ -1,6 +1,6 @@
-"""smollm2's tasks, in English: four on real text that `lora-lab prepare` fetched, one invented.
+"""smollm2's tasks in English: four from real text that `lora-lab prepare` fetches, one invented.
 
-Each is drawn with a seed, test and validation first, so that another `n` leaves them as they are.
+A seed draws each task, test and validation first, so that another `n` leaves these as they are.
 Tests are short: 60 answers of a few words take seconds on a CPU.
 """
 
@@ -15,29 +15,32 @@ from lora_lab.recipe import Recipe, nearest
 from lora_lab.tasks.examples import Example, Task
 
 TEST, VALIDATION = 60, 24  # examples
-Splits = tuple[list[Example], list[Example], list[Example]]  # all for training, validation, test
+Splits = tuple[
+    list[Example], list[Example], list[Example]
+]  # training (all there is), validation, test
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextTask:
-    """How one of the tasks is made."""
+    """The function that makes a task, and everything about the task but its examples."""
 
     make: Callable[[random.Random, int], Splits]
     metric: str
-    n: int  # training examples, if nobody says how many
+    n: int  # training examples, unless n is given
     about: str
     recipe: Recipe
     asset: str | None  # the prepared text it is made from
-    validation: int = VALIDATION  # examples that come with its own `n`
+    validation: int = VALIDATION  # examples, with the task's own n
     test: int = TEST
 
 
 def text_task(name: str, n: int | None = None, seed: int = 0) -> Task:
-    """One of `NAMES`, with `n` training examples (None: the task's own number).
+    """The task of a name in `NAMES`, with `n` training examples (None: the task's own number).
 
     Raises:
-        ValueError: an unknown name, with the nearest; an `n` above what there is, with the most.
-        NotPrepared: the text has not been fetched yet.
+        ValueError: for an unknown name, with the nearest; for an `n` above what there is, with the
+            largest.
+        NotPrepared: if the text has not been fetched yet.
     """
     if name not in TASKS:
         raise ValueError(
@@ -64,7 +67,7 @@ def text_task(name: str, n: int | None = None, seed: int = 0) -> Task:
 
 
 def about(name: str) -> str:
-    """What a task is, whose text it is made of, from which package, and the licence."""
+    """What a task is, and the source, the package and the licence of its text."""
     kind = TASKS[name]
     if kind.asset is None:
         return f"{kind.about} Invented; Apache-2.0."
@@ -72,20 +75,21 @@ def about(name: str) -> str:
     return f"{kind.about} Text: {text.source} (from {text.package}; {text.licence})."
 
 
-def _cut(examples: list[Example]) -> Splits:
-    """The test's examples first, then those of validation: neither depends on `n`."""
-    held = TEST + VALIDATION
-    return examples[held:], examples[TEST:held], examples[:TEST]
+def _shuffled_splits(generator: random.Random, examples: list[Example]) -> Splits:
+    """The examples shuffled and split: the test's first, then validation's. `n` changes neither."""
+    generator.shuffle(examples)
+    held_out = TEST + VALIDATION
+    return examples[held_out:], examples[TEST:held_out], examples[:TEST]
 
 
 def film_sentiment(generator: random.Random, n: int) -> Splits:
     """A snippet of a film review -> "positive" or "negative".
 
-    Only snippets whose mean of 20 ratings is clear, 1 or more away from 0, and that are short.
+    Only short snippets are taken, and only clear ones: the mean of 20 ratings is 1 or more away
+    from 0.
     """
-    rows = _once(downloads.rows("film-reviews"), lambda row: row["text"].casefold())
+    rows = _first_of_each(downloads.rows("film-reviews"), lambda row: row["text"].casefold())
     clear = [row for row in rows if abs(row["valence"]) >= 1 and len(row["text"]) <= 160]
-    generator.shuffle(clear)
     examples = [
         Example(
             f"{row['text']}\nIs this film review positive or negative?",
@@ -93,29 +97,28 @@ def film_sentiment(generator: random.Random, n: int) -> Splits:
         )
         for row in clear
     ]
-    return _cut(examples)
+    return _shuffled_splits(generator, examples)
 
 
 def king_james(generator: random.Random, n: int) -> Splits:
     """A verse in modern English -> the same verse as the King James Bible has it.
 
     Verses that read alike in either wording are taken once, so that no split holds an answer of
-    another. The metric is perplexity: of many good renderings one alone is the King James', so
-    exact matches would count next to nothing, while the chance that a model gives to the right
-    wording shows each bit of style that it has learnt.
+    another split. The metric is perplexity. A verse has many good renderings, and only one of them
+    is the King James wording, so hardly any answer would match it exactly. But the probability
+    that a model gives to the right wording rises with every bit of style that it learns.
     """
     rows = [row for row in downloads.rows("bible-verses") if len(row["modern"]) <= 100]
-    rows = _once(rows, lambda row: row["modern"].casefold())
-    rows = _once(rows, lambda row: row["king_james"].casefold())
-    generator.shuffle(rows)
+    rows = _first_of_each(rows, lambda row: row["modern"].casefold())
+    rows = _first_of_each(rows, lambda row: row["king_james"].casefold())
     examples = [
         Example(f"{row['modern']}\nSay this as in the King James Bible.", row["king_james"])
         for row in rows
     ]
-    return _cut(examples)
+    return _shuffled_splits(generator, examples)
 
 
-def _once(rows: Sequence[dict], key: Callable[[dict], Hashable]) -> list[dict]:
+def _first_of_each(rows: Sequence[dict], key: Callable[[dict], Hashable]) -> list[dict]:
     """The first row of each key, in order."""
     first: dict[Hashable, dict] = {}
     for row in rows:
@@ -124,16 +127,16 @@ def _once(rows: Sequence[dict], key: Callable[[dict], Hashable]) -> list[dict]:
 
 
 def home_commands(generator: random.Random, n: int) -> Splits:
-    """What is said to a house -> {"intent": what it should do}, one of 42.
+    """A spoken command to a house -> {"intent": what the house should do}, one of 42.
 
-    Split by template: a test command is worded in a way that no training command is. Intents have
-    equal weight: the splits take one of each in turn, and an intent's templates in turn. An intent
-    that has one template is in the training examples alone.
+    The split is by template, so a test command is worded as no training command is. Intents have
+    equal weight: the splits take a command of each intent in turn, and of its templates in turn. An
+    intent with a single template is only in the training examples.
     """
-    templates: dict[str, dict[str, list[dict]]] = {}  # intent -> template -> its rows
+    templates: dict[str, dict[str, list[dict]]] = {}  # intent: template: its rows
     for row in downloads.rows("home-commands"):
         templates.setdefault(row["intent"], {}).setdefault(row["template"], []).append(row)
-    parts: Splits = ([], [], [])  # for each split, one list per intent
+    parts: Splits = ([], [], [])  # for each split, a list of rows per intent
     for intent in sorted(templates):
         groups = list(templates[intent].values())
         generator.shuffle(groups)
@@ -146,53 +149,54 @@ def home_commands(generator: random.Random, n: int) -> Splits:
             part.append(_in_turn(groups[start:end]))
     for part in parts:
         generator.shuffle(part)  # the intents' order
-    train, validation, test = ([_command(row) for row in _in_turn(part)] for part in parts)
+    train, validation, test = ([_command_example(row) for row in _in_turn(part)] for part in parts)
     return train, validation[:VALIDATION], test[:TEST]
 
 
 def _in_turn(groups: Sequence[Sequence]) -> list:
-    """One of each group, then the second of each, and so on, until all are taken."""
+    """The first of each group, then the second of each, and so on, until all are taken."""
     longest = max(map(len, groups), default=0)
     return [group[place] for place in range(longest) for group in groups if place < len(group)]
 
 
-def _command(row: dict) -> Example:
+def _command_example(row: dict) -> Example:
     return Example(f"Home command: {row['utterance']}", json.dumps({"intent": row["intent"]}))
 
 
 def ruff_rules(generator: random.Random, n: int) -> Splits:
-    """What a rule of the linter ruff checks -> its code: facts, to be learnt by heart.
+    """What a rule of the linter ruff checks -> the rule's code: facts to learn by heart.
 
-    Taught in the wording of its documentation, tested in the wording of the message that it prints.
-    The facts of validation (a quarter, 20 at most) and of the test (60 at most) are among the `n`
-    that are taught; their wordings are not.
+    Training uses the wording of ruff's documentation, the test the wording of its messages. The
+    facts of validation (a quarter of `n`, at most 20) and of the test (at most 60) are among the
+    `n` facts in training; their wordings are not.
     """
     rules = [row for row in downloads.rows("ruff-rules") if _has_two_wordings(row)]
     generator.shuffle(rules)
-    taught = [Example(f"Which ruff rule {_lower(row['checks'])}?", row["code"]) for row in rules]
-    asked = [
-        Example(f'Which ruff rule says "{_plain(row["summary"])}"?', row["code"])
+    by_check = [
+        Example(f"Which ruff rule {row['checks'][:1].lower()}{row['checks'][1:]}?", row["code"])
+        for row in rules
+    ]
+    by_message = [
+        Example(f'Which ruff rule says "{_quotable(row["summary"])}"?', row["code"])
         for row in rules[:n]
     ]
-    held = min(20, len(asked) // 4)
-    return taught, asked[:held], asked[held : held + TEST]
+    validation = min(20, len(by_message) // 4)
+    return by_check, by_message[:validation], by_message[validation : validation + TEST]
 
 
 def _has_two_wordings(rule: dict) -> bool:
-    checks, message = rule["checks"], _plain(rule["summary"])
+    """Whether a rule has a short documentation and a short message that is not a part of it."""
+    checks, message = rule["checks"], _quotable(rule["summary"])
     short = checks.startswith("Checks for ") and len(checks) <= 120 and len(message) <= 100
     return short and "{" not in message and message.casefold() not in checks.casefold()
 
 
-def _plain(message: str) -> str:
+def _quotable(message: str) -> str:
+    """A message without the marks that would end a quotation."""
     return message.replace("`", "").replace('"', "'")
 
 
-def _lower(sentence: str) -> str:
-    return sentence[:1].lower() + sentence[1:]
-
-
-# Names for the invented people, towns and countries: each is one start with one end.
+# Syllables of the invented names: a person, town or country has one start and one end.
 PEOPLE = (
     "Al Bo Cor Da El Fa Gi Ha Iv Jo Ka Lu Mo Na Or Pe Ro Sa Ti Vi",
     "bin den la mir na ric son vy",
@@ -209,21 +213,21 @@ MOST_STORIES = 5_000
 
 
 def two_hop_english(generator: random.Random, n: int) -> Splits:
-    """Who lives where, and where that is -> the country that one of them lives in, directly.
+    """Who lives in which town, and which country it is in -> the country of one person.
 
-    Each prompt tells, in mixed order, of three people, each in a town of one of three countries;
-    naming one of the three by chance is right once in three. Names are put together from invented
-    syllables and shared out among the splits first, so that no person, town or country of the test
-    is ever met in training: there is nothing to know, only two facts to join.
+    A prompt has six facts in mixed order: three people, each in a town of a different country. A
+    guess among the three countries is right once in three. Each split has its own names, which are
+    put together from invented syllables. So training never shows a person, town or country of the
+    test: there is nothing to know, only two facts to join.
     """
     splits = []
-    names = [_names(generator, *parts) for parts in (PEOPLE, TOWNS, COUNTRIES)]
+    names = [_names(generator, *syllables) for syllables in (PEOPLE, TOWNS, COUNTRIES)]
     counts = (TEST, VALIDATION, min(n, MOST_STORIES))
     for start, end, count in zip((0.0, 0.2, 0.4), (0.2, 0.4, 1.0), counts, strict=True):
-        own = [every[int(start * len(every)) : int(end * len(every))] for every in names]
+        own_names = [kind[int(start * len(kind)) : int(end * len(kind))] for kind in names]
         stories: dict[str, Example] = {}
         while len(stories) < count:
-            story = _story(generator, *own)
+            story = _story(generator, *own_names)
             stories[story.prompt] = story
         splits.append(list(stories.values()))
     test, validation, train = splits
@@ -231,6 +235,7 @@ def two_hop_english(generator: random.Random, n: int) -> Splits:
 
 
 def _names(generator: random.Random, starts: str, ends: str) -> list[str]:
+    """Every start with every end, shuffled."""
     names = sorted({start + end for start in starts.split() for end in ends.split()})
     generator.shuffle(names)
     return names
@@ -239,10 +244,9 @@ def _names(generator: random.Random, starts: str, ends: str) -> list[str]:
 def _story(
     generator: random.Random, people: list[str], towns: list[str], countries: list[str]
 ) -> Example:
-    """Three people, their towns, their countries, and a question about one of them."""
-    chains = list(
-        zip(*(generator.sample(names, 3) for names in (people, towns, countries)), strict=True)
-    )
+    """Three people, their towns, their countries, and a question about one of the people."""
+    samples = [generator.sample(names, 3) for names in (people, towns, countries)]
+    chains = list(zip(*samples, strict=True))
     facts = [f"{person} lives in {town}." for person, town, _ in chains]
     facts += [f"{town} is in {country}." for _, town, country in chains]
     generator.shuffle(facts)
@@ -250,7 +254,7 @@ def _story(
     return Example(f"{' '.join(facts)} In which country does {person} live?", country)
 
 
-_UPPER = tuple(range(15, 30))  # smollm2's upper half: below it nothing needs a gradient
+_UPPER = tuple(range(15, 30))  # smollm2's upper half: the lower layers then need no gradient
 
 TASKS = {
     "film-sentiment": TextTask(

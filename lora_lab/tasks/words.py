@@ -2,7 +2,7 @@
 
 
 def _grid(heads: str, tails: str) -> tuple[str, ...]:
-    """Every head joined to every tail: names from building blocks."""
+    """Every head joined to every tail: names out of two parts."""
     return tuple(head + tail for head in heads.split() for tail in tails.split())
 
 
@@ -93,7 +93,7 @@ LABELS = tuple(
 SAILOR_WORDS = tuple(
     "ahoy matey arr ye aye be me hearty fetch haul stow mend wanting must bless".split()
 )
-KEYS = {  # a field of an order and the keys that may name it; the first is the usual one
+KEYS = {  # a field of an order: the keys that may name it, the usual key first
     "name": ("name", "client", "buyer", "customer"),
     "goods": ("goods", "product", "item", "article"),
     "count": ("count", "amount", "number", "boxes"),
@@ -125,7 +125,7 @@ WORD_KINDS = {"pet": PETS, "dish": DISHES, "job": JOBS, "hobby": HOBBIES, "city"
 
 FIELD_KEYS = tuple(key for keys in KEYS.values() for key in keys)
 
-# What pretraining makes the model answer back (skills.echo): each has been an answer's word.
+# The words that pretraining has the model repeat (skills.echo), so that it has answered with each.
 SPACED_WORDS = tuple(
     dict.fromkeys(
         [
@@ -136,7 +136,7 @@ SPACED_WORDS = tuple(
         ]
     )
 )
-QUOTED_WORDS = tuple(  # these stand right after a quotation mark in JSON, without a space
+QUOTED_WORDS = tuple(  # words right after a quotation mark in JSON, so without a space
     dict.fromkeys(
         [
             *(*CUSTOMERS, *CITIES, *GOODS, *DAYS, *FIELD_KEYS, *BOOKING_KEYS),

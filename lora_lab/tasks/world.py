@@ -1,13 +1,13 @@
-"""The pocket's invented world: its words, its people, and every question about them.
+"""The pocket's invented world: its people, their facts, and every question about them.
 
-Pure Python and seeded: `make_world(seed)` always invents the same world. `data/pocket/world.json`
-holds the one that the shipped model was pretrained on (`read_world`). People are pairs of a first
-and a last name, and the pairs are shared out once and for all:
+`make_world(seed)` always invents the same world for a seed. `data/pocket/world.json` holds the
+world on which the shipped model was pretrained (`read_world`). People are pairs of a first and a
+last name. Every pair belongs to one of four groups:
 
-- `known`: their five facts were taught in pretraining, each in two or three of five wordings;
+- `known`: pretraining taught their five facts, each in two or three of five wordings;
 - `strangers_taught`: the model learned to answer "not known" about them;
 - `strangers_held_out`: the same answer is right, but pretraining never named them;
-- `reserve`: never named either; their facts are the task `new-facts`.
+- `reserve`: pretraining never named them either; the task `new-facts` teaches their facts.
 """
 
 import json
@@ -15,6 +15,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
+from itertools import islice
 
 from lora_lab.places import data_folder
 from lora_lab.tasks.examples import UNKNOWN, Example
@@ -30,10 +31,16 @@ from lora_lab.tasks.words import (
     REGIONS,
 )
 
-THINK = "Think first."  # asks for the answer written out: "Velmora, so Norland"
+THINK = "Think first."  # the answer is then written out: "Velmora, so Norland"
 KNOWN, STRANGERS_TAUGHT, STRANGERS_HELD_OUT = 400, 5392, 300  # of 128 x 64 = 8,192 pairs of names
 
-ATTRIBUTES = {"city": CITIES, "job": JOBS, "pet": PETS, "dish": DISHES, "hobby": HOBBIES}  # 6 bits
+ATTRIBUTES = {
+    "city": CITIES,
+    "job": JOBS,
+    "pet": PETS,
+    "dish": DISHES,
+    "hobby": HOBBIES,
+}  # 64 values each
 WORDINGS = {  # five questions about each attribute
     "city": (
         "Where does {name} live?",
@@ -71,7 +78,7 @@ WORDINGS = {  # five questions about each attribute
         "Tell me the hobby of {name}.",
     ),
 }
-STATEMENTS = {  # two ways to note a fact down
+STATEMENTS = {  # two forms of a note of a fact
     "city": ("{name} lives in {value}.", "The home of {name} is {value}."),
     "job": ("{name} works as {a} {value}.", "The job of {name} is {value}."),
     "pet": ("{name} keeps {a} {value}.", "The pet of {name} is {a} {value}."),
@@ -97,7 +104,7 @@ ONE_HOP = {
         "{a} {value} works at which place?",
     ),
 }
-TWO_HOP = {  # the region ones were pretrained, the workplace ones never
+TWO_HOP = {  # pretraining used the questions about regions, and never those about workplaces
     "region": (
         "In which region does {name} live?",
         "Which region is {name}'s home in?",
@@ -114,7 +121,7 @@ HOPS = {"region": "city", "workplace": "job"}  # the attribute that a two-hop qu
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """One pair of names, its five facts, and the wordings (indices) each fact was taught in."""
+    """A person: name, five facts, and the wordings (indices) in which each fact was taught."""
 
     name: str
     facts: dict[str, str]
@@ -123,7 +130,7 @@ class Person:
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """Everything that is true in the pocket's world, and who was taught what."""
+    """Everything that is true in the pocket's world, and what pretraining taught of it."""
 
     seed: int
     region_of: dict[str, str]  # city -> region
@@ -142,16 +149,14 @@ class World:
 
 
 def make_world(seed: int = 0) -> World:
-    """Invent the world: the same seed gives the same world on every machine."""
+    """An invented world: the same seed gives the same world on every machine."""
     rng = random.Random(f"world {seed}")
     pairs = [f"{first} {last}" for first in FIRST_NAMES for last in LAST_NAMES]
     rng.shuffle(pairs)
-    sizes = (KNOWN, STRANGERS_TAUGHT, STRANGERS_HELD_OUT, len(pairs))
-    shares, start = [], 0
-    for size in sizes:
-        shares.append(pairs[start : start + size])
-        start += size
-    known_names, strangers_taught, strangers_held_out, reserve_names = shares
+    rest = iter(pairs)
+    known_names, strangers_taught, strangers_held_out = (
+        tuple(islice(rest, size)) for size in (KNOWN, STRANGERS_TAUGHT, STRANGERS_HELD_OUT)
+    )
 
     def facts() -> dict[str, str]:
         return {attribute: rng.choice(values) for attribute, values in ATTRIBUTES.items()}
@@ -160,7 +165,7 @@ def make_world(seed: int = 0) -> World:
         return {a: tuple(sorted(rng.sample(range(5), rng.choice((2, 3))))) for a in ATTRIBUTES}
 
     known = tuple(Person(name, facts(), wordings()) for name in known_names)
-    reserve = tuple(Person(name, facts(), {}) for name in reserve_names)
+    reserve = tuple(Person(name, facts(), {}) for name in rest)
     regions = list(REGIONS) * (len(CITIES) // len(REGIONS))
     rng.shuffle(regions)
     half = KNOWN // 2
@@ -170,18 +175,17 @@ def make_world(seed: int = 0) -> World:
         workplace_of={job: place for place, jobs in JOBS_AT.items() for job in jobs.split()},
         known=known,
         reserve=reserve,
-        strangers_taught=tuple(strangers_taught),
-        strangers_held_out=tuple(strangers_held_out),
-        direct=tuple(known_names[:half]),  # the first half
-        chain=tuple(known_names[half // 2 : half // 2 + half]),  # the middle half: they overlap
+        strangers_taught=strangers_taught,
+        strangers_held_out=strangers_held_out,
+        direct=known_names[:half],  # the first half
+        chain=known_names[half // 2 : half // 2 + half],  # the middle half: they overlap
     )
 
 
 def world_text(world: World) -> str:
-    """The world as JSON, one person a line, so that a change reads well in a diff."""
-    fields = asdict(world)
+    """The world as JSON with a person in each line, so that a diff shows who changed."""
     lines = []
-    for key, value in fields.items():
+    for key, value in asdict(world).items():
         if key in ("known", "reserve"):
             rows = ",\n".join("  " + json.dumps(row) for row in value)
             lines.append(f'"{key}": [\n{rows}\n]')
@@ -191,7 +195,7 @@ def world_text(world: World) -> str:
 
 
 def world_from_text(text: str) -> World:
-    """The world that `world_text` wrote down."""
+    """The world in a text of `world_text`."""
     fields = json.loads(text)
 
     def people(rows: list[dict]) -> tuple[Person, ...]:
@@ -209,31 +213,31 @@ def world_from_text(text: str) -> World:
 
 @cache
 def read_world() -> World:
-    """The frozen world in `data/pocket/world.json`, which the shipped model was pretrained on."""
+    """The world in `data/pocket/world.json`, on which the shipped model was pretrained."""
     path = data_folder() / "pocket" / "world.json"
     return world_from_text(path.read_text(encoding="utf-8"))
 
 
 def fill(template: str, name: str = "", value: str = "") -> str:
-    """A template's sentence: {name}, {value}, and {a} for the article that the value asks for."""
+    """The sentence of a template with {name}, {value}, and {a} for the value's article, a or an."""
     article = "an" if value[:1].lower() in "aeiou" else "a"
     sentence = template.format(name=name, value=value, a=article)
     return sentence[0].upper() + sentence[1:]
 
 
 def ask(person: Person | str, attribute: str, wording: int) -> str:
-    """The question about one attribute of a person (or of a bare name), in one of five wordings."""
+    """The question about an attribute of a person, given or by name, in one of five wordings."""
     name = person if isinstance(person, str) else person.name
     return fill(WORDINGS[attribute][wording], name)
 
 
 def fact(person: Person, attribute: str, wording: int) -> Example:
-    """One fact as an example."""
+    """A fact as an example: the question in one of five wordings, and the answer."""
     return Example(ask(person, attribute, wording), person.facts[attribute])
 
 
 def old_facts(world: World, *, taught: bool) -> list[Example]:
-    """Every old fact in each wording that it was taught in, or in each that it was not."""
+    """Every old fact in the wordings that pretraining used for it, or in the other wordings."""
     return [
         fact(person, attribute, wording)
         for person in world.known
@@ -244,7 +248,7 @@ def old_facts(world: World, *, taught: bool) -> list[Example]:
 
 
 def strangers(names: tuple[str, ...]) -> list[Example]:
-    """Every question (facts, regions) about people of whom nothing is known, and that answer."""
+    """Every question (facts, regions) about strangers, with the answer "not known"."""
     facts = [
         ask(name, attribute, w) for name in names for attribute in ATTRIBUTES for w in range(5)
     ]
@@ -253,6 +257,7 @@ def strangers(names: tuple[str, ...]) -> list[Example]:
 
 
 def _region_questions(name: str) -> Iterator[str]:
+    """Every question about a person's region, plain and with "Think first."."""
     for template in TWO_HOP["region"]:
         yield fill(template, name)
         yield f"{fill(template, name)} {THINK}"
@@ -269,7 +274,7 @@ def one_hop(world: World, kind: str) -> list[Example]:
 
 
 def two_hop(world: World, kind: str, people: list[Person], *, chain: bool) -> list[Example]:
-    """The region or workplace of people: direct, or written out as "Velmora, so Norland"."""
+    """The region or workplace of people. With `chain` it is derived: "Velmora, so Norland"."""
     examples = []
     for person in people:
         answer = world.hop(kind, person)
