@@ -123,6 +123,11 @@ class Run:
         return Adapted(as_trained(self.base, self.recipe), self.learned).model
 
     @property
+    def trained_on(self) -> str:
+        """The base, its size, the device and the dtype: the first part of `about`."""
+        return self.about.partition(";")[0]
+
+    @property
     def tokenizer(self) -> object:
         """The base's tokenizer."""
         return self.base.tokenizer

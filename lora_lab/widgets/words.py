@@ -256,7 +256,7 @@ def recorded_and_here(
             f"recorded, seed {run.recipe.seed}",
             score(metric, run.scores.value),
             _seconds(run.records),
-            f"{run.about.partition(';')[0]}, {run.date[:10]}",
+            f"{run.trained_on}, {run.date[:10]}",
         )
         for run in recorded
     ]
