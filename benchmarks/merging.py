@@ -11,8 +11,8 @@ import warnings
 import torch
 
 import lora_lab as lab
+from lora_lab.models.adapted import Adapted
 from lora_lab.models.adapters import as_trained
-from lora_lab.models.learned import Adapted
 from lora_lab.models.quantization import dequantized, share_tensors
 
 
@@ -22,10 +22,10 @@ def marks(base, model, task):
     return scores.value, scores.loss
 
 
-def merged(base, learnt):
+def merged(base, learned):
     """The base with the adapter merged by PEFT; the base stays as it was."""
     with warnings.catch_warnings(action="ignore"):  # PEFT's own word on rounding
-        return Adapted(base, learnt).model.merge_and_unload()
+        return Adapted(base, learned).model.merge_and_unload()
 
 
 def main():
@@ -49,9 +49,9 @@ def main():
         models = {
             "the quantised base, before": share_tensors(on.model),
             "adapter beside the quantised base, as trained": training.model,
-            "merged into the weights its codes stand for": merged(plain, training.learnt),
-            "merged into the weights before quantisation": merged(base, training.learnt),
-            "merged into the quantised weights": merged(on, training.learnt),
+            "merged into the weights its codes stand for": merged(plain, training.learned),
+            "merged into the weights before quantisation": merged(base, training.learned),
+            "merged into the quantised weights": merged(on, training.learned),
         }
         for name, model in models.items():
             value, loss = marks(base, model, task)

@@ -12,7 +12,7 @@ _HOME = {  # public name: the module it lives in
     "load_base": "models.bases",
     "to_peft": "models.adapters",
     "save_adapter": "models.learned",
-    "load_adapter": "models.learned",
+    "load_adapter": "models.adapted",
     "load_task": "tasks.loading",
     "planted_task": "tasks.planted",
     "evaluate": "training.evaluation",

@@ -270,4 +270,4 @@ def random_llama(rng, dtype: torch.dtype) -> Base:
     )
     model = LlamaForCausalLM(config).to(dtype).eval()
     cpu = torch.device("cpu")
-    return Base("random", model, tiny_tokenizer(), cpu, dtype, "made for a test", Path())
+    return Base("random", model, tiny_tokenizer(), cpu, dtype, model.num_parameters(), Path())

@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from lora_lab.cli.app import app
-from lora_lab.models.learned import load_adapter, save_adapter
+from lora_lab.models.adapted import load_adapter
+from lora_lab.models.learned import save_adapter
 from lora_lab.training.fit import fit
 from lora_lab.training.loop import train
 from tiny import letters_task, recipe, tiny_base

@@ -6,8 +6,9 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from lora_lab.models.adapted import load_adapter
 from lora_lab.models.adapters import adapt, adapter_tensors, to_peft
-from lora_lab.models.learned import load_adapter, save_adapter
+from lora_lab.models.learned import save_adapter
 from lora_lab.models.quantization import share_tensors
 from lora_lab.training.loop import Training
 from tiny import letters_task, recipe, tiny_base

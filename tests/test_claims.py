@@ -300,7 +300,9 @@ def test_a_record_keeps_what_was_measured_and_what_was_committed(tiny, tmp_path)
     assert path == tmp_path / "made-up.json"
     read = with_record(bare, path)
     assert read.trials == bare.measure(store=None).trials
-    assert re.fullmatch(r"\d{4}-\d\d-\d\d, tiny on the CPU, torch .+", read.about)
+    assert re.fullmatch(
+        r"\d{4}-\d\d-\d\d, tiny: 0.0 M parameters on the CPU in float32, torch .+", read.about
+    )
 
 
 @pytest.mark.parametrize(

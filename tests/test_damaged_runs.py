@@ -251,11 +251,11 @@ def test_a_run_whose_adapter_is_damaged_or_gone_is_trained_again(
     else:
         damage(path / "learnt" / name, CONTENTS[content])
     with pytest.raises(DamagedRun, match="its learnt"):
-        _ = read_run(path).learnt
+        _ = read_run(path).learned
     with pytest.warns(UserWarning, match="its learnt can't be read"):
         again = fit(base, TASK, BAD, store=store)
     assert not again.replayed
-    assert again.learnt.tensors.keys() == read_run(path).learnt.tensors.keys()
+    assert again.learned.tensors.keys() == read_run(path).learned.tensors.keys()
 
 
 def test_fresh_replaces_a_damaged_run_without_a_word(base, whole, tmp_path, recwarn):

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from lora_lab.models.adapted import Adapted
 from lora_lab.models.bases import load_base
-from lora_lab.models.learned import Adapted
 from lora_lab.tasks import examples
 from lora_lab.tasks.examples import Example, batches_to_score, collate, encode, prompt_ids
 from lora_lab.tasks.loading import load_task
@@ -138,7 +138,7 @@ def test_all_four_kinds_of_model_can_be_evaluated(base):
     training = train(base, TASK, recipe(steps=5))
     list(training)
     run = fit(base, TASK, recipe(steps=5), store=None)
-    adapted = Adapted(base, training.learnt)
+    adapted = Adapted(base, training.learned)
     expected = evaluate(training, TASK)
     assert evaluate(run, TASK).loss == pytest.approx(expected.loss, rel=1e-5)
     assert evaluate(adapted, TASK).loss == pytest.approx(expected.loss, rel=1e-5)

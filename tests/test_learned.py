@@ -8,7 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lora_lab.models.learned import Adapted, load_adapter, save_adapter
+from lora_lab.models.adapted import Adapted, load_adapter
+from lora_lab.models.learned import save_adapter
 from lora_lab.training.evaluation import generate
 from lora_lab.training.fit import fit
 from lora_lab.training.loop import Diverged, train
@@ -67,7 +68,7 @@ def test_plain_peft_loads_what_was_saved_and_gives_the_same_logits(base, changes
 @pytest.mark.parametrize("changes", [*KINDS, {"method": "full", "learning_rate": 1e-3}], ids=str)
 def test_strength_0_is_the_base_and_strength_1_is_as_trained(base, changes):
     training = trained(base, **changes)
-    adapted = Adapted(base, training.learnt)
+    adapted = Adapted(base, training.learned)
     expected = logits(training.model)
     for strength, wanted in ((1, expected), (0, logits(base.model)), (1, expected)):
         adapted.strength = strength
@@ -81,7 +82,7 @@ def test_strength_0_is_the_base_and_strength_1_is_as_trained(base, changes):
 @pytest.mark.parametrize("changes", [{}, ADALORA], ids=["lora", "adalora"])
 def test_half_strength_is_half_the_change_of_each_weight(base, changes):
     training = trained(base, **changes)
-    adapted = Adapted(base, training.learnt, strength=0.5)
+    adapted = Adapted(base, training.learned, strength=0.5)
     merged = adapted.model.merge_and_unload().get_submodule("model.layers.0.mlp.up_proj").weight
     layer = training.model.get_submodule("base_model.model.model.layers.0.mlp.up_proj")
     own = base.model.get_submodule("model.layers.0.mlp.up_proj").weight
@@ -94,7 +95,7 @@ def test_merging_with_peft_does_not_reach_the_base(base, of, changes):
     before = {name: tensor.clone() for name, tensor in base.model.state_dict().items()}
     training = trained(base, **changes)
     expected = logits(training.model)
-    model = training.model if of == "training" else Adapted(base, training.learnt).model
+    model = training.model if of == "training" else Adapted(base, training.learned).model
     torch.testing.assert_close(logits(model.merge_and_unload()), expected, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(base.model.state_dict(), before, rtol=0, atol=0)
 
@@ -137,7 +138,7 @@ def test_an_adapter_in_use_leaves_the_base_and_the_random_state_alone(base, chan
 @pytest.mark.parametrize("strength", [-0.1, 11, float("nan")])
 def test_a_strength_that_makes_no_sense_is_refused(base, strength):
     with pytest.raises(ValueError, match="give 0 \\(the base\\) to 10"):
-        Adapted(base, trained(base, steps=1).learnt, strength=strength)
+        Adapted(base, trained(base, steps=1).learned, strength=strength)
 
 
 def test_a_folder_with_something_in_it_is_never_overwritten(base, tmp_path):
@@ -185,7 +186,7 @@ def test_adalora_stopped_before_its_budget_is_not_saved_but_answers_as_it_does(b
     assert not (tmp_path / "early").exists()
     expected = logits(training.model)
     assert (expected - logits(base.model)).abs().max() > 0.01
-    torch.testing.assert_close(logits(Adapted(base, training.learnt).model), expected)
+    torch.testing.assert_close(logits(Adapted(base, training.learned).model), expected)
     for record in training:
         if record.step == 7:
             break
@@ -215,7 +216,7 @@ def test_an_adalora_on_a_16_bit_base_is_loaded_to_the_last_bit(tmp_path):
     training = trained(base, **ADALORA)
     loaded = load_adapter(base, save_adapter(training, tmp_path / "it"), name="it").model
     there = {name.replace(".it", ""): one for name, one in loaded.named_parameters()}
-    for name, tensor in training.learnt.tensors.items():
+    for name, tensor in training.learned.tensors.items():
         assert tensor.dtype == torch.float32
         assert torch.equal(there[name], tensor)
 

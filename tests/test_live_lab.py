@@ -11,7 +11,7 @@ import lora_lab as lab
 from lora_lab import plots
 from lora_lab.cost.estimates import more_memory
 from lora_lab.machine import resources
-from lora_lab.models.learned import Adapted
+from lora_lab.models.adapted import Adapted
 from lora_lab.recipe import Recipe
 from lora_lab.records import Answer, Scores
 from lora_lab.tasks.examples import Example
@@ -197,7 +197,7 @@ def test_what_was_trained_on_4_bits_answers_on_4_bits():
     trained(live)
     on_4_bits = evaluate(live.training, live._part).loss
     assert live.scores.loss == pytest.approx(on_4_bits, rel=1e-6)
-    on_whole_weights = evaluate(Adapted(live.base, live.training.learnt), live._part).loss
+    on_whole_weights = evaluate(Adapted(live.base, live.training.learned), live._part).loss
     assert on_4_bits != pytest.approx(on_whole_weights, rel=1e-4)
 
 
@@ -530,7 +530,7 @@ def test_the_strength_answers_anew_and_0_gives_the_bases_answers(live, base):
     assert live.after == live.before
     live.strength.value = 1.5
     live.wait(LIMIT)
-    stronger = Adapted(base, live.training.learnt, strength=1.5)
+    stronger = Adapted(base, live.training.learned, strength=1.5)
     assert live.after == generate(stronger, live.prompts, max_new_tokens=5)
     assert "at 1.5" in live.answers.value
     live.strength.value = 1

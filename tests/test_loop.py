@@ -222,7 +222,7 @@ def test_later_steps_change_no_checkpoint_and_nothing_that_was_learnt(base, chan
     for record in training:
         if record.step == 5:
             break
-    checkpoint, learnt = training.checkpoint(), training.learnt.tensors
+    checkpoint, learnt = training.checkpoint(), training.learned.tensors
     as_taken, as_learnt = copy.deepcopy((checkpoint, learnt))
     whole = [*training.records, *training]
     again = train(base, TASK, recipe(steps=9, **changes))
@@ -322,7 +322,7 @@ def test_a_loop_that_diverges_gives_the_run_that_fit_would(base, tmp_path):
     for run in runs[1:]:
         for name in ("recipe", "records", "base_name", "task_name", "status", "about", "budget"):
             assert getattr(run, name) == getattr(runs[0], name)
-        torch.testing.assert_close(run.learnt.tensors, runs[0].learnt.tensors, rtol=0, atol=0)
+        torch.testing.assert_close(run.learned.tensors, runs[0].learned.tensors, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("method", ["lora", "adalora"])
@@ -435,7 +435,7 @@ def test_a_run_that_diverges_after_its_ranks_were_decided_keeps_them(base):
         group["lr_ratio"] = 1e30
     with pytest.raises(Diverged):
         list(training)
-    kept = training.learnt.tensors
+    kept = training.learned.tensors
     masked = {name: one for name, one in training.model.named_parameters() if ".lora_E." in name}
     assert sum(int((one != 0).sum()) for one in masked.values()) == 2 * 14
     assert sum(len(one) for name, one in kept.items() if name.endswith("lora_E")) == 2 * 14

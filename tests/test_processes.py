@@ -54,8 +54,8 @@ def test_runs_in_processes_equal_runs_one_after_the_other(base, tmp_path):
     alone = sweep(base, TASK, THREE, engine="sequential", store=None, **options)
     assert outcome(apart) == outcome(alone)
     for one, other in zip(apart.runs, alone.runs, strict=True):
-        for name, tensor in other.learnt.tensors.items():
-            torch.testing.assert_close(one.learnt.tensors[name], tensor, rtol=0, atol=0)
+        for name, tensor in other.learned.tensors.items():
+            torch.testing.assert_close(one.learned.tensors[name], tensor, rtol=0, atol=0)
     assert generate(apart.runs[0], ["ab"]) == generate(alone.runs[0], ["ab"])
     kept = sweep(base, TASK, THREE, engine="processes", store=tmp_path, **options)
     assert outcome(kept) == outcome(alone)
@@ -100,8 +100,8 @@ def test_runs_on_a_quantised_base_equal_runs_one_after_the_other(quantize, doubl
     alone = sweep(base, TASK, recipes, engine="sequential", store=None)
     assert outcome(apart) == outcome(alone)
     for one, other in zip(apart.runs, alone.runs, strict=True):
-        for name, tensor in other.learnt.tensors.items():
-            torch.testing.assert_close(one.learnt.tensors[name], tensor, rtol=0, atol=0)
+        for name, tensor in other.learned.tensors.items():
+            torch.testing.assert_close(one.learned.tensors[name], tensor, rtol=0, atol=0)
     for one in recipes:  # the workers' base has the same fingerprint: its runs are found here
         assert stored_status(tmp_path, base, TASK, one) == "finished"
 

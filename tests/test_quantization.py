@@ -13,9 +13,10 @@ import torch
 from peft.utils.loftq_utils import _low_rank_decomposition
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, GPT2Config, GPT2LMHeadModel
 
+from lora_lab.models.adapted import Adapted, load_adapter
 from lora_lab.models.adapters import adapt, as_trained
 from lora_lab.models.bases import load_base, quantized_base
-from lora_lab.models.learned import Adapted, load_adapter, save_adapter
+from lora_lab.models.learned import save_adapter
 from lora_lab.models.quantization import (
     Quantization,
     dequantized,
@@ -335,7 +336,7 @@ def test_a_run_is_scored_and_replayed_on_the_quantised_weights(base, tmp_path):
     assert run.records == again.records == tuple(training.records)
     assert run.scores.loss == pytest.approx(evaluate(training, TASK).loss, rel=1e-5)
     assert run.scores.loss != pytest.approx(
-        evaluate(Adapted(base, run.learnt), TASK).loss, rel=1e-4
+        evaluate(Adapted(base, run.learned), TASK).loss, rel=1e-4
     )
 
 
@@ -358,7 +359,7 @@ def test_merging_is_exact_into_the_weights_that_4_bits_stand_for_and_not_into_4_
     on = quantised(base)
     training = train(on, TASK, recipe(steps=30, learning_rate=1e-2))
     list(training)
-    adapter, expected = training.learnt, logits(training.model)
+    adapter, expected = training.learned, logits(training.model)
     learnt = (expected - logits(on.model)).norm()
     plain = dataclasses.replace(base, model=dequantized(on.model), quantization=None)
 

@@ -8,8 +8,9 @@ import torch
 from lora_lab.machine.devices import own_randomness, seeded
 from lora_lab.maths.bank import LoRABank
 from lora_lab.maths.lora import LoRALinear
+from lora_lab.models.adapted import load_adapter
 from lora_lab.models.bases import load_base
-from lora_lab.models.learned import load_adapter, save_adapter
+from lora_lab.models.learned import save_adapter
 from lora_lab.tasks.loading import load_task
 from lora_lab.tasks.planted import planted_task
 from lora_lab.training.evaluation import evaluate

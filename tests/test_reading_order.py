@@ -36,6 +36,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "tensor_files": "torch safetensors",
         "adapter_files": "torch peft msgspec",
         "learned": "torch peft",
+        "adapted": "torch peft",
     },
     "tasks": {
         "examples": "torch",

@@ -136,8 +136,8 @@ def test_a_killed_run_is_resumed_to_the_records_of_one_never_stopped(
     assert not resumed.replayed
     assert [r.seconds for r in resumed.records[:5]] == [r.seconds for r in half.records]
     assert resumed.records == whole.records
-    for name, tensor in whole.learnt.tensors.items():
-        assert torch.equal(resumed.learnt.tensors[name], tensor), name
+    for name, tensor in whole.learned.tensors.items():
+        assert torch.equal(resumed.learned.tensors[name], tensor), name
 
 
 @pytest.mark.parametrize("damage", [b"", b"\x00" * 40, b"{half"])

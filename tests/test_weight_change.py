@@ -15,7 +15,7 @@ def test_an_adapters_change_is_the_scaled_product_of_its_factors_beside_the_weig
     assert len(changes) == 2 * len(NAMES)
     for name, change in changes.items():
         A, B = (
-            run.learnt.tensors.get(f"base_model.model.{name}.lora_{one}.weight") for one in "AB"
+            run.learned.tensors.get(f"base_model.model.{name}.lora_{one}.weight") for one in "AB"
         )
         weight = base.model.get_submodule(name).weight
         expected = 0 if A is None else 7 / 3 * torch.linalg.norm(B @ A) / torch.linalg.norm(weight)

@@ -52,7 +52,8 @@ def tiny_base(name="tiny", hidden=32, layers=2, seed=0, dtype=torch.float32):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = LlamaForCausalLM(config).to(dtype).eval()
-    return Base(name, model, tokenizer, torch.device("cpu"), dtype, f"{name} on the CPU", Path())
+    parameters = model.num_parameters()
+    return Base(name, model, tokenizer, torch.device("cpu"), dtype, parameters, Path())
 
 
 def letters_task(n=24):

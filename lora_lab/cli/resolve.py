@@ -26,8 +26,8 @@ from lora_lab.training.store import (
 )
 
 if TYPE_CHECKING:  # they import torch and PEFT, which take seconds: `lora-lab runs` does without
+    from lora_lab.models.adapted import Adapted
     from lora_lab.models.bases import Base
-    from lora_lab.models.learned import Adapted
 
 BEFORE_FILE = "before.json"  # in a run's folder: what its base scored on the same task
 
@@ -94,10 +94,10 @@ def find_model(
         ValueError: for a strength, or a second base, where nothing was learnt.
         FileNotFoundError: if nothing is called so, with the nearest name.
     """
+    from lora_lab.models.adapted import Adapted, load_adapter
     from lora_lab.models.adapter_files import CONFIG_FILE
     from lora_lab.models.adapters import as_trained
     from lora_lab.models.bases import load_base
-    from lora_lab.models.learned import Adapted, load_adapter
 
     newest = None
     if name is None:
@@ -111,7 +111,7 @@ def find_model(
     run = newest or (None if name in BUILT_IN else _run_or_base(name, store))
     if run is not None:
         on = as_trained(load_base(base) if base else run.base, run.recipe)
-        adapted = Adapted(on, run.learnt, strength=1.0 if strength is None else strength)
+        adapted = Adapted(on, run.learned, strength=1.0 if strength is None else strength)
         return Found(adapted, f"{run.task_name}, trained on {on.about}", run)
     if strength is not None:
         raise ValueError(

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from lora_lab.models.adapted import load_adapter
 from lora_lab.models.bases import Base, load_base
-from lora_lab.models.learned import load_adapter, save_adapter
+from lora_lab.models.learned import save_adapter
 from lora_lab.recipe import Recipe
 from lora_lab.records import Scores
 from lora_lab.tasks.changing_facts import ChangedFacts, changed_facts

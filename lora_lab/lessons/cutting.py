@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from lora_lab.maths.spectra import energy_kept, singular_values, truncate
+from lora_lab.models.adapted import Adapted
 from lora_lab.models.adapters import as_trained
-from lora_lab.models.learned import Adapted
 from lora_lab.training.store import Run
 
 PREFIX = "base_model.model."  # PEFT's, before a module's own name
@@ -22,7 +22,7 @@ def factors(run: Run) -> dict[str, tuple[Tensor, Tensor]]:
     """
     if run.recipe.method != "lora":
         raise ValueError(f"method={run.recipe.method!r} trains no A and B; give a run of LoRA")
-    tensors = run.learnt.tensors
+    tensors = run.learned.tensors
     ends = "lora_A.weight", "lora_B.weight"
     names = [name.removesuffix(f".{ends[0]}") for name in tensors if name.endswith(ends[0])]
     return {
@@ -53,7 +53,7 @@ def cut(run: Run, k: int) -> Adapted:
     Raises:
         ValueError: for another k, or a run of another method.
     """
-    tensors = dict(run.learnt.tensors)
+    tensors = dict(run.learned.tensors)
     for name, (lora_A, lora_B) in factors(run).items():
         new_A, new_B = truncate(lora_A, lora_B, run.recipe.scaling, k)  # (k, in) and (out, k)
         room = len(lora_A) - k
@@ -63,5 +63,5 @@ def cut(run: Run, k: int) -> Adapted:
         tensors[f"{PREFIX}{name}.lora_B.weight"] = torch.cat(
             [new_B, lora_B.new_zeros(len(new_B), room)], dim=1
         )
-    learnt = dataclasses.replace(run.learnt, tensors=tensors)
-    return Adapted(as_trained(run.base, run.recipe), learnt)
+    learned = dataclasses.replace(run.learned, tensors=tensors)
+    return Adapted(as_trained(run.base, run.recipe), learned)

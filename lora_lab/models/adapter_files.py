@@ -1,4 +1,4 @@
-"""An adapter's folder, read: what would fail later, or answer wrongly, is refused in words."""
+"""An adapter's folder, read and checked: what would fail later or answer wrongly is refused."""
 
 import json
 import math
@@ -23,13 +23,15 @@ WEIGHTS_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "adapter_config.json"
 MODEL_FILE = "model.safetensors"  # every weight of a model, where there is no adapter
 
+SAVE_AGAIN = "save it again with save_adapter or PEFT's save_pretrained"  # ends an error
+
 Rank = Annotated[int, msgspec.Meta(ge=1)]
 Names = str | list[str] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The fields of `adapter_config.json` that decide what is answered, and what they may hold."""
+    """The fields of `adapter_config.json` that decide the answers, and what each may hold."""
 
     peft_type: Literal["LORA", "ADALORA"]
     task_type: Literal["CAUSAL_LM"] | None = None
@@ -53,49 +55,48 @@ class Settings:
     bias: Literal["none"] = "none"  # others change the base's own
 
 
-WITHOUT_EFFECT = {  # where it comes from, how it began, how AdaLoRA shared out the ranks
+FIELDS_WITHOUT_EFFECT = {  # where it comes from, how it began, how AdaLoRA shared out the ranks
     *("auto_mapping", "peft_version", "revision", "runtime_config", "ensure_weight_tying"),
     *("init_lora_weights", "loftq_config", "eva_config", "corda_config", "lora_ga_config"),
     *("target_r", "tinit", "tfinal", "deltaT", "beta1", "beta2", "orth_reg_weight", "total_step"),
-    *("megatron_core", "qalora_group_size"),  # words for what is off
+    *("megatron_core", "qalora_group_size"),  # set even where their features are off
 }
 
 
 def read_settings(folder: Path) -> dict[str, object]:
-    """What `adapter_config.json` says, checked.
+    """The fields of `adapter_config.json`, checked.
 
     Raises:
-        ValueError: if it can't be read, or says what is not known here: fields that are switched
-            off do no harm.
+        ValueError: if it can't be read, or switches on a field that is not known here.
     """
     path = folder / CONFIG_FILE
     try:
-        words = json.loads(path.read_text(encoding="utf-8"))
-        settings = msgspec.convert(words, Settings)
+        config = json.loads(path.read_text(encoding="utf-8"))
+        settings = msgspec.convert(config, Settings)
     except (ValueError, RecursionError, OSError, msgspec.ValidationError) as error:
         raise ValueError(
             f"{path} is no configuration of an adapter that is known here: {error}; PEFT's LORA "
             "and ADALORA for CAUSAL_LM are, with ranks of 1 or more and bias 'none'"
         ) from error
-    known = {field.name for field in fields(Settings)} | WITHOUT_EFFECT
-    for name, value in words.items():
+    known = {field.name for field in fields(Settings)} | FIELDS_WITHOUT_EFFECT
+    for name, value in config.items():
         if value and name not in known:
             raise ValueError(
                 f"{path} says {name}={value!r}, which is not known here and may change the "
                 "answers; load this adapter with the PEFT that wrote it, or switch the field off"
             )
-    for name, value in _numbers(settings):
+    for name, value in _alphas(settings):
         if not math.isfinite(value):
             raise ValueError(f"{path} says {name}={value}; give a finite number")
-    shared = settings.peft_type == "ADALORA"
+    is_adalora = settings.peft_type == "ADALORA"
     for name, rank in (settings.rank_pattern or {}).items():
-        if isinstance(rank, list) != shared:
-            wanted = "a list of yes and no for AdaLoRA" if shared else "a number for LoRA"
-            raise ValueError(f"{path} says rank_pattern of {name!r} is {rank!r}; give {wanted}")
-    return words
+        if isinstance(rank, list) != is_adalora:
+            right = "a list of yes and no for AdaLoRA" if is_adalora else "a number for LoRA"
+            raise ValueError(f"{path} says rank_pattern of {name!r} is {rank!r}; give {right}")
+    return config
 
 
-def _numbers(settings: Settings) -> Iterable[tuple[str, float]]:
+def _alphas(settings: Settings) -> Iterable[tuple[str, float]]:
     yield "lora_alpha", settings.lora_alpha
     for name, alpha in (settings.alpha_pattern or {}).items():
         yield f"alpha_pattern of {name!r}", alpha
@@ -109,11 +110,11 @@ def read_config(folder: Path) -> "PeftConfig":
     """
     from peft import AdaLoraConfig, LoraConfig
 
-    words = read_settings(folder)
-    kind = {"LORA": LoraConfig, "ADALORA": AdaLoraConfig}[words["peft_type"]]
-    known = {field.name for field in fields(kind)} - {"runtime_config"}  # of who wrote it
+    config = read_settings(folder)
+    config_class = {"LORA": LoraConfig, "ADALORA": AdaLoraConfig}[config["peft_type"]]
+    known = {field.name for field in fields(config_class)} - {"runtime_config"}  # the writer's own
     try:
-        return kind(**{name: value for name, value in words.items() if name in known})
+        return config_class(**{name: value for name, value in config.items() if name in known})
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"PEFT refuses {folder / CONFIG_FILE}: {error}") from error
 
@@ -122,7 +123,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of an adapter or of a whole model.
 
     Raises:
-        ValueError: if the file is damaged, or holds what is no weight: NaN, or whole numbers.
+        ValueError: if the file is damaged, or holds NaN, infinite or whole numbers.
     """
     tensors = load_tensors(path)
     for name, tensor in tensors.items():
@@ -168,27 +169,34 @@ def check_files(folder: Path) -> str:
 
 
 def check_fit(base: Base, tensors: dict[str, Tensor], trained_on: str | None) -> None:
-    """Refuse an adapter that was trained on another base, saying which shapes differ."""
-    layers = {one.name: one for one in modules_of(base.model, base.name).matrices}
+    """Refuse an adapter that was trained on another base, saying which shapes differ.
+
+    Args:
+        base: the base on which it is loaded.
+        tensors: the adapter's, by PEFT's names.
+        trained_on: the base that the adapter's configuration names.
+    """
+    matrices = {matrix.name: matrix for matrix in modules_of(base.model, base.name).matrices}
     problems = []
     for key, tensor in tensors.items():
-        found = re.fullmatch(r"base_model\.model\.(.+)\.lora_(A|B)(?:\.weight)?", key)
-        if not found:
+        match = re.fullmatch(r"base_model\.model\.(.+)\.lora_(A|B)(?:\.weight)?", key)
+        if not match:
             continue
-        name, part = found.groups()
+        name, factor = match.groups()
         if tensor.ndim != 2:
             raise ValueError(
                 f"the adapter's {key!r} has the shape {tuple(tensor.shape)}, and LoRA's A and B "
-                "are matrices; save it again with save_adapter or PEFT's save_pretrained"
+                f"are matrices; {SAVE_AGAIN}"
             )
-        if name not in layers:
+        if name not in matrices:
             problems.append(f"{name}: not in {base.name}")
             continue
-        wide, tall = layers[name].in_features, layers[name].out_features
-        has, wants = (tensor.shape[1], wide) if part == "A" else (tensor.shape[0], tall)
-        if has != wants:
-            side = "inputs" if part == "A" else "outputs"
-            problems.append(f"{name}: the adapter has {has} {side}, {base.name} has {wants}")
+        if factor == "A":
+            side, width, base_width = "inputs", tensor.shape[1], matrices[name].in_features
+        else:
+            side, width, base_width = "outputs", tensor.shape[0], matrices[name].out_features
+        if width != base_width:
+            problems.append(f"{name}: the adapter has {width} {side}, {base.name} has {base_width}")
     if problems:
         more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
         raise ValueError(
@@ -204,29 +212,27 @@ def check_ranks(base: Base, tensors: dict[str, Tensor], config: "PeftConfig") ->
 
     if not config.target_modules:
         raise ValueError(
-            f"the adapter's target_modules reach nothing in {base.name}; save it again with "
-            "save_adapter or PEFT's save_pretrained, or load the base it was trained on"
+            f"the adapter's target_modules reach nothing in {base.name}; {SAVE_AGAIN}, or load the "
+            "base it was trained on"
         )
     field = "init_r" if config.peft_type == "ADALORA" else "r"
-    pattern = config.rank_pattern or {}  # AdaLoRA's is gone: `_resize` has it
+    pattern = config.rank_pattern or {}  # empty for AdaLoRA: `Adapted` sets its ranks
     r = getattr(config, field)
-    ranks = {r, *pattern.values()}
+    unseen_ranks = {r, *pattern.values()}  # that no tensor has
     for key, tensor in tensors.items():
-        found = re.fullmatch(r"base_model\.model\.(.+)\.lora_A\.weight", key)
-        if found:
-            rank = pattern.get(get_pattern_key(list(pattern), found[1]), r)
+        match = re.fullmatch(r"base_model\.model\.(.+)\.lora_A\.weight", key)
+        if match:
+            rank = pattern.get(get_pattern_key(list(pattern), match[1]), r)
             if tensor.shape[0] != rank:
                 raise ValueError(
                     f"the adapter's {key!r} has rank {tensor.shape[0]}, and its own configuration "
-                    f"says {rank} ({field}={r}); save it again with save_adapter or PEFT's "
-                    "save_pretrained"
+                    f"says {rank} ({field}={r}); {SAVE_AGAIN}"
                 )
-            ranks.discard(rank)
+            unseen_ranks.discard(rank)
     matrices = modules_of(base.model, base.name).matrices
-    widest = max(max(one.in_features, one.out_features) for one in matrices)
-    if ranks and max(ranks) > widest:
+    widest = max(max(matrix.in_features, matrix.out_features) for matrix in matrices)
+    if unseen_ranks and max(unseen_ranks) > widest:
         raise ValueError(
-            f"the adapter's configuration says rank {max(ranks)}, which no tensor has, and the "
-            f"widest layer is {widest} wide; save it again with save_adapter or PEFT's "
-            "save_pretrained"
+            f"the adapter's configuration says rank {max(unseen_ranks)}, which no tensor has, and "
+            f"the widest layer is {widest} wide; {SAVE_AGAIN}"
         )

@@ -1,4 +1,4 @@
-"""A recipe's adapter put on a base: what it reaches, how it starts. The door to PEFT."""
+"""A recipe's adapter put on a base by PEFT: its configuration, its start, its tensors."""
 
 import copy
 import functools
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lora_lab.machine.devices import named, seeded
 from lora_lab.models.architecture import (
+    Matrix,
     Modules,
     adapted,
     inside,
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 ADAPTABLE = (nn.Linear, nn.Embedding, Conv1D)
 
 
-# --- what a recipe adapts -------------------------------------------------------------------
+# --- does a recipe fit a base? ----------------------------------------------------------------
 
 
 def check_fits(base: Base, recipe: Recipe) -> None:
@@ -50,57 +51,29 @@ def check_fits(base: Base, recipe: Recipe) -> None:
     """
     quantization_for(base, recipe)
     if recipe.method != "full":
-        _narrowest(base, recipe)
+        _check_adapter(base, recipe)
 
 
-def _narrowest(base: Base, recipe: Recipe) -> int:
-    """The width of the narrowest layer that a recipe adapts, which has to fit this model."""
+def _check_adapter(base: Base, recipe: Recipe) -> int:
+    """Refuse a recipe whose adapter does not fit the base; the narrowest adapted layer's width."""
     modules = modules_of(base.model, base.name)
-    reached = adapted(modules, recipe)
+    matrices = adapted(modules, recipe)
     if isinstance(recipe.target_modules, str) and recipe.target_modules != "all-linear":
         _check_only_layers(base.model, modules, recipe)
-    thin = min(reached, key=lambda matrix: min(matrix.in_features, matrix.out_features))
-    width = min(thin.in_features, thin.out_features)
+    narrowest = min(matrices, key=_width)
     if recipe.changes_the_base:
-        what = f"init_lora_weights={recipe.init_lora_weights!r}"
-        embedding = next((matrix.name for matrix in reached if matrix.kind == "embedding"), None)
-        if embedding is not None:
-            raise ValueError(
-                f"{what} can't start the embedding {embedding!r}: PEFT knows it for linear layers; "
-                "give init_lora_weights=True, or other target_modules"
-            )
-        turned = [
-            one.name for one in reached if isinstance(base.model.get_submodule(one.name), Conv1D)
-        ]
-        if recipe.init_lora_weights == "olora" and turned:
-            raise ValueError(
-                f"{what} can't start {turned[0]!r}, a Conv1D: PEFT 0.21 takes its weight for the "
-                "transposed one; give 'pissa', or init_lora_weights=True"
-            )
-        if recipe.r > width:
-            raise ValueError(
-                f"{what} takes its r={recipe.r} directions out of a layer's weight, and "
-                f"{thin.name!r} has no more than {width}; give r={width} at most, or "
-                "init_lora_weights=True"
-            )
-    return width
+        _check_start(base, recipe, matrices, narrowest)
+    return _width(narrowest)
 
 
-def _check_reach(base: Base, recipe: Recipe) -> None:
-    """Refuse a recipe that does not fit this model; warn of an r wider than a layer."""
-    narrowest = _narrowest(base, recipe)
-    field, r = ("init_r", recipe.init_r) if recipe.method == "adalora" else ("r", recipe.r)
-    if r > narrowest:
-        warnings.warn(
-            f"{field}={r} is above {narrowest}, the width of the narrowest adapted layer: a "
-            f"change can have no higher rank than that, so the parameters above are wasted",
-            stacklevel=3,
-        )
+def _width(matrix: Matrix) -> int:
+    """The highest rank that a matrix can have."""
+    return min(matrix.in_features, matrix.out_features)
 
 
 def _check_only_layers(model: nn.Module, modules: Modules, recipe: Recipe) -> None:
-    """Refuse a regex that matches more than layers: a whole block, a norm, an activation."""
-    known = {one.name for one in modules.matrices}
+    """Refuse a regex that also matches a block, a norm or an activation."""
+    known = {matrix.name for matrix in modules.matrices}
     saved = saved_modules(modules, recipe)
     names = (name for name, _ in model.named_modules() if name and not inside(name, saved))
     for name in matching(recipe.target_modules, names):
@@ -112,10 +85,44 @@ def _check_only_layers(model: nn.Module, modules: Modules, recipe: Recipe) -> No
             )
 
 
-def _linear_names(base: Base) -> tuple[str, ...]:
-    """The last names of all linear layers but the output's: what PEFT's "all-linear" means."""
-    matrices = modules_of(base.model, base.name).matrices
-    return tuple(sorted({last_name(one.name) for one in matrices if one.kind == "linear"}))
+def _check_start(
+    base: Base, recipe: Recipe, matrices: tuple[Matrix, ...], narrowest: Matrix
+) -> None:
+    """Refuse PiSSA and OLoRA for layers out of whose weight they can't take r directions."""
+    start = f"init_lora_weights={recipe.init_lora_weights!r}"
+    embedding = next((matrix.name for matrix in matrices if matrix.kind == "embedding"), None)
+    if embedding is not None:
+        raise ValueError(
+            f"{start} can't start the embedding {embedding!r}: PEFT knows it for linear layers; "
+            "give init_lora_weights=True, or other target_modules"
+        )
+    names = [matrix.name for matrix in matrices]
+    conv1ds = [name for name in names if isinstance(base.model.get_submodule(name), Conv1D)]
+    if recipe.init_lora_weights == "olora" and conv1ds:
+        raise ValueError(
+            f"{start} can't start {conv1ds[0]!r}, a Conv1D: PEFT 0.21 takes its weight for the "
+            "transposed one; give 'pissa', or init_lora_weights=True"
+        )
+    width = _width(narrowest)
+    if recipe.r > width:
+        raise ValueError(
+            f"{start} takes its r={recipe.r} directions out of a layer's weight, and "
+            f"{narrowest.name!r} has no more than {width}; give r={width} at most, or "
+            "init_lora_weights=True"
+        )
+
+
+def _warn_of_wasted_rank(recipe: Recipe, width: int) -> None:
+    field, r = ("init_r", recipe.init_r) if recipe.method == "adalora" else ("r", recipe.r)
+    if r > width:
+        warnings.warn(
+            f"{field}={r} is above {width}, the width of the narrowest adapted layer: a "
+            f"change can have no higher rank than that, so the parameters above are wasted",
+            stacklevel=3,
+        )
+
+
+# --- PEFT's configuration ---------------------------------------------------------------------
 
 
 def to_peft(recipe: Recipe, base: Base | None = None) -> "PeftConfig":
@@ -138,7 +145,7 @@ def to_peft(recipe: Recipe, base: Base | None = None) -> "PeftConfig":
 
 
 def adapter_options(recipe: Recipe, base: Base | None = None) -> dict[str, object]:
-    """What PEFT's configuration is given, by PEFT's names, for the same arguments as `to_peft`."""
+    """The keyword arguments of PEFT's configuration, for the same arguments as `to_peft`."""
     if recipe.method == "full":
         raise ValueError("method='full' trains every weight and has no PEFT configuration")
     targets = recipe.target_modules
@@ -178,88 +185,93 @@ def adapter_options(recipe: Recipe, base: Base | None = None) -> dict[str, objec
     }
 
 
-# --- a model of one's own, on the base's tensors --------------------------------------------
+def _linear_names(base: Base) -> tuple[str, ...]:
+    """The last names of all linear layers but the output's: what PEFT's "all-linear" means."""
+    matrices = modules_of(base.model, base.name).matrices
+    return tuple(sorted({last_name(matrix.name) for matrix in matrices if matrix.kind == "linear"}))
+
+
+# --- the weights under the adapter ------------------------------------------------------------
 
 
 def quantization_for(base: Base, recipe: Recipe) -> Quantization | None:
-    """How the weights are kept while the recipe trains on the base; None: as they are.
+    """The quantization of the base's weights while the recipe trains on them; None: as they are.
 
     Raises:
         ValueError: if the base is quantised already, and the recipe asks for something else, or
             needs the weights as they were before.
     """
-    has = base.quantization
+    own = base.quantization
     needs_all = recipe.method == "full" or recipe.init_lora_weights == "loftq"
-    if has is not None and (needs_all or recipe.changes_the_base):
-        what = "method='full'" if recipe.method == "full" else repr(recipe.init_lora_weights)
+    if own is not None and (needs_all or recipe.changes_the_base):
+        choice = "method='full'" if recipe.method == "full" else repr(recipe.init_lora_weights)
         raise ValueError(
-            f"{what} needs the whole weights, and {base.name} was loaded with "
-            f"quantize={has.quantize!r}; load it without (a recipe can quantise it for LoftQ)"
+            f"{choice} needs the whole weights, and {base.name} was loaded with "
+            f"quantize={own.quantize!r}; load it without (a recipe can quantise it for LoftQ)"
         )
-    wanted = has
+    quantization = own
     if recipe.quantize is not None:
         dtype = base.dtype
         if recipe.compute_dtype != "auto":
             dtype = getattr(torch, recipe.compute_dtype)
-        wanted = Quantization(recipe.quantize, recipe.double_quant, dtype)
-        if has not in (None, wanted):
+        quantization = Quantization(recipe.quantize, recipe.double_quant, dtype)
+        if own not in (None, quantization):
             raise ValueError(
-                f"the recipe asks for {wanted}, computed in {named(dtype)}, and {base.name} is "
-                f"quantised already: {has}, computed in {named(has.compute_dtype)}; give "
+                f"the recipe asks for {quantization}, computed in {named(dtype)}, and {base.name} "
+                f"is quantised already: {own}, computed in {named(own.compute_dtype)}; give "
                 "quantize=None, or load the base without quantize"
             )
-    if wanted is not None and recipe.init_lora_weights == "orthogonal":
+    if quantization is not None and recipe.init_lora_weights == "orthogonal":
         raise ValueError(
-            f"init_lora_weights='orthogonal' can't start on {wanted.quantize} weights: PEFT 0.21 "
-            "makes the adapter of whole numbers as they are; give init_lora_weights=True, or "
+            f"init_lora_weights='orthogonal' can't start on {quantization.quantize} weights: PEFT "
+            "0.21 makes the adapter of whole numbers as they are; give init_lora_weights=True, or "
             "quantize=None"
         )
-    int8 = wanted is not None and wanted.quantize == "int8"
+    int8 = quantization is not None and quantization.quantize == "int8"
     if recipe.use_dora and int8 and base.device.type == "cpu":
         raise ValueError(
             "use_dora=True with 8-bit weights does not train on a CPU: PEFT 0.21 loses their "
             "constants; give quantize='nf4', or use_dora=False"
         )
-    return wanted
+    return quantization
 
 
 def as_trained(base: Base, recipe: Recipe) -> Base:
     """The base in the precision that the recipe trains on: itself, or a quantised copy."""
-    how = quantization_for(base, recipe)
-    return base if how == base.quantization else quantized_base(base, how)
-
-
-def _copy_tensors(model: nn.Module) -> nn.Module:
-    """A whole copy in float32: steps of full fine-tuning are too small for 16-bit weights."""
-    return copy.deepcopy(model).float().requires_grad_(True)
+    quantization = quantization_for(base, recipe)
+    return base if quantization == base.quantization else quantized_base(base, quantization)
 
 
 def about_training(base: Base, recipe: Recipe) -> str:
-    """Where a run is trained, and in which precision, in words."""
-    how = quantization_for(base, recipe)
-    new = how is not None and how != base.quantization
-    return base.about + (f"; trained on a copy quantised to {how}" if new else "")
+    """The base in a sentence, and the precision in which the recipe trains on it."""
+    quantization = quantization_for(base, recipe)
+    if quantization == base.quantization:
+        return base.about
+    return f"{base.about}; trained on a copy quantised to {quantization}"
+
+
+# --- the adapter on the base ------------------------------------------------------------------
 
 
 def adapt(base: Base, recipe: Recipe) -> nn.Module:
-    """The base with the recipe's fresh adapter on it, ready to train.
+    """The base with the recipe's new adapter on it, ready to train.
 
     The result is a module tree of its own that shares the base's tensors (method "full": a float32
     copy of them). The base keeps its weights, its `requires_grad` and its modules. The adapter's
     start is drawn from `recipe.seed`; the global random state is left as it was.
 
     Method "adalora" trains more than "lora", not less: every layer holds `init_r` ranks until the
-    end, with their gradients and optimizer state, and those not kept are masked. What is saved is
-    small; no memory is spared while training (`ranks.py` has the steps).
+    end, with their gradients and optimizer state, and the ranks that are not kept are masked. The
+    saved adapter is small, but training spares no memory (`training/adalora.py` has the steps).
 
     Raises:
         ValueError: if a target module, layer or module to save is not in this model.
     """
-    on = as_trained(base, recipe)
-    if recipe.method == "full":
-        return _copy_tensors(base.model)
-    _check_reach(base, recipe)
-    model = share_tensors(on.model)
+    trained_base = as_trained(base, recipe)
+    if recipe.method == "full":  # in float32: its steps are too small for 16-bit weights
+        return copy.deepcopy(base.model).float().requires_grad_(True)
+    _warn_of_wasted_rank(recipe, _check_adapter(base, recipe))
+    model = share_tensors(trained_base.model)
     if recipe.changes_the_base:
         for module in model.modules():
             if isinstance(module, ADAPTABLE):  # its weight will be written to: give it its own
@@ -270,11 +282,11 @@ def adapt(base: Base, recipe: Recipe) -> nn.Module:
     spell_patterns_out(config, model)
     with seeded(base.device, recipe.seed):  # PEFT draws from the global random state
         model = peft.get_peft_model(model, config)
-    for name, one in model.named_parameters():
+    for name, parameter in model.named_parameters():
         if "ranknum" in name:  # a count, which PEFT would train on a 16-bit base
-            one.requires_grad_(False)
+            parameter.requires_grad_(False)
     if loftq:
-        _begin_with_what_was_lost(model, base)
+        _start_as_loftq(model, base)
     if isinstance(targets, str) and targets != "all-linear":
         model.peft_config["default"].target_modules = targets  # what is saved, as PEFT saves it
     model.peft_config["default"].base_model_name_or_path = base.name  # no path of this machine
@@ -283,25 +295,26 @@ def adapt(base: Base, recipe: Recipe) -> nn.Module:
 
 
 def spell_patterns_out(config: "PeftConfig", model: nn.Module) -> None:
-    """Put in place of a configuration's regexes the names that they match in a model.
+    """Replace a configuration's regexes by the names that they match in a model.
 
-    PEFT tries a regex without end if it takes that. So it gets only such as are tried in one way.
+    PEFT matches a regex without a limit of time. The names that replace it are a regex, too, but
+    can be tried in one way only.
 
     Raises:
-        ValueError: for what is no regex, or one that takes too long.
+        ValueError: for what is no regex, or for a regex that takes too long.
     """
     for field in ("modules_to_save", "layers_pattern"):
-        given = getattr(config, field, None) or ()
-        for name in (given,) if isinstance(given, str) else given:
+        value = getattr(config, field, None) or ()
+        for name in (value,) if isinstance(value, str) else value:
             if not re.fullmatch(r"[\w.]+", name):
                 raise ValueError(
                     f"{field} holds {name!r}, and PEFT would take it for a regex; give plain names"
                 )
     names = [name for name, _ in model.named_modules()]
     for field in ("exclude_modules", "target_modules"):
-        given = getattr(config, field, None)
-        if isinstance(given, str) and given.lower() != "all-linear":
-            setattr(config, field, spelt_out(matching(given, names, field)))
+        value = getattr(config, field, None)
+        if isinstance(value, str) and value.lower() != "all-linear":
+            setattr(config, field, spelt_out(matching(value, names, field)))
     reached = [name for name in names if check_target_module_exists(config, name)]
     for field in ("rank_pattern", "alpha_pattern"):  # by a regex for the end of a name
         by_name = {}
@@ -314,19 +327,19 @@ def spell_patterns_out(config: "PeftConfig", model: nn.Module) -> None:
 
 
 @torch.no_grad()
-def _begin_with_what_was_lost(model: nn.Module, base: Base) -> None:
-    """Start each adapter at the nearest matrix of rank r to what quantisation took from its weight.
+def _start_as_loftq(model: nn.Module, base: Base) -> None:
+    """Start each adapter at the rank-r matrix nearest to what quantisation took from the weight.
 
-    PEFT's `replace_lora_weights_loftq` leaves the scaling out, so that its start is the nearest
-    only where lora_alpha = r. Here A and B are divided by its root each.
+    PEFT's `replace_lora_weights_loftq` leaves the scaling out, so its start is the nearest only
+    where lora_alpha = r. Here A and B are each divided by the square root of the scaling.
 
     Source:
         LoftQ, arXiv:2310.08659, algorithm 1, with one round (T = 1).
     """
     for name, layer in model.get_base_model().named_modules():
         if isinstance(layer, LoraLayer) and is_quantized(layer.base_layer):
-            whole = base.model.get_submodule(name)
-            weight = weight_of(whole).T if isinstance(whole, Conv1D) else weight_of(whole)
+            original = base.model.get_submodule(name)
+            weight = weight_of(original).T if isinstance(original, Conv1D) else weight_of(original)
             lost = weight.float() - weight_of(layer.base_layer).float()  # (out, in)
             u, s, v = torch.linalg.svd(lost, full_matrices=False)
             A, B = layer.lora_A["default"].weight, layer.lora_B["default"].weight
@@ -355,5 +368,5 @@ def adapter_tensors(model: nn.Module) -> dict[str, Tensor]:
         return {}
     tensors = peft.get_peft_model_state_dict(
         model, model.state_dict(), save_embedding_layers=False
-    )  # its state dict, not asked for: PEFT would call AdaLoRA's layers of rank 0 incomplete
+    )  # with the state dict given, PEFT does not call AdaLoRA's layers of rank 0 incomplete
     return {name: tensor.detach().clone() for name, tensor in tensors.items()}

@@ -1,4 +1,4 @@
-"""What a recipe reaches: PEFT's rule by which names choose a model's layers. Its one home."""
+"""The layers of a model that a recipe reaches: PEFT's rule by which names choose them."""
 
 import re
 import time
@@ -17,18 +17,18 @@ LAYER = re.compile(r".*?\.[^.]*\.(\d+)\.")  # a layer's number in a name, as PEF
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """One linear layer or embedding of a model, by the name under which the model keeps it."""
+    """A linear layer or embedding, by the name under which the model keeps it."""
 
     name: str  # "model.layers.0.self_attn.q_proj"
     in_features: int  # an embedding's number of tokens
     out_features: int  # an embedding's width
     bias: bool = False
-    kind: str = "linear"  # "embedding" | "output": these are no part of "all-linear"
-    tied: bool = False  # its weights are those of an earlier matrix: one tensor for both
+    kind: str = "linear"  # or "embedding" or "output", which "all-linear" leaves out
+    tied: bool = False  # it shares the tensor of an earlier matrix
 
     @property
     def weights(self) -> int:
-        """How many numbers the matrix holds, its bias left out."""
+        """The count of the matrix's numbers, without its bias."""
         return self.in_features * self.out_features
 
     @property
@@ -39,18 +39,18 @@ class Matrix:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Modules:
-    """What of a model a recipe can name: its matrices, and whatever else holds parameters."""
+    """The parts of a model that a recipe can name: matrices, and other modules with parameters."""
 
     name: str  # the model's
     matrices: tuple[Matrix, ...]  # in the model's own order
-    others: tuple[tuple[str, int], ...]  # norms, and what else is no matrix: module, parameters
+    others: tuple[tuple[str, int], ...]  # norms and the like: (module, its parameters)
     num_layers: int
 
 
 def layer_of(name: str) -> int | None:
-    """The layer that a module's name tells: 7 of "model.layers.7.mlp.up_proj"; None: no layer."""
-    found = LAYER.match(name)
-    return int(found[1]) if found else None
+    """The layer's number in a module's name: 7 of "model.layers.7.mlp.up_proj"; None: no layer."""
+    match = LAYER.match(name)
+    return int(match[1]) if match else None
 
 
 def last_name(name: str) -> str:
@@ -59,15 +59,15 @@ def last_name(name: str) -> str:
 
 
 def adapted(model: Modules, recipe: Recipe) -> tuple[Matrix, ...]:
-    """The matrices that get an adapter, chosen as PEFT chooses them. None for method "full".
+    """The matrices that get an adapter, chosen as PEFT chooses them; empty for method "full".
 
-    One thing PEFT lets pass is refused: a name among good ones that reaches nothing. PEFT complains
-    only when none matches at all, and trains a smaller adapter in silence (peft#1959). The experts
-    of a mixture are no matrices, and not told of here.
+    One thing that PEFT accepts is refused: a name among good ones that reaches nothing. PEFT
+    complains only when no name matches at all, and trains a smaller adapter in silence (peft#1959).
+    The experts of a mixture are no matrices, so they are left out.
 
     Raises:
         ValueError: for a target, a layer or a module to save that the model does not have, and for
-            what PEFT refuses.
+            a recipe that PEFT refuses.
 
     Source:
         `check_target_module_exists` in peft/tuners/tuners_utils.py, PEFT 0.21.
@@ -82,13 +82,13 @@ def adapted(model: Modules, recipe: Recipe) -> tuple[Matrix, ...]:
             f"{model.num_layers - 1}"
         )
     saved = saved_modules(model, recipe)
-    reached = [one for one in _targets(model, recipe) if not inside(one.name, saved)]
+    reached = [matrix for matrix in _targets(model, recipe) if not inside(matrix.name, saved)]
     if not reached:
         raise ValueError(
             f"target_modules={recipe.target_modules!r} names nothing in {model.name} that is in "
             f"layers {layers} and not in modules_to_save={recipe.modules_to_save}; give other names"
         )
-    embeddings = [one.name for one in reached if one.kind == "embedding"]
+    embeddings = [matrix.name for matrix in reached if matrix.kind == "embedding"]
     if recipe.method == "adalora" and embeddings:
         raise ValueError(
             f"method='adalora' can't adapt the embedding {embeddings[0]!r}: PEFT knows it for "
@@ -98,42 +98,47 @@ def adapted(model: Modules, recipe: Recipe) -> tuple[Matrix, ...]:
 
 
 def _targets(model: Modules, recipe: Recipe) -> list[Matrix]:
-    """The matrices that `target_modules` names, in the layers that are wanted."""
-    wanted, layers = recipe.target_modules, recipe.layers_to_transform
+    """The matrices that `target_modules` names, in the layers of `layers_to_transform`."""
+    targets, layers = recipe.target_modules, recipe.layers_to_transform
 
     def in_layers(name: str) -> bool:
         return layers is None or layer_of(name) in layers
 
-    if wanted == "all-linear":
-        return [one for one in model.matrices if one.kind == "linear" and in_layers(one.name)]
-    if isinstance(wanted, str):
+    if targets == "all-linear":
+        return [
+            matrix
+            for matrix in model.matrices
+            if matrix.kind == "linear" and in_layers(matrix.name)
+        ]
+    if isinstance(targets, str):
         if layers is not None:
             raise ValueError(
-                f"target_modules={wanted!r} with layers_to_transform is refused by PEFT; give a "
+                f"target_modules={targets!r} with layers_to_transform is refused by PEFT; give a "
                 'tuple of names, or "all-linear"'
             )
-        return _matched(model, wanted)
-    known = tuple(sorted({last_name(one.name) for one in model.matrices}))
-    for target in wanted:
-        if not any(ends(one.name, target) for one in model.matrices):
+        return _matched(model, targets)
+    known = tuple(sorted({last_name(matrix.name) for matrix in model.matrices}))
+    for target in targets:
+        if not any(ends(matrix.name, target) for matrix in model.matrices):
             raise ValueError(
                 f"{model.name} has no layer called {target!r}; {nearest(target, known)}"
                 f"it has: {', '.join(known)}"
             )
     return [  # a whole name is reached in any layer: PEFT looks at layers_to_transform after it
-        one
-        for one in model.matrices
-        if one.name in wanted
-        or (in_layers(one.name) and any(ends(one.name, target) for target in wanted))
+        matrix
+        for matrix in model.matrices
+        if matrix.name in targets
+        or (in_layers(matrix.name) and any(ends(matrix.name, target) for target in targets))
     ]
 
 
 def _matched(model: Modules, pattern: str) -> list[Matrix]:
     """The matrices whose whole name a regex matches."""
-    names = {*matching(pattern, (one.name for one in model.matrices))}
-    reached = [one for one in model.matrices if one.name in names]
+    names = {*matching(pattern, (matrix.name for matrix in model.matrices))}
+    reached = [matrix for matrix in model.matrices if matrix.name in names]
     if not reached:
-        example = next((one for one in model.matrices if one.kind == "linear"), model.matrices[0])
+        linear = (matrix for matrix in model.matrices if matrix.kind == "linear")
+        example = next(linear, model.matrices[0])
         raise ValueError(
             f"target_modules={pattern!r} is read as a regex and matches no whole module name of "
             f"{model.name}; a name here looks like {example.name!r}. For a plain "
@@ -143,7 +148,7 @@ def _matched(model: Modules, pattern: str) -> list[Matrix]:
 
 
 def matching(pattern: str, names: Iterable[str], field: str = "target_modules") -> list[str]:
-    """The names that a regex matches from end to end: what `re.fullmatch` finds, in bounded time.
+    """The names that a regex matches from end to end, as `re.fullmatch` does, in bounded time.
 
     Python's own `re`, which PEFT uses, may try a pattern in countless ways and can't be stopped.
 
@@ -153,7 +158,7 @@ def matching(pattern: str, names: Iterable[str], field: str = "target_modules") 
         field: where the pattern stands, for the error.
 
     Raises:
-        ValueError: for what is no regex, and for one that takes longer than `SECONDS`.
+        ValueError: for what is no regex, and for a regex that takes longer than `SECONDS`.
     """
     if len(pattern) > LETTERS:
         raise ValueError(
@@ -184,60 +189,63 @@ def matching(pattern: str, names: Iterable[str], field: str = "target_modules") 
 
 
 def spelt_out(names: Iterable[str]) -> str:
-    """A regex that matches just these names, and that is tried in one way only."""
+    """A regex that matches just these names, and that can be tried in one way only."""
     return "|".join(map(re.escape, names))
 
 
 def column_of(name: str) -> str:
     """A module's name with its layer's number left open: "model.layers.*.mlp.up_proj"."""
-    found = LAYER.match(name)
-    return name if found is None else f"{name[: found.start(1)]}*{name[found.end(1) :]}"
+    match = LAYER.match(name)
+    return name if match is None else f"{name[: match.start(1)]}*{name[match.end(1) :]}"
 
 
 def naming(model: Modules, chosen: Collection[str]) -> dict[str, object]:
-    """The fields of a recipe that reach the chosen matrices and no others, as short as can be.
+    """The shortest fields of a recipe that reach the chosen matrices and no others.
 
-    "all-linear" if that does; else the modules' last names, with `layers_to_transform` where not
-    all layers are wanted; else a regex, which can say anything.
+    "all-linear" if that does; else the modules' last names, with `layers_to_transform` where only
+    some layers are chosen; else a regex, which can name any choice.
 
     Raises:
-        ValueError: if nothing is chosen, or what the model does not have.
+        ValueError: if nothing is chosen, or a name that the model does not have.
     """
-    unknown = sorted(set(chosen) - {one.name for one in model.matrices})
+    unknown = sorted(set(chosen) - {matrix.name for matrix in model.matrices})
     if unknown or not chosen:
         problem = f"{unknown[0]!r} is no matrix of {model.name}" if unknown else "nothing is chosen"
         raise ValueError(f"{problem}; give names such as {model.matrices[1].name!r}")
     names = tuple(
-        dict.fromkeys(last_name(one.name) for one in model.matrices if one.name in chosen)
+        dict.fromkeys(last_name(matrix.name) for matrix in model.matrices if matrix.name in chosen)
     )
-    layers = tuple(sorted({layer_of(one) for one in chosen} - {None}))
-    ways = [{"target_modules": "all-linear"}, {"target_modules": names}]
+    layers = tuple(sorted({layer_of(name) for name in chosen} - {None}))
+    attempts = [{"target_modules": "all-linear"}, {"target_modules": names}]
     if layers:
-        ways.append({"target_modules": names, "layers_to_transform": layers})
-    for way in ways:
+        attempts.append({"target_modules": names, "layers_to_transform": layers})
+    for fields in attempts:
         with suppress(ValueError):
-            if {one.name for one in adapted(model, Recipe(**way))} == set(chosen):
-                return way
+            if {matrix.name for matrix in adapted(model, Recipe(**fields))} == set(chosen):
+                return fields
     return {"target_modules": _regex(model, chosen)}
 
 
 def _regex(model: Modules, chosen: Collection[str]) -> str:
-    """A regex for the whole names of just these matrices: one part for each set of layers."""
-    layers: dict[tuple[str, str], list[int | None]] = {}  # of each column, what is wanted
-    for one in model.matrices:
-        if one.name in chosen:
-            start, _, tail = column_of(one.name).partition("*")
-            layers.setdefault((start, tail), []).append(layer_of(one.name))
+    """A regex for the whole names of just these matrices, with a part for each set of layers."""
+    layers: dict[tuple[str, str], list[int | None]] = {}  # the chosen layers of each column
+    for matrix in model.matrices:
+        if matrix.name in chosen:
+            start, _, tail = column_of(matrix.name).partition("*")
+            layers.setdefault((start, tail), []).append(layer_of(matrix.name))
     tails: dict[tuple[str, tuple], list[str]] = {}  # of the columns that share their layers
-    for (start, tail), own in layers.items():
-        tails.setdefault((start, tuple(own)), []).append(re.escape(tail))
+    for (start, tail), numbers in layers.items():
+        tails.setdefault((start, tuple(numbers)), []).append(re.escape(tail))
     return "|".join(
-        re.escape(start) + ("" if own == (None,) else _either(map(str, own))) + _either(shared)
-        for (start, own), shared in tails.items()
+        re.escape(start)
+        + ("" if numbers == (None,) else _either(map(str, numbers)))
+        + _either(shared)
+        for (start, numbers), shared in tails.items()
     )
 
 
 def _either(parts: Iterable[str]) -> str:
+    """A regex that matches any of the parts."""
     first, *rest = parts
     return f"({'|'.join([first, *rest])})" if rest else first
 
@@ -248,33 +256,33 @@ def ends(name: str, target: str) -> bool:
 
 
 def inside(name: str, modules: Iterable[str]) -> bool:
-    """Whether a module is one of `modules`, or within one."""
+    """Whether a module is among `modules`, or inside one of them."""
     return any(f"{name}.".startswith(f"{module}.") for module in modules)
 
 
 def saved_modules(model: Modules, recipe: Recipe) -> tuple[str, ...]:
-    """The modules that are trained whole beside the adapter, by `modules_to_save`.
+    """The modules of `modules_to_save`, which are trained whole beside the adapter.
 
     PEFT takes every module whose name *ends* so: "norm" takes "input_layernorm" as well.
     """
-    names = [one.name for one in model.matrices] + [name for name, _ in model.others]
+    names = [matrix.name for matrix in model.matrices] + [name for name, _ in model.others]
     parts = [name.split(".") for name in names]
     modules = {".".join(part[:end]) for part in parts for end in range(1, len(part) + 1)}
-    for wanted in recipe.modules_to_save:
-        if not any(ends(module, wanted) for module in modules):
-            known = sorted({last_name(module) for module in modules})
-            known = tuple(one for one in known if not one.isdecimal())
+    for name in recipe.modules_to_save:
+        if not any(ends(module, name) for module in modules):
+            last_names = {last_name(module) for module in modules}
+            known = tuple(sorted(last for last in last_names if not last.isdecimal()))
             raise ValueError(
-                f"modules_to_save names {wanted!r}, which {model.name} does not have; "
-                f"{nearest(wanted, known)}it has, for example: {', '.join(known[:12])}"
+                f"modules_to_save names {name!r}, which {model.name} does not have; "
+                f"{nearest(name, known)}it has, for example: {', '.join(known[:12])}"
             )
-    found = sorted(module for module in modules if module.endswith(recipe.modules_to_save))
-    return tuple(one for one in found if not inside(one.rpartition(".")[0], found))
+    saved = sorted(module for module in modules if module.endswith(recipe.modules_to_save))
+    return tuple(module for module in saved if not inside(module.rpartition(".")[0], saved))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape(Modules):
-    """All that a budget needs to know of a model: its matrices, and a few sizes."""
+    """What a budget needs to know of a model: its matrices, and a few sizes."""
 
     hidden_size: int
     num_heads: int
@@ -284,16 +292,16 @@ class Shape(Modules):
 
     @property
     def other_parameters(self) -> int:
-        """Norms, and whatever else is no matrix and no bias of one."""
+        """The count of parameters outside matrices and their biases: norms, mostly."""
         return sum(count for _, count in self.others)
 
     @property
     def parameters(self) -> int:
-        """All of the model's parameters; a tied matrix is counted once."""
-        whole = sum(one.parameters for one in self.matrices) + self.other_parameters
-        return whole - sum(one.weights for one in self.matrices if one.tied)
+        """The count of all parameters; a tied matrix is counted once."""
+        total = sum(matrix.parameters for matrix in self.matrices) + self.other_parameters
+        return total - sum(matrix.weights for matrix in self.matrices if matrix.tied)
 
     @property
     def tied(self) -> bool:
         """Whether the output layer multiplies with the input embedding."""
-        return any(one.tied and one.kind == "output" for one in self.matrices)
+        return any(matrix.tied and matrix.kind == "output" for matrix in self.matrices)

@@ -1,4 +1,4 @@
-"""Bases: a model with its tokenizer, on a device, in a dtype. The door to transformers."""
+"""Bases: a model of transformers with its tokenizer, loaded on a device in a dtype."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ from lora_lab.recipe import CHOICES, nearest
 
 
 class _Default(str):
-    """A name nobody gave: only then does LORA_LAB_BASE decide."""
+    """The name of the base where a call gives none. LORA_LAB_BASE can overrule it."""
 
 
 @dataclass
@@ -32,18 +32,33 @@ class Base:
     tokenizer: object
     device: torch.device
     dtype: torch.dtype
-    about: str
+    parameters: int  # as counted when it was loaded
     path: Path  # a folder that plain transformers loads
     quantization: Quantization | None = None  # of its linear layers; None: they are as in `path`
+    dtype_reason: str = ""  # why "auto" chose this dtype, in brackets
+    origin: str = ""  # whose weights they are, and what was done to them
     _print: tuple[list, str] | None = field(default=None, repr=False, compare=False)
     _quantized: tuple[list, Quantization, dict] | None = field(
         default=None, repr=False, compare=False
     )
 
-    def fingerprint(self) -> str:
-        """SHA-256 of the weights (names and bytes) and the tokenizer: which base this really is.
+    @property
+    def about(self) -> str:
+        """The base in a sentence: name, size, device and dtype; then origin and quantisation."""
+        parts = [
+            f"{self.name}: {self.parameters / 1e6:,.1f} M parameters on {in_words(self.device)} "
+            f"in {named(self.dtype)}{self.dtype_reason}"
+        ]
+        if self.origin:
+            parts.append(self.origin)
+        if self.quantization is not None:
+            parts.append(f"its linear layers are quantised to {self.quantization}")
+        return "; ".join(parts)
 
-        Reckoned once, and again only if a tensor was replaced or written to.
+    def fingerprint(self) -> str:
+        """SHA-256 of the weights (names and bytes) and of the tokenizer: the base's identity.
+
+        It is computed once, and again only if a tensor was replaced or written to.
         """
         seen = self._seen()
         if self._print is None or self._print[0] != seen:
@@ -52,9 +67,9 @@ class Base:
         return self._print[1]
 
     def quantized_layers(self, how: Quantization) -> dict[str, nn.Module]:
-        """The layers that were quantised so before, by name; what is added is there the next time.
+        """The layers that were quantised so before, by name. The caller adds new ones to the dict.
 
-        They are kept for one `how`, the last, and until a tensor is replaced or written to.
+        They are kept for the last `how` only, and until a tensor is replaced or written to.
         """
         seen = self._seen()
         if self._quantized is None or self._quantized[:2] != (seen, how):
@@ -62,12 +77,12 @@ class Base:
         return self._quantized[2]
 
     def _seen(self) -> list[tuple[str, int, int]]:
-        """Each tensor's name, place and version: they differ once one is replaced or written to."""
+        """Each tensor's name, address and version: they change when it is written to."""
         tensors = sorted(self.model.state_dict(keep_vars=True).items())
-        return [(name, one.data_ptr(), one._version) for name, one in tensors]
+        return [(name, tensor.data_ptr(), tensor._version) for name, tensor in tensors]
 
     def __getstate__(self) -> dict:
-        """What goes to another process: without quantised layers, which that makes itself."""
+        """What is sent to another process. It quantises for itself, so quantised layers stay."""
         return vars(self) | {"_quantized": None}
 
 
@@ -91,8 +106,8 @@ def load_base(
             `dtype` is that of their products. Double quantisation, as QLoRA has it.
 
     Raises:
-        ValueError: an unknown name, device, dtype or quantize, one that this machine lacks, or a
-            folder that holds no safetensors (a pickle is never loaded).
+        ValueError: an unknown name, device, dtype or quantize; a device or dtype that this machine
+            lacks; or a folder without safetensors (a pickle is never loaded).
         FileNotFoundError: a folder that is not there, or a hub id that can't be had.
         NotPrepared: smollm2, before `lora-lab prepare` has fetched it.
     """
@@ -100,72 +115,77 @@ def load_base(
         name_or_path = os.environ.get("LORA_LAB_BASE") or str(name_or_path)
     _check_quantize(quantize)
     name, folder = _find(name_or_path)
-    where = choose_device(device)
-    with quietly(), own_randomness(where):
+    device = choose_device(device)
+    with quietly(), own_randomness(device):
         config = read_part(folder, "config", name)
-        kind, why = choose_dtype(dtype, where, getattr(config, "hidden_size", None) or 0)
-        model = read_part(folder, "model", name, dtype=kind).eval()
-        how = None if quantize is None else Quantization(quantize, compute_dtype=kind)
-        if how is None:
-            model.to(where)
+        dtype, reason = choose_dtype(dtype, device, getattr(config, "hidden_size", None) or 0)
+        model = read_part(folder, "model", name, dtype=dtype).eval()
+        quantization = None if quantize is None else Quantization(quantize, compute_dtype=dtype)
+        if quantization is None:
+            model.to(device)
         else:
-            quantize_layers(model, how, where)
+            quantize_layers(model, quantization, device)
         tokenizer = read_part(folder, "tokenizer", name)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     if getattr(model, "generation_config", None) and model.generation_config.pad_token_id is None:
         model.generation_config.pad_token_id = tokenizer.pad_token_id
-    about = f"{name}: {_counted(model)} parameters on {in_words(where)} in {named(kind)}{why}"
-    if name in BUILT_IN:
-        about += BUILT_IN[name].origin
-    about += _quantised_words(how)
-    path = folder if isinstance(folder, Path) else _snapshot(folder)
-    return Base(name, model, tokenizer, where, kind, about, path, how)
+    return Base(
+        name=name,
+        model=model,
+        tokenizer=tokenizer,
+        device=device,
+        dtype=dtype,
+        parameters=model.num_parameters(),
+        path=folder if isinstance(folder, Path) else _snapshot(folder),
+        quantization=quantization,
+        dtype_reason=reason,
+        origin=BUILT_IN[name].origin if name in BUILT_IN else "",
+    )
 
 
 def quantized_base(base: Base, how: Quantization) -> Base:
-    """A base of its own whose linear layers are quantised; it shares the other tensors.
+    """A second base whose linear layers are quantised, and which shares the other tensors.
 
     The quantised weights are kept with `base`, so that the next such base shares them.
     """
     model = share_tensors(base.model)
     quantize_layers(model, how, base.device, base.quantized_layers(how))
-    about = base.about + _quantised_words(how)
-    return replace(base, model=model, about=about, quantization=how, _print=None, _quantized=None)
-
-
-def _quantised_words(how: Quantization | None) -> str:
-    return "" if how is None else f"; its linear layers are quantised to {how}"
+    return replace(base, model=model, quantization=how, _print=None, _quantized=None)
 
 
 # --- where a base is ---------------------------------------------------------------------------
 
 
-def _find(given: str | Path) -> tuple[str, Path | str]:
+def _find(name_or_path: str | Path) -> tuple[str, Path | str]:
     """A base's name, and its folder or (a string) its hub id."""
-    if given == "pocket":
+    if name_or_path == "pocket":
         if not (pocket_folder() / "config.json").is_file():
             raise NotPrepared(
                 f"pocket's weights are not in {pocket_folder()}: this copy of lora_lab is not "
                 "whole; install it again"
             )
         return "pocket", pocket_folder()
-    if given == "smollm2":
+    if name_or_path == "smollm2":
         return "smollm2", smollm2_folder()
-    if not isinstance(given, str | Path) or not str(given):
-        raise TypeError(f"{given!r} is not a base's name; give 'pocket', a folder or a hub id")
-    folder = Path(given).expanduser()
+    if not isinstance(name_or_path, str | Path) or not str(name_or_path):
+        raise TypeError(
+            f"{name_or_path!r} is not a base's name; give 'pocket', a folder or a hub id"
+        )
+    folder = Path(name_or_path).expanduser()
     if folder.is_dir():
         _check_folder(folder)
         return folder.resolve().name, folder
     if folder.is_file():
-        raise ValueError(f"{str(given)!r} is a file; give the folder that holds config.json")
-    if isinstance(given, str) and re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", given):
-        return given, given
-    if isinstance(given, Path) or set(given) & set("/\\~"):
-        raise FileNotFoundError(f"there is no folder {str(given)!r}; give one that holds a model")
+        raise ValueError(f"{str(name_or_path)!r} is a file; give the folder that holds config.json")
+    if isinstance(name_or_path, str) and re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name_or_path):
+        return name_or_path, name_or_path
+    if isinstance(name_or_path, Path) or set(name_or_path) & set("/\\~"):
+        raise FileNotFoundError(
+            f"there is no folder {str(name_or_path)!r}; give one that holds a model"
+        )
     raise ValueError(
-        f"no base is called {given!r}; {nearest(given, tuple(BUILT_IN))}"
+        f"no base is called {name_or_path!r}; {nearest(name_or_path, tuple(BUILT_IN))}"
         f"give {', '.join(map(repr, BUILT_IN))}, a folder, or a hub id such as 'Qwen/Qwen2.5-0.5B'"
     )
 
@@ -192,13 +212,16 @@ def _check_folder(folder: Path) -> None:
     raise ValueError(f"{folder} has no .safetensors file; give a folder that holds weights")
 
 
-def read_part(folder: Path | str, what: str, name: str, **options: object) -> object:
-    """The config, model or tokenizer; a local folder never reaches the network."""
+def read_part(folder: Path | str, part: str, name: str, **options: object) -> object:
+    """The "config", "model" or "tokenizer" in a folder, or of a hub id.
+
+    For a folder, nothing is asked of the network.
+    """
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-    reader = {"config": AutoConfig, "model": AutoModelForCausalLM, "tokenizer": AutoTokenizer}[what]
-    if what == "model":
+    reader = {"config": AutoConfig, "model": AutoModelForCausalLM, "tokenizer": AutoTokenizer}[part]
+    if part == "model":
         options["use_safetensors"] = True
     try:
         return reader.from_pretrained(
@@ -208,15 +231,16 @@ def read_part(folder: Path | str, what: str, name: str, **options: object) -> ob
             **options,
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        said = " ".join(str(error).split())[:300]
+        message = " ".join(str(error).split())[:300]
         if isinstance(folder, Path):
             raise ValueError(
-                f"the {what} of {name!r} ({folder}) can't be loaded: {said}; "
+                f"the {part} of {name!r} ({folder}) can't be loaded: {message}; "
                 "give a folder that save_pretrained wrote, tokenizer included"
             ) from error
         raise FileNotFoundError(
-            f"{name!r} is no folder here, and its {what} can't be had from the hub (no network, no "
-            f"such id, or no safetensors); give a folder, 'pocket' or 'smollm2' (it said: {said})"
+            f"{name!r} is no folder here, and its {part} can't be had from the hub (no network, no "
+            "such id, or no safetensors); give a folder, 'pocket' or 'smollm2' "
+            f"(it said: {message})"
         ) from error
 
 
@@ -227,32 +251,28 @@ def _snapshot(hub_id: str) -> Path:
     return Path(cached_file(hub_id, "config.json", local_files_only=True)).parent
 
 
-def _counted(model: nn.Module) -> str:
-    return f"{model.num_parameters() / 1e6:,.1f} M"
-
-
-def _check_quantize(given: str | None) -> None:
+def _check_quantize(quantize: str | None) -> None:
     known = CHOICES["quantize"]
-    if given not in known:
+    if quantize not in known:
         raise ValueError(
-            f"quantize={given!r} is not known; {nearest(given, known[1:])}"
+            f"quantize={quantize!r} is not known; {nearest(quantize, known[1:])}"
             f"give {', '.join(map(repr, known))}"
         )
 
 
 def _fingerprint(tensors: list[tuple[str, torch.Tensor]], tokenizer: object) -> str:
     digest = hashlib.sha256()
-    tied: dict[tuple, str] = {}  # the same memory twice is read once
-    for name, one in tensors:
-        if not isinstance(one, torch.Tensor):
+    names: dict[tuple, str] = {}  # of a tied tensor the first name: its memory is read once
+    for name, tensor in tensors:
+        if not isinstance(tensor, torch.Tensor):
             continue
-        place = (one.data_ptr(), tuple(one.shape), one.dtype)
-        first = tied.setdefault(place, name)
-        digest.update(f"{name} {first} {named(one.dtype)} {tuple(one.shape)}\n".encode())
+        place = (tensor.data_ptr(), tuple(tensor.shape), tensor.dtype)
+        first = names.setdefault(place, name)
+        digest.update(f"{name} {first} {named(tensor.dtype)} {tuple(tensor.shape)}\n".encode())
         if first == name:
-            content = one.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+            content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
             digest.update(memoryview(content.numpy()))
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    words = backend.to_str() if backend else json.dumps(tokenizer.get_vocab(), sort_keys=True)
-    digest.update(f"{words}\n{tokenizer.chat_template}\n{tokenizer.eos_token_id}".encode())
+    vocabulary = backend.to_str() if backend else json.dumps(tokenizer.get_vocab(), sort_keys=True)
+    digest.update(f"{vocabulary}\n{tokenizer.chat_template}\n{tokenizer.eos_token_id}".encode())
     return digest.hexdigest()

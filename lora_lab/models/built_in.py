@@ -14,7 +14,7 @@ class BuiltIn:
     name: str
     about: str
     licence: str
-    origin: str = ""  # what `Base.about` adds: whose weights they are, and what was done to them
+    origin: str = ""  # for `Base.about`: whose weights they are, and what was done to them
     prepared: bool = True  # False: `lora-lab prepare` has to fetch it first
 
 
@@ -28,7 +28,7 @@ BUILT_IN = {
         "smollm2",
         "SmolLM2-135M-Instruct, a real language model; its weights are 4-bit values de-quantised",
         "Apache-2.0",
-        "; its weights are 4-bit values de-quantised (SmolLM2-135M-Instruct, by Hugging Face, "
+        "its weights are 4-bit values de-quantised (SmolLM2-135M-Instruct, by Hugging Face, "
         "Apache-2.0)",
     ),
 }
@@ -36,13 +36,13 @@ BUILT_IN = {
 
 def list_bases() -> list[BuiltIn]:
     """The bases with a short name, and whether each can be loaded now."""
-    there = {
+    prepared = {
         "pocket": (pocket_folder() / "config.json").is_file(),
         "smollm2": smollm2_is_here(),
     }
-    return [replace(base, prepared=there[name]) for name, base in BUILT_IN.items()]
+    return [replace(base, prepared=prepared[name]) for name, base in BUILT_IN.items()]
 
 
 def pocket_folder() -> Path:
-    """Where pocket's weights are, as they were shipped."""
+    """The folder of pocket's weights, as shipped with the package."""
     return data_folder() / "pocket" / "model"

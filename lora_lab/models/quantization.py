@@ -1,4 +1,4 @@
-"""A model's weights in 4 or 8 bits, as QLoRA trains on them. The door to bitsandbytes."""
+"""A model's weights in 4 or 8 bits, quantised by bitsandbytes, as QLoRA trains on them."""
 
 import copy
 import logging
@@ -19,14 +19,14 @@ DEVICES = ("cpu", "cuda")  # where bitsandbytes is known to train
 
 @dataclass(frozen=True, slots=True)
 class Quantization:
-    """How a model's linear layers keep their weights."""
+    """The type of the weights in a model's linear layers."""
 
     quantize: str  # "nf4", "fp4" or "int8"
     double_quant: bool = True  # 4 bits: the blocks' constants are quantised too
     compute_dtype: torch.dtype = torch.float32  # 4 bits: what a product is computed in
 
     def __str__(self) -> str:
-        """What a sentence says of it: "nf4 with double quantisation"."""
+        """The type in words: "nf4 with double quantisation"."""
         return f"{self.quantize}{' with double quantisation' * self._is_double}"
 
     @property
@@ -38,7 +38,7 @@ def require_bitsandbytes(what: str, otherwise: str) -> ModuleType:
     """The library bitsandbytes.
 
     Raises:
-        ImportError: where it is not installed, naming what needs it and what would do without.
+        ImportError: where it is not installed, with what needs it and what works without it.
     """
     try:
         import bitsandbytes
@@ -56,7 +56,7 @@ def quantize_layers(
     device: torch.device,
     done: dict[str, nn.Module] | None = None,
 ) -> None:
-    """Put quantised layers in the place of a model's linear layers, as transformers does.
+    """Replace a model's linear layers by quantised ones, as transformers does.
 
     The output layer, embeddings and norms are not quantised: they become float32, as PEFT's
     `prepare_model_for_kbit_training` makes them. Of that function's other effects, freezing is
@@ -90,9 +90,9 @@ def quantize_layers(
                 _check_width(name, layer, how, device)
                 done[name] = _quantized(library, layer, how, device)
             model.set_submodule(name, share_tensors(done[name]).train(layer.training))
-    for one in model.parameters():
-        if one.is_floating_point():
-            one.data = one.data.float()
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.float()
     model.is_loaded_in_4bit = how.quantize != "int8"  # PEFT asks for these two
     model.is_loaded_in_8bit = how.quantize == "int8"
     model.to(device).requires_grad_(False)
@@ -101,12 +101,12 @@ def quantize_layers(
 def _check_width(
     name: str, layer: nn.Linear | Conv1D, how: Quantization, device: torch.device
 ) -> None:
-    """Refuse what bitsandbytes 0.50 reads wrongly: rows of no whole blocks, with AVX-512."""
-    wide = layer.nx if isinstance(layer, Conv1D) else layer.in_features
-    if how.quantize != "int8" and device.type == "cpu" and wide % BLOCKSIZE:
+    """Refuse rows of no whole blocks, which bitsandbytes 0.50 misreads with AVX-512."""
+    width = layer.nx if isinstance(layer, Conv1D) else layer.in_features
+    if how.quantize != "int8" and device.type == "cpu" and width % BLOCKSIZE:
         raise ValueError(
-            f"{name} has {wide} inputs, and bitsandbytes misreads 4-bit weights on some CPUs where "
-            f"that is no multiple of {BLOCKSIZE}; give quantize='int8', or device='cuda'"
+            f"{name} has {width} inputs, and bitsandbytes misreads 4-bit weights on some CPUs "
+            f"where that is no multiple of {BLOCKSIZE}; give quantize='int8', or device='cuda'"
         )
 
 
@@ -142,12 +142,12 @@ def _quantized(
 
 
 def share_tensors(model: nn.Module) -> nn.Module:
-    """A new module tree over the same tensors. What is put on it leaves `model` as it was."""
+    """A new module tree over the same tensors. An adapter put on it leaves `model` as it was."""
     memo = {id(parameter): _over_the_same(parameter) for parameter in model.parameters()}
     memo |= {id(buffer): buffer for buffer in model.buffers()}
     for layer in model.modules():  # an 8-bit layer keeps tensors beside its parameters
-        kept = vars(layer.state).values() if is_quantized(layer) and hasattr(layer, "state") else ()
-        memo |= {id(one): one for one in kept if isinstance(one, Tensor)}
+        state = vars(layer.state) if is_quantized(layer) and hasattr(layer, "state") else {}
+        memo |= {id(value): value for value in state.values() if isinstance(value, Tensor)}
     return copy.deepcopy(model, memo)
 
 
@@ -170,7 +170,7 @@ def is_quantized(layer: nn.Module) -> bool:
 def weight_of(layer: nn.Module) -> Tensor:
     """A layer's weight as its products see it, (out_features, in_features): dequantised if need be.
 
-    A Conv1D keeps (in_features, out_features), and gives that.
+    The weight of a Conv1D is (in_features, out_features).
     """
     if not is_quantized(layer):
         return layer.weight.data
@@ -184,9 +184,9 @@ def dequantized(model: nn.Module) -> nn.Module:
     """A plain copy of a quantised model, with the weights that its products really used.
 
     This is the base to merge a QLoRA adapter into: the outputs stay the same. Merged into the
-    4-bit weights, its change is rounded to their levels, and a small one is lost; merged into the
-    weights from before quantisation, it corrects errors that are not there.
-    `benchmarks/results/merging.md` has what that costs.
+    4-bit weights, the change is rounded to their levels, and a small change is lost. Merged into
+    the weights from before quantisation, it corrects errors that are not there.
+    `benchmarks/results/merging.md` has the cost of each.
     """
     model = share_tensors(model)
     for name, layer in list(model.named_modules()):

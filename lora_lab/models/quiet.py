@@ -1,4 +1,4 @@
-"""transformers without its chatter."""
+"""transformers without its warnings, load reports and progress bars."""
 
 import warnings
 from collections.abc import Iterator
@@ -7,17 +7,17 @@ from contextlib import contextmanager
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """No warnings, load reports or progress bars from transformers; its settings come back."""
-    from transformers.utils import logging as theirs
+    """A block in which transformers prints nothing; its settings are put back afterwards."""
+    from transformers.utils import logging
 
-    level, bars = theirs.get_verbosity(), theirs.is_progress_bar_enabled()
-    theirs.set_verbosity_error()
-    theirs.disable_progress_bar()
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        theirs.set_verbosity(level)
+        logging.set_verbosity(level)
         if bars:
-            theirs.enable_progress_bar()
+            logging.enable_progress_bar()

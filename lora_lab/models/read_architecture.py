@@ -1,4 +1,4 @@
-"""A model's shape, read off the model or its config: what a budget is reckoned from."""
+"""A model's shape, read off the model or its config: what a budget is computed from."""
 
 import hashlib
 import json
@@ -22,13 +22,13 @@ def shape_of(model: object, name: str = "") -> Shape:
     Args:
         model: a model, which is only looked at; or its config, the config's fields as a dict, or a
             folder with config.json: then a model is built on the meta device, without weights.
-            Of 70 B parameters that takes a tenth of a second and no memory.
+            With 70 B parameters that takes a tenth of a second and no memory.
         name: what to call it; left out: its config's type, as "llama".
 
     Raises:
         ValueError: for a model with weights that are no matrices, such as a mixture of experts, or
-            whose layers bear no numbers.
-        TypeError: for what is no model.
+            whose layers have no numbers in their names.
+        TypeError: for anything else than a model.
     """
     from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 
@@ -48,7 +48,7 @@ def shape_of(model: object, name: str = "") -> Shape:
     name = name or model.config.model_type
     modules = modules_of(model, name)
     _check_matrices(model, modules)
-    if not any(layer_of(one.name) is not None for one in modules.matrices):
+    if not any(layer_of(matrix.name) is not None for matrix in modules.matrices):
         raise ValueError(
             f"{name} ({type(model).__name__}) has no module named like 'model.layers.0.mlp', so "
             "its layers can't be told apart; give a model with a language model's head"
@@ -97,11 +97,11 @@ def _on_meta(config: object) -> nn.Module:
 
     from lora_lab.models.quiet import quietly
 
-    named = getattr(hf, (config.architectures or [""])[0], None)
+    model_class = getattr(hf, (config.architectures or [""])[0], None)
     autos = (hf.AutoModelForCausalLM, hf.AutoModelForSeq2SeqLM, hf.AutoModelForMaskedLM)
     with quietly(), torch.device("meta"):
-        if named:
-            return named(config)
+        if model_class:
+            return model_class(config)
         for auto in autos:
             with suppress(ValueError):  # this Auto class does not know the config
                 return auto.from_config(config)
@@ -109,24 +109,25 @@ def _on_meta(config: object) -> nn.Module:
 
 
 def modules_of(model: nn.Module, name: str) -> Modules:
-    """What a recipe can name in a model of transformers, of any kind; `name` is the model's."""
+    """The parts of a model of transformers that a recipe can name; `name` is the model's."""
     from transformers.pytorch_utils import Conv1D
 
-    known = nn.Embedding | nn.Linear | Conv1D
+    layer_types = nn.Embedding | nn.Linear | Conv1D
     output = model.get_output_embeddings()
-    seen = {id(one.bias) for one in model.modules() if isinstance(one, known) and _bias(one)}
+    layers = [module for module in model.modules() if isinstance(module, layer_types)]
+    seen = {id(layer.bias) for layer in layers if _has_bias(layer)}
     matrices, others = [], []
     for path, module in model.named_modules():
         own = dict(module.named_parameters(recurse=False))
-        fresh = [one for one in own.values() if id(one) not in seen]
-        seen |= {id(one) for one in fresh}
-        if isinstance(module, known):
+        new = [parameter for parameter in own.values() if id(parameter) not in seen]
+        seen |= {id(parameter) for parameter in new}
+        if isinstance(module, layer_types):
             kind = "embedding" if isinstance(module, nn.Embedding) else "linear"
             kind = "output" if module is output else kind
-            tied = not any(one is module.weight for one in fresh)
-            matrices.append(Matrix(path, *_sizes(module), _bias(module), kind, tied))
-        elif fresh:  # BERT's head holds the bias of its output layer: counted there
-            others.append((path, sum(one.numel() for one in fresh)))
+            tied = not any(parameter is module.weight for parameter in new)
+            matrices.append(Matrix(path, *_sizes(module), _has_bias(module), kind, tied))
+        elif new:  # BERT's head holds the bias of its output layer: counted there
+            others.append((path, sum(parameter.numel() for parameter in new)))
     return Modules(
         name=name,
         matrices=tuple(matrices),
@@ -138,7 +139,7 @@ def modules_of(model: nn.Module, name: str) -> Modules:
 def _check_matrices(model: nn.Module, modules: Modules) -> None:
     for path, _ in modules.others:
         module = model.get_submodule(path)
-        if any(one.ndim > 2 for one in module.parameters(recurse=False)):
+        if any(parameter.ndim > 2 for parameter in module.parameters(recurse=False)):
             raise ValueError(
                 f"{modules.name} keeps weights in {path} ({type(module).__name__}) that are no "
                 "matrix; give a model of linear layers, embeddings and norms: no mixture of "
@@ -146,7 +147,7 @@ def _check_matrices(model: nn.Module, modules: Modules) -> None:
             )
 
 
-def _bias(module: nn.Module) -> bool:
+def _has_bias(module: nn.Module) -> bool:
     return getattr(module, "bias", None) is not None
 
 
@@ -160,7 +161,7 @@ def _sizes(module: nn.Module) -> tuple[int, int]:
 
 
 def _key_value_heads(config: object) -> int:
-    """How many heads share keys and values; Falcon says it in words of its own."""
-    if getattr(config, "multi_query", False):  # said beside a newer key that overrules it
+    """The number of key and value heads; Falcon has its own fields for it."""
+    if getattr(config, "multi_query", False):  # a newer field overrules it
         return config.num_kv_heads if getattr(config, "new_decoder_architecture", False) else 1
     return getattr(config, "num_key_value_heads", None) or config.num_attention_heads

@@ -1,4 +1,4 @@
-"""smollm2: from a GGUF file of 4-bit values to bfloat16 safetensors, once."""
+"""smollm2, converted once from a GGUF file of 4-bit values to bfloat16 safetensors."""
 
 import re
 import shutil
@@ -13,7 +13,7 @@ CONVERSION = {"packages": downloads.ASSETS["smollm2"].package, "revision": 1}
 
 
 def smollm2_folder() -> Path:
-    """The converted smollm2, checked by its checksums; made (about 10 s) if it is not whole."""
+    """The folder of the converted smollm2, checked by its checksums; made (10 s) if not whole."""
     folder = cache_folder() / "bases" / "smollm2"
     if downloads.broken_seal(folder, CONVERSION):
         source = downloads.prepared("smollm2")
@@ -25,7 +25,7 @@ def smollm2_folder() -> Path:
 
 
 def prepare_bases(*, progress: downloads.Progress | None = None) -> None:
-    """Fetch smollm2 and convert it, if that is still to be done; `lora-lab prepare` calls it."""
+    """Fetch smollm2 and convert it, unless that is done; `lora-lab prepare` calls it."""
     if not _is_converted():
         downloads.prepare(["smollm2"], progress=progress)
         if progress:
@@ -53,7 +53,7 @@ def _convert(source: Path, new: Path) -> None:
 
     (file,) = source.glob("*.gguf")
     settings, weights = unpacking.gguf_llama(file)
-    tensors = {name: torch.tensor(one, dtype=torch.bfloat16) for name, one in weights.items()}
+    tensors = {name: torch.tensor(array, dtype=torch.bfloat16) for name, array in weights.items()}
     config = LlamaConfig(**settings, architectures=["LlamaForCausalLM"], dtype="bfloat16")
     special = {name: value for name, value in settings.items() if name.endswith("_token_id")}
     with quietly():
@@ -69,6 +69,6 @@ def _convert(source: Path, new: Path) -> None:
 
 
 def without_system_prompt(template: str) -> str:
-    """A chat template that adds no system prompt of its own: prompts are half as long without."""
-    added = r"\{% if loop\.first and messages\[0\]\['role'\] != 'system' %\}.*?\{% endif %\}"
-    return re.sub(added, "", template, count=1, flags=re.DOTALL)
+    """A chat template that adds no system prompt of its own, which would double a prompt."""
+    pattern = r"\{% if loop\.first and messages\[0\]\['role'\] != 'system' %\}.*?\{% endif %\}"
+    return re.sub(pattern, "", template, count=1, flags=re.DOTALL)

@@ -1,4 +1,4 @@
-"""Tensors on disk: safetensors' files, with words for a full disk and for a damaged file."""
+"""Tensors on disk, in safetensors files; a full disk and a damaged file are said in words."""
 
 import json
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ def save_tensors(
     """Write tensors as a safetensors file, whole or not at all.
 
     Raises:
-        NoRoom: if the disk is full, with what was to be written.
+        NoRoom: if the disk is full, with the file and its size.
     """
     from safetensors.torch import save_file
 
@@ -44,7 +44,7 @@ def load_tensors(path: Path) -> "dict[str, Tensor]":
 
 
 def check_tensors(path: Path) -> dict[str, str]:
-    """What a safetensors file says beside its tensors, which are not read.
+    """The metadata of a safetensors file, whose tensors are not read.
 
     Raises:
         ValueError: if it is damaged, or no such file.

@@ -109,9 +109,9 @@ def _fit_stored(
         with _interrupt_between_steps() as interrupted:
             _to_the_end(training, progress, folder, interrupted)
     except Diverged as error:
-        folder.finish(error.run.records, error.run.learnt, DIVERGED, str(error))
+        folder.finish(error.run.records, error.run.learned, DIVERGED, str(error))
     else:
-        folder.finish(training.records, training.learnt, FINISHED)
+        folder.finish(training.records, training.learned, FINISHED)
 
 
 def _begun(folder: RunFolder, base: Base, task: Task, recipe: Recipe) -> Training:

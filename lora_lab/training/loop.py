@@ -14,7 +14,7 @@ from lora_lab.cost.limits import check_fits
 from lora_lab.machine.devices import SMALL, seeded
 from lora_lab.models.adapters import about_training, adapt, adapter_tensors
 from lora_lab.models.bases import Base
-from lora_lab.models.learned import Learnt, learnt
+from lora_lab.models.learned import Learned, learned_of
 from lora_lab.recipe import Recipe
 from lora_lab.records import StepRecord
 from lora_lab.tasks.examples import IGNORED, Task, collate, encode_all, order_of_examples
@@ -74,9 +74,9 @@ class Training:
         return len(self.records)
 
     @property
-    def learnt(self) -> Learnt:
+    def learned(self) -> Learned:
         """What was learnt so far, in the form in which it is kept."""
-        return learnt(self.model, self.recipe, self._start)
+        return learned_of(self.model, self.recipe, self._start)
 
     def __iter__(self) -> Iterator[StepRecord]:
         while self.step < self.recipe.steps:
@@ -267,7 +267,7 @@ def run_of(training: Training, status: str, message: str = "") -> Run:
         about=about_training(base, recipe),
         budget=budget_of(base, task, recipe),
         _base=base,
-        _learnt=training.learnt,
+        _learned=training.learned,
     )
 
 

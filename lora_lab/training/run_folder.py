@@ -39,7 +39,7 @@ from lora_lab.training.run_files import (
 from lora_lab.training.store import Run, folder_of, read_run
 
 if TYPE_CHECKING:  # PEFT takes seconds to import
-    from lora_lab.models.learned import Learnt
+    from lora_lab.models.learned import Learned
 
 WAYS = "store=…, --store or LORA_LAB_STORE"  # to name a store
 
@@ -185,14 +185,14 @@ class RunFolder:
         return Checkpoint(records, load_tensors(self.path / CHECKPOINT), words)
 
     def finish(
-        self, records: Sequence[StepRecord], learnt: "Learnt", status: str, message: str = ""
+        self, records: Sequence[StepRecord], learned: "Learned", status: str, message: str = ""
     ) -> None:
         """Keep what came out, and drop the checkpoint."""
         lines = "".join(json.dumps(dataclasses.asdict(record)) + "\n" for record in records)
         with write_atomically(self.path / RECORDS) as file:
             file.write_text(lines, encoding="utf-8")
         with make_folder_atomically(self.path / LEARNT) as folder:
-            learnt.save(folder)
+            learned.save(folder)
         self._write_words(status, message)
         (self.path / CHECKPOINT).unlink(missing_ok=True)
 

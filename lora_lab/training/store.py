@@ -32,7 +32,7 @@ if TYPE_CHECKING:  # torch and PEFT take seconds to import, and a list of runs d
     from torch import nn
 
     from lora_lab.models.bases import Base
-    from lora_lab.models.learned import Learnt
+    from lora_lab.models.learned import Learned
 
 LOOKS = 20  # at a run that is replaced while it is read, before it is called damaged
 
@@ -86,22 +86,22 @@ class Run:
     budget: Budget | None = None  # told before it ran; None: not known for this kind of model
     _base: Base | None = field(default=None, repr=False)
     _base_path: str = field(default="", repr=False)
-    _learnt: Learnt | None = field(default=None, repr=False)
+    _learned: Learned | None = field(default=None, repr=False)
 
     @cached_property
-    def learnt(self) -> Learnt:
+    def learned(self) -> Learned:
         """What was learnt: the adapter, or every weight for method "full"."""
-        if self._learnt is not None:
-            return self._learnt
+        if self._learned is not None:
+            return self._learned
         if self.status == RUNNING:
             raise FileNotFoundError(
                 f"the run in {self.path} is {self.status} and has learnt nothing to load yet; "
                 "call fit with the same arguments to finish it"
             )
-        from lora_lab.models.learned import Learnt
+        from lora_lab.models.learned import Learned
 
         try:
-            return Learnt.load(self.path / LEARNT)
+            return Learned.load(self.path / LEARNT)
         except FileNotFoundError as error:
             raise DamagedRun(self.path, LEARNT, f"is not whole ({error})") from error
         except ValueError as error:
@@ -117,10 +117,15 @@ class Run:
     @cached_property
     def model(self) -> nn.Module:
         """The base, quantised if the recipe says so, with what was learnt on it."""
+        from lora_lab.models.adapted import Adapted
         from lora_lab.models.adapters import as_trained
-        from lora_lab.models.learned import Adapted
 
-        return Adapted(as_trained(self.base, self.recipe), self.learnt).model
+        return Adapted(as_trained(self.base, self.recipe), self.learned).model
+
+    @property
+    def trained_on(self) -> str:
+        """The base, its size, the device and the dtype: the first part of `about`."""
+        return self.about.partition(";")[0]
 
     @property
     def tokenizer(self) -> object:

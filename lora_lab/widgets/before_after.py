@@ -4,8 +4,8 @@ import dataclasses
 import os
 from collections.abc import Callable, Sequence
 
+from lora_lab.models.adapted import Adapted
 from lora_lab.models.bases import Base
-from lora_lab.models.learned import Adapted
 from lora_lab.records import Answer
 from lora_lab.tasks.examples import Example, Task
 from lora_lab.training.evaluation import answers_to, generate

@@ -10,9 +10,9 @@ import ipywidgets as widgets
 from lora_lab import plots
 from lora_lab.cost.estimates import estimate, expected_seconds, find_shape, flops_per_second
 from lora_lab.lessons.attempts import Attempt, best_attempts, keep_attempt
+from lora_lab.models.adapted import Adapted
 from lora_lab.models.adapters import as_trained
 from lora_lab.models.bases import Base
-from lora_lab.models.learned import Adapted
 from lora_lab.recipe import Recipe
 from lora_lab.records import StepRecord
 from lora_lab.tasks.examples import Task
@@ -190,7 +190,7 @@ class FiveMinutes(TrainingBox):
         return spent()
 
     def _score(self, training: Training, seconds: float) -> None:
-        model = Adapted(as_trained(self.base, training.recipe), training.learnt)
+        model = Adapted(as_trained(self.base, training.recipe), training.learned)
         scores = evaluate(model, self.task, split="validation")
         if self._work.stopped:
             return

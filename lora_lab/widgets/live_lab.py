@@ -8,9 +8,9 @@ import warnings
 from collections.abc import Sequence
 
 from lora_lab import plots
+from lora_lab.models.adapted import Adapted
 from lora_lab.models.adapters import as_trained
 from lora_lab.models.bases import Base
-from lora_lab.models.learned import Adapted
 from lora_lab.recipe import Recipe
 from lora_lab.records import Scores, StepRecord
 from lora_lab.tasks.examples import Example, Task
@@ -284,7 +284,7 @@ class LiveLab(LabFace):
         except Exception as error:
             error.add_note(self._outcome)
             raise
-        self._asked.adapted = Adapted(as_trained(self.base, recipe), self.training.learnt)
+        self._asked.adapted = Adapted(as_trained(self.base, recipe), self.training.learned)
         self._show_cost()
         asked = self._work.stopped  # to stop: once, if the training; once more, what follows, too
         if self._work.stopped == asked < DROP_ALL:
@@ -381,7 +381,7 @@ class LiveLab(LabFace):
         if self._work.stopped:
             return None
         self._say(f"{named}: counting right answers …")
-        scores = evaluate(Adapted(as_trained(self.base, recipe), training.learnt), self._part)
+        scores = evaluate(Adapted(as_trained(self.base, recipe), training.learned), self._part)
         return None if self._work.stopped else Outcome(tuple(training.records), scores)
 
     def _answer(self) -> None:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import ipywidgets as widgets
 
 from lora_lab import plots
+from lora_lab.models.adapted import Adapted
 from lora_lab.models.adapters import as_trained
 from lora_lab.models.bases import load_base
-from lora_lab.models.learned import Adapted
 from lora_lab.records import Scores, StepRecord
 from lora_lab.tasks.loading import load_task
 from lora_lab.training.evaluation import evaluate
@@ -93,7 +93,7 @@ class RunHere(TrainingBox):
             self._show()
         if not self._work.stopped:
             self._say("counting right answers …")
-            scores = evaluate(Adapted(as_trained(base, recipe), training.learnt), task)
+            scores = evaluate(Adapted(as_trained(base, recipe), training.learned), task)
             self.scores = None if self._work.stopped else scores
         self._show()
         self.progress.bar_style = "success" if self.scores else ""

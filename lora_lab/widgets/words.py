@@ -230,7 +230,7 @@ def cost(training: Training, seconds: float) -> str:
     parameters = list(training.model.parameters())
     every = sum(one.numel() for one in parameters)
     trained = sum(one.numel() for one in parameters if one.requires_grad)
-    size = sum(one.numel() * one.element_size() for one in training.learnt.tensors.values())
+    size = sum(one.numel() * one.element_size() for one in training.learned.tensors.values())
     what = "model" if training.recipe.method == "full" else "adapter"
     kind = training.base.device.type
     device = {"cpu": "this CPU", "cuda": "this GPU", "mps": "this Mac's GPU"}.get(kind, kind)
@@ -256,7 +256,7 @@ def recorded_and_here(
             f"recorded, seed {run.recipe.seed}",
             score(metric, run.scores.value),
             _seconds(run.records),
-            f"{run.about.partition(';')[0]}, {run.date[:10]}",
+            f"{run.trained_on}, {run.date[:10]}",
         )
         for run in recorded
     ]
