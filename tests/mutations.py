@@ -181,11 +181,11 @@ MUTATIONS = [  # (file, what it says, what it says when broken, the test that mu
     ),
     (
         "training/sweep.py",
-        "            check_fits(base, recipe)\n",
+        "            check_trainable(base, recipe)\n",
         "            pass\n",
         "test_refused_in_time.py::test_one_bad_recipe_among_many",
     ),
-    ("models/adapters.py", "    _warn_of_wasted_rank(recipe, _check_adapter(base, recipe))\n", "", "test_adapters.py::test_one_misspelt"),
+    ("models/adapters.py", "    _warn_of_wasted_rank(_checked_matrices(base, recipe), recipe)\n", "", "test_adapters.py::test_one_misspelt"),
     ("models/adapters.py", '        "use_rslora": recipe.use_rslora,\n', "", "test_learned.py::test_strength_0"),
     ("models/adapters.py", "    with seeded(base.device, recipe.seed):", "    with seeded(base.device, 1):", "test_adapters.py::test_the_adapter_is"),
     ("models/adapters.py", "module.weight.data = module.weight.data.clone()", "pass", "test_loop.py::test_training_leaves"),

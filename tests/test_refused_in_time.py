@@ -7,7 +7,7 @@ import torch
 from loky import get_reusable_executor
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from lora_lab.models.adapters import adapt, check_fits
+from lora_lab.models.adapters import adapt, check_trainable
 from lora_lab.models.bases import quantized_base
 from lora_lab.models.quantization import Quantization
 from lora_lab.tasks.examples import Example
@@ -130,7 +130,7 @@ def test_a_start_out_of_the_bases_weights_that_could_not_be_kept_is_refused(
     wrong = recipe(**changes)
     for refused in (
         lambda: adapt(base, wrong),
-        lambda: check_fits(base, wrong),
+        lambda: check_trainable(base, wrong),
         lambda: fit(base, letters_task(), wrong, store=None),
         lambda: sweep(base, letters_task(), [recipe(), wrong], engine="sequential", store=None),
         lambda: sweep(base, letters_task(), [recipe(), wrong], engine="processes", store=None),

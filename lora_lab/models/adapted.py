@@ -23,7 +23,7 @@ from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
 
 from lora_lab.machine.devices import own_randomness
-from lora_lab.models.adapter_files import SAVE_AGAIN, check_fit, check_ranks
+from lora_lab.models.adapter_files import SAVE_AGAIN, check_base, check_ranks
 from lora_lab.models.adapters import merge_into_copies, spell_patterns_out
 from lora_lab.models.bases import Base
 from lora_lab.models.learned import Learned
@@ -141,7 +141,7 @@ class Adapted:
 
     def _add(self, learned: Learned, name: str) -> None:
         """Put an adapter on the model, beside those that are on it."""
-        check_fit(self.base, learned.tensors, learned.config.base_model_name_or_path)
+        check_base(self.base, learned.tensors, learned.config.base_model_name_or_path)
         with _built_by_peft(self.base):
             config = _config_for_loading(learned, self.base.model)
             check_ranks(self.base, learned.tensors, config)

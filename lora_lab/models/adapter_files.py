@@ -168,7 +168,7 @@ def check_files(folder: Path) -> str:
 # --- an adapter and its base ------------------------------------------------------------------
 
 
-def check_fit(base: Base, tensors: dict[str, Tensor], trained_on: str | None) -> None:
+def check_base(base: Base, tensors: dict[str, Tensor], trained_on: str | None) -> None:
     """Refuse an adapter that was trained on another base, saying which shapes differ.
 
     Args:

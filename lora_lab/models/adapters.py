@@ -43,7 +43,7 @@ ADAPTABLE = (nn.Linear, nn.Embedding, Conv1D)
 # --- does a recipe fit a base? ----------------------------------------------------------------
 
 
-def check_fits(base: Base, recipe: Recipe) -> None:
+def check_trainable(base: Base, recipe: Recipe) -> None:
     """Refuse a recipe that can't train on this base, or whose result could not be kept.
 
     Raises:
@@ -51,24 +51,18 @@ def check_fits(base: Base, recipe: Recipe) -> None:
     """
     quantization_for(base, recipe)
     if recipe.method != "full":
-        _check_adapter(base, recipe)
+        _checked_matrices(base, recipe)
 
 
-def _check_adapter(base: Base, recipe: Recipe) -> int:
-    """Refuse a recipe whose adapter does not fit the base; the narrowest adapted layer's width."""
+def _checked_matrices(base: Base, recipe: Recipe) -> tuple[Matrix, ...]:
+    """The matrices that a recipe adapts; refused where PEFT can't adapt or start them."""
     modules = modules_of(base.model, base.name)
     matrices = adapted(modules, recipe)
     if isinstance(recipe.target_modules, str) and recipe.target_modules != "all-linear":
         _check_only_layers(base.model, modules, recipe)
-    narrowest = min(matrices, key=_width)
     if recipe.changes_the_base:
-        _check_start(base, recipe, matrices, narrowest)
-    return _width(narrowest)
-
-
-def _width(matrix: Matrix) -> int:
-    """The highest rank that a matrix can have."""
-    return min(matrix.in_features, matrix.out_features)
+        _check_start(base.model, matrices, recipe)
+    return matrices
 
 
 def _check_only_layers(model: nn.Module, modules: Modules, recipe: Recipe) -> None:
@@ -85,9 +79,7 @@ def _check_only_layers(model: nn.Module, modules: Modules, recipe: Recipe) -> No
             )
 
 
-def _check_start(
-    base: Base, recipe: Recipe, matrices: tuple[Matrix, ...], narrowest: Matrix
-) -> None:
+def _check_start(model: nn.Module, matrices: tuple[Matrix, ...], recipe: Recipe) -> None:
     """Refuse PiSSA and OLoRA for layers out of whose weight they can't take r directions."""
     start = f"init_lora_weights={recipe.init_lora_weights!r}"
     embedding = next((matrix.name for matrix in matrices if matrix.kind == "embedding"), None)
@@ -97,12 +89,13 @@ def _check_start(
             "give init_lora_weights=True, or other target_modules"
         )
     names = [matrix.name for matrix in matrices]
-    conv1ds = [name for name in names if isinstance(base.model.get_submodule(name), Conv1D)]
+    conv1ds = [name for name in names if isinstance(model.get_submodule(name), Conv1D)]
     if recipe.init_lora_weights == "olora" and conv1ds:
         raise ValueError(
             f"{start} can't start {conv1ds[0]!r}, a Conv1D: PEFT 0.21 takes its weight for the "
             "transposed one; give 'pissa', or init_lora_weights=True"
         )
+    narrowest = min(matrices, key=_width)
     width = _width(narrowest)
     if recipe.r > width:
         raise ValueError(
@@ -112,7 +105,13 @@ def _check_start(
         )
 
 
-def _warn_of_wasted_rank(recipe: Recipe, width: int) -> None:
+def _width(matrix: Matrix) -> int:
+    """The smaller of a matrix's two sizes: its change can have no higher rank."""
+    return min(matrix.in_features, matrix.out_features)
+
+
+def _warn_of_wasted_rank(matrices: tuple[Matrix, ...], recipe: Recipe) -> None:
+    width = min(map(_width, matrices))
     field, r = ("init_r", recipe.init_r) if recipe.method == "adalora" else ("r", recipe.r)
     if r > width:
         warnings.warn(
@@ -270,7 +269,7 @@ def adapt(base: Base, recipe: Recipe) -> nn.Module:
     trained_base = as_trained(base, recipe)
     if recipe.method == "full":  # in float32: its steps are too small for 16-bit weights
         return copy.deepcopy(base.model).float().requires_grad_(True)
-    _warn_of_wasted_rank(recipe, _check_adapter(base, recipe))
+    _warn_of_wasted_rank(_checked_matrices(base, recipe), recipe)
     model = share_tensors(trained_base.model)
     if recipe.changes_the_base:
         for module in model.modules():
@@ -320,9 +319,9 @@ def spell_patterns_out(config: "PeftConfig", model: nn.Module) -> None:
         by_name = {}
         for pattern, value in (getattr(config, field, None) or {}).items():
             for name in matching(rf"(.*\.)?({pattern})", reached, field):
-                by_name.setdefault(re.escape(name), value)  # of several the first counts
-        if getattr(config, field, None):
-            longest_first = sorted(by_name, key=len, reverse=True)  # a short one may end a long one
+                by_name.setdefault(re.escape(name), value)  # the first pattern counts, as in PEFT
+        if getattr(config, field, None):  # PEFT takes the first name that ends a layer's name
+            longest_first = sorted(by_name, key=len, reverse=True)
             setattr(config, field, {name: by_name[name] for name in longest_first})
 
 

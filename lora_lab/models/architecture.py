@@ -82,7 +82,9 @@ def adapted(model: Modules, recipe: Recipe) -> tuple[Matrix, ...]:
             f"{model.num_layers - 1}"
         )
     saved = saved_modules(model, recipe)
-    reached = [matrix for matrix in _targets(model, recipe) if not inside(matrix.name, saved)]
+    reached = [
+        matrix for matrix in _target_matrices(model, recipe) if not inside(matrix.name, saved)
+    ]
     if not reached:
         raise ValueError(
             f"target_modules={recipe.target_modules!r} names nothing in {model.name} that is in "
@@ -97,7 +99,7 @@ def adapted(model: Modules, recipe: Recipe) -> tuple[Matrix, ...]:
     return tuple(reached)
 
 
-def _targets(model: Modules, recipe: Recipe) -> list[Matrix]:
+def _target_matrices(model: Modules, recipe: Recipe) -> list[Matrix]:
     """The matrices that `target_modules` names, in the layers of `layers_to_transform`."""
     targets, layers = recipe.target_modules, recipe.layers_to_transform
 

@@ -125,7 +125,7 @@ def modules_of(model: nn.Module, name: str) -> Modules:
             kind = "embedding" if isinstance(module, nn.Embedding) else "linear"
             kind = "output" if module is output else kind
             tied = not any(parameter is module.weight for parameter in new)
-            matrices.append(Matrix(path, *_sizes(module), _has_bias(module), kind, tied))
+            matrices.append(Matrix(path, *_layer_sizes(module), _has_bias(module), kind, tied))
         elif new:  # BERT's head holds the bias of its output layer: counted there
             others.append((path, sum(parameter.numel() for parameter in new)))
     return Modules(
@@ -151,7 +151,7 @@ def _has_bias(module: nn.Module) -> bool:
     return getattr(module, "bias", None) is not None
 
 
-def _sizes(module: nn.Module) -> tuple[int, int]:
+def _layer_sizes(module: nn.Module) -> tuple[int, int]:
     """Inputs and outputs; of an embedding, tokens and width."""
     if isinstance(module, nn.Embedding):
         return module.num_embeddings, module.embedding_dim

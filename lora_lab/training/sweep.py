@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 
 from lora_lab.machine.devices import SMALL
 from lora_lab.machine.resources import cores
-from lora_lab.models.adapters import check_fits
+from lora_lab.models.adapters import check_trainable
 from lora_lab.models.bases import Base
 from lora_lab.recipe import ONLY, Recipe, nearest
 from lora_lab.tasks.examples import Task
@@ -114,7 +114,7 @@ def sweep(
             one for one in dict.fromkeys(wanted) if fresh or not _is_stored(base, task, one, where)
         ]
         for recipe in new:  # what is wrong with the last one is said before the first is trained
-            check_fits(base, recipe)
+            check_trainable(base, recipe)
         if new and evaluate:
             check_answerable(base, task)
         if _side_by_side(engine, base, len(new)):
