@@ -209,7 +209,7 @@ def test_after_a_stop_a_new_run_goes_to_its_end(live, at_step, monkeypatch):
 
 def test_an_interrupt_of_the_waiting_cell_ends_the_training_within_a_step(live, at_step):
     asked = threading.Event()
-    live._work._end, end = lambda how: (end(how), asked.set()), live._work._end
+    live._work._end_jobs, end = lambda how: (end(how), asked.set()), live._work._end_jobs
 
     def interrupt():
         _thread.interrupt_main()

@@ -46,14 +46,14 @@ class BeforeAfter:
     @property
     def before(self) -> list[str]:
         """The base's answers, in the order of `shown`; none before it was asked."""
-        return self._texts(self._before)
+        return self._complete_texts(self._before)
 
     @property
     def after(self) -> list[str]:
         """The adapted model's answers at `strength`; none before it was asked."""
-        return self._texts(self._after.get(self.strength, {}))
+        return self._complete_texts(self._after.get(self.strength, {}))
 
-    def _texts(self, known: Answers) -> list[str]:
+    def _complete_texts(self, known: Answers) -> list[str]:
         complete = all(example in known for example in self.shown)
         return [known[example].given for example in self.shown] if complete else []
 
@@ -107,7 +107,7 @@ def answers_table(rows: Sequence[tuple[str, Answer | None, Answer | None]], stre
 
     Args:
         rows: prompt, the base's answer, the adapted model's; None where there is no answer yet.
-            A right answer is marked. Under a wrong one the expected text is shown, if there is one.
+            A right answer is marked; under a wrong answer stands the expected text, if known.
         strength: of the adapter.
     """
     if not rows:  # a planted task has no prompts in words

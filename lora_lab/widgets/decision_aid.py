@@ -62,7 +62,7 @@ class DecisionAid(LabBox):
         super().__init__([widgets.HTML(markup.title("Should I fine-tune?")), both])
         self._show()
 
-    def _read(self) -> Situation:
+    def _read_answers(self) -> Situation:
         """The answers as they stand.
 
         Raises:
@@ -76,7 +76,7 @@ class DecisionAid(LabBox):
 
     def _show(self) -> None:
         try:
-            self.situation = self._read()
+            self.situation = self._read_answers()
         except ValueError as error:
             self.situation = self.advice = None
             self.said.value = markup.in_red(str(error))

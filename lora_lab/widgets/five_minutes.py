@@ -28,15 +28,15 @@ CHOSEN = (
     *("method", "r", "lora_alpha", "lora_dropout", "learning_rate", "weight_decay"),
     *("batch_size", "gradient_accumulation_steps", "steps", "warmup_steps"),
 )
-DRAWN = 50  # steps whose batches are drawn for an estimate: more would keep one waiting
+DRAWN = 50  # steps whose batches are drawn for an estimate: more would take too long
 
 
 class FiveMinutes(WorkingBox):
-    """Choose, see what it will take, train once; the best attempts are kept on disk.
+    """Choose, see how long it will take, train once; the best attempts are kept on disk.
 
-    A run that is not done when the time is up is cut there, and what it learnt until then is
-    scored: the lower of the shares of new facts (of the validation split) and of old ones that are
-    right. After `start()` or a click on Train once, and `wait()`, `attempt` holds what came of it.
+    A run that is not done when the time is up is cut and scored as it is. The score is the share
+    of new facts (of the validation split) or of old facts that are right, whichever is lower.
+    After `start()` or a click on Train once, and `wait()`, `attempt` holds the result.
 
     Args:
         base: stays as it was.
@@ -165,11 +165,11 @@ class FiveMinutes(WorkingBox):
             self._show_loss(recipe.steps)
         if not self._work.stopped:
             self._say("counting right answers …")
-            self._score(training)
+            self._score_attempt(training)
         ending = "stopped" if self.attempt is None else self._ending(training)
         self._say(after_step(ending, training))
 
-    def _score(self, training: Training) -> None:
+    def _score_attempt(self, training: Training) -> None:
         scores = evaluate(adapted_model(training), self.task, split="validation")
         if self._work.stopped:
             return

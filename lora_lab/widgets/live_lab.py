@@ -31,7 +31,7 @@ LONGEST_OWN = 1000  # characters of the learner's own prompt: more would keep th
 class LiveLab(WorkingBox):
     """One fine-tune after another of a base, watched as it happens.
 
-    After `start()` or a click on Train, and `wait_for_results()`, these hold what happened:
+    After `start()` or a click on Train, and `wait_for_results()`, these hold the results:
     `training`, `records`, `adapted`, `before` and `after` (the answers to `prompts`),
     `base_scores` and `scores` (marks on a part of the test split). Earlier runs stay in the
     chart, in grey.
@@ -72,16 +72,14 @@ class LiveLab(WorkingBox):
         self._wire()
 
     def _name_parts(self) -> None:
-        """Give programs the parts of the face under the lab's own names."""
+        """Let programs reach the parts of the face as the lab's own."""
         face = self.face
-        self.task_choice, self.controls, self.strength = (
-            face.task_choice, face.controls, face.strength,
-        )  # fmt: skip
-        self.noise_button, self.ask_button = face.noise_button, face.ask_button
+        self.task_choice, self.controls = face.task_choice, face.controls
+        self.strength, self.noise_button = face.strength, face.noise_button
+        self.ask_button, self.meters_picture = face.ask_button, face.meters_picture
         self.own_prompt, self.ask_said = face.own_prompt, face.ask_said
         self.about, self.answers, self.marks = face.about, face.answers, face.marks
         self.cost, self.code_view = face.cost, face.code_view
-        self.meters_picture = face.meters_picture
 
     def _wire(self) -> None:
         self.train_button.on_click(lambda _: self._begin(again=True))
@@ -90,14 +88,16 @@ class LiveLab(WorkingBox):
         self.ask_button.on_click(lambda _: self.ask(self.own_prompt.value))
         self.own_prompt.on_msg(self._on_enter)
         self.task_choice.observe(lambda change: self._choose(change["new"]), names="value")
-        self.strength.observe(lambda _: self._work.submit("answer", self._answer), names="value")
+        self.strength.observe(
+            lambda _: self._work.submit("answer", self._answer_again), names="value"
+        )
         self.controls.changed = self._show_code
 
     def _on_enter(self, _: object, content: dict, __: object) -> None:
         if content.get("event") == "submit":
             self.ask(self.own_prompt.value)
 
-    # --- what can be asked of it ---
+    # --- what a notebook calls and reads ---
 
     def start(self) -> None:
         """Train in the background, if these choices have not just been trained. One at a time.
@@ -112,10 +112,10 @@ class LiveLab(WorkingBox):
             self._work.submit("train", lambda: self._train(again))
 
     def noise_band(self) -> None:
-        """Train what is shown again with other seeds, in the background, and draw their spread.
+        """Train with other seeds too, in the background, and draw the spread.
 
-        What was trained before in this lab is replayed. Stop ends it; the seeds until then stay.
-        Without a finished training `wait` raises a RuntimeError.
+        Runs that were trained before in this lab are replayed. Stop ends it, and the seeds until
+        then stay. Without a finished training `wait` raises a RuntimeError.
         """
         self._work.submit("noise", self._add_noise)
 
@@ -129,10 +129,10 @@ class LiveLab(WorkingBox):
         self._work.stop()
 
     def wait_for_results(self, timeout: float | None = None) -> None:
-        """`wait`, in front of what looks at answers and marks.
+        """`wait`, and refuse if there are no answers and marks to go on with.
 
         Raises:
-            RuntimeError: if there are none, with what to do.
+            RuntimeError: if there are no results, with what to do.
         """
         self.wait(timeout)
         if self.scores is None or self.base_scores is None:
@@ -252,7 +252,7 @@ class LiveLab(WorkingBox):
         self._set_busy(False)
 
     def _forget(self) -> None:
-        """Clear what the last training left."""
+        """Clear the results of the last training."""
         self._results.forget()
         self._stepping = False
         self.face.clear()
@@ -264,7 +264,7 @@ class LiveLab(WorkingBox):
 
     def _train(self, again: bool) -> None:
         self._set_busy(True)
-        recipe = self.recipe  # if it can't be made, what the last training left stays
+        recipe = self.recipe  # where the choices don't fit, the last results stay
         if not again and self._results.is_finished and self.training.recipe == recipe:
             self._say(f"{self._outcome} · with these very choices; Train does it again")
             return
@@ -274,7 +274,7 @@ class LiveLab(WorkingBox):
         self._say("asking the base first …")
         self._ask_models()
         self._say("getting ready …")
-        self._results.training = self._prepare(recipe)
+        self._results.training = self._prepare_training(recipe)
         self._follow(self.training)
         self._before_after.adapted = adapted_model(self.training)
         self.cost.value = run_summary.cost(self.training, self.panel.seconds)
@@ -292,7 +292,7 @@ class LiveLab(WorkingBox):
         self._before_after.ask(self._before_after.own, 1.0)
         self.face.show_answers(self._results)
 
-    def _prepare(self, recipe: Recipe) -> Training:
+    def _prepare_training(self, recipe: Recipe) -> Training:
         """A training about to begin; its warnings stand under the task."""
         training, warnings = prepare(self.base, self._part, recipe)
         self.about.value = markup.about(self.task.about, warnings)
@@ -336,7 +336,7 @@ class LiveLab(WorkingBox):
         """Train and score with another seed; None: it was stopped."""
         name = f"seed {recipe.seed}"
         check_room(self.base, self._part, recipe)
-        training = self._prepare(recipe)
+        training = self._prepare_training(recipe)
         self.panel.follow(training, name=name)
         if self._work.stopped:
             return None
@@ -344,7 +344,7 @@ class LiveLab(WorkingBox):
         scores = evaluate(adapted_model(training), self._part)
         return None if self._work.stopped else FinishedRun(tuple(training.records), scores)
 
-    def _answer(self) -> None:
+    def _answer_again(self) -> None:
         """Answer at the strength that the slider shows now."""
         self._answer_with(self._before_after.own)
 

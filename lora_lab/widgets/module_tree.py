@@ -36,7 +36,7 @@ class ModuleTree(LabBox):
     def __init__(self, model: object = "pocket", **changes: object) -> None:
         self.shape = find_shape(model)
         self._recipe = Recipe(**changes)
-        self._columns: dict[str, list[Matrix]] = {}  # a kind of module, in all its layers
+        self._columns: dict[str, list[Matrix]] = {}  # by kind of module: its matrix in each layer
         for matrix in self.shape.matrices:
             self._columns.setdefault(column_of(matrix.name), []).append(matrix)
         self._size = "30px" if self.shape.num_layers <= 16 else "20px"  # of a cell
@@ -85,7 +85,7 @@ class ModuleTree(LabBox):
 
     @property
     def trained(self) -> int:
-        """How many parameters that recipe trains: 0 for nothing."""
+        """The number of parameters that this recipe trains; 0 if nothing is chosen."""
         return trainable_parameters(self.shape, self.recipe) if self.chosen else 0
 
     def choose(
@@ -104,7 +104,7 @@ class ModuleTree(LabBox):
     # --- clicks ---------------------------------------------------------------------------------
 
     def _toggle(self, names: Sequence[str]) -> None:
-        """Switch these on; if all of them are on, off."""
+        """Switch these matrices on; if all of them are on, off."""
         chosen, these = set(self.chosen), set(names)
         self._set(chosen - these if these <= chosen else chosen | these)
 
@@ -128,7 +128,7 @@ class ModuleTree(LabBox):
         layers = range(self.shape.num_layers)
         numbers = [
             _toggle_button(
-                str(layer), functools.partial(self._toggle, self._layer(layer)), self._size
+                str(layer), functools.partial(self._toggle, self._names_in_layer(layer)), self._size
             )
             for layer in layers
         ]
@@ -166,8 +166,8 @@ class ModuleTree(LabBox):
         outside = groups.pop("", [])
         return groups | ({"": outside} if outside else {})
 
-    def _layer(self, layer: int) -> list[str]:
-        """The names in a layer."""
+    def _names_in_layer(self, layer: int) -> list[str]:
+        """The names of the matrices in a layer."""
         return [name for name in self.cells if layer_of(name) == layer]
 
     def _cell(self, matrix: Matrix) -> widgets.ToggleButton:
@@ -220,7 +220,7 @@ def _toggle_button(description: str, do: Callable[[], None], width: str) -> widg
 
 
 def _fixed_width(width: str, text: str = "") -> widgets.HTML:
-    """A place that keeps its width, however narrow the page."""
+    """A text that keeps its width, however narrow the page."""
     return widgets.HTML(text, layout={"width": width, "margin": "1px", "flex": "0 0 auto"})
 
 

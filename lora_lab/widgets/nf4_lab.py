@@ -73,7 +73,7 @@ class Nf4Lab(DescribedExplorer):
 
     @property
     def weights(self) -> Tensor:
-        """The weights, (n,), with the outlier in one of each 4,096, where one is chosen."""
+        """The weights, (n,), with an outlier in each 4,096 of them if it is not 0."""
         weights = self._weights.clone()
         if self.outlier.value:
             weights[::EVERY] = self.outlier.value * self._weights.std()

@@ -12,7 +12,7 @@ from lora_lab.widgets.boxes import LabBox
 class PickRuns(LabBox):
     """A learning rate and a seed to pick for each value of a field; below, the scores.
 
-    `picked` is the sweep of the picked runs, `said` what is shown, in plain lines.
+    `picked` is the sweep of the picked runs, `said` the lines that are shown.
 
     Args:
         sweep: with scores, and a run for each value, learning rate and seed.

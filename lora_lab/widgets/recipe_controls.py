@@ -27,7 +27,9 @@ TARGETS = (  # of a Llama, and of models whose matrices bear the same names
 _WIDE = {"description_width": "7.5em"}
 
 
-def _number(kind: type[widgets.Widget], **limits: object) -> Callable[[object], widgets.Widget]:
+def _number_control(
+    kind: type[widgets.Widget], **limits: object
+) -> Callable[[object], widgets.Widget]:
     return lambda value: kind(value=value, **limits)
 
 
@@ -42,26 +44,26 @@ def _target_options(targets: str | tuple[str, ...]) -> list[tuple[str, str | tup
 NONE = "none"  # stands for None, which a Dropdown would take for "nothing is chosen"
 
 
-def _shown(value: object) -> object:
+def _option(value: object) -> object:
     return NONE if value is None else value
 
 
 _CONTROL = {
     "method": lambda value: widgets.Dropdown(value=value, options=CHOICES["method"]),
-    "r": _number(widgets.BoundedIntText, min=1, max=1024),
-    "lora_alpha": _number(widgets.FloatText, step=1),
-    "learning_rate": _number(widgets.FloatText, step=0.0001),
-    "steps": _number(widgets.BoundedIntText, min=1, max=100_000),
-    "batch_size": _number(widgets.BoundedIntText, min=1, max=1024),
-    "gradient_accumulation_steps": _number(widgets.BoundedIntText, min=1, max=1024),
-    "warmup_steps": _number(widgets.BoundedIntText, min=0, max=100_000),
-    "weight_decay": _number(widgets.FloatText, step=0.01),
-    "lora_dropout": _number(widgets.FloatText, step=0.05),
-    "max_length": _number(widgets.BoundedIntText, min=2, max=1_000_000),
+    "r": _number_control(widgets.BoundedIntText, min=1, max=1024),
+    "lora_alpha": _number_control(widgets.FloatText, step=1),
+    "learning_rate": _number_control(widgets.FloatText, step=0.0001),
+    "steps": _number_control(widgets.BoundedIntText, min=1, max=100_000),
+    "batch_size": _number_control(widgets.BoundedIntText, min=1, max=1024),
+    "gradient_accumulation_steps": _number_control(widgets.BoundedIntText, min=1, max=1024),
+    "warmup_steps": _number_control(widgets.BoundedIntText, min=0, max=100_000),
+    "weight_decay": _number_control(widgets.FloatText, step=0.01),
+    "lora_dropout": _number_control(widgets.FloatText, step=0.05),
+    "max_length": _number_control(widgets.BoundedIntText, min=2, max=1_000_000),
     "gradient_checkpointing": lambda value: widgets.Checkbox(value=value, indent=False),
-    "seed": _number(widgets.BoundedIntText, min=0, max=10**9),
+    "seed": _number_control(widgets.BoundedIntText, min=0, max=10**9),
     "quantize": lambda value: widgets.Dropdown(
-        value=_shown(value), options=[*map(_shown, CHOICES["quantize"])]
+        value=_option(value), options=[*map(_option, CHOICES["quantize"])]
     ),
     "target_modules": lambda value: widgets.Dropdown(value=value, options=_target_options(value)),
 }
@@ -136,7 +138,7 @@ class RecipeControls:
         for field, control in self.controls.items():
             if field == "target_modules":
                 control.options = _target_options(recipe.target_modules)
-            control.value = _shown(getattr(recipe, field))
+            control.value = _option(getattr(recipe, field))
         self._on_change()
 
 

@@ -1,4 +1,4 @@
-"""A recorded result, and a button that trains the same once more, live, on this machine."""
+"""A recorded result, and a button that trains the same run once more on this machine."""
 
 from collections.abc import Sequence
 
@@ -21,8 +21,8 @@ from lora_lab.wording import counted
 class RunHere(WorkingBox):
     """Recorded runs beside the same run here: the first recorded seed is trained again.
 
-    After `start()` or a click on Run it here, and `wait()`, `records` and `scores` hold what
-    happened; `recorded` holds the runs that were recorded. The model is not kept.
+    After `start()` or a click on Run it here, and `wait()`, `records` and `scores` hold the run
+    here; `recorded` holds the recorded runs. The model is not kept.
 
     Args:
         name: of a recording, as in `recorded_runs`: "home-commands".

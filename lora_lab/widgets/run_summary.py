@@ -70,9 +70,9 @@ def right_answers(base: Scores | None, seeds: Sequence[Scores]) -> str:
     if not adapted.answers:  # a planted task has none, only its distance
         return f"{html.escape(adapted.metric_name)}: {both(lambda s: s.value, '{:.3f}')}"
     of = f"{{}} of {len(adapted.answers)}"
-    line = f"right answers at strength 1: <b>{both(_right, of)}</b>"
+    line = f"right answers at strength 1: <b>{both(_right_count, of)}</b>"
     if adapted.metric_name == "accuracy":  # a base answers in sentences, which are not the label
-        line += f"<br>the right word somewhere in the answer: {both(_naming, of)}"
+        line += f"<br>the right word somewhere in the answer: {both(_naming_count, of)}"
     if "valid JSON" in adapted.metrics:
         line += f"<br>valid JSON: {both(lambda s: 100 * s.metrics['valid JSON'], '{:.0f} %')}"
     return line
@@ -89,11 +89,11 @@ def _with_spread(runs: Sequence[Scores], value: Callable[[Scores], float], form:
     return f"{first} ({low} to {high}, {counted(len(values), 'seed')})"
 
 
-def _right(scores: Scores) -> int:
+def _right_count(scores: Scores) -> int:
     return sum(answer.right for answer in scores.answers)
 
 
-def _naming(scores: Scores) -> int:
+def _naming_count(scores: Scores) -> int:
     return sum(map(_names_expected, scores.answers))
 
 
@@ -125,7 +125,7 @@ def recorded_and_here(
     """A table: a row for each recorded run and for the run here, with score, time, where, when.
 
     Args:
-        recorded: a run a seed; the first is the one that is run again.
+        recorded: a run for each seed; the first is run again.
         here: its scores here; None: it has none yet.
         records: of the run here.
     """
@@ -134,15 +134,15 @@ def recorded_and_here(
         (
             f"recorded, seed {run.recipe.seed}",
             score_text(metric, run.scores.value),
-            _seconds(run.records),
+            _training_seconds(run.records),
             f"{run.about.partition(';')[0]}, {run.date[:10]}",
         )
         for run in recorded
     ]
-    result = (score_text(metric, here.value), _seconds(records)) if here else ("…", "…")
+    result = (score_text(metric, here.value), _training_seconds(records)) if here else ("…", "…")
     rows.append((f"here, seed {recorded[0].recipe.seed}", *result, "this machine, now"))
     return markup.table("lora-lab-runs", ("", metric, "training", "where, when"), rows)
 
 
-def _seconds(records: Sequence[StepRecord]) -> str:
+def _training_seconds(records: Sequence[StepRecord]) -> str:
     return f"{sum(record.seconds for record in records):.0f} s"
