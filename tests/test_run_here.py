@@ -8,6 +8,7 @@ import pytest
 
 import lora_lab as lab
 from lora_lab import plots
+from lora_lab.tasks.examples import Example
 from lora_lab.training.loop import Training
 from lora_lab.training.store import recorded_runs
 from lora_lab.widgets import following, run_here, run_summary
@@ -153,3 +154,16 @@ def test_an_unknown_recording_is_refused_with_the_nearest():
 def test_a_score_that_is_no_share_is_told_as_a_number():
     assert run_summary.score_text("perplexity", 3.3333) == "3.33"
     assert run_summary.score_text("exact match", 0.3333) == "33 %"
+
+
+def test_a_warning_of_the_training_is_shown_in_the_widget(here, monkeypatch, recwarn):
+    long = letters_task().train + [Example("x" * 400, "y")]
+    monkeypatch.setattr(
+        run_here, "load_task", lambda *_: dataclasses.replace(letters_task(), train=long)
+    )
+    assert here.panel.warnings.layout.display == "none"
+    here.start()
+    here.wait(LIMIT)
+    assert "1 of 25 training examples are left out" in here.panel.warnings.value
+    assert here.panel.warnings.layout.display == ""
+    assert not [warning for warning in recwarn if "left out" in str(warning.message)]

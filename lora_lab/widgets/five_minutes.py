@@ -17,7 +17,7 @@ from lora_lab.training.evaluation import evaluate
 from lora_lab.training.loop import Training
 from lora_lab.widgets import markup
 from lora_lab.widgets.boxes import columns, row
-from lora_lab.widgets.following import adapted_model, after_step, prepare
+from lora_lab.widgets.following import adapted_model, after_step
 from lora_lab.widgets.memory_check import check_room
 from lora_lab.widgets.recipe_controls import RecipeControls
 from lora_lab.widgets.samples import spread
@@ -77,7 +77,7 @@ class FiveMinutes(WorkingBox):
         self.attempt: Attempt | None = None
         self.controls = RecipeControls(dataclasses.replace(task.recipe, **changes), CHOSEN)
         self.progress.max = 1
-        self.expected, self.best, self.warnings = (widgets.HTML() for _ in range(3))
+        self.expected, self.best = widgets.HTML(), widgets.HTML()
         self.children = self._rows()
         self.train_button.on_click(lambda _: self.start())
         self.stop_button.on_click(lambda _: self.stop())
@@ -104,7 +104,7 @@ class FiveMinutes(WorkingBox):
             grid,
             self.expected,
             row(self.train_button, self.stop_button, self.progress, self.state),
-            self.warnings,
+            self.panel.warnings,
             columns(self.loss_picture, self.best),
         ]
 
@@ -155,8 +155,7 @@ class FiveMinutes(WorkingBox):
         self.panel.reset_bar()
         self.progress.max = recipe.steps
         check_room(self.base, self.task, recipe)
-        training, warnings = prepare(self.base, self.task, recipe)
-        self.warnings.value = markup.faint(" ".join(warnings))
+        training = self.panel.prepare(self.base, self.task, recipe)
         self.records = training.records
         try:
             film = plots.LossFilm((), recipe.steps)

@@ -14,7 +14,7 @@ from lora_lab.models.learned import Adapted
 from lora_lab.recipe import Recipe
 from lora_lab.tasks.examples import Task
 from lora_lab.training.loop import Training, train
-from lora_lab.widgets import run_summary
+from lora_lab.widgets import markup, run_summary
 from lora_lab.widgets.background import Background, Pace
 from lora_lab.widgets.boxes import PictureView, action
 from lora_lab.wording import counted
@@ -58,6 +58,7 @@ class TrainingPanel:
         self.progress = widgets.IntProgress(layout={"width": "9em"})
         self.loss_picture = PictureView(plots.SIZE[0])
         self.loss_picture.add_class("lora-lab-loss")
+        self.warnings = widgets.HTML(layout={"display": "none"})
         self.outcome, self.seconds = "", 0.0
         self._worker, self._say = worker, say
 
@@ -68,6 +69,13 @@ class TrainingPanel:
     def reset_bar(self) -> None:
         """Empty the bar."""
         self.progress.value, self.progress.bar_style = 0, ""
+
+    def prepare(self, base: Base, task: Task, recipe: Recipe) -> Training:
+        """A training about to begin; its warnings are shown in `warnings`."""
+        training, lines = prepare(base, task, recipe)
+        self.warnings.value = markup.faint(" ".join(lines))
+        self.warnings.layout.display = "" if lines else "none"
+        return training
 
     def follow(
         self,

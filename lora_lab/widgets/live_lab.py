@@ -233,12 +233,12 @@ class LiveLab(WorkingBox):
     # --- a task is chosen ---
 
     def _choose(self, name: str) -> None:
-        for results in self._by_task.values():
-            results.forget()
         if name not in self._by_task:
             task = self._tasks[name]
             task = task if isinstance(task, Task) else load_task(task, self.base)
             self._by_task[name] = LabResults(self.base, task, self.questions, self.shown)
+        for results in self._by_task.values():
+            results.forget()
         self._results = self._by_task[name]
         self.task, self._part = self._results.task, self._results.part
         self._before_after = self._results.before_after

@@ -12,7 +12,7 @@ from lora_lab.training.evaluation import evaluate
 from lora_lab.training.store import recorded_runs
 from lora_lab.widgets import markup, run_summary
 from lora_lab.widgets.boxes import row
-from lora_lab.widgets.following import adapted_model, after_step, prepare
+from lora_lab.widgets.following import adapted_model, after_step
 from lora_lab.widgets.memory_check import check_room
 from lora_lab.widgets.working_box import WorkingBox
 from lora_lab.wording import counted
@@ -38,12 +38,12 @@ class RunHere(WorkingBox):
         self.records: Sequence[StepRecord] = ()
         self.scores: Scores | None = None  # None: not run here, or not to its end
         self.progress.max = self.again.recipe.steps
-        self.result, self.warnings = widgets.HTML(), widgets.HTML()
+        self.result = widgets.HTML()
         self.children = [
             widgets.HTML(markup.title(f"Recorded: {name}")),
             self.result,
             row(self.train_button, self.stop_button, self.progress, self.state),
-            self.warnings,
+            self.panel.warnings,
             self.loss_picture,
         ]
         self.result.add_class("lora-lab-result")
@@ -84,8 +84,7 @@ class RunHere(WorkingBox):
         base = load_base(self.again.base_name, dtype="float32")  # as the recorded ones were
         task, recipe = load_task(self.again.task_name, base), self.again.recipe
         check_room(base, task, recipe)
-        training, warnings = prepare(base, task, recipe)
-        self.warnings.value = markup.faint(" ".join(warnings))
+        training = self.panel.prepare(base, task, recipe)
         self.records = training.records
         band = [run.records for run in self.recorded]
         try:
