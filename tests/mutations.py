@@ -420,7 +420,6 @@ MUTATIONS = [  # (file, what it says, what it says when broken, the test that mu
     ("widgets/following.py", "if self._worker.stopped or time.perf_counter()", "if time.perf_counter()", "test_live_lab.py::test_stop_ends_the_training"),
     ("widgets/following.py", "if speaking.due and not self._worker.stopped:", "if speaking.due:", "test_live_lab.py::test_after_stop_nothing_more"),
     ("widgets/following.py", "            if self._worker.stopped or time.perf_counter() - begun >= budget:\n                return\n", "", "test_live_lab.py::test_stop_ends_the_training"),
-    ("widgets/following.py", "if speaking.due and not self._worker.stopped:", "if speaking.due:", "test_live_lab.py::test_stop_says_at_once"),
     ("widgets/following.py", "self.loss_picture.value = film.frame(training.records)", "pass", "test_live_lab.py::test_what_is_shown_while"),
     ("widgets/seeds.py", "seed=seed)", "seed=recipe.seed)", "test_live_lab.py::test_the_noise_band_is"),
     ("widgets/seeds.py", "self._finished.get(other)", "None", "test_live_lab.py::test_what_was_trained_before"),
