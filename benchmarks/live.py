@@ -55,10 +55,10 @@ def main():
             after - before for before, after in zip(live.pictures, live.pictures[1:], strict=False)
         ]
         print(
-            f"round {number}: {len(live.pictures) / live.seconds:.1f} pictures and "
-            f"{len(live.lines) / live.seconds:.1f} lines a second; between two pictures "
+            f"round {number}: {len(live.pictures) / live.panel.seconds:.1f} pictures and "
+            f"{len(live.lines) / live.panel.seconds:.1f} lines a second; between two pictures "
             f"{statistics.median(gaps):.2f} s, at most {max(gaps):.2f} s "
-            f"(a step: {live.seconds / options.steps:.2f} s); "
+            f"(a step: {live.panel.seconds / options.steps:.2f} s); "
             f"CPU time {ratios[-1]:.2f} times that of training alone"
         )
     print(

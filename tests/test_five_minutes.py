@@ -82,7 +82,7 @@ def test_the_list_shows_the_best_and_in_which_choices_they_differ(game):
 
 def test_when_the_time_is_up_the_run_is_cut_and_scored_as_it_is(monkeypatch):
     ticks = iter(range(10_000))
-    monkeypatch.setattr("lora_lab.widgets.five_minutes.time.perf_counter", lambda: next(ticks))
+    monkeypatch.setattr("lora_lab.widgets.following.time.perf_counter", lambda: next(ticks))
     game = FiveMinutes(tiny_base(), task(), seconds=10)
     game.controls.controls["steps"].value = 500
     game.start()

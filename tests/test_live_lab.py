@@ -17,12 +17,13 @@ from lora_lab.records import Answer, Scores
 from lora_lab.tasks.examples import Example
 from lora_lab.training.evaluation import evaluate, generate
 from lora_lab.training.loop import Diverged, Training, train
-from lora_lab.widgets import following, live_lab, words
+from lora_lab.widgets import following, markup, run_summary
 from lora_lab.widgets.background import DROP_ALL, Background, Pace
-from lora_lab.widgets.before_after import Asked
-from lora_lab.widgets.following import follow
-from lora_lab.widgets.lab_face import Folded
-from lora_lab.widgets.live_lab import KEPT, LiveLab
+from lora_lab.widgets.before_after import BeforeAfter, answers_table
+from lora_lab.widgets.boxes import Folded
+from lora_lab.widgets.following import TrainingPanel
+from lora_lab.widgets.lab_results import KEPT
+from lora_lab.widgets.live_lab import LiveLab
 from lora_lab.widgets.memory_check import check_room
 from lora_lab.widgets.recipe_controls import FOLDED, RecipeControls, recipe_code
 from tiny import letters_task, recipe, tiny_base
@@ -58,7 +59,7 @@ def at_step(monkeypatch):
                         do()
                     yield record
 
-        monkeypatch.setattr(live_lab, "train", Watched)
+        monkeypatch.setattr(following, "train", Watched)
 
     return arrange
 
@@ -119,14 +120,6 @@ def test_a_full_fine_tune_is_shown_like_any_other(base):
     assert live.after == live.before
 
 
-@pytest.mark.parametrize(
-    ("share", "said"),
-    [(0.00908, "0.91 %"), (0.07, "7.0 %"), (0.0995, "10 %"), (0.541, "54 %"), (1, "100 %")],
-)
-def test_a_share_is_said_with_two_digits(share, said):
-    assert words.percent(share) == said
-
-
 def test_nothing_is_printed_and_the_base_stays_as_it_was(live, base, capsys):
     before = {name: one.clone() for name, one in base.model.state_dict().items()}
     live.strength.value = trained(live).strength.value / 2
@@ -167,7 +160,7 @@ def test_what_data_and_models_say_is_escaped(base):
     assert "<code>&lt;b&gt;</code>" in live.answers.value  # the wanted answer
     assert "&lt;i&gt;" in live.about.value
     said = Answer(nasty.prompt, "", "<img onerror=alert(1)>", False)
-    assert "<img" not in words.before_and_after([(nasty.prompt, said, said)], strength=0.5)
+    assert "<img" not in answers_table([(nasty.prompt, said, said)], strength=0.5)
 
 
 # --- stopping, and what goes wrong ----------------------------------------------------------
@@ -210,13 +203,13 @@ def test_stop_asked_twice_leaves_the_answers_out(live, at_step):
 def test_after_a_stop_a_new_run_goes_to_its_end(live, at_step, monkeypatch):
     at_step(3, live.stop)
     trained(live)
-    monkeypatch.setattr(live_lab, "train", train)
+    monkeypatch.setattr(following, "train", train)
     assert trained(live).training.step == 12
 
 
 def test_an_interrupt_of_the_waiting_cell_ends_the_training_within_a_step(live, at_step):
     asked = threading.Event()
-    live._work._end, end = lambda how: (end(how), asked.set()), live._work._end
+    live._work._end_jobs, end = lambda how: (end(how), asked.set()), live._work._end_jobs
 
     def interrupt():
         _thread.interrupt_main()
@@ -235,12 +228,12 @@ def test_an_error_in_the_thread_is_shown_escaped_and_raised_by_wait(live, monkey
     def broken(*_):
         raise RuntimeError("<b>no</b> model")
 
-    monkeypatch.setattr(live_lab, "train", broken)
+    monkeypatch.setattr(following, "train", broken)
     live.start()
     with pytest.raises(RuntimeError, match="<b>no</b> model"):
         live.wait(LIMIT)
     assert "RuntimeError: &lt;b&gt;no&lt;/b&gt; model" in live.state.value
-    monkeypatch.setattr(live_lab, "train", train)
+    monkeypatch.setattr(following, "train", train)
     assert trained(live).training.step == 12
 
 
@@ -310,7 +303,7 @@ def test_stop_says_at_once_what_it_does_and_what_a_second_click_does(live, at_st
 
 def test_after_stop_nothing_more_is_told_of_the_step_under_way(base, monkeypatch):
     monkeypatch.setattr(following, "UPDATES", 1e9)  # a line after each step
-    work, told = Background(fail, lambda: None), []
+    work, lines = Background(fail, lambda: None), []
 
     class StoppedInStep3(Training):
         def __iter__(self):
@@ -320,14 +313,14 @@ def test_after_stop_nothing_more_is_told_of_the_step_under_way(base, monkeypatch
                 yield record
 
     training = StoppedInStep3(base, TASK, TASK.recipe)
-    follow(training, work, lambda records: told.append(len(records)))
-    assert told == [1, 2]
+    TrainingPanel("Train", work, lines.append).follow(training)
+    assert [line[:6] for line in lines] == ["step 1", "step 2"]
 
 
 def test_one_stop_after_the_training_leaves_out_what_is_still_to_come(live, monkeypatch):
-    ask = Asked.ask
+    ask = BeforeAfter.ask
     monkeypatch.setattr(
-        Asked, "ask", lambda self, *a: (self.adapted and live.stop(), ask(self, *a))[1]
+        BeforeAfter, "ask", lambda self, *a: (self.adapted and live.stop(), ask(self, *a))[1]
     )
     trained(live)
     assert live.training.step == 12
@@ -547,8 +540,8 @@ def test_the_strength_rests_until_there_is_an_adapter(live, at_step):
 
 
 def test_without_prompts_there_is_no_heading_over_them():
-    assert words.before_and_after([], strength=1.0) == ""
-    assert "The same prompts" in words.before_and_after([("Who?", None, None)], strength=1.0)
+    assert answers_table([], strength=1.0) == ""
+    assert "The same prompts" in answers_table([("Who?", None, None)], strength=1.0)
 
 
 def test_a_prompt_of_ones_own_is_answered_before_and_after(live, base):
@@ -562,7 +555,7 @@ def test_a_prompt_of_ones_own_is_answered_before_and_after(live, base):
 
 def test_an_own_prompt_asked_while_another_is_being_answered_comes_after_it(live, monkeypatch):
     trained(live)
-    seen, ask = [], Asked.ask
+    seen, ask = [], BeforeAfter.ask
 
     def watched(asked, own, *more):
         if own.prompt == "first":
@@ -570,7 +563,7 @@ def test_an_own_prompt_asked_while_another_is_being_answered_comes_after_it(live
         ask(asked, own, *more)
         seen.append((live.prompts[-1], len(live.before), len(live.after)))
 
-    monkeypatch.setattr(Asked, "ask", watched)
+    monkeypatch.setattr(BeforeAfter, "ask", watched)
     live.ask("first")
     live.wait(LIMIT)
     assert seen == [("first", 4, 4), ("second", 4, 4)]
@@ -593,13 +586,13 @@ def test_an_own_prompt_waits_for_the_training_and_says_so(live, at_step):
     said = []
     at_step(3, lambda: (live.ask("mine"), said.append(live.ask_said.value)))
     assert trained(live).prompts[-1] == "mine"
-    assert said == [words.faint("asked after the training")]
+    assert said == [markup.faint("asked after the training")]
 
 
 def test_after_an_error_in_asking_the_next_answer_says_how_the_training_ended(live, monkeypatch):
     trained(live)
     with monkeypatch.context() as broken:
-        broken.setattr(Asked, "ask", lambda *_: fail(RuntimeError("no answer")))
+        broken.setattr(BeforeAfter, "ask", lambda *_: fail(RuntimeError("no answer")))
         live.ask("hello")
         with pytest.raises(RuntimeError, match="no answer"):
             live.wait(LIMIT)
@@ -613,14 +606,14 @@ def test_after_an_error_in_asking_the_next_answer_says_how_the_training_ended(li
 
 def test_stop_can_be_pressed_while_it_asks_and_keeps_what_was_shown(live, monkeypatch):
     trained(live)
-    seen, answer = [], Asked._answer
+    seen, answer = [], BeforeAfter._answer
 
     def stopped(asked, model, *more):
         seen.append(live.stop_button.disabled)
         live.stop_button.click()
         answer(asked, model, *more)
 
-    monkeypatch.setattr(Asked, "_answer", stopped)
+    monkeypatch.setattr(BeforeAfter, "_answer", stopped)
     live.ask("hello")
     live.wait(LIMIT)
     assert seen == [False]  # the base, and no more
@@ -686,8 +679,8 @@ def test_an_earlier_run_is_named_by_what_it_did_otherwise(base, monkeypatch):
     one = recipe(r=2, target_modules=("q_proj", "v_proj"), learning_rate=3e-3, eval_steps=None)
     changes = {"target_modules": ("q_proj", "up_proj"), "learning_rate": 2e-3, "eval_steps": 2}
     other = dataclasses.replace(one, **changes)
-    assert words.otherwise(one, other) == "q_proj + up_proj, learning_rate 0.002"
-    assert words.otherwise(one, one) == ""
+    assert run_summary.differences(one, other) == "q_proj + up_proj, learning_rate 0.002"
+    assert run_summary.differences(one, one) == ""
 
 
 def test_another_task_brings_its_own_prompts_and_choices(base):
@@ -793,11 +786,11 @@ def test_the_marks_say_at_which_strength_and_a_sentence_around_a_label_has_its_o
     said = [("positive", "This film review is positive."), ("negative", "I like films")]
     answers = tuple(Answer("?", wanted, given, False) for wanted, given in said)
     base = Scores("accuracy", 0.0, {"accuracy": 0.0}, None, None, 1.0, answers, "test")
-    line = words.right_answers(base, [base])
+    line = run_summary.right_answers(base, [base])
     assert "right answers at strength 1: <b>base 0 of 2" in line
     assert "the right word somewhere in the answer: base 1 of 2" in line
     exact = dataclasses.replace(base, metric_name="exact match")
-    assert "right word" not in words.right_answers(exact, [exact])
+    assert "right word" not in run_summary.right_answers(exact, [exact])
 
 
 # --- the thread and the pace ----------------------------------------------------------------

@@ -8,10 +8,12 @@ import pytest
 
 import lora_lab as lab
 from lora_lab import plots
+from lora_lab.tasks.examples import Example
 from lora_lab.training.loop import Training
 from lora_lab.training.store import recorded_runs
-from lora_lab.widgets import run_here, words
+from lora_lab.widgets import following, run_here, run_summary
 from lora_lab.widgets.run_here import RunHere
+from lora_lab.wording import fine_percent
 from tiny import letters_task, recipe, tiny_base
 
 LIMIT = 120  # seconds that `wait` may take on a busy machine
@@ -43,7 +45,7 @@ def stop_at(step, here, monkeypatch):
                     here.stop_button.click()
                 yield record
 
-    monkeypatch.setattr(run_here, "train", Watched)
+    monkeypatch.setattr(following, "train", Watched)
 
 
 def rows(here):
@@ -63,7 +65,7 @@ def test_what_runs_here_is_the_first_recorded_run_once_more(here, recorded):
 
 
 def test_the_score_here_stands_beside_the_recorded_ones_with_where_and_when(here, recorded):
-    told = [words.percent(run.scores.value) for run in recorded]
+    told = [fine_percent(run.scores.value) for run in recorded]
     before = rows(here)
     assert [row[0] for row in before] == [
         *(f"recorded, seed {seed}" for seed in SEEDS), "here, seed 0",
@@ -138,7 +140,7 @@ def test_a_second_start_while_it_runs_leaves_the_run_alone(here, monkeypatch):
 
 def test_in_a_notebook_its_words_are_those_of_the_recording():
     runs = recorded_runs("home-commands-r1")
-    told = " to ".join(words.percent(end(run.scores.value for run in runs)) for end in (min, max))
+    told = " to ".join(fine_percent(end(run.scores.value for run in runs)) for end in (min, max))
     assert RunHere("home-commands-r1")._repr_mimebundle_()["text/plain"] == (
         f"RunHere: home-commands-r1 · recorded: exact match {told}, 3 seeds"
     )
@@ -150,5 +152,18 @@ def test_an_unknown_recording_is_refused_with_the_nearest():
 
 
 def test_a_score_that_is_no_share_is_told_as_a_number():
-    assert words.score("perplexity", 3.3333) == "3.33"
-    assert words.score("exact match", 0.3333) == "33 %"
+    assert run_summary.score_text("perplexity", 3.3333) == "3.33"
+    assert run_summary.score_text("exact match", 0.3333) == "33 %"
+
+
+def test_a_warning_of_the_training_is_shown_in_the_widget(here, monkeypatch, recwarn):
+    long = letters_task().train + [Example("x" * 400, "y")]
+    monkeypatch.setattr(
+        run_here, "load_task", lambda *_: dataclasses.replace(letters_task(), train=long)
+    )
+    assert here.panel.warnings.layout.display == "none"
+    here.start()
+    here.wait(LIMIT)
+    assert "1 of 25 training examples are left out" in here.panel.warnings.value
+    assert here.panel.warnings.layout.display == ""
+    assert not [warning for warning in recwarn if "left out" in str(warning.message)]

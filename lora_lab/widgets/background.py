@@ -6,16 +6,19 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from typing import Any
 
-GO_ON, STOP, DROP_ALL = 0, 1, 2  # how much was asked to end: nothing, the training, all of it
+GO_ON, STOP, DROP_ALL = 0, 1, 2  # what is to end: nothing, the training, all of it
 
-PAUSE = 1.0  # seconds at most after a dear renewal: a chart painted anew is dear, and rare
+PAUSE = 1.0  # seconds at most after a slow renewal: a chart is painted anew only now and then
 
 
 class Background:
     """Runs jobs by name, in turn. `wait` raises what a job raised.
 
-    The thread is a daemon: it never outlives its kernel. `show_error` is called in it with what a
-    job raised, `at_rest` when nothing is left to do.
+    The thread is a daemon: it never outlives its kernel.
+
+    Args:
+        show_error: called in the thread with the error of a job.
+        at_rest: called in the thread when nothing is left to do.
     """
 
     def __init__(
@@ -25,7 +28,9 @@ class Background:
         self.stopped = GO_ON
         self._show_error, self._at_rest = show_error, at_rest
         self._lock = threading.RLock()
-        self._jobs: dict[str, Callable[[], None]] = {}  # by name, those not begun, in order
+        self._jobs: dict[
+            str, Callable[[], None]
+        ] = {}  # by name, in order: jobs that have not begun
         self._thread: threading.Thread | None = None
 
     @property
@@ -34,23 +39,23 @@ class Background:
         return self._thread is not None
 
     def submit(self, name: str, job: Callable[[], None]) -> None:
-        """Run a job once those before it have ended. It replaces one of its name not yet begun."""
+        """Run a job after those before it. It replaces a job of its name that has not begun."""
         with self._lock:
             self._jobs[name] = job
             if self._thread is None:
                 self.error = None
-                self._thread = threading.Thread(target=self._work, daemon=True)
+                self._thread = threading.Thread(target=self._run_jobs, daemon=True)
                 self._thread.start()
 
     def stop(self) -> None:
-        """Ask the job to end after its step; asked again, it leaves out what comes after, too."""
-        self._end(STOP if self.stopped == GO_ON else DROP_ALL)
+        """Ask the job to end after its step; a second time: to leave out what comes after, too."""
+        self._end_jobs(STOP if self.stopped == GO_ON else DROP_ALL)
 
     def close(self) -> None:
-        """Ask all to end for good, after the step at hand: nobody looks any more."""
-        self._end(DROP_ALL)
+        """Ask all jobs to end for good, after the step at hand."""
+        self._end_jobs(DROP_ALL)
 
-    def _end(self, how: int) -> None:
+    def _end_jobs(self, how: int) -> None:
         with self._lock:
             self._jobs.clear()
             self.stopped = how
@@ -68,7 +73,7 @@ class Background:
         try:
             self._join(end)
         except KeyboardInterrupt:
-            self._end(DROP_ALL)
+            self._end_jobs(DROP_ALL)
             self._join(end)
             raise
         if self.busy:
@@ -83,7 +88,7 @@ class Background:
             if thread is not None:
                 thread.join(0.05)  # in short waits: on Windows a long one can't be interrupted
 
-    def _work(self) -> None:
+    def _run_jobs(self) -> None:
         while True:
             with self._lock:
                 if not self._jobs:
@@ -103,7 +108,7 @@ class Background:
 
 
 class Pace:
-    """When a live display may be renewed: so many times a second, and a small share of the time."""
+    """When a live display may be renewed: so often a second, for a small share of the time."""
 
     def __init__(
         self,

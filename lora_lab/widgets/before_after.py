@@ -1,7 +1,6 @@
-"""The prompts of a lab with their answers, before and after: they belong together, always."""
+"""Prompts with their answers, by the base and by the adapted model, and the table of them."""
 
-import dataclasses
-import os
+import html
 from collections.abc import Callable, Sequence
 
 from lora_lab.models.adapted import Adapted
@@ -9,67 +8,74 @@ from lora_lab.models.bases import Base
 from lora_lab.records import Answer
 from lora_lab.tasks.examples import Example, Task
 from lora_lab.training.evaluation import answers_to, generate
+from lora_lab.widgets import markup
+
+LONGEST = 220  # characters of an answer that are shown
 
 Answers = dict[Example, Answer]
 
 
-class Asked:
-    """What was asked of a base and of what it learnt, and what they answered.
+class BeforeAfter:
+    """The answers of a base, and of the same base with what it learnt.
 
-    An answer is kept beside its own prompt. What `ask` has not answered whole is not shown.
+    An answer is kept beside its own prompt. Answers are shown only once `ask` has all of them.
 
     Args:
-        base: asked before.
+        base: gives the answers before.
         task: marks the answers.
         examples: of the task.
     """
 
     def __init__(self, base: Base, task: Task, examples: Sequence[Example]) -> None:
         self.base, self.task, self.examples = base, task, tuple(examples)
-        self.own: Example | None = None  # a prompt of one's own, which no answer is wanted of
+        self.own: Example | None = None  # a prompt of the learner's own, without a right answer
         self._before: Answers = {}
         self.forget()
 
     def forget(self) -> None:
-        """The adapted model is gone; what the base answered stays."""
-        self.adapted: Adapted | None = None  # asked after
-        self.strength = 1.0  # at which it answered what is shown
+        """Drop the adapted model and its answers; the base's answers stay."""
+        self.adapted: Adapted | None = None  # gives the answers after
+        self.strength = 1.0  # of the adapter, for the answers that are shown
         self._after: dict[float, Answers] = {}  # by strength
 
     @property
     def shown(self) -> list[Example]:
-        """The task's examples, then a prompt of one's own."""
+        """The task's examples, then the learner's own prompt."""
         return [*self.examples, *([self.own] if self.own else [])]
 
     @property
     def before(self) -> list[str]:
         """The base's answers, in the order of `shown`; none before it was asked."""
-        return self._given(self._before)
+        return self._complete_texts(self._before)
 
     @property
     def after(self) -> list[str]:
         """The adapted model's answers at `strength`; none before it was asked."""
-        return self._given(self._after.get(self.strength, {}))
+        return self._complete_texts(self._after.get(self.strength, {}))
 
-    def _given(self, known: Answers) -> list[str]:
-        there = all(example in known for example in self.shown)
-        return [known[example].given for example in self.shown] if there else []
+    def _complete_texts(self, known: Answers) -> list[str]:
+        complete = all(example in known for example in self.shown)
+        return [known[example].given for example in self.shown] if complete else []
 
     @property
-    def rows(self) -> list[tuple[str, Answer | None, Answer | None]]:
-        """Each prompt with both answers; None for one that is not there yet."""
+    def table(self) -> str:
+        """Each prompt with both answers, as HTML."""
         after = self._after.get(self.strength, {})
-        return [(one.prompt, self._before.get(one), after.get(one)) for one in self.shown]
+        rows = [
+            (example.prompt, self._before.get(example), after.get(example))
+            for example in self.shown
+        ]
+        return answers_table(rows, self.strength)
 
     def ask(
         self, own: Example | None, strength: float, go_on: Callable[[], bool] = lambda: True
     ) -> None:
-        """Have all prompts answered by all models that are there, then show them.
+        """Get the answers of all models that are there to all prompts, then show them.
 
         Args:
-            own: takes the place of the prompt of one's own; None: there is none.
+            own: the learner's own prompt, in place of the last; None: there is none.
             strength: of the adapted model.
-            go_on: asked between the models; if it says no, everything stays as it was.
+            go_on: called between the models; if it is false, everything stays as it was.
         """
         examples = [*self.examples, *([own] if own else [])]
         self._answer(self.base, examples, self._before)
@@ -85,43 +91,46 @@ class Asked:
         self.own, self.strength = own, strength
 
     def _answer(self, model: Base | Adapted, examples: Sequence[Example], known: Answers) -> None:
-        """Ask for the answers that are not yet known; those of the task are marked as it does."""
-        new = [one for one in examples if one not in known]
-        of_task = [one for one in new if one in self.examples]
+        """Add the answers that are not yet known; those of the task are marked as it does."""
+        new = [example for example in examples if example not in known]
+        of_task = [example for example in new if example in self.examples]
         if of_task:
             known |= dict(zip(of_task, answers_to(model, self.task, of_task), strict=True))
-        for one in new:
-            if one not in self.examples:
-                (given,) = generate(model, [one.prompt])
-                known[one] = Answer(one.prompt, "", given, False)
+        for example in new:
+            if example not in self.examples:
+                (text,) = generate(model, [example.prompt])
+                known[example] = Answer(example.prompt, "", text, False)
 
 
-def spread(examples: Sequence[Example], count: int) -> list[Example]:
-    """At most `count` of the examples, evenly over the whole."""
-    if len(examples) <= count:
-        return list(examples)
-    return [examples[place * len(examples) // count] for place in range(count)]
+def answers_table(rows: Sequence[tuple[str, Answer | None, Answer | None]], strength: float) -> str:
+    """The same prompts, answered by the base and by the adapted model, as HTML.
+
+    Args:
+        rows: prompt, the base's answer, the adapted model's; None where there is no answer yet.
+            A right answer is marked; under a wrong answer stands the expected text, if known.
+        strength: of the adapter.
+    """
+    if not rows:  # a planted task has no prompts in words
+        return ""
+    name = "adapted" if strength == 1 else f"at {strength:g}"
+    lines = []
+    for prompt, before, after in rows:
+        lines.append(f'<tr class="lora-lab-prompt"><td colspan="2">{html.escape(prompt)}</td></tr>')
+        lines += [_answer_row("base", before), _answer_row(name, after)]
+        if after and after.expected and not after.right:
+            expected = html.escape(after.expected)
+            lines.append(f"<tr><td>wanted</td><td><code>{expected}</code></td></tr>")
+    heading = "<b>The same prompts, before and after</b>"
+    return f'{heading}<table class="lora-lab-answers"><tbody>{"".join(lines)}</tbody></table>'
 
 
-def part_of(task: Task, questions: int) -> Task:
-    """The task with fewer to be asked: at most `questions` of each kind, 2 in 5 to validate."""
-    return dataclasses.replace(
-        task,
-        validation=spread(task.validation, 2 * questions // 5),
-        test=spread(task.test, questions),
-        old_knowledge=spread(task.old_knowledge, questions),
-        strangers=spread(task.strangers, questions),
-    )
-
-
-def opening(examples: Sequence[Example]) -> str:
-    """How all prompts begin, up to a colon: "Home command: ". Most tasks have no such words."""
-    shared = os.path.commonprefix([example.prompt for example in examples])
-    return shared[: shared.rfind(": ") + 2] if ": " in shared else ""
-
-
-def different(examples: Sequence[Example], count: int) -> list[Example]:
-    """The first examples with answers unlike each other; filled up if there are too few."""
-    firsts = list({one.answer: one for one in reversed(examples)}.values())
-    firsts.sort(key=examples.index)
-    return (firsts + [one for one in examples if one not in firsts])[:count]
+def _answer_row(name: str, answer: Answer | None) -> str:
+    if answer is None:
+        cell = markup.faint("…")
+    else:
+        long = len(answer.given) > LONGEST
+        text = f"{answer.given[:LONGEST]} …" if long else answer.given
+        cell = f"<code>{html.escape(text)}</code>" if text else markup.faint("(says nothing)")
+        if answer.right:
+            cell += " ✓ right"
+    return f"<tr><td>{html.escape(name)}</td><td>{cell}</td></tr>"

@@ -6,19 +6,21 @@ import ipywidgets as widgets
 
 from lora_lab import plots
 from lora_lab.maths.adalora import budget_schedule
+from lora_lab.plots import Picture
 from lora_lab.recipe import Recipe
-from lora_lab.widgets import words
-from lora_lab.widgets.lab_face import LabBox, PictureView, row
+from lora_lab.widgets import markup
+from lora_lab.widgets.boxes import row
+from lora_lab.widgets.explorer import Explorer
 
 FIELDS = ("init_r", "target_r", "tinit", "tfinal")
 SIZE = (500, 240)  # pixels on the screen
 
 
-class BudgetCurve(LabBox):
+class BudgetCurve(Explorer):
     """Sliders for init_r, target_r, tinit and tfinal over the curve that they make.
 
     `controls` holds the sliders by name, `budgets` what may be left after each step, `said` the
-    arithmetic; where the four don't fit together, `said` tells why, and the curve stays.
+    arithmetic; where the four don't fit together, `said` says why, and the curve stays.
 
     Args:
         recipe: of AdaLoRA, where the sliders begin.
@@ -37,45 +39,49 @@ class BudgetCurve(LabBox):
             )
             for name, value in starts.items()
         }  # fmt: skip
-        self.view, self.said = PictureView(SIZE[0]), widgets.HTML()
-        title = widgets.HTML(words.title("How does the budget shrink?"))
+        self.said = widgets.HTML()
         sliders = [
             row(*(self.controls[name] for name in pair)) for pair in (FIELDS[:2], FIELDS[2:])
         ]
-        super().__init__([title, *sliders, self.view, self.said])
         for control in self.controls.values():
             control.style.description_width = "4.5em"
-            control.observe(lambda _: self._show(), names="value")
-        self._show()
+        title, controls = "How does the budget shrink?", [*self.controls.values()]
+        super().__init__(title, controls, sliders, below=[self.said], width=SIZE[0])
 
     def _show(self) -> None:
-        chosen = {name: control.value for name, control in self.controls.items()}
         try:
-            recipe = Recipe(method="adalora", steps=self.recipe.steps, **chosen)
+            super()._show()
         except ValueError as error:
-            self.said.value = words.failure(error)
-            return
+            self.said.value = markup.error_text(error)
+
+    def draw(self) -> Picture:
+        """The budget over the steps, with its arithmetic in `said`.
+
+        Raises:
+            ValueError: if the four numbers don't fit together.
+        """
+        values = {name: control.value for name, control in self.controls.items()}
+        recipe = Recipe(method="adalora", steps=self.recipe.steps, **values)
         tinit, tfinal = recipe.schedule
         first, last = self.matrices * recipe.init_r, self.matrices * recipe.target_r
         phases = {"tinit": tinit, "tfinal": tfinal, "total_step": recipe.steps}
         steps = range(1, recipe.steps + 1)
         self.budgets = [budget_schedule(step, first, last, **phases) for step in steps]
-        self.picture = plots.picture(plots.draw_budget, self.budgets, tinit, tfinal, size=SIZE)
-        self.view.show(self.picture)
         self.said.value = html.escape(self._arithmetic(recipe, first, last))
+        return plots.picture(plots.draw_budget, self.budgets, tinit, tfinal, size=SIZE)
 
     def _arithmetic(self, recipe: Recipe, first: int, last: int) -> str:
         """The schedule in words, with one step in the middle worked out."""
         tinit, tfinal = recipe.schedule
-        met = recipe.steps - tfinal
-        step = (tinit + met) // 2
-        left = (met - step) / (met - tinit)
+        end = recipe.steps - tfinal
+        step = (tinit + end) // 2
+        left = (end - step) / (end - tinit)
         middle = f"Step {step}: {left:.2f} of the way is left, so {last} + {first - last} × "
         middle += f"{left:.2f}³ = {self.budgets[step - 1]}. " if step else ""
         return (
             f"{self.matrices} matrices × {recipe.init_r} = {first} triplets up to step {tinit}. "
             f"{middle if step > tinit else ''}"
-            f"From step {met} on {self.matrices} × {recipe.target_r} = {last}."
+            f"From step {end} on {self.matrices} × {recipe.target_r} = {last}."
         )
 
     def __repr__(self) -> str:

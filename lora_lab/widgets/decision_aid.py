@@ -1,14 +1,14 @@
-"""The decision aid: one's own numbers in, a recommendation out. The rule is in deciding.py."""
+"""The decision aid: your own numbers in, a recommendation out. The rule is in deciding.py."""
 
 import html
 
 import ipywidgets as widgets
 
 from lora_lab.lessons.deciding import GOALS, Advice, Situation, advise
-from lora_lab.widgets import words
-from lora_lab.widgets.lab_face import LabBox, labelled
+from lora_lab.widgets import markup
+from lora_lab.widgets.boxes import LabBox, labelled
 
-QUESTIONS = {  # a field of Situation: what is asked
+QUESTIONS = {  # by the field of Situation that holds the answer
     "goal": "What is it for?",
     "needed": "Share of answers that must be right (0.9 is 90 %)",
     "prompt_right": "Right answers of your best prompt, with examples …",
@@ -29,8 +29,8 @@ APPLIES = {True: "yes", False: "no", None: "not measured"}
 class DecisionAid(LabBox):
     """A field for each question, and what the rule says to the answers, anew at each change.
 
-    `situation` holds the answers and `advice` what it says; both are None while an answer cannot
-    be.
+    `situation` holds the answers and `advice` what the rule says; both are None while an answer
+    is not possible.
 
     Args:
         situation: the answers to begin with.
@@ -44,7 +44,7 @@ class DecisionAid(LabBox):
         for field, question in QUESTIONS.items():
             value = getattr(situation, field)
             if field == "goal":
-                goals = [(said, goal) for goal, said in GOALS.items()]
+                goals = [(label, goal) for goal, label in GOALS.items()]
                 control = labelled(widgets.Dropdown(options=goals, value=value), question, "53em")
             else:
                 control = labelled(widgets.Text(f"{value:g}"), question, "37em")
@@ -54,65 +54,58 @@ class DecisionAid(LabBox):
             rows.append(control)
         self.said = widgets.HTML(layout={"flex": "1 1 400px", "min_width": "320px"})
         self.said.add_class("lora-lab-said")
-        asked = widgets.VBox(rows, layout={"flex": "1 1 500px", "min_width": "320px"})
+        questions = widgets.VBox(rows, layout={"flex": "1 1 500px", "min_width": "320px"})
         both = widgets.HBox(
-            [asked, self.said],
+            [questions, self.said],
             layout={"flex_flow": "row wrap", "align_items": "flex-start", "grid_gap": "16px"},
         )
-        super().__init__([widgets.HTML(words.title("Should I fine-tune?")), both])
+        super().__init__([widgets.HTML(markup.title("Should I fine-tune?")), both])
         self._show()
 
-    def _read(self) -> Situation:
+    def _read_answers(self) -> Situation:
         """The answers as they stand.
 
         Raises:
-            ValueError: for one that is no number, or that cannot be.
+            ValueError: for an answer that is no number, or not possible.
         """
         facts: dict[str, object] = {"goal": self.fields["goal"].value}
         for field, control in self.fields.items():
             if field != "goal":
-                facts[field] = _number(QUESTIONS[field], control.value)
+                facts[field] = _read_number(QUESTIONS[field], control.value)
         return Situation(**facts)
 
     def _show(self) -> None:
         try:
-            self.situation = self._read()
+            self.situation = self._read_answers()
         except ValueError as error:
             self.situation = self.advice = None
-            self.said.value = f'<span class="lora-lab-wrong">{html.escape(str(error))}</span>'
+            self.said.value = markup.in_red(str(error))
             return
         self.advice = advise(self.situation)
-        self.said.value = _in_html(self.advice)
+        self.said.value = _advice_text(self.advice)
 
     def __repr__(self) -> str:
         return f"DecisionAid: {len(QUESTIONS)} questions"
 
 
-def _number(question: str, given: str) -> float:
-    """What stands in a field: a number, whole if it is one. Commas between digits are left out."""
-    text = given.replace(",", "").strip()
+def _read_number(question: str, text: str) -> float:
+    """The number in a field; an int if it is whole. Commas between digits are left out."""
     try:
-        number = float(text)
+        number = float(text.replace(",", "").strip())
     except ValueError:
-        raise ValueError(
-            f"“{question}”: {given!r} is not a number; give one, such as 250"
-        ) from None
+        raise ValueError(f"“{question}”: {text!r} is not a number; give one, such as 250") from None
     return int(number) if number.is_integer() else number
 
 
-def _in_html(advice: Advice) -> str:
+def _advice_text(advice: Advice) -> str:
     """The recommendation, the nine reasons, the evidence, and what would change it."""
-    rows = "".join(
-        f"<tr><td>{'for' if one.speaks_for else 'against'}</td><td>{html.escape(one.reason)}</td>"
-        f"<td>{APPLIES[one.applies]}</td></tr>"
-        for one in advice.reasons
-    )
-    lists = {"Evidence": advice.evidence, "It would change at": map(str, advice.changes)}
-    folded = "".join(
-        f"<b>{title}</b><ul>{''.join(f'<li>{html.escape(one)}</li>' for one in lines)}</ul>"
-        for title, lines in lists.items()
-    )
+    rows = [
+        ("for" if reason.speaks_for else "against", reason.reason, APPLIES[reason.applies])
+        for reason in advice.reasons
+    ]
+    lists = {"Evidence": advice.evidence, "It would change at": [*map(str, advice.changes)]}
+    folded = "".join(f"<b>{title}</b>{markup.bullets(lines)}" for title, lines in lists.items())
     return (
         f"<b>{html.escape(advice.recommendation)}</b>: {html.escape(advice.why)}"
-        f'<table class="lora-lab-answers"><tbody>{rows}</tbody></table>{folded}'
+        f"{markup.table('lora-lab-answers', (), rows)}{folded}"
     )

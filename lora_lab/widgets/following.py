@@ -1,42 +1,131 @@
-"""A training followed to its end, or to Stop, and shown at a pace that leaves it its time."""
+"""A training made ready, followed to its end or to Stop, and shown without slowing it down."""
 
+import math
 import time
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable
 
-from lora_lab.records import StepRecord
-from lora_lab.training.loop import Training
+import ipywidgets as widgets
+
+from lora_lab import plots
+from lora_lab.models.adapted import Adapted
+from lora_lab.models.adapters import as_trained
+from lora_lab.models.bases import Base
+from lora_lab.recipe import Recipe
+from lora_lab.tasks.examples import Task
+from lora_lab.training.loop import Training, train
+from lora_lab.widgets import markup, run_summary
 from lora_lab.widgets.background import Background, Pace
+from lora_lab.widgets.boxes import PictureView, action
+from lora_lab.wording import counted
 
 FRAMES, DRAWING = 5, 0.08  # pictures a second at most, and their share of the time at most
 UPDATES = 10  # state lines a second at most: each is a message to the browser
 
-Show = Callable[[Sequence[StepRecord]], None]
+
+def prepare(base: Base, task: Task, recipe: Recipe) -> tuple[Training, list[str]]:
+    """A training about to begin, and its warnings: they belong in the widget, not in the page."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        training = train(base, task, recipe)
+    return training, [str(w.message) for w in caught if issubclass(w.category, UserWarning)]
 
 
-def follow(
-    training: Training,
-    work: Background,
-    tell: Show,
-    draw: Show | None = None,
-    enough: Callable[[], bool] = lambda: False,
-) -> None:
-    """Train to the end, or until `work` is asked to stop: that takes one step at most.
+def adapted_model(training: Training) -> Adapted:
+    """The base as it was trained on, with what was learnt so far."""
+    return Adapted(as_trained(training.base, training.recipe), training.learned)
+
+
+def after_step(ending: str, training: Training) -> str:
+    """`stopped after step 3 of 12`."""
+    return f"{ending} after step {training.step} of {training.recipe.steps}"
+
+
+class TrainingPanel:
+    """A button that begins a training, Stop, a bar and the loss; `follow` trains and moves them.
+
+    `outcome` and `seconds` hold how the last training ended, and how long it took.
 
     Args:
-        training: what to follow; its records are what is shown.
-        work: the thread that this runs in.
-        tell: says how far it is.
-        draw: makes a picture; None: there is none.
-        enough: asked after each step; where it says yes, no other follows.
+        begin: the words on the button.
+        worker: runs `follow` in its thread, and may be asked to stop.
+        say: shows a line of text.
     """
-    drawing, telling = Pace(FRAMES, DRAWING), Pace(UPDATES)
-    for _ in training:
-        if telling.due and not work.stopped:
-            with telling.turn():
-                tell(training.records)
-        if draw is not None and drawing.due:
-            with drawing.turn():
-                draw(training.records)
-        if work.stopped or enough():
-            return
-        time.sleep(0)  # whoever waits for Python's lock, such as the kernel, is next
+
+    def __init__(self, begin: str, worker: Background, say: Callable[[str], None]) -> None:
+        self.train_button = action(begin, button_style="primary")
+        self.stop_button = action("Stop", disabled=True)
+        self.progress = widgets.IntProgress(layout={"width": "9em"})
+        self.loss_picture = PictureView(plots.SIZE[0])
+        self.loss_picture.add_class("lora-lab-loss")
+        self.warnings = widgets.HTML(layout={"display": "none"})
+        self.outcome, self.seconds = "", 0.0
+        self._worker, self._say = worker, say
+
+    def set_busy(self, busy: bool) -> None:
+        """Switch off Train while it works, and Stop while it does not."""
+        self.train_button.disabled, self.stop_button.disabled = busy, not busy
+
+    def reset_bar(self) -> None:
+        """Empty the bar."""
+        self.progress.value, self.progress.bar_style = 0, ""
+
+    def prepare(self, base: Base, task: Task, recipe: Recipe) -> Training:
+        """A training about to begin; its warnings are shown in `warnings`."""
+        training, lines = prepare(base, task, recipe)
+        self.warnings.value = markup.faint(" ".join(lines))
+        self.warnings.layout.display = "" if lines else "none"
+        return training
+
+    def follow(
+        self,
+        training: Training,
+        film: plots.LossFilm | None = None,
+        name: str = "",
+        budget: float = math.inf,
+    ) -> None:
+        """Train to the end, or until the worker is asked to stop: that takes one step at most.
+
+        An error is raised with a note that says after which step it came.
+
+        Args:
+            training: what to follow.
+            film: draws its loss; None: no picture.
+            name: stands before each line of state: "seed 1".
+            budget: seconds after which the training is cut. Lines say how many have gone by.
+        """
+        steps, begun = training.recipe.steps, time.perf_counter()
+        self.progress.max, ending = steps, "failed"
+        try:
+            self._take_steps(training, film, name, budget)
+            ending = "stopped"
+        except Exception as error:
+            error.add_note(f"{name} {after_step(ending, training)}".strip())
+            raise
+        finally:
+            self.seconds = time.perf_counter() - begun
+            self.progress.value = training.step
+            self.outcome = after_step(ending, training)
+        if training.step == steps:
+            self.outcome = f"finished: {counted(steps, 'step')} in {self.seconds:.0f} s"
+
+    def _take_steps(
+        self, training: Training, film: plots.LossFilm | None, name: str, budget: float
+    ) -> None:
+        steps, begun = training.recipe.steps, time.perf_counter()
+        drawing, speaking = Pace(FRAMES, DRAWING), Pace(UPDATES)
+        for _ in training:
+            seconds = time.perf_counter() - begun
+            if speaking.due and not self._worker.stopped:
+                with speaking.turn():
+                    self.progress.value = training.step
+                    line = run_summary.progress(training.records, steps, seconds)
+                    if budget < math.inf:
+                        line = f"{seconds:.0f} s · {line}"
+                    self._say(f"{name}: {line}" if name else line)
+            if film is not None and drawing.due:
+                with drawing.turn():
+                    self.loss_picture.value = film.frame(training.records)
+            if self._worker.stopped or time.perf_counter() - begun >= budget:
+                return
+            time.sleep(0)  # whoever waits for Python's lock, such as the kernel, is next

@@ -1,41 +1,37 @@
 """A fine-tune to watch: one click trains; then the same prompts, before and after."""
 
 import dataclasses
-import html
 import math
-import time
-import warnings
 from collections.abc import Sequence
 
 from lora_lab import plots
 from lora_lab.models.adapted import Adapted
-from lora_lab.models.adapters import as_trained
 from lora_lab.models.bases import Base
 from lora_lab.recipe import Recipe
 from lora_lab.records import Scores, StepRecord
 from lora_lab.tasks.examples import Example, Task
 from lora_lab.tasks.loading import NAMES, load_task
 from lora_lab.training.evaluation import evaluate
-from lora_lab.training.loop import Training, train
-from lora_lab.widgets import words
+from lora_lab.training.loop import Training
+from lora_lab.widgets import markup, run_summary
 from lora_lab.widgets.background import DROP_ALL
-from lora_lab.widgets.before_after import Asked, different, opening, part_of
-from lora_lab.widgets.following import follow
+from lora_lab.widgets.following import adapted_model, prepare
 from lora_lab.widgets.lab_face import LabFace
+from lora_lab.widgets.lab_results import LabResults
 from lora_lab.widgets.memory_check import check_room
 from lora_lab.widgets.recipe_controls import script
-from lora_lab.widgets.seeds import Outcome, Seeds
+from lora_lab.widgets.samples import shared_opening
+from lora_lab.widgets.seeds import FinishedRun
+from lora_lab.widgets.working_box import WorkingBox
 
 LARGE = 20_000_000  # parameters; from here on an answer takes long enough to ask for fewer
-KEPT = 4  # earlier runs of a task that stay in the picture
-METERS_SIZE = (500, 150)  # pixels
-LONGEST_OWN = 1000  # characters of a prompt of one's own: more would keep one waiting
+LONGEST_OWN = 1000  # characters of the learner's own prompt: more would keep them waiting
 
 
-class LiveLab(LabFace):
+class LiveLab(WorkingBox):
     """One fine-tune after another of a base, watched as it happens.
 
-    After `start()` or a click on Train, and `wait_for_results()`, these hold what happened:
+    After `start()` or a click on Train, and `wait_for_results()`, these hold the results:
     `training`, `records`, `adapted`, `before` and `after` (the answers to `prompts`),
     `base_scores` and `scores` (marks on a part of the test split). Earlier runs stay in the
     chart, in grey.
@@ -62,21 +58,28 @@ class LiveLab(LabFace):
         shown: int = 3,
         **changes: object,
     ) -> None:
-        given = NAMES.get(base.name, NAMES["smollm2"]) if tasks is None else tasks
-        given = [given] if isinstance(given, str | Task) else list(given)
-        self._tasks = {one.name if isinstance(one, Task) else one: one for one in given}
-        super().__init__(title, [*self._tasks], in_sight)
+        super().__init__("Train")
+        tasks = NAMES.get(base.name, NAMES["smollm2"]) if tasks is None else tasks
+        tasks = [tasks] if isinstance(tasks, str | Task) else tasks
+        self._tasks = {task.name if isinstance(task, Task) else task: task for task in tasks}
         self.base, self.shown, self._changes = base, shown, changes
         self.questions = questions or (20 if base.model.num_parameters() > LARGE else 100)
-        self._known_scores: dict[str, Scores] = {}  # the base's, by task: it is marked once
-        # by task, the recipes and records of earlier runs
-        self._earlier: dict[str, list[tuple[Recipe, list[StepRecord]]]] = {
-            name: [] for name in self._tasks
-        }
-        self._seeds = Seeds()
-        self.training: Training | None = None
+        self._by_task: dict[str, LabResults] = {}
+        self.face = LabFace(title, [*self._tasks], in_sight, self.panel, self.state)
+        self.children = self.face.rows
+        self._name_parts()
         self._choose(self.task_choice.value)
         self._wire()
+
+    def _name_parts(self) -> None:
+        """Let programs reach the parts of the face as the lab's own."""
+        face = self.face
+        self.task_choice, self.controls = face.task_choice, face.controls
+        self.strength, self.noise_button = face.strength, face.noise_button
+        self.ask_button, self.meters_picture = face.ask_button, face.meters_picture
+        self.own_prompt, self.ask_said = face.own_prompt, face.ask_said
+        self.about, self.answers, self.marks = face.about, face.answers, face.marks
+        self.cost, self.code_view = face.cost, face.code_view
 
     def _wire(self) -> None:
         self.train_button.on_click(lambda _: self._begin(again=True))
@@ -85,14 +88,16 @@ class LiveLab(LabFace):
         self.ask_button.on_click(lambda _: self.ask(self.own_prompt.value))
         self.own_prompt.on_msg(self._on_enter)
         self.task_choice.observe(lambda change: self._choose(change["new"]), names="value")
-        self.strength.observe(lambda _: self._work.submit("answer", self._answer), names="value")
+        self.strength.observe(
+            lambda _: self._work.submit("answer", self._answer_again), names="value"
+        )
         self.controls.changed = self._show_code
 
     def _on_enter(self, _: object, content: dict, __: object) -> None:
         if content.get("event") == "submit":
             self.ask(self.own_prompt.value)
 
-    # --- what can be asked of it ---
+    # --- what a notebook calls and reads ---
 
     def start(self) -> None:
         """Train in the background, if these choices have not just been trained. One at a time.
@@ -107,10 +112,10 @@ class LiveLab(LabFace):
             self._work.submit("train", lambda: self._train(again))
 
     def noise_band(self) -> None:
-        """Train what is shown again with other seeds, in the background, and draw their spread.
+        """Train with other seeds too, in the background, and draw the spread.
 
-        What was trained before in this lab is replayed. Stop ends it; the seeds until then stay.
-        Without a finished training `wait` raises a RuntimeError.
+        Runs that were trained before in this lab are replayed. Stop ends it, and the seeds until
+        then stay. Without a finished training `wait` raises a RuntimeError.
         """
         self._work.submit("noise", self._add_noise)
 
@@ -124,10 +129,10 @@ class LiveLab(LabFace):
         self._work.stop()
 
     def wait_for_results(self, timeout: float | None = None) -> None:
-        """`wait`, in front of what looks at answers and marks.
+        """`wait`, and refuse if there are no answers and marks to go on with.
 
         Raises:
-            RuntimeError: if there are none, with what to do.
+            RuntimeError: if there are no results, with what to do.
         """
         self.wait(timeout)
         if self.scores is None or self.base_scores is None:
@@ -140,17 +145,18 @@ class LiveLab(LabFace):
         """Answer one more prompt, before and after, beside those of the task; "" takes it away."""
         prompt = prompt.strip()
         if len(prompt) > LONGEST_OWN:
-            self._say_beside_ask(
+            self.face.say_beside_ask(
                 f"that is {len(prompt):,} characters long; give at most {LONGEST_OWN:,}"
             )
             return
-        self._say_beside_ask("asked after the training" if self.train_button.disabled else "")
+        waits = self.train_button.disabled
+        self.face.say_beside_ask("asked after the training" if waits else "")
         own = Example(prompt, "") if prompt else None
         self._work.submit("ask", lambda: self._answer_with(own))
 
     @property
     def recipe(self) -> Recipe:
-        """What the next training will do.
+        """The recipe of the next training.
 
         Raises:
             ValueError: if the choices do not fit together, with what would.
@@ -162,55 +168,64 @@ class LiveLab(LabFace):
 
     @property
     def prompts(self) -> list[str]:
-        """What is asked before and after."""
-        return [example.prompt for example in self._asked.shown]
+        """The prompts that are answered before and after."""
+        return [example.prompt for example in self._before_after.shown]
 
     @property
     def before(self) -> list[str]:
         """The base's answers to `prompts`; none before it was asked."""
-        return self._asked.before
+        return self._before_after.before
 
     @property
     def after(self) -> list[str]:
         """The adapted model's answers to `prompts`; none before it was asked."""
-        return self._asked.after
+        return self._before_after.after
 
     @property
     def adapted(self) -> Adapted | None:
         """The base with what it learnt, at the strength at which it answered."""
-        return self._asked.adapted
+        return self._before_after.adapted
+
+    @property
+    def training(self) -> Training | None:
+        """The training at hand."""
+        return self._results.training
 
     @property
     def records(self) -> list[StepRecord]:
-        """Of the run at hand, one per step."""
-        return [] if self.training is None else self.training.records
+        """The records of the run at hand, one per step."""
+        return self._results.records
+
+    @property
+    def scores(self) -> Scores | None:
+        """The adapted model's scores on a part of the test split, at strength 1."""
+        return self._results.scores
+
+    @property
+    def base_scores(self) -> Scores | None:
+        """The base's scores on the same part."""
+        return self._results.base_scores
 
     @property
     def scores_by_seed(self) -> list[Scores]:
-        """Of the run at hand, then those of its noise band."""
-        return [one for one in (self.scores, *(other.scores for other in self._seeds.shown)) if one]
+        """The scores of the run at hand, then those of its noise band."""
+        return self._results.scores_by_seed
 
     @property
     def picture(self) -> plots.Picture:
         """The loss chart as it stands, for readers without a kernel."""
-        steps = None if self.training is None else self.training.recipe.steps
-        others = [one.records for one in self._seeds.shown]
-        band = [self.records, *others] if others else ()
-        earlier, named = self._earlier_runs
-        return plots.picture(plots.draw_loss, self.records, earlier, steps, band, named)
+        return self._results.picture
 
     @property
     def meters(self) -> plots.Picture:
         """What was learnt and what was lost, once both models are marked."""
-        seeds = self.scores_by_seed if self._seeds.shown else ()
-        numbers = self.base_scores, self.scores, seeds
-        return plots.picture(plots.draw_meters, *numbers, size=METERS_SIZE)
+        return self._results.meters
 
     @property
     def code(self) -> str:
         """The same fine-tune as a script."""
-        given = isinstance(self._tasks[self.task.name], Task)
-        return script(self.base, None if given else self.task.name, self.recipe)
+        has_name = isinstance(self._tasks[self.task.name], str)
+        return script(self.base, self.task.name if has_name else None, self.recipe)
 
     def __repr__(self) -> str:
         return f"LiveLab: {self.base.name} · {', '.join(self._tasks)}"
@@ -218,235 +233,144 @@ class LiveLab(LabFace):
     # --- a task is chosen ---
 
     def _choose(self, name: str) -> None:
-        self._keep_curve()
-        given = self._tasks[name]
-        self.task = given if isinstance(given, Task) else load_task(given, self.base)
-        self._part = part_of(self.task, self.questions)
-        examples = [] if self.task.teacher else different(self._part.test, self.shown)
-        self._asked = Asked(self.base, self.task, examples)
-        self.own_prompt.value = opening(self._part.test)
+        if name not in self._by_task:
+            task = self._tasks[name]
+            task = task if isinstance(task, Task) else load_task(task, self.base)
+            self._by_task[name] = LabResults(self.base, task, self.questions, self.shown)
+        for results in self._by_task.values():
+            results.forget()
+        self._results = self._by_task[name]
+        self.task, self._part = self._results.task, self._results.part
+        self._before_after = self._results.before_after
+        self._before_after.own = None
+        self.own_prompt.value = shared_opening(self._part.test)
         self._forget()
         self.controls.reset(dataclasses.replace(self.task.recipe, **self._changes))
-        self.about.value = words.about(self.task.about)
+        self.about.value = markup.about(self.task.about)
         self._show_code()
-        self._show_loss()
+        self.face.show_loss(self._results)
         self._set_busy(False)
 
     def _forget(self) -> None:
-        """Clear what the last training left."""
-        self.training: Training | None = None
+        """Clear the results of the last training."""
+        self._results.forget()
         self._stepping = False
-        self._asked.forget()
-        self._seeds.shown = []
-        self.seconds = 0.0
-        self.base_scores, self.scores = self._known_scores.get(self.task.name), None
-        self.progress.value, self.progress.bar_style = 0, ""
-        self.marks.value = self.cost.value = self.ask_said.value = ""
-        self.meters_picture.layout.display = "none"
-        self._end("ready: press Train")
-        self._show_answers()
-
-    def _keep_curve(self) -> None:
-        if self.training is not None and len(self.records) > 1:
-            kept = self._earlier[self.task.name]
-            kept.append((self.training.recipe, list(self.records)))
-            del kept[:-KEPT]
-
-    @property
-    def _earlier_runs(self) -> tuple[list[list[StepRecord]], list[str]]:
-        """Their records, and what they did otherwise than the run at hand."""
-        kept = self._earlier[self.task.name]
-        names = [
-            "" if self.training is None else words.otherwise(self.training.recipe, one)
-            for one, _ in kept
-        ]
-        return [records for _, records in kept], names
+        self.face.clear()
+        self._outcome = "ready: press Train"
+        self._say(self._outcome)
+        self.face.show_answers(self._results)
 
     # --- what the thread does ---
 
     def _train(self, again: bool) -> None:
         self._set_busy(True)
-        recipe = self.recipe  # if it can't be made, what the last training left stays
-        if not again and self._is_done(recipe):
+        recipe = self.recipe  # where the choices don't fit, the last results stay
+        if not again and self._results.is_finished and self.training.recipe == recipe:
             self._say(f"{self._outcome} · with these very choices; Train does it again")
             return
         check_room(self.base, self._part, recipe)
-        self._keep_curve()
         self._forget()
         self.strength.value = 1.0
         self._say("asking the base first …")
-        self._asked.ask(self._asked.own, 1.0)
-        self._show_answers()
+        self._ask_models()
         self._say("getting ready …")
-        self.training = self._prepare(recipe)
-        try:
-            self._follow(self.training)
-        except Exception as error:
-            error.add_note(self._outcome)
-            raise
-        self._asked.adapted = Adapted(as_trained(self.base, recipe), self.training.learned)
-        self._show_cost()
-        asked = self._work.stopped  # to stop: once, if the training; once more, what follows, too
-        if self._work.stopped == asked < DROP_ALL:
+        self._results.training = self._prepare_training(recipe)
+        self._follow(self.training)
+        self._before_after.adapted = adapted_model(self.training)
+        self.cost.value = run_summary.cost(self.training, self.panel.seconds)
+        stopped = self._work.stopped  # asked once, the training; asked again, what follows, too
+        if self._work.stopped == stopped < DROP_ALL:
             self._say(f"{self._outcome} · asking the adapted model …")
-            self._asked.ask(self._asked.own, 1.0)
-            self._show_answers()
-        if self._work.stopped == asked < DROP_ALL:
+            self._ask_models()
+        if self._work.stopped == stopped < DROP_ALL:
             self._say(f"{self._outcome} · counting right answers …")
-            self._mark()
+            self._results.mark(go_on=lambda: self._work.stopped < DROP_ALL)
+            self.face.show_marks(self._results)
         self._say(self._outcome)
 
-    def _prepare(self, recipe: Recipe) -> Training:
-        """A training about to begin; what it warns of is shown: the notebook is not written to."""
-        with warnings.catch_warnings(record=True) as said:
-            warnings.simplefilter("always", UserWarning)
-            training = train(self.base, self._part, recipe)
-        warned = [str(one.message) for one in said if issubclass(one.category, UserWarning)]
-        self.about.value = words.about(self.task.about, warned)
-        return training
+    def _ask_models(self) -> None:
+        self._before_after.ask(self._before_after.own, 1.0)
+        self.face.show_answers(self._results)
 
-    def _is_done(self, recipe: Recipe) -> bool:
-        """Whether what is shown is a finished training with this recipe."""
-        done = self.training is not None and self.training.step == recipe.steps
-        return done and self.training.recipe == recipe and self.scores is not None
+    def _prepare_training(self, recipe: Recipe) -> Training:
+        """A training about to begin; its warnings stand under the task."""
+        training, warnings = prepare(self.base, self._part, recipe)
+        self.about.value = markup.about(self.task.about, warnings)
+        return training
 
     def _follow(self, training: Training) -> None:
         """Train to the end or to Stop, and show it, however it ends."""
-        steps = training.recipe.steps
-        earlier, named = self._earlier_runs
-        film = plots.LossFilm(earlier, steps, named=named)
+        film = self._results.film
         self.loss_picture.value = film.frame(())
         self.loss_picture.tooltip = "The loss of the training under way."
-        self.progress.max, self.progress.value = steps, 0
-        begun = time.perf_counter()
-
-        def tell(records: Sequence[StepRecord]) -> None:
-            self.progress.value = len(records)
-            self._say(words.progress(records, steps, time.perf_counter() - begun))
-
-        def draw(records: Sequence[StepRecord]) -> None:
-            self.loss_picture.value = film.frame(records)
-
-        self._say(f"step 0 of {steps}")
-        self._stepping, how = True, "failed"
+        self._say(f"step 0 of {training.recipe.steps}")
+        self._stepping = True
         try:
-            follow(training, self._work, tell, draw)
-            how = "stopped"
+            self.panel.follow(training, film)
         finally:
             self._stepping = False
-            self.seconds = time.perf_counter() - begun
-            self._show_loss()
-            self.progress.value = training.step
-            self._outcome = f"{how} after step {training.step} of {steps}"
+            self.face.show_loss(self._results)
+            self._outcome = self.panel.outcome
         self.progress.bar_style = "success"
-        if training.step == steps:
-            self._outcome = f"finished: {words.counted(steps, 'step')} in {self.seconds:.0f} s"
 
     def _add_noise(self) -> None:
         self._set_busy(True)
-        if self.training is None or not self._is_done(self.training.recipe):
+        if not self._results.is_finished:
             raise RuntimeError(
                 f"there is no finished training to put a noise band around (the lab says: "
                 f"{self._outcome}); press Train and let it end"
             )
-        self._seeds.shown, self.progress.bar_style = [], ""
+        seeds = self._results.seeds
+        seeds.shown, self.progress.bar_style = [], ""
         self._show_spread()
         before = self._outcome.partition(" · noise band")[0]
         try:
-            for _ in self._seeds.others(self.task.name, self.training.recipe, self._run_seed):
+            for _ in seeds.others(self.training.recipe, self._train_seed):
                 self._show_spread()
         finally:
-            self._outcome = f"{before} · {self._seeds.told}" if self._seeds.shown else before
+            self._outcome = f"{before} · {seeds.summary}" if seeds.shown else before
         self.progress.bar_style = "success"
         self._say(self._outcome)
 
-    def _run_seed(self, recipe: Recipe) -> Outcome | None:
+    def _train_seed(self, recipe: Recipe) -> FinishedRun | None:
         """Train and score with another seed; None: it was stopped."""
-        named, begun = f"seed {recipe.seed}", time.perf_counter()
-
-        def tell(records: Sequence[StepRecord]) -> None:
-            self.progress.value = len(records)
-            told = words.progress(records, recipe.steps, time.perf_counter() - begun)
-            self._say(f"{named}: {told}")
-
+        name = f"seed {recipe.seed}"
         check_room(self.base, self._part, recipe)
-        training = self._prepare(recipe)
-        try:
-            follow(training, self._work, tell)
-        except Exception as error:
-            error.add_note(f"{named} failed after step {training.step} of {recipe.steps}")
-            raise
-        finally:
-            self.progress.value = training.step
+        training = self._prepare_training(recipe)
+        self.panel.follow(training, name=name)
         if self._work.stopped:
             return None
-        self._say(f"{named}: counting right answers …")
-        scores = evaluate(Adapted(as_trained(self.base, recipe), training.learned), self._part)
-        return None if self._work.stopped else Outcome(tuple(training.records), scores)
+        self._say(f"{name}: counting right answers …")
+        scores = evaluate(adapted_model(training), self._part)
+        return None if self._work.stopped else FinishedRun(tuple(training.records), scores)
 
-    def _answer(self) -> None:
+    def _answer_again(self) -> None:
         """Answer at the strength that the slider shows now."""
-        self._answer_with(self._asked.own)
+        self._answer_with(self._before_after.own)
 
     def _answer_with(self, own: Example | None) -> None:
-        self.stop_button.disabled, self.task_choice.disabled = False, True
+        self.face.set_asking()
         strength = self.strength.value
         self._say("asking …" if self.adapted is None else f"asking at strength {strength:g} …")
-        self._asked.ask(own, strength, lambda: not self._work.stopped)
-        self._say_beside_ask("")
-        self._show_answers()
+        self._before_after.ask(own, strength, lambda: not self._work.stopped)
+        self.face.say_beside_ask("")
+        self.face.show_answers(self._results)
         self._say(self._outcome)
-
-    def _mark(self) -> None:
-        self.scores = evaluate(self.adapted, self._part)
-        name = self.task.name
-        if name not in self._known_scores and self._work.stopped < DROP_ALL:
-            self._known_scores[name] = evaluate(self.base, self._part)
-        self.base_scores = self._known_scores.get(name)
-        if self.training.step == self.training.recipe.steps:
-            outcome = Outcome(tuple(self.records), self.scores)
-            self._seeds.keep(name, self.training.recipe, outcome)
-        self._show_marks()
-
-    def _show_spread(self) -> None:
-        self._show_loss()
-        self._show_marks()
-
-    def _show_marks(self) -> None:
-        self.marks.value = words.right_answers(self.base_scores, self.scores_by_seed)
-        if self.base_scores and self.base_scores.old_knowledge is not None:
-            self.meters_picture.show(self.meters)
-            self.meters_picture.layout.display = ""
 
     # --- what is shown ---
 
-    def _end(self, outcome: str) -> None:
-        """Say how things stand, now and after whatever is asked in between."""
-        self._outcome = outcome
-        self._say(outcome)
-
-    def _say_beside_ask(self, line: str) -> None:
-        self.ask_said.value = words.faint(line)
+    def _at_rest(self) -> None:
+        self._set_busy(False)
 
     def _set_busy(self, busy: bool) -> None:
-        super()._set_busy(busy)
-        self.task_choice.disabled = busy
-        done = self.training is not None and self._is_done(self.training.recipe)
-        self.noise_button.disabled = busy or not done
-        self.strength.disabled = busy or self.adapted is None
+        self.face.set_busy(busy, self._results)
 
-    def _show_loss(self) -> None:
-        self.loss_picture.show(self.picture)
-
-    def _show_answers(self) -> None:
-        self.answers.value = words.before_and_after(self._asked.rows, self._asked.strength)
-
-    def _show_cost(self) -> None:
-        self.cost.value = words.cost(self.training, self.seconds)
+    def _show_spread(self) -> None:
+        self.face.show_loss(self._results)
+        self.face.show_marks(self._results)
 
     def _show_code(self) -> None:
         try:
-            code = html.escape(self.code)
+            self.code_view.value = markup.code(self.code)
         except (TypeError, ValueError) as error:  # the choices do not fit together
-            code = words.failure(error)
-        self.code_view.value = f'<pre class="lora-lab-code">{code}</pre>'
+            self.code_view.value = f'<pre class="lora-lab-code">{markup.error_text(error)}</pre>'

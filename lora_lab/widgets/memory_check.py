@@ -14,22 +14,22 @@ from lora_lab.tasks.examples import Task
 def check_room(base: Base, task: Task, recipe: Recipe) -> None:
     """Refuse a step that needs more memory than is free.
 
-    Nothing is refused where the one or the other is not known.
+    Nothing is refused where what it needs, or what is free, is not known.
 
     Raises:
         MemoryError: with what it needs, what is free, and the batch size that would fit.
     """
     free = free_memory(base.device)
-    told = needed = more_memory(base, task, recipe)
+    needed = more_memory(base, task, recipe)
     if free is None or needed is None or needed <= free:
         return
-    size = recipe.batch_size
-    while size > 1 and needed > free:
+    size, smaller = recipe.batch_size, needed
+    while size > 1 and smaller > free:
         size //= 2
-        needed = more_memory(base, task, dataclasses.replace(recipe, batch_size=size))
-    fits = f"batch_size={size} would fit" if needed <= free else "no batch_size would fit"
+        smaller = more_memory(base, task, dataclasses.replace(recipe, batch_size=size))
+    fits = f"batch_size={size} would fit" if smaller <= free else "no batch_size would fit"
     raise MemoryError(
-        f"a step with batch_size={recipe.batch_size} needs about {told / 2**30:.2g} GiB more "
+        f"a step with batch_size={recipe.batch_size} needs about {needed / 2**30:.2g} GiB more "
         f"memory, and {free / 2**30:.2g} GiB are free; {fits}"
     )
 

@@ -6,14 +6,14 @@ import ipywidgets as widgets
 import pandas as pd
 
 from lora_lab import plots
-from lora_lab.widgets import words
-from lora_lab.widgets.lab_face import LabBox, PictureView
+from lora_lab.plots import Picture
+from lora_lab.widgets.explorer import Explorer
 
 SIZE = (560, 330)  # pixels on the screen
 
 
-class ModuleSets(LabBox):
-    """What each set learnt, by the comparison that is chosen; `picture` is what is shown.
+class ModuleSets(Explorer):
+    """What each set learnt, by the comparison that is chosen in `compared`.
 
     Args:
         table: a row a run, with `setting`, `trained`, `value` and `old_knowledge`.
@@ -24,27 +24,22 @@ class ModuleSets(LabBox):
         self._table, self._comparisons = table, comparisons
         self.compared = widgets.ToggleButtons(options=list(comparisons))
         self.compared.style.button_width = "12em"
-        self.view = PictureView(SIZE[0])
-        super().__init__(
-            [widgets.HTML(words.title("Which modules learn?")), self.compared, self.view]
-        )
-        self.compared.observe(lambda _: self._show(), names="value")
-        self._show()
+        super().__init__("Which modules learn?", [self.compared], width=SIZE[0])
 
-    def _show(self) -> None:
+    def draw(self) -> Picture:
+        """New and old knowledge of each set, with its parameters."""
         settings = self._comparisons[self.compared.value]
-        rows = {
+        runs = {
             name: self._table[self._table.setting == setting] for name, setting in settings.items()
         }
-        self.picture = plots.picture(
+        return plots.picture(
             plots.draw_sets,
-            {name: own.value.tolist() for name, own in rows.items()},
-            {name: int(own.trained.iloc[0]) for name, own in rows.items()},
-            {name: own.old_knowledge.tolist() for name, own in rows.items()},
+            {name: rows.value.tolist() for name, rows in runs.items()},
+            {name: int(rows.trained.iloc[0]) for name, rows in runs.items()},
+            {name: rows.old_knowledge.tolist() for name, rows in runs.items()},
             self.compared.value,
             size=SIZE,
         )
-        self.view.show(self.picture)
 
     def __repr__(self) -> str:
         return f"ModuleSets: {', '.join(self._comparisons)}"

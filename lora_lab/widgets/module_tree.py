@@ -1,8 +1,7 @@
-"""A model's matrices to click: by module, by layer, one by one, or in PEFT's own words."""
+"""A model's matrices to click: by module, by layer or singly, or in PEFT's own words."""
 
 import ast
 import functools
-import html
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -13,8 +12,9 @@ from lora_lab.cost.budget import adapter_parameters, trainable_parameters
 from lora_lab.cost.estimates import find_shape
 from lora_lab.models.architecture import Matrix, adapted, column_of, last_name, layer_of, naming
 from lora_lab.recipe import Recipe
-from lora_lab.widgets import words
-from lora_lab.widgets.lab_face import LabBox
+from lora_lab.widgets import markup
+from lora_lab.widgets.boxes import LabBox
+from lora_lab.wording import fine_percent
 
 NAME, SIZES = "12em", "16em"  # widths
 
@@ -36,13 +36,13 @@ class ModuleTree(LabBox):
     def __init__(self, model: object = "pocket", **changes: object) -> None:
         self.shape = find_shape(model)
         self._recipe = Recipe(**changes)
-        self._columns: dict[str, list[Matrix]] = {}  # a kind of module, in all its layers
-        for one in self.shape.matrices:
-            self._columns.setdefault(column_of(one.name), []).append(one)
+        self._columns: dict[str, list[Matrix]] = {}  # by kind of module: its matrix in each layer
+        for matrix in self.shape.matrices:
+            self._columns.setdefault(column_of(matrix.name), []).append(matrix)
         self._size = "30px" if self.shape.num_layers <= 16 else "20px"  # of a cell
         self._sizes: dict[str, widgets.HTML] = {}
         self._quiet = False  # while many cells change at once
-        self.cells = {one.name: self._cell(one) for one in self.shape.matrices}
+        self.cells = {matrix.name: self._cell(matrix) for matrix in self.shape.matrices}
         self.r = widgets.BoundedIntText(self._recipe.r, 1, 1024, description="r")
         self.r.style.description_width, self.r.layout.width = "1em", "6em"
         self.typed = widgets.Text(
@@ -52,18 +52,18 @@ class ModuleTree(LabBox):
         self.typed.style.description_width = "initial"
         self.state, self.code = widgets.HTML(), widgets.HTML()
         self.state.add_class("lora-lab-state")
-        none = _button("nothing", lambda: self._set(()), "6em")
+        clear = _toggle_button("nothing", lambda: self._set(()), "6em")
         super().__init__(
             [
-                widgets.HTML(words.title(f"Which modules of {self.shape.name}?")),
-                widgets.HBox([self.typed, self.r, none], layout={"flex_flow": "row wrap"}),
+                widgets.HTML(markup.title(f"Which modules of {self.shape.name}?")),
+                widgets.HBox([self.typed, self.r, clear], layout={"flex_flow": "row wrap"}),
                 widgets.VBox(self._rows(), layout={"overflow": "auto", "max_width": "100%"}),
                 self.state,
                 self.code,
             ]
         )
         self.typed.observe(lambda change: self._on_typed(change.new), names="value")
-        self.r.observe(lambda _: self._tell(), names="value")
+        self.r.observe(lambda _: self._show(), names="value")
         self.choose(self._recipe.target_modules, self._recipe.layers_to_transform)
 
     # --- what is chosen -------------------------------------------------------------------------
@@ -75,7 +75,7 @@ class ModuleTree(LabBox):
 
     @property
     def recipe(self) -> Recipe:
-        """The recipe that reaches these, said as shortly as can be.
+        """The recipe that reaches these, written as shortly as possible.
 
         Raises:
             ValueError: if nothing is chosen.
@@ -85,7 +85,7 @@ class ModuleTree(LabBox):
 
     @property
     def trained(self) -> int:
-        """How many parameters that recipe trains: 0 for nothing."""
+        """The number of parameters that this recipe trains; 0 if nothing is chosen."""
         return trainable_parameters(self.shape, self.recipe) if self.chosen else 0
 
     def choose(
@@ -96,15 +96,15 @@ class ModuleTree(LabBox):
         Raises:
             ValueError: for what the model does not have, with the nearest name.
         """
-        wanted = replace(
+        recipe = replace(
             self._recipe, target_modules=target_modules, layers_to_transform=layers_to_transform
         )
-        self._set({one.name for one in adapted(self.shape, wanted)})
+        self._set({matrix.name for matrix in adapted(self.shape, recipe)})
 
     # --- clicks ---------------------------------------------------------------------------------
 
     def _toggle(self, names: Sequence[str]) -> None:
-        """Switch these on; if all of them are on, off."""
+        """Switch these matrices on; if all of them are on, off."""
         chosen, these = set(self.chosen), set(names)
         self._set(chosen - these if these <= chosen else chosen | these)
 
@@ -113,46 +113,49 @@ class ModuleTree(LabBox):
         for name, cell in self.cells.items():
             cell.value = name in names
         self._quiet = False
-        self._tell()
+        self._show()
 
-    def _on_typed(self, given: str) -> None:
-        if given.strip():
+    def _on_typed(self, text: str) -> None:
+        if text.strip():
             try:
-                self.choose(_read(given.strip()))
+                self.choose(_read_target_modules(text.strip()))
             except (TypeError, ValueError) as error:  # what is chosen stays
-                self.state.value = words.failure(error)
+                self.state.value = markup.error_text(error)
 
     # --- what is shown --------------------------------------------------------------------------
 
     def _rows(self) -> list[widgets.Widget]:
         layers = range(self.shape.num_layers)
         numbers = [
-            _button(str(layer), functools.partial(self._toggle, self._layer(layer)), self._size)
+            _toggle_button(
+                str(layer), functools.partial(self._toggle, self._names_in_layer(layer)), self._size
+            )
             for layer in layers
         ]
-        rows = [_line(_words(NAME, "layer"), _words(SIZES), *numbers)]
+        rows = [_line(_fixed_width(NAME, "layer"), _fixed_width(SIZES), *numbers)]
         for group, columns in self._groups().items():
-            names = [one.name for column in columns for one in self._columns[column]]
+            names = [matrix.name for column in columns for matrix in self._columns[column]]
             label = group or "outside the layers"
-            rows.append(_line(_button(label, functools.partial(self._toggle, names), NAME)))
+            button = _toggle_button(label, functools.partial(self._toggle, names), NAME)
+            rows.append(_line(button))
             rows += map(self._row_of, columns)
         return rows
 
     def _row_of(self, column: str) -> widgets.Widget:
         """A kind of module: its name, its sizes, and a cell for each layer."""
         matrices = self._columns[column]
-        names = [one.name for one in matrices]
-        self._sizes[column] = _words(SIZES)
-        by_layer = {layer_of(one): self.cells[one] for one in names}
+        names = [matrix.name for matrix in matrices]
+        self._sizes[column] = _fixed_width(SIZES)
+        by_layer = {layer_of(name): self.cells[name] for name in names}
         cells = [by_layer[None]] if None in by_layer else []
         if not cells:
             layers = range(self.shape.num_layers)
-            cells = [by_layer.get(layer) or _words(self._size) for layer in layers]
-        button = _button(last_name(column), functools.partial(self._toggle, names), NAME)
+            cells = [by_layer.get(layer) or _fixed_width(self._size) for layer in layers]
+        button = _toggle_button(last_name(column), functools.partial(self._toggle, names), NAME)
         return _line(button, self._sizes[column], *cells)
 
     def _groups(self) -> dict[str, list[str]]:
-        """The columns by the module that holds them; "": outside the layers, which comes last."""
+        """The columns by the module that holds them; "", the last: outside the layers."""
         stems = {column.partition("*")[0] for column in self._columns if "*" in column}
         groups: dict[str, list[str]] = {}
         for column in self._columns:
@@ -163,61 +166,62 @@ class ModuleTree(LabBox):
         outside = groups.pop("", [])
         return groups | ({"": outside} if outside else {})
 
-    def _layer(self, layer: int) -> list[str]:
-        """The names in a layer."""
+    def _names_in_layer(self, layer: int) -> list[str]:
+        """The names of the matrices in a layer."""
         return [name for name in self.cells if layer_of(name) == layer]
 
-    def _cell(self, one: Matrix) -> widgets.ToggleButton:
-        cell = widgets.ToggleButton(tooltip=one.name, layout={"width": self._size, "margin": "1px"})
-        cell.observe(lambda _: self._quiet or self._tell(), names="value")
+    def _cell(self, matrix: Matrix) -> widgets.ToggleButton:
+        layout = {"width": self._size, "margin": "1px"}
+        cell = widgets.ToggleButton(tooltip=matrix.name, layout=layout)
+        cell.observe(lambda _: self._quiet or self._show(), names="value")
         return cell
 
-    def _tell(self) -> None:
+    def _show(self) -> None:
         for cell in self.cells.values():
             cell.button_style = "primary" if cell.value else ""
-        for column, said in self._sizes.items():
-            one = self._columns[column][0]
-            count = adapter_parameters(one, replace(self._recipe, r=self.r.value))
-            sizes = f"{one.in_features:,} → {one.out_features:,}"
-            said.value = words.faint(f"{sizes} · {count:,}{' (tied)' * one.tied}")
+        for column, label in self._sizes.items():
+            matrix = self._columns[column][0]
+            count = adapter_parameters(matrix, replace(self._recipe, r=self.r.value))
+            sizes = f"{matrix.in_features:,} → {matrix.out_features:,}"
+            label.value = markup.faint(f"{sizes} · {count:,}{' (tied)' * matrix.tied}")
         if not self.chosen:
             self.state.value, self.code.value = "nothing is chosen", ""
             return
-        many, count = f"{len(self.chosen)} of {len(self.cells)} matrices adapted", self.trained
-        share = words.percent(count / self.shape.parameters)
-        self.state.value = f"{many} · {count:,} parameters · {share} of the model's"
-        self.code.value = f'<pre class="lora-lab-code">{html.escape(_code(self.recipe))}</pre>'
+        matrices, count = f"{len(self.chosen)} of {len(self.cells)} matrices adapted", self.trained
+        share = fine_percent(count / self.shape.parameters)
+        self.state.value = f"{matrices} · {count:,} parameters · {share} of the model's"
+        self.code.value = markup.code(_peft_code(self.recipe))
 
     def __repr__(self) -> str:
         return f"ModuleTree: {self.shape.name} · {len(self.cells)} matrices to choose from"
 
 
-def _read(given: str) -> str | tuple[str, ...]:
-    """What was typed: names with commas between, as Python or bare; "all-linear"; or a regex."""
+def _read_target_modules(text: str) -> str | tuple[str, ...]:
+    """`target_modules` as typed: names with commas, as Python or bare; "all-linear"; a regex."""
     with suppress(ValueError, SyntaxError):
-        return ast.literal_eval(given)
-    if given == "all-linear" or set(given) & set(r"\*[](){}|^$+?"):
-        return given
-    return tuple(one.strip() for one in given.split(",") if one.strip())
+        return ast.literal_eval(text)
+    if text == "all-linear" or set(text) & set(r"\*[](){}|^$+?"):
+        return text
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-def _code(recipe: Recipe) -> str:
-    """PEFT's fields as one writes them, a regex raw."""
-    wanted = recipe.target_modules
-    said = f'r"{wanted}"' if isinstance(wanted, str) and "\\" in wanted else repr(wanted)
-    return f"r={recipe.r}, target_modules={said}, layers_to_transform={recipe.layers_to_transform}"
+def _peft_code(recipe: Recipe) -> str:
+    """PEFT's fields as they are written in Python, a regex raw."""
+    targets = recipe.target_modules
+    text = f'r"{targets}"' if isinstance(targets, str) and "\\" in targets else repr(targets)
+    return f"r={recipe.r}, target_modules={text}, layers_to_transform={recipe.layers_to_transform}"
 
 
-def _button(description: str, do: Callable[[], None], width: str) -> widgets.Button:
+def _toggle_button(description: str, do: Callable[[], None], width: str) -> widgets.Button:
     layout = {"width": width, "margin": "1px", "padding": "0", "flex": "0 0 auto"}
     button = widgets.Button(description=description, tooltip=description, layout=layout)
     button.on_click(lambda _: do())
     return button
 
 
-def _words(width: str, said: str = "") -> widgets.HTML:
-    """A place that keeps its width, however narrow the page."""
-    return widgets.HTML(said, layout={"width": width, "margin": "1px", "flex": "0 0 auto"})
+def _fixed_width(width: str, text: str = "") -> widgets.HTML:
+    """A text that keeps its width, however narrow the page."""
+    return widgets.HTML(text, layout={"width": width, "margin": "1px", "flex": "0 0 auto"})
 
 
 def _line(*parts: widgets.Widget) -> widgets.HBox:

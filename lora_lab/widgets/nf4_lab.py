@@ -14,9 +14,10 @@ from lora_lab.maths.nf4 import (
     relative_error,
     scaled,
 )
+from lora_lab.plots import Picture
 from lora_lab.recipe import nearest
-from lora_lab.widgets import words
-from lora_lab.widgets.lab_face import LabBox, PictureView, labelled, row
+from lora_lab.widgets.boxes import labelled, row
+from lora_lab.widgets.explorer import DescribedExplorer
 
 TYPES = {
     "nf4": "NF4",
@@ -29,11 +30,10 @@ TYPES = {
 EVERY = 4096  # weights, one of which is made an outlier
 
 
-class Nf4Lab(LabBox):
-    """Weights in blocks, rounded anew at each choice. Nothing is trained or loaded.
+class Nf4Lab(DescribedExplorer):
+    """Weights in blocks, rounded anew at each choice. Nothing is loaded.
 
-    `quantized` is what came of them, `error` the relative error, `bits` what a weight takes, and
-    `picture` how it looks.
+    `quantized` holds the rounded weights, `error` the relative error, `bits` the bits a weight.
 
     Args:
         weights: of any shape, 4,096 of them or more.
@@ -53,7 +53,7 @@ class Nf4Lab(LabBox):
         if weights.numel() < EVERY:
             raise ValueError(f"{weights.numel()} weights are too few; give {EVERY:,} or more")
         self._weights = weights.detach().float().reshape(-1)
-        options = [(words, name) for name, words in TYPES.items()]
+        options = [(label, name) for name, label in TYPES.items()]
         self.quant_type = labelled(
             widgets.Dropdown(options=options, value=quant_type), "type", "18em"
         )
@@ -65,29 +65,22 @@ class Nf4Lab(LabBox):
             value=False, description="double quantisation", indent=False
         )
         self.double_quant.layout = {"width": "auto", "margin": "2px 2px 2px 16px"}
-        self.view, self.said = PictureView(plots.SIZE[0]), widgets.HTML()
         super().__init__(
-            [
-                widgets.HTML(words.title("What do few bits do to a weight?")),
-                row(self.quant_type, self.blocksize),
-                row(self.outlier, self.double_quant),
-                self.view,
-                self.said,
-            ]
+            "What do few bits do to a weight?",
+            (self.quant_type, self.blocksize, self.outlier, self.double_quant),
+            [row(self.quant_type, self.blocksize), row(self.outlier, self.double_quant)],
         )
-        for control in (self.quant_type, self.blocksize, self.outlier, self.double_quant):
-            control.observe(lambda _: self._show(), names="value")
-        self._show()
 
     @property
     def weights(self) -> Tensor:
-        """The weights, (n,), with the outlier in one of each 4,096, where one is chosen."""
+        """The weights, (n,), with an outlier in each 4,096 of them if it is not 0."""
         weights = self._weights.clone()
         if self.outlier.value:
             weights[::EVERY] = self.outlier.value * self._weights.std()
         return weights
 
-    def _show(self) -> None:
+    def draw(self) -> Picture:
+        """The levels, how often each is used, and a block of weights that falls to them."""
         weights, size, kind = self.weights, self.blocksize.value, self.quant_type.value
         plain = quantize(weights, size, kind)
         double = self.double_quant.value
@@ -99,9 +92,7 @@ class Nf4Lab(LabBox):
             self.quantized.codes.tolist(),
             levels(kind).tolist(),
         )
-        self.picture = plots.picture(plots.draw_rounding, *numbers, size, self.error, self.bits)
-        self.view.show(self.picture)
-        self.said.value = words.faint(self.picture.alt)
+        return plots.picture(plots.draw_rounding, *numbers, size, self.error, self.bits)
 
     def __repr__(self) -> str:
         return f"Nf4Lab: {self._weights.numel():,} weights · {', '.join(TYPES)}"

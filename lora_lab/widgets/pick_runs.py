@@ -1,18 +1,18 @@
-"""One run of each setting, picked by hand: who wins, and what else differs between the two."""
+"""One run of each setting, picked by hand: which is better, and what else differs."""
 
 import html
 
 import ipywidgets as widgets
 
 from lora_lab.training.sweep import Sweep
-from lora_lab.widgets import words
-from lora_lab.widgets.lab_face import LabBox
+from lora_lab.widgets import markup
+from lora_lab.widgets.boxes import LabBox
 
 
 class PickRuns(LabBox):
-    """A learning rate and a seed to pick for each value of a field; below, what comes of it.
+    """A learning rate and a seed to pick for each value of a field; below, the scores.
 
-    `picked` is the sweep of the picked runs, `said` what is shown, in plain lines.
+    `picked` is the sweep of the picked runs, `said` the lines that are shown.
 
     Args:
         sweep: with scores, and a run for each value, learning rate and seed.
@@ -27,7 +27,7 @@ class PickRuns(LabBox):
             (getattr(run.recipe, field), run.recipe.learning_rate, run.recipe.seed): run
             for run in sweep.runs
         }
-        values, rates, seeds = (sorted({*one}) for one in zip(*self._runs, strict=True))
+        values, rates, seeds = (sorted({*column}) for column in zip(*self._runs, strict=True))
         whole = len(self._runs) == len(values) * len(rates) * len(seeds)
         if not whole or any(run.scores is None for run in sweep.runs):
             raise ValueError(
@@ -36,17 +36,17 @@ class PickRuns(LabBox):
                 "give a whole sweep with evaluate=True"
             )
         self.field = field
-        self.rates = {one: _choice("learning_rate", rates) for one in values}
-        self.seeds = {one: _choice("seed", seeds) for one in values}
+        self.rates = {value: _number_choice("learning_rate", rates) for value in values}
+        self.seeds = {value: _number_choice("seed", seeds) for value in values}
         self.outcome = widgets.HTML()
         rows = [
             widgets.HBox(
-                [_label(f"{field} {one}"), rate, self.seeds[one]],
+                [_bold(f"{field} {value}"), rate, self.seeds[value]],
                 layout={"flex_flow": "row wrap", "align_items": "center"},
             )
-            for one, rate in self.rates.items()
+            for value, rate in self.rates.items()
         ]
-        super().__init__([widgets.HTML(words.title("Pick a winner")), *rows, self.outcome])
+        super().__init__([widgets.HTML(markup.title("Pick a winner")), *rows, self.outcome])
         for control in (*self.rates.values(), *self.seeds.values()):
             control.observe(lambda _: self._show(), names="value")
         self._show()
@@ -54,38 +54,36 @@ class PickRuns(LabBox):
     @property
     def picked(self) -> Sweep:
         """The picked run of each value."""
-        return Sweep(
-            tuple(
-                self._runs[one, self.rates[one].value, self.seeds[one].value] for one in self.rates
-            )
-        )
+        keys = [(value, self.rates[value].value, self.seeds[value].value) for value in self.rates]
+        return Sweep(tuple(self._runs[key] for key in keys))
 
     @property
     def said(self) -> tuple[str, ...]:
-        """Each one's score, then what else differs."""
+        """The scores of the picked runs, then what else differs between them."""
         marks = [
             f"{self.field} {getattr(run.recipe, self.field)}: {run.scores.value:.0%}"
             for run in self.picked.runs
         ]
-        return (f"{self.picked.runs[0].scores.metric_name}: {'; '.join(marks)}",) + (
-            self.picked.confounds()
-        )
+        metric = self.picked.runs[0].scores.metric_name
+        return f"{metric}: {'; '.join(marks)}", *self.picked.confounds()
 
     def _show(self) -> None:
-        scores, *confounds = map(html.escape, self.said)
-        items = "".join(f"<li>{one}</li>" for one in confounds)
-        self.outcome.value = f"<b>{scores}</b><br>What else differs:<ul>{items}</ul>"
+        scores, *confounds = self.said
+        others = f"What else differs:{markup.bullets(confounds)}"
+        self.outcome.value = f"<b>{html.escape(scores)}</b><br>{others}"
 
     def __repr__(self) -> str:
         return f"PickRuns: {self.field} {', '.join(map(str, self.rates))}"
 
 
-def _label(said: str) -> widgets.HTML:
-    return widgets.HTML(f"<b>{html.escape(said)}</b>", layout={"width": "5em"})
+def _bold(label: str) -> widgets.HTML:
+    return widgets.HTML(f"<b>{html.escape(label)}</b>", layout={"width": "5em"})
 
 
-def _choice(field: str, values: list) -> widgets.Dropdown:
-    choice = widgets.Dropdown(options=[(f"{one:g}", one) for one in values], description=field)
+def _number_choice(field: str, values: list) -> widgets.Dropdown:
+    choice = widgets.Dropdown(
+        options=[(f"{value:g}", value) for value in values], description=field
+    )
     choice.style.description_width = f"{0.55 * len(field) + 1:.1f}em"
     choice.layout.width = f"{0.55 * len(field) + 8:.1f}em"
     return choice

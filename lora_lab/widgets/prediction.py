@@ -7,8 +7,9 @@ import ipywidgets as widgets
 
 from lora_lab import plots
 from lora_lab.lessons.predictions import Prediction, Question, Value, keep, read_log
-from lora_lab.widgets import words
-from lora_lab.widgets.lab_face import PictureView, WorkingBox, labelled, row
+from lora_lab.widgets import markup
+from lora_lab.widgets.boxes import PictureView, labelled, row
+from lora_lab.widgets.working_box import WorkingBox
 
 CHOICE_SIZE, NUMBER_SIZE = (500, 250), (500, 160)  # pixels
 
@@ -16,22 +17,21 @@ CHOICE_SIZE, NUMBER_SIZE = (500, 250), (500, 160)  # pixels
 class Predict(WorkingBox):
     """A question, to be answered before `measure` may run; then both are drawn, scored and kept.
 
-    Once run, the answer stands: whoever answers a question again, here or in a later session, has
-    seen the measurement, and only the first answer counts. After `run()` and `wait()`, or a click
-    on Run it, `prediction` holds what came of it.
+    Once run, the answer stands. A later answer to the same question, here or in another session,
+    is given after the measurement was seen, so only the first counts. After `run()` and `wait()`,
+    or a click on Run it, `prediction` holds the answer, the measurement and the score.
 
     Args:
-        question: what is asked.
-        measure: called once, in a background thread; gives what each seed measured.
+        question: the question to be answered.
+        measure: called once, in a background thread; gives a measurement for each seed.
     """
 
     def __init__(self, question: Question, measure: Callable[[], Sequence[Value]]) -> None:
         super().__init__()
         self.question, self.measure = question, measure
         self.prediction: Prediction | None = None
-        told = [question.amount(one) for one in question.options]
         if question.options:
-            pairs = [*zip(told, question.options, strict=True)]
+            pairs = [(question.amount(option), option) for option in question.options]
             self.guess = widgets.RadioButtons(options=pairs, index=None, orientation="horizontal")
             self.guess.layout.width = "max-content"
         else:
@@ -57,13 +57,13 @@ class Predict(WorkingBox):
         if self.question.unit and not self.question.options:
             answer.append(widgets.HTML(html.escape(self.question.unit)))
         least = "guess" if self.question.options else "not at all"
-        sure = widgets.HTML(f"How sure? {least}"), self.confidence, widgets.HTML("certain")
+        confidence = widgets.HTML(f"How sure? {least}"), self.confidence, widgets.HTML("certain")
         return [
-            widgets.HTML(words.title(self.question.text)),
+            widgets.HTML(markup.title(self.question.text)),
             row(*answer),
-            row(*sure),
+            row(*confidence),
             row(self.reason, self.run_button),
-            widgets.HTML(words.faint(self.question.scoring)),
+            widgets.HTML(markup.faint(self.question.scoring)),
             self.state,
             self.picture,
             self.summary,
@@ -72,7 +72,7 @@ class Predict(WorkingBox):
     def run(self) -> None:
         """Measure in the background, as a click on Run it does, if there is an answer.
 
-        An answer that does not fit the question is told of, and nothing is measured.
+        Where the answer does not fit the question, the line of state says so.
         """
         if self.run_button.disabled:
             return
@@ -89,20 +89,20 @@ class Predict(WorkingBox):
         return f"Predict: {self.question.text}"
 
     def _guess(self) -> Value:
-        """The answer as it was given.
+        """The answer: an option, or a number.
 
         Raises:
-            ValueError: if there is none, or it is none to this question.
+            ValueError: if there is no answer, or it does not fit the question.
         """
-        given = self.guess.value
-        if given is None or given == "":
+        answer = self.guess.value
+        if answer is None or answer == "":
             raise ValueError("there is no answer yet; give one, then run it")
         if self.question.options:
-            return given
+            return answer
         try:
-            number = float(given.replace(",", "").replace("_", "").strip(" %"))
+            number = float(answer.replace(",", "").replace("_", "").strip(" %"))
         except ValueError:
-            raise ValueError(f"{given!r} is not a number; give one, such as 12.5") from None
+            raise ValueError(f"{answer!r} is not a number; give one, such as 12.5") from None
         return self.question.check(number)
 
     def _measure(self, guess: Value) -> None:
@@ -115,12 +115,12 @@ class Predict(WorkingBox):
         self.picture.layout.display = None
         self._say(f"{self.prediction}")
         keep(self.prediction)
-        self.summary.value = words.faint(read_log().summary)
+        self.summary.value = markup.faint(read_log().summary)
 
     def _show_error(self, error: Exception) -> None:
         super()._show_error(error)
         self._freeze(self.prediction is not None)  # before the answer was seen, it may be changed
 
     def _freeze(self, frozen: bool) -> None:
-        for one in (self.guess, self.confidence, self.reason, self.run_button):
-            one.disabled = frozen
+        for control in (self.guess, self.confidence, self.reason, self.run_button):
+            control.disabled = frozen

@@ -6,17 +6,16 @@ from collections.abc import Mapping, Sequence
 import ipywidgets as widgets
 
 from lora_lab import plots
+from lora_lab.plots import Picture
 from lora_lab.records import StepRecord
-from lora_lab.widgets import words
-from lora_lab.widgets.lab_face import LabBox, PictureView
+from lora_lab.widgets.explorer import Explorer
+from lora_lab.wording import counted
 
 SIZE = (420, 270)  # pixels on the screen
 
 
-class RankMap(LabBox):
+class RankMap(Explorer):
     """Layer by kind, the rank that each matrix had after an allocation; `step` chooses which.
-
-    `picture` is what is shown.
 
     Args:
         records: of a run with AdaLoRA.
@@ -29,7 +28,7 @@ class RankMap(LabBox):
     def __init__(
         self, records: Sequence[StepRecord], planted: Mapping[str, int] | None = None
     ) -> None:
-        self._ranks = {one.step: one.ranks for one in records if one.ranks is not None}
+        self._ranks = {record.step: record.ranks for record in records if record.ranks is not None}
         if not self._ranks:
             raise ValueError(
                 f"no ranks were allocated in {len(records)} steps; give the records of a run with "
@@ -41,21 +40,19 @@ class RankMap(LabBox):
             options=steps, value=steps[-1], description="step", layout={"width": "90%"}
         )
         self.step.style.description_width = "2.5em"
-        self.view, self.said = PictureView(SIZE[0]), widgets.HTML()
-        title = widgets.HTML(words.title("Who has how much rank?"))
-        super().__init__([title, self.step, self.said, self.view])
+        self.said = widgets.HTML()
         self.said.add_class("lora-lab-state")
-        self.step.observe(lambda _: self._show(), names="value")
-        self._show()
+        title, above = "Who has how much rank?", [self.step, self.said]
+        super().__init__(title, [self.step], above, width=SIZE[0])
 
-    def _show(self) -> None:
+    def draw(self) -> Picture:
+        """The ranks after the chosen step, which `said` counts."""
         step = self.step.value
         ranks = self._ranks[step]
-        self.picture = plots.picture(plots.draw_ranks, ranks, self._planted, size=SIZE)
-        self.view.show(self.picture)
         gone = sum(rank == 0 for rank in ranks.values())
-        said = f"after step {step} of {self._steps}: {sum(ranks.values())} triplets left · "
-        self.said.value = html.escape(f"{said}{gone} of {len(ranks)} matrices have none")
+        left = f"after step {step} of {self._steps}: {sum(ranks.values())} triplets left"
+        self.said.value = html.escape(f"{left} · {gone} of {len(ranks)} matrices have none")
+        return plots.picture(plots.draw_ranks, ranks, self._planted, size=SIZE)
 
     def __repr__(self) -> str:
-        return f"RankMap: {words.counted(len(self._ranks), 'allocation')} of {self._steps} steps"
+        return f"RankMap: {counted(len(self._ranks), 'allocation')} of {self._steps} steps"

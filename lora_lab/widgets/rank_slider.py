@@ -8,9 +8,10 @@ from lora_lab.records import Scores
 from lora_lab.tasks.examples import Task
 from lora_lab.training.evaluation import evaluate
 from lora_lab.training.store import Run
-from lora_lab.widgets import words
-from lora_lab.widgets.before_after import part_of
-from lora_lab.widgets.lab_face import PictureView, WorkingBox
+from lora_lab.widgets import markup
+from lora_lab.widgets.boxes import PictureView
+from lora_lab.widgets.samples import smaller_task
+from lora_lab.widgets.working_box import WorkingBox
 from lora_lab.wording import percent
 
 SIZE = (500, 150)  # pixels on the screen
@@ -30,9 +31,9 @@ class RankSlider(WorkingBox):
     def __init__(self, run: Run, task: Task, questions: int = 60) -> None:
         super().__init__()
         self.run, r = run, run.recipe.r
-        self._part = part_of(task, questions)
+        self._part = smaller_task(task, questions)
         self._energy = mean_energy_kept(spectra(run))
-        self._known: dict[int, Scores] = {}  # by k: each is asked once
+        self._known: dict[int, Scores] = {}  # by k: each is scored once
         self._base_scores: Scores | None = None
         self.scores: Scores | None = None
         self.picture: plots.Picture | None = None
@@ -40,13 +41,13 @@ class RankSlider(WorkingBox):
         self.k.style.description_width = "1.5em"
         self.k.continuous_update = False  # asking takes a second
         self.view = PictureView(SIZE[0])
-        title = widgets.HTML(words.title(f"How much of rank {r} did it use?"))
+        title = widgets.HTML(markup.title(f"How much of rank {r} did it use?"))
         self.children = [title, self.k, self.state, self.view]
         self._say("move the slider")
         self.k.observe(lambda _: self.show(), names="value")
 
     def show(self) -> None:
-        """Ask the adapter cut to k, in the background, as a move of the slider does."""
+        """Score the adapter cut to k, in the background, as a move of the slider does."""
         self._work.submit("ask", self._ask)
 
     def _ask(self) -> None:

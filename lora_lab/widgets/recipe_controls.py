@@ -13,7 +13,7 @@ from lora_lab.recipe import CHOICES, HELP, Recipe
 
 FOLDED = ("method", "r", "lora_alpha", "learning_rate", "steps", "batch_size", "seed")
 
-_USED_BY = {  # with other methods: no effect
+_USED_BY = {  # the methods that use a field; with others it has no effect
     "r": ("lora",),
     "lora_alpha": ("lora", "adalora"),
     "lora_dropout": ("lora", "adalora"),
@@ -27,46 +27,50 @@ TARGETS = (  # of a Llama, and of models whose matrices bear the same names
 _WIDE = {"description_width": "7.5em"}
 
 
-def _number(kind: type[widgets.Widget], **limits: object) -> Callable[[object], widgets.Widget]:
+def _number_control(
+    kind: type[widgets.Widget], **limits: object
+) -> Callable[[object], widgets.Widget]:
     return lambda value: kind(value=value, **limits)
 
 
-def _offered(targets: str | tuple[str, ...]) -> list[tuple[str, str | tuple[str, ...]]]:
-    """What `target_modules` can be set to, in words and as it is: the value at hand comes first."""
-    every = dict.fromkeys([targets, *TARGETS])
-    return [(one if isinstance(one, str) else ", ".join(one), one) for one in every]
+def _target_options(targets: str | tuple[str, ...]) -> list[tuple[str, str | tuple[str, ...]]]:
+    """The options for `target_modules`, each with its label; the value at hand comes first."""
+    options = dict.fromkeys([targets, *TARGETS])
+    return [
+        (option if isinstance(option, str) else ", ".join(option), option) for option in options
+    ]
 
 
 NONE = "none"  # stands for None, which a Dropdown would take for "nothing is chosen"
 
 
-def _shown(value: object) -> object:
+def _option(value: object) -> object:
     return NONE if value is None else value
 
 
 _CONTROL = {
     "method": lambda value: widgets.Dropdown(value=value, options=CHOICES["method"]),
-    "r": _number(widgets.BoundedIntText, min=1, max=1024),
-    "lora_alpha": _number(widgets.FloatText, step=1),
-    "learning_rate": _number(widgets.FloatText, step=0.0001),
-    "steps": _number(widgets.BoundedIntText, min=1, max=100_000),
-    "batch_size": _number(widgets.BoundedIntText, min=1, max=1024),
-    "gradient_accumulation_steps": _number(widgets.BoundedIntText, min=1, max=1024),
-    "warmup_steps": _number(widgets.BoundedIntText, min=0, max=100_000),
-    "weight_decay": _number(widgets.FloatText, step=0.01),
-    "lora_dropout": _number(widgets.FloatText, step=0.05),
-    "max_length": _number(widgets.BoundedIntText, min=2, max=1_000_000),
+    "r": _number_control(widgets.BoundedIntText, min=1, max=1024),
+    "lora_alpha": _number_control(widgets.FloatText, step=1),
+    "learning_rate": _number_control(widgets.FloatText, step=0.0001),
+    "steps": _number_control(widgets.BoundedIntText, min=1, max=100_000),
+    "batch_size": _number_control(widgets.BoundedIntText, min=1, max=1024),
+    "gradient_accumulation_steps": _number_control(widgets.BoundedIntText, min=1, max=1024),
+    "warmup_steps": _number_control(widgets.BoundedIntText, min=0, max=100_000),
+    "weight_decay": _number_control(widgets.FloatText, step=0.01),
+    "lora_dropout": _number_control(widgets.FloatText, step=0.05),
+    "max_length": _number_control(widgets.BoundedIntText, min=2, max=1_000_000),
     "gradient_checkpointing": lambda value: widgets.Checkbox(value=value, indent=False),
-    "seed": _number(widgets.BoundedIntText, min=0, max=10**9),
+    "seed": _number_control(widgets.BoundedIntText, min=0, max=10**9),
     "quantize": lambda value: widgets.Dropdown(
-        value=_shown(value), options=[*map(_shown, CHOICES["quantize"])]
+        value=_option(value), options=[*map(_option, CHOICES["quantize"])]
     ),
-    "target_modules": lambda value: widgets.Dropdown(value=value, options=_offered(value)),
+    "target_modules": lambda value: widgets.Dropdown(value=value, options=_target_options(value)),
 }
 
 
 class RecipeControls:
-    """One control per field, made from a recipe; `recipe` is that recipe with what they say.
+    """One control per field, made from a recipe; `recipe` is that recipe with their values.
 
     Args:
         recipe: gives every value that has no control.
@@ -89,7 +93,7 @@ class RecipeControls:
         self._on_change()
 
     def _on_change(self) -> None:
-        """Switch off what the method does not use, and tell the listener."""
+        """Switch off what the method does not use, and call `changed`."""
         method = self._value_of("method")
         for field, methods in _USED_BY.items():
             if field in self.controls:
@@ -98,18 +102,18 @@ class RecipeControls:
 
     def _value_of(self, field: str) -> object:
         """What is chosen, or the recipe's own value where there is no control."""
-        chosen = self.controls.get(field)
-        if chosen is None:
+        control = self.controls.get(field)
+        if control is None:
             return getattr(self._recipe, field)
-        return None if chosen.value == NONE else chosen.value
+        return None if control.value == NONE else control.value
 
     def row(self, field: str) -> widgets.Widget:
         """The control with its help, folded behind a question mark."""
-        words = (
+        help_text = (
             '<details class="lora-lab-help"><summary aria-label="help">?</summary>'
             f"{html.escape(HELP[field])}</details>"
         )
-        parts = [self.controls[field], widgets.HTML(words)]
+        parts = [self.controls[field], widgets.HTML(help_text)]
         return widgets.HBox(parts, layout={"align_items": "center"})
 
     def narrow_row(self, field: str) -> widgets.Widget:
@@ -120,47 +124,47 @@ class RecipeControls:
 
     @property
     def recipe(self) -> Recipe:
-        """What is chosen now.
+        """The recipe that is chosen now.
 
         Raises:
             ValueError: if the choices do not fit together, with what would.
         """
-        chosen = {field: self._value_of(field) for field in self.controls}
-        return dataclasses.replace(self._recipe, **chosen)
+        values = {field: self._value_of(field) for field in self.controls}
+        return dataclasses.replace(self._recipe, **values)
 
     def reset(self, recipe: Recipe) -> None:
         """Take every value from another recipe."""
         self._recipe = recipe
         for field, control in self.controls.items():
             if field == "target_modules":
-                control.options = _offered(recipe.target_modules)
-            control.value = _shown(getattr(recipe, field))
+                control.options = _target_options(recipe.target_modules)
+            control.value = _option(getattr(recipe, field))
         self._on_change()
 
 
 def recipe_code(recipe: Recipe) -> str:
     """The expression that makes this recipe: `lab.Recipe(r=4, steps=60)`, defaults left out."""
-    given = [
+    arguments = [
         f"{field.name}={getattr(recipe, field.name)!r}"
         for field in dataclasses.fields(recipe)
         if getattr(recipe, field.name) != field.default
     ]
-    line = f"lab.Recipe({', '.join(given)})"
+    line = f"lab.Recipe({', '.join(arguments)})"
     if len(line) <= 80:
         return line
-    return "lab.Recipe(\n" + "".join(f"    {one},\n" for one in given) + ")"
+    return "lab.Recipe(\n" + "".join(f"    {argument},\n" for argument in arguments) + ")"
 
 
 def script(base: Base, task: str | None, recipe: Recipe) -> str:
-    """The same fine-tune in Python. `task` is its name; None: it has none that could be loaded."""
+    """The fine-tune in Python. `task` is its name; None: the task can't be loaded by a name."""
     name = base.name if base.name in BUILT_IN else str(base.path)
-    made = "...  # the Task that this lab was given"
+    task_code = "...  # the Task that this lab was given"
     if task is not None:
-        made = f'lab.load_task("{task}", base)'
+        task_code = f'lab.load_task("{task}", base)'
     return (
         "import lora_lab as lab\n\n"
         f'base = lab.load_base("{name}", dtype="{named(base.dtype)}")\n'
-        f"task = {made}\n"
+        f"task = {task_code}\n"
         f"recipe = {recipe_code(recipe)}\n"
         "run = lab.fit(base, task, recipe)"
     )

@@ -1,30 +1,28 @@
-"""A recorded result, and a button that trains the same once more, live, on this machine."""
+"""A recorded result, and a button that trains the same run once more on this machine."""
 
-import time
 from collections.abc import Sequence
 
 import ipywidgets as widgets
 
 from lora_lab import plots
-from lora_lab.models.adapted import Adapted
-from lora_lab.models.adapters import as_trained
 from lora_lab.models.bases import load_base
 from lora_lab.records import Scores, StepRecord
 from lora_lab.tasks.loading import load_task
 from lora_lab.training.evaluation import evaluate
-from lora_lab.training.loop import Training, train
 from lora_lab.training.store import recorded_runs
-from lora_lab.widgets import words
-from lora_lab.widgets.following import follow
-from lora_lab.widgets.lab_face import PictureView, TrainingBox, row
+from lora_lab.widgets import markup, run_summary
+from lora_lab.widgets.boxes import row
+from lora_lab.widgets.following import adapted_model, after_step
 from lora_lab.widgets.memory_check import check_room
+from lora_lab.widgets.working_box import WorkingBox
+from lora_lab.wording import counted
 
 
-class RunHere(TrainingBox):
-    """What was recorded, beside what comes of it here: the first recorded seed is trained again.
+class RunHere(WorkingBox):
+    """Recorded runs beside the same run here: the first recorded seed is trained again.
 
-    After `start()` or a click on Run it here, and `wait()`, `records` and `scores` hold what
-    happened; `recorded` holds the runs that were recorded. The model is not kept.
+    After `start()` or a click on Run it here, and `wait()`, `records` and `scores` hold the run
+    here; `recorded` holds the recorded runs. The model is not kept.
 
     Args:
         name: of a recording, as in `recorded_runs`: "home-commands".
@@ -41,14 +39,13 @@ class RunHere(TrainingBox):
         self.scores: Scores | None = None  # None: not run here, or not to its end
         self.progress.max = self.again.recipe.steps
         self.result = widgets.HTML()
-        self.loss_picture = PictureView(plots.SIZE[0])
         self.children = [
-            widgets.HTML(words.title(f"Recorded: {name}")),
+            widgets.HTML(markup.title(f"Recorded: {name}")),
             self.result,
             row(self.train_button, self.stop_button, self.progress, self.state),
+            self.panel.warnings,
             self.loss_picture,
         ]
-        self.loss_picture.add_class("lora-lab-loss")
         self.result.add_class("lora-lab-result")
         self.train_button.on_click(lambda _: self.start())
         self.stop_button.on_click(lambda _: self.stop())
@@ -58,7 +55,7 @@ class RunHere(TrainingBox):
     def start(self) -> None:
         """Train and score it in the background, as a click on Run it here does. One at a time."""
         if not self.train_button.disabled:
-            self._set_busy(True)
+            self.panel.set_busy(True)
             self._work.submit("run", self._run)
 
     def stop(self) -> None:
@@ -75,46 +72,33 @@ class RunHere(TrainingBox):
     def __repr__(self) -> str:
         scores = [run.scores for run in self.recorded]
         metric = scores[0].metric_name
-        seeds = words.counted(len(scores), "seed")
-        return f"RunHere: {self.name} · recorded: {metric} {words.scores_of(scores)}, {seeds}"
+        seeds = counted(len(scores), "seed")
+        spread = run_summary.score_range(scores)
+        return f"RunHere: {self.name} · recorded: {metric} {spread}, {seeds}"
 
     def _run(self) -> None:
         self.records, self.scores = (), None
-        self.progress.value, self.progress.bar_style = 0, ""
+        self.panel.reset_bar()
         self._show()
         self._say(f"loading {self.again.base_name} …")
         base = load_base(self.again.base_name, dtype="float32")  # as the recorded ones were
         task, recipe = load_task(self.again.task_name, base), self.again.recipe
         check_room(base, task, recipe)
-        training = train(base, task, recipe)
+        training = self.panel.prepare(base, task, recipe)
+        self.records = training.records
+        band = [run.records for run in self.recorded]
         try:
-            self._follow(training)
+            self.panel.follow(training, plots.LossFilm((), recipe.steps, band))
         finally:
             self._show()
         if not self._work.stopped:
             self._say("counting right answers …")
-            scores = evaluate(Adapted(as_trained(base, recipe), training.learned), task)
+            scores = evaluate(adapted_model(training), task)
             self.scores = None if self._work.stopped else scores
         self._show()
         self.progress.bar_style = "success" if self.scores else ""
-        ended = "finished" if self.scores else "stopped"
-        self._say(f"{ended} after step {training.step} of {recipe.steps}")
-
-    def _follow(self, training: Training) -> None:
-        """Train to the end or to Stop, and show it."""
-        self.records, steps, begun = training.records, training.recipe.steps, time.perf_counter()
-        film = plots.LossFilm((), steps, [run.records for run in self.recorded])
-
-        def tell(records: Sequence[StepRecord]) -> None:
-            self.progress.value = len(records)
-            self._say(words.progress(records, steps, time.perf_counter() - begun))
-
-        def draw(records: Sequence[StepRecord]) -> None:
-            self.loss_picture.value = film.frame(records)
-
-        follow(training, self._work, tell, draw)
-        self.progress.value = training.step
+        self._say(after_step("finished" if self.scores else "stopped", training))
 
     def _show(self) -> None:
         self.loss_picture.show(self.picture)
-        self.result.value = words.recorded_and_here(self.recorded, self.scores, self.records)
+        self.result.value = run_summary.recorded_and_here(self.recorded, self.scores, self.records)

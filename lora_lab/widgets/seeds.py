@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 from lora_lab.recipe import Recipe
 from lora_lab.records import Scores, StepRecord
-from lora_lab.widgets.words import counted
+from lora_lab.wording import counted
 
-MORE = 3  # seeds beside the one at hand: a spread for three times its seconds
+MORE = 3  # seeds beside that of the run at hand: a spread for three times its seconds
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a finished run told."""
+class FinishedRun:
+    """The records and scores of a run that came to its end."""
 
     records: tuple[StepRecord, ...]
     scores: Scores
@@ -21,39 +21,38 @@ class Outcome:
 
 
 class Seeds:
-    """The finished runs of a lab, by task and recipe; and those of `others` that are shown now."""
+    """The finished runs of a task, by recipe; and those of `others` that are shown now."""
 
     def __init__(self) -> None:
-        self._finished: dict[tuple[str, Recipe], Outcome] = {}
-        self.shown: list[Outcome] = []
+        self._finished: dict[Recipe, FinishedRun] = {}
+        self.shown: list[FinishedRun] = []
 
-    def keep(self, task: str, recipe: Recipe, outcome: Outcome) -> None:
+    def keep(self, recipe: Recipe, run: FinishedRun) -> None:
         """Remember a finished run, so that it need not be trained again for a band."""
-        self._finished[task, recipe] = outcome
+        self._finished[recipe] = run
 
     def others(
-        self, task: str, recipe: Recipe, run: Callable[[Recipe], Outcome | None]
+        self, recipe: Recipe, train: Callable[[Recipe], FinishedRun | None]
     ) -> Iterator[None]:
         """Show the recipe with the next seeds too, one after the other; pause after each.
 
         Args:
-            task: its name.
             recipe: of the run at hand.
-            run: trains and scores a recipe that is not known; None from it ends all.
+            train: trains and scores a recipe that is not known; None from it ends all.
         """
         for seed in range(recipe.seed + 1, recipe.seed + 1 + MORE):
             other = dataclasses.replace(recipe, seed=seed)
-            known = self._finished.get((task, other))
-            outcome = dataclasses.replace(known, replayed=True) if known else run(other)
-            if outcome is None:
+            known = self._finished.get(other)
+            run = dataclasses.replace(known, replayed=True) if known else train(other)
+            if run is None:
                 return
-            self.keep(task, other, outcome)
-            self.shown.append(outcome)
+            self.keep(other, run)
+            self.shown.append(run)
             yield
 
     @property
-    def told(self) -> str:
+    def summary(self) -> str:
         """`noise band: 4 seeds, 2 of them replayed`, the run at hand counted."""
-        replayed = sum(one.replayed for one in self.shown)
+        replayed = sum(run.replayed for run in self.shown)
         again = f", {replayed} of them replayed" if replayed else ""
         return f"noise band: {counted(1 + len(self.shown), 'seed')}{again}"

@@ -6,14 +6,14 @@ from torch import Tensor
 
 from lora_lab import plots
 from lora_lab.maths.spectra import energy_kept, singular_values, truncate
-from lora_lab.widgets import words
-from lora_lab.widgets.lab_face import LabBox, PictureView
+from lora_lab.plots import Picture
+from lora_lab.widgets.explorer import Explorer
 
 SIZE = (560, 400)  # pixels on the screen
 
 
-class SvdSlider(LabBox):
-    """The rebuilt matrix beside the whole one. `picture` is what is shown.
+class SvdSlider(Explorer):
+    """The rebuilt matrix beside the whole one.
 
     Args:
         matrix: (height, width), from 0 (black) to 1 (white).
@@ -37,10 +37,7 @@ class SvdSlider(LabBox):
             k, 1, len(self._energy), description="k", layout={"width": "90%"}
         )
         self.k.style.description_width = "1.5em"
-        self.view = PictureView(SIZE[0])
-        super().__init__([widgets.HTML(words.title("What do k terms hold?")), self.k, self.view])
-        self.k.observe(lambda _: self._show(), names="value")
-        self._show()
+        super().__init__("What do k terms hold?", [self.k], width=SIZE[0])
 
     @property
     def rebuilt(self) -> Tensor:
@@ -48,10 +45,10 @@ class SvdSlider(LabBox):
         k = self.k.value
         return self._lora_B[:, :k] @ self._lora_A[:k]  # (height, k) @ (k, width)
 
-    def _show(self) -> None:
+    def draw(self) -> Picture:
+        """The rebuilt matrix, the whole one, and the energy that k terms hold."""
         shown = {self.k.value: self.rebuilt.numpy(), len(self._energy): self._whole.numpy()}
-        self.picture = plots.picture(plots.draw_terms, shown, self._energy, size=SIZE)
-        self.view.show(self.picture)
+        return plots.picture(plots.draw_terms, shown, self._energy, size=SIZE)
 
     def __repr__(self) -> str:
         height, width = self._whole.shape

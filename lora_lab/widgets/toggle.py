@@ -4,14 +4,12 @@ from collections.abc import Mapping
 
 import ipywidgets as widgets
 
-from lora_lab import plots
 from lora_lab.plots import Picture
-from lora_lab.widgets import words
-from lora_lab.widgets.lab_face import LabBox, PictureView
+from lora_lab.widgets.explorer import DescribedExplorer
 
 
-class Toggle(LabBox):
-    """Buttons that change the picture below them. Nothing is trained. `choice` holds the buttons.
+class Toggle(DescribedExplorer):
+    """Buttons that change the picture below them. `choice` holds the buttons.
 
     Args:
         title: the heading.
@@ -27,19 +25,11 @@ class Toggle(LabBox):
         self.title, self.pictures = title, dict(pictures)
         self.choice = widgets.ToggleButtons(options=[*pictures])
         self.choice.style.button_width = "auto"
-        self.view, self.said = PictureView(plots.SIZE[0]), widgets.HTML()
-        super().__init__([widgets.HTML(words.title(title)), self.choice, self.view, self.said])
-        self.choice.observe(lambda _: self._show(), names="value")
-        self._show()
+        super().__init__(title, [self.choice])
 
-    @property
-    def picture(self) -> Picture:
-        """The one that is shown."""
+    def draw(self) -> Picture:
+        """The finished picture of the button that is pressed."""
         return self.pictures[self.choice.value]
-
-    def _show(self) -> None:
-        self.view.show(self.picture)
-        self.said.value = words.faint(self.picture.alt)
 
     def __repr__(self) -> str:
         return f"Toggle: {self.title} {' · '.join(self.pictures)}"

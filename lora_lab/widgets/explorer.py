@@ -1,0 +1,65 @@
+"""A picture with controls that redraw it: what most explorers of a lesson are."""
+
+from collections.abc import Sequence
+
+import ipywidgets as widgets
+
+from lora_lab.plots import SIZE, Picture
+from lora_lab.widgets import markup
+from lora_lab.widgets.boxes import LabBox, PictureView
+
+
+class Explorer(LabBox):
+    """Controls above a picture; each change of a control draws it anew. Nothing is trained.
+
+    `picture` is what is shown. A subclass gives `draw`.
+
+    Args:
+        title: the heading.
+        controls: the widgets whose value changes the picture.
+        above: the rows over the picture; None: the controls, one under the other.
+        below: the rows under it.
+        width: of the picture in pixels.
+    """
+
+    picture: Picture
+
+    def __init__(
+        self,
+        title: str,
+        controls: Sequence[widgets.Widget],
+        above: Sequence[widgets.Widget] | None = None,
+        below: Sequence[widgets.Widget] = (),
+        width: int = SIZE[0],
+    ) -> None:
+        self.view = PictureView(width)
+        rows = controls if above is None else above
+        super().__init__([widgets.HTML(markup.title(title)), *rows, self.view, *below])
+        for control in controls:
+            control.observe(lambda _: self._show(), names="value")
+        self._show()
+
+    def draw(self) -> Picture:
+        """The picture of what the controls say."""
+        raise NotImplementedError
+
+    def _show(self) -> None:
+        self.picture = self.draw()
+        self.view.show(self.picture)
+
+
+class DescribedExplorer(Explorer):
+    """An explorer whose picture's alternative text stands below it too, in `said`."""
+
+    def __init__(
+        self,
+        title: str,
+        controls: Sequence[widgets.Widget],
+        above: Sequence[widgets.Widget] | None = None,
+    ) -> None:
+        self.said = widgets.HTML()
+        super().__init__(title, controls, above, below=[self.said])
+
+    def _show(self) -> None:
+        super()._show()
+        self.said.value = markup.faint(self.picture.alt)

@@ -1,0 +1,111 @@
+"""What came of a lab's trainings on a task: the run at hand, its noise band, and earlier runs."""
+
+from collections import deque
+from collections.abc import Callable
+
+from lora_lab import plots
+from lora_lab.models.bases import Base
+from lora_lab.recipe import Recipe
+from lora_lab.records import Scores, StepRecord
+from lora_lab.tasks.examples import Task
+from lora_lab.training.evaluation import evaluate
+from lora_lab.training.loop import Training
+from lora_lab.widgets.before_after import BeforeAfter
+from lora_lab.widgets.run_summary import differences
+from lora_lab.widgets.samples import smaller_task, with_different_answers
+from lora_lab.widgets.seeds import FinishedRun, Seeds
+
+KEPT = 4  # earlier runs that stay in the picture
+METERS_SIZE = (500, 150)  # pixels
+
+
+class LabResults:
+    """The training, its answers and scores, and the curves beside it.
+
+    `part` is the task with as few questions as are asked; `before_after` has the answers, `seeds`
+    the noise band.
+
+    Args:
+        base: what is fine-tuned.
+        task: what it learns.
+        questions: of each kind, at most, that are asked to count right answers.
+        shown: how many prompts are answered before and after.
+    """
+
+    def __init__(self, base: Base, task: Task, questions: int, shown: int) -> None:
+        self.base, self.task, self.part = base, task, smaller_task(task, questions)
+        examples = [] if task.teacher else with_different_answers(self.part.test, shown)
+        self.before_after = BeforeAfter(base, task, examples)
+        self.seeds = Seeds()
+        self.base_scores: Scores | None = None  # the base is marked once
+        self._earlier: deque[tuple[Recipe, list[StepRecord]]] = deque(maxlen=KEPT)
+        self.training: Training | None = None
+        self.scores: Scores | None = None
+
+    def forget(self) -> None:
+        """Drop the run at hand; its curve stays as that of an earlier run."""
+        if len(self.records) > 1:
+            self._earlier.append((self.training.recipe, list(self.records)))
+        self.training = self.scores = None
+        self.before_after.forget()
+        self.seeds.shown = []
+
+    def mark(self, go_on: Callable[[], bool]) -> None:
+        """Score the adapted model; then the base, unless it has scores or `go_on` is false."""
+        self.scores = evaluate(self.before_after.adapted, self.part)
+        if self.base_scores is None and go_on():
+            self.base_scores = evaluate(self.base, self.part)
+        if self.is_finished:
+            self.seeds.keep(self.training.recipe, FinishedRun(tuple(self.records), self.scores))
+
+    @property
+    def records(self) -> list[StepRecord]:
+        """The records of the run at hand, one per step."""
+        return [] if self.training is None else self.training.records
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run at hand came to its end and has scores."""
+        if self.training is None or self.scores is None:
+            return False
+        return self.training.step == self.training.recipe.steps
+
+    @property
+    def scores_by_seed(self) -> list[Scores]:
+        """The scores of the run at hand, then those of its noise band."""
+        every = self.scores, *(run.scores for run in self.seeds.shown)
+        return [scores for scores in every if scores]
+
+    @property
+    def picture(self) -> plots.Picture:
+        """The loss chart."""
+        steps = None if self.training is None else self.training.recipe.steps
+        others = [run.records for run in self.seeds.shown]
+        band = [self.records, *others] if others else ()
+        return plots.picture(
+            plots.draw_loss, self.records, self._earlier_curves, steps, band, self._earlier_names
+        )
+
+    @property
+    def film(self) -> plots.LossFilm:
+        """The loss chart of the training under way, for many pictures a second."""
+        steps = self.training.recipe.steps
+        return plots.LossFilm(self._earlier_curves, steps, named=self._earlier_names)
+
+    @property
+    def meters(self) -> plots.Picture:
+        """What was learnt and what was lost."""
+        seeds = self.scores_by_seed if self.seeds.shown else ()
+        numbers = self.base_scores, self.scores, seeds
+        return plots.picture(plots.draw_meters, *numbers, size=METERS_SIZE)
+
+    @property
+    def _earlier_curves(self) -> list[list[StepRecord]]:
+        return [records for _, records in self._earlier]
+
+    @property
+    def _earlier_names(self) -> list[str]:
+        """What each earlier run did differently from the run at hand; "" without such a run."""
+        if self.training is None:
+            return [""] * len(self._earlier)
+        return [differences(self.training.recipe, recipe) for recipe, _ in self._earlier]
