@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 import lora_lab as lab
 from lora_lab.cli.app import app
-from lora_lab.cli.sweep import _show, _varied
+from lora_lab.cli.sweep import _show_sweep, _varied
 from lora_lab.records import Scores
 from lora_lab.training.store import list_runs
 from tiny import tiny_base
@@ -133,7 +133,7 @@ def test_the_table_of_a_task_with_old_facts_fits_a_terminal_of_80_columns(monkey
     for one in runs:
         one.task_name, one.about = "new-facts", "pocket"
     done = SimpleNamespace(runs=runs, confounds=tuple)
-    _show(done, ["r", "learning_rate"], 2)
+    _show_sweep(done, ["r", "learning_rate"], 2)
     head, row = capsys.readouterr().out.splitlines()[1:3]
     assert head.split() == "r learning_rate exact match old facts strangers loss runs".split()
     assert row.split() == "16 0.003 55 % 50 % 98 % 1.234 1, diverged".split()
