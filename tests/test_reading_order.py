@@ -114,7 +114,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
     "cli": dict.fromkeys(
         ["show", "options", "task_spec", "resolve", "doctor", "setup", "lab", "estimate", "train"]
         + ["sweep", "ask", "app"],
-        "typer rich torch packaging",
+        "typer rich torch packaging jupyter_client",
     ),
 }
 FACES = ("checks", "plots", "widgets", "cli")  # what people touch: nothing above imports them

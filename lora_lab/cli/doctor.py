@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib.metadata
-import json
 import os
 import platform
 import re
@@ -79,7 +78,7 @@ def doctor() -> Diagnosis:
 
     A check that raises an error is reported as a failure: a broken installation stops nothing.
     """
-    with _trial(TRY_BITSANDBYTES) as bitsandbytes, _trial(LIST_KERNELS) as kernels:
+    with _trial(TRY_BITSANDBYTES) as bitsandbytes:
         checks: dict[str, Callable[[], Check]] = {
             "Python": python,
             "packages": packages,
@@ -93,7 +92,7 @@ def doctor() -> Diagnosis:
             "smollm2": lambda: base("smollm2", WARN, PREPARE),
             "real texts": texts,
             "notebooks": notebooks,
-            "kernel": lambda: kernel(*_trial_outcome(kernels)),
+            "kernel": kernel,
             "bitsandbytes": lambda: quantisation(*_trial_outcome(bitsandbytes)),
             "settings": settings,
         }
@@ -312,7 +311,6 @@ def notebooks() -> Check:
     return Check("notebooks", OK, f"{count} in {folder}, JupyterLab {lab}")
 
 
-LIST_KERNELS = ("-m", "jupyter", "kernelspec", "list", "--json")
 TRY_BITSANDBYTES = (
     "-c",
     """
@@ -350,21 +348,15 @@ def _trial_outcome(process: subprocess.Popen) -> tuple[int, str, str]:
     return process.returncode, output, (complaint.strip().splitlines() or [""])[-1]
 
 
-def kernel(status: int, output: str, complaint: str) -> Check:
-    """Whether a notebook's kernel runs this very Python, where lora_lab is installed.
+def kernel() -> Check:
+    """Whether a notebook's kernel runs this very Python, where lora_lab is installed."""
+    from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 
-    Args:
-        status, output, complaint: how `jupyter kernelspec list --json` ended.
-    """
     remedy = f"{Path(sys.executable).name} -m pip install ipykernel, in this environment"
     try:
-        program = (
-            json.loads(output)["kernelspecs"]["python3"]["spec"]["argv"][0] if not status else ""
-        )
-    except (ValueError, LookupError):
-        program = ""
-    if not program:
-        return Check("kernel", FAIL, f"no kernel called python3 ({complaint or 'none'})", remedy)
+        program = KernelSpecManager().get_kernel_spec("python3").argv[0]
+    except NoSuchKernel:
+        return Check("kernel", FAIL, "no kernel called python3", remedy)
     same = _normal(program) == _normal(sys.executable)
     if not (same or re.fullmatch(r"python(3(\.\d+)?)?(\.exe)?", program)):
         return Check("kernel", WARN, f"python3 starts another Python: {program}", remedy)
