@@ -47,7 +47,7 @@ def estimate(
     device: options.Device = "auto",
     json: options.Json = False,
 ) -> None:
-    """Tell what a fine-tune costs: parameters, memory, time. Nothing is trained.
+    """Show what a fine-tune costs: parameters, memory, time. Nothing is trained.
 
     MODEL is a well-known model by its name, or a folder; weights are not needed. With --task it
     is a base that is here, and the recipe starts from the task's own.
@@ -162,7 +162,7 @@ def _show_usual(memory: "Memory", checkpointed: "Memory", dtype: str) -> None:
     mixed = "float32" if dtype == "float32" else "mixed precision"
     say(
         f"That is this lab's loop, which leaves the base as it was and trains a float32 copy. The "
-        f"usual one\n({mixed}: 16 bytes a parameter, as in ZeRO, arXiv:1910.02054, section 3.1) "
+        f"usual loop\n({mixed}: 16 bytes a parameter, as in ZeRO, arXiv:1910.02054, section 3.1) "
         f"holds {memory.total / unit:.2f} {name}, checkpointed {checkpointed.total / unit:.2f}.",
         "",
     )

@@ -37,7 +37,7 @@ def sweep(
         ),
     ],
     seeds: Annotated[
-        str, typer.Option(metavar="LIST", help="Each setting is trained with each of them.")
+        str, typer.Option(metavar="LIST", help="Seeds; each setting is trained with each seed.")
     ] = "0,1,2",
     engine: Annotated[
         str, typer.Option(metavar="ENGINE", help="auto, sequential or processes.")
@@ -55,10 +55,10 @@ def sweep(
 ) -> None:
     """Fine-tune with several settings and seeds, and compare them.
 
-    Finished runs are kept: the same command, or one with more values, trains only what is new. The
-    scores are the test split's. What else than the setting may explain a difference is said below.
+    Finished runs are kept: the same command, or the same with more values, trains only what is new.
+    The scores are the test split's. Notes below the table name other causes of a difference.
 
-    Other choices of the recipe are options, as in `lora-lab train`. A list stands in brackets.
+    Other choices of the recipe are options, as in `lora-lab train`. Write a list in brackets.
 
     \b
     Examples:

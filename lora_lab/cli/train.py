@@ -53,8 +53,8 @@ def train(
 
     The run is kept. The same command shows it again, or goes on where Ctrl-C stopped it.
 
-    Every field of lab.Recipe is an option. One that is left out has the value that was tried for
-    the task, else the one in brackets. Lists are written q_proj,v_proj, layers also 15-29.
+    Every field of lab.Recipe is an option. An option that is left out has the value that was tried
+    for the task, else the default in brackets. Write lists as q_proj,v_proj, layers also as 15-29.
 
     \b
     Examples:
