@@ -1,4 +1,4 @@
-"""Where things are: data/ and notebooks/ (from a checkout or a wheel), the cache, the store."""
+"""The folders of data, notebooks, cache and runs; files written whole; words for a full disk."""
 
 import errno
 import hashlib
@@ -17,13 +17,13 @@ _PACKAGE = Path(__file__).resolve().parent
 RESERVED = re.compile(
     r"(CON|PRN|AUX|NUL|CONIN\$|CONOUT\$|(COM|LPT)[0-9¹²³]) *(\.|$)", re.IGNORECASE
 )
-LONGEST = 200  # bytes of a name that becomes a folder's: 255 is the most, and more is added
+LONGEST = 200  # bytes of a folder's name: systems allow 255, and suffixes are added
 NEW = ".new-"  # how the names of temporary files and folders begin
 FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}  # EDQUOT: not on Windows
 REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
-def _shipped(name: str) -> Path:
+def _shipped_folder(name: str) -> Path:
     """The folder `name` beside the package in a checkout, else the copy inside the wheel."""
     beside = _PACKAGE.parent / name
     if (_PACKAGE.parent / "pyproject.toml").exists() and beside.is_dir():
@@ -33,24 +33,24 @@ def _shipped(name: str) -> Path:
 
 def data_folder() -> Path:
     """The folder with the shipped data: pocket's weights, its world, the papers' numbers."""
-    return _shipped("data")
+    return _shipped_folder("data")
 
 
 def notebooks_folder() -> Path:
     """The folder with the course's notebooks as they were shipped."""
-    return _shipped("notebooks")
+    return _shipped_folder("notebooks")
 
 
 def cache_folder() -> Path:
     """Where fetched and converted files are kept: $LORA_LAB_CACHE, else the user's cache folder."""
-    given = os.environ.get("LORA_LAB_CACHE")
-    return Path(given) if given else platformdirs.user_cache_path("lora-lab")
+    folder = os.environ.get("LORA_LAB_CACHE")
+    return Path(folder) if folder else platformdirs.user_cache_path("lora-lab")
 
 
 def store_folder() -> Path:
     """Where runs are kept: $LORA_LAB_STORE, else the user's data folder."""
-    given = os.environ.get("LORA_LAB_STORE")
-    return Path(given) if given else platformdirs.user_data_path("lora-lab") / "runs"
+    folder = os.environ.get("LORA_LAB_STORE")
+    return Path(folder) if folder else platformdirs.user_data_path("lora-lab") / "runs"
 
 
 def predictions_file() -> Path:
@@ -66,9 +66,9 @@ def attempts_file() -> Path:
 
 
 def folder_name(name: str) -> str:
-    """What a folder can be called on every system, made of any name; an ordinary one stays as is.
+    """A folder's name that every system allows, made from any name; ordinary names stay.
 
-    Two names may give the same one: whoever needs them apart adds what tells them apart.
+    Two names may give the same folder's name: a caller that needs them apart adds a suffix.
     """
     safe = "".join("_" if sign in '<>:"/\\|?*' or not sign.isprintable() else sign for sign in name)
     safe = safe.encode()[:LONGEST].decode(errors="ignore").rstrip(" .")  # Windows drops such an end
@@ -77,7 +77,7 @@ def folder_name(name: str) -> str:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Add a line to a file, written in one piece; one that was cut short before is ended first.
+    """Add a line to a file in one write; an unfinished last line is ended first.
 
     Raises:
         NoRoom: if the disk is full; `writing_in` has the other errors.
@@ -100,7 +100,7 @@ def append_line(path: Path, line: str) -> None:
 
 
 class NotPrepared(FileNotFoundError):
-    """Something that `lora-lab prepare` fetches is not there yet."""
+    """A file that `lora-lab prepare` downloads is not there yet."""
 
 
 def sha256_of(path: Path) -> str:
@@ -115,11 +115,11 @@ class NoRoom(OSError):
 
 @contextmanager
 def writing_in(folder: Path, size: int | None = None) -> Iterator[None]:
-    """Put into words what keeps the block from writing in a folder.
+    """Put into words why the block can't write in a folder.
 
     Args:
-        folder: where the block writes; named in the words.
-        size: how many bytes it writes; None: few, or not known.
+        folder: where the block writes; the message names it.
+        size: the bytes that it writes; None: few, or unknown.
 
     Raises:
         NoRoom: if the disk is full, or a file too large for it.
@@ -129,7 +129,7 @@ def writing_in(folder: Path, size: int | None = None) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        number, folder = _error_number(error), _lasting(folder)
+        number, folder = _error_number(error), _permanent(folder)
         why = f"({os.strerror(number)})" if number else ""
         if number in FULL:
             needs = f"{size / 1e6:.3g} MB are to be written, and " if size else ""
@@ -149,23 +149,24 @@ def writing_in(folder: Path, size: int | None = None) -> Iterator[None]:
 
 
 def _error_number(error: Exception) -> int | None:
-    """The system's number of an error; safetensors, written in Rust, tells it in its words."""
+    """The system's number of an error; safetensors, written in Rust, has it in its message."""
     if isinstance(error, OSError):
         return error.errno
-    found = re.search(r"\(os error (\d+)\)", str(error))
-    number = int(found[1]) if found else None
+    match = re.search(r"\(os error (\d+)\)", str(error))
+    number = int(match[1]) if match else None
     return errno.ENOSPC if os.name == "nt" and number == 112 else number  # Windows' own number
 
 
-def _lasting(folder: Path) -> Path:
-    """The folder itself, or where it is temporary the one that it is in."""
-    around = (folder, *folder.parents)
-    return next(one for one in around if not any(part.startswith(NEW) for part in one.parts))
+def _permanent(folder: Path) -> Path:
+    """The folder, or the nearest folder around it that is not temporary."""
+    paths = (folder, *folder.parents)
+    return next(path for path in paths if not any(part.startswith(NEW) for part in path.parts))
 
 
 def _free(folder: Path) -> int:
-    """The bytes that are free on a folder's disk, whether the folder is there yet or not."""
-    return shutil.disk_usage(next(one for one in (folder, *folder.parents) if one.exists())).free
+    """The free bytes on the disk of a folder, which need not exist yet."""
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    return shutil.disk_usage(existing).free
 
 
 @contextmanager
@@ -176,7 +177,7 @@ def write_atomically(path: Path, size: int | None = None) -> Iterator[Path]:
 
     Args:
         path: the file; its folder is made where it is missing.
-        size: how many bytes it will hold, to be told where the disk is full; None: few.
+        size: the bytes that it will hold, for the message on a full disk; None: few.
 
     Raises:
         NoRoom: if the disk is full; `writing_in` has the other errors.

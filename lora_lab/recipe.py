@@ -33,7 +33,7 @@ WHOLE = {
     "eval_steps": (1, "would never validate; give 1 or more, or None for no validation"),
     "seed": (0, "is not a seed; give 0 or more"),
 }
-MOST = 1_000_000_000  # of a whole number that is named below as well: no run takes so many
+MOST = 1_000_000_000  # greatest whole number of any field: no run takes so many
 GREATEST = {  # whole numbers with a bound of their own, and what it is
     **dict.fromkeys(("r", "init_r", "target_r"), (1_000_000, "wider than any layer; 8 is usual")),
     "seed": (2**32 - 1, "the greatest that NumPy takes; any small number does as well"),
@@ -53,18 +53,18 @@ REAL = {
     "max_grad_norm": (0, False, math.inf, True, "give 1.0, or math.inf for no clipping"),
 }
 FLAGS = ("use_rslora", "use_dora", "double_quant", "gradient_checkpointing")
-# Fields of one method alone: with another method, another value than the default does nothing.
+# Fields that belong to a single method, and do nothing with the others.
 ONLY = {
     "lora": ("use_rslora", "use_dora", "init_lora_weights", "loraplus_lr_ratio"),
     "adalora": ("init_r", "target_r", "tinit", "tfinal", "deltaT", "beta1", "beta2")
     + ("orth_reg_weight",),
 }
-OF_4_BITS = ("double_quant", "compute_dtype")  # with weights of another kind they do nothing
+OF_4_BITS = ("double_quant", "compute_dtype")  # fields that do nothing with other weights
 
 
 HELP = {  # what each field does, in one sentence: the controls' help and the command line's
     "method": "lora trains a small adapter beside the frozen weights; adalora lets its layers "
-    "compete for rank (r has no say in it); full trains every weight.",
+    "compete for rank, without using r; full trains every weight.",
     "r": "The adapter's rank: how many directions the change of a weight matrix may have.",
     "lora_alpha": "The change is multiplied by lora_alpha / r: the adapter's volume.",
     "target_modules": "Which layers get an adapter: names, all-linear, or a regex.",
@@ -74,7 +74,7 @@ HELP = {  # what each field does, in one sentence: the controls' help and the co
     "init_lora_weights": "How the adapter starts: true (it changes nothing), pissa, olora, loftq …",
     "layers_to_transform": "Which layers are adapted, counted from 0; none: all of them.",
     "modules_to_save": "Layers that are trained whole, beside the adapter.",
-    "loraplus_lr_ratio": "How many times A's learning rate B has (LoRA+).",
+    "loraplus_lr_ratio": "B's learning rate, as a multiple of A's (LoRA+).",
     "init_r": "AdaLoRA: the rank of each layer at the start.",
     "target_r": "AdaLoRA: the mean rank of the layers at the end.",
     "tinit": "AdaLoRA: steps before the ranks shrink; none: an eighth of all.",
@@ -90,11 +90,11 @@ HELP = {  # what each field does, in one sentence: the controls' help and the co
     "learning_rate": "How far each step goes; too far, and the loss jumps up.",
     "lr_scheduler_type": "How the learning rate falls: linear, cosine, or not at all.",
     "warmup_steps": "Steps over which the learning rate rises from 0.",
-    "weight_decay": "How strongly what is trained is pulled towards 0.",
+    "weight_decay": "How strongly the trained weights are pulled towards 0.",
     "max_grad_norm": "A longer gradient is cut to this length.",
     "batch_size": "How many examples each step looks at.",
     "gradient_accumulation_steps": "How many batches each step adds up.",
-    "gradient_checkpointing": "Keep each layer's input alone, and compute the rest once more.",
+    "gradient_checkpointing": "Keep only each layer's input, and compute the rest a second time.",
     "max_length": "How many tokens an example may have; a longer one is left out.",
     "loss_on": "What is learnt: the answer alone, or the prompt as well.",
     "steps": "How many times the weights are moved.",
@@ -103,9 +103,9 @@ HELP = {  # what each field does, in one sentence: the controls' help and the co
 }
 
 
-def nearest(given: object, known: tuple[object, ...]) -> str:
-    """`did you mean 'x'? ` for the known name nearest to a misspelt one, or nothing."""
-    close = difflib.get_close_matches(str(given), [str(name) for name in known], n=1)
+def nearest(name: object, known: tuple[object, ...]) -> str:
+    """`did you mean 'x'? ` for the known name nearest to a misspelt name; else an empty text."""
+    close = difflib.get_close_matches(str(name), list(map(str, known)), n=1)
     return f"did you mean {close[0]!r}? " if close else ""
 
 
@@ -155,7 +155,7 @@ class Recipe:
     seed: int = 0  # any fixed number; a claim is made from several
 
     def __post_init__(self) -> None:
-        """Refuse what cannot work: say what was given, why it does not fit, what would."""
+        """Refuse values that cannot work: name the value, why it does not fit, and what would."""
         for name, known in CHOICES.items():
             _check_choice(name, getattr(self, name), known)
         for name in FLAGS:
@@ -173,7 +173,7 @@ class Recipe:
         self._check_together()
 
     def _check_names(self, name: str) -> None:
-        """Turn a list into a tuple, and refuse what is neither names nor numbers."""
+        """Turn a list into a tuple, and refuse a value that holds neither names nor numbers."""
         value = getattr(self, name)
         if isinstance(value, range) and value[LAYERS:]:
             raise ValueError(
@@ -183,7 +183,7 @@ class Recipe:
         if isinstance(value, list | set | range):
             value = tuple(sorted(value) if isinstance(value, set) else value)
             object.__setattr__(self, name, value)  # frozen, but not yet seen by anyone
-        wanted = int if name == "layers_to_transform" else str
+        kind = int if name == "layers_to_transform" else str
         if value is None and name == "layers_to_transform":
             return
         if isinstance(value, str) and name == "target_modules" and value:
@@ -194,12 +194,12 @@ class Recipe:
             "layers_to_transform": "(0, 1), or None for all layers",
         }[name]
         if not isinstance(value, tuple) or not all(
-            isinstance(one, wanted) and not isinstance(one, bool) for one in value
+            isinstance(entry, kind) and not isinstance(entry, bool) for entry in value
         ):
             raise TypeError(f"{name}={value!r} does not fit; give {example}")
         if not value and name != "modules_to_save":
             raise ValueError(f"{name}={value!r} names nothing to adapt; give {example}")
-        if wanted is int and min(value) < 0:
+        if kind is int and min(value) < 0:
             raise ValueError(f"{name}={value!r} counts layers from 0; give {example}")
 
     def _check_initialisation(self) -> None:
@@ -214,7 +214,7 @@ class Recipe:
         )
 
     def _check_together(self) -> None:
-        """Refuse values that are good alone and can't work together."""
+        """Refuse values that are valid alone and can't work together."""
         if self.warmup_steps >= self.steps:
             raise ValueError(
                 f"warmup_steps={self.warmup_steps} leaves none of steps={self.steps} at the full "
@@ -309,7 +309,7 @@ class Recipe:
 
     @property
     def changes_the_base(self) -> bool:
-        """Whether the adapter begins by taking its product out of the base's weights."""
+        """Whether the adapter's initialisation subtracts its product from the base's weights."""
         return str(self.init_lora_weights).startswith(("pissa", "olora"))
 
     @property
@@ -349,7 +349,7 @@ def _check_whole(name: str, value: Any, least: int, otherwise: str) -> None:
 
 
 def _digits(value: numbers.Real) -> str:
-    """A number as it is written; of a very long one, only how long it is."""
+    """A number's digits; only their order of magnitude, where there are very many."""
     if isinstance(value, int) and value.bit_length() > 300:
         return f"{'-' * (value < 0)}1e{int(value.bit_length() * math.log10(2))}"
     return str(value)
@@ -370,6 +370,6 @@ def _check_real(
         raise ValueError(f"{name}={_digits(value)} is not {finite}{span}; {otherwise}")
     if value and value != math.inf and not FLOAT32[0] <= value <= FLOAT32[1]:
         raise ValueError(
-            f"{name}={_digits(value)} is out of the reach of float32, in which steps are reckoned: "
+            f"{name}={_digits(value)} is out of the reach of float32, in which steps are computed: "
             f"{FLOAT32[0]:g} to {FLOAT32[1]:g}; {otherwise}"
         )

@@ -253,7 +253,7 @@ def test_layers_that_no_model_has_are_refused_before_they_are_counted_out(
         ("--targets", "(([a-z_.0-9])+)+X", "matches no whole module name of tiny"),
         ("--learning-rate", "1e300", "is out of the reach of float32"),
     ],
-    ids=lambda one: str(one)[:20],
+    ids=lambda value: str(value)[:20],
 )
 def test_a_number_out_of_all_bounds_is_one_line_and_leaves_no_run(
     tiny, letters, option, value, words, monkeypatch
@@ -285,14 +285,16 @@ def test_an_estimate_has_the_numbers_of_the_library():
     result = run("estimate", "llama-7b", "--r", "8", "--targets", "q_proj", "v_proj", "--json")
     facts = json.loads(result.stdout)
     recipe = lab.Recipe(r=8, target_modules=("q_proj", "v_proj"))
-    told = lab.estimate("llama-7b", recipe)
-    assert {name: facts[name] for name in asdict(told)} == asdict(told)
+    budget = lab.estimate("llama-7b", recipe)
+    assert {name: facts[name] for name in asdict(budget)} == asdict(budget)
     assert facts["trainable_parameters"] == 4_194_304
     assert facts["trainable_by_layer"] == {str(layer): 131_072 for layer in range(32)}
     lighter = lab.estimate("llama-7b", replace(recipe, gradient_checkpointing=True)).memory
     assert facts["memory_with_checkpointing"] == asdict(lighter)
-    fits = {one["name"]: (one["verdict"], one["spare"]) for one in facts["gpus"]}
-    expected = {fit.card.name: (fit.verdict, fit.spare) for fit in which_gpu(told.memory, lighter)}
+    fits = {card["name"]: (card["verdict"], card["spare"]) for card in facts["gpus"]}
+    expected = {
+        fit.card.name: (fit.verdict, fit.spare) for fit in which_gpu(budget.memory, lighter)
+    }
     assert fits == expected
     least, most = facts["seconds_per_step"]
     assert facts["flops_per_step"] / facts["flops_per_second"] < least < most
@@ -313,13 +315,13 @@ def test_an_estimate_shows_parameters_time_memory_and_cards():
 
 def test_an_estimate_of_full_fine_tuning_names_the_usual_loop_too():
     text = run("estimate", "llama-7b", "--method", "full").stdout
-    told = lab.estimate("llama-7b", lab.Recipe(method="full"))
+    budget = lab.estimate("llama-7b", lab.Recipe(method="full"))
     assert "16 bytes a parameter, as in ZeRO, arXiv:1910.02054" in text
-    assert f"holds {told.usual_memory.total / 2**30:.2f} GiB" in text
-    assert f"{told.memory.total / 2**30:.2f}" in text
-    assert "usual one" not in run("estimate", "llama-7b").stdout
+    assert f"holds {budget.usual_memory.total / 2**30:.2f} GiB" in text
+    assert f"{budget.memory.total / 2**30:.2f}" in text
+    assert "usual loop" not in run("estimate", "llama-7b").stdout
     facts = json.loads(run("estimate", "llama-7b", "--method", "full", "--json").stdout)
-    assert facts["usual_memory"] == asdict(told.usual_memory)
+    assert facts["usual_memory"] == asdict(budget.usual_memory)
 
 
 def test_an_estimate_says_of_a_card_without_bfloat16_what_it_does_instead():
@@ -392,11 +394,11 @@ def test_training_gives_the_records_and_answers_of_the_library(train, tiny, lett
     base = lab.load_base(tiny)
     task = lab.load_task(letters, base, prompt="question", answer="label", n=20, seed=4)
     expected = lab.fit(base, task, replace(task.recipe, steps=8), store=None)
-    records = [{**asdict(one), "seconds": 0} for one in expected.records]
-    assert [{**one, "seconds": 0} for one in facts["records"]] == records
+    records = [{**asdict(record), "seconds": 0} for record in expected.records]
+    assert [{**record, "seconds": 0} for record in facts["records"]] == records
     assert facts["scores"]["value"] == expected.scores.value
     prompts = [example.prompt for example in task.test[:3]]
-    assert [one["prompt"] for one in facts["scores"]["answers"][:3]] == prompts
+    assert [answer["prompt"] for answer in facts["scores"]["answers"][:3]] == prompts
     assert facts["before"] == json.loads(json.dumps(asdict(lab.evaluate(base, task))))
     assert Path(facts["path"]).name == facts["name"]
     assert facts["replayed"] is False
@@ -404,7 +406,7 @@ def test_training_gives_the_records_and_answers_of_the_library(train, tiny, lett
 
 def test_the_same_command_replays_and_fresh_trains_again(train):
     first, second, third = train(), train(), train("--fresh")
-    assert [one["replayed"] for one in (first, second, third)] == [False, True, False]
+    assert [facts["replayed"] for facts in (first, second, third)] == [False, True, False]
     assert first["name"] == second["name"] == third["name"]
 
 
@@ -503,12 +505,12 @@ def test_runs_are_listed_newest_first_with_a_name_that_is_enough(train):
     head, *rows = run("runs").stdout.splitlines()
     assert head.split() == "run task method r steps score old facts date status".split()
     assert {row.split()[0] for row in rows} == {
-        one["name"].rpartition("-")[2][:6] for one in (first, second)
+        facts["name"].rpartition("-")[2][:6] for facts in (first, second)
     }
     listed = json.loads(run("runs", "--json").stdout)
-    assert {one["name"] for one in listed} == {first["name"], second["name"]}
-    assert {one["recipe"]["r"] for one in listed} == {8, 2}
-    assert all("answers" not in one["scores"] for one in listed)
+    assert {listed_run["name"] for listed_run in listed} == {first["name"], second["name"]}
+    assert {listed_run["recipe"]["r"] for listed_run in listed} == {8, 2}
+    assert all("answers" not in listed_run["scores"] for listed_run in listed)
 
 
 def test_a_store_can_be_named(train, tmp_path, empty_store):
@@ -557,7 +559,7 @@ def test_scores_are_shown_with_right_and_wrong_answers(train):
     result = run("evaluate", facts["name"], "--answers", "2")
     marks = [line.split()[0] for line in result.stdout.splitlines() if line.startswith("  ")]
     assert [mark for mark in marks if mark in ("right", "wrong")] == [
-        "right" if one["right"] else "wrong" for one in facts["scores"]["answers"][:2]
+        "right" if answer["right"] else "wrong" for answer in facts["scores"]["answers"][:2]
     ]
 
 
@@ -590,7 +592,7 @@ def test_through_a_pipe_each_line_is_a_question_of_its_own(adapted):
     questions = ["ab", "cd", "ef"]
     expected = lab.generate(read_run(list_runs()[0].path), questions, max_new_tokens=4)
     result = run("chat", adapted, "--max-new-tokens", "4", stdin="ab\n\ncd\nef")
-    assert result.stdout == "".join(f"{show.plain(one)}\n" for one in expected)
+    assert result.stdout == "".join(f"{show.plain(answer)}\n" for answer in expected)
 
 
 def test_a_question_longer_than_the_context_is_refused_in_one_line(tiny):
@@ -702,7 +704,7 @@ def test_prepare_goes_on_after_a_failure_and_says_what_failed(monkeypatch):
         assert asset.licence.split(";")[0] in " ".join(result.stdout.split())
         assert f"{asset.megabytes:g} MB" in result.stdout
     facts = json.loads(run("prepare", "ruff-rules", "bible-verses", "--json").stdout)
-    assert [(one["name"], one["prepared"]) for one in facts] == [
+    assert [(result["name"], result["prepared"]) for result in facts] == [
         ("ruff-rules", True),
         ("bible-verses", False),
     ]
@@ -739,15 +741,15 @@ def test_the_doctors_exit_code_says_whether_it_works(status, code, monkeypatch):
 
 def test_bases_are_listed_with_licence_and_whether_they_are_here():
     listed = json.loads(run("bases", "--json").stdout)
-    assert [one["name"] for one in listed] == ["pocket", "smollm2"]
-    assert {one["licence"] for one in listed} == {"Apache-2.0"}
+    assert [base["name"] for base in listed] == ["pocket", "smollm2"]
+    assert {base["licence"] for base in listed} == {"Apache-2.0"}
     shown = run("bases").stdout
-    assert all(one["name"] in shown for one in listed)
+    assert all(base["name"] in shown for base in listed)
 
 
 def test_tasks_are_listed_with_base_metric_size_source_and_licence(tmp_path, monkeypatch):
     monkeypatch.setenv("LORA_LAB_CACHE", str(tmp_path))  # nothing is prepared
-    listed = {one["name"]: one for one in json.loads(run("tasks", "--json").stdout)}
+    listed = {task["name"]: task for task in json.loads(run("tasks", "--json").stdout)}
     assert list(listed) == [*pocket.NAMES, *texts.NAMES]
     assert listed["style"]["train"] == len(lab.load_task("style").train)
     assert listed["style"]["base"] == "pocket"

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 import lora_lab as lab
 from lora_lab.cli.app import app
-from lora_lab.cli.sweep import _show, _varied
+from lora_lab.cli.sweep import _show_sweep, _varied
 from lora_lab.records import Scores
 from lora_lab.training.store import list_runs
 from tiny import tiny_base
@@ -45,18 +45,18 @@ def test_all_pairs_are_trained_with_all_seeds_and_score_as_in_the_library(words)
     more = ["--vary", "r=1,4", "--vary", "learning-rate=1e-3,3e-2", "--engine", "sequential"]
     result = run(*words, *more, "--json")
     assert result.exit_code == 0, result.stderr
-    told = json.loads(result.stdout)
+    printed = json.loads(result.stdout)
     base = lab.load_base(words[3])
     task = lab.load_task(words[1], base)
     changes = [{"r": r, "learning_rate": rate} for r in (1, 4) for rate in (1e-3, 3e-2)]
-    recipes = [lab.Recipe(**{**_fields(task.recipe), "steps": 4, **one}) for one in changes]
+    recipes = [lab.Recipe(**{**_fields(task.recipe), "steps": 4, **change}) for change in changes]
     done = lab.sweep(base, task, recipes, seeds=(0, 1), store=None)
-    assert len(told["runs"]) == 8
-    for mine, run_ in zip(told["runs"], done.runs, strict=True):
+    assert len(printed["runs"]) == 8
+    for mine, run_ in zip(printed["runs"], done.runs, strict=True):
         assert mine["recipe"]["seed"] == run_.recipe.seed
         assert mine["recipe"]["r"] == run_.recipe.r
         assert mine["scores"]["loss"] == pytest.approx(run_.scores.loss)
-    assert told["confounds"] == list(done.confounds())
+    assert printed["confounds"] == list(done.confounds())
 
 
 def _fields(recipe):
@@ -77,16 +77,16 @@ def test_a_row_a_setting_and_below_what_else_may_explain_it(words):
 
 def test_the_runs_are_kept_and_a_longer_list_trains_only_what_is_new(words):
     run(*words, "--vary", "r=1")
-    before = {one.path: one.date for one in list_runs()}
-    told = json.loads(run(*words, "--vary", "r=1,2", "--json").stdout)
-    assert [one["replayed"] for one in told["runs"]] == [True, True, False, False]
-    assert {one.path: one.date for one in list_runs()}.items() >= before.items()
+    before = {run_.path: run_.date for run_ in list_runs()}
+    printed = json.loads(run(*words, "--vary", "r=1,2", "--json").stdout)
+    assert [run_["replayed"] for run_ in printed["runs"]] == [True, True, False, False]
+    assert {run_.path: run_.date for run_ in list_runs()}.items() >= before.items()
 
 
 def test_a_run_of_a_sweep_can_be_evaluated_by_its_name(words):
-    told = json.loads(run(*words, "--vary", "r=1", "--json").stdout)
-    result = run("evaluate", told["runs"][0]["name"], "--json")
-    assert json.loads(result.stdout)["scores"]["loss"] == told["runs"][0]["scores"]["loss"]
+    printed = json.loads(run(*words, "--vary", "r=1", "--json").stdout)
+    result = run("evaluate", printed["runs"][0]["name"], "--json")
+    assert json.loads(result.stdout)["scores"]["loss"] == printed["runs"][0]["scores"]["loss"]
 
 
 HUNDRED = ",".join(map(str, range(1, 101)))
@@ -105,10 +105,10 @@ EIGHT = "r lora_alpha warmup_steps batch_size init_r target_r deltaT eval_steps"
         ([f"r={HUNDRED}", f"lora_alpha={HUNDRED}"], "100 × 100 × 2, are 20,000 runs, and a sweep"),
         ([f"{name}={HUNDRED}" for name in EIGHT], "are 20,000,000,000,000,000 runs"),
     ],
-    ids=lambda one: str(one)[:40],
+    ids=lambda value: str(value)[:40],
 )
 def test_values_that_make_no_sweep_are_refused_before_anything_is_made(words, given, complaint):
-    assert re.search(complaint, refused(*words, *(f"--vary={one}" for one in given)))
+    assert re.search(complaint, refused(*words, *(f"--vary={value}" for value in given)))
 
 
 @pytest.mark.parametrize(
@@ -130,10 +130,10 @@ def test_the_table_of_a_task_with_old_facts_fits_a_terminal_of_80_columns(monkey
         SimpleNamespace(recipe=lab.Recipe(r=r, learning_rate=3e-3), scores=scores, status=status)
         for r, scores, status in ((16, made, "finished"), (16, None, "diverged"))
     ]
-    for one in runs:
-        one.task_name, one.about = "new-facts", "pocket"
+    for run_ in runs:
+        run_.task_name, run_.about = "new-facts", "pocket"
     done = SimpleNamespace(runs=runs, confounds=tuple)
-    _show(done, ["r", "learning_rate"], 2)
+    _show_sweep(done, ["r", "learning_rate"], 2)
     head, row = capsys.readouterr().out.splitlines()[1:3]
     assert head.split() == "r learning_rate exact match old facts strangers loss runs".split()
     assert row.split() == "16 0.003 55 % 50 % 98 % 1.234 1, diverged".split()

@@ -364,7 +364,7 @@ def test_hassil_understands_every_drawn_command_as_it_was_meant():
     assert {row["intent"] for row in rows} == {"TurnOn", "Louder", "Quieter"}
     for row in rows:
         understood = [
-            (found.intent.name, {name: one.value for name, one in found.entities.items()})
+            (found.intent.name, {name: entity.value for name, entity in found.entities.items()})
             for found in recognize_all(
                 row["utterance"],
                 Intents.from_dict(HOUSE),
@@ -396,11 +396,11 @@ def test_a_command_that_means_two_things_is_dropped(tmp_path):
 
 
 def test_a_rule_is_told_by_its_first_sentence():
-    told = unpacking._first_sentence(
+    sentence = unpacking._first_sentence(
         "## What it does\nChecks for `os.environ`, e.g. in\nscripts. Not elsewhere.\n\n"
         "Second.\n\n## Why is this bad?\nBecause.\n"
     )
-    assert told == "Checks for os.environ, e.g. in scripts"
+    assert sentence == "Checks for os.environ, e.g. in scripts"
 
 
 def test_every_asset_names_its_licence_source_and_checksums():

@@ -173,7 +173,7 @@ def test_the_command_line_ends_with_2_and_one_line(base, disk, tmp_path):
 LIMITED = """
 import resource, sys
 sys.path.insert(0, {tests!r})
-from lora_lab import fitting
+from lora_lab.training import fit as fitting
 from lora_lab.places import NoRoom
 from lora_lab.training.sweep import sweep
 from tiny import letters_task, recipe, tiny_base

@@ -4,7 +4,7 @@ import sys
 
 ORPHAN = """
 import signal, sys, time
-from lora_lab import lifelines
+from lora_lab.machine import lifelines
 lifelines.PATIENCE = 0.1
 signal.signal(signal.SIGTERM, {handler})
 lifelines.end_with(int(sys.argv[1]))

@@ -88,7 +88,7 @@ def test_a_file_with_the_longest_name_is_written_atomically(tmp_path):
         new.write_text("one")
     with make_folder_atomically(tmp_path / ("f" * 255)) as new:
         (new / "file").write_text("one")
-    assert sorted(len(one.name) for one in tmp_path.iterdir()) == [255, 255]
+    assert sorted(len(entry.name) for entry in tmp_path.iterdir()) == [255, 255]
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path):
@@ -99,7 +99,7 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
     with pytest.raises(RuntimeError), write_atomically(path) as new:
         raise RuntimeError(new.write_text("tw"))
     assert path.read_text() == "one"
-    assert [one.name for one in path.parent.iterdir()] == ["file"]
+    assert [entry.name for entry in path.parent.iterdir()] == ["file"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
@@ -118,8 +118,8 @@ def test_a_folder_appears_whole_replaces_the_old_one_and_survives_a_failure(tmp_
             (new / text).write_text(text)
     with pytest.raises(RuntimeError), make_folder_atomically(path) as new:
         raise RuntimeError
-    assert [one.name for one in path.iterdir()] == ["two"]
-    assert [one.name for one in tmp_path.iterdir()] == ["folder"]
+    assert [entry.name for entry in path.iterdir()] == ["two"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["folder"]
 
 
 def test_the_checksum_is_the_one_that_everybody_reckons(tmp_path):

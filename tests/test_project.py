@@ -198,5 +198,5 @@ def test_the_test_of_the_import_can_fail():
 
 def test_every_package_that_the_code_may_import_is_asked_for(project):
     asked = {re.match(r"[\w-]+", spec)[0] for spec in project["dependencies"]}
-    may_import = set().union(*READING_ORDER.values()) - {"IPython"}  # ipywidgets brings it
-    assert may_import - asked == set()
+    brought = {"IPython", "jupyter_client"}  # by ipywidgets and jupyterlab
+    assert set().union(*READING_ORDER.values()) - asked == brought

@@ -22,7 +22,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "spectra": "torch",
         "statistics": "",
     },
-    "machine": {"resources": "", "devices": "torch", "lifelines": ""},
+    "machine": {"resources": "psutil", "devices": "torch", "lifelines": ""},
     "assets": {"utterances": "hassil", "unpacking": "gguf numpy", "downloads": "filelock"},
     "models": {
         "architecture": "regex",
@@ -117,7 +117,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
     "cli": dict.fromkeys(
         ["show", "options", "task_spec", "resolve", "doctor", "setup", "lab", "estimate", "train"]
         + ["sweep", "ask", "app"],
-        "typer rich torch",
+        "typer rich torch packaging jupyter_client",
     ),
 }
 FACES = ("checks", "plots", "widgets", "cli")  # what people touch: nothing above imports them

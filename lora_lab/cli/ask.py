@@ -1,4 +1,4 @@
-"""`evaluate`, `chat` and `export`: what can be done with a base, a run or an adapter."""
+"""`evaluate`, `chat` and `export`: a base, a run or an adapter scored, asked or written out."""
 
 import contextlib
 import sys
@@ -7,20 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lora_lab.cli.options import (
-    AnswerColumn,
-    BaseName,
-    Count,
-    Json,
-    PromptColumn,
-    Store,
-    TaskSeed,
-)
+from lora_lab.cli import options
 from lora_lab.cli.show import as_json, busy, indented, note, say, show_scores
 
 if TYPE_CHECKING:
-    from lora_lab.cli.resolve import Found
-    from lora_lab.cli.task_spec import Wanted
+    from lora_lab.cli.resolve import NamedModel
+    from lora_lab.cli.task_spec import TaskSpec
+    from lora_lab.training.store import Run
 
 Strength = Annotated[
     float | None,
@@ -44,15 +37,15 @@ def evaluate(
     split: Annotated[
         str, typer.Option(metavar="SPLIT", help="test, validation or train.")
     ] = "test",
-    base: BaseName = None,
+    base: options.BaseName = None,
     strength: Strength = None,
-    n: Count = None,
-    task_seed: TaskSeed = None,
-    prompt: PromptColumn = None,
-    answer: AnswerColumn = None,
+    n: options.Count = None,
+    task_seed: options.TaskSeed = None,
+    prompt: options.PromptColumn = None,
+    answer: options.AnswerColumn = None,
     answers: Annotated[int, typer.Option(metavar="COUNT", help="How many answers to show.")] = 3,
-    store: Store = None,
-    json: Json = False,
+    store: options.Store = None,
+    json: options.Json = False,
 ) -> None:
     """Score a run, an adapter or a base on a task.
 
@@ -65,39 +58,40 @@ def evaluate(
       lora-lab evaluate my-adapter --base pocket --task sentiment --json
     """
     from lora_lab.cli.resolve import chosen_store, find_model
-    from lora_lab.cli.task_spec import Wanted
+    from lora_lab.cli.task_spec import TaskSpec
     from lora_lab.models.bases import Base
     from lora_lab.training.evaluation import evaluate as scores_of
 
     if answers < 0:
         raise ValueError(f"--answers {answers} is no number of answers; give 0 for none, or more")
-    found = find_model(model, base=base, strength=strength, store=chosen_store(store))
-    wanted = Wanted(task) if task else _own_task(found, model)
-    wanted = wanted.but(n=n, seed=task_seed, prompt=prompt, answer=answer)
-    on = found.model if isinstance(found.model, Base) else found.model.base
-    what = wanted.load(on)
+    subject = find_model(model, base=base, strength=strength, store=chosen_store(store))
+    spec = TaskSpec(task) if task else _own_task(subject, model)
+    spec = spec.but(n=n, seed=task_seed, prompt=prompt, answer=answer)
+    base_model = subject.model if isinstance(subject.model, Base) else subject.model.base
+    data = spec.load(base_model)
     with busy("Evaluating …"):
-        scores = scores_of(found.model, what, split=split)
+        scores = scores_of(subject.model, data, split=split)
     if json:
-        as_json({"model": model, "task": what.name, "base": on.name, "scores": scores})
+        as_json({"model": model, "task": data.name, "base": base_model.name, "scores": scores})
         return
-    say(f"{what.name}, asked of {found.about}", "")
+    say(f"{data.name}, asked of {subject.about}", "")
     show_scores(scores)
-    for one in scores.answers[:answers]:
-        mark = "right" if one.right else "wrong"
-        say("", indented(one.prompt, "  asked   "), indented(one.expected, "  wanted  "))
-        say(indented(one.given, f"  {mark}   "))
+    for shown in scores.answers[:answers]:
+        mark = "right" if shown.right else "wrong"
+        say("", indented(shown.prompt, "  asked   "), indented(shown.expected, "  wanted  "))
+        say(indented(shown.given, f"  {mark}   "))
 
 
-def _own_task(found: "Found", model: str) -> "Wanted":
+def _own_task(subject: "NamedModel", model: str) -> "TaskSpec":
+    """The task that the model's run was trained on."""
     from lora_lab.cli.resolve import task_of
 
-    if found.run is None:
+    if subject.run is None:
         raise ValueError(
             f"{model!r} does not say which task it is for; give one: --task new-facts "
             "(`lora-lab tasks` lists them)"
         )
-    return task_of(found.run)
+    return task_of(subject.run)
 
 
 # --- chat ---------------------------------------------------------------------------------------
@@ -116,11 +110,11 @@ def chat(
         typer.Argument(metavar="PROMPT", help="One question; left out: as many as you like."),
     ] = None,
     strength: Strength = None,
-    base: BaseName = None,
+    base: options.BaseName = None,
     max_new_tokens: Annotated[
         int, typer.Option(metavar="COUNT", help="Where an answer is cut.")
     ] = 64,
-    store: Store = None,
+    store: options.Store = None,
 ) -> None:
     """Ask a model; it does not remember the question before.
 
@@ -136,22 +130,23 @@ def chat(
     from lora_lab.cli.resolve import chosen_store, find_model
     from lora_lab.training.evaluation import generate
 
-    asked = None if prompt is None else [prompt.strip()]
+    questions = None if prompt is None else [prompt.strip()]
     if prompt is None and not sys.stdin.isatty():
-        asked = [line.strip() for line in sys.stdin if line.strip()]
-    if asked in ([], [""]):
+        questions = [line.strip() for line in sys.stdin if line.strip()]
+    if questions in ([], [""]):
         raise ValueError("the question is empty; give one in quotes, or through a pipe")
-    found = find_model(model, base=base, strength=strength, store=chosen_store(store))
-    if asked is not None:
-        answers = generate(found.model, asked, max_new_tokens=max_new_tokens)
-        note(f"{found.about} answers:")
+    subject = find_model(model, base=base, strength=strength, store=chosen_store(store))
+    if questions is not None:
+        answers = generate(subject.model, questions, max_new_tokens=max_new_tokens)
+        note(f"{subject.about} answers:")
         say(*answers)
         return
-    note(f"You are asking {found.about}.")
-    _talk(found, max_new_tokens)
+    note(f"You are asking {subject.about}.")
+    _talk(subject, max_new_tokens)
 
 
-def _talk(found: "Found", max_new_tokens: int) -> None:
+def _talk(subject: "NamedModel", max_new_tokens: int) -> None:
+    """Answer questions from the terminal until Ctrl-D."""
     from lora_lab.training.evaluation import generate
 
     with contextlib.suppress(ImportError):
@@ -160,11 +155,11 @@ def _talk(found: "Found", max_new_tokens: int) -> None:
     note("Ctrl-D ends it.")
     while True:
         try:
-            asked = input("> ").strip()
-            if asked.startswith("/"):
-                _command(found, asked)
-            elif asked:
-                say(generate(found.model, [asked], max_new_tokens=max_new_tokens)[0])
+            line = input("> ").strip()
+            if line.startswith("/"):
+                _set_strength(subject, line)
+            elif line:
+                say(generate(subject.model, [line], max_new_tokens=max_new_tokens)[0])
         except ValueError as error:  # the question is too long
             note(str(error))
         except (EOFError, KeyboardInterrupt):
@@ -172,14 +167,15 @@ def _talk(found: "Found", max_new_tokens: int) -> None:
             return
 
 
-def _command(found: "Found", asked: str) -> None:
-    name, _, value = asked.partition(" ")
-    if name != "/strength" or not hasattr(found.model, "strength"):
+def _set_strength(subject: "NamedModel", line: str) -> None:
+    """Follow the line `/strength 0.5`; say what there is instead if it is another line."""
+    name, _, value = line.partition(" ")
+    if name != "/strength" or not hasattr(subject.model, "strength"):
         note("There is `/strength 0.5`, where something was learnt; Ctrl-D ends the talk.")
         return
     try:
-        found.model.strength = float(value)
-        note(f"The strength is {found.model.strength:g} now.")
+        subject.model.strength = float(value)
+        note(f"The strength is {subject.model.strength:g} now.")
     except ValueError as error:
         note(str(error))
 
@@ -190,8 +186,8 @@ def _command(found: "Found", asked: str) -> None:
 def export(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A run from `lora-lab runs`.")],
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new or an empty folder.")],
-    store: Store = None,
-    json: Json = False,
+    store: options.Store = None,
+    json: options.Json = False,
 ) -> None:
     """Write what a run learnt as plain files.
 
@@ -205,27 +201,27 @@ def export(
     from lora_lab.cli.resolve import chosen_store, find_run
     from lora_lab.models.learned import save_adapter
 
-    found = find_run(str(run), chosen_store(store))
+    trained = find_run(run, chosen_store(store))
     folder = folder.expanduser()
-    whole = found.recipe.method == "full"
-    if whole:
-        _save_model(found, folder)
+    kind = "model" if trained.recipe.method == "full" else "adapter"
+    if kind == "model":
+        _save_model(trained, folder)
     else:
-        save_adapter(found, folder)
+        save_adapter(trained, folder)
     size = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
     if json:
-        kind = "model" if whole else "adapter"
         as_json({"folder": folder.resolve(), "kind": kind, "megabytes": round(size, 3)})
         return
-    say(f"{folder} now holds the {'model' if whole else 'adapter'} ({size:.1f} MB). To load it:")
-    if whole:
+    say(f"{folder} now holds the {kind} ({size:.1f} MB). To load it:")
+    if kind == "model":
         say(f'  AutoModelForCausalLM.from_pretrained("{folder}")')
     else:
-        say(f'  PeftModel.from_pretrained(base, "{folder}")     base: {found.base_name}')
+        say(f'  PeftModel.from_pretrained(base, "{folder}")     base: {trained.base_name}')
         say(f"  lora-lab chat {folder}")
 
 
-def _save_model(run: object, folder: Path) -> None:
+def _save_model(run: "Run", folder: Path) -> None:
+    """Write a full fine-tune and its tokenizer into a new or empty folder."""
     from lora_lab.places import make_folder_atomically
 
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

@@ -1,8 +1,7 @@
-"""`doctor`: what this machine can do, and what is wrong with it. Nothing is fetched or changed."""
+"""The checks of `lora-lab doctor`. They fetch and change nothing."""
 
 import contextlib
 import importlib.metadata
-import json
 import os
 import platform
 import re
@@ -13,6 +12,9 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 from lora_lab.machine import resources
 from lora_lab.places import NotPrepared, cache_folder, notebooks_folder, store_folder
@@ -31,17 +33,17 @@ SETTINGS = (  # environment variables that change what happens
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was looked at."""
+    """The result of a check, and the remedy for what it found."""
 
     name: str
     status: str  # "ok", "warn" (something will be missing or slow) or "fail" (it can't work)
     found: str
-    remedy: str = ""  # what would mend it; empty where there is nothing to mend
+    remedy: str = ""  # empty where there is nothing to mend
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Diagnosis:
-    """Everything that `doctor` looked at. Its repr is a report in plain text."""
+    """The results of all checks. The repr is a report in plain text."""
 
     checks: tuple[Check, ...]
 
@@ -52,7 +54,7 @@ class Diagnosis:
 
     @property
     def summary(self) -> str:
-        """One sentence."""
+        """A sentence that sums up all checks."""
         warnings, failures = (
             sum(check.status == status for check in self.checks) for status in (WARN, FAIL)
         )
@@ -72,12 +74,12 @@ class Diagnosis:
 
 
 def doctor() -> Diagnosis:
-    """Look at everything: about five seconds, most of them for importing torch.
+    """Run every check. It takes about five seconds, most of them for importing torch.
 
-    A look that fails is itself reported: this never raises for a broken installation.
+    A check that raises an error is reported as a failure: a broken installation stops nothing.
     """
-    with _trial(TRY_BITSANDBYTES) as bitsandbytes, _trial(LIST_KERNELS) as kernels:
-        looks: dict[str, Callable[[], Check]] = {
+    with _trial(TRY_BITSANDBYTES) as bitsandbytes:
+        checks: dict[str, Callable[[], Check]] = {
             "Python": python,
             "packages": packages,
             "device": device,
@@ -90,22 +92,23 @@ def doctor() -> Diagnosis:
             "smollm2": lambda: base("smollm2", WARN, PREPARE),
             "real texts": texts,
             "notebooks": notebooks,
-            "kernel": lambda: kernel(*_outcome(kernels)),
-            "bitsandbytes": lambda: quantisation(*_outcome(bitsandbytes)),
+            "kernel": kernel,
+            "bitsandbytes": lambda: quantisation(*_trial_outcome(bitsandbytes)),
             "settings": settings,
         }
-        return Diagnosis(tuple(_looked(name, look) for name, look in looks.items()))
+        return Diagnosis(tuple(_checked(name, check) for name, check in checks.items()))
 
 
-def _looked(name: str, look: Callable[[], Check]) -> Check:
+def _checked(name: str, check: Callable[[], Check]) -> Check:
+    """The result of a check; a failure if it raised an error."""
     try:
-        return look()
+        return check()
     except (ImportError, OSError, RuntimeError, ValueError, LookupError) as error:
-        said = " ".join(str(error).split())[:200]
+        message = " ".join(str(error).split())[:200]
         return Check(
             name,
             FAIL,
-            f"could not be looked at ({type(error).__name__}: {said})",
+            f"could not be looked at ({type(error).__name__}: {message})",
             "install lora_lab again in a new environment (README, Start)",
         )
 
@@ -114,25 +117,26 @@ def _looked(name: str, look: Callable[[], Check]) -> Check:
 
 
 def python() -> Check:
-    """Which Python runs this."""
-    version = platform.python_version()
-    found = f"{version}, {platform.python_implementation()}, {platform.system()} "
-    found += platform.machine()
-    return Check("Python", OK, found)
+    """The version of this Python, and the system that it runs on."""
+    facts = (platform.python_version(), platform.python_implementation(), platform.system())
+    return Check("Python", OK, f"{', '.join(facts)} {platform.machine()}")
 
 
 def requirements() -> dict[str, str]:
-    """What lora_lab needs everywhere, and the least version of each: {"torch": "2.6", …}."""
-    asked = importlib.metadata.requires("lora-lab") or []
-    found = (re.fullmatch(r"([\w.-]+)>=([\w.]+)", one) for one in asked)  # one with a `;` does not
-    return {match[1]: match[2] for match in found if match}
+    """The packages that lora_lab needs on every system, with least versions: {"torch": "2.6"}."""
+    entries = map(Requirement, importlib.metadata.requires("lora-lab") or [])
+    return {
+        entry.name: str(entry.specifier).removeprefix(">=")
+        for entry in entries
+        if entry.marker is None
+    }
 
 
 def packages(needed: dict[str, str] | None = None) -> Check:
     """Whether every package is there, and new enough.
 
     Args:
-        needed: name and least version; None: what lora_lab's own metadata asks for.
+        needed: name and least version; None: the requirements in lora_lab's own metadata.
     """
     try:
         needed = requirements() if needed is None else needed
@@ -143,19 +147,20 @@ def packages(needed: dict[str, str] | None = None) -> Check:
             "lora_lab itself is not installed, so what it needs is not known",
             "run `make setup`, or `pip install -e .` in its folder",
         )
-    there = {name: version_of(name) for name in needed}
-    bad = {
+    installed = {name: version_of(name) for name in needed}
+    troubles = {
         name: "is missing" if version is None else f"{version} is too old"
-        for name, version in there.items()
-        if version is None or _numbers(version) < _numbers(needed[name])
+        for name, version in installed.items()
+        if version is None or _release(version) < Version(needed[name])
     }
-    if bad:
-        wanted = " ".join(f'"{name}>={needed[name]}"' for name in bad)
-        told = "; ".join(f"{name} {why}" for name, why in bad.items())
-        return Check("packages", FAIL, told, f"pip install --upgrade {wanted}")
-    told = [f"{name} {there[name]}" for name in ("torch", "transformers", "peft") if name in there]
-    others = len(there) - len(told)
-    return Check("packages", OK, ", ".join(told) + f" and {others} more, all new enough")
+    if troubles:
+        names = " ".join(f'"{name}>={needed[name]}"' for name in troubles)
+        words = "; ".join(f"{name} {trouble}" for name, trouble in troubles.items())
+        return Check("packages", FAIL, words, f"pip install --upgrade {names}")
+    main = [name for name in ("torch", "transformers", "peft") if name in installed]
+    words = ", ".join(f"{name} {installed[name]}" for name in main)
+    others = len(installed) - len(main)
+    return Check("packages", OK, f"{words} and {others} more, all new enough")
 
 
 def version_of(package: str) -> str | None:
@@ -166,19 +171,16 @@ def version_of(package: str) -> str | None:
         return None
 
 
-def _numbers(version: str) -> tuple[int, ...]:
-    """(2, 13) of "2.13.0+cpu": the release's numbers, without zeros at the end."""
-    numbers = [int(one) for one in re.match(r"\d*(?:\.\d+)*", version)[0].split(".") if one]
-    while numbers and numbers[-1] == 0:
-        numbers.pop()
-    return tuple(numbers)
+def _release(version: str) -> Version:
+    """2.13.0 of "2.13.0rc1+cpu": a pre-release or a build of one's own counts as its release."""
+    return Version(Version(version).base_version)
 
 
 # --- what it computes on ------------------------------------------------------------------------
 
 
 def device() -> Check:
-    """The device that `device="auto"` takes, and a better one that goes unused."""
+    """The device that `device="auto"` takes, and whether a GPU goes unused."""
     import torch
 
     from lora_lab.machine.devices import choose_device, in_words
@@ -188,8 +190,10 @@ def device() -> Check:
     if chosen.type == "cuda":
         free, total = torch.cuda.mem_get_info(chosen)
         more = torch.cuda.device_count() - 1
-        also = f", and {more} more" if more else ""
-        return Check("device", OK, f"{found}, {_gb(free)} of {_gb(total)} free{also}")
+        others = f", and {more} more" if more else ""
+        return Check(
+            "device", OK, f"{found}, {_gigabytes(free)} of {_gigabytes(total)} free{others}"
+        )
     driver = shutil.which("nvidia-smi") is not None
     if driver and torch.version.cuda is None and chosen.type == "cpu":
         return Check(
@@ -218,33 +222,32 @@ def number_format() -> Check:
 
 
 def threads() -> Check:
-    """Whether torch starts more threads than there are cores: they would fight."""
+    """Whether torch starts more threads than there are cores, so that they wait for each other."""
     import torch
 
-    here, used = resources.cores(), torch.get_num_threads()
-    found = f"{used} for torch, on {here:g} usable core{'s' if here != 1 else ''}"
-    if used > max(here, 1):
+    cores, used = resources.cores(), torch.get_num_threads()
+    found = f"{used} for torch, on {cores:g} usable core{'s' if cores != 1 else ''}"
+    if used > max(cores, 1):
         return Check(
             "threads",
             WARN,
             f"{found}: they wait for each other",
-            f"set OMP_NUM_THREADS={max(int(here), 1)} before Python starts",
+            f"set OMP_NUM_THREADS={max(int(cores), 1)} before Python starts",
         )
     return Check("threads", OK, found)
 
 
 def memory() -> Check:
-    """Whether a base fits: pocket needs little, training smollm2 about 3 GB."""
+    """Whether both bases fit: pocket needs little, training smollm2 about 3 GB."""
     total, free = resources.memory()
-    if total is None:
-        return Check("memory", OK, "this system does not say how much there is")
-    if free is None:
-        return _enough("memory", f"{_gb(total)}", total, MEMORY, "")
     remedy = "close other programs, or stop other notebooks' kernels"
-    return _enough("memory", f"{_gb(free)} of {_gb(total)} free", free, MEMORY, remedy)
+    return _enough(
+        "memory", f"{_gigabytes(free)} of {_gigabytes(total)} free", free, MEMORY, remedy
+    )
 
 
 def _enough(name: str, found: str, free: float, bounds: tuple[float, float], remedy: str) -> Check:
+    """A failure below the first bound, and a warning below the second."""
     if free >= bounds[1]:
         return Check(name, OK, found)
     if free >= bounds[0]:
@@ -256,30 +259,30 @@ def _enough(name: str, found: str, free: float, bounds: tuple[float, float], rem
 
 
 def place(name: str, folder: Path, variable: str) -> Check:
-    """Whether a folder of ours (it need not exist yet) can be written, and has room."""
+    """Whether a folder of lora_lab, which need not exist yet, can be written and has room."""
     remedy = f"set {variable} to a folder that you may write, on a disk with room"
-    there = next((one for one in (folder, *folder.parents) if one.exists()), folder)
+    existing = next((path for path in (folder, *folder.parents) if path.exists()), folder)
     try:
-        with tempfile.TemporaryFile(dir=there) as file:
+        with tempfile.TemporaryFile(dir=existing) as file:
             file.write(b"written")
     except OSError as error:
         return Check(name, FAIL, f"{folder} can't be written ({error.strerror})", remedy)
-    free = shutil.disk_usage(there).free
-    return _enough(name, f"{folder}, {_gb(free)} free", free, DISK, remedy)
+    free = shutil.disk_usage(existing).free
+    return _enough(name, f"{folder}, {_gigabytes(free)} free", free, DISK, remedy)
 
 
 def base(name: str, otherwise: str, remedy: str) -> Check:
-    """Whether a built-in base is there; `otherwise` is the status if it is not."""
+    """Whether a built-in base is there; `otherwise` is the status of a missing base."""
     from lora_lab.models.built_in import list_bases
 
-    (found,) = [one for one in list_bases() if one.name == name]
-    if found.prepared:
+    (listed,) = [listed for listed in list_bases() if listed.name == name]
+    if listed.prepared:
         return Check(name, OK, "ready")
     return Check(name, otherwise, "not here yet", remedy)
 
 
 def texts() -> Check:
-    """Whether the texts of smollm2's tasks are there, whole by their checksums."""
+    """Whether the texts of smollm2's tasks are there, with the recorded checksums."""
     from lora_lab.assets import downloads
 
     ready, troubles = [], []
@@ -308,7 +311,6 @@ def notebooks() -> Check:
     return Check("notebooks", OK, f"{count} in {folder}, JupyterLab {lab}")
 
 
-LIST_KERNELS = ("-m", "jupyter", "kernelspec", "list", "--json")
 TRY_BITSANDBYTES = (
     "-c",
     """
@@ -327,55 +329,50 @@ print(where)
 
 @contextlib.contextmanager
 def _trial(arguments: tuple[str, ...]) -> Iterator[subprocess.Popen]:
-    """This Python on something that may crash or be slow, beside the other looks."""
+    """This Python on something that may crash or be slow, at the same time as the other checks."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
     process = subprocess.Popen([sys.executable, *arguments], text=True, errors="replace", **pipes)
     try:
         yield process
     finally:
-        process.kill()  # nothing, if it has ended
+        process.kill()  # does nothing to a process that has ended
         process.communicate()
 
 
-def _outcome(process: subprocess.Popen) -> tuple[int, str, str]:
-    """(status, output, the last line of what went wrong)."""
+def _trial_outcome(process: subprocess.Popen) -> tuple[int, str, str]:
+    """(exit status, output, the last line of the errors)."""
     try:
-        said, complaint = process.communicate(timeout=PATIENCE)
+        output, complaint = process.communicate(timeout=PATIENCE)
     except subprocess.TimeoutExpired:
         return 1, "", f"no answer after {PATIENCE} s"
-    return process.returncode, said, (complaint.strip().splitlines() or [""])[-1]
+    return process.returncode, output, (complaint.strip().splitlines() or [""])[-1]
 
 
-def kernel(status: int, said: str, complaint: str) -> Check:
-    """Whether a notebook's kernel runs this very Python, where lora_lab is installed.
+def kernel() -> Check:
+    """Whether a notebook's kernel runs this very Python, where lora_lab is installed."""
+    from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 
-    Args:
-        status, said, complaint: how `jupyter kernelspec list --json` ended.
-    """
     remedy = f"{Path(sys.executable).name} -m pip install ipykernel, in this environment"
     try:
-        program = (
-            json.loads(said)["kernelspecs"]["python3"]["spec"]["argv"][0] if not status else ""
-        )
-    except (ValueError, LookupError):
-        program = ""
-    if not program:
-        return Check("kernel", FAIL, f"no kernel called python3 ({complaint or 'none'})", remedy)
-    ours = re.fullmatch(r"python(3(\.\d+)?)?(\.exe)?", program) or _same(program, sys.executable)
-    if not ours:
+        program = KernelSpecManager().get_kernel_spec("python3").argv[0]
+    except NoSuchKernel:
+        return Check("kernel", FAIL, "no kernel called python3", remedy)
+    same = _normal(program) == _normal(sys.executable)
+    if not (same or re.fullmatch(r"python(3(\.\d+)?)?(\.exe)?", program)):
         return Check("kernel", WARN, f"python3 starts another Python: {program}", remedy)
     return Check("kernel", OK, "python3 starts this Python")
 
 
-def _same(one: str, other: str) -> bool:
-    return os.path.normcase(os.path.abspath(one)) == os.path.normcase(os.path.abspath(other))
+def _normal(path: str) -> str:
+    """A path in the form in which two spellings of it are equal."""
+    return os.path.normcase(os.path.abspath(path))
 
 
-def quantisation(status: int, said: str, complaint: str) -> Check:
+def quantisation(status: int, output: str, complaint: str) -> Check:
     """Whether bitsandbytes really quantises: 4-bit bases and 8-bit optimizers need it.
 
     Args:
-        status, said, complaint: how the trial in TRY_BITSANDBYTES ended.
+        status, output, complaint: how the trial in TRY_BITSANDBYTES ended.
     """
     version = version_of("bitsandbytes")
     if version is None:
@@ -384,15 +381,15 @@ def quantisation(status: int, said: str, complaint: str) -> Check:
     if status:
         remedy = "pip install --upgrade bitsandbytes"
         return Check("bitsandbytes", WARN, f"{version} does not work: {complaint[:200]}", remedy)
-    where = "the GPU" if said.strip() == "cuda" else "the CPU"
+    where = "the GPU" if output.strip() == "cuda" else "the CPU"
     return Check("bitsandbytes", OK, f"{version} quantises to NF4 on {where}")
 
 
 def settings() -> Check:
     """Environment variables that change what happens here."""
-    given = [f"{name}={os.environ[name]}" for name in SETTINGS if name in os.environ]
-    return Check("settings", OK, ", ".join(given) or "none of our environment variables is set")
+    values = [f"{name}={os.environ[name]}" for name in SETTINGS if name in os.environ]
+    return Check("settings", OK, ", ".join(values) or "none of our environment variables is set")
 
 
-def _gb(count: float) -> str:
+def _gigabytes(count: float) -> str:
     return f"{count / GIGABYTE:.1f} GB"

@@ -1,4 +1,4 @@
-"""`lora-lab lab`: the notebooks where they can be changed, and JupyterLab at the first of them."""
+"""`lora-lab lab`: a folder of notebooks to work in, and JupyterLab open at the first of them."""
 
 import http.client
 import ipaddress
@@ -34,17 +34,24 @@ from lora_lab.places import (
 
 FIRST = "notebooks/00_start_here.ipynb"
 PORT = 8888  # Jupyter's own; if it is taken, the next free one
-COPIED = ".lora-lab.json"  # the checksums of what was copied: a file that differs was changed
-IN_TERMINAL = ("lynx", "w3m", "links", "links2", "elinks", "www-browser")  # no use for JupyterLab
+COPIED = ".lora-lab.json"  # the copies' checksums: a file with another one was changed
+IN_TERMINAL = (
+    "lynx",
+    "w3m",
+    "links",
+    "links2",
+    "elinks",
+    "www-browser",
+)  # they can't show JupyterLab
 PATIENCE = 180  # seconds for JupyterLab's first start on a slow disk
-EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # all addresses: where this machine finds it
+EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # all addresses: this machine's own
 SERVER = """
 import runpy, sys
 from lora_lab.machine.lifelines import end_with
 end_with(int(sys.argv.pop(1)))
 runpy.run_module("jupyterlab", run_name="__main__", alter_sys=True)
-"""  # `python -m jupyterlab`, which ends with us, however we end
-QUIET = {  # JupyterLab would ask whether to fetch news, and look for updates: no network is needed
+"""  # `python -m jupyterlab` that ends with this process, even if it is killed
+QUIET = {  # without it JupyterLab asks whether to fetch news, and looks for updates
     "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False}
 }
 
@@ -92,12 +99,12 @@ def lab(
     try:
         with jupyter(root, ip, port) as (process, address):
             _hint_at_prepare()
-            why_not = "as you asked" if no_browser else browser_trouble()
-            if why_not is None:
+            trouble = "as you asked" if no_browser else browser_trouble()
+            if trouble is None:
                 threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
                 say("Your browser opens it now. If not, open this address:")
             else:
-                say(f"No browser is opened ({why_not}). Open this address in one:")
+                say(f"No browser is opened ({trouble}). Open this address in one:")
             say("", f"    {address}", "")
             for line in way_there(port, ip):
                 say(line)
@@ -109,25 +116,25 @@ def lab(
 
 
 def _root(folder: Path | None) -> Path:
-    """The folder to open, with notebooks/ in it; says what was done to get it."""
+    """The folder to open, with notebooks/ in it; prints what was copied into it."""
     shipped = notebooks_folder().parent
     in_place = folder is None and (shipped / "pyproject.toml").is_file()
     if in_place:
         say(f"lora_lab {__version__}, with the notebooks of this checkout: {shipped / 'notebooks'}")
         return shipped
     folder = (folder or Path("~/lora-lab")).expanduser().resolve()
-    copied, kept = copy_course(folder)
+    copied, changed = copy_course(folder)
     say(f"lora_lab {__version__}, with the notebooks in {folder} ({copied} files copied)")
-    if kept:
-        say(f"Left as you changed them: {', '.join(kept)}. Delete one to get ours anew.")
+    if changed:
+        say(f"Left as you changed them: {', '.join(changed)}. Delete one to get ours anew.")
     return folder
 
 
 def copy_course(folder: Path) -> tuple[int, list[str]]:
-    """Copy notebooks/ and data/ into a folder: new files, and ours that nobody has changed since.
+    """Copy notebooks/ and data/ into a folder: new files, and copies that nobody has changed.
 
     Returns:
-        How many files were copied, and the names of those left as they were changed.
+        The number of copied files, and the names of the changed files, which are left alone.
 
     Raises:
         NotADirectoryError: if the folder is a file.
@@ -135,27 +142,28 @@ def copy_course(folder: Path) -> tuple[int, list[str]]:
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"{folder} is a file; give a folder, which may be new")
     try:
-        before = json.loads((folder / COPIED).read_text(encoding="utf-8"))
+        earlier = json.loads((folder / COPIED).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
-        before = {}
-    copied, kept, now = 0, [], {}
-    for name, source in _shipped():
-        target, now[name] = folder / name, sha256_of(source)
-        there = sha256_of(target) if target.is_file() else None
-        if there == now[name]:
+        earlier = {}
+    copied, changed, digests = 0, [], {}
+    for name, source in _course_files():
+        target, digests[name] = folder / name, sha256_of(source)
+        present = sha256_of(target) if target.is_file() else None
+        if present == digests[name]:
             continue
-        if there is not None and there != before.get(name):
-            kept.append(name)
+        if present is not None and present != earlier.get(name):
+            changed.append(name)
             continue
         with write_atomically(target) as new:
             shutil.copyfile(source, new)
         copied += 1
     with write_atomically(folder / COPIED) as new:
-        new.write_text(json.dumps(now, indent=1), encoding="utf-8")
-    return copied, kept
+        new.write_text(json.dumps(digests, indent=1), encoding="utf-8")
+    return copied, changed
 
 
-def _shipped() -> Iterator[tuple[str, Path]]:
+def _course_files() -> Iterator[tuple[str, Path]]:
+    """Every shipped file of notebooks/ and data/, with its name in the learner's folder."""
     for shipped in (notebooks_folder(), data_folder()):
         for path in sorted(shipped.rglob("*")):
             parts = path.relative_to(shipped).parts
@@ -164,32 +172,32 @@ def _shipped() -> Iterator[tuple[str, Path]]:
 
 
 def address_of(ip: str) -> str:
-    """The one address, in numbers, at which the server listens: a name is looked up.
+    """The address in numbers at which the server listens; a host's name is looked up.
 
     Raises:
-        ValueError: if it is none of this machine, or would listen everywhere without saying so.
+        ValueError: if it is not this machine's, or is another spelling of "listen everywhere".
     """
-    give = "give 127.0.0.1 for this machine alone, 0.0.0.0 for everyone who can reach it"
+    advice = "give 127.0.0.1 for this machine alone, 0.0.0.0 for everyone who can reach it"
     if not re.fullmatch(r"[\w.:-]+", ip, re.ASCII):
-        raise ValueError(f"--ip {ip!r} is neither an address nor a host's name; {give}")
+        raise ValueError(f"--ip {ip!r} is neither an address nor a host's name; {advice}")
     try:
-        found = socket.getaddrinfo(ip, None, type=socket.SOCK_STREAM)
+        entries = socket.getaddrinfo(ip, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
         raise ValueError(
-            f"--ip {ip} is no address, and no host of that name is known; {give}"
+            f"--ip {ip} is no address, and no host of that name is known; {advice}"
         ) from None
-    texts = sorted((one[4][0] for one in found), key=lambda text: ":" in text)  # 127.0.0.1 first
-    address = ipaddress.ip_address(texts[0].partition("%")[0])
+    hosts = sorted((entry[4][0] for entry in entries), key=lambda host: ":" in host)  # IPv4 first
+    address = ipaddress.ip_address(hosts[0].partition("%")[0])
     address = getattr(address, "ipv4_mapped", None) or address
     if address.is_unspecified and ip not in EVERYWHERE:
-        raise ValueError(f"--ip {ip} would listen at every address; {give}")
+        raise ValueError(f"--ip {ip} would listen at every address; {advice}")
     try:
         with _listening(str(address), 0) as trial:  # at any port
-            there = (EVERYWHERE.get(str(address), str(address)), trial.getsockname()[1])
-            socket.create_connection(there, timeout=5).close()
+            host = EVERYWHERE.get(str(address), str(address))
+            socket.create_connection((host, trial.getsockname()[1]), timeout=5).close()
     except OSError:
         raise ValueError(
-            f"--ip {ip} is no address at which this machine is reached; {give}"
+            f"--ip {ip} is no address at which this machine is reached; {advice}"
         ) from None
     return str(address)
 
@@ -199,16 +207,16 @@ def _listening(ip: str, port: int) -> socket.socket:
     return socket.create_server((ip, port), family=family)
 
 
-def free_port(ip: str, wanted: int | None) -> int:
-    """The port that was asked for, or else the first free one from PORT on.
+def free_port(ip: str, preferred: int | None) -> int:
+    """The user's port, or where that is None the first free port from PORT on.
 
     Raises:
-        ValueError: if the wanted one is no port.
-        OSError: if it is taken, or none of a hundred is free.
+        ValueError: if the user's port is not a port's number.
+        OSError: if the user's port is taken, or none of a hundred is free.
     """
-    if wanted is not None and not 1 <= wanted <= 65535:
-        raise ValueError(f"--port {wanted} is no port; give one from 1024 to 65535")
-    for port in range(PORT, PORT + 100) if wanted is None else [wanted]:
+    if preferred is not None and not 1 <= preferred <= 65535:
+        raise ValueError(f"--port {preferred} is no port; give one from 1024 to 65535")
+    for port in range(PORT, PORT + 100) if preferred is None else [preferred]:
         try:
             _listening(ip, port).close()
         except PermissionError:
@@ -216,66 +224,66 @@ def free_port(ip: str, wanted: int | None) -> int:
         except OSError:
             continue
         return port
-    if wanted is None:
+    if preferred is None:
         raise OSError(f"no port from {PORT} to {PORT + 99} is free at {ip}; give --port or --ip")
-    raise OSError(f"port {wanted} is taken at {ip}; give another, or leave --port out")
+    raise OSError(f"port {preferred} is taken at {ip}; give another, or leave --port out")
 
 
 @contextmanager
 def jupyter(root: Path, ip: str, port: int) -> Iterator[tuple[subprocess.Popen, str]]:
-    """A JupyterLab that answers, and the address of its first notebook; ended afterwards.
+    """A JupyterLab that answers, and the address of its first notebook.
 
-    It ends with this process too, even if that is killed.
+    It ends with the block, or with this process, even if this process is killed.
 
     Args:
         root: the folder that it shows.
-        ip: where it listens, as `address_of` gives it.
-        port: a free one.
+        ip: the address where it listens, as `address_of` returns it.
+        port: a free port, as `free_port` returns it.
 
     Raises:
         OSError: if it ends, or does not answer in time; with the last lines of its log.
     """
     token = secrets.token_hex(16)
-    with tempfile.TemporaryDirectory(prefix="lora-lab-") as own:
-        config = Path(own) / "labconfig" / "default_setting_overrides.json"
+    with tempfile.TemporaryDirectory(prefix="lora-lab-") as scratch:
+        config = Path(scratch) / "labconfig" / "default_setting_overrides.json"
         config.parent.mkdir()
         config.write_text(json.dumps(QUIET), encoding="utf-8")
-        given = os.environ.get("JUPYTER_CONFIG_PATH")
+        config_path = os.environ.get("JUPYTER_CONFIG_PATH")
         environment = os.environ | {
-            "JUPYTER_TOKEN": token,  # here, since everyone may read a command line
-            "JUPYTER_CONFIG_PATH": os.pathsep.join(filter(None, (own, given))),
+            "JUPYTER_TOKEN": token,  # not an option: every user may read a command line
+            "JUPYTER_CONFIG_PATH": os.pathsep.join(filter(None, (scratch, config_path))),
         }
+        settings = {"root_dir": root, "ip": ip, "port": port, "port_retries": 0, "base_url": "/"}
+        settings |= {"answer_yes": True, "allow_root": True}  # many containers have only root
         command = [sys.executable, "-c", SERVER, str(os.getpid()), "--no-browser"]
-        command += [f"--ServerApp.{name}" for name in (f"root_dir={root}", f"ip={ip}")]
-        command += [f"--ServerApp.port={port}", "--ServerApp.port_retries=0"]
-        command += ["--ServerApp.base_url=/", "--ServerApp.answer_yes=True"]
-        if hasattr(os, "geteuid") and os.geteuid() == 0:
-            command.append("--allow-root")  # in a container root is the only user there is
-        log = Path(own) / "jupyter.log"
+        command += [f"--ServerApp.{name}={value}" for name, value in settings.items()]
+        log = Path(scratch) / "jupyter.log"
         with log.open("wb") as file:
             process = subprocess.Popen(
                 command, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file
             )
         try:
             host = EVERYWHERE.get(ip, ip)
-            _wait(process, host, port, token, log)
+            _wait_for_answer(process, host, port, token, log)
             yield process, f"http://{_in_url(host)}:{port}/lab/tree/{FIRST}?token={token}"
         finally:
-            _end(process)
+            _end_server(process)
 
 
 def _in_url(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _wait(process: subprocess.Popen, host: str, port: int, token: str, log: Path) -> None:
+def _wait_for_answer(
+    process: subprocess.Popen, host: str, port: int, token: str, log: Path
+) -> None:
     """Return once the server answers with the first notebook."""
-    question = f"/api/contents/{FIRST}?content=0&token={token}"
+    request = f"/api/contents/{FIRST}?content=0&token={token}"
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end and process.poll() is None:
         try:
             connection = http.client.HTTPConnection(host, port, timeout=5)  # through no proxy
-            connection.request("GET", question)
+            connection.request("GET", request)
             if connection.getresponse().status == 200:
                 return
         except (OSError, http.client.HTTPException):
@@ -283,14 +291,14 @@ def _wait(process: subprocess.Popen, host: str, port: int, token: str, log: Path
         finally:
             connection.close()
         time.sleep(0.1)
-    said = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    what = "ended at once" if process.poll() is not None else f"gave no answer in {PATIENCE} s"
-    raise OSError(f"JupyterLab {what}; it said last: {' / '.join(said[-3:]) or 'nothing'}")
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    trouble = "ended at once" if process.poll() is not None else f"gave no answer in {PATIENCE} s"
+    raise OSError(f"JupyterLab {trouble}; it said last: {' / '.join(lines[-3:]) or 'nothing'}")
 
 
-def _end(process: subprocess.Popen) -> None:
+def _end_server(process: subprocess.Popen) -> None:
     """Let the server end its kernels, then itself."""
-    process.terminate()  # nothing, if it has ended
+    process.terminate()  # does nothing to a process that has ended
     try:
         process.wait(timeout=10)
     except (subprocess.TimeoutExpired, KeyboardInterrupt):
@@ -299,10 +307,10 @@ def _end(process: subprocess.Popen) -> None:
 
 
 def browser_trouble() -> str | None:
-    """Why no browser can be opened here; None: one can."""
-    chosen = os.environ.get("BROWSER", "").split(os.pathsep)[0]
-    if chosen:  # by somebody who knows: an editor's remote terminal opens it at the other end
-        in_terminal = Path(chosen.split()[0]).name in IN_TERMINAL
+    """Why no browser can be opened here; None: a browser can be opened."""
+    named = os.environ.get("BROWSER", "").split(os.pathsep)[0]
+    if named:  # an editor's remote terminal sets it, and opens the browser at the other end
+        in_terminal = Path(named.split()[0]).name in IN_TERMINAL
         return "BROWSER names one without graphics" if in_terminal else None
     if os.environ.get("SSH_CONNECTION") or os.environ.get("SSH_TTY"):
         return "you are here over SSH"
@@ -318,26 +326,25 @@ def browser_trouble() -> str | None:
 
 
 def way_there(port: int, ip: str) -> list[str]:
-    """What somebody at another machine has to do first, where `ip` is not seen from there."""
+    """How a browser on another machine reaches the server, where it can't reach `ip` itself."""
     connection = os.environ.get("SSH_CONNECTION", "").split()
     host = EVERYWHERE.get(ip, ip)
     if not ipaddress.ip_address(host).is_loopback:
         return []
     if len(connection) == 4:
-        way, user = f"{port}:{_in_url(host)}:{port}", os.environ.get("USER", "you")
+        tunnel, user = f"{port}:{_in_url(host)}:{port}", os.environ.get("USER", "you")
         return [
             "On the machine you sit at, run this first, and leave it open:",
-            f"    ssh -L {way} {user}@{connection[2]}",
+            f"    ssh -L {tunnel} {user}@{connection[2]}",
         ]
     in_container = Path("/.dockerenv").exists() or Path("/run/.containerenv").exists()
     if in_container and ip == host:
-        return [
-            f"From outside this container: publish port {port}, and start with --ip 0.0.0.0.",
-        ]
+        return [f"From outside this container: publish port {port}, and start with --ip 0.0.0.0."]
     return []
 
 
 def _hint_at_prepare() -> None:
+    """Print that smollm2 is missing, where it is."""
     from lora_lab.assets import downloads
 
     try:

@@ -1,4 +1,4 @@
-"""Options that several commands share, and one for each choice of a recipe."""
+"""Options that several commands share, and an option for each field of a recipe."""
 
 import functools
 import inspect
@@ -14,7 +14,7 @@ import typer
 
 from lora_lab.recipe import CHOICES, HELP, LAYERS, Recipe
 
-DIGITS = 30  # in a run of layers
+DIGITS = 30  # characters of a run of layers, at most
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Train again what is stored.")]
@@ -55,34 +55,38 @@ AnswerColumn = Annotated[
 
 
 def recipe_options(command: Callable) -> Callable:
-    """Give a command an option for each field of Recipe; it gets those given, as `recipe`.
+    """The command with an option for each field of Recipe; `recipe` holds the options in use.
 
-    Names, types and defaults come from the dataclass, the help from its HELP.
+    Names, types and defaults come from the dataclass, the help from `recipe.HELP`.
     """
     own = inspect.signature(command).parameters.values()
-    made = [_option(field) for field in fields(Recipe)]
+    of_recipe = [_option(field) for field in fields(Recipe)]
 
     @functools.wraps(command)
-    def with_recipe(**given: object) -> None:
-        recipe = {field.name: given.pop(field.name) for field in fields(Recipe)}
+    def with_recipe(**options: object) -> None:
+        texts = {field: options.pop(field.name) for field in fields(Recipe)}
         values = {
-            field.name: value_of(field, recipe[field.name])
-            for field in fields(Recipe)
-            if recipe[field.name] is not None
+            field.name: value_of(field, text) for field, text in texts.items() if text is not None
         }
-        command(**given, recipe=values)
+        command(**options, recipe=values)
 
-    parameters = [one for one in own if one.name != "recipe"] + made
-    parameters = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in parameters]
+    parameters = [
+        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for parameter in [*own, *of_recipe]
+        if parameter.name != "recipe"
+    ]
     with_recipe.__signature__ = inspect.Signature(parameters)
-    with_recipe.__annotations__ = {one.name: one.annotation for one in parameters}
+    with_recipe.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     del with_recipe.__wrapped__  # else the signature would be followed back to the command
     return with_recipe
 
 
 def _option(field: Field) -> inspect.Parameter:
     words = f"{HELP[field.name]} [{_default(field)}]"
-    shared = {"help": words, "show_default": False}  # the task's own recipe may have another
+    shared = {
+        "help": words,
+        "show_default": False,
+    }  # the task's own recipe may have another default
     name = "--" + field.name.replace("_", "-")
     if field.type is bool:
         kind = Annotated[bool | None, typer.Option(f"{name}/--no{name[1:]}", **shared)]
@@ -94,21 +98,25 @@ def _option(field: Field) -> inspect.Parameter:
     )
 
 
-def gathered(given: list[str]) -> list[str]:
-    """A command line with `--targets q_proj v_proj` written as `--targets q_proj,v_proj`.
+def gathered(arguments: list[str]) -> list[str]:
+    """The arguments with `--targets q_proj v_proj` written as `--targets q_proj,v_proj`.
 
-    An option of click takes one value; this one takes all the words up to the next option.
+    An option of click takes a single value; `--targets` takes all words up to the next option.
     """
-    if "--targets" not in given:
-        return given
-    begin = given.index("--targets") + 1
-    words = list(itertools.takewhile(lambda word: not word.startswith("-"), given[begin:]))
-    return [*given[:begin], *([",".join(words)] if words else []), *given[begin + len(words) :]]
+    if "--targets" not in arguments:
+        return arguments
+    begin = arguments.index("--targets") + 1
+    words = list(itertools.takewhile(lambda word: not word.startswith("-"), arguments[begin:]))
+    return [
+        *arguments[:begin],
+        *([",".join(words)] if words else []),
+        *arguments[begin + len(words) :],
+    ]
 
 
 def _metavar(field: Field) -> str:
     if field.name in CHOICES:
-        return "|".join(str(one).lower() for one in CHOICES[field.name])
+        return "|".join(str(choice).lower() for choice in CHOICES[field.name])
     kinds = _kinds(field)
     if any(typing.get_origin(kind) is tuple for kind in kinds):
         return "LIST"
@@ -121,14 +129,14 @@ def _kinds(field: Field) -> tuple[type, ...]:
 
 
 def _default(field: Field) -> str:
-    """As it is written on the command line."""
+    """The field's default, as the command line writes it."""
     if field.default == ():
         return "none"
     return f"{field.default:g}" if isinstance(field.default, float) else str(field.default).lower()
 
 
 def value_of(field: Field, text: str | bool) -> object:
-    """What the text of an option means for a field of Recipe, which refuses what does not fit.
+    """The value that an option's text means for a field of Recipe, which checks it.
 
     Lists are written with commas ("q_proj,v_proj", "0,1"), runs of layers with a hyphen ("15-29").
     """
@@ -140,37 +148,37 @@ def value_of(field: Field, text: str | bool) -> object:
     if bool in kinds and text.lower() in ("true", "false"):
         return text.lower() == "true"
     if tuple[int, ...] in kinds:
-        return _layers(text)
+        return _layer_numbers(text)
     if tuple[str, ...] in kinds:
         if text == "":
             return ()
         names = re.fullmatch(r"\w+(?:\.\w+)*(?:,\w+(?:\.\w+)*)*,?", text)
-        return tuple(one for one in text.split(",") if one) if names else text
-    return _number(text) if {int, float} & set(kinds) else text
+        return tuple(name for name in text.split(",") if name) if names else text
+    return _number_of(text) if {int, float} & set(kinds) else text
 
 
-def _layers(text: str) -> object:
+def _layer_numbers(text: str) -> object:
     layers: list[int] = []
     for part in text.split(","):
         first, hyphen, last = part.partition("-")
         if not first.isdecimal() or (hyphen and not last.isdecimal()) or len(part) > DIGITS:
-            return text  # Recipe says what would fit
-        run = range(int(first), int(last or first) + 1)
-        if not run:
+            return text  # Recipe's error says what fits
+        span = range(int(first), int(last or first) + 1)
+        if not span:
             raise ValueError(f"layers {part} run backwards; write {last}-{first}")
-        if run[LAYERS:] or len(layers) > LAYERS:
+        if span[LAYERS:] or len(layers) > LAYERS:
             raise ValueError(
                 f"layers {part} are more than {LAYERS:,}, and no model has so many; write the "
                 "numbers of some, such as 0-3"
             )
-        layers += run
+        layers += span
     return tuple(layers)
 
 
-def _number(text: str) -> object:
+def _number_of(text: str) -> object:
     for kind in (int, float):
         try:
             return kind(text)
         except ValueError:
             continue
-    return text  # Recipe says what would fit
+    return text  # Recipe's error says what fits

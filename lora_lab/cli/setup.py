@@ -1,4 +1,4 @@
-"""What is here, and what can be fetched: `prepare`, `doctor`, `bases`, `tasks`."""
+"""`prepare`, `doctor`, `bases` and `tasks`: what is here, and what can be downloaded."""
 
 import textwrap
 from collections.abc import Iterator
@@ -15,6 +15,7 @@ from lora_lab.cli.show import as_json, busy, console, note, plain, say
 from lora_lab.recipe import nearest
 
 if TYPE_CHECKING:
+    from lora_lab.cli.doctor import Diagnosis
     from lora_lab.tasks.loading import Listed
 
 NOT_HERE = "not here yet: `lora-lab prepare` fetches it"
@@ -44,9 +45,9 @@ def prepare(
     chosen = list(names or downloads.ASSETS)
     for name in chosen:
         if name not in downloads.ASSETS:
-            there = ", ".join(downloads.ASSETS)
+            known = ", ".join(downloads.ASSETS)
             hint = nearest(name, tuple(downloads.ASSETS))
-            raise ValueError(f"nothing to prepare is called {name!r}; {hint}there are: {there}")
+            raise ValueError(f"nothing to prepare is called {name!r}; {hint}there are: {known}")
     results = []
     with _progress(len(chosen)) as (bar, work):
         for name in chosen:
@@ -54,36 +55,35 @@ def prepare(
             bar.advance(work)
             if not json:
                 with _above(bar):
-                    say(*_told(results[-1]))
-    failed = [one for one in results if one["error"]]
+                    say(*_result_lines(results[-1]))
+    failures = [result for result in results if result["error"]]
     if json:
         as_json(results)
-    for one in failed:
-        note(f"lora-lab: {one['name']} is not prepared: {one['error']}")
-    if failed:
+    for result in failures:
+        note(f"lora-lab: {result['name']} is not prepared: {result['error']}")
+    if failures:
         raise typer.Exit(1)
 
 
 def _prepare_one(name: str, bar: Progress, work: int) -> dict:
+    """The result for one name, with the error where it could not be prepared."""
     from lora_lab.assets import downloads
 
     asset = downloads.ASSETS[name]
 
-    def tell(about: str, doing: str) -> None:
+    def show(about: str, doing: str) -> None:
         bar.update(work, description=plain(f"{about}: {doing}"))
 
-    tell(name, "looking")
+    show(name, "looking")
     rows, error = None, None
     try:
-        (done,) = downloads.prepare([name], progress=tell)
-        rows = done.rows
+        (prepared,) = downloads.prepare([name], progress=show)
+        rows = prepared.rows
         if name == "smollm2":
-            from lora_lab.models.smollm2 import (
-                prepare_bases,  # torch and transformers: not for a text
-            )
+            from lora_lab.models import smollm2  # loads torch and transformers
 
-            prepare_bases(progress=tell)
-    except OSError as problem:  # no network, no room, not writable, not the right file
+            smollm2.prepare_bases(progress=show)
+    except OSError as problem:  # no network, a full or read-only disk, a wrong file
         error = " ".join((problem.strerror or str(problem)).split())
     return {
         "name": name,
@@ -98,12 +98,13 @@ def _prepare_one(name: str, bar: Progress, work: int) -> dict:
     }
 
 
-def _told(result: dict) -> list[str]:
+def _result_lines(result: dict) -> list[str]:
+    """The lines that `prepare` prints of a result."""
     state = "failed" if result["error"] else "ready"
-    many = f", {result['rows']:,} rows" if (result["rows"] or 0) > 1 else ""
+    rows = f", {result['rows']:,} rows" if (result["rows"] or 0) > 1 else ""
     return [
         f"{state:<8}{result['name']:<15}{result['megabytes']:g} MB, {result['package']}",
-        _below(f"{result['about']}{many}", 23),
+        _below(f"{result['about']}{rows}", 23),
         _below(f"{result['source']}; licence: {result['licence']}", 23),
     ]
 
@@ -142,33 +143,34 @@ def doctor(json: Json = False) -> None:
       lora-lab doctor
       lora-lab doctor --json > for-the-bug-report.json
     """
-    from lora_lab.cli import doctor as health
+    from lora_lab.cli import doctor as checks
 
     with busy("Looking …"):
-        found = health.doctor()
+        diagnosis = checks.doctor()
     if json:
-        as_json({"ok": found.ok, "summary": found.summary, "checks": found.checks})
+        as_json({"ok": diagnosis.ok, "summary": diagnosis.summary, "checks": diagnosis.checks})
     else:
-        _show_diagnosis(found)
-    if not found.ok:
+        _show_diagnosis(diagnosis)
+    if not diagnosis.ok:
         raise typer.Exit(1)
 
 
-def _show_diagnosis(found: object) -> None:
+def _show_diagnosis(diagnosis: "Diagnosis") -> None:
+    """Print a row for each check, with its remedy below."""
     from rich.table import Table
     from rich.text import Text
 
-    shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
     for column in (4, 13):
-        shown.add_column(no_wrap=True, min_width=column)
-    shown.add_column(overflow="fold")
-    for check in found.checks:
+        grid.add_column(no_wrap=True, min_width=column)
+    grid.add_column(overflow="fold")
+    for check in diagnosis.checks:
         status = Text(check.status, style=COLOURS[check.status])
-        shown.add_row(status, check.name, plain(check.found))
+        grid.add_row(status, check.name, plain(check.found))
         if check.remedy:
-            shown.add_row("", "", f"→ {plain(check.remedy)}")
-    console().print(shown)
-    say(found.summary)
+            grid.add_row("", "", f"→ {plain(check.remedy)}")
+    console().print(grid)
+    say(diagnosis.summary)
 
 
 # --- bases and tasks ----------------------------------------------------------------------------
@@ -186,21 +188,16 @@ def bases(json: Json = False) -> None:
     """
     from lora_lab.models.built_in import list_bases
 
-    found = list_bases()
+    listed = list_bases()
     if json:
-        as_json(
-            [
-                {"name": one.name}
-                | {key: getattr(one, key) for key in ("about", "licence", "prepared")}
-                for one in found
-            ]
-        )
+        keys = ("name", "about", "licence", "prepared")
+        as_json([{key: getattr(base, key) for key in keys} for base in listed])
         return
-    for one in found:
-        remedy = "install lora_lab again" if one.name == "pocket" else "run `lora-lab prepare`"
-        state = "ready" if one.prepared else f"not here: {remedy}"
-        say(f"{one.name:<10}{state}; licence: {one.licence}")
-        say(_below(one.about, 10))
+    for base in listed:
+        remedy = "install lora_lab again" if base.name == "pocket" else "run `lora-lab prepare`"
+        state = "ready" if base.prepared else f"not here: {remedy}"
+        say(f"{base.name:<10}{state}; licence: {base.licence}")
+        say(_below(base.about, 10))
     say("", "Any other: a folder with safetensors, or a hub id such as Qwen/Qwen2.5-0.5B.")
 
 
@@ -222,11 +219,11 @@ def tasks(json: Json = False) -> None:
     """
     from lora_lab.tasks.loading import list_tasks
 
-    found = list_tasks()
+    listed = list_tasks()
     if json:
-        as_json([_facts(task) for task in found])
+        as_json([_task_facts(task) for task in listed])
         return
-    for task in found:
+    for task in listed:
         counts = f"{task.train} to train, {task.test} to test"
         state = counts if task.prepared else NOT_HERE
         say(f"{task.name:<17}{task.base:<9}{task.metric:<13}{state}")
@@ -234,8 +231,8 @@ def tasks(json: Json = False) -> None:
     say("", "Or a file of yours (.csv, .tsv, .json, .jsonl): see `lora-lab train --help`.")
 
 
-def _facts(task: "Listed") -> dict:
-    """What `--json` says of a task: sizes, or what is missing."""
+def _task_facts(task: "Listed") -> dict:
+    """The entries in `--json` of a task: its sizes, or that it is not here."""
     facts = asdict(task)
     if task.prepared:
         return facts

@@ -1,4 +1,4 @@
-"""How commands speak: results on stdout, as tables or as JSON alone; all else on stderr."""
+"""Output of the commands: results on stdout, as tables or as JSON alone; all else on stderr."""
 
 import dataclasses
 import json
@@ -15,56 +15,68 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from lora_lab.wording import percent
+
 if TYPE_CHECKING:
     from lora_lab.records import Scores
+    from lora_lab.training.store import Run
 
-WIDE = 200  # columns where nobody looks: a pipe or a file should not lose words
+WIDE = 200  # columns of a pipe or a file, which should not lose words
+FORGETTING = {  # fields of Scores, in words
+    "old_knowledge": "old knowledge still right",
+    "strangers": 'strangers still "not known"',
+}
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Where to print. Texts are shown as they are: nothing in them is read as markup."""
+    """A console on stdout or stderr that shows texts as they are, without markup."""
     stream = sys.stderr if stderr else sys.stdout
-    given = "COLUMNS" in os.environ or stream.isatty()
-    width = None if given else WIDE
+    width = None if "COLUMNS" in os.environ or stream.isatty() else WIDE
     return Console(stderr=stderr, markup=False, highlight=False, emoji=False, width=width)
 
 
 def say(*lines: str) -> None:
-    """Print lines on stdout; one that is too long is broken by the terminal."""
+    """Print lines on stdout; the terminal breaks a line that is too long."""
     console().print(*map(plain, lines), sep="\n", soft_wrap=True)
 
 
 def note(*lines: str) -> None:
-    """Print lines on stderr: what is being done, and what went wrong."""
+    """Print lines on stderr: the present activity, and errors."""
     console(stderr=True).print(*map(plain, lines), sep="\n", soft_wrap=True)
 
 
 def busy(words: str) -> AbstractContextManager:
-    """Something that moves on the terminal while one waits; nothing in a log."""
-    there = console(stderr=True)
-    return there.status(words) if there.is_terminal else nullcontext()
+    """A spinner with a few words on a terminal; nothing in a log."""
+    terminal = console(stderr=True)
+    return terminal.status(words) if terminal.is_terminal else nullcontext()
+
+
+def slow_bars_in_logs() -> None:
+    """Let progress bars write every five seconds only, where stderr is not a terminal."""
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_MININTERVAL", "5")
 
 
 def plain(text: object) -> str:
-    """A text without characters that would command the terminal; line breaks stay."""
-    return "".join(one if one.isprintable() or one == "\n" else "\ufffd" for one in str(text))
+    """A text whose control characters, line breaks aside, are replaced."""
+    return "".join(sign if sign.isprintable() or sign == "\n" else "\ufffd" for sign in str(text))
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]], right: str = "") -> None:
-    """Print a table. Columns that `right` names are numbers; the last one is broken if need be."""
+    """Print a table. `right` names the columns of numbers; the last column may be broken."""
     names = right.split(", ")
-    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    printed = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for place, name in enumerate(head):
         last = place == len(head) - 1
         side = "right" if name in names else "left"
-        made.add_column(name, justify=side, no_wrap=not last, overflow="fold")
+        printed.add_column(name, justify=side, no_wrap=not last, overflow="fold")
     for row in rows:
-        made.add_row(*(plain("" if cell is None else cell) for cell in row))
-    console().print(made)
+        printed.add_row(*(plain("" if cell is None else cell) for cell in row))
+    console().print(printed)
 
 
 def indented(text: str, lead: str) -> str:
-    """A text under a lead of its own, its further lines below the first."""
+    """A text after a lead, with its further lines indented below the first."""
     return textwrap.indent(text or "(nothing)", " " * len(lead)).replace(" " * len(lead), lead, 1)
 
 
@@ -74,45 +86,72 @@ def as_json(value: object) -> None:
 
 
 def _jsonable(value: object) -> object:
+    """The value in types that JSON has: records become objects, NaN and infinity null."""
     if dataclasses.is_dataclass(value):
-        value = {one.name: getattr(value, one.name) for one in dataclasses.fields(value)}
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
-        return {str(key): _jsonable(one) for key, one in value.items()}
+        return {str(key): _jsonable(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [_jsonable(one) for one in value]
+        return [_jsonable(entry) for entry in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None  # JSON has no NaN
     return str(value) if isinstance(value, Path) else value
 
 
 def mark(metric: str, value: float | None) -> str:
-    """A score as people read it: shares in per cent, the others as numbers."""
+    """A score in words: a share in percent, another score as a number."""
     if value is None:
         return "-"
-    return f"{value:.3g}" if metric in ("perplexity", "KL", "loss") else f"{100 * value:.0f} %"
+    return f"{value:.3g}" if metric in ("perplexity", "KL", "loss") else percent(value)
 
 
 def show_scores(after: "Scores", before: "Scores | None" = None) -> None:
-    """Print the metrics, the task's own first, then the loss, then what was forgotten.
+    """Print the metrics, the task's own first, then the loss, then the old knowledge.
 
     With the base's scores there are two columns of numbers, before and after.
     """
-    both = [after] if before is None else [before, after]
-    rows = [(name, *(mark(name, one.metrics[name]) for one in both)) for name in after.metrics]
-    rows.append(("loss, nats per answer token", *(f"{one.loss:.3f}" for one in both)))
-    if after.old_knowledge is not None:
-        rows.append(("old knowledge still right", *(mark("", one.old_knowledge) for one in both)))
-    if after.strangers is not None:
-        rows.append(('strangers still "not known"', *(mark("", one.strangers) for one in both)))
-    many = f", {len(after.answers)} questions" if after.answers else ""
+    columns = [after] if before is None else [before, after]
+    rows = [
+        (name, *(mark(name, scores.metrics[name]) for scores in columns)) for name in after.metrics
+    ]
+    rows.append(("loss, nats per answer token", *(f"{scores.loss:.3f}" for scores in columns)))
+    for name, words in FORGETTING.items():
+        if getattr(after, name) is not None:
+            rows.append((words, *(mark("", getattr(scores, name)) for scores in columns)))
+    questions = f", {len(after.answers)} questions" if after.answers else ""
     head = ("score",) if before is None else ("before", "after")
-    table((f"{after.split}{many}", *head), rows, right="score, before, after")
+    table((f"{after.split}{questions}", *head), rows, right="score, before, after")
 
 
 def day(date: str) -> str:
     """An ISO date in this machine's time zone: "24 Nov 14:02", or the day of another year."""
     if not date:
         return "-"
-    when = datetime.fromisoformat(date).astimezone()
-    this_year = when.year == datetime.now(when.tzinfo).year
-    return when.strftime("%d %b %H:%M" if this_year else "%d %b %Y")
+    local = datetime.fromisoformat(date).astimezone()
+    this_year = local.year == datetime.now(local.tzinfo).year
+    return local.strftime("%d %b %H:%M" if this_year else "%d %b %Y")
+
+
+def run_facts(run: "Run") -> dict:
+    """The entries of a run in `--json`, without its scores and records."""
+    return {
+        "name": run.path.name,
+        "path": run.path,
+        "task": run.task_name,
+        "base": run.base_name,
+        "status": run.status,
+        "message": run.message,
+        "date": run.date,
+        "about": run.about,
+        "replayed": run.replayed,
+        "steps": len(run.records),
+        "recipe": dataclasses.asdict(run.recipe),
+    }
+
+
+def listed_run_facts(run: "Run") -> dict:
+    """The entries of a run in a `--json` list: its scores without the answers."""
+    scores = run.scores and dataclasses.asdict(run.scores)
+    if scores:
+        del scores["answers"]
+    return run_facts(run) | {"scores": scores}

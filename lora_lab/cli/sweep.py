@@ -3,31 +3,15 @@
 import dataclasses
 import itertools
 import math
-import os
 import re
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lora_lab.cli.options import (
-    AnswerColumn,
-    BaseName,
-    Count,
-    Device,
-    Dtype,
-    Fresh,
-    Json,
-    PromptColumn,
-    Store,
-    TaskSeed,
-    recipe_options,
-    value_of,
-)
-from lora_lab.cli.show import as_json, mark, note, say, table
-from lora_lab.cli.train import facts, scores_of
+from lora_lab.cli import options
+from lora_lab.cli.show import as_json, listed_run_facts, mark, note, say, slow_bars_in_logs, table
 from lora_lab.recipe import Recipe, nearest
 
 if TYPE_CHECKING:
@@ -35,11 +19,11 @@ if TYPE_CHECKING:
 
 FIELDS = {field.name: field for field in dataclasses.fields(Recipe) if field.name != "seed"}
 LISTS = ("target_modules", "modules_to_save", "layers_to_transform")
-MOST = 1000  # runs of a sweep: an hour of pocket's, and each setting is compared with each
+MOST = 1000  # runs of a sweep: an hour of pocket's, and all pairs of settings are compared
 COMMA = re.compile(r",(?![^\[\]]*\])")  # but not one within brackets
 
 
-@recipe_options
+@options.recipe_options
 def sweep(
     task: Annotated[
         str, typer.Argument(metavar="TASK", help="A name from `lora-lab tasks`, or a file.")
@@ -53,28 +37,28 @@ def sweep(
         ),
     ],
     seeds: Annotated[
-        str, typer.Option(metavar="LIST", help="Each setting is trained with each of them.")
+        str, typer.Option(metavar="LIST", help="Seeds; each setting is trained with each seed.")
     ] = "0,1,2",
     engine: Annotated[
         str, typer.Option(metavar="ENGINE", help="auto, sequential or processes.")
     ] = "auto",
-    base: BaseName = None,
-    n: Count = None,
-    task_seed: TaskSeed = None,
-    prompt: PromptColumn = None,
-    answer: AnswerColumn = None,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    store: Store = None,
-    fresh: Fresh = False,
-    json: Json = False,
+    base: options.BaseName = None,
+    n: options.Count = None,
+    task_seed: options.TaskSeed = None,
+    prompt: options.PromptColumn = None,
+    answer: options.AnswerColumn = None,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    store: options.Store = None,
+    fresh: options.Fresh = False,
+    json: options.Json = False,
 ) -> None:
     """Fine-tune with several settings and seeds, and compare them.
 
-    Finished runs are kept: the same command, or one with more values, trains only what is new. The
-    scores are the test split's. What else than the setting may explain a difference is said below.
+    Finished runs are kept: the same command, or the same with more values, trains only what is new.
+    The scores are the test split's. Notes below the table name other causes of a difference.
 
-    Other choices of the recipe are options, as in `lora-lab train`. A list stands in brackets.
+    Other choices of the recipe are options, as in `lora-lab train`. Write a list in brackets.
 
     \b
     Examples:
@@ -82,40 +66,40 @@ def sweep(
       lora-lab sweep style --vary "target_modules=[q_proj,v_proj],all-linear"
       lora-lab sweep my.csv --base smollm2 --vary lora_alpha=8,32 --steps 40
     """
-    if not sys.stderr.isatty():
-        os.environ.setdefault("TQDM_MININTERVAL", "5")  # seconds: a log is not a terminal
+    slow_bars_in_logs()
     varied = [_varied(words) for words in vary]
-    chosen = _seeds(seeds)
-    _check_once([name for name, _ in varied], recipe)
-    _check_count([len(values) for _, values in varied], len(chosen))
-    from lora_lab.cli.task_spec import Wanted, base_name
-    from lora_lab.models.bases import load_base
-
-    wanted = Wanted(task).but(n=n, seed=task_seed, prompt=prompt, answer=answer)
-    on = load_base(base_name(task, base), device=device, dtype=dtype)
-    what = wanted.load(on)
     names = [name for name, _ in varied]
-    settings = itertools.product(*(values for _, values in varied))
-    common = dataclasses.replace(what.recipe, **recipe)
+    seed_list = _seed_list(seeds)
+    _check_once(names, recipe)
+    _check_count([len(values) for _, values in varied], len(seed_list))
+    from lora_lab.cli.task_spec import TaskSpec
+
+    spec = TaskSpec(task).but(n=n, seed=task_seed, prompt=prompt, answer=answer)
+    model, data = spec.load_with_base(base, device, dtype)
+    common = dataclasses.replace(data.recipe, **recipe)
     recipes = [
-        dataclasses.replace(common, **dict(zip(names, one, strict=True))) for one in settings
+        dataclasses.replace(common, **dict(zip(names, setting, strict=True)))
+        for setting in itertools.product(*(values for _, values in varied))
     ]
     from lora_lab.cli.resolve import chosen_store
     from lora_lab.training.store import folder_of, resolve_store
     from lora_lab.training.sweep import sweep as run_sweep
 
-    where = chosen_store(store)
-    made = (dataclasses.replace(one, seed=seed) for one in recipes for seed in chosen)
-    folders = [folder_of(resolve_store(where), on, what, one) for one in made]
+    run_store = chosen_store(store)
+    folders = [
+        folder_of(resolve_store(run_store), model, data, dataclasses.replace(setting, seed=seed))
+        for setting in recipes
+        for seed in seed_list
+    ]
     try:
-        with wanted.kept_in(*folders):
+        with spec.kept_in(*folders):
             done = run_sweep(
-                on,
-                what,
+                model,
+                data,
                 recipes,
-                seeds=chosen,
+                seeds=seed_list,
                 engine=engine,
-                store=where,
+                store=run_store,
                 fresh=fresh,
                 progress=True,
             )
@@ -123,18 +107,13 @@ def sweep(
         note("", "Stopped. Finished runs are kept; the same command trains the others.")
         raise typer.Exit(130) from stopped
     if json:
-        as_json(
-            {
-                "confounds": done.confounds(),
-                "runs": [facts(run) | {"scores": scores_of(run)} for run in done.runs],
-            }
-        )
+        as_json({"confounds": done.confounds(), "runs": [*map(listed_run_facts, done.runs)]})
     else:
-        _show(done, names, len(chosen))
+        _show_sweep(done, names, len(seed_list))
 
 
 def _varied(words: str) -> tuple[str, list[object]]:
-    """What `r=1,4` means: a field's name and its values."""
+    """The field's name and the values that `r=1,4` means."""
     name, equals, values = words.partition("=")
     name = name.strip().replace("-", "_")
     if name == "seed":
@@ -153,14 +132,15 @@ def _varied(words: str) -> tuple[str, list[object]]:
             f"--vary {words} lacks a bracket at {unpaired[0]!r}; write a list as in "
             f'--vary "{name}=[q_proj,v_proj],all-linear"'
         )
-    read = [value_of(FIELDS[name], text) for text in texts]
-    twice = [value for place, value in enumerate(read) if value in read[:place]]
+    parsed = [options.value_of(FIELDS[name], text) for text in texts]
+    twice = [value for place, value in enumerate(parsed) if value in parsed[:place]]
     if twice:
         raise ValueError(f"--vary {words} names {_written(twice[0])} twice; write each value once")
-    return name, read
+    return name, parsed
 
 
-def _seeds(words: str) -> list[int]:
+def _seed_list(words: str) -> list[int]:
+    """The seeds that `0,1,2` names."""
     try:
         seeds = [int(seed) for seed in words.split(",")]
     except ValueError:
@@ -174,7 +154,7 @@ def _seeds(words: str) -> list[int]:
 
 
 def _check_once(varied: Sequence[str], recipe: dict) -> None:
-    """A choice can be varied once, and then has no value of its own."""
+    """Refuse a field that is varied twice, or that has a value of its own as well."""
     for name in varied:
         if varied.count(name) > 1 or name in recipe:
             other = "--vary" if varied.count(name) > 1 else f"--{name.replace('_', '-')}"
@@ -186,7 +166,7 @@ def _check_once(varied: Sequence[str], recipe: dict) -> None:
 
 
 def _check_count(values: Sequence[int], seeds: int) -> None:
-    """Refuse more runs than a table can tell apart, before all pairs are made."""
+    """Refuse too many runs for a table, before the settings are combined."""
     runs = math.prod(values) * seeds
     if runs > MOST:
         settings = " × ".join(map(str, values))
@@ -196,28 +176,28 @@ def _check_count(values: Sequence[int], seeds: int) -> None:
         )
 
 
-def _show(done: "Sweep", names: Sequence[str], seeds: int) -> None:
-    """A row a setting: the mean of its seeds, and from where to where they go."""
+def _show_sweep(done: "Sweep", names: Sequence[str], seeds: int) -> None:
+    """Print a row for each setting: the mean of its seeds, with the lowest and the highest."""
     metric = next((run.scores.metric_name for run in done.runs if run.scores), "score")
     say(f"{done.runs[0].task_name} on {done.runs[0].about}: mean (lowest to highest) of the seeds")
     rows = []
     for first in range(0, len(done.runs), seeds):
         runs = done.runs[first : first + seeds]
         scores = [run.scores for run in runs if run.scores]
-        losses = [one.loss for one in scores]
+        losses = [score.loss for score in scores]
         rows.append(
             [
                 *(_written(getattr(runs[0].recipe, name)) for name in names),
-                _spread(metric, [one.value for one in scores]),
-                _spread("", [one.old_knowledge for one in scores]),
-                _spread("", [one.strangers for one in scores]),
+                _mean_and_range(metric, [score.value for score in scores]),
+                _mean_and_range("", [score.old_knowledge for score in scores]),
+                _mean_and_range("", [score.strangers for score in scores]),
                 f"{sum(losses) / len(losses):.3f}" if losses else "-",
                 ", ".join([str(len(scores)), *(run.status for run in runs if not run.scores)]),
             ]
         )
     head = (*names, metric, "old facts", "strangers", "loss", "runs")
-    known = [place for place in range(len(head)) if any(row[place] != "-" for row in rows)]
-    head, rows = [head[place] for place in known], [[row[place] for place in known] for row in rows]
+    filled = [column for column in zip(head, *rows, strict=True) if {*column[1:]} != {"-"}]
+    head, *rows = zip(*filled, strict=True)
     table(head, rows, right=", ".join(head[:-1]))
     for sentence in done.confounds():
         say(f"note: {sentence}")
@@ -225,17 +205,17 @@ def _show(done: "Sweep", names: Sequence[str], seeds: int) -> None:
 
 
 def _written(value: object) -> str:
-    """As one writes it after --vary."""
+    """A value as the command line writes it after --vary."""
     if isinstance(value, tuple):
         return f"[{','.join(map(str, value))}]"
     return f"{value:g}" if isinstance(value, float) else str(value).lower()
 
 
-def _spread(metric: str, values: Sequence[float | None]) -> str:
-    known = [value for value in values if value is not None]
-    if not known:
+def _mean_and_range(metric: str, values: Sequence[float | None]) -> str:
+    """`58 % (50–65)`: the mean of the values that are there, the lowest and the highest."""
+    numbers = [value for value in values if value is not None]
+    if not numbers:
         return "-"
-    told = (sum(known) / len(known), min(known), max(known))
-    mean, low, high = (mark(metric, value) for value in told)
-    low, high = low.removesuffix(" %"), high.removesuffix(" %")
-    return mean if len(known) == 1 else f"{mean} ({low}–{high})"
+    mean = mark(metric, sum(numbers) / len(numbers))
+    low, high = (mark(metric, end).removesuffix(" %") for end in (min(numbers), max(numbers)))
+    return mean if len(numbers) == 1 else f"{mean} ({low}–{high})"

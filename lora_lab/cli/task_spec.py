@@ -1,10 +1,10 @@
-"""What a task's name on a command line means. PEFT is not needed yet: bad input is told at once."""
+"""A task as a command line names it. Nothing here loads PEFT: bad input is refused at once."""
 
 import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,34 +15,36 @@ from lora_lab.tasks.loading import NAMES, load_task
 if TYPE_CHECKING:
     from lora_lab.models.bases import Base
 
-TASK_FILE = "task.json"  # in a run's folder: how its task was made
+TASK_FILE = "task.json"  # in a run's folder: the TaskSpec of its task
 
 
-def base_name(task: str, given: str | None) -> str:
-    """The base to take: the one given, else LORA_LAB_BASE, else the task's own, else pocket."""
-    own = next((base for base, names in NAMES.items() if task in names), "pocket")
-    return given or os.environ.get("LORA_LAB_BASE") or own
+def base_name(task: str, base: str | None) -> str:
+    """`base` if there is one, else LORA_LAB_BASE, else the task's own base, else pocket."""
+    own = next((name for name, tasks in NAMES.items() if task in tasks), "pocket")
+    return base or os.environ.get("LORA_LAB_BASE") or own
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """A task as a command line names it. It can be kept beside a run, and made again."""
+class TaskSpec:
+    """A task as a command line names it. A run keeps it, so that the task can be made again."""
 
     task: str  # a name or a file
     n: int | None = None
     seed: int = 0
-    prompt: str | None = None  # None: a file's column of that name
+    prompt: str | None = None  # a file's column; None: the column of that name
     answer: str | None = None
 
-    def but(self, **given: object) -> "Wanted":
-        """The same with other values, where they are not None."""
-        return replace(self, **{name: value for name, value in given.items() if value is not None})
+    def but(self, **changes: object) -> "TaskSpec":
+        """A copy with those of the changes that are not None."""
+        return replace(
+            self, **{name: value for name, value in changes.items() if value is not None}
+        )
 
     def load(self, base: "Base | None") -> Task:
-        """The task itself.
+        """The task for a base.
 
         Raises:
-            ValueError: as `load_task` does, and for a column of what is no file.
+            ValueError: as `load_task` does, and for a column where the task is not a file.
         """
         columns = {"prompt": self.prompt, "answer": self.answer}
         columns = {name: value for name, value in columns.items() if value is not None}
@@ -54,11 +56,20 @@ class Wanted:
             )
         return load_task(self.task, base, n=self.n, seed=self.seed, **columns)
 
+    def load_with_base(
+        self, base: str | None, device: str, dtype: str = "auto"
+    ) -> tuple["Base", Task]:
+        """The base of that name, or the task's own where it is None, and the task for it."""
+        from lora_lab.models.bases import load_base
+
+        loaded = load_base(base_name(self.task, base), device=device, dtype=dtype)
+        return loaded, self.load(loaded)
+
     @contextmanager
     def kept_in(self, *folders: Path) -> Iterator[None]:
-        """Write it into runs' folders after the block, whatever stopped it: each run is there then.
+        """Write the spec into runs' folders after the block, also where an error stopped it.
 
-        What stopped the block is told, and not that this can't be written either.
+        The block's own error goes on, even where the spec can't be written either.
         """
         try:
             yield
@@ -71,11 +82,11 @@ class Wanted:
             self.keep(folder)
 
     def keep(self, folder: Path) -> None:
-        """Write it into a run's folder, if there is a run in it."""
+        """Write the spec into a run's folder, if there is a run in it."""
         if not (folder / "run.json").is_file():
             return  # the recipe was refused before anything began
-        words = {name: getattr(self, name) for name in self.__slots__}
+        values = asdict(self)
         if Path(self.task).is_file():
-            words["task"] = str(Path(self.task).resolve())  # found again from anywhere
+            values["task"] = str(Path(self.task).resolve())  # found from any working directory
         with write_atomically(folder / TASK_FILE) as new:
-            new.write_text(json.dumps(words), encoding="utf-8")
+            new.write_text(json.dumps(values), encoding="utf-8")

@@ -1,27 +1,27 @@
-"""`train` and `runs`: fine-tunes made, kept, gone on with and listed."""
+"""`train` and `runs`: fine-tunes trained, continued and listed."""
 
-import os
 import shlex
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lora_lab.cli.options import (
-    AnswerColumn,
-    BaseName,
-    Count,
-    Device,
-    Dtype,
-    Fresh,
-    Json,
-    PromptColumn,
-    Store,
-    TaskSeed,
-    recipe_options,
+from lora_lab.cli import options
+from lora_lab.cli.show import (
+    as_json,
+    busy,
+    day,
+    indented,
+    listed_run_facts,
+    mark,
+    note,
+    run_facts,
+    say,
+    show_scores,
+    slow_bars_in_logs,
+    table,
 )
-from lora_lab.cli.show import as_json, busy, day, indented, mark, note, say, show_scores, table
 
 if TYPE_CHECKING:
     from lora_lab.records import Scores
@@ -29,32 +29,32 @@ if TYPE_CHECKING:
     from lora_lab.training.store import Run
 
 DAMAGED = "damaged"  # the status of a run that can't be read
-SHOWN = 3  # answers before and after
+SHOWN = 3  # questions, with the answers before and after training
 
 
-@recipe_options
+@options.recipe_options
 def train(
     task: Annotated[
         str, typer.Argument(metavar="TASK", help="A name from `lora-lab tasks`, or a file.")
     ],
     recipe: dict,
-    base: BaseName = None,
-    n: Count = None,
-    task_seed: TaskSeed = None,
-    prompt: PromptColumn = None,
-    answer: AnswerColumn = None,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    store: Store = None,
-    fresh: Fresh = False,
-    json: Json = False,
+    base: options.BaseName = None,
+    n: options.Count = None,
+    task_seed: options.TaskSeed = None,
+    prompt: options.PromptColumn = None,
+    answer: options.AnswerColumn = None,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    store: options.Store = None,
+    fresh: options.Fresh = False,
+    json: options.Json = False,
 ) -> None:
     """Fine-tune a base on a task, and show what changed.
 
     The run is kept. The same command shows it again, or goes on where Ctrl-C stopped it.
 
-    Every field of lab.Recipe is an option. One that is left out has the value that was tried for
-    the task, else the one in brackets. Lists are written q_proj,v_proj, layers also 15-29.
+    Every field of lab.Recipe is an option. An option that is left out has the value that was tried
+    for the task, else the default in brackets. Write lists as q_proj,v_proj, layers also as 15-29.
 
     \b
     Examples:
@@ -63,34 +63,34 @@ def train(
       lora-lab train sentiment --target-modules q_proj,v_proj --seed 1
       lora-lab train my.csv --prompt question --answer label --base smollm2
     """
-    if not sys.stderr.isatty():
-        os.environ.setdefault("TQDM_MININTERVAL", "5")  # seconds: a log is not a terminal
+    slow_bars_in_logs()
     try:
-        from lora_lab.cli.task_spec import Wanted, base_name
-        from lora_lab.models.bases import load_base
+        from lora_lab.cli.task_spec import TaskSpec
 
-        wanted = Wanted(task).but(n=n, seed=task_seed, prompt=prompt, answer=answer)
-        on = load_base(base_name(task, base), device=device, dtype=dtype)
-        what = wanted.load(on)
-        how = replace(what.recipe, **recipe)
+        spec = TaskSpec(task).but(n=n, seed=task_seed, prompt=prompt, answer=answer)
+        model, data = spec.load_with_base(base, device, dtype)
+        settings = replace(data.recipe, **recipe)
         from lora_lab.cli.resolve import chosen_store, scores_before
         from lora_lab.training.fit import fit
         from lora_lab.training.store import folder_of, resolve_store
 
-        where = chosen_store(store)
-        folder = folder_of(resolve_store(where), on, what, how)
-        with wanted.kept_in(folder):
-            run = fit(on, what, how, store=where, fresh=fresh, progress=True)
+        run_store = chosen_store(store)
+        folder = folder_of(resolve_store(run_store), model, data, settings)
+        with spec.kept_in(folder):
+            run = fit(model, data, settings, store=run_store, fresh=fresh, progress=True)
         with busy("Asking the base the same …"):
-            before = scores_before(run, what)
+            before = scores_before(run, data)
     except KeyboardInterrupt as stopped:
         words = str(stopped).partition(";")[0] or "stopped"
-        again = shlex.join(["lora-lab", *(one for one in sys.argv[1:] if one != "--fresh")])
-        note("", f"{words[0].upper()}{words[1:]}. What is done is kept; go on with:", f"  {again}")
+        arguments = [argument for argument in sys.argv[1:] if argument != "--fresh"]
+        command = shlex.join(["lora-lab", *arguments])
+        note(
+            "", f"{words[0].upper()}{words[1:]}. What is done is kept; go on with:", f"  {command}"
+        )
         raise typer.Exit(130) from stopped
     if json:
         more = {"scores": run.scores, "records": run.records, "before": before}
-        as_json(facts(run) | more)
+        as_json(run_facts(run) | more)
     else:
         _show_run(run, before)
 
@@ -114,38 +114,14 @@ def _show_run(run: "Run", before: "Scores") -> None:
     say(f"  lora-lab chat {name}", f"  lora-lab export {name} my-adapter")
 
 
-def facts(run: "Run") -> dict:
-    """What `--json` says of a run, its scores and records left out."""
-    return {
-        "name": run.path.name,
-        "path": run.path,
-        "task": run.task_name,
-        "base": run.base_name,
-        "status": run.status,
-        "message": run.message,
-        "date": run.date,
-        "about": run.about,
-        "replayed": run.replayed,
-        "steps": len(run.records),
-        "recipe": asdict(run.recipe),
-    }
-
-
-def _facts_of_damaged(error: "DamagedRun") -> dict:
-    """What `--json` says of a run that can't be read."""
+def _damaged_facts(error: "DamagedRun") -> dict:
+    """The entries in `--json` of a run that can't be read."""
     unknown = dict.fromkeys(("task", "base", "date", "about", "steps", "recipe", "scores"))
     known = {"name": error.path.name, "path": error.path, "status": DAMAGED, "message": str(error)}
     return known | {"replayed": True} | unknown
 
 
-def scores_of(run: "Run") -> dict | None:
-    """What `--json` says of a run's scores where it lists several: no answers."""
-    if run.scores is None:
-        return None
-    return {name: value for name, value in asdict(run.scores).items() if name != "answers"}
-
-
-def runs(store: Store = None, json: Json = False) -> None:
+def runs(store: options.Store = None, json: options.Json = False) -> None:
     """List the runs that are kept, newest first.
 
     `evaluate`, `chat` and `export` take a run by the short name in the first column.
@@ -158,20 +134,17 @@ def runs(store: Store = None, json: Json = False) -> None:
     from lora_lab.cli.resolve import chosen_store, short_names
     from lora_lab.training.store import RUNNING, read_store, resolve_store
 
-    where = chosen_store(store)
-    found, damaged = read_store(where)
+    store = chosen_store(store)
+    readable, damaged = read_store(store)
     if json:
-        as_json(
-            [facts(run) | {"scores": scores_of(run)} for run in found]
-            + [_facts_of_damaged(error) for error in damaged]
-        )
+        as_json([*map(listed_run_facts, readable), *map(_damaged_facts, damaged)])
         return
-    if not found and not damaged:
-        say(f"No run is kept in {resolve_store(where)} yet; `lora-lab train new-facts` makes one.")
+    if not readable and not damaged:
+        say(f"No run is kept in {resolve_store(store)} yet; `lora-lab train new-facts` makes one.")
         return
-    names = short_names([*(run.path for run in found), *(error.path for error in damaged)])
+    names = short_names([*(run.path for run in readable), *(error.path for error in damaged)])
     rows = []
-    for run in found:
+    for run in readable:
         done = len(run.records)
         steps = f"{done}/{run.recipe.steps}" if done < run.recipe.steps else done
         scores = run.scores

@@ -1,4 +1,4 @@
-"""What this machine computes on: the device, the dtype that pays there, and both in words."""
+"""The device and the dtype that this machine computes with, and both in words."""
 
 import json
 import threading
@@ -14,24 +14,24 @@ from lora_lab.recipe import nearest
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 WIDE = 512  # hidden size from which bfloat16 may pay; pocket stays below, and in float32
-SMALL = 20_000_000  # parameters; below, a second thread costs more than it brings
-WORTH_IT = 1.2  # how much faster bfloat16 must be measured, to be chosen on a CPU
+SMALL = 20_000_000  # parameters; below, a second thread costs more time than it saves
+WORTH_IT = 1.2  # bfloat16 is chosen on a CPU if it is measured this many times as fast
 _DRAWING = threading.RLock()  # torch's random state is the whole process's: one thread at a time
 
 
-def choose_device(given: str | torch.device = "auto") -> torch.device:
-    """The device that was asked for, or the best that is here; ValueError if it is not here."""
+def choose_device(choice: str | torch.device = "auto") -> torch.device:
+    """The device of that name, or for "auto" the best; ValueError if this machine lacks it."""
     here = ["cpu"]
     if torch.backends.mps.is_available():
         here.insert(0, "mps")
     here = [f"cuda:{i}" for i in range(torch.cuda.device_count())] + here
-    if given == "auto":
+    if choice == "auto":
         return torch.device(here[0])
     try:
-        device = torch.device(given)
+        device = torch.device(choice)
     except (RuntimeError, TypeError) as error:
         raise ValueError(
-            f"device={given!r} is no device; {nearest(given, ('auto', 'cpu', 'cuda', 'mps'))}"
+            f"device={choice!r} is no device; {nearest(choice, ('auto', 'cpu', 'cuda', 'mps'))}"
             f"this machine has: {', '.join(here)}"
         ) from error
     if device.type == "cuda" and device.index is None and "cuda:0" in here:
@@ -40,34 +40,34 @@ def choose_device(given: str | torch.device = "auto") -> torch.device:
         device = torch.device(device.type)
     if str(device) not in here:
         raise ValueError(
-            f"device={str(given)!r} is not on this machine; give 'auto', or what it has: "
+            f"device={str(choice)!r} is not on this machine; give 'auto', or what it has: "
             f"{', '.join(here)}"
         )
     return device
 
 
 def choose_dtype(
-    given: str | torch.dtype, device: torch.device, width: int
+    choice: str | torch.dtype, device: torch.device, width: int
 ) -> tuple[torch.dtype, str]:
-    """The dtype for a model `width` wide on a device, and a few words on why, or none."""
-    if isinstance(given, torch.dtype):
-        given = named(given)
-    if given != "auto":
-        if given not in DTYPES:
+    """The dtype for a model `width` wide on a device, and a few words on why, or an empty text."""
+    if isinstance(choice, torch.dtype):
+        choice = named(choice)
+    if choice != "auto":
+        if choice not in DTYPES:
             raise ValueError(
-                f"dtype={given!r} is no dtype for a model; {nearest(given, ('auto', *DTYPES))}"
+                f"dtype={choice!r} is no dtype for a model; {nearest(choice, ('auto', *DTYPES))}"
                 f"give 'auto', {', '.join(map(repr, DTYPES))}"
             )
-        return DTYPES[given], ""
+        return DTYPES[choice], ""
     if width < WIDE or device.type == "mps":
         return torch.float32, ""
     if device.type == "cuda":
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return torch.bfloat16, ""
         return torch.float32, " (this GPU has no bfloat16)"
-    times = bfloat16_speed(width)
-    dtype = torch.bfloat16 if times >= WORTH_IT else torch.float32
-    return dtype, f" (bfloat16 measured {times:.1f} × as fast here)"
+    speedup = bfloat16_speed(width)
+    dtype = torch.bfloat16 if speedup >= WORTH_IT else torch.float32
+    return dtype, f" (bfloat16 measured {speedup:.1f} × as fast here)"
 
 
 def bfloat16_speed(width: int) -> float:
@@ -79,7 +79,7 @@ def bfloat16_speed(width: int) -> float:
 
     def measured() -> float:
         best = {torch.float32: float("inf"), torch.bfloat16: float("inf")}
-        for _ in range(6):  # the first warms up; turn and turn about, so a busy machine is fair
+        for _ in range(6):  # the first warms up; the dtypes alternate, so both meet a busy moment
             for dtype in best:
                 left = torch.ones(256, width, dtype=dtype)
                 right = torch.ones(width, 4 * width, dtype=dtype)
@@ -89,11 +89,11 @@ def bfloat16_speed(width: int) -> float:
         return round(best[torch.float32] / best[torch.bfloat16], 2)
 
     key = f"{processor()}, torch {torch.__version__}, {torch.get_num_threads()} threads, {width}"
-    return _once("bfloat16_speed.json", key, measured)
+    return _measured_once("bfloat16_speed.json", key, measured)
 
 
 def matmul_speed(device: torch.device, dtype: torch.dtype, parameters: int, width: int) -> float:
-    """The FLOPs a second of a matrix product such as a model of this size and width is made of.
+    """The FLOPs per second of the matrix products that a model of this size and width consists of.
 
     Measured once (0.3 s) on (256, width) times (width, 4 * width), on a GPU on (4096, 4096) times
     (4096, 16384), the best of twelve, with as many threads as training takes; and kept in the cache
@@ -112,7 +112,7 @@ def matmul_speed(device: torch.device, dtype: torch.dtype, parameters: int, widt
         try:
             for _ in range(12):
                 start = time.perf_counter()
-                (left @ right)[0, 0].item()  # asked for, so that a GPU has to be done with it
+                (left @ right)[0, 0].item()  # waits until a GPU has finished
                 best = min(best, time.perf_counter() - start)
         finally:
             torch.set_num_threads(threads)
@@ -120,26 +120,26 @@ def matmul_speed(device: torch.device, dtype: torch.dtype, parameters: int, widt
 
     where = processor() if on_cpu else in_words(device)
     key = f"{where}, torch {torch.__version__}, {used} threads, {named(dtype)}, {width}"
-    return _once("matmul_speed.json", key, measured)
+    return _measured_once("matmul_speed.json", key, measured)
 
 
-def _once(file: str, key: str, measure: Callable[[], float]) -> float:
-    """What was measured before under this key, else what `measure` says now, which is kept."""
-    kept = cache_folder() / file
+def _measured_once(file: str, key: str, measure: Callable[[], float]) -> float:
+    """The stored measurement under this key; else `measure` is called, and its value stored."""
+    path = cache_folder() / file
     try:
-        known = json.loads(kept.read_text(encoding="utf-8"))
+        stored = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        known = {}
-    if isinstance(known, dict) and isinstance(known.get(key), float):
-        return known[key]
+        stored = {}
+    if isinstance(stored, dict) and isinstance(stored.get(key), float):
+        return stored[key]
     value = measure()
-    with suppress(OSError), write_atomically(kept) as new:  # a cache for reading only will do
-        new.write_text(json.dumps((known if isinstance(known, dict) else {}) | {key: value}))
+    with suppress(OSError), write_atomically(path) as new:  # read-only: measured anew each time
+        new.write_text(json.dumps((stored if isinstance(stored, dict) else {}) | {key: value}))
     return value
 
 
 def named(dtype: torch.dtype) -> str:
-    """A dtype as we write it: "float32"."""
+    """A dtype's short name: "float32"."""
     return str(dtype).removeprefix("torch.")
 
 
@@ -155,7 +155,7 @@ def in_words(device: torch.device) -> str:
 
 @contextmanager
 def own_randomness(device: torch.device) -> Iterator[None]:
-    """A place for draws on the CPU and on a device: both random states are put back after it."""
+    """A block whose random draws leave the random states of the CPU and a device as before."""
     forked = [] if device.type == "cpu" else [device]
     with _DRAWING, torch.random.fork_rng(forked, device_type=device.type):
         yield
@@ -163,10 +163,10 @@ def own_randomness(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def seeded(device: torch.device, seed: int) -> Iterator[None]:
-    """A place in which draws on the CPU and on a device follow from the seed alone.
+    """A block whose random draws, on the CPU and on a device, follow from the seed alone.
 
     `torch.manual_seed` would seed every GPU of the machine, and `torch.cuda.manual_seed` the
-    current one, which may be another than the device.
+    current GPU, which may not be `device`.
     """
     with own_randomness(device):
         torch.default_generator.manual_seed(seed)

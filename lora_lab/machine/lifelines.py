@@ -1,4 +1,4 @@
-"""A process that ends with the one it works for, however that one ends: no orphan is left."""
+"""Ends a process when its parent ends, even if the parent was killed: no orphan is left."""
 
 import os
 import signal
@@ -7,15 +7,15 @@ import threading
 import time
 from contextlib import suppress
 
-LOOK_SECONDS = 0.5  # between two looks at who the parent is
-PATIENCE = 10  # seconds to end politely: a server ends its kernels first
+LOOK_SECONDS = 0.5  # between two checks of who the parent is
+PATIENCE = 10  # seconds between SIGTERM and the hard end: a server ends its kernels first
 
 
 def end_with(parent: int) -> None:
-    """End this process soon after its parent has ended, even if that was killed.
+    """End this process soon after its parent has ended, even if the parent was killed.
 
-    The parent may be dead already: then the end comes at once. Call it as early as can be, since
-    until then nobody watches.
+    If the parent is dead already, this process ends at once. Call it first of all: before the call
+    nothing watches the parent.
 
     Args:
         parent: the number of the process that started this one.
@@ -24,18 +24,18 @@ def end_with(parent: int) -> None:
 
 
 def _end_after(parent: int) -> None:
-    _wait_for_the_end_of(parent)
+    _wait_for_end(parent)
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(PATIENCE)
     os._exit(1)
 
 
-def _wait_for_the_end_of(parent: int) -> None:
-    """Return when it has ended. Linux and macOS give an orphan another parent; Windows does not."""
+def _wait_for_end(parent: int) -> None:
+    """Return when the parent has ended: Linux and macOS then give this process another parent."""
     if sys.platform == "win32":
-        import _winapi  # as multiprocessing does, to watch its own parent
+        import _winapi  # Windows keeps the old parent's number; multiprocessing watches it so too
 
-        with suppress(OSError):  # it has ended already
+        with suppress(OSError):  # the parent has ended already
             process = _winapi.OpenProcess(_winapi.SYNCHRONIZE, False, parent)
             _winapi.WaitForSingleObject(process, _winapi.INFINITE)
         return
