@@ -1,7 +1,7 @@
 """Which share of the machine's rate of matrix products does a training step reach?
 
-`lora_lab.cost.estimates.SHARES` comes from here. The rate is measured beside each step, and both in CPU
-seconds on one thread, since a shared machine takes time away. Medians over the steps, the first
+`lora_lab.cost.estimates.SHARES` comes from here. The rate is measured beside each step, and both in
+CPU seconds on one thread, since a shared machine takes time away. Medians over the steps, the first
 left out. Run `python benchmarks/seconds.py --help`.
 """
 

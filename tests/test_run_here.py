@@ -8,8 +8,8 @@ import pytest
 
 import lora_lab as lab
 from lora_lab import plots
+from lora_lab.findings.recordings import recorded_runs
 from lora_lab.training.loop import Training
-from lora_lab.training.store import recorded_runs
 from lora_lab.widgets import run_here, words
 from lora_lab.widgets.run_here import RunHere
 from tiny import letters_task, recipe, tiny_base

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import ipywidgets as widgets
 
 from lora_lab import plots
+from lora_lab.findings.recordings import recorded_runs
 from lora_lab.models.adapters import as_trained
 from lora_lab.models.bases import load_base
 from lora_lab.models.learned import Adapted
@@ -13,7 +14,6 @@ from lora_lab.records import Scores, StepRecord
 from lora_lab.tasks.loading import load_task
 from lora_lab.training.evaluation import evaluate
 from lora_lab.training.loop import Training, train
-from lora_lab.training.store import recorded_runs
 from lora_lab.widgets import words
 from lora_lab.widgets.following import follow
 from lora_lab.widgets.lab_face import PictureView, TrainingBox, row
