@@ -53,10 +53,11 @@ def random_case(group, rng, tasks):
 
 
 def compared(group, seed, tasks):
-    """One recipe's row: what it was, what was told, and what was measured."""
+    """The row of a recipe: its fields, the estimate (`told`) and the measurement."""
     base, recipe, task = random_case(group, random.Random(seed), tasks)
-    found = measure(base, task, recipe)
-    told = memory(shape_of(base.model, base.name), recipe, found.batch, named(base.dtype))
+    measured = measure(base, task, recipe)
+    shape = shape_of(base.model, base.name)
+    estimated = memory(shape, recipe, measured.batch, named(base.dtype))
     defaults = Recipe()
     return {
         "group": group,
@@ -67,10 +68,10 @@ def compared(group, seed, tasks):
             for field in dataclasses.fields(recipe)
             if getattr(recipe, field.name) != getattr(defaults, field.name)
         },
-        "batch": dataclasses.asdict(found.batch),
-        "told": dataclasses.asdict(told),
-        "measured": dataclasses.asdict(found.memory),
-        "error": round(told.total / found.memory.total - 1, 5),
+        "batch": dataclasses.asdict(measured.batch),
+        "told": dataclasses.asdict(estimated),
+        "measured": dataclasses.asdict(measured.memory),
+        "error": round(estimated.total / measured.memory.total - 1, 5),
     }
 
 
@@ -84,8 +85,8 @@ def summary(rows):
         for part in Memory.__slots__
     }
     return {
-        part: {"median": round(statistics.median(found), 5), "max": round(max(found), 5)}
-        for part, found in shares.items()
+        part: {"median": round(statistics.median(errors), 5), "max": round(max(errors), 5)}
+        for part, errors in shares.items()
     }
 
 
