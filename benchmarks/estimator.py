@@ -1,6 +1,6 @@
 """How wrong is the estimate of a step's memory, over random recipes?
 
-Each recipe is trained for two steps, in which every live storage is counted (tests/measuring.py).
+Each recipe is trained for two steps, in which every live storage is counted (measuring.py).
 Its seeds are not those of the tests, nor any that were looked at while the estimate was made.
 Run `python benchmarks/estimator.py --help`.
 """
@@ -16,6 +16,7 @@ import warnings
 from pathlib import Path
 
 import torch
+from measuring import measure, random_lengths, random_llama, random_recipe
 
 import lora_lab as lab
 from lora_lab.cost.memory import ERROR, memory
@@ -26,51 +27,51 @@ from lora_lab.records import Memory
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from measuring import measure, random_lengths, random_llama, random_recipe  # noqa: E402
-from tiny import letters_task  # noqa: E402
+from tiny import letters_task, tiny_tokenizer  # noqa: E402
 
 DTYPES = ("float32", "bfloat16")
 SEEDS = {"pocket": 5000, "pocket, quantised": 6000, "random Llamas": 7000, "smollm2": 8000}
 
 
-def drawn(group, rng, tasks):
-    """A base, a recipe and a task."""
+def random_case(group, rng, tasks):
+    """A random base, recipe and task of a group."""
     if group == "random Llamas":
-        base = random_llama(rng, getattr(torch, rng.choice(DTYPES)))
-        made = random_recipe(rng, layers=base.model.config.num_hidden_layers)
-        return base, made, random_lengths(rng, letters_task(), made)
+        base = random_llama(rng, getattr(torch, rng.choice(DTYPES)), tiny_tokenizer())
+        recipe = random_recipe(rng, layers=base.model.config.num_hidden_layers)
+        return base, recipe, random_lengths(rng, letters_task(), recipe)
     name, _, quantised = group.partition(", ")
     quantize = rng.choice(("nf4", "fp4", "int8")) if quantised else None
     base = lab.load_base(name, dtype=rng.choice(DTYPES), quantize=quantize)
-    made = random_recipe(rng, layers=base.model.config.num_hidden_layers)
+    recipe = random_recipe(rng, layers=base.model.config.num_hidden_layers)
     if quantised:
-        made = dataclasses.replace(made, method="lora", use_dora=False, quantize=quantize)
+        recipe = dataclasses.replace(recipe, method="lora", use_dora=False, quantize=quantize)
     if name == "smollm2":
-        made = dataclasses.replace(made, batch_size=min(made.batch_size, 5))
+        recipe = dataclasses.replace(recipe, batch_size=min(recipe.batch_size, 5))
     if name not in tasks:
         tasks[name] = lab.load_task({"pocket": "new-facts", "smollm2": "home-commands"}[name], base)
-    return base, made, random_lengths(rng, tasks[name], made)
+    return base, recipe, random_lengths(rng, tasks[name], recipe)
 
 
 def compared(group, seed, tasks):
-    """One recipe's row: what it was, what was told, and what was measured."""
-    base, made, task = drawn(group, random.Random(seed), tasks)
-    found = measure(base, task, made)
-    told = memory(shape_of(base.model, base.name), made, found.batch, named(base.dtype))
+    """The row of a recipe: its fields, the estimate (`told`) and the measurement."""
+    base, recipe, task = random_case(group, random.Random(seed), tasks)
+    measured = measure(base, task, recipe)
+    shape = shape_of(base.model, base.name)
+    estimated = memory(shape, recipe, measured.batch, named(base.dtype))
     defaults = Recipe()
     return {
         "group": group,
         "seed": seed,
         "dtype": named(base.dtype),
         "recipe": {
-            field.name: getattr(made, field.name)
-            for field in dataclasses.fields(made)
-            if getattr(made, field.name) != getattr(defaults, field.name)
+            field.name: getattr(recipe, field.name)
+            for field in dataclasses.fields(recipe)
+            if getattr(recipe, field.name) != getattr(defaults, field.name)
         },
-        "batch": dataclasses.asdict(found.batch),
-        "told": dataclasses.asdict(told),
-        "measured": dataclasses.asdict(found.memory),
-        "error": round(told.total / found.memory.total - 1, 5),
+        "batch": dataclasses.asdict(measured.batch),
+        "told": dataclasses.asdict(estimated),
+        "measured": dataclasses.asdict(measured.memory),
+        "error": round(estimated.total / measured.memory.total - 1, 5),
     }
 
 
@@ -84,8 +85,8 @@ def summary(rows):
         for part in Memory.__slots__
     }
     return {
-        part: {"median": round(statistics.median(found), 5), "max": round(max(found), 5)}
-        for part, found in shares.items()
+        part: {"median": round(statistics.median(errors), 5), "max": round(max(errors), 5)}
+        for part, errors in shares.items()
     }
 
 

@@ -1,8 +1,8 @@
 """How many CPU seconds does the command line take to list, to help, and to refuse?
 
 Each command runs in a process of its own, all in turn, and beside them a Python that does nothing
-and one that imports torch. Counted are CPU seconds, which another program's load hardly moves; of
-the rounds the least counts. Run `python benchmarks/lists.py --help`.
+and one that imports torch. It counts CPU seconds, which another program's load hardly moves, and
+takes the least of the rounds. Run `python benchmarks/lists.py --help`.
 """
 
 import argparse

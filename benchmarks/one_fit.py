@@ -1,7 +1,7 @@
 """What does a fit cost beside its steps: encoding, budget, adapter, validation, files?
 
 The same fine-tune with three seeds: the first encodes the task, the second finds it encoded, the
-third looks at the validation loss every few steps. Counted are CPU seconds, which another
+third looks at the validation loss every few steps. It counts CPU seconds, which another
 program's load hardly moves. Run `python benchmarks/one_fit.py --help`.
 """
 
@@ -50,13 +50,13 @@ def main():
     task = lab.load_task(options.task, n=options.n)
     recipe = dataclasses.replace(task.recipe, steps=options.steps)
     cases = {"first": {}, "another seed": {"seed": 1}, "validated": {"seed": 2, "eval_steps": 5}}
-    found = {name: [] for name in cases}
+    seconds_of = {name: [] for name in cases}
     fit(lab.load_base(options.base, device="cpu"), task, recipe)  # imports, and the first use
     for _ in range(options.rounds):
         base = lab.load_base(options.base, device="cpu")  # its tokenizer has encoded nothing yet
         for name, changes in cases.items():
-            found[name].append(fit(base, task, dataclasses.replace(recipe, **changes)))
-    for name, seconds in found.items():
+            seconds_of[name].append(fit(base, task, dataclasses.replace(recipe, **changes)))
+    for name, seconds in seconds_of.items():
         whole, beside = (statistics.median(column) for column in zip(*seconds, strict=True))
         print(f"{name:<14}{whole:6.2f} s, of which beside the steps {beside:5.2f} s")
 

@@ -67,8 +67,8 @@ def main():
     print(f"{options.base}, {options.task}, {options.dtype}: share of the rate (least, greatest)")
     for name, changes in RECIPES.items():
         recipe = replace(task.recipe, steps=options.steps, **changes)
-        found = sorted(shares(base, task, recipe))
-        print(f"{name:<22}{statistics.median(found):.2f} ({found[0]:.2f}–{found[-1]:.2f})")
+        reached = sorted(shares(base, task, recipe))
+        print(f"{name:<22}{statistics.median(reached):.2f} ({reached[0]:.2f}–{reached[-1]:.2f})")
 
 
 if __name__ == "__main__":

@@ -27,11 +27,15 @@ def main():
     options = parser.parse_args()
     base = lab.load_base("pocket", device="cpu")
     task = lab.load_task(options.task, base)
-    recipes = [dataclasses.replace(task.recipe, lora_alpha=8 + one) for one in range(options.runs)]
+    recipes = [
+        dataclasses.replace(task.recipe, lora_alpha=8 + number) for number in range(options.runs)
+    ]
     print(f"the first sweep, workers started: {seconds('processes', base, task, recipes):.1f} s")
     ratios = []
     for number in range(1, options.rounds + 1):
-        alone, apart = (seconds(one, base, task, recipes) for one in ("sequential", "processes"))
+        alone, apart = (
+            seconds(engine, base, task, recipes) for engine in ("sequential", "processes")
+        )
         ratios.append(alone / apart)
         print(f"round {number}: {alone:.1f} s one by one, {apart:.1f} s in processes")
     print(

@@ -66,12 +66,6 @@ def test_step_records_compare_by_all_but_time():
     assert record != dataclasses.replace(record, validation_loss=0.5)
 
 
-def test_what_is_not_built_yet_is_absent():
-    for name in ("studio",):
-        with pytest.raises(AttributeError, match=f"has no {name!r}"):
-            getattr(lab, name)
-
-
 def test_no_module_bears_the_name_of_a_public_function():
     modules = {module.name for module in pkgutil.iter_modules(lab.__path__)}
     assert not modules & set(lab.__all__)

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_runs import stop_after
 from typer.testing import CliRunner
 
 from lora_lab.cli.app import app
@@ -16,7 +15,8 @@ from lora_lab.cli.resolve import find_model
 from lora_lab.training import fit as fitting
 from lora_lab.training.fit import fit
 from lora_lab.training.run_files import DamagedRun
-from lora_lab.training.store import list_runs, open_run, read_run, read_store, recorded_runs
+from lora_lab.training.store import list_runs, open_run, read_run, read_store
+from test_store import stop_after
 from tiny import letters_task, recipe, tiny_base
 
 TASK = letters_task()
@@ -388,10 +388,3 @@ def test_each_file_of_a_run_is_read_once(whole, tmp_path, monkeypatch):
     open_run(path.name[-6:], store)
     assert {file.parent for file in read} == {path}  # the others' names are enough
     assert len(read) == 3
-
-
-def test_a_recorded_run_is_known_by_its_whole_name():
-    assert len(recorded_runs("home-commands")) == 3
-    for name in ("", "*", "home-c*", "../recorded/home-commands", "/home-commands", "**", "["):
-        with pytest.raises(ValueError, match="no run was recorded as"):
-            recorded_runs(name)

@@ -60,7 +60,7 @@ def test_what_is_said_to_change_the_recommendation_does_and_the_value_before_it_
         start = getattr(now, change.field)
         between = [
             value
-            for value in deciding._scale(now, change.field)
+            for value in deciding._values_of(now, change.field)
             if min(start, change.value) < value < max(start, change.value)
         ]
         for value in between:

@@ -79,7 +79,6 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
     "findings": {
         "papers": "",
         "recordings": "pandas",
-        "recorded_sweeps": "",
         "claim_runs": "",
         "claims": "tqdm",
     },

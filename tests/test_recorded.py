@@ -7,10 +7,10 @@ import tomllib
 import pytest
 
 import lora_lab as lab
-from lora_lab.findings.recorded_sweeps import recorded_settings
+from lora_lab.findings.recordings import recorded_runs, sweep_plans
 from lora_lab.models.built_in import list_bases
 from lora_lab.places import data_folder
-from lora_lab.training.store import FINISHED, recorded_runs
+from lora_lab.training.store import FINISHED
 
 WANTED = tomllib.loads((data_folder() / "recorded" / "recorded.toml").read_text(encoding="utf-8"))
 
@@ -51,25 +51,32 @@ def test_a_misspelt_recording_is_refused_with_the_nearest():
         recorded_runs("home-comands")
 
 
+def test_a_recorded_run_is_known_by_its_whole_name():
+    assert len(recorded_runs("home-commands")) == 3
+    for name in ("", "*", "home-c*", "../recorded/home-commands", "/home-commands", "**", "["):
+        with pytest.raises(ValueError, match="no run was recorded as"):
+            recorded_runs(name)
+
+
 @pytest.fixture
-def asking(monkeypatch):
+def plans(monkeypatch):
     """What the scripts that measure share."""
     monkeypatch.syspath_prepend(data_folder() / "recorded")
-    return importlib.import_module("asking")
+    return importlib.import_module("plans")
 
 
-def test_a_script_makes_the_tables_that_are_named_or_all(asking):
-    everything, fresh = asking.asked_for("rank.toml", "About it.", [])
-    assert [*everything] == [*recorded_settings()]
+def test_a_script_makes_the_tables_that_are_named_or_all(plans):
+    everything, fresh = plans.chosen_plans("rank.toml", "About it.", [])
+    assert [*everything] == [*sweep_plans()]
     assert not fresh
-    some, fresh = asking.asked_for("rank.toml", "About it.", ["style", "--fresh"])
-    assert some == {"style": recorded_settings()["style"]}
+    some, fresh = plans.chosen_plans("rank.toml", "About it.", ["style", "--fresh"])
+    assert some == {"style": sweep_plans()["style"]}
     assert fresh
 
 
-def test_a_script_refuses_a_name_that_is_no_table(asking):
+def test_a_script_refuses_a_name_that_is_no_table(plans):
     with pytest.raises(SystemExit, match=r"rank.toml names no 'styel'; it has alpha-conventions, "):
-        asking.asked_for("rank.toml", "About it.", ["styel"])
+        plans.chosen_plans("rank.toml", "About it.", ["styel"])
 
 
 @pytest.mark.parametrize("script", sorted((data_folder() / "recorded").glob("make_*.py")))

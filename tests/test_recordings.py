@@ -1,11 +1,30 @@
-"""Measurements kept in data/recorded/: read as they were made, and asked for by name."""
+"""Measurements and sweeps of data/recorded/: read as they were made, and found by name."""
 
+import dataclasses
+import math
 import re
 from importlib.metadata import version
 
 import pytest
 
-from lora_lab.findings.recordings import keep_recording, recorded_names, recording
+from lora_lab.findings.recordings import (
+    keep_recording,
+    recipes_of,
+    record_sweep,
+    recorded_names,
+    recorded_sweep,
+    recording,
+    recordings_by_seed,
+    sweep_plans,
+    task_of,
+)
+from lora_lab.places import data_folder
+from lora_lab.training.store import FINISHED
+from lora_lab.training.sweep import sweep
+from tiny import letters_task, recipe, tiny_base
+
+PLANS = sweep_plans()
+MADE = sorted(path.stem for path in (data_folder() / "recorded" / "rank").glob("*.json"))
 
 
 @pytest.fixture
@@ -49,3 +68,111 @@ def test_each_recording_of_the_course_can_be_read_and_is_not_empty(name):
     assert made.rows
     assert made.settings
     assert made.device
+
+
+def test_the_measurements_of_several_seeds_are_read_together(folder):
+    for name in ("facts-0", "facts-1", "facts-more-0"):
+        keep_recording(folder / f"rank/{name}.json", {}, [{"name": name}], "some CPU")
+    made = recordings_by_seed("rank/facts")
+    assert [one.rows[0]["name"] for one in made] == ["facts-0", "facts-1"]
+    with pytest.raises(ValueError, match="did you mean 'rank/facts-0'"):
+        recordings_by_seed("rank/fact")
+
+
+# --- sweeps ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_every_setting_is_tried_with_every_learning_rate(name):
+    plan = PLANS[name]
+    recipes = recipes_of(plan)
+    assert len({*recipes}) == len(plan["settings"]) * len(plan["learning_rates"])
+    assert {one.learning_rate for one in recipes} == {*plan["learning_rates"]}
+    assert {one.steps for one in recipes} == {plan["common"]["steps"]}
+
+
+def test_the_three_conventions_of_alpha_are_what_the_settings_say():
+    found = {(one["r"], one["lora_alpha"]) for one in PLANS["alpha-conventions"]["settings"]}
+    ranks = (1, 4, 64)
+    fixed, twice = {(r, 8) for r in ranks}, {(r, 2 * r) for r in ranks}
+    assert found == fixed | twice | {(r, 4 * math.sqrt(r)) for r in ranks}
+
+
+def test_the_scalings_of_notebook_06_are_what_the_settings_say():
+    plan = PLANS["alpha-and-rank"]
+    found = [
+        (one.r, one.use_rslora, one.lora_alpha, one.scaling)
+        for one in recipes_of(plan | {"learning_rates": [1e-3]})
+    ]
+    still = [(r, False, 16, 16 / r) for r in (2, 8, 32)]
+    twice = [(r, False, 2 * r, 2) for r in (2, 32)]  # at r 8 it is 16, which stands there
+    rslora = [(r, True, 16, 16 / math.sqrt(r)) for r in (2, 8, 32)]
+    assert found == still + twice + rslora
+
+
+def test_where_facts_are_asked_as_taught_the_test_is_made_of_training_examples():
+    task = task_of({"task": "new-facts", "n": 30, "asked_as_taught": True}, tiny_base())
+    assert [*task.test] == [*task.train]
+    assert not task.old_knowledge
+    plain = task_of({"task": "new-facts", "n": 30}, tiny_base())
+    assert not {*plain.test} & {*plain.train}
+    assert len(plain.old_knowledge) == 200
+    assert not plain.strangers
+    strange = task_of({"task": "new-facts", "n": 30, "strangers": True}, tiny_base())
+    assert len(strange.strangers) == 100
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_a_recorded_sweep_is_of_the_settings_that_were_committed(name):
+    made, plan = recorded_sweep(name), PLANS[name]
+    recipes = [
+        dataclasses.replace(one, seed=seed) for one in recipes_of(plan) for seed in plan["seeds"]
+    ]
+    assert [run.recipe for run in made.runs] == recipes
+    assert {run.task_name for run in made.runs} == {plan["task"]}
+    assert all(run.about and run.date and run.replayed for run in made.runs)
+    assert all(math.isfinite(run.scores.value) for run in made.runs if run.status == FINISHED)
+
+
+def test_what_is_recorded_is_read_as_the_table_that_was_made(folder):
+    plan = {
+        "task": "letters",
+        "common": {"steps": 2, "batch_size": 2, "target_modules": ["q_proj"], "max_length": 32},
+        "settings": [{"r": 1}, {"r": 2}],
+        "learning_rates": [1e-3, 1e-2],
+        "seeds": [0, 1],
+    }
+    made = sweep(tiny_base(), letters_task(), recipes_of(plan), seeds=(0, 1), store=None)
+    record_sweep(made, plan, tiny_base(), folder / "rank/tiny.json")
+    found = recorded_sweep("tiny")
+    kept = made.table().drop(columns="last_loss")
+    assert found.table().drop(columns="last_loss").equals(kept)
+    assert len(kept) == 8
+    assert found.confounds() == made.confounds()
+
+
+def test_a_run_that_diverged_keeps_its_place(folder):
+    plan = {
+        "task": "letters",
+        "common": {"steps": 3, "batch_size": 2, "max_length": 32, "method": "full"},
+        "settings": [{}],
+        "learning_rates": [1e30],
+        "seeds": [0],
+    }
+    made = sweep(tiny_base(), letters_task(), recipes_of(plan), store=None)
+    record_sweep(made, plan, tiny_base(), folder / "rank/tiny.json")
+    assert [one.status for one in recorded_sweep("tiny").runs] == [made.runs[0].status]
+    assert made.runs[0].status == "diverged"
+
+
+def test_a_misspelt_sweep_is_refused_with_the_nearest(folder):
+    made = sweep(tiny_base(), letters_task(), [recipe(steps=1)], store=None)
+    plan = {
+        "task": "letters",
+        "common": dict(dataclasses.asdict(recipe(steps=1))),
+        "settings": [{}],
+        "seeds": [0],
+    }
+    record_sweep(made, plan, tiny_base(), folder / "rank/style.json")
+    with pytest.raises(ValueError, match="did you mean 'rank/style'"):
+        recorded_sweep("styel")

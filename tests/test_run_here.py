@@ -8,9 +8,9 @@ import pytest
 
 import lora_lab as lab
 from lora_lab import plots
+from lora_lab.findings.recordings import recorded_runs
 from lora_lab.tasks.examples import Example
 from lora_lab.training.loop import Training
-from lora_lab.training.store import recorded_runs
 from lora_lab.widgets import following, run_here, run_summary
 from lora_lab.widgets.run_here import RunHere
 from lora_lab.wording import fine_percent

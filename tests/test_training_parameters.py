@@ -4,8 +4,7 @@ import tomllib
 
 import pytest
 
-from lora_lab.findings.recorded_sweeps import recipes_of
-from lora_lab.findings.recordings import recording
+from lora_lab.findings.recordings import recipes_of, recording
 from lora_lab.places import data_folder
 
 FOLDER = data_folder() / "recorded"

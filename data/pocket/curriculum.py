@@ -1,4 +1,4 @@
-"""What the pocket reads: the mix of its pretraining, its tokenizer, its chat format."""
+"""The pocket's reading: the mix of its pretraining, its tokenizer, its chat format."""
 
 import json
 import random
@@ -21,7 +21,7 @@ TEMPLATE = (
 # Words with the space before them, one digit at a time, runs of signs, runs of space.
 PIECES = r" ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 VOCABULARY = 1792  # a multiple of 64: world words, quoted words, signs, 256 bytes, common pieces
-EARLY = 80_000  # examples until the facts sit; then the mix turns to what is read in the prompt
+EARLY = 80_000  # examples until the facts are learned; then the mix turns to reading prompts
 MIX = {  # shares of the examples in pretraining: (early, later)
     "facts": (45, 18),
     "strangers": (10, 16),
@@ -60,10 +60,10 @@ def conversations(
     rng: random.Random,
     make: Callable[[world.World, random.Random], skills.Turns],
 ) -> Iterator[Example]:
-    """Several turns in one example: the earlier ones stand in its prompt, chat format and all."""
+    """Examples of several turns; the earlier turns are in the prompt, with their chat format."""
     while True:
         *earlier, (question, answer) = make(made, rng)
-        before = "".join(f"{asked}{ASSISTANT} {told}{END}{USER} " for asked, told in earlier)
+        before = "".join(f"{prompt}{ASSISTANT} {reply}{END}{USER} " for prompt, reply in earlier)
         yield Example(before + question, answer)
 
 
@@ -120,11 +120,11 @@ def train_tokenizer(made: world.World, seed: int) -> Tokenizer:
             "Repeat: "
         ):  # made-up words are no words of the world
             counts.update(pieces(f" {example.prompt}") + pieces(f" {example.answer}"))
-    wanted = [piece for piece, count in counts.items() if count >= 10]
-    wanted += [piece for word in ("Repeat", *words.SPACED_WORDS) for piece in pieces(f" {word}")]
-    wanted += [piece for word in words.QUOTED_WORDS for piece in pieces(word)]
-    wanted += [f"{space}{digit}" for digit in range(10) for space in ("", "\u0120")]
-    wanted = sorted(set(wanted))
+    frequent = [piece for piece, count in counts.items() if count >= 10]
+    frequent += [piece for word in ("Repeat", *words.SPACED_WORDS) for piece in pieces(f" {word}")]
+    frequent += [piece for word in words.QUOTED_WORDS for piece in pieces(word)]
+    frequent += [f"{space}{digit}" for digit in range(10) for space in ("", "\u0120")]
+    frequent = sorted(set(frequent))
 
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trained = Tokenizer(models.BPE())
@@ -135,7 +135,7 @@ def train_tokenizer(made: world.World, seed: int) -> Tokenizer:
     trained.train_from_iterator((f" {w} {w}{w.lower()}" for w in words.SPACED_WORDS), trainer)
     learned = json.loads(trained.to_str())["model"]
     vocabulary = {token: number for number, token in enumerate([*SPECIAL, *sorted(alphabet)])}
-    whole = [piece for piece in wanted if piece not in vocabulary]
+    whole = [piece for piece in frequent if piece not in vocabulary]
     room = VOCABULARY - len(vocabulary) - len(whole)
     merges = []
     for first, second in learned["merges"]:  # the most frequent ones first
@@ -166,7 +166,7 @@ def wrap(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
     return wrapped
 
 
-Row = tuple[list[int], list[int]]  # token ids, and the places of those that earn a loss
+Row = tuple[list[int], list[int]]  # token ids, and the places of the tokens that earn a loss
 
 
 def encoded(tokenizer: Tokenizer, examples: list[Example], *, every: bool = False) -> list[Row]:
@@ -178,15 +178,16 @@ def encoded(tokenizer: Tokenizer, examples: list[Example], *, every: bool = Fals
     mark, end, label = (tokenizer.token_to_id(t) for t in (ASSISTANT, END, "\u0120Label"))
     texts = [f"{USER} {e.prompt}{ASSISTANT} {e.answer}{END}" for e in examples]
     rows = []
-    for ids in (one.ids for one in tokenizer.encode_batch(texts)):
+    for encoding in tokenizer.encode_batch(texts):
+        ids = encoding.ids
         starts = [place + 1 for place, token in enumerate(ids) if token == mark]
-        wanted = [
+        labelled = [
             place
             for start in (starts if every else starts[-1:])
             for place in range(start, ids.index(end, start) + 1)
         ]
         if every:
             shown = [place + 2 for place in range(starts[0] - 3) if ids[place] == label]
-            wanted += [p for n, p in enumerate(shown) if ids[p] in {ids[q] for q in shown[:n]}]
-        rows.append((ids, wanted))
+            labelled += [p for n, p in enumerate(shown) if ids[p] in {ids[q] for q in shown[:n]}]
+        rows.append((ids, labelled))
     return rows

@@ -66,19 +66,19 @@ def new_model(size: int, seed: int) -> LlamaForCausalLM:
 def answer_logits(model: LlamaForCausalLM, rows: list[Row]) -> tuple[Tensor, Tensor, Tensor]:
     """Logits only where a loss is earned: (tokens, vocabulary), (tokens,), (tokens,).
 
-    The second holds the tokens wanted there, the third the row that each belongs to. Padding stands
-    on the right, so causal attention never sees it and needs no mask.
+    The second holds the target tokens, the third the row of each. Padding stands on the right, so
+    causal attention never sees it and needs no mask.
     """
     longest = max(len(ids) for ids, _ in rows)
     batch = torch.zeros(len(rows), longest, dtype=torch.long)
-    places, wanted, owner = [], [], []
-    for row, (ids, targets) in enumerate(rows):
+    places, targets, owner = [], [], []
+    for row, (ids, labelled) in enumerate(rows):
         batch[row, : len(ids)] = torch.tensor(ids)
-        places += [row * longest + target - 1 for target in targets]
-        wanted += [ids[target] for target in targets]
-        owner += [row] * len(targets)
+        places += [row * longest + place - 1 for place in labelled]
+        targets += [ids[place] for place in labelled]
+        owner += [row] * len(labelled)
     hidden = hidden_at(model, batch, torch.tensor(places))
-    return model.lm_head(hidden), torch.tensor(wanted), torch.tensor(owner)
+    return model.lm_head(hidden), torch.tensor(targets), torch.tensor(owner)
 
 
 def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -164,8 +164,8 @@ def pretrain(
         batch, ready = ready[:BATCH], ready[BATCH:]
         loss_sum = 0.0
         for group in grouped(batch):
-            logits, wanted, _ = answer_logits(model, group)
-            loss = F.cross_entropy(logits, wanted, reduction="sum") / BATCH
+            logits, targets, _ = answer_logits(model, group)
+            loss = F.cross_entropy(logits, targets, reduction="sum") / BATCH
             loss.backward()
             loss_sum += loss.item()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -184,17 +184,17 @@ def pretrain(
 
 @torch.no_grad()
 def exact(model: LlamaForCausalLM, tokenizer: Tokenizer, examples: list[Example]) -> float:
-    """Share of examples whose greedy answer is exactly the wanted one.
+    """The share of examples whose greedy answer is exactly right.
 
-    The likeliest token is the wanted one at every place of the answer, end token included: just
-    then greedy generation writes exactly this answer.
+    Greedy generation writes exactly the right answer just where the likeliest token is right at
+    every place of the answer, end token included.
     """
     rows = sorted(encoded(tokenizer, examples), key=lambda row: len(row[0]))
     right = 0
     for start in range(0, len(rows), 128):
         chunk = rows[start : start + 128]
-        logits, wanted, owner = answer_logits(model, chunk)
-        wrong = owner[logits.argmax(-1) != wanted]
+        logits, targets, owner = answer_logits(model, chunk)
+        wrong = owner[logits.argmax(-1) != targets]
         right += len(chunk) - len(wrong.unique())
     return right / len(rows)
 
@@ -325,9 +325,9 @@ def main() -> None:
     def watch(step: int) -> None:
         if options.watch and step % options.watch == 0:
             model.eval()
-            found = {name: exact(model, tokenizer, some) for name, some in sample.items()}
+            scores = {name: exact(model, tokenizer, some) for name, some in sample.items()}
             tqdm.write(f"{step} {time.perf_counter() - started:.0f} s " + "; ".join(
-                f"{name} {share:.2f}" for name, share in found.items()))  # fmt: skip
+                f"{name} {share:.2f}" for name, share in scores.items()))  # fmt: skip
             model.train()
             save(copy.deepcopy(model), tokenizer, options.out / "partial")
 

@@ -6,16 +6,13 @@ adalora/planted.json: the ranks that AdaLoRA gave, and those that were planted.
 
 import itertools
 import random
-import statistics
 from collections.abc import Iterator
-from pathlib import Path
 
-from asking import asked_for
-from make_target_modules import last_loss
+from learning_rates import runs_at_each_rate, scores_on_test
+from plans import chosen_plans, record_missing
 from tqdm.auto import tqdm
 
 import lora_lab as lab
-from lora_lab.findings.recordings import keep_recording
 from lora_lab.lessons.cutting import cut
 from lora_lab.models.architecture import adapted
 from lora_lab.models.bases import Base
@@ -23,71 +20,43 @@ from lora_lab.models.read_architecture import modules_of
 from lora_lab.tasks.examples import Task
 from lora_lab.tasks.planted import planted_ranks
 from lora_lab.training.adalora import last_ranks
-from lora_lab.training.store import Run
-
-HERE = Path(__file__).parent
 
 
 def main() -> None:
     """The command."""
-    wanted, fresh = asked_for("adalora.toml", __doc__)
+    plans, fresh = chosen_plans("adalora.toml", __doc__)
     makers = {"facts": compared, "uneven": compared, "planted": planted}
     base = lab.load_base("pocket", device="cpu", dtype="float32")
-    for name in wanted:
-        path = HERE / "adalora" / f"{name}.json"
-        if fresh or not path.exists():
-            keep_recording(path, wanted[name], makers[name](base, wanted[name]), base.about)
+    record_missing("adalora", plans, fresh, base.about, lambda name, plan: makers[name](base, plan))
 
 
-def compared(base: Base, wanted: dict) -> Iterator[dict]:
-    """Each setting at each of its rates; at its best one, by the validation, also the test.
-
-    Runs are kept in the store: a measurement that was stopped goes on.
-    """
-    tasks = {seed: _task(base, wanted, seed) for seed in wanted["seeds"]}
-    for name, setting in tqdm(wanted["settings"].items(), desc="settings", unit="setting"):
-        changes = dict(setting)
-        tried = {
-            rate: _runs(base, tasks, lab.Recipe(**wanted["common"], **changes, learning_rate=rate))
-            for rate in changes.pop("learning_rates")
-        }
-        losses = {rate: statistics.mean(map(last_loss, runs)) for rate, runs in tried.items()}
-        best = min(losses, key=losses.get)
-        for rate, runs in tried.items():
-            for (seed, task), run in zip(tasks.items(), runs, strict=True):
-                row = {"setting": name, "seed": seed, "learning_rate": rate, "status": run.status}
-                row |= {"validation_loss": last_loss(run), "ranks": last_ranks(run.records)}
-                yield row | (_scored(run, task) if rate == best else {})
-                if rate == best and name in wanted["cut"]:
-                    k = wanted["cut"][name]
-                    yield row | {"setting": f"{name}, cut to {k}"} | _scored(cut(run, k), task)
+def compared(base: Base, plan: dict) -> Iterator[dict]:
+    """Each setting at each of its learning rates; at the best rate, the test's scores too."""
+    tasks = {seed: _task(base, plan, seed) for seed in plan["seeds"]}
+    for name, setting in tqdm(plan["settings"].items(), desc="settings", unit="setting"):
+        fields = plan["common"] | setting
+        rates = fields.pop("learning_rates")
+        for run, task, best, facts in runs_at_each_rate(base, tasks, fields, rates):
+            row = {"setting": name} | facts | {"ranks": last_ranks(run.records)}
+            yield row | (scores_on_test(run, task) if best else {})
+            if best and name in plan["cut"]:
+                k = plan["cut"][name]
+                yield row | {"setting": f"{name}, cut to {k}"} | scores_on_test(cut(run, k), task)
 
 
-def _task(base: Base, wanted: dict, seed: int) -> Task:
-    if "teacher" in wanted:
-        return planted_ranks(base, hidden(base, wanted["teacher"], seed), n=wanted["n"], seed=seed)
-    return lab.load_task(wanted["task"], base, n=wanted["n"], seed=seed)
+def _task(base: Base, plan: dict, seed: int) -> Task:
+    if "teacher" in plan:
+        return planted_ranks(base, hidden(base, plan["teacher"], seed), n=plan["n"], seed=seed)
+    return lab.load_task(plan["task"], base, n=plan["n"], seed=seed)
 
 
-def _runs(base: Base, tasks: dict[int, Task], recipe: lab.Recipe) -> list[Run]:
-    return [
-        lab.sweep(base, task, [recipe], seeds=[seed], evaluate=False).runs[0]
-        for seed, task in tasks.items()
-    ]
-
-
-def _scored(model: object, task: Task) -> dict[str, float | None]:
-    scores = lab.evaluate(model, task)
-    return {"value": scores.value, "old_knowledge": scores.old_knowledge}
-
-
-def planted(base: Base, wanted: dict) -> Iterator[dict]:
-    """Each teacher with each seed, and the ranks that a student with AdaLoRA on all got."""
-    runs = list(itertools.product(wanted["teachers"], wanted["seeds"]))
+def planted(base: Base, plan: dict) -> Iterator[dict]:
+    """Each teacher with each seed, and the ranks that AdaLoRA gave a student on all matrices."""
+    runs = list(itertools.product(plan["teachers"], plan["seeds"]))
     for teacher, seed in tqdm(runs, desc="planted", unit="run"):
         ranks = hidden(base, teacher, seed)
-        task = planted_ranks(base, ranks, n=wanted["n"], seed=seed)
-        student = lab.fit(base, task, lab.Recipe(**wanted["recipe"], seed=seed))
+        task = planted_ranks(base, ranks, n=plan["n"], seed=seed)
+        student = lab.fit(base, task, lab.Recipe(**plan["recipe"], seed=seed))
         yield {
             "teacher": teacher,
             "seed": seed,
@@ -100,7 +69,7 @@ def planted(base: Base, wanted: dict) -> Iterator[dict]:
 
 def hidden(base: Base, teacher: str, seed: int) -> dict[str, int]:
     """The ranks that a teacher of this name hides, by whole module name."""
-    names = [one.name for one in adapted(modules_of(base.model, base.name), lab.Recipe())]
+    names = [layer.name for layer in adapted(modules_of(base.model, base.name), lab.Recipe())]
     if teacher == "everywhere":
         return dict.fromkeys(names, 1)
     if teacher == "q and k":

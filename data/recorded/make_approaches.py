@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from asking import asked_for
+from plans import chosen_plans
 
 import lora_lab as lab
 from lora_lab.assets import downloads
@@ -26,100 +26,98 @@ HERE = Path(__file__).parent
 
 def main() -> None:
     """The command."""
-    wanted, fresh = asked_for("approaches.toml", __doc__)
+    plans, fresh = chosen_plans("approaches.toml", __doc__)
     makers = {
         "home-commands": (smollm2_approaches, "smollm2"),
         "home-commands-longer": (longer, "smollm2"),
         "curves": (curves, "pocket"),
     }
-    for name in wanted:
+    for name, plan in plans.items():
         make, base_name = makers[name]
-        for seed in wanted[name]["seeds"]:
+        for seed in plan["seeds"]:
             path = HERE / "approaches" / f"{name}-{seed}.json"
             if path.exists() and not fresh:
                 continue
             base = lab.load_base(base_name, device="cpu", dtype="float32")
-            keep_recording(path, wanted[name], make(base, wanted[name], seed), base.about)
+            keep_recording(path, plan, make(base, plan, seed), base.about)
 
 
-def smollm2_approaches(base: Base, wanted: dict, seed: int) -> Iterator[dict]:
+def smollm2_approaches(base: Base, plan: dict, seed: int) -> Iterator[dict]:
     """Every approach on the test of one seed."""
-    task = lab.load_task(wanted["task"], base, seed=seed)
-    questions = [one.prompt for one in task.test]
-    intents = sorted({one["intent"] for one in downloads.rows(wanted["task"])})
-    instruction = wanted["instruction"].format(intents=", ".join(intents))
+    task = lab.load_task(plan["task"], base, seed=seed)
+    questions = [example.prompt for example in task.test]
+    intents = sorted({command["intent"] for command in downloads.rows(plan["task"])})
+    instruction = plan["instruction"].format(intents=", ".join(intents))
     yield row(try_approach("bare", base, task))
-    told = [f"{instruction}\n\n{question}" for question in questions]
-    yield row(try_approach("zero-shot", base, task, told))
-    few = [*map(few_shot(base.tokenizer, task, wanted["shots"]), questions)]
-    yield row(try_approach("few-shot", base, task, few))
-    begun = time.process_time()
-    near = retrieved(base.tokenizer, task, wanted["shots"])
-    found = [near(question) for question in questions]
-    spent = time.process_time() - begun
-    yield row(try_approach("retrieval", base, task, found, setup_seconds=spent))
-    wrong = asked_in(wanted["wrong_template"], base)
-    near = retrieved(wrong.tokenizer, task, wanted["shots"])
-    found = [near(question) for question in questions]
-    yield row(try_approach("retrieval, wrong template", wrong, task, found, setup_seconds=spent))
-    run, told = trained(base, task, wanted["steps"], seed)
-    yield row(try_approach("LoRA", run, task, setup_seconds=told["setup_seconds"])) | told
-    wrong = asked_in(wanted["wrong_template"], run)
-    yield row(try_approach("LoRA, wrong template", wrong, task)) | told
+    instructed = [f"{instruction}\n\n{question}" for question in questions]
+    yield row(try_approach("zero-shot", base, task, instructed))
+    prompts = [*map(few_shot(base.tokenizer, task, plan["shots"]), questions)]
+    yield row(try_approach("few-shot", base, task, prompts))
+    start = time.process_time()
+    prompts = [*map(retrieved(base.tokenizer, task, plan["shots"]), questions)]
+    seconds = time.process_time() - start
+    yield row(try_approach("retrieval", base, task, prompts, setup_seconds=seconds))
+    wrong = with_template(plan["wrong_template"], base)
+    prompts = [*map(retrieved(wrong.tokenizer, task, plan["shots"]), questions)]
+    name = "retrieval, wrong template"
+    yield row(try_approach(name, wrong, task, prompts, setup_seconds=seconds))
+    run, facts = trained(base, task, plan["steps"], seed)
+    yield row(try_approach("LoRA", run, task, setup_seconds=facts["setup_seconds"])) | facts
+    wrong = with_template(plan["wrong_template"], run)
+    yield row(try_approach("LoRA, wrong template", wrong, task)) | facts
 
 
-def longer(base: Base, wanted: dict, seed: int) -> Iterator[dict]:
+def longer(base: Base, plan: dict, seed: int) -> Iterator[dict]:
     """LoRA with other steps, on the test of one seed."""
-    task = lab.load_task(wanted["task"], base, seed=seed)
-    run, told = trained(base, task, wanted["steps"], seed)
-    yield row(try_approach(f"LoRA, {wanted['steps']} steps", run, task)) | told
+    task = lab.load_task(plan["task"], base, seed=seed)
+    run, facts = trained(base, task, plan["steps"], seed)
+    yield row(try_approach(f"LoRA, {plan['steps']} steps", run, task)) | facts
 
 
 def trained(base: Base, task: Task, steps: int, seed: int) -> tuple[Run, dict]:
-    """The task's own recipe with so many steps; and what it told."""
+    """A run of the task's own recipe with so many steps, and the facts to record of it."""
     recipe = dataclasses.replace(task.recipe, steps=steps, seed=seed)
-    begun = time.process_time()
+    start = time.process_time()
     run = lab.fit(base, task, recipe, store=None, evaluate=False)
-    spent = time.process_time() - begun
-    losses = [one.loss for one in run.records]
+    seconds = time.process_time() - start
     return run, {
         "recipe": dataclasses.asdict(recipe),
-        "losses": losses,
-        "setup_seconds": spent,
+        "losses": [record.loss for record in run.records],
+        "setup_seconds": seconds,
     }
 
 
 @dataclasses.dataclass
-class Asked:
-    """Something to ask, in a chat format of one's own."""
+class Chat:
+    """A model with a tokenizer whose chat format is not the model's own."""
 
     model: object
     tokenizer: object
 
 
-def asked_in(template: str, model: Model) -> Asked:
-    """What answers as `model` does, but is asked in another chat format."""
+def with_template(template: str, model: Model) -> Chat:
+    """The model behind another chat format."""
     tokenizer = copy.deepcopy(model.tokenizer)
     tokenizer.chat_template = template
-    return Asked(model.model, tokenizer)
+    return Chat(model.model, tokenizer)
 
 
 def row(tried: Tried) -> dict:
-    """A result as JSON has it."""
+    """A result as a row of JSON."""
     return dataclasses.asdict(tried) | {"right": [*map(int, tried.right)]}
 
 
-def curves(base: Base, wanted: dict, seed: int) -> Iterator[dict]:
+def curves(base: Base, plan: dict, seed: int) -> Iterator[dict]:
     """Every task and number of examples; a seed draws its own examples and test."""
-    for name in wanted["tasks"]:
-        for n in wanted["n"]:
+    for name in plan["tasks"]:
+        for n in plan["n"]:
             task = lab.load_task(name, base, n=n, seed=seed)
-            recipe = lab.Recipe(**wanted["recipe"], seed=seed)
+            recipe = lab.Recipe(**plan["recipe"], seed=seed)
             run = lab.fit(base, task, recipe, store=None, evaluate=False)
             test_alone = dataclasses.replace(task, old_knowledge=(), strangers=())
             scores = lab.evaluate(run, test_alone)
-            facts = {"task": name, "n": n, "seed": seed, "metric": scores.metric_name}
-            yield facts | {"value": scores.value}
+            facts = {"task": name, "n": n, "seed": seed}
+            yield facts | {"metric": scores.metric_name, "value": scores.value}
 
 
 if __name__ == "__main__":

@@ -31,50 +31,50 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("names", nargs="*", help="which runs and claims; none: all")
     parser.add_argument("--fresh", action="store_true", help="make again what is here")
     options = parser.parse_args(arguments)
-    wanted = tomllib.loads((HERE / "recorded.toml").read_text(encoding="utf-8"))
-    measured = {id: one for id, one in claims.claims().items() if one.to_run}
-    if unknown := set(options.names) - {*wanted, *measured}:
+    plans = tomllib.loads((HERE / "recorded.toml").read_text(encoding="utf-8"))
+    measured = {id: claim for id, claim in claims.claims().items() if claim.to_run}
+    if unknown := set(options.names) - {*plans, *measured}:
         sys.exit(
             f"no run or claim is called {sorted(unknown)[0]!r}; recorded.toml names "
-            f"{', '.join(wanted)}; claims.toml measures {', '.join(measured)}"
+            f"{', '.join(plans)}; claims.toml measures {', '.join(measured)}"
         )
-    names = options.names or [*wanted, *measured]
-    make_runs({name: wanted[name] for name in names if name in wanted}, options.fresh)
+    names = options.names or [*plans, *measured]
+    make_runs({name: plans[name] for name in names if name in plans}, options.fresh)
     make_claims([measured[id] for id in names if id in measured], options.fresh)
 
 
-def make_runs(wanted: dict[str, dict], fresh: bool) -> None:
-    """Train on smollm2, seed by seed, what is not here."""
+def make_runs(plans: dict[str, dict], fresh: bool) -> None:
+    """Train smollm2 by each plan with each of its seeds, where the run is not here yet."""
     jobs = [
         (name, seed)
-        for name, facts in wanted.items()
-        for seed in facts["seeds"]
+        for name, plan in plans.items()
+        for seed in plan["seeds"]
         if fresh or not (HERE / f"{name}-{seed}").exists()
     ]
     if not jobs:
         return
     base = lab.load_base("smollm2", device="cpu", dtype="float32")
     for name, seed in tqdm(jobs, unit="run"):
-        task = lab.load_task(wanted[name]["task"], base)
-        steps = wanted[name]["recipe"].get("steps", task.recipe.steps)
-        changes = {"eval_steps": max(1, steps // 4)} | wanted[name]["recipe"] | {"seed": seed}
+        task = lab.load_task(plans[name]["task"], base)
+        steps = plans[name]["recipe"].get("steps", task.recipe.steps)
+        changes = {"eval_steps": max(1, steps // 4)} | plans[name]["recipe"] | {"seed": seed}
         recipe = dataclasses.replace(task.recipe, **changes)
         with tempfile.TemporaryDirectory() as store:
             record(lab.fit(base, task, recipe, store=store).path, HERE / f"{name}-{seed}")
 
 
-def make_claims(wanted: list[claims.Claim], fresh: bool) -> None:
+def make_claims(ledger: list[claims.Claim], fresh: bool) -> None:
     """Measure the claims without a record that counts. They share the runs that several need."""
     if fresh:
         shutil.rmtree(STORE, ignore_errors=True)
-    for one in wanted:
-        if fresh or not one.trials:
-            claims.record(one, HERE / "claims", store=STORE, progress=True)
+    for claim in ledger:
+        if fresh or not claim.trials:
+            claims.record(claim, HERE / "claims", store=STORE, progress=True)
     shutil.rmtree(STORE, ignore_errors=True)
 
 
 def record(run: Path, folder: Path) -> None:
-    """Keep what a stored run told."""
+    """Copy a stored run, all but its adapter and its answers."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     for name in ("run.json", "records.jsonl"):

@@ -1,4 +1,4 @@
-"""What is run for a claim: a setting, with a seed, to its scores."""
+"""The runs that test a claim: each setting with a seed, and what it scores."""
 
 import statistics
 import tempfile
@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from lora_lab.findings.recordings import kept_scores
 from lora_lab.models.adapted import load_adapter
 from lora_lab.models.bases import Base, load_base
 from lora_lab.models.learned import save_adapter
 from lora_lab.recipe import Recipe
-from lora_lab.records import Scores
 from lora_lab.tasks.changing_facts import ChangedFacts, changed_facts
 from lora_lab.tasks.examples import Task
 from lora_lab.training.evaluation import ask, evaluate
@@ -23,19 +23,19 @@ from lora_lab.training.sweep import sweep
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """One thing to compare: a recipe on a base. Without a task nothing is run: its budget tells."""
+    """A recipe on a base, to be compared. Without a task nothing is run: its budget is compared."""
 
     base: str
     recipe: Recipe
     task: str | None = None
     n: int | None = None
-    way: str = "fit"  # trained on the task and tested on it; or one of WAYS
+    way: str = "fit"  # trained on the task and tested on it; or a name of WAYS
     changed: int | None = None  # for these: how many of the task's facts change after training
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What one run scored. Every seed draws its own examples, test set and start."""
+    """The scores of one run. Every seed draws its own examples, test set and start."""
 
     setting: str
     seed: int
@@ -50,36 +50,32 @@ def try_settings(
     *,
     store: str | Path | Default | None = DEFAULT,
 ) -> list[Trial]:
-    """What each setting comes to with one seed. Plain fits are made together, as a sweep."""
-    plain = {name: one.recipe for name, one in settings.items() if one.way == "fit"}
-    told = {}
-    if plain:
-        made = sweep(base, task, plain.values(), seeds=(seed,), store=store)
-        told = {name: scores_of(run) for name, run in zip(plain, made.runs, strict=True)}
-    for name, one in settings.items():
-        if one.way != "fit":
-            learn = partial(fit, base, recipe=replace(one.recipe, seed=seed), store=store)
-            changed = changed_facts(task, one.changed, seed=seed)
-            told[name] = WAYS[one.way](base, task, changed, learn)
-    return [Trial(name, seed, told[name]) for name in settings]
+    """The trials of all settings with one seed. Plain fits are made together, as a sweep."""
+    recipes = {name: setting.recipe for name, setting in settings.items() if setting.way == "fit"}
+    scores = {}
+    if recipes:
+        runs = sweep(base, task, recipes.values(), seeds=(seed,), store=store).runs
+        scores = {name: scores_of(run) for name, run in zip(recipes, runs, strict=True)}
+    for name, setting in settings.items():
+        if setting.way != "fit":
+            learn = partial(fit, base, recipe=replace(setting.recipe, seed=seed), store=store)
+            changed = changed_facts(task, setting.changed, seed=seed)
+            scores[name] = WAYS[setting.way](base, task, changed, learn)
+    return [Trial(name, seed, scores[name]) for name in settings]
 
 
 def scores_of(run: Run) -> dict[str, float | None]:
-    """What a case can ask of a run. None: not scored, as a run that diverged."""
-    scores, recipe = run.scores, run.recipe
+    """The scores of a run that a case can name; None where it has none, as after diverging.
+
+    Beside those that records keep: `last_loss`, in nats, of the last step; `length`, the mean
+    tokens of an example.
+    """
+    scores, recipe, records = run.scores, run.recipe, run.records
     examples = recipe.steps * recipe.batch_size * recipe.gradient_accumulation_steps
-    return _told(scores) | {
-        "last_loss": run.records[-1].loss if scores else None,  # nats, of the last step
-        "length": sum(one.tokens for one in run.records) / examples if scores else None,  # tokens
-    }
-
-
-def _told(scores: Scores | None) -> dict[str, float | None]:
-    return {
-        "value": scores.value if scores else None,  # of the task's metric, 0 to 1
-        "old_knowledge": scores.old_knowledge if scores else None,
-        "strangers": scores.strangers if scores else None,
-        "loss": scores.loss if scores else None,  # nats per answer token of the test split
+    tokens = sum(record.tokens for record in records)
+    return kept_scores(scores) | {
+        "last_loss": records[-1].loss if scores else None,
+        "length": tokens / examples if scores else None,
     }
 
 
@@ -92,13 +88,13 @@ def _switch(base: Base, task: Task, changed: ChangedFacts, learn: Learn) -> dict
     """Two adapters beside each other, trained before and after the change, used in turn.
 
     Returns:
-        `seconds`: of the processor, for one switch; `alike`: the share of the test's answers that
-        are those of the same adapter loaded alone, 0 to 1.
+        `seconds`: processor time of one switch; `alike`: the share of the test's answers that are
+        those of the same adapter loaded alone, 0 to 1.
     """
     with tempfile.TemporaryDirectory() as place:
         before = save_adapter(learn(task), Path(place) / "before")
         after = save_adapter(learn(changed.task), Path(place) / "after")
-        alone = {one.name: ask(load_adapter(base, one), task.test) for one in (before, after)}
+        alone = {path.name: ask(load_adapter(base, path), task.test) for path in (before, after)}
         both = load_adapter(base, before, name="before").load(after, "after")
     seconds = [_seconds(lambda name=name: both.use(name)) for name in ("after", "before") * 10]
     pairs = [
@@ -106,12 +102,12 @@ def _switch(base: Base, task: Task, changed: ChangedFacts, learn: Learn) -> dict
         for name in ("after", "before")
         for pair in zip(ask(both.use(name), task.test), alone[name], strict=True)
     ]
-    alike = statistics.mean(given == expected for given, expected in pairs)
+    alike = statistics.mean(answer == expected for answer, expected in pairs)
     return {"seconds": statistics.median(seconds), "alike": alike}
 
 
 def _load(base: Base, task: Task, changed: ChangedFacts, learn: Learn) -> dict[str, float]:
-    """Base and adapter from disk: `seconds` of the processor, the median of three times."""
+    """Base and adapter read from disk: `seconds` of processor time, the median of three."""
     with tempfile.TemporaryDirectory() as place:
         folder = save_adapter(learn(task), Path(place) / "adapter")
         seconds = [_seconds(lambda: load_adapter(load_base(base.name), folder)) for _ in range(3)]
@@ -119,7 +115,7 @@ def _load(base: Base, task: Task, changed: ChangedFacts, learn: Learn) -> dict[s
 
 
 def _seconds(action: Callable[[], object]) -> float:
-    """Of the processor: other programs do not count."""
+    """The processor time that an action takes; other programs do not count."""
     start = time.process_time()
     action()
     return time.process_time() - start
@@ -127,9 +123,13 @@ def _seconds(action: Callable[[], object]) -> float:
 
 Way = Callable[[Base, Task, ChangedFacts, Learn], Mapping[str, float | None]]
 WAYS: Mapping[str, Way] = {
-    "stale": lambda base, task, changed, learn: _told(evaluate(learn(task), changed.task)),
-    "stale, noted": lambda base, task, changed, learn: _told(evaluate(learn(task), changed.noted)),
-    "noted": lambda base, task, changed, learn: _told(evaluate(base, changed.noted)),  # untrained
+    "stale": lambda base, task, changed, learn: kept_scores(evaluate(learn(task), changed.task)),
+    "stale, noted": lambda base, task, changed, learn: kept_scores(
+        evaluate(learn(task), changed.noted)
+    ),
+    "noted": lambda base, task, changed, learn: kept_scores(  # untrained
+        evaluate(base, changed.noted)
+    ),
     "again": lambda base, task, changed, learn: scores_of(learn(changed.task)),
     "switch": _switch,
     "load": _load,

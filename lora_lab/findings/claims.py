@@ -1,4 +1,4 @@
-"""Rules of thumb, each with the test that weighs it: the verdict is computed, never asserted."""
+"""Rules of thumb, each with a test that was fixed first and a verdict computed from its runs."""
 
 import dataclasses
 import functools
@@ -17,14 +17,14 @@ from tqdm.auto import tqdm
 from lora_lab.cost.estimates import estimate
 from lora_lab.findings.claim_runs import Setting, Trial, try_settings
 from lora_lab.findings.papers import paper
-from lora_lab.findings.recordings import here_and_now
+from lora_lab.findings.recordings import read_record, write_record
 from lora_lab.models.bases import load_base
-from lora_lab.places import data_folder, write_atomically
+from lora_lab.places import data_folder
 from lora_lab.recipe import Recipe, nearest
 from lora_lab.tasks.loading import load_task
 from lora_lab.training.store import DEFAULT, Default
 
-UNITS = {  # a case's unit: how much of what is measured makes one
+UNITS = {  # the size of a case's unit, in what is measured
     "": 1,
     "times": 1,
     "nats": 1,
@@ -42,22 +42,22 @@ UNITS = {  # a case's unit: how much of what is measured makes one
 class Case:
     """A number, and the range that the statement promises for it.
 
-    The number is what a setting's budget or scores tell: alone, less another setting's, or over it.
+    The number comes from a setting's budget or scores: alone, less another setting's, or over it.
     """
 
     when: str  # in words: "holds here only when ..."
-    what: str  # of a budget, "usual_memory.total"; or of a run, "old_knowledge" (see trials.py)
+    what: str  # a budget's "usual_memory.total", or a run's "old_knowledge" (see claim_runs.py)
     of: str  # a setting
-    minus: str | None = None  # another one
-    over: str | None = None
+    minus: str | None = None  # another setting
+    over: str | None = None  # another setting
     unit: str = ""
-    at_least: float | None = None  # in that unit; None: no such end
+    at_least: float | None = None  # in that unit; None: no lower end
     at_most: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a case came to: one number for each seed, or a single one by arithmetic."""
+    """The numbers of a case: one for each seed, or a single one by arithmetic."""
 
     case: Case
     numbers: tuple[float, ...]  # in the case's unit; NaN where a run has no such score
@@ -66,8 +66,8 @@ class Finding:
     def holds(self) -> bool | None:
         """Whether every number is in the promised range; None: the seeds do not agree.
 
-        "No" takes all of them, too: on one side of the range. That n seeds agree by luck, where in
-        truth either is as likely, has a chance of 1 in 2^(n - 1).
+        False takes every number, too: all on the same side of the range. If both sides were equally
+        likely, n seeds would agree by chance 1 time in 2^(n - 1).
         """
         if any(map(math.isnan, self.numbers)):
             return None
@@ -81,20 +81,24 @@ class Finding:
     def __str__(self) -> str:
         """`yes  when the rate stays: value of "high" less "low": 31 (24 to 37) points; ...`."""
         case = self.case
-        than = f' less "{case.minus}"' if case.minus else f' over "{case.over}"'
+        other = f' less "{case.minus}"' if case.minus else f' over "{case.over}"'
         what = case.what.removeprefix("usual_")  # the convention says in which loop
         name = " ".join(reversed(what.replace("_", " ").split(".")))  # "total memory"
-        whole = f'{name} of "{case.of}"{than if case.minus or case.over else ""}'
-        found = _rounded(statistics.mean(self.numbers))
+        subject = f'{name} of "{case.of}"{other if case.minus or case.over else ""}'
+        numbers = _three_digits(statistics.mean(self.numbers))
         if len(self.numbers) > 1:
-            found += f" ({_rounded(min(self.numbers))} to {_rounded(max(self.numbers))})"
+            low, high = _three_digits(min(self.numbers)), _three_digits(max(self.numbers))
+            numbers += f" ({low} to {high})"
         word = {True: "yes", False: "no", None: "?"}[self.holds]
-        return f"{word:4} when {case.when}: {whole}: {found} {case.unit}; promised {_range(case)}"
+        return (
+            f"{word:4} when {case.when}: {subject}: {numbers} {case.unit}; "
+            f"promised {_promised_range(case)}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Claim:
-    """A statement, how it is tested here, and what the test found.
+    """A statement, its test here, and the results of the test.
 
     Settings, ranges and seeds were committed before there were results.
     """
@@ -107,41 +111,42 @@ class Claim:
     cases: tuple[Case, ...]
     seeds: tuple[int, ...] = ()
     papers: tuple[str, ...] = ()  # published numbers to compare with
-    trials: tuple[Trial, ...] = ()  # what was measured
-    about: str = ""  # where and when, if it was recorded
+    trials: tuple[Trial, ...] = ()  # the results; none: not measured yet
+    about: str = ""  # date, machine and version of a recording
 
     @property
     def to_run(self) -> int:
-        """How many runs `measure` takes; 0: arithmetic alone tells."""
-        return len(self.seeds) * sum(one.task is not None for one in self.settings.values())
+        """The number of runs that `measure` takes; 0: arithmetic alone gives the verdict."""
+        settings = self.settings.values()
+        return len(self.seeds) * sum(setting.task is not None for setting in settings)
 
     @functools.cached_property
     def findings(self) -> tuple[Finding, ...]:
-        """What each case came to. Nothing is run for it; none before `measure`."""
+        """Each case with its numbers. Nothing is run for them; there are none before `measure`."""
         if self.to_run and not self.trials:
             return ()
-        return tuple(Finding(case, self._numbers(case)) for case in self.cases)
+        return tuple(Finding(case, self._numbers_of(case)) for case in self.cases)
 
     @property
     def verdict(self) -> str:
         """Holds, holds here only when …, does not hold here, cannot tell; or not measured yet."""
         if not self.findings:
             return f"not measured yet: lab.claim({self.id!r}).measure() takes {self.to_run} runs"
-        held = [one.holds for one in self.findings]
-        if None in held:
+        holds = [finding.holds for finding in self.findings]
+        if None in holds:
             return "cannot tell"
-        if all(held):
+        if all(holds):
             return "holds"
-        if not any(held):
+        if not any(holds):
             return "does not hold here"
         return "holds here only when " + "; when ".join(
-            one.case.when for one in self.findings if one.holds
+            finding.case.when for finding in self.findings if finding.holds
         )
 
     def measure(
         self, *, store: str | Path | Default | None = DEFAULT, progress: bool = False
     ) -> "Claim":
-        """The claim with what its runs score, by the committed settings.
+        """The claim with the scores of its runs, by the committed settings.
 
         Args:
             store: as in `sweep`: runs that are there are replayed.
@@ -154,10 +159,11 @@ class Claim:
             raise ValueError(
                 f"claim {self.id!r} has nothing to run: arithmetic alone tells; read its .verdict"
             )
-        groups: dict[tuple, dict[str, Setting]] = {}  # what is tried together
-        for name, one in self.settings.items():
-            if one.task is not None:
-                groups.setdefault((one.base, one.task, one.n), {})[name] = one
+        groups: dict[tuple, dict[str, Setting]] = {}  # settings that are tried together
+        for name, setting in self.settings.items():
+            if setting.task is not None:
+                key = setting.base, setting.task, setting.n
+                groups.setdefault(key, {})[name] = setting
         trials = []
         with tqdm(total=self.to_run, desc=self.id, unit="run", disable=not progress) as bar:
             for (base_name, task_name, n), settings in groups.items():
@@ -168,23 +174,23 @@ class Claim:
                     bar.update(len(settings))
         return dataclasses.replace(self, trials=tuple(trials), about="")
 
-    def _numbers(self, case: Case) -> tuple[float, ...]:
-        """One for each seed, each seed's runs with each other; or one, by arithmetic."""
+    def _numbers_of(self, case: Case) -> tuple[float, ...]:
+        """One number for each seed, from that seed's runs; or a single one, by arithmetic."""
         seeds = self.seeds if self.settings[case.of].task else (None,)
         other = case.minus or case.over
         combine = operator.sub if case.minus else _ratio
-        numbers = [self._told(case.what, case.of, seed) for seed in seeds]
+        numbers = [self._measured(case.what, case.of, seed) for seed in seeds]
         if other:
-            others = [self._told(case.what, other, seed) for seed in seeds]
+            others = [self._measured(case.what, other, seed) for seed in seeds]
             numbers = [combine(*pair) for pair in zip(numbers, others, strict=True)]
         return tuple(number / UNITS[case.unit] for number in numbers)
 
-    def _told(self, what: str, name: str, seed: int | None) -> float:
-        """What a setting's budget tells, or what its run with this seed scored."""
+    def _measured(self, what: str, name: str, seed: int | None) -> float:
+        """A number of a setting's budget, or a score of its run with this seed."""
         setting = self.settings[name]
         if setting.task is None:
             return operator.attrgetter(what)(estimate(setting.base, setting.recipe))
-        (trial,) = (one for one in self.trials if (one.setting, one.seed) == (name, seed))
+        (trial,) = (trial for trial in self.trials if (trial.setting, trial.seed) == (name, seed))
         score = trial.scores[what]
         return math.nan if score is None else score
 
@@ -203,12 +209,12 @@ class Claim:
 
 @functools.cache
 def claims() -> Mapping[str, Claim]:
-    """Every claim of data/claims.toml by its id, with what was recorded of it."""
+    """Every claim of data/claims.toml by its id, with its recorded trials."""
     with (data_folder() / "claims.toml").open("rb") as file:
-        made = {id: _read(id, facts) for id, facts in tomllib.load(file).items()}
-    recorded = data_folder() / "recorded" / "claims"
+        ledger = {id: _claim(id, facts) for id, facts in tomllib.load(file).items()}
+    folder = data_folder() / "recorded" / "claims"
     return MappingProxyType(
-        {id: with_record(one, recorded / f"{id}.json") for id, one in made.items()}
+        {id: with_record(claim, folder / f"{id}.json") for id, claim in ledger.items()}
     )
 
 
@@ -224,7 +230,7 @@ def claim(id: str) -> Claim:
     return claims()[id]
 
 
-def _read(id: str, facts: dict) -> Claim:
+def _claim(id: str, facts: dict) -> Claim:
     common = facts.pop("common", {})
     settings = {
         name: _setting(common | changes) for name, changes in facts.pop("settings", {}).items()
@@ -236,7 +242,7 @@ def _read(id: str, facts: dict) -> Claim:
 
 def _setting(facts: dict) -> Setting:
     """A setting's own fields; the rest are a recipe's."""
-    names = {one.name for one in dataclasses.fields(Setting)} - {"recipe"}
+    names = {field.name for field in dataclasses.fields(Setting)} - {"recipe"}
     own = {name: facts.pop(name) for name in names & set(facts)}
     return Setting(**own, recipe=Recipe(**facts))
 
@@ -247,24 +253,20 @@ def _setting(facts: dict) -> Setting:
 def record(
     claim: Claim, folder: str | Path, *, store: str | Path | None = None, progress: bool = False
 ) -> Path:
-    """Measure a claim and keep what came out as `<id>.json`: with what was committed, where, when.
+    """Measure a claim and keep its trials as `<id>.json`, with settings, place and date.
 
     Args:
-        claim: one that has runs.
+        claim: it must have runs.
         folder: `data/recorded/claims` for the course's own.
         store: a folder that several claims, recorded one after the other, share their runs in.
         progress: show a bar.
     """
     trials = claim.measure(store=store, progress=progress).trials
-    bases = {one.base for one in claim.settings.values() if one.task is not None}
+    bases = {setting.base for setting in claim.settings.values() if setting.task is not None}
     device = "; ".join(load_base(base).about for base in sorted(bases))
-    words = {
-        "committed": committed(claim),
-        "trials": [dataclasses.asdict(trial) for trial in trials],
-    } | here_and_now(device)
     path = Path(folder) / f"{claim.id}.json"
-    with write_atomically(path) as file:
-        file.write_text(json.dumps(words, indent=1) + "\n", encoding="utf-8")
+    kept = [dataclasses.asdict(trial) for trial in trials]
+    write_record(path, {"committed": committed(claim), "trials": kept}, device)
     return path
 
 
@@ -272,25 +274,25 @@ def with_record(claim: Claim, path: Path) -> Claim:
     """The claim with its recorded trials. A record of other settings or ranges does not count."""
     if not path.exists():
         return claim
-    words = json.loads(path.read_text(encoding="utf-8"))
-    if words["committed"] != committed(claim):
+    record = read_record(path)
+    if record["committed"] != committed(claim):
         return claim
     return dataclasses.replace(
         claim,
-        trials=tuple(Trial(**trial) for trial in words["trials"]),
-        about=f"{words['date']}, {words['device']}, torch {words['versions']['torch']}",
+        trials=tuple(Trial(**trial) for trial in record["trials"]),
+        about=f"{record['date']}, {record['device']}, torch {record['versions']['torch']}",
     )
 
 
 def committed(claim: Claim) -> dict:
-    """What stood before the results, as JSON has it: a later change makes a record void.
+    """The settings, ranges and seeds of a claim as JSON has them.
 
-    All but the words: those may be mended.
+    They were committed before the results; a later change makes a record void. Words may change.
     """
-    settings = {name: dataclasses.asdict(one) for name, one in claim.settings.items()}
-    for one in settings.values():
-        if one["way"] == "fit":  # the usual way goes without saying
-            del one["way"], one["changed"]
+    settings = {name: dataclasses.asdict(setting) for name, setting in claim.settings.items()}
+    for facts in settings.values():
+        if facts["way"] == "fit":  # the usual way is not written down
+            del facts["way"], facts["changed"]
     cases = [dataclasses.asdict(case) for case in claim.cases]
     for case in cases:
         del case["when"]
@@ -298,14 +300,14 @@ def committed(claim: Claim) -> dict:
 
 
 def _ratio(number: float, other: float) -> float:
-    return number / other if other else math.nan  # over nothing: it can't be told
+    return number / other if other else math.nan  # nothing can be divided by 0
 
 
 # --- numbers in words -----------------------------------------------------------------------
 
 
-def _rounded(number: float) -> str:
-    """Three digits, or the whole part, and at most four decimals: `4.19`, `1,520`, `0.0622`."""
+def _three_digits(number: float) -> str:
+    """Three digits, zeros too, and at most four decimals: `4.19`, `80.0`, `1,520`, `0.0622`."""
     number = round(number, 4)
     if number == 0 or math.isnan(number):
         return f"{abs(number):g}"  # no "-0"
@@ -313,7 +315,7 @@ def _rounded(number: float) -> str:
     return f"{number:,.{min(max(0, decimals), 4)}f}"
 
 
-def _range(case: Case) -> str:
+def _promised_range(case: Case) -> str:
     if case.at_most is None:
         return f"at least {case.at_least:g}"
     if case.at_least is None:

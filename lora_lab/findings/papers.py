@@ -1,4 +1,4 @@
-"""Numbers quoted from papers, each with the place where it stands: `data/papers.toml`."""
+"""Published numbers of data/papers.toml, each with its paper and the place in it."""
 
 import functools
 import tomllib
@@ -12,7 +12,7 @@ from lora_lab.recipe import nearest
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaperNumber:
-    """One published number. Prose and plots quote `value`; no notebook retypes it."""
+    """A published number. Prose and plots quote `value`; no notebook retypes it."""
 
     what: str
     value: float
@@ -40,13 +40,13 @@ class PaperTable:
     rows: Mapping[str, tuple[float, ...]]  # a row's name: a number for each column
 
     def cell(self, row: str, column: str | int) -> PaperNumber:
-        """One number of the table, with its source.
+        """A number of the table, with its source.
 
         Raises:
-            ValueError: for a row or a column that the table does not have, with the nearest.
+            ValueError: for a row or a column that the table does not have, with the nearest name.
         """
-        _check(row, tuple(self.rows), f"row of {self.where}")
-        _check(column, self.columns, f"column of {self.where}")
+        _check_known(row, tuple(self.rows), f"row of {self.where}")
+        _check_known(column, self.columns, f"column of {self.where}")
         return PaperNumber(
             what=f"{self.what}: {row}, {column}",
             value=self.rows[row][self.columns.index(column)],
@@ -64,10 +64,10 @@ class PaperTable:
 def papers() -> Mapping[str, PaperNumber | PaperTable]:
     """Everything in data/papers.toml, by its id."""
     with (data_folder() / "papers.toml").open("rb") as file:
-        return MappingProxyType({id: _read(facts) for id, facts in tomllib.load(file).items()})
+        return MappingProxyType({id: _published(facts) for id, facts in tomllib.load(file).items()})
 
 
-def _read(facts: dict) -> PaperNumber | PaperTable:
+def _published(facts: dict) -> PaperNumber | PaperTable:
     if "rows" not in facts:
         return PaperNumber(**facts)
     rows = {name: tuple(values) for name, values in facts.pop("rows").items()}
@@ -76,16 +76,16 @@ def _read(facts: dict) -> PaperNumber | PaperTable:
 
 
 def paper(id: str) -> PaperNumber | PaperTable:
-    """A published number, or a table of them, with its source.
+    """A published number, or a table of numbers, with its source.
 
     Raises:
         ValueError: for an unknown id, with the nearest.
     """
-    _check(id, tuple(papers()), "published number")
+    _check_known(id, tuple(papers()), "published number")
     return papers()[id]
 
 
-def _check(name: str | int, names: tuple[str | int, ...], what: str) -> None:
+def _check_known(name: str | int, names: tuple[str | int, ...], what: str) -> None:
     if name not in names:
         raise ValueError(
             f"{name!r} is no {what}; {nearest(name, names)}There are: {', '.join(map(str, names))}"

@@ -1,4 +1,4 @@
-"""Attempts at a game: what was chosen, what it scored, and the best so far, kept on disk."""
+"""Attempts at a game: the choices, the score and the best so far, kept on disk."""
 
 import json
 from collections.abc import Mapping
@@ -10,16 +10,16 @@ from lora_lab.places import append_line, attempts_file
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One run of a game, scored by the worse of what it learnt and what it kept.
+    """A run of a game, scored by the lower of two shares: new facts learned, old facts kept.
 
     Raises:
-        ValueError: for a share that is none.
+        ValueError: for a share that is not between 0 and 1.
     """
 
-    game: str  # which one: only attempts at the same game are compared
+    game: str  # only attempts at the same game are compared
     choices: Mapping[str, object]  # recipe fields
     new: float  # share of the new facts that are right, 0 to 1
-    old: float  # the same of the old ones
+    old: float  # share of the old facts that are right, 0 to 1
     seconds: float
     made: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
@@ -30,26 +30,27 @@ class Attempt:
 
     @property
     def score(self) -> float:
-        """The lower of the two shares: who forgets to learn gains nothing."""
+        """The lower of the two shares: learning new facts by forgetting old ones gains nothing."""
         return min(self.new, self.old)
 
 
 def keep_attempt(attempt: Attempt) -> None:
-    """Add an attempt to those that are kept: one line of JSON."""
+    """Append an attempt to the file of attempts, as a line of JSON."""
     append_line(attempts_file(), json.dumps(asdict(attempt)))
 
 
 def best_attempts(game: str, count: int = 5) -> tuple[Attempt, ...]:
-    """The best attempts at a game, best first; of equal scores the faster one.
+    """The best attempts at a game, best first; at equal scores the faster attempt comes first.
 
     A line that can't be read is left out.
     """
-    path, found = attempts_file(), []
+    path, attempts = attempts_file(), []
     lines = path.read_bytes().splitlines() if path.exists() else []
     for line in lines:
         try:
-            found.append(Attempt(**json.loads(line)))
+            attempts.append(Attempt(**json.loads(line)))
         except (ValueError, TypeError):
             continue
-    of_game = [one for one in found if one.game == game]
-    return tuple(sorted(of_game, key=lambda one: (-one.score, one.seconds))[:count])
+    of_game = [attempt for attempt in attempts if attempt.game == game]
+    ranked = sorted(of_game, key=lambda attempt: (-attempt.score, attempt.seconds))
+    return tuple(ranked[:count])

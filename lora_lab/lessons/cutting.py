@@ -1,10 +1,11 @@
-"""A trained adapter cut to a lower rank: how much of its own did it use?"""
+"""A trained adapter cut to a lower rank, which shows how much of its rank it used."""
 
 import dataclasses
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from lora_lab.maths.spectra import energy_kept, singular_values, truncate
 from lora_lab.models.adapted import Adapted
@@ -15,7 +16,7 @@ PREFIX = "base_model.model."  # PEFT's, before a module's own name
 
 
 def factors(run: Run) -> dict[str, tuple[Tensor, Tensor]]:
-    """A LoRA run's A (r, in) and B (out, r), by the module that they change.
+    """The A (r, in) and B (out, r) of a LoRA run, by the name of the module that they change.
 
     Raises:
         ValueError: for a run of another method: full fine-tuning has none, AdaLoRA three.
@@ -31,23 +32,23 @@ def factors(run: Run) -> dict[str, tuple[Tensor, Tensor]]:
 
 
 def spectra(run: Run) -> dict[str, Tensor]:
-    """By module, the singular values of its change: (r,), falling, float64."""
+    """The singular values of each module's change: (r,), falling, float64."""
     scaling = run.recipe.scaling
     return {name: singular_values(*pair, scaling) for name, pair in factors(run).items()}
 
 
 def mean_energy_kept(values: Mapping[str, Tensor]) -> list[float]:
-    """The share of a change's energy that rank 1, 2, ... keeps, as a mean of all modules."""
+    """The share of a change's energy that rank 1, 2, … keeps, as a mean over all modules."""
     return torch.stack([*map(energy_kept, values.values())]).mean(dim=0).tolist()
 
 
 def cut(run: Run, k: int) -> Adapted:
-    """What a LoRA run learnt, each change cut to its k strongest directions.
+    """The adapted base of a LoRA run, each change cut to its k strongest directions.
 
     The shapes stay: the other r - k rows of A and columns of B are zero.
 
     Args:
-        run: of LoRA.
+        run: a LoRA run.
         k: from 1 to r.
 
     Raises:
@@ -56,12 +57,8 @@ def cut(run: Run, k: int) -> Adapted:
     tensors = dict(run.learned.tensors)
     for name, (lora_A, lora_B) in factors(run).items():
         new_A, new_B = truncate(lora_A, lora_B, run.recipe.scaling, k)  # (k, in) and (out, k)
-        room = len(lora_A) - k
-        tensors[f"{PREFIX}{name}.lora_A.weight"] = torch.cat(
-            [new_A, lora_A.new_zeros(room, new_A.shape[1])]
-        )
-        tensors[f"{PREFIX}{name}.lora_B.weight"] = torch.cat(
-            [new_B, lora_B.new_zeros(len(new_B), room)], dim=1
-        )
+        missing = len(lora_A) - k
+        tensors[f"{PREFIX}{name}.lora_A.weight"] = pad(new_A, (0, 0, 0, missing))  # rows below
+        tensors[f"{PREFIX}{name}.lora_B.weight"] = pad(new_B, (0, missing))  # columns on the right
     learned = dataclasses.replace(run.learned, tensors=tensors)
     return Adapted(as_trained(run.base, run.recipe), learned)

@@ -1,7 +1,7 @@
-"""Should this be fine-tuned? One's own numbers to a recommendation, by a rule that can be read.
+"""Should this be fine-tuned? A rule that turns a learner's own numbers into a recommendation.
 
-The rule weighs what was measured before what was hoped, and the cheap before the dear: a prompt,
-then retrieval, then an adapter. It is a rule of thumb of this course, no theorem.
+The rule puts measurements before hopes and cheap means before expensive ones: a prompt, then
+retrieval, then an adapter. It is a rule of thumb of this course, not a theorem.
 """
 
 import dataclasses
@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from lora_lab.findings.claims import claim
 from lora_lab.maths.statistics import wilson
 from lora_lab.recipe import nearest
+from lora_lab.wording import percent, percent_range
 
-GOALS = {  # what a fine-tune is wanted for
+GOALS = {  # the purpose of a fine-tune
     "domain": "the language of a field",
     "style": "a consistent style or tone",
     "format": "labels, extraction, a fixed form of answers",
@@ -23,13 +24,13 @@ GOALS = {  # what a fine-tune is wanted for
 MEASURE, PROMPT, RETRIEVAL = "measure first", "stay with the prompt", "retrieval"
 COLLECT, STRONGER, LORA = "collect examples first", "a stronger base", "LoRA"
 FEW = 100  # examples: below, too few to train on and to test with
-LESSON_FEW = 1000  # where the lesson draws that line
-STALE = 0.1  # of the year with an adapter that is out of date: more is too much
+LESSON_FEW = 1000  # the same line as a common rule draws it
+STALE = 0.1  # the share of a year that an adapter may be out of date
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Situation:
-    """What one knows before deciding. Money is in any one currency.
+    """The numbers known before deciding. Money is in any currency, the same for all.
 
     Raises:
         ValueError: for a goal that is not in `GOALS`, or a number that cannot be.
@@ -38,14 +39,14 @@ class Situation:
     goal: str
     needed: float = 0.9  # share of answers that must be right
     prompt_right: int = 0  # with the best prompt, worked examples included
-    prompt_asked: int = 0  # test questions put to it; 0: not tried yet
-    retrieval_right: int = 0  # with notes or similar examples searched for
+    prompt_asked: int = 0  # test questions asked that way; 0: not tried yet
+    retrieval_right: int = 0  # with retrieved notes or similar examples in the prompt
     retrieval_asked: int = 0
-    examples: int = 0  # good ones, that could be trained on
-    changes_per_year: float = 0.0  # of what is a right answer
+    examples: int = 0  # good examples to train on
+    changes_per_year: float = 0.0  # how often the right answers change
     days_to_renew: float = 7.0  # to make new examples, train and test again
     answers_per_day: float = 0.0
-    tokens_saved: float = 0.0  # of each prompt, if an adapter made them needless
+    tokens_saved: float = 0.0  # tokens of each prompt that an adapter makes unnecessary
     price: float = 0.0  # of a million such tokens
     setup_cost: float = 0.0  # of one fine-tune: examples, training, tests
 
@@ -82,7 +83,7 @@ class Situation:
 
     @property
     def pays_back_after(self) -> float:
-        """Days until the spared tokens have paid for one fine-tune; inf: never."""
+        """Days until the saved tokens have paid for a fine-tune; inf: never."""
         saved = self.tokens_saved * self.price / 1e6
         answers = break_even(self.setup_cost, saved)
         return answers / self.answers_per_day if self.answers_per_day else math.inf
@@ -94,7 +95,7 @@ class Situation:
 
 
 def break_even(setup_cost: float, saved_per_answer: float) -> float:
-    """After how many answers a one-off cost is paid back; inf: never, as nothing is saved."""
+    """The number of answers that pays a one-off cost back; inf: never, as nothing is saved."""
     if saved_per_answer <= 0:
         return math.inf
     return setup_cost / saved_per_answer
@@ -102,17 +103,16 @@ def break_even(setup_cost: float, saved_per_answer: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """One of the lesson's nine reasons, and whether it applies."""
+    """A reason for or against fine-tuning, and whether it applies."""
 
     reason: str
-    speaks_for: bool  # fine-tuning; False: against it
+    speaks_for: bool  # for fine-tuning; False: against it
     applies: bool | None  # None: not measured yet
-    told_by: str  # one's own numbers
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Another value of one number, and what the rule would say to it."""
+    """Another value of a number, and the recommendation that it would give."""
 
     field: str
     value: float
@@ -125,7 +125,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """What the rule says, why, on what evidence, and what would change it."""
+    """A recommendation, why, on what evidence, and what would change it."""
 
     recommendation: str
     why: str
@@ -135,11 +135,11 @@ class Advice:
 
     def __str__(self) -> str:
         lines = [f"{self.recommendation}: {self.why}", *self.evidence]
-        return "\n".join([*lines, *(f"it would change at {one}" for one in self.changes)])
+        return "\n".join([*lines, *(f"it would change at {change}" for change in self.changes)])
 
 
 def advise(situation: Situation) -> Advice:
-    """The recommendation for a situation, with all that stands behind it."""
+    """The recommendation for a situation, with its reasons and evidence."""
     recommendation, why = _decide(situation)
     return Advice(
         recommendation,
@@ -153,34 +153,37 @@ def advise(situation: Situation) -> Advice:
 # --- the rule -------------------------------------------------------------------------------
 
 
-def _decide(one: Situation) -> tuple[str, str]:
-    """The first of these that applies."""
-    if not one.prompt_asked:
+def _decide(situation: Situation) -> tuple[str, str]:
+    """The recommendation and why: the first case that applies."""
+    if not situation.prompt_asked:
         return MEASURE, "nobody knows yet what a good prompt reaches; ask it some test questions."
-    name, low, high = _best(one)
-    reached = f"{name} reaches {_percents(low, high)} on your test; you need {_percent(one.needed)}"
-    if low >= one.needed:
-        if _saves(one):
+    name, low, high = _best_approach(situation)
+    needed = percent(situation.needed)
+    reached = f"{name} reaches {percent_range(low, high)} on your test; you need {needed}"
+    if low >= situation.needed:
+        if _saves(situation):
             return LORA, (
                 f"{reached}, but an adapter would spare tokens, and be paid for after "
-                f"{one.pays_back_after:,.0f} days."
+                f"{situation.pays_back_after:,.0f} days."
             )
         return (RETRIEVAL if name == "retrieval" else PROMPT), f"{reached}."
-    if high >= one.needed:
+    if high >= situation.needed:
         return MEASURE, f"{reached}: the test is too small to tell. Ask more questions."
-    if one.goal == "general":
+    if situation.goal == "general":
         return STRONGER, f"{reached}. A fine-tune seldom adds what the base does not know."
-    if one.goal == "facts" and not one.retrieval_asked:
+    if situation.goal == "facts" and not situation.retrieval_asked:
         return RETRIEVAL, f"{reached}. Facts are read more safely than learnt: try that first."
-    if one.stale > STALE:
-        other = RETRIEVAL if one.goal == "facts" else PROMPT
+    if situation.stale > STALE:
+        other = RETRIEVAL if situation.goal == "facts" else PROMPT
         return other, (
-            f"{reached}, but an adapter would be stale for {_percent(one.stale)} of the year; "
+            f"{reached}, but an adapter would be stale for {percent(situation.stale)} of the year; "
             "a prompt is edited in a minute."
         )
-    if one.examples < FEW:
-        return COLLECT, f"{reached}, and {one.examples} examples are too few to train and test on."
-    if one.goal == "facts":
+    if situation.examples < FEW:
+        return COLLECT, (
+            f"{reached}, and {situation.examples} examples are too few to train and test on."
+        )
+    if situation.goal == "facts":
         return LORA, (
             f"{reached}. Leave the facts in the notes, train how they are used, and measure that "
             "on the same test."
@@ -191,32 +194,24 @@ def _decide(one: Situation) -> tuple[str, str]:
     )
 
 
-def _best(one: Situation) -> tuple[str, float, float]:
-    """The better of the ways that were tried, with its 95 % interval."""
-    tried = [("the prompt", one.prompt_right, one.prompt_asked)]
-    if one.retrieval_asked:
-        tried.append(("retrieval", one.retrieval_right, one.retrieval_asked))
-    name, right, asked = max(tried, key=lambda way: (way[1] / way[2], way[2]))
+def _best_approach(situation: Situation) -> tuple[str, float, float]:
+    """The name of the better approach tried so far, with its 95 % interval."""
+    tried = [("the prompt", situation.prompt_right, situation.prompt_asked)]
+    if situation.retrieval_asked:
+        tried.append(("retrieval", situation.retrieval_right, situation.retrieval_asked))
+    name, right, asked = max(tried, key=lambda approach: (approach[1] / approach[2], approach[2]))
     return name, *wilson(right, asked)
 
 
-def _saves(one: Situation) -> bool:
+def _saves(situation: Situation) -> bool:
     """Whether an adapter would pay for itself before it is out of date, and within a year."""
-    trainable = one.goal not in ("facts", "general") and one.examples >= FEW
-    return trainable and one.pays_back_after < min(one.holds_for, 365)
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
-
-
-def _percents(low: float, high: float) -> str:
-    return f"{100 * low:.0f} to {100 * high:.0f} %"
+    trainable = situation.goal not in ("facts", "general") and situation.examples >= FEW
+    return trainable and situation.pays_back_after < min(situation.holds_for, 365)
 
 
 # --- what stands behind it ------------------------------------------------------------------
 
-SHOWN = {  # what notebook 01 shows of each goal
+SHOWN = {  # what notebook 01 shows about each goal
     "domain": "Notebook 01 does not test the language of a field: only your own test tells.",
     "style": "Notebook 01: no examples in the prompt gave pocket a new style; an adapter did.",
     "format": "Notebook 01: one worked example was enough for pocket's new JSON; smollm2 named "
@@ -227,60 +222,54 @@ SHOWN = {  # what notebook 01 shows of each goal
 }
 
 
-def _evidence(one: Situation) -> Iterator[str]:
-    """What is known beside one's own numbers."""
-    yield SHOWN[one.goal]
-    if one.examples < LESSON_FEW:
+def _evidence(situation: Situation) -> Iterator[str]:
+    """What the course has measured about such a situation."""
+    yield SHOWN[situation.goal]
+    if situation.examples < LESSON_FEW:
         yield f"“{claim('needs-1000').statement}” Here: {claim('needs-1000').verdict}."
-    if one.changes_per_year:
+    if situation.changes_per_year:
         yield f"“{claim('stale').statement}” Here: {claim('stale').verdict}."
 
 
-def _reasons(one: Situation) -> Iterator[Reason]:
-    """The lesson's five for fine-tuning, then its four against."""
+def _reasons(situation: Situation) -> Iterator[Reason]:
+    """Five reasons for fine-tuning, then four against."""
     for goal in ("domain", "style", "format", "facts"):
-        yield Reason(GOALS[goal], True, one.goal == goal, f"your goal is {GOALS[one.goal]}")
-    low, high = _best(one)[1:] if one.prompt_asked else (0.0, 1.0)
-    told = (
-        f"{_percents(low, high)} against {_percent(one.needed)}"
-        if one.prompt_asked
-        else "not tried"
-    )
-    reached = None if low < one.needed <= high else low >= one.needed  # None: cannot be told
-    misses = None if reached is None else not reached
-    yield Reason("prompting does not reach what you need", True, misses, told)
-    yield Reason(GOALS["general"], False, one.goal == "general", f"your goal is {GOALS[one.goal]}")
-    yield Reason("a prompt or retrieval does it", False, reached, told)
-    few = one.examples < LESSON_FEW
-    yield Reason(f"fewer than {LESSON_FEW:,} good examples", False, few, f"{one.examples:,}")
-    told = f"out of date for {_percent(one.stale)} of the year"
-    yield Reason("requirements change quickly", False, one.stale > STALE, told)
+        yield Reason(GOALS[goal], True, situation.goal == goal)
+    low, high = _best_approach(situation)[1:] if situation.prompt_asked else (0.0, 1.0)
+    unclear = low < situation.needed <= high  # not tried, or the test is too small
+    reached = None if unclear else low >= situation.needed
+    misses = None if unclear else not reached
+    yield Reason("prompting does not reach what you need", True, misses)
+    yield Reason(GOALS["general"], False, situation.goal == "general")
+    yield Reason("a prompt or retrieval does it", False, reached)
+    yield Reason(f"fewer than {LESSON_FEW:,} good examples", False, situation.examples < LESSON_FEW)
+    yield Reason("requirements change quickly", False, situation.stale > STALE)
 
 
-STEPS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 100_000, 1_000_000)
-TRIED = ("needed", "prompt_right", "retrieval_right", "examples", "changes_per_year")
-TRIED += ("days_to_renew", "answers_per_day", "tokens_saved", "price", "setup_cost")
+VALUES = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 100_000, 1_000_000)
+FIELDS = ("needed", "prompt_right", "retrieval_right", "examples", "changes_per_year")
+FIELDS += ("days_to_renew", "answers_per_day", "tokens_saved", "price", "setup_cost")
 
 
-def _changes(one: Situation, recommendation: str) -> Iterator[Change]:
-    """For each number the nearest value, above and below, to which the rule says something else."""
-    for field in TRIED:
-        now = getattr(one, field)
-        values = _scale(one, field)
+def _changes(situation: Situation, recommendation: str) -> Iterator[Change]:
+    """The nearest value of each number, above and below, that changes the recommendation."""
+    for field in FIELDS:
+        now = getattr(situation, field)
+        values = _values_of(situation, field)
         above = sorted(value for value in values if value > now)
         below = sorted((value for value in values if value < now), reverse=True)
         for side in (above, below):
             for value in side:
-                said, _ = _decide(dataclasses.replace(one, **{field: value}))
-                if said != recommendation:
-                    yield Change(field, value, said)
+                other, _ = _decide(dataclasses.replace(situation, **{field: value}))
+                if other != recommendation:
+                    yield Change(field, value, other)
                     break
 
 
-def _scale(one: Situation, field: str) -> Sequence[float]:
-    """The values that are tried of a number."""
+def _values_of(situation: Situation, field: str) -> Sequence[float]:
+    """The values of a number that `_changes` tries."""
     if field == "needed":
         return [share / 100 for share in range(1, 101)]
     if field.endswith("_right"):
-        return range(getattr(one, field.replace("_right", "_asked")) + 1)
-    return STEPS
+        return range(getattr(situation, field.replace("_right", "_asked")) + 1)
+    return VALUES

@@ -1,4 +1,4 @@
-"""Predict, then run: what was expected, how surely, what was measured, and how good that was."""
+"""Predictions beside measurements: the guess, its confidence, the outcome and the Brier score."""
 
 import json
 import math
@@ -9,27 +9,28 @@ from statistics import mean, median, multimode
 
 from lora_lab.places import append_line, predictions_file
 from lora_lab.records import Verdict
+from lora_lab.wording import counted, percent, significant
 
 Value = str | int | float
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Something to predict before it is measured: one of several options, or a number.
+    """A question to answer before the measurement: by an option, or by a number.
 
     Raises:
-        ValueError: if the options are one only or repeat, or `within` is not above 0 or has no use.
+        ValueError: if options repeat or are fewer than two; if `within` is not above 0 or unused.
     """
 
     id: str  # the notebook and a name: "05 first rank"
     text: str
-    options: tuple[Value, ...] = ()  # none: a number is wanted
+    options: tuple[Value, ...] = ()  # none: the answer is a number
     unit: str = ""  # of the number: "%"
-    within: float | None = None  # how near a number must be, in its unit; None: a factor of 2
+    within: float | None = None  # the tolerance of a number, in its unit; None: a factor of 2
 
     def __post_init__(self) -> None:
         options = tuple(self.options)
-        object.__setattr__(self, "options", options)  # a list from JSON: frozen, but not yet seen
+        object.__setattr__(self, "options", options)  # from JSON it is a list
         if options and len({*options}) < max(2, len(options)):
             raise ValueError(
                 f"options={options} leave no choice, or repeat; give two or more different ones, "
@@ -43,31 +44,31 @@ class Question:
 
     @property
     def blind(self) -> float:
-        """How sure one is who knows nothing: all options alike; of a number, one half."""
+        """The confidence of a blind guess: all options alike; for a number, one half."""
         return 1 / len(self.options) if self.options else 0.5
 
     @property
     def scoring(self) -> str:
-        """How an answer is scored, in one sentence."""
+        """The rule by which an answer is scored, as a sentence."""
         near = "a factor of 2" if self.within is None else self.amount(self.within)
         right = (
             "if it is what is measured" if self.options else f"within {near} of what is measured"
         )
         return (
             f"Right {right}. The score (Brier) is 0 for certain and right, 2 for certain and "
-            f"wrong, {_brier(self.blind, 1, self._others):.2f} for a blind guess."
+            f"wrong, {_brier(self.blind, 1, self.other_outcomes):.2f} for a blind guess."
         )
 
     @property
-    def _others(self) -> int:
-        """How many outcomes there are beside the guess; of a number one: not near it."""
+    def other_outcomes(self) -> int:
+        """The number of outcomes beside the guess; for a number 1: not near it."""
         return len(self.options) - 1 if self.options else 1
 
     def check(self, value: object) -> Value:
-        """The value, if it can be an answer to this question.
+        """The value, checked to be a possible answer to this question.
 
         Raises:
-            ValueError: if it is none of the options, or no finite number.
+            ValueError: if it is not an option, or not a finite number.
         """
         if self.options:
             if value not in self.options:
@@ -82,35 +83,35 @@ class Question:
         return value
 
     def right(self, guess: Value, measured: Value) -> bool:
-        """Whether the guess is what was measured, or near enough."""
+        """Whether the guess equals the measurement, or is near enough."""
         if self.options:
             return guess == measured
         low, high = self.near(guess)
         return low <= measured <= high
 
     def near(self, guess: float) -> tuple[float, float]:
-        """From where to where a measured number makes the guess right."""
+        """The lowest and the highest measured number that make the guess right."""
         if self.within is None:
             return guess / 2, guess * 2
         return guess - self.within, guess + self.within
 
     def amount(self, value: Value) -> str:
         """A value with its unit, in three digits: `0.391 %`."""
-        said = value if isinstance(value, str) else _three_digits(value)
-        return f"{said} {self.unit}".strip()
+        words = value if isinstance(value, str) else significant(value)
+        return f"{words} {self.unit}".strip()
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One answer to a question, beside what was measured.
+    """An answer to a question, beside the measurement.
 
-    Scored as Brier did: each possible outcome was given a probability, and the score is the sum of
-    the squared distances to what happened (1 or 0), averaged over the seeds. Of a choice, the guess
-    is given `confidence`, and the other options share the rest; of a number, there are two
+    The score is Brier's: each possible outcome has a probability, and the score is the sum of the
+    squared distances to what happened (1 or 0), averaged over the seeds. With options, the guess
+    has the probability `confidence`, and the other options share the rest. A number has two
     outcomes: near enough, or not.
 
     Raises:
-        ValueError: if an answer or measurement doesn't fit the question, or there is none.
+        ValueError: if the guess or a measurement doesn't fit the question, or nothing was measured.
 
     Source:
         Brier, 1950, "Verification of forecasts expressed in terms of probability", equation 2.
@@ -118,15 +119,15 @@ class Prediction:
 
     question: Question
     guess: Value
-    measured: tuple[Value, ...]  # one per seed
+    measured: tuple[Value, ...]  # a value per seed
     confidence: float  # the probability that the guess is right
     reason: str = ""
     made: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
     def __post_init__(self) -> None:
         check = self.question.check
-        object.__setattr__(self, "guess", check(self.guess))  # frozen, but not yet seen by anyone
-        object.__setattr__(self, "measured", tuple(check(one) for one in self.measured))
+        object.__setattr__(self, "guess", check(self.guess))
+        object.__setattr__(self, "measured", tuple(map(check, self.measured)))
         if not self.measured:
             raise ValueError("measured is empty; give what each seed gave, at least one")
         if not 0 <= self.confidence <= 1:
@@ -134,70 +135,64 @@ class Prediction:
                 f"confidence={self.confidence!r} is no probability; give 0 to 1 (1: certain)"
             )
 
-    def given(self, option: Value) -> float:
-        """The probability that the prediction gave to an option."""
-        rest = (1 - self.confidence) / self.question._others
+    def probability(self, option: Value) -> float:
+        """The probability that the prediction gives to an option."""
+        rest = (1 - self.confidence) / self.question.other_outcomes
         return self.confidence if option == self.guess else rest
 
     @property
     def right(self) -> float:
         """The share of seeds in which the guess was right."""
-        return mean(float(self.question.right(self.guess, one)) for one in self.measured)
+        return mean(float(self.question.right(self.guess, value)) for value in self.measured)
 
     @property
     def score(self) -> float:
-        """Brier's: 0 is best, 2 worst."""
-        return _brier(self.confidence, self.right, self.question._others)
+        """The Brier score: 0 is best, 2 worst."""
+        return _brier(self.confidence, self.right, self.question.other_outcomes)
 
     @property
     def outcome(self) -> tuple[Value, ...]:
-        """What was measured most often; of numbers, the median."""
+        """The most frequent measurements; for numbers, the median."""
         if self.question.options:
             return tuple(multimode(self.measured))
         return (median(self.measured),)
 
     def __str__(self) -> str:
         """`you said 8, 70 % sure; it was 4 (3 seeds: 4, 4, 8) · score 0.49`."""
-        told = self.question.amount
-        outcome = " or ".join(told(one) for one in self.outcome)
+        amount = self.question.amount
+        outcome = " or ".join(map(amount, self.outcome))
         return (
-            f"you said {told(self.guess)}, {100 * self.confidence:.0f} % sure; it was {outcome}"
-            f"{self._distance()}{self._spread()} · score {self.score:.2f}"
+            f"you said {amount(self.guess)}, {percent(self.confidence)} sure; it was {outcome}"
+            f"{self._factor_text()}{self._seeds_text()} · score {self.score:.2f}"
         )
 
-    def _distance(self) -> str:
-        """How far off a number is, where a factor decides."""
+    def _factor_text(self) -> str:
+        """The factor between guess and outcome, where a factor decides."""
         if self.question.options or self.question.within is not None:
             return ""
         (actual,) = self.outcome
-        times = max(self.guess, actual) / min(self.guess, actual)
-        how = "less" if actual < self.guess else "more"
-        return "" if times < 1.05 else f", {_three_digits(times)} times {how}"
+        factor = max(self.guess, actual) / min(self.guess, actual)
+        direction = "less" if actual < self.guess else "more"
+        return "" if factor < 1.05 else f", {significant(factor)} times {direction}"
 
-    def _spread(self) -> str:
+    def _seeds_text(self) -> str:
+        """The number of seeds, and what each measured."""
         seeds = len(self.measured)
-        each = ", ".join(self.question.amount(one) for one in self.measured)
+        each = ", ".join(map(self.question.amount, self.measured))
         return f" ({seeds} seeds: {each})" if seeds > 1 else " (1 seed)"
 
 
 def _brier(confidence: float, right: float, others: int) -> float:
-    """The mean score over seeds of which the share `right` went as guessed.
+    """The mean score over seeds, of which the share `right` went as guessed.
 
-    Where the guess is right, it lacks 1 - confidence, and the others have that too much in equal
-    parts. Where it is wrong, it has its confidence too much, one of the others lacks its rest.
+    The guess has the probability `confidence`, each of the `others` an equal share of the rest.
+    The guess should have had 1 where it is right; another outcome should have had 1 where not.
     """
     rest = 1 - confidence
-    part = rest / others
-    when_right = rest**2 + others * part**2
-    when_wrong = confidence**2 + (1 - part) ** 2 + (others - 1) * part**2
+    each = rest / others
+    when_right = rest**2 + others * each**2
+    when_wrong = confidence**2 + (1 - each) ** 2 + (others - 1) * each**2
     return right * when_right + (1 - right) * when_wrong
-
-
-def _three_digits(value: float) -> str:
-    """`4,194,304`, `16.4`, `0.391`: whole numbers in full."""
-    if value == int(value):
-        return f"{int(value):,}"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 # --- the log --------------------------------------------------------------------------------
@@ -205,64 +200,63 @@ def _three_digits(value: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """All predictions that were kept, oldest first; shown as what they say together."""
+    """All predictions that were kept, oldest first; its text is their summary and a list."""
 
     predictions: tuple[Prediction, ...]
     unreadable: tuple[int, ...] = ()  # the numbers of lines left out, from 1
 
     @property
     def counted(self) -> tuple[Prediction, ...]:
-        """The first of each question: who predicts again has seen the answer."""
+        """The first prediction of each question; a later one was made with the answer known."""
         first: dict[str, Prediction] = {}
-        for one in self.predictions:
-            first.setdefault(one.question.id, one)
+        for prediction in self.predictions:
+            first.setdefault(prediction.question.id, prediction)
         return tuple(first.values())
 
     def find(self, question: Question) -> Prediction | None:
         """The first prediction for this question, if there is one."""
-        return next((one for one in self.counted if one.question.id == question.id), None)
+        same = (prediction for prediction in self.counted if prediction.question.id == question.id)
+        return next(same, None)
 
     @property
     def summary(self) -> str:
-        """How sure, how often right, and the mean score."""
-        all_of_them = self.counted
-        if not all_of_them:
+        """The mean confidence, the share of right guesses, and the mean score."""
+        predictions = self.counted
+        if not predictions:
             return "no predictions so far"
-        sure, right = (
-            mean(one.confidence for one in all_of_them),
-            mean(p.right for p in all_of_them),
-        )
+        confidence = mean(prediction.confidence for prediction in predictions)
+        right = mean(prediction.right for prediction in predictions)
+        score = mean(prediction.score for prediction in predictions)
         return (
-            f"{len(all_of_them)} prediction{'s' * (len(all_of_them) > 1)} so far: "
-            f"{100 * sure:.0f} % sure on average, {100 * right:.0f} % right; "
-            f"mean score {mean(one.score for one in all_of_them):.2f}"
+            f"{counted(len(predictions), 'prediction')} so far: {percent(confidence)} sure on "
+            f"average, {percent(right)} right; mean score {score:.2f}"
         )
 
     def __str__(self) -> str:
-        """The summary, what could not be read, and a line for each prediction."""
+        """The summary, the unreadable lines, and a line for each prediction."""
         lines = [f"{self.summary} (0 is best, 2 worst)"]
         if self.unreadable:
             which = ", ".join(map(str, self.unreadable))
             lines.append(f"left out, since it can't be read: line {which} of the log")
-        lines += [f"{one.question.id}: {one}" for one in self.counted]
+        lines += [f"{prediction.question.id}: {prediction}" for prediction in self.counted]
         return "\n".join(lines)
 
     __repr__ = __str__
 
 
 def keep(prediction: Prediction) -> None:
-    """Add a prediction to the log: one line of JSON, written in one piece."""
+    """Append a prediction to the log, as a line of JSON that is written in one piece."""
     append_line(predictions_file(), json.dumps(asdict(prediction)))
 
 
 def read_log() -> Log:
-    """The predictions kept so far. A line that can't be read is left out, and its number told."""
+    """The predictions kept so far, with the numbers of the lines that can't be read."""
     path = predictions_file()
     if not path.exists():
         return Log(())
     predictions, unreadable = [], []
     for number, line in enumerate(path.read_bytes().splitlines(), start=1):
-        if not line:  # two writers, of whom one found the other's line half written
+        if not line:  # of two writers at once, the second saw the first's line half written
             continue
         try:
             values = json.loads(line)
@@ -280,14 +274,14 @@ def check_guess(
     confidence: float | None = None,
     reason: str = "",
 ) -> Verdict:
-    """Set a guess beside the measurement, and keep both: the plain form of `Predict`.
+    """The verdict on a guess beside its measurement; both are kept. `Predict` is the same to click.
 
     Args:
-        question: what was asked.
+        question: the question.
         guess: None: no guess yet, and so no answer.
-        measured: what each seed gave.
+        measured: a value per seed.
         confidence: the probability that the guess is right; None: a blind guess.
-        reason: why.
+        reason: for the guess.
 
     Raises:
         ValueError: if the guess or the confidence does not fit the question.

@@ -1,19 +1,20 @@
-"""Which texts are most like a question: BM25, by the words they share. The door to bm25s."""
+"""The texts most like a question, by the words they share (BM25); the only module with bm25s."""
 
+import heapq
 from collections.abc import Sequence
 
 import bm25s
 
 
 class Retriever:
-    """Texts that can be searched by words, as a search engine does before anything is learnt.
+    """Texts that can be searched by words, as search engines do without any training.
 
     BM25 adds up, over the words that a text shares with the question, how rare each word is among
     all texts, less for a long text. Case does not count, words of one letter are left out, and a
     word with another ending is another word.
 
     Args:
-        texts: what is searched; one or more.
+        texts: at least one.
 
     Raises:
         ValueError: if there is nothing to search.
@@ -31,7 +32,7 @@ class Retriever:
         self._bm25.index([_words(text) for text in self.texts], show_progress=False)
 
     def scores(self, question: str) -> list[float]:
-        """How like the question each text is; 0: they share no word."""
+        """The similarity of each text to the question; 0: they share no word."""
         known = [word for word in _words(question) if word in self._bm25.vocab_dict]
         if not known:
             return [0.0] * len(self.texts)
@@ -46,8 +47,8 @@ class Retriever:
         if k < 1:
             raise ValueError(f"k={k} finds nothing; give 1 or more")
         scores = self.scores(question)
-        order = sorted(range(len(scores)), key=lambda place: -scores[place])  # a tie: as they came
-        return [place for place in order[:k] if scores[place] > 0]
+        best = heapq.nlargest(k, range(len(scores)), key=scores.__getitem__)  # ties stay in order
+        return [place for place in best if scores[place] > 0]
 
 
 def _words(text: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""What well-known repositories multiply their adapters by, each with file and commit."""
+"""The scaling factors of well-known repositories, each with its file and commit."""
 
 import functools
 import tomllib
@@ -10,7 +10,7 @@ from lora_lab.recipe import Recipe
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """A rank and an alpha as they stand in a public file."""
+    """A rank and an alpha of a public file."""
 
     name: str
     r: int
@@ -19,7 +19,7 @@ class Found:
     commit: str  # at which it was read
     lora_alpha: float | None = None
     use_rslora: bool = False
-    scale: float | None = None  # where the file gives the factor itself, and no alpha
+    scale: float | None = None  # the factor itself, where the file gives no alpha
 
     @property
     def scaling(self) -> float:
@@ -30,13 +30,13 @@ class Found:
 
     @property
     def source(self) -> str:
-        """Where it stands: `artidoro/qlora, scripts/finetune_guanaco_7b.sh, at 0b46ca80`."""
+        """The file and commit: `artidoro/qlora, scripts/finetune_guanaco_7b.sh, at 0b46ca80`."""
         return f"{self.repository}, {self.file}, at {self.commit[:8]}"
 
 
 @functools.cache
 def found_scalings() -> tuple[Found, ...]:
-    """Those of data/scalings.toml, from the smallest factor to the largest."""
+    """The scalings of data/scalings.toml, from the smallest factor to the largest."""
     with (data_folder() / "scalings.toml").open("rb") as file:
-        found = [Found(name=name, **facts) for name, facts in tomllib.load(file).items()]
-    return tuple(sorted(found, key=lambda one: one.scaling))
+        scalings = [Found(name=name, **facts) for name, facts in tomllib.load(file).items()]
+    return tuple(sorted(scalings, key=lambda found: found.scaling))

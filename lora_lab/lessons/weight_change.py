@@ -1,4 +1,4 @@
-"""How far a fine-tune has moved each matrix of the base: ΔW beside W."""
+"""The relative change of each matrix of the base by a fine-tune: the norm of ΔW over that of W."""
 
 from torch import Tensor, nn
 
@@ -11,24 +11,24 @@ from lora_lab.models.read_architecture import modules_of
 def relative_changes(base: Base, model: nn.Module) -> dict[str, float]:
     """‖ΔW‖ / ‖W‖ of each linear layer inside the base's numbered layers, in the model's order.
 
-    Norms are roots of the sum of squares. A matrix without an adapter has 0.
+    The norm is the root of the sum of squares. A matrix without an adapter has 0.
 
     Args:
-        base: what was fine-tuned.
+        base: the model that was fine-tuned.
         model: a run's or a training's `model`: with an adapter, or trained in full.
     """
     adapted = model.get_base_model() if hasattr(model, "get_base_model") else model
     return {
-        one.name: _relative(
-            weight_of(base.model.get_submodule(one.name)), adapted.get_submodule(one.name)
+        matrix.name: _relative_change(
+            weight_of(base.model.get_submodule(matrix.name)), adapted.get_submodule(matrix.name)
         )
-        for one in modules_of(base.model, base.name).matrices
-        if one.kind == "linear" and layer_of(one.name) is not None
+        for matrix in modules_of(base.model, base.name).matrices
+        if matrix.kind == "linear" and layer_of(matrix.name) is not None
     }
 
 
-def _relative(weight: Tensor, layer: nn.Module) -> float:
-    if hasattr(layer, "get_delta_weight"):  # a layer of PEFT's
+def _relative_change(weight: Tensor, layer: nn.Module) -> float:
+    if hasattr(layer, "get_delta_weight"):  # PEFT's layer
         change = layer.get_delta_weight(layer.active_adapters[0])
     else:
         change = weight_of(layer) - weight

@@ -32,7 +32,7 @@ def _draw_choice(ax: Axes, prediction: Prediction, seeds: str) -> list[Artist]:
     question = prediction.question
     tidy(ax, "", "", "share, %")
     for place, option in enumerate(question.options):
-        mine, probability = option == prediction.guess, 100 * prediction.given(option)
+        mine, probability = option == prediction.guess, 100 * prediction.probability(option)
         ax.bar(place, probability, width=0.62, color=EARLIER if mine else PALE)
         share = 100 * prediction.measured.count(option) / len(prediction.measured)
         if share:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lora_lab import __version__
-from lora_lab.places import data_folder, folder_name, store_folder
+from lora_lab.places import folder_name, store_folder
 from lora_lab.recipe import Recipe, nearest
 from lora_lab.records import Budget, Scores, StepRecord
 from lora_lab.tasks.examples import Task
@@ -271,26 +271,3 @@ def open_run(name: str, store: str | Path | Default | None = DEFAULT) -> Run:
         raise FileNotFoundError(f"{name!r} fits {len(fitting)} runs; give one whole: {several}")
     there = f"There are {len(names)}: `lora-lab runs` lists them" if names else "The store is empty"
     raise FileNotFoundError(f"no run is called {name!r}; {nearest(name, names)}{there}")
-
-
-def recorded_runs(name: str) -> tuple[Run, ...]:
-    """The runs of data/recorded/ with this name, one per seed: made before, and told as they were.
-
-    They hold records and scores, no adapter and no answers.
-
-    Raises:
-        ValueError: if none is called so, with the nearest name.
-    """
-    folders = run_folders(data_folder() / "recorded")
-    found = []
-    for path in folders:
-        called, _, seed = path.name.rpartition("-")
-        if called == name and seed.isdigit():
-            found.append(path)
-    if not found:
-        names = {path.name.rpartition("-")[0] for path in folders}
-        raise ValueError(
-            f"no run was recorded as {name!r}; {nearest(name, tuple(names))}"
-            f"there are: {', '.join(sorted(names))}"
-        )
-    return tuple(read_run(path) for path in found)

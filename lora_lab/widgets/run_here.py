@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import ipywidgets as widgets
 
 from lora_lab import plots
+from lora_lab.findings.recordings import recorded_runs
 from lora_lab.models.bases import load_base
 from lora_lab.records import Scores, StepRecord
 from lora_lab.tasks.loading import load_task
 from lora_lab.training.evaluation import evaluate
-from lora_lab.training.store import recorded_runs
 from lora_lab.widgets import markup, run_summary
 from lora_lab.widgets.boxes import row
 from lora_lab.widgets.following import adapted_model, after_step

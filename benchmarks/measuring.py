@@ -1,4 +1,4 @@
-"""What training really holds: every storage that torch makes and frees, counted as it runs.
+"""The memory that training really holds: each storage that torch makes or frees is counted.
 
 `measure` runs two steps of the real loop. In the second, in which the optimizer has its state, it
 keeps count of all live storages, by part. `peaks_of_run` asks the allocator itself, step by step.
@@ -25,8 +25,7 @@ from lora_lab.models.bases import Base
 from lora_lab.recipe import Recipe
 from lora_lab.records import Memory
 from lora_lab.tasks.examples import IGNORED, Example, Task
-from lora_lab.training import loop as loop
-from tiny import tiny_tokenizer
+from lora_lab.training import loop
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Measured:
 
 
 class Live(TorchDispatchMode):
-    """The bytes of all live storages, each under the name of the part in which it was made.
+    """The bytes of all live storages, each under the part of the step that made it.
 
     A storage counts once, however many tensors look at it. Buffers inside a kernel aren't seen.
     """
@@ -78,34 +77,34 @@ class Live(TorchDispatchMode):
         if func is torch.ops.aten.index_put.default and not args[0].any():
             func = torch.ops.aten.index_put_.default  # as the way back does it without a mode
         result = func(*args, **(kwargs or {}))
-        for one in tree_leaves(result):
-            if isinstance(one, torch.Tensor) and not self.knows(one):
-                self.add(one, "gradients" if one.shape in self.gradients else self.part)
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, torch.Tensor) and not self.knows(tensor):
+                self.add(tensor, "gradients" if tensor.shape in self.gradients else self.part)
         return result
 
 
 def measure(base, task, recipe) -> Measured:
     """The memory of the second of two steps of `lab.train(base, task, recipe)`."""
-    live, beside = Live(), "weights" if recipe.method == "full" else "adapters"
+    live, trained = Live(), "weights" if recipe.method == "full" else "adapters"
     with live:
-        live.part = beside  # with all copies that the loop makes of what it trains
-        for one in tensors_of(base.model):
-            live.add(one, "weights")
+        live.part = trained  # with all copies that the loop makes of what it trains
+        for tensor in tensors_of(base.model):
+            live.add(tensor, "weights")
         training = lab.train(base, task, replace(recipe, steps=max(2, recipe.steps)))
-        for one in tensors_of(training.model):
-            if not live.knows(one):
-                live.add(one, beside)  # a copy that torch made behind this mode's back
+        for tensor in tensors_of(training.model):
+            if not live.knows(tensor):
+                live.add(tensor, trained)  # a copy that torch made behind this mode's back
         steps = iter(training)
         next(steps)
         for state in training.optimizer.state.values():
-            for one in state.values():
-                if isinstance(one, torch.Tensor):
-                    live.add(one, "optimizer")
-        with noting(live, training) as noted:
+            for tensor in state.values():
+                if isinstance(tensor, torch.Tensor):
+                    live.add(tensor, "optimizer")
+        with parts_named(live, training) as measured:
             live.most, live.peak = live.now.copy(), live.now.total()
             next(steps)
     parts = {part: live.most[part] for part in Memory.__slots__ if part != "total"}
-    return Measured(Memory(**parts, total=live.peak), **noted)
+    return Measured(Memory(**parts, total=live.peak), **measured)
 
 
 def peaks_of_run(base, task, recipe) -> dict[str, int]:
@@ -127,7 +126,7 @@ def peaks_of_run(base, task, recipe) -> dict[str, int]:
 def peaks_of(train, model) -> dict[str, int]:
     """The most bytes held in each step that `train` names, with the model that is there before."""
     gc.collect()
-    held = sum({one.data_ptr(): one.nbytes for one in tensors_of(model)}.values())
+    now = sum({tensor.data_ptr(): tensor.nbytes for tensor in tensors_of(model)}.values())
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
         train()
     events = sorted(seen.profiler.kineto_results.events(), key=lambda event: event.start_ns())
@@ -137,26 +136,26 @@ def peaks_of(train, model) -> dict[str, int]:
         if event.name().startswith("step "):
             step = event.name()
         elif event.name() == "[memory]":
-            held += event.nbytes()
+            now += event.nbytes()
             if step:
-                peaks[step] = max(peaks.get(step, 0), held)
+                peaks[step] = max(peaks.get(step, 0), now)
     return peaks
 
 
 @contextmanager
-def noting(live: Live, training) -> Iterator[dict]:
-    """Tell `live`, while the real loop runs, which part of the step it is in."""
-    noted: dict = {}
+def parts_named(live: Live, training) -> Iterator[dict]:
+    """Set `live.part` to the part of the step that the real loop is in, while it runs."""
+    measured: dict = {}
     real = loop.loss_of_batch
     output = training.model.get_output_embeddings()
-    trained = [one for one in training.model.parameters() if one.requires_grad]
+    trained = [weight for weight in training.model.parameters() if weight.requires_grad]
 
     def loss_of_batch(model, batch, teacher):
         live.part, live.gradients = "activations", set()
         result = real(model, batch, teacher)
-        noted["saved"] = live.now["activations"] + live.now["logits"]
-        noted["batch"] = sizes_of(batch)
-        live.gradients = {one.shape for one in trained if one.ndim > 1}  # on the way back
+        measured["saved"] = live.now["activations"] + live.now["logits"]
+        measured["batch"] = sizes_of(batch)
+        live.gradients = {weight.shape for weight in trained if weight.ndim > 1}  # on the way back
         live.gradients |= {shape[::-1] for shape in live.gradients}
         return result
 
@@ -168,6 +167,9 @@ def noting(live: Live, training) -> Iterator[dict]:
     def after_the_output(gradient):
         live.part = "activations"
 
+    def add_gradient(weight):
+        live.add(weight.grad, "gradients")
+
     def before_the_update(*_):
         live.part = "update"
         live.gradients = set()
@@ -175,19 +177,16 @@ def noting(live: Live, training) -> Iterator[dict]:
     hooks = [
         output.register_forward_pre_hook(before_the_output),
         training.optimizer.register_step_pre_hook(before_the_update),
-        *(
-            one.register_post_accumulate_grad_hook(lambda one: live.add(one.grad, "gradients"))
-            for one in trained
-        ),
+        *(weight.register_post_accumulate_grad_hook(add_gradient) for weight in trained),
     ]
     with mock.patch.object(loop, "loss_of_batch", loss_of_batch):
-        yield noted
+        yield measured
     for hook in hooks:
         hook.remove()
 
 
 def sizes_of(batch: dict[str, torch.Tensor]) -> Batch:
-    """A batch's sizes, as `lora_lab.cost.memory` asks for them."""
+    """A batch's sizes, as `lora_lab.cost.memory` takes them."""
     labelled = batch["labels"][:, 1:] != IGNORED
     return Batch(
         examples=len(labelled),
@@ -199,11 +198,11 @@ def sizes_of(batch: dict[str, torch.Tensor]) -> Batch:
 
 
 def tensors_of(model) -> Iterator[torch.Tensor]:
-    """All that a model holds; the constants of quantised weights are in its state alone."""
+    """All tensors of a model; the constants of quantised weights are in its state alone."""
     yield from model.parameters()
     yield from model.buffers()
     state = model.state_dict(keep_vars=True).values()
-    yield from (one for one in state if isinstance(one, torch.Tensor))
+    yield from (tensor for tensor in state if isinstance(tensor, torch.Tensor))
 
 
 # --- what to measure ------------------------------------------------------------------------
@@ -242,16 +241,17 @@ def random_lengths(rng, task: Task, recipe: Recipe) -> Task:
     """
     longest = rng.choice((1, 2, 4, 8))
     if recipe.gradient_accumulation_steps > 1:
-        one = replace(task.train[0], prompt=" ".join([task.train[0].prompt] * longest))
-        return replace(task, train=[one] * len(task.train))
+        example = replace(task.train[0], prompt=" ".join([task.train[0].prompt] * longest))
+        return replace(task, train=[example] * len(task.train))
     examples = [
-        Example(" ".join([one.prompt] * rng.randint(1, longest)), one.answer) for one in task.train
+        Example(" ".join([example.prompt] * rng.randint(1, longest)), example.answer)
+        for example in task.train
     ]
     return replace(task, train=examples)
 
 
-def random_llama(rng, dtype: torch.dtype) -> Base:
-    """An untrained Llama of no well-known shape."""
+def random_llama(rng, dtype: torch.dtype, tokenizer) -> Base:
+    """An untrained Llama of no well-known shape, for a tokenizer of at most 300 tokens."""
     pairs = rng.choice((1, 2, 3))
     config = LlamaConfig(
         vocab_size=rng.choice((300, 700, 5000)),
@@ -270,4 +270,4 @@ def random_llama(rng, dtype: torch.dtype) -> Base:
     )
     model = LlamaForCausalLM(config).to(dtype).eval()
     cpu = torch.device("cpu")
-    return Base("random", model, tiny_tokenizer(), cpu, dtype, model.num_parameters(), Path())
+    return Base("random", model, tokenizer, cpu, dtype, model.num_parameters(), Path())
