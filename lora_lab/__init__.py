@@ -3,7 +3,11 @@
 The public names are loaded when first used, so that the import itself takes milliseconds.
 """
 
+import logging
 from importlib import import_module
+
+# PEFT imports bitsandbytes, which on some processors warns as it is imported or first used.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 __version__ = "0.1.0"
 

@@ -423,7 +423,7 @@ def test_smollm2s_weights_equal_what_transformers_reads_from_the_gguf_file(smoll
 
 def test_bitsandbytes_is_hushed_before_anyone_imports_it():
     code = (
-        "import logging, sys, lora_lab.models.bases; "
+        "import logging, sys, lora_lab; "
         "assert 'bitsandbytes' not in sys.modules; "
         "assert logging.getLogger('bitsandbytes').level == logging.ERROR"
     )

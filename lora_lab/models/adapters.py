@@ -7,8 +7,12 @@ import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import peft
 import torch
+from peft.tuners.lora import LoraLayer
+from peft.tuners.tuners_utils import check_target_module_exists
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from lora_lab.machine.devices import named, seeded
 from lora_lab.models.architecture import (
@@ -28,11 +32,6 @@ from lora_lab.recipe import Recipe
 
 # PEFT 0.21 asks transformers 5.23 by a name that is going away: nothing a user can mend.
 warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
-
-import peft  # noqa: E402 - after bitsandbytes is quiet
-from peft.tuners.lora import LoraLayer  # noqa: E402
-from peft.tuners.tuners_utils import check_target_module_exists  # noqa: E402
-from transformers.pytorch_utils import Conv1D  # noqa: E402
 
 if TYPE_CHECKING:
     from peft import PeftConfig

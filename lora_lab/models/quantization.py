@@ -1,16 +1,12 @@
 """A model's weights in 4 or 8 bits, quantised by bitsandbytes, as QLoRA trains on them."""
 
 import copy
-import logging
 from dataclasses import dataclass
 from types import ModuleType
 
 import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
-
-# On some processors bitsandbytes logs a warning as it is imported or first used.
-logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 OUTLIER = 6.0  # an input beyond it keeps its 16 bits: LLM.int8(), arXiv:2208.07339, section 3.2
 BLOCKSIZE = 64  # weights that share a constant, in 4 bits: bitsandbytes' and QLoRA's
