@@ -6,8 +6,9 @@ import tomllib
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from itertools import islice
+from operator import ge
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,13 +101,14 @@ def estimate(model: object, recipe: Recipe, task: Task | None = None) -> Budget:
     trainable = trainable_parameters(shape, recipe)  # first: it refuses what does not fit
     dtype, device = kept_in(model, shape)
     scored = _validated(model, shape, recipe, task)
-    most = _unless_unknown(_most_memory, shape, recipe, batches, dtype, device, scored)
+    largest = largest_of(batches)
+    most = _unless_unknown(_most_memory, shape, recipe, largest, dtype, device, scored)
     return Budget(
         trainable_parameters=trainable,
         total_parameters=total_parameters(shape, recipe),
         flops_per_step=_unless_unknown(_mean_flops, shape, recipe, batches),
         memory=most,
-        usual_memory=most and _most(usual_memory(shape, recipe, one, dtype) for one in batches),
+        usual_memory=most and _most(usual_memory(shape, recipe, batch, dtype) for batch in largest),
     )
 
 
@@ -147,7 +149,7 @@ def memory_beside(
     try:
         shape, recipe = find_shape(base), _on(base, recipe)
         dtype, device = kept_in(base, shape)
-        most = _most_memory(shape, recipe, Counter(batches), dtype, device, scored).total
+        most = _most_memory(shape, recipe, largest_of(batches), dtype, device, scored).total
     except ValueError:
         return None
     return most - sum(one.numel() * one.element_size() for one in base.model.parameters())
@@ -196,12 +198,21 @@ def _mean_flops(shape: Shape, recipe: Recipe, batches: Counter[Batch]) -> float:
 def _most_memory(
     shape: Shape,
     recipe: Recipe,
-    batches: Counter[Batch],
+    batches: Iterable[Batch],
     dtype: str,
     device: str,
     scored: Batch | None,
 ) -> Memory:
-    return _most(memory(shape, recipe, one, dtype, device, scored) for one in batches)
+    return _most(memory(shape, recipe, batch, dtype, device, scored) for batch in batches)
+
+
+def largest_of(batches: Iterable[Batch]) -> list[Batch]:
+    """The batches that no other equals or exceeds in every size: one of them takes most memory."""
+    largest: list[Batch] = []
+    for batch in sorted(set(batches), key=astuple, reverse=True):  # so none exceeds one before it
+        if not any(all(map(ge, astuple(other), astuple(batch))) for other in largest):
+            largest.append(batch)
+    return largest
 
 
 def _most(found: Iterable[Memory]) -> Memory:

@@ -90,8 +90,8 @@ def held_here(shape: Shape, recipe: Recipe, dtype: str, device: str) -> dict[str
     if recipe.method == "full":
         held["weights"] += once * (1 if device == "cuda" else 2)
     else:
-        copies = 2 + AVERAGES * (recipe.method == "adalora") + recipe.changes_the_base
-        held["adapters"] = copies * once
+        copies = 2 + recipe.changes_the_base
+        held["adapters"] = copies * once + _averages(shape, recipe, trained)
     if recipe.changes_the_base:
         own = sum(matrix.weights for matrix in shape.matrices if not matrix.tied)
         held["weights"] += own * BYTES[dtype]
@@ -113,15 +113,23 @@ def held_usually(shape: Shape, recipe: Recipe, dtype: str) -> dict[str, int]:
     trained = trained_tensors(shape, recipe, dtype, usual=True)
     once = sum(tensor.bytes for tensor in trained)
     if recipe.method != "full":
-        copies = 1 + AVERAGES * (recipe.method == "adalora")
+        adapters = once + _averages(shape, recipe, trained)
         state = optimizer_state(trained, recipe)
         weights = weights_held(shape, recipe, dtype)
-        return {"weights": weights, "adapters": copies * once, "optimizer": state}
+        return {"weights": weights, "adapters": adapters, "optimizer": state}
     exact = [replace(tensor, size=F32) for tensor in trained]
     state = optimizer_state(exact, recipe)
     if BYTES[dtype] < F32:
         state += sum(tensor.bytes for tensor in exact)
     return {"weights": once, "adapters": 0, "optimizer": state}
+
+
+def _averages(shape: Shape, recipe: Recipe, trained: list[Trained]) -> int:
+    """What AdaLoRA's allocator keeps of the adapters, and not of modules trained whole."""
+    if recipe.method != "adalora":
+        return 0
+    whole = saved_modules(shape, recipe)
+    return AVERAGES * sum(tensor.bytes for tensor in trained if not inside(tensor.module, whole))
 
 
 def weights_held(shape: Shape, recipe: Recipe, dtype: str) -> int:

@@ -12,15 +12,21 @@ from torch import Tensor, nn
 from lora_lab.cost.estimates import budget_of
 from lora_lab.cost.limits import check_fits
 from lora_lab.machine.devices import SMALL, seeded
-from lora_lab.models.adapters import about_training, adapt, adapter_tensors
+from lora_lab.models.adapters import (
+    about_training,
+    adapt,
+    adapter_tensors,
+    checkpoint_activations,
+)
 from lora_lab.models.bases import Base
 from lora_lab.models.learned import Learnt, learnt
 from lora_lab.recipe import Recipe
 from lora_lab.records import StepRecord
 from lora_lab.tasks.examples import IGNORED, Task, collate, encode_all, order_of_examples
+from lora_lab.tasks.losses import loss_of_batch
 from lora_lab.tasks.planted import teacher_model
 from lora_lab.training.adalora import Ranks
-from lora_lab.training.evaluation import loss_of_batch, mean_loss
+from lora_lab.training.evaluation import mean_loss
 from lora_lab.training.optimizers import learning_rate_at, make_optimizer
 from lora_lab.training.run_files import DIVERGED
 from lora_lab.training.run_folder import Checkpoint
@@ -56,7 +62,7 @@ class Training:
         check_fits(base, self._encoded, recipe)  # before anything is made
         self.model = adapt(base, recipe)
         if recipe.gradient_checkpointing:
-            _checkpoint_activations(self.model)
+            checkpoint_activations(self.model)
         self._ranks = Ranks(self.model, recipe) if recipe.method == "adalora" else None
         self._start = adapter_tensors(self.model) if recipe.changes_the_base else {}
         self._teacher = None if task.teacher is None else teacher_model(base, task.teacher)
@@ -298,13 +304,6 @@ def try_learning_rates(
             rate = record.learning_rate * growth
             training.recipe = dataclasses.replace(training.recipe, learning_rate=rate)
     return tuple(training.records)
-
-
-def _checkpoint_activations(model: nn.Module) -> None:
-    """Keep only each layer's input, and compute the rest again on the way back."""
-    enable = getattr(model, "activation_checkpointing_enable", None)  # its name from 5.23 on
-    (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
-    model.enable_input_require_grads()
 
 
 def _copy_on_the_cpu(tensor: Tensor) -> Tensor:
