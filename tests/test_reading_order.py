@@ -73,6 +73,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "script_template": "torch transformers peft bitsandbytes",
         "script": "",
         "processes": "torch loky cloudpickle safetensors",
+        "confounds": "",
         "sweep": "torch pandas tqdm",
     },
     "findings": {

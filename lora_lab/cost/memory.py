@@ -19,7 +19,13 @@ import torch
 from torch import nn
 
 from lora_lab.cost.budget import Batch
-from lora_lab.cost.static_memory import Trained, held_here, held_usually, trained_tensors
+from lora_lab.cost.static_memory import (
+    Trained,
+    adapter_bytes,
+    held_here,
+    held_usually,
+    trained_tensors,
+)
 from lora_lab.cost.tracing import META, Live, Stretch, attention_of_cpu
 from lora_lab.models import architecture
 from lora_lab.models.architecture import (
@@ -79,7 +85,8 @@ def memory(
             traced, such as an encoder-decoder.
     """
     trained = trained_tensors(shape, recipe, dtype)
-    peaks = [_with_update(_step(shape, _relevant(recipe), batch, dtype, "step"), trained, recipe)]
+    step = _step(shape, _relevant(recipe), batch, dtype, "step")
+    peaks = [_with_update(step, shape, recipe, trained)]
     if validation:
         peaks.append(_step(shape, _relevant(recipe), validation, dtype, "score"))
     return _at_the_peak(held_here(shape, recipe, dtype, device), peaks)
@@ -95,7 +102,7 @@ def usual_memory(shape: Shape, recipe: Recipe, batch: Batch, dtype: str = "float
     mixed = recipe.method == "full" and dtype != "float32"
     what = "mixed step" if mixed else "step"
     peaks = _step(shape, _relevant(recipe), batch, dtype, what)
-    peaks = _with_update(peaks, trained, recipe)
+    peaks = _with_update(peaks, shape, recipe, trained)
     return _at_the_peak(held_usually(shape, recipe, dtype), [peaks])
 
 
@@ -112,12 +119,13 @@ def _at_the_peak(always: dict[str, int], peaks: list[Peaks]) -> Memory:
     return Memory(**always, **comes_and_goes, total=total)
 
 
-def _with_update(peaks: Peaks, trained: list[Trained], recipe: Recipe) -> Peaks:
+def _with_update(peaks: Peaks, shape: Shape, recipe: Recipe, trained: list[Trained]) -> Peaks:
     """The peaks with what follows the last gradient."""
     gradients = sum(tensor.bytes for tensor in trained)
     most = {}
     if recipe.method == "adalora":  # the orthogonality term's gradients, before they are added
-        most = {"gradients": max(peaks.gradients, 2 * gradients), "together": 2 * gradients}
+        twice = gradients + adapter_bytes(shape, recipe, trained)
+        most = {"gradients": max(peaks.gradients, twice), "together": twice}
     elif recipe.optimizer == "adamw":  # it makes a quotient in steps
         most["together"] = gradients + 2 * max(tensor.bytes for tensor in trained)
     most["together"] = max(peaks.together, most.get("together", 0))

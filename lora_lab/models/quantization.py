@@ -155,6 +155,8 @@ def _with_sizes(
         new = library.nn.Linear4bit(**sizes, compute_dtype=how.compute_dtype, device="meta")
         new.support_avx512bf16_for_cpu = False
         kind = {"quant_type": how.quantize, "compress_statistics": how.double_quant}
+        levels = library.functional.name2qmap  # kept from the first use on: not without numbers
+        levels.setdefault("dynamic", library.functional.create_dynamic_map())
         codes, state = library.functional.quantize_4bit(weight, blocksize=BLOCKSIZE, **kind)
         new.weight = library.nn.Params4bit(codes, quant_state=state, bnb_quantized=True)
     new.bias = layer.bias

@@ -165,7 +165,7 @@ def _fields(text: str) -> set[tuple[str, str]] | None:
         return None
     if not isinstance(value, dict):
         return None
-    return {(key, json.dumps(one, sort_keys=True)) for key, one in value.items()}
+    return {(key, json.dumps(field, sort_keys=True)) for key, field in value.items()}
 
 
 def share(right: Callable[[str, str], bool], pairs: Sequence[tuple[str, str]]) -> float:
@@ -177,10 +177,10 @@ def field_f1(pairs: Sequence[tuple[str, str]]) -> float:
     """F1 over all JSON fields, key and value together; what is no JSON object has no fields."""
     hits = given_fields = expected_fields = 0
     for expected, given in pairs:
-        wanted, found = _fields(expected) or set(), _fields(given) or set()
-        hits += len(wanted & found)
-        given_fields += len(found)
-        expected_fields += len(wanted)
+        right, answered = _fields(expected) or set(), _fields(given) or set()
+        hits += len(right & answered)
+        given_fields += len(answered)
+        expected_fields += len(right)
     return 2 * hits / (given_fields + expected_fields) if given_fields + expected_fields else 0.0
 
 
@@ -237,7 +237,7 @@ def check_answerable(model: Model, task: Task, *, split: str = "test") -> None:
     asked = (_examples(task, split), task.old_knowledge, task.strangers)
     for examples in asked if task.teacher is None else ():
         if examples:
-            _ids_that_fit(model, [one.prompt for one in examples], _room(model, examples))
+            _ids_that_fit(model, [example.prompt for example in examples], _room(model, examples))
 
 
 def _examples(task: Task, split: str) -> Sequence[Example]:
