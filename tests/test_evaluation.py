@@ -11,12 +11,12 @@ from lora_lab.models.bases import load_base
 from lora_lab.tasks import examples
 from lora_lab.tasks.examples import Example, batches_to_score, collate, encode, prompt_ids
 from lora_lab.tasks.loading import load_task
+from lora_lab.tasks.losses import loss_of_batch
 from lora_lab.training.evaluation import (
     evaluate,
     exactly,
     field_f1,
     generate,
-    loss_of_batch,
     mean_loss,
     same_label,
     share,

@@ -14,7 +14,8 @@ from lora_lab.models.adapters import to_peft
 from lora_lab.models.bases import load_base
 from lora_lab.tasks.examples import Example, collate, encode
 from lora_lab.tasks.loading import load_task
-from lora_lab.training.evaluation import evaluate, loss_of_batch, mean_loss
+from lora_lab.tasks.losses import loss_of_batch
+from lora_lab.training.evaluation import evaluate, mean_loss
 from lora_lab.training.fit import fit
 from lora_lab.training.loop import Diverged, order_of_examples, train, try_learning_rates
 from lora_lab.training.optimizers import learning_rate_at, make_optimizer

@@ -52,12 +52,13 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "planted": "torch",
         "hidden_rank": "",
         "loading": "",
+        "losses": "torch",
     },
     "cost": {
         "budget": "",
         "static_memory": "",
-        "activations": "",
-        "memory": "",
+        "tracing": "torch",
+        "memory": "torch transformers",
         "gpus": "",
         "estimates": "torch",
         "limits": "torch",
@@ -74,6 +75,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "script_template": "torch transformers peft bitsandbytes",
         "script": "",
         "processes": "torch loky cloudpickle safetensors",
+        "confounds": "",
         "sweep": "torch pandas tqdm",
     },
     "findings": {

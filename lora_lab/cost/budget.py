@@ -54,7 +54,7 @@ def rank_within(shape: Shape, recipe: Recipe, parameters: int) -> int:
         raise ValueError(f"method={recipe.method!r} has no r to choose; give method='lora'")
     reached = adapted(shape, recipe)
     fixed, per_rank = (
-        sum(adapter_parameters(one, replace(recipe, r=r)) for one in reached) for r in (1, 2)
+        sum(adapter_parameters(matrix, replace(recipe, r=r)) for matrix in reached) for r in (1, 2)
     )
     per_rank -= fixed  # A and B grow with r; DoRA's magnitudes do not
     fixed -= per_rank
@@ -75,17 +75,17 @@ def trained_by_layer(shape: Shape, recipe: Recipe) -> dict[int | None, int]:
         counts[layer_of(name)] = counts.get(layer_of(name), 0) + count
 
     if recipe.method == "full":
-        for one in shape.matrices:
-            add(one.name, one.parameters - one.tied * one.weights)
+        for matrix in shape.matrices:
+            add(matrix.name, matrix.parameters - matrix.tied * matrix.weights)
         for name, count in shape.others:
             add(name, count)
         return counts
     saved = saved_modules(shape, recipe)
-    for one in adapted(shape, recipe):
-        add(one.name, adapter_parameters(one, recipe))
-    for one in shape.matrices:
-        if inside(one.name, saved):
-            add(one.name, one.parameters)  # a copy of its own, of a tied one too
+    for matrix in adapted(shape, recipe):
+        add(matrix.name, adapter_parameters(matrix, recipe))
+    for matrix in shape.matrices:
+        if inside(matrix.name, saved):
+            add(matrix.name, matrix.parameters)  # a copy of its own, of a tied one too
     for name, count in shape.others:
         if inside(name, saved):
             add(name, count)
@@ -124,7 +124,7 @@ def flops(shape: Shape, recipe: Recipe, batches: Sequence[Batch]) -> int:
     Raises:
         ValueError: for a recipe that does not fit the model, and for an encoder-decoder.
     """
-    blocks = {LAYER.match(one.name)[0] for one in shape.matrices if LAYER.match(one.name)}
+    blocks = {LAYER.match(matrix.name)[0] for matrix in shape.matrices if LAYER.match(matrix.name)}
     if len(blocks) > shape.num_layers:
         raise ValueError(
             f"{shape.name} has an encoder and a decoder, whose lengths and attention this budget "
@@ -136,43 +136,43 @@ def flops(shape: Shape, recipe: Recipe, batches: Sequence[Batch]) -> int:
 
 def _flops_of(shape: Shape, recipe: Recipe, batch: Batch) -> int:
     tokens = batch.examples * batch.length
-    targets = {one.name for one in adapted(shape, recipe)}
+    targets = {matrix.name for matrix in adapted(shape, recipe)}
     saved = saved_modules(shape, recipe)
     stages = _stages(shape.matrices)
     lowest = _lowest_trained(shape, recipe, stages)
-    last = {layer_of(one.name): one for one in shape.matrices}  # each layer's last matrix
+    last = {layer_of(matrix.name): matrix for matrix in shape.matrices}  # each layer's last matrix
     total = 0
-    for one, stage in zip(shape.matrices, stages, strict=True):
-        layer = layer_of(one.name)
-        rows = batch.examples * batch.places if one.kind == "output" else tokens
-        product = 0 if one.kind == "embedding" else 2 * one.weights * rows  # else a look-up
-        trained = recipe.method == "full" or inside(one.name, saved)
+    for matrix, stage in zip(shape.matrices, stages, strict=True):
+        layer = layer_of(matrix.name)
+        rows = batch.examples * batch.places if matrix.kind == "output" else tokens
+        product = 0 if matrix.kind == "embedding" else 2 * matrix.weights * rows  # else a look-up
+        trained = recipe.method == "full" or inside(matrix.name, saved)
         passed_on = stage > lowest  # something below waits for this matrix's input gradient
         again = recipe.gradient_checkpointing and layer is not None  # the forward pass, a 2nd time
-        target = one.name in targets
-        ends = one is last[layer]  # again, it is left as soon as nothing more is needed of it
+        target = matrix.name in targets
+        ends = matrix is last[layer]  # again, it is left as soon as nothing more is needed of it
         total += product * (1 + passed_on + trained + (again and (target or not ends)))
         if target:
-            down, up = _adapter_products(one, recipe, rows)
+            down, up = _adapter_products(matrix, recipe, rows)
             total += down * (2 + passed_on + again)
             total += up * (3 + (again and (recipe.use_dora or not ends)))
         if target and recipe.use_dora:
-            total += (1 + again) * _dora_flops(one, recipe)
+            total += (1 + again) * _dora_flops(matrix, recipe)
             if recipe.lora_dropout:  # the base layer once more, on what dropout left
                 total += product * (1 + passed_on + again)
     return total + _attention_flops(shape, recipe, batch, stages, lowest)
 
 
-def _adapter_products(one: Matrix, recipe: Recipe, rows: int) -> tuple[int, int]:
-    """The FLOPs of a product with A, and of one with B. An embedding's A is looked up."""
-    down = 0 if one.kind == "embedding" else 2 * rank(recipe) * one.in_features * rows
-    return down, 2 * rank(recipe) * one.out_features * rows
+def _adapter_products(matrix: Matrix, recipe: Recipe, rows: int) -> tuple[int, int]:
+    """The FLOPs of the products with A and with B. An embedding's A is looked up."""
+    down = 0 if matrix.kind == "embedding" else 2 * rank(recipe) * matrix.in_features * rows
+    return down, 2 * rank(recipe) * matrix.out_features * rows
 
 
-def _dora_flops(one: Matrix, recipe: Recipe) -> int:
+def _dora_flops(matrix: Matrix, recipe: Recipe) -> int:
     """DoRA needs the norms of W + BA. To get BA, PEFT sends an identity matrix through A and B."""
-    through_a = 0 if one.kind == "embedding" else 2 * recipe.r * one.in_features**2
-    return through_a + 2 * recipe.r * one.in_features * one.out_features
+    through_a = 0 if matrix.kind == "embedding" else 2 * recipe.r * matrix.in_features**2
+    return through_a + 2 * recipe.r * matrix.in_features * matrix.out_features
 
 
 def _attention_flops(
@@ -182,8 +182,8 @@ def _attention_flops(
     heads = batch.examples * shape.num_heads
     forward = 4 * heads * batch.length**2 * shape.head_dim  # scores, and their sum of values
     first: dict[int | None, int] = {}  # the stage at which each layer makes queries, keys, values
-    for one, stage in zip(shape.matrices, stages, strict=True):
-        first.setdefault(layer_of(one.name), stage)
+    for matrix, stage in zip(shape.matrices, stages, strict=True):
+        first.setdefault(layer_of(matrix.name), stage)
     backward = sum(2 * forward for layer in range(shape.num_layers) if first[layer] >= lowest)
     return shape.num_layers * forward * (1 + recipe.gradient_checkpointing) + backward
 
@@ -191,7 +191,7 @@ def _attention_flops(
 def _stages(matrices: Sequence[Matrix]) -> list[int]:
     """How far the forward pass has come at each matrix; those with one stage read one input."""
     stages: list[int] = []
-    for _, group in itertools.groupby(matrices, lambda one: one.name.rpartition(".")[0]):
+    for _, group in itertools.groupby(matrices, lambda matrix: matrix.name.rpartition(".")[0]):
         size, stage = len(list(group)), stages[-1] + 1 if stages else 0
         stages += [stage] * (size - 1) + [stage + (size > 1)]
     return stages
@@ -202,9 +202,9 @@ def _lowest_trained(shape: Shape, recipe: Recipe, stages: Sequence[int]) -> int:
     if recipe.method == "full" or recipe.gradient_checkpointing:
         return -1  # checkpointing makes the first layer's input ask for a gradient
     saved = saved_modules(shape, recipe)
-    names = {one.name for one in adapted(shape, recipe)}
+    names = {matrix.name for matrix in adapted(shape, recipe)}
     return min(
         stage
-        for one, stage in zip(shape.matrices, stages, strict=True)
-        if one.name in names or inside(one.name, saved)
+        for matrix, stage in zip(shape.matrices, stages, strict=True)
+        if matrix.name in names or inside(matrix.name, saved)
     )

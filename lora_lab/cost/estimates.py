@@ -1,4 +1,4 @@
-"""What a fine-tune will cost, told before it runs: `estimate`, and the models it knows by name."""
+"""The cost of a fine-tune before it runs: `estimate`, and the models that it knows by name."""
 
 import functools
 import json
@@ -6,8 +6,9 @@ import tomllib
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from itertools import islice
+from operator import ge
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,18 +101,19 @@ def estimate(model: object, recipe: Recipe, task: Task | None = None) -> Budget:
     trainable = trainable_parameters(shape, recipe)  # first: it refuses what does not fit
     dtype, device = kept_in(model, shape)
     scored = _validated(model, shape, recipe, task)
-    most = _unless_unknown(_most_memory, shape, recipe, batches, dtype, device, scored)
+    largest = largest_of(batches)
+    most = _unless_unknown(_most_memory, shape, recipe, largest, dtype, device, scored)
     return Budget(
         trainable_parameters=trainable,
         total_parameters=total_parameters(shape, recipe),
         flops_per_step=_unless_unknown(_mean_flops, shape, recipe, batches),
         memory=most,
-        usual_memory=most and _most(usual_memory(shape, recipe, one, dtype) for one in batches),
+        usual_memory=most and _most(usual_memory(shape, recipe, batch, dtype) for batch in largest),
     )
 
 
 def budget_of(base: "Base", task: Task, recipe: Recipe) -> Budget | None:
-    """`estimate` without a warning; None for a kind of model that it can't tell anything of."""
+    """`estimate` without a warning; None for a kind of model that it knows nothing of."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         try:
@@ -133,7 +135,8 @@ def more_memory(base: "Base", task: Task, recipe: Recipe) -> int | None:
             validated = _validated(base, find_shape(base), recipe, task)
         except ValueError:
             return None
-    most = [memory_beside(base, recipe, first, one) for one in (validated, _tested(task, base))]
+    scored = (validated, _tested(task, base))
+    most = [memory_beside(base, recipe, first, batch) for batch in scored]
     return None if None in most else max(most)
 
 
@@ -147,10 +150,10 @@ def memory_beside(
     try:
         shape, recipe = find_shape(base), _on(base, recipe)
         dtype, device = kept_in(base, shape)
-        most = _most_memory(shape, recipe, Counter(batches), dtype, device, scored).total
+        most = _most_memory(shape, recipe, largest_of(batches), dtype, device, scored).total
     except ValueError:
         return None
-    return most - sum(one.numel() * one.element_size() for one in base.model.parameters())
+    return most - sum(tensor.numel() * tensor.element_size() for tensor in base.model.parameters())
 
 
 def _on(base: "Base", recipe: Recipe) -> Recipe:
@@ -179,7 +182,7 @@ def _longest(examples: int, recipe: Recipe) -> Batch:
 
 
 def _unless_unknown(reckon: Callable[..., Any], *of: object) -> Any:
-    """What `reckon` tells. If it can't for this kind of model, a warning says why: None."""
+    """What `reckon` gives. If it can't for this kind of model, a warning says why: None."""
     try:
         return reckon(*of)
     except ValueError as error:  # the recipe fits: its parameters were counted
@@ -189,24 +192,33 @@ def _unless_unknown(reckon: Callable[..., Any], *of: object) -> Any:
 
 def _mean_flops(shape: Shape, recipe: Recipe, batches: Counter[Batch]) -> float:
     """Of a step, all its batches together."""
-    whole = sum(flops(shape, recipe, [one]) * count for one, count in batches.items())
+    whole = sum(flops(shape, recipe, [batch]) * count for batch, count in batches.items())
     return recipe.gradient_accumulation_steps * whole / batches.total()
 
 
 def _most_memory(
     shape: Shape,
     recipe: Recipe,
-    batches: Counter[Batch],
+    batches: Iterable[Batch],
     dtype: str,
     device: str,
     scored: Batch | None,
 ) -> Memory:
-    return _most(memory(shape, recipe, one, dtype, device, scored) for one in batches)
+    return _most(memory(shape, recipe, batch, dtype, device, scored) for batch in batches)
 
 
-def _most(found: Iterable[Memory]) -> Memory:
+def largest_of(batches: Iterable[Batch]) -> list[Batch]:
+    """The batches that no other equals or exceeds in every size: one of them takes most memory."""
+    largest: list[Batch] = []
+    for batch in sorted(set(batches), key=astuple, reverse=True):  # so none exceeds one before it
+        if not any(all(map(ge, astuple(other), astuple(batch))) for other in largest):
+            largest.append(batch)
+    return largest
+
+
+def _most(memories: Iterable[Memory]) -> Memory:
     """Of the batch that takes most."""
-    return max(found, key=lambda one: one.total)
+    return max(memories, key=lambda memory: memory.total)
 
 
 def batches_of(task: Task, tokenizer: object, recipe: Recipe) -> Iterator[Batch]:
@@ -221,19 +233,19 @@ def sizes_drawn(encoded: Sequence[Encoded], recipe: Recipe) -> Iterator[Batch]:
     Raises:
         ValueError: for a step that goes through the examples again and again.
     """
-    lengths = [len(one.input_ids) for one in encoded]
+    lengths = [len(example.input_ids) for example in encoded]
     # logits at position t are computed where token t + 1 has a label
-    places = [places_of(one) for one in encoded]
+    places = [places_of(example) for example in encoded]
     order = order_of_examples(len(encoded), recipe.seed)
     check_passes(len(encoded), recipe)
     for _ in range(min(recipe.steps * recipe.gradient_accumulation_steps, DRAWN)):
         chosen = list(islice(order, recipe.batch_size))
-        sizes = {lengths[one] for one in chosen}
+        sizes = {lengths[number] for number in chosen}
         yield Batch(
             examples=len(chosen),
             length=max(sizes),
-            places=len({place for one in chosen for place in places[one]}),
-            labels=sum(len(places[one]) for one in chosen),
+            places=len({place for number in chosen for place in places[number]}),
+            labels=sum(len(places[number]) for number in chosen),
             padded=len(sizes) > 1,
         )
 
@@ -259,12 +271,14 @@ def largest_to_score(
     encoded = encode_fitting(examples, base.tokenizer, max_length, loss_on).encoded
     vocab_size = base.model.config.get_text_config().vocab_size
     batches = map(_sizes, batches_to_score(encoded, vocab_size))
-    return max(batches, key=lambda one: one.examples * one.places + one.labels, default=None)
+    return max(
+        batches, key=lambda batch: batch.examples * batch.places + batch.labels, default=None
+    )
 
 
 def _sizes(encoded: Sequence[Encoded]) -> Batch:
-    lengths = {len(one.input_ids) for one in encoded}
-    places = [places_of(one) for one in encoded]
+    lengths = {len(example.input_ids) for example in encoded}
+    places = [places_of(example) for example in encoded]
     return Batch(
         examples=len(encoded),
         length=max(lengths),
@@ -354,7 +368,7 @@ def _is_base(model: object) -> bool:
 
 def _known(given: str) -> Known | None:
     """The model with this name or hub id; capitals do not matter."""
-    for one in known_shapes().values():
-        if given.lower() in (one.name, one.hub.lower()):
-            return one
+    for known in known_shapes().values():
+        if given.lower() in (known.name, known.hub.lower()):
+            return known
     return None

@@ -44,8 +44,8 @@ class Fit:
 def cards() -> tuple[Card, ...]:
     """The cards of data/cards.toml, from small to large."""
     with (data_folder() / "cards.toml").open("rb") as file:
-        found = [Card(name, **facts) for name, facts in tomllib.load(file).items()]
-    return tuple(sorted(found, key=lambda card: card.usable))
+        listed = [Card(name, **facts) for name, facts in tomllib.load(file).items()]
+    return tuple(sorted(listed, key=lambda card: card.usable))
 
 
 def which_gpu(memory: Memory, checkpointed: Memory, dtype: str = "bfloat16") -> tuple[Fit, ...]:

@@ -31,19 +31,21 @@ def check_fits(base: Base, encoded: Sequence[Encoded], recipe: Recipe) -> None:
         return
     modules = modules_of(base.model, base.name)
     field, r = ("init_r", recipe.init_r) if recipe.method == "adalora" else ("r", recipe.r)
-    numbers = sum(r * (one.in_features + one.out_features) for one in adapted(modules, recipe))
+    numbers = sum(
+        r * (matrix.in_features + matrix.out_features) for matrix in adapted(modules, recipe)
+    )
     if AT_LEAST * numbers > free:
         raise ValueError(
             f"{field}={r} makes an adapter of {numbers:,} numbers: with their gradients "
             f"{_gib(AT_LEAST * numbers)}, and {_gib(free)} are free; give a smaller {field} "
             "(8 is usual)"
         )
-    tokens = recipe.batch_size * min(len(one.input_ids) for one in encoded)
+    tokens = recipe.batch_size * min(len(example.input_ids) for example in encoded)
     width = base.model.config.get_text_config().hidden_size
     needed = tokens * width * base.dtype.itemsize  # no layer's output takes less
     if needed <= free:
-        told = memory_beside(base, recipe, islice(sizes_drawn(encoded, recipe), 1))
-        needed = 0 if told is None else (1 - ERROR) * told
+        estimate = memory_beside(base, recipe, islice(sizes_drawn(encoded, recipe), 1))
+        needed = 0 if estimate is None else (1 - ERROR) * estimate
     if needed > free:
         whole = recipe.method == "full"
         raise ValueError(

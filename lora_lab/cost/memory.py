@@ -1,34 +1,63 @@
-"""Memory of a training step, part by part: a count of what torch keeps, moment by moment.
+"""Memory of a training step of any model, part by part: a step is traced, and nothing is run.
 
-Nothing is fitted and nothing is run. All sizes are bytes.
+Only those layers are traced that differ. Each counts as often as the model has it. All sizes are
+bytes.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import functools
+import json
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from importlib.metadata import version
+from itertools import groupby
+from pathlib import Path
+from typing import NamedTuple
 
-from lora_lab.cost.activations import Layer, layers_of
+import torch
+from torch import nn
+
 from lora_lab.cost.budget import Batch
-from lora_lab.cost.static_memory import F32, Trained, held_here, held_usually, trained_tensors
-from lora_lab.models.architecture import Shape, layer_of
+from lora_lab.cost.static_memory import (
+    Trained,
+    adapter_bytes,
+    held_here,
+    held_usually,
+    trained_tensors,
+)
+from lora_lab.cost.tracing import META, Live, Stretch, attention_of_cpu
+from lora_lab.models import architecture
+from lora_lab.models.architecture import (
+    LAYER,
+    Shape,
+    adapted,
+    column_of,
+    inside,
+    layer_of,
+    saved_modules,
+)
+from lora_lab.models.read_architecture import kept, on_meta
 from lora_lab.recipe import Recipe
 from lora_lab.records import Memory
+from lora_lab.tasks import losses
 
-ERROR = 0.1  # of the total, either way: measured on a CPU, for models built like a Llama
+ERROR = 0.1  # of the total, either way: measured on a CPU
+PARTS = ("gradients", "activations", "logits")  # they come and go within a step
+FIELDS = (  # of a recipe: those that decide what a step makes
+    *("method", "r", "init_r", "target_r", "target_modules", "layers_to_transform"),
+    *("modules_to_save", "lora_dropout", "use_dora", "quantize", "double_quant", "compute_dtype"),
+    *("gradient_checkpointing", "gradient_accumulation_steps"),
+)
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """What comes and goes in a step, at one of its moments."""
+class Peaks(NamedTuple):
+    """The most of each part that comes and goes, and the most of all together."""
 
     gradients: int
     activations: int
-    logits: int = 0
-    update: int = 0  # made by the optimizer, and gone at once
-
-    @property
-    def total(self) -> int:
-        """All of it."""
-        return self.gradients + self.activations + self.logits + self.update
+    logits: int
+    together: int
 
 
 def memory(
@@ -39,9 +68,9 @@ def memory(
     device: str = "cpu",
     validation: Batch | None = None,
 ) -> Memory:
-    """What a run of `lora_lab.training.loop` holds, part by part, and at its peak.
+    """The memory of a run of `lora_lab.training.loop`, part by part, and at its peak.
 
-    The total is right within `ERROR` for models built like a Llama, as measured on a CPU.
+    The total is right within `ERROR`, as measured on a CPU.
 
     Args:
         shape: the base's.
@@ -52,108 +81,281 @@ def memory(
         validation: the largest batch of the validations between the steps; None: there are none.
 
     Raises:
-        ValueError: for a model that is not built like a Llama, and what `adapted` refuses.
+        ValueError: for a recipe that does not fit the model, and for a model whose step can't be
+            traced, such as an encoder-decoder.
     """
-    moments = list(
-        _moments(layers_of(shape, recipe, batch, dtype), trained_tensors(shape, recipe, dtype))
-    )
+    trained = trained_tensors(shape, recipe, dtype)
+    step = _step(shape, _relevant(recipe), batch, dtype, "step")
+    peaks = [_with_update(step, shape, recipe, trained)]
     if validation:
-        moments += _validating(layers_of(shape, recipe, validation, dtype))
-    return _at_the_peak(held_here(shape, recipe, dtype, device), moments)
+        peaks.append(_step(shape, _relevant(recipe), validation, dtype, "score"))
+    return _at_the_peak(held_here(shape, recipe, dtype, device), peaks)
 
 
 def usual_memory(shape: Shape, recipe: Recipe, batch: Batch, dtype: str = "float32") -> Memory:
-    """What a training step holds in the usual loop, which keeps no copy to fall back on.
+    """The memory of a training step in the usual loop, which keeps no copy to fall back on.
 
     Full fine-tuning trains the base itself: in float32, or on a 16-bit base in mixed precision
     (`held_usually` has the bytes). This is what papers and rules of thumb count.
     """
-    layers = layers_of(shape, recipe, batch, dtype, usual=True)
     trained = trained_tensors(shape, recipe, dtype, usual=True)
-    return _at_the_peak(held_usually(shape, recipe, dtype), list(_moments(layers, trained)))
+    mixed = recipe.method == "full" and dtype != "float32"
+    what = "mixed step" if mixed else "step"
+    peaks = _step(shape, _relevant(recipe), batch, dtype, what)
+    peaks = _with_update(peaks, shape, recipe, trained)
+    return _at_the_peak(held_usually(shape, recipe, dtype), [peaks])
 
 
-def _at_the_peak(always: dict[str, int], moments: list[Moment]) -> Memory:
-    comes_and_goes = {
-        part: max(getattr(moment, part) for moment in moments)
-        for part in ("gradients", "activations", "logits")
-    }
-    peak = sum(always.values()) + max(moment.total for moment in moments)
-    return Memory(**always, **comes_and_goes, total=peak)
+def _relevant(recipe: Recipe) -> Recipe:
+    """A recipe with the same step, alike for all seeds, rates and numbers of steps."""
+    fields = {name: getattr(recipe, name) for name in FIELDS}
+    fields["gradient_accumulation_steps"] = min(recipe.gradient_accumulation_steps, 2)
+    return Recipe(**fields)  # from the second pass on, passes are alike
 
 
-def _moments(layers: list[Layer], trained: list[Trained]) -> Iterator[Moment]:
-    """The moments at which a step may be at its peak, in their order."""
-    shape, recipe, batch = layers[0].shape, layers[0].recipe, layers[0].batch
-    size, wide = layers[0].size, layers[0].wide
-    full, again = recipe.method == "full", recipe.gradient_checkpointing
-    gradients = dict.fromkeys([None, *range(shape.num_layers)], 0)  # by layer; None: in none
-    for one in trained:
-        gradients[layer_of(one.module)] += one.bytes
-    every = sum(gradients.values())
-    earlier = every if recipe.gradient_accumulation_steps > 1 else 0  # from the pass before
-    outer = {one.kind: one.name for one in shape.matrices if one.kind != "linear"}
-    of_output = sum(one.bytes for one in trained if one.module == outer["output"])
-    if full and shape.tied:
-        of_output = trained[0].size * shape.vocab_size * shape.hidden_size
+def _at_the_peak(always: dict[str, int], peaks: list[Peaks]) -> Memory:
+    comes_and_goes = {part: max(getattr(peak, part) for peak in peaks) for part in PARTS}
+    total = sum(always.values()) + max(peak.together for peak in peaks)
+    return Memory(**always, **comes_and_goes, total=total)
 
-    held = layers[0].held_by_batch()
-    if again:  # the mask; the embeddings, which are made to want a gradient, with it
-        held += batch.padded * batch.examples * batch.length**2 + 2 * size * wide
-    through = layers[0].through()
-    yield Moment(earlier, held + through)
 
-    flows = again or any(one.module == outer["embedding"] for one in trained)
-    kept, remade = [], []  # by layer: always; at most, when the way back makes it again
-    for number, layer in enumerate(layers):
-        whole, dora = layer.kept(flows), layer.making_norms(flows)
-        flows = flows or gradients[number] > 0
-        if again:  # only its input is kept; a float32 one is the first norm's too
-            kept.append(size * wide + layer.kept_by_int8())
-            twice = F32 * wide if size == F32 else 0
-            remade.append(max(whole + layer.passing(), dora) - twice)
-        else:
-            yield Moment(earlier, held + sum(kept) + dora)
-            kept.append(whole)
-            remade.append(layer.passing())
-    held += sum(kept)
-    # The loss on the way up: logits, and those with a label; with the batch before, in part.
-    rows, vocab = batch.examples * batch.places, shape.vocab_size
-    into_output = size * rows * shape.hidden_size if of_output else 0
-    top = held + layers[-1].norm(flows)
-    before = 0
-    if earlier:  # what no one sets free until its loss is forgotten
-        before += 2 * size * wide if again else 0
-        before += sum(one.kept_by_int8() for one in layers)
-    yield Moment(earlier, held + before + (through if again else 0))
-    yield Moment(earlier, top + before + into_output, size * vocab * (rows + batch.labels))
-    # The loss on the way back: its softmax and two gradients; or one, set among zeros.
-    loss = vocab * max(3 * F32 * batch.labels, size * (batch.labels + rows))
-    yield Moment(earlier, top + into_output, loss)
-    yield Moment(earlier + of_output, top + into_output, size * rows * vocab)
-    # The last norm: on the way back, five tensors of its input's size; a quotient goes first.
-    yield Moment(earlier + of_output, top + (4 if full else 5) * F32 * wide)
-    # Down through the layers: activations go, and gradients come, the newest beside the others.
-    newest = max((one.bytes for one in trained if layer_of(one.module) is not None), default=0)
-    above = of_output
-    for number in reversed(range(shape.num_layers)):
-        yield Moment((earlier or above) + newest, held + remade[number])
-        above += gradients[number]
-        held -= kept[number]
-    # The end: tied embeddings have two gradients and their sum; AdamW makes a quotient in steps.
-    halves = (2 + (earlier > 0)) * of_output if full and shape.tied else 0
-    yield Moment(every + halves, held)
+def _with_update(peaks: Peaks, shape: Shape, recipe: Recipe, trained: list[Trained]) -> Peaks:
+    """The peaks with what follows the last gradient."""
+    gradients = sum(tensor.bytes for tensor in trained)
+    most = {}
     if recipe.method == "adalora":  # the orthogonality term's gradients, before they are added
-        yield Moment(2 * every, held)
-    largest = max(one.numbers for one in trained) if recipe.optimizer == "adamw" else 0
-    yield Moment(every, held, update=2 * F32 * largest)
+        twice = gradients + adapter_bytes(shape, recipe, trained)
+        most = {"gradients": max(peaks.gradients, twice), "together": twice}
+    elif recipe.optimizer == "adamw":  # it makes a quotient in steps
+        most["together"] = gradients + 2 * max(tensor.bytes for tensor in trained)
+    most["together"] = max(peaks.together, most.get("together", 0))
+    return peaks._replace(**most)
 
 
-def _validating(layers: list[Layer]) -> Iterator[Moment]:
-    """Between two steps: no gradient is there, and no layer keeps anything."""
-    layer = layers[-1]
-    held = layer.held_by_batch()
-    yield Moment(0, held + max(one.scoring() for one in layers))
-    rows, labels = layer.batch.examples * layer.batch.places, layer.batch.labels
-    logits = layer.shape.vocab_size * max(layer.size * (rows + labels), 2 * F32 * labels)
-    yield Moment(0, held + layer.size * layer.wide, logits)
+@functools.lru_cache(maxsize=512)
+def _step(shape: Shape, recipe: Recipe, batch: Batch, dtype: str, what: str) -> Peaks:
+    """What comes and goes in a step, up to its last gradient: traced once, and then kept.
+
+    Args:
+        shape: of the base.
+        recipe: as `_relevant` gives it.
+        batch: of one pass.
+        dtype: of the base.
+        what: "step"; "mixed step", in which full fine-tuning trains the 16-bit weights; or "score",
+            in which nothing is trained.
+    """
+    key = (shape.config, repr(recipe), repr(batch), dtype, what, _versions())
+    return kept(
+        "steps", key, lambda: _traced(shape, recipe, batch, dtype, what), lambda of: Peaks(*of)
+    )
+
+
+@functools.cache
+def _versions() -> str:
+    """All code that a traced step depends on, by its versions or its text."""
+    rooms = sorted(
+        [*Path(__file__).parent.glob("*.py"), *Path(architecture.__file__).parent.glob("*.py")]
+    )
+    ours = "".join(path.read_text(encoding="utf-8") for path in [*rooms, Path(losses.__file__)])
+    return " ".join([*map(version, ("torch", "transformers", "peft")), ours])
+
+
+def _traced(shape: Shape, recipe: Recipe, batch: Batch, dtype: str, what: str) -> Peaks:
+    if _config(shape).is_encoder_decoder:
+        raise ValueError(
+            f"{shape.name} has an encoder and a decoder, whose lengths this budget does not know; "
+            "give a model with one stack of layers"
+        )
+    kinds = _kinds(shape, recipe)
+    places = sorted({*map(kinds.index, kinds), len(kinds) - 1})
+    like = [[kinds[number] for number in places].index(kind) for kind in kinds]
+    like[-1] = len(places) - 1  # the last layer is traced for itself, too
+    few_layers = _for_layers(shape, recipe, places)
+    try:
+        model = _with_layers(shape, places, getattr(torch, dtype))
+        model = _adapted(model, few_layers, mixed=what == "mixed step")
+        stretches = _trace(model, few_layers, batch, scored=what == "score")
+    except Exception as error:
+        said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise ValueError(
+            f"a training step of {shape.name} can't be followed without numbers, so its memory is "
+            f"not known ({said})"
+        ) from error
+    return _play(stretches, like)
+
+
+# --- a model with few layers ----------------------------------------------------------------
+
+
+def _kinds(shape: Shape, recipe: Recipe) -> list[tuple]:
+    """Of each layer all that can make its memory differ from another's."""
+    whole = saved_modules(shape, recipe)
+    names = {matrix.name for matrix in adapted(shape, recipe)}
+    sizes = [(matrix.name, matrix.in_features, matrix.out_features) for matrix in shape.matrices]
+    layers: list[set] = [set() for _ in range(shape.num_layers)]
+    for name, *size in [*sizes, *shape.others]:
+        layer = layer_of(name)
+        if layer is not None and layer < shape.num_layers:
+            trained = name in names or inside(name, whole)
+            layers[layer].add((column_of(name), *size, trained))
+    own_fields = _by_layer(_config(shape).get_text_config())
+    kinds, flows = [], False  # flows: whether a layer below is trained
+    for number, modules in enumerate(layers):
+        kinds.append((number == 0, flows, modules, [own[number] for own in own_fields.values()]))
+        flows = flows or any(trained for *_, trained in modules)
+    return kinds
+
+
+def _config(shape: Shape) -> object:
+    from transformers import AutoConfig
+
+    return AutoConfig.for_model(**json.loads(shape.config))
+
+
+def _by_layer(config: object) -> dict[str, list]:
+    """The fields of a config that have a value for each layer, such as `layer_types`."""
+    lists = {name: value for name, value in vars(config).items() if isinstance(value, list)}
+    return {name: own for name, own in lists.items() if len(own) == config.num_hidden_layers}
+
+
+def _with_layers(shape: Shape, kept: list[int], dtype: torch.dtype) -> nn.Module:
+    """The model on the meta device, with just these of its layers."""
+    config = _config(shape)
+    text = config.get_text_config()
+    for name, own in _by_layer(text).items():
+        setattr(text, name, [own[number] for number in kept])
+    text.num_hidden_layers = len(kept)
+    return on_meta(config).to(dtype)
+
+
+def _for_layers(shape: Shape, recipe: Recipe, kept: list[int]) -> Recipe:
+    """The recipe that reaches in those layers, counted anew, what it reached there."""
+    names = []
+    for matrix in adapted(shape, recipe):
+        match, number = LAYER.match(matrix.name), layer_of(matrix.name)
+        if number is None:
+            names.append(matrix.name)
+        elif number in kept:
+            place = str(kept.index(number))
+            names.append(matrix.name[: match.start(1)] + place + matrix.name[match.end(1) :])
+    if not names:
+        return recipe
+    return replace(recipe, target_modules=tuple(names), layers_to_transform=None)
+
+
+def _adapted(model: nn.Module, recipe: Recipe, mixed: bool) -> nn.Module:
+    """The model as it is trained, on the meta device."""
+    from lora_lab.models.adapters import adapt, checkpoint_activations  # PEFT takes seconds
+    from lora_lab.models.bases import Base
+    from lora_lab.models.quantization import Quantization, quantize_layers
+
+    if not hasattr(model, "prepare_inputs_for_generation"):
+        model.prepare_inputs_for_generation = None  # PEFT asks BERT for it, too
+    base = Base("traced", model, None, torch.device("cpu"), model.dtype, "", Path())
+    if recipe.quantize:
+        products = model.dtype
+        if recipe.compute_dtype != "auto":
+            products = getattr(torch, recipe.compute_dtype)
+        base.quantization = Quantization(recipe.quantize, recipe.double_quant, products)
+        quantize_layers(model, base.quantization, META)
+    if mixed:
+        model.requires_grad_(True)
+    else:
+        with warnings.catch_warnings(action="ignore"):  # training will say it
+            model = adapt(base, recipe)
+    if recipe.gradient_checkpointing:
+        checkpoint_activations(model)
+    return model
+
+
+# --- a step ---------------------------------------------------------------------------------
+
+
+def _trace(model: nn.Module, recipe: Recipe, batch: Batch, scored: bool) -> list[Stretch]:
+    """The stretches of a step, up to its last gradient; or of a batch's scoring."""
+    live = Live(batch)
+    _watch(live, model)
+    model.train(not scored)
+    with attention_of_cpu(), live, torch.set_grad_enabled(not scored):
+        for _ in range(1 if scored else recipe.gradient_accumulation_steps):
+            live.part, live.gradients = "activations", set()
+            live.begin()
+            ids = torch.zeros(batch.examples, batch.length, dtype=torch.int64, device=META)
+            texts = {"input_ids": ids, "attention_mask": ids.clone(), "labels": ids.clone()}
+            loss, _ = losses.loss_of_batch(model, texts)
+            if not scored:
+                loss.backward()
+        live.begin()
+    return live.stretches
+
+
+def _play(stretches: list[Stretch], like: list[int]) -> Peaks:
+    """Each part's most and the peak, of a model whose layers are `like` those traced."""
+    row: list[Stretch] = []
+    for between, run in groupby(stretches, lambda stretch: stretch.layer is None):
+        if between:
+            row += run
+            continue
+        traced = {stretch.layer: stretch for stretch in run}
+        up = any(stretch.way == "up" for stretch in traced.values())
+        order = like if up else reversed(like)
+        row += [traced[place] for place in order if place in traced]  # none goes down to some
+    now, most, peak = Counter(), Counter(), 0
+    for stretch in row:
+        peak = max(peak, now.total() + stretch.peak - stretch.start.total())
+        for part in stretch.most:
+            most[part] = max(most[part], now[part] + stretch.most[part] - stretch.start[part])
+        now.update({part: stretch.end[part] - stretch.start[part] for part in stretch.most})
+    return Peaks(*(most[part] for part in PARTS), together=peak)
+
+
+def _watch(live: Live, model: nn.Module) -> None:
+    """Let `live` know, as the model runs, which layer runs and what is made there."""
+    trained = [tensor for tensor in model.parameters() if tensor.requires_grad]
+    shapes = {tensor.shape for tensor in trained if tensor.ndim > 1}
+    shapes |= {shape[::-1] for shape in shapes}
+
+    def goes_up() -> bool:  # else checkpointing runs a layer again
+        return not live.gradients
+
+    def before_the_output(_: nn.Module, inputs: tuple) -> None:
+        live.part = "logits"
+        _at_gradient(inputs, lambda: setattr(live, "part", "activations"))
+
+    def after_the_output(_: nn.Module, __: tuple, logits: torch.Tensor) -> None:
+        _at_gradient(logits, lambda: setattr(live, "gradients", shapes))
+
+    def watch_layer(layer: nn.Module, number: int, last: bool) -> None:
+        def enter(_: nn.Module, args: tuple, kwargs: dict) -> None:
+            if goes_up():
+                live.begin(number, "up")
+                below = (number - 1, "down") if number else ()
+                _at_gradient(args or kwargs["hidden_states"], lambda: live.begin(*below))
+
+        def leave(_: nn.Module, __: tuple, output: object) -> None:
+            if goes_up():
+                live.begin()
+                _at_gradient(output, lambda: live.begin())
+                _at_gradient(output, lambda: live.begin(number, "down"))
+
+        layer.register_forward_pre_hook(enter, with_kwargs=True)
+        if last:
+            layer.register_forward_hook(leave)
+
+    output = model.get_output_embeddings()
+    output.register_forward_pre_hook(before_the_output)
+    output.register_forward_hook(after_the_output)
+    for tensor in trained:
+        tensor.register_post_accumulate_grad_hook(lambda tensor: live.add(tensor.grad, "gradients"))
+    last = model.config.get_text_config().num_hidden_layers - 1
+    for name, layer in model.named_modules():
+        match = LAYER.match(f"{name}.")
+        if match and match[0] == f"{name}.":  # the layer itself, and nothing within it
+            watch_layer(layer, int(match[1]), last=int(match[1]) == last)
+
+
+def _at_gradient(of: object, do: Callable[[], None]) -> None:
+    """Do something when the gradient of a tensor, or of the first of a tuple, is there."""
+    tensor = of[0] if isinstance(of, tuple) else of
+    if tensor.requires_grad:
+        tensor.register_hook(lambda _: do())

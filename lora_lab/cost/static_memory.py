@@ -36,30 +36,30 @@ def trained_tensors(shape: Shape, recipe: Recipe, dtype: str, usual: bool = Fals
 
     In the usual mixed precision it is the 16-bit weights that have gradients.
     """
-    found = []
+    tensors = []
     full = recipe.method == "full"
     size = BYTES[dtype] if usual else F32
     whole = () if full else saved_modules(shape, recipe)
     others = ((name, [count]) for name, count in shape.others)
     for name, sizes in (*_matrices(shape, full), *others):
         if full:
-            found += [Trained(name, numbers, size) for numbers in sizes]
+            tensors += [Trained(name, numbers, size) for numbers in sizes]
         elif inside(name, whole):
             whole_size = BYTES[passing_dtype(recipe, dtype)]
-            found += [Trained(name, numbers, whole_size) for numbers in sizes]
-    for one in adapted(shape, recipe):
+            tensors += [Trained(name, numbers, whole_size) for numbers in sizes]
+    for matrix in adapted(shape, recipe):
         r = rank(recipe)
-        sizes = [r * one.in_features, r * one.out_features]  # A, B
+        sizes = [r * matrix.in_features, r * matrix.out_features]  # A, B
         sizes += [r] * (recipe.method == "adalora")  # λ
-        sizes += [one.out_features] * recipe.use_dora  # the magnitudes
-        found += [Trained(one.name, numbers) for numbers in sizes]
-    return found
+        sizes += [matrix.out_features] * recipe.use_dora  # the magnitudes
+        tensors += [Trained(matrix.name, numbers) for numbers in sizes]
+    return tensors
 
 
 def _matrices(shape: Shape, full: bool) -> Iterator[tuple[str, list[int]]]:
-    for one in shape.matrices:
-        weights = [] if one.tied and full else [one.weights]
-        yield one.name, weights + [one.out_features] * one.bias
+    for matrix in shape.matrices:
+        weights = [] if matrix.tied and full else [matrix.weights]
+        yield matrix.name, weights + [matrix.out_features] * matrix.bias
 
 
 def passing_dtype(recipe: Recipe, dtype: str, usual: bool = False) -> str:
@@ -90,8 +90,8 @@ def held_here(shape: Shape, recipe: Recipe, dtype: str, device: str) -> dict[str
     if recipe.method == "full":
         held["weights"] += once * (1 if device == "cuda" else 2)
     else:
-        copies = 2 + AVERAGES * (recipe.method == "adalora") + recipe.changes_the_base
-        held["adapters"] = copies * once
+        copies = 2 + recipe.changes_the_base
+        held["adapters"] = copies * once + _averages(shape, recipe, trained)
     if recipe.changes_the_base:
         own = sum(matrix.weights for matrix in shape.matrices if not matrix.tied)
         held["weights"] += own * BYTES[dtype]
@@ -113,10 +113,10 @@ def held_usually(shape: Shape, recipe: Recipe, dtype: str) -> dict[str, int]:
     trained = trained_tensors(shape, recipe, dtype, usual=True)
     once = sum(tensor.bytes for tensor in trained)
     if recipe.method != "full":
-        copies = 1 + AVERAGES * (recipe.method == "adalora")
+        adapters = once + _averages(shape, recipe, trained)
         state = optimizer_state(trained, recipe)
         weights = weights_held(shape, recipe, dtype)
-        return {"weights": weights, "adapters": copies * once, "optimizer": state}
+        return {"weights": weights, "adapters": adapters, "optimizer": state}
     exact = [replace(tensor, size=F32) for tensor in trained]
     state = optimizer_state(exact, recipe)
     if BYTES[dtype] < F32:
@@ -124,13 +124,26 @@ def held_usually(shape: Shape, recipe: Recipe, dtype: str) -> dict[str, int]:
     return {"weights": once, "adapters": 0, "optimizer": state}
 
 
+def adapter_bytes(shape: Shape, recipe: Recipe, trained: list[Trained]) -> int:
+    """The bytes of what is trained, without the modules that are trained whole."""
+    whole = saved_modules(shape, recipe)
+    return sum(tensor.bytes for tensor in trained if not inside(tensor.module, whole))
+
+
+def _averages(shape: Shape, recipe: Recipe, trained: list[Trained]) -> int:
+    """The bytes of what AdaLoRA's allocator keeps."""
+    if recipe.method != "adalora":
+        return 0
+    return AVERAGES * adapter_bytes(shape, recipe, trained)
+
+
 def weights_held(shape: Shape, recipe: Recipe, dtype: str) -> int:
     """The base as it was loaded. Of a quantised one, all but the linear layers is float32."""
     if recipe.quantize is None:
         return shape.parameters * BYTES[dtype]
-    linear = [one for one in shape.matrices if one.kind == "linear"]
-    rest = shape.parameters - sum(one.weights for one in linear)
-    return F32 * rest + sum(quantized(one, recipe) for one in linear)
+    linear = [matrix for matrix in shape.matrices if matrix.kind == "linear"]
+    rest = shape.parameters - sum(matrix.weights for matrix in linear)
+    return F32 * rest + sum(quantized(matrix, recipe) for matrix in linear)
 
 
 def quantized(matrix: Matrix, recipe: Recipe) -> int:
@@ -158,10 +171,10 @@ def optimizer_state(trained: list[Trained], recipe: Recipe) -> int:
     if recipe.optimizer == "sgd":
         return 0
     if recipe.optimizer == "adamw":
-        return sum(2 * one.bytes for one in trained)
+        return sum(2 * tensor.bytes for tensor in trained)
     return sum(
-        2 * F32 * one.numbers
-        if one.numbers < 4096
-        else 2 * (one.numbers + F32 * math.ceil(one.numbers / 256))
-        for one in trained
+        2 * F32 * tensor.numbers
+        if tensor.numbers < 4096
+        else 2 * (tensor.numbers + F32 * math.ceil(tensor.numbers / 256))
+        for tensor in trained
     )

@@ -292,6 +292,13 @@ def adapt(base: Base, recipe: Recipe) -> nn.Module:
     return model
 
 
+def checkpoint_activations(model: nn.Module) -> None:
+    """Keep only each layer's input, and compute the rest again on the way back."""
+    enable = getattr(model, "activation_checkpointing_enable", None)  # its name from 5.23 on
+    (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
+    model.enable_input_require_grads()
+
+
 def spell_patterns_out(config: "PeftConfig", model: nn.Module) -> None:
     """Replace a configuration's regexes by the names that they match in a model.
 

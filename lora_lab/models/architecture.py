@@ -291,6 +291,7 @@ class Shape(Modules):
     num_key_value_heads: int
     head_dim: int
     vocab_size: int
+    config: str  # transformers' config as JSON, the model's class in it: the model can be built
 
     @property
     def other_parameters(self) -> int:

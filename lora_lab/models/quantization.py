@@ -2,7 +2,7 @@
 
 import copy
 from dataclasses import dataclass
-from types import ModuleType
+from types import MethodType, ModuleType
 
 import torch
 from torch import Tensor, nn
@@ -62,7 +62,7 @@ def quantize_layers(
     Args:
         model: its modules are replaced in place.
         how: the type of the weights.
-        device: where they will be: the CPU or CUDA.
+        device: where they will be: the CPU or CUDA; or "meta", for their sizes alone.
         done: layers of the same weights that were quantised before, by name: their tensors are
             taken, and the others are added. None: there are none.
 
@@ -73,7 +73,7 @@ def quantize_layers(
     Source:
         QLoRA, arXiv:2305.14314, section 3; for int8 LLM.int8(), arXiv:2208.07339.
     """
-    if device.type not in DEVICES:
+    if device.type not in (*DEVICES, "meta"):
         raise ValueError(
             f"quantize={how.quantize!r} needs CUDA or the CPU, and this base is on {device}; give "
             "device='cpu', or quantize=None"
@@ -116,6 +116,8 @@ def _quantized(
     weight = layer.weight.data.T if isinstance(layer, Conv1D) else layer.weight.data
     sizes = {"input_features": weight.shape[1], "output_features": weight.shape[0]}
     sizes |= {"bias": layer.bias is not None, "device": "meta"}
+    if device.type == "meta":
+        return _with_sizes(library, weight, layer, how)
     weight = weight.cpu().contiguous()  # quantised on its way to the device
     if how.quantize == "int8":
         new = library.nn.Linear8bitLt(**sizes, has_fp16_weights=False, threshold=OUTLIER)
@@ -134,6 +136,45 @@ def _quantized(
     return new
 
 
+def _with_sizes(
+    library: ModuleType, weight: Tensor, layer: nn.Module, how: Quantization
+) -> nn.Module:
+    """What `_quantized` gives, without numbers; with 8 bits, one that multiplies as on a CPU."""
+    sizes = {"input_features": weight.shape[1], "output_features": weight.shape[0]}
+    if how.quantize == "int8":
+        new = library.nn.Linear8bitLt(**sizes, has_fp16_weights=False, device="meta")
+        codes, rows, _ = library.functional.int8_vectorwise_quant(weight.half())
+        new.weight = library.nn.Int8Params(codes, requires_grad=False)
+        new.state.CB, new.state.SCB = new.weight.data, rows
+        new.forward = MethodType(_multiply_as_on_cpu, new)
+    else:
+        new = library.nn.Linear4bit(**sizes, compute_dtype=how.compute_dtype, device="meta")
+        new.support_avx512bf16_for_cpu = False
+        kind = {"quant_type": how.quantize, "compress_statistics": how.double_quant}
+        levels = library.functional.name2qmap  # kept from the first use on: not without numbers
+        levels.setdefault("dynamic", library.functional.create_dynamic_map())
+        codes, state = library.functional.quantize_4bit(weight, blocksize=BLOCKSIZE, **kind)
+        new.weight = library.nn.Params4bit(codes, quant_state=state, bnb_quantized=True)
+    new.bias = layer.bias
+    return new
+
+
+def _multiply_as_on_cpu(layer: nn.Module, x: Tensor) -> Tensor:
+    """The tensors of bitsandbytes' product on a CPU, which differ in training and scoring."""
+    if layer.training:
+        from bitsandbytes.autograd._functions import MatMul8bitFp
+
+        return MatMul8bitFp.apply(x, layer.weight, None, layer.bias, layer.state)
+    size, exact = (*x.shape[:-1], layer.out_features), x.half()
+    codes = (exact * exact[..., :1].float()).round().to(torch.int8)
+    del exact
+    integers = torch.empty(size, dtype=torch.int32, device=x.device)
+    both_constants, product = torch.empty_like(integers), integers * 1.0
+    scaled = product * 1.0
+    del codes, integers, both_constants, product
+    return scaled.to(x.dtype)
+
+
 # --- one set of tensors under several models ------------------------------------------------
 
 
@@ -150,6 +191,8 @@ def share_tensors(model: nn.Module) -> nn.Module:
 def _over_the_same(parameter: nn.Parameter) -> nn.Parameter:
     if type(parameter) is nn.Parameter:
         return nn.Parameter(parameter.data, requires_grad=False)
+    if parameter.is_meta:  # it has no numbers to be written to
+        return parameter
     if type(parameter).__name__ == "Params4bit":  # PEFT's merge writes to its attributes
         return copy.copy(parameter)
     return parameter

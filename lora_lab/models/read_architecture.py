@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -39,7 +40,7 @@ def shape_of(model: object, name: str = "") -> Shape:
     elif isinstance(model, dict):
         model = AutoConfig.for_model(**model)
     if isinstance(model, PretrainedConfig):
-        model = _on_meta(model)
+        model = on_meta(model)
     if not isinstance(model, PreTrainedModel):
         raise TypeError(
             f"{type(model).__name__} has no shape; give a model or a config of transformers, "
@@ -65,7 +66,15 @@ def shape_of(model: object, name: str = "") -> Shape:
         num_key_value_heads=_key_value_heads(config),
         head_dim=getattr(config, "head_dim", None) or getattr(config, "d_kv", width // heads),
         vocab_size=config.vocab_size,
+        config=_config_text(model),
     )
+
+
+def _config_text(model: nn.Module) -> str:
+    fields = json.loads(model.config.to_json_string()) | {"architectures": [type(model).__name__]}
+    for name in ("_name_or_path", "dtype", "transformers_version"):  # no matter how it was loaded
+        fields.pop(name, None)
+    return json.dumps(fields, sort_keys=True)
 
 
 def kept_shape(config: str, make: Callable[[], Shape]) -> Shape:
@@ -77,21 +86,35 @@ def kept_shape(config: str, make: Callable[[], Shape]) -> Shape:
         config: its text, by which the shape is found again.
         make: `shape_of` that config.
     """
-    key = (config, version("transformers"), __version__)
-    digest = hashlib.sha256("\n".join(key).encode()).hexdigest()
-    kept = cache_folder() / "shapes" / f"{digest[:16]}.json"
-    with suppress(OSError, ValueError, TypeError, KeyError):  # not there, or damaged
-        fields = json.loads(kept.read_text(encoding="utf-8"))
+
+    def read(fields: dict) -> Shape:
         fields["matrices"] = tuple(Matrix(**matrix) for matrix in fields["matrices"])
         fields["others"] = tuple((module, count) for module, count in fields["others"])
         return Shape(**fields)
-    shape = make()
-    with suppress(OSError), write_atomically(kept) as new:  # a cache for reading only will do
-        new.write_text(json.dumps(asdict(shape)), encoding="utf-8")
-    return shape
+
+    return kept("shapes", (config, version("transformers")), lambda: asdict(make()), read)
 
 
-def _on_meta(config: object) -> nn.Module:
+def kept(folder: str, key: tuple[str, ...], make: Callable[[], object], read: Callable) -> Any:
+    """A value that takes long to make: made once, and then kept as JSON in the cache.
+
+    Args:
+        folder: of the cache.
+        key: the texts by which the value is found again; this package's version is added.
+        make: gives the value, of what JSON knows.
+        read: the value in the form that is wanted, from what stands in the JSON.
+    """
+    digest = hashlib.sha256("\n".join((*key, __version__)).encode()).hexdigest()
+    path = cache_folder() / folder / f"{digest[:16]}.json"
+    with suppress(OSError, ValueError, TypeError, KeyError):  # not there, or damaged
+        return read(json.loads(path.read_text(encoding="utf-8")))
+    text = json.dumps(make())
+    with suppress(OSError), write_atomically(path) as new:  # a cache for reading only will do
+        new.write_text(text, encoding="utf-8")
+    return read(json.loads(text))
+
+
+def on_meta(config: object) -> nn.Module:
     """The model that a config describes, with shapes and no numbers."""
     import transformers as hf
 

@@ -1,4 +1,4 @@
-"""AdaLoRA's part of a training step, done by PEFT's own allocator: who keeps how much rank."""
+"""AdaLoRA's part of a training step, done by PEFT's own allocator: the ranks that stay."""
 
 from collections.abc import Iterable, Mapping
 
@@ -14,7 +14,7 @@ AVERAGES = ("ipt", "exp_avg_ipt", "exp_avg_unc")  # that PEFT's RankAllocator go
 
 def last_ranks(records: Iterable[StepRecord]) -> dict[str, int] | None:
     """The rank of each adapted layer after a run's last allocation; None: there was none."""
-    return next((one.ranks for one in reversed([*records]) if one.ranks is not None), None)
+    return next((record.ranks for record in reversed([*records]) if record.ranks is not None), None)
 
 
 def importances(model: nn.Module) -> dict[str, Tensor]:
@@ -30,7 +30,7 @@ def importances(model: nn.Module) -> dict[str, Tensor]:
     allocator = model.base_model.rankallocator
     ends = {part: f".{part}.default" for part in PARTS}
     layers = [name.removesuffix(ends["lora_E"]) for name in allocator.ipt if "lora_E" in name]
-    found = {}
+    scores = {}
     for name in layers:
         mean, spread = (
             {part: averages[name + end] for part, end in ends.items()}
@@ -39,12 +39,12 @@ def importances(model: nn.Module) -> dict[str, Tensor]:
         of_A, of_E, of_B = (mean[part] * spread[part] for part in PARTS)
         score = of_E[:, 0] + of_A.mean(1) + of_B.mean(0)  # (r,)
         rows = mean["lora_E"][:, 0], spread["lora_E"][:, 0], score
-        found[name] = torch.stack(rows).detach().cpu()
-    return found
+        scores[name] = torch.stack(rows).detach().cpu()
+    return scores
 
 
-class Ranks:
-    """The ranks of a model made by `adapt` with method "adalora".
+class RankAllocation:
+    """The allocation of ranks in a model made by `adapt` with method "adalora".
 
     They are decided in training, step by step, never by a truncation at the end. `maths/adalora.py`
     shows how. PEFT leaves two things to whoever trains: to call its allocator at the right moment
@@ -57,12 +57,12 @@ class Ranks:
         self._config = model.peft_config["default"]
         self._met = recipe.steps - recipe.schedule[1]  # the step that meets the budget
         named = dict(self._tuner.model.named_parameters())
-        self._lora_A = [one for name, one in named.items() if "lora_A" in name]
-        self._lora_B = [one for name, one in named.items() if "lora_B" in name]
+        self._lora_A = [tensor for name, tensor in named.items() if "lora_A" in name]
+        self._lora_B = [tensor for name, tensor in named.items() if "lora_B" in name]
 
     def add_orthogonality(self) -> float:
         """Add the orthogonality term's gradient to the loss's. Returns the term, not weighted."""
-        term = regu_loss([*self._lora_A, *(one.T for one in self._lora_B)])
+        term = regu_loss([*self._lora_A, *(tensor.T for tensor in self._lora_B)])
         (self._config.orth_reg_weight * term).backward()
         return term.item()
 
@@ -95,18 +95,20 @@ class Ranks:
         kept = {kind: getattr(self._tuner.rankallocator, kind) for kind in AVERAGES}
         pattern = self._config.rank_pattern or {}
         kept["pattern"] = {name: torch.tensor(on) for name, on in pattern.items()}
-        return {f"ranks/{kind}/{name}": one for kind in kept for name, one in kept[kind].items()}
+        return {
+            f"ranks/{kind}/{name}": tensor for kind in kept for name, tensor in kept[kind].items()
+        }
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Go on from a checkpoint's tensors, of which those by other names are passed over."""
         kept: dict[str, dict[str, Tensor]] = {kind: {} for kind in (*AVERAGES, "pattern")}
-        for key, one in tensors.items():
+        for key, tensor in tensors.items():
             if key.startswith("ranks/"):
                 _, kind, name = key.split("/")
-                kept[kind][name] = one
+                kept[kind][name] = tensor
         device = self._lora_A[0].device
         for kind in AVERAGES:
-            there = {name: one.to(device) for name, one in kept[kind].items()}
+            there = {name: tensor.to(device) for name, tensor in kept[kind].items()}
             setattr(self._tuner.rankallocator, kind, there)
         pattern = {name: on.tolist() for name, on in kept["pattern"].items()}
         self._config.rank_pattern = pattern or None

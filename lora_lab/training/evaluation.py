@@ -1,6 +1,5 @@
 """A model and a task to scores: losses, answers in batches, metrics, what was forgotten."""
 
-import inspect
 import json
 import math
 import re
@@ -9,12 +8,11 @@ from contextlib import contextmanager
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lora_lab.recipe import nearest
 from lora_lab.records import Answer, Scores
 from lora_lab.tasks.examples import (
-    IGNORED,
     Example,
     Task,
     batches_to_score,
@@ -22,6 +20,7 @@ from lora_lab.tasks.examples import (
     encode_fitting,
     prompt_ids,
 )
+from lora_lab.tasks.losses import loss_of_batch
 from lora_lab.tasks.planted import teacher_model
 
 SPLITS = ("train", "validation", "test")
@@ -37,47 +36,6 @@ class Model(Protocol):
 
 
 # --- losses ---------------------------------------------------------------------------------
-
-
-def loss_of_batch(
-    model: nn.Module, batch: dict[str, Tensor], teacher: nn.Module | None = None
-) -> tuple[Tensor, int]:
-    """The summed loss over a batch's labelled tokens, and their number.
-
-    Logits are computed only where a label is to be predicted. With a teacher, a token's loss is
-    the divergence KL(teacher || model) in place of the label's cross-entropy.
-
-    Args:
-        model: a causal language model of transformers, or PEFT's around one.
-        batch: `input_ids`, `attention_mask`, `labels`, each (batch, tokens).
-        teacher: a model with the same vocabulary.
-
-    Returns:
-        The sum in nats, float32 with a gradient, and the number of labels.
-    """
-    labels = batch["labels"][:, 1:]  # what position t predicts is the label at t + 1
-    places = (labels != IGNORED).any(dim=0).nonzero().squeeze(1)  # union over the batch
-    labels = labels[:, places]  # (batch, places)
-    wanted = labels != IGNORED
-    logits = _logits_at(model, batch, places)[wanted].float()  # (labels, vocab)
-    if teacher is None:
-        losses = nn.functional.cross_entropy(logits, labels[wanted], reduction="sum")
-    else:
-        with torch.no_grad():
-            target = _logits_at(teacher, batch, places)[wanted].float().log_softmax(-1)
-        losses = nn.functional.kl_div(
-            logits.log_softmax(-1), target, reduction="sum", log_target=True
-        )
-    return losses, int(wanted.sum())
-
-
-def _logits_at(model: nn.Module, batch: dict[str, Tensor], places: Tensor) -> Tensor:
-    """(batch, places, vocab)."""
-    inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
-    bare = model.get_base_model() if hasattr(model, "get_base_model") else model
-    if "logits_to_keep" in inspect.signature(bare.forward).parameters:
-        return model(**inputs, logits_to_keep=places, use_cache=False).logits
-    return model(**inputs, use_cache=False).logits[:, places]
 
 
 def mean_loss(
@@ -207,7 +165,7 @@ def _fields(text: str) -> set[tuple[str, str]] | None:
         return None
     if not isinstance(value, dict):
         return None
-    return {(key, json.dumps(one, sort_keys=True)) for key, one in value.items()}
+    return {(key, json.dumps(field, sort_keys=True)) for key, field in value.items()}
 
 
 def share(right: Callable[[str, str], bool], pairs: Sequence[tuple[str, str]]) -> float:
@@ -219,10 +177,10 @@ def field_f1(pairs: Sequence[tuple[str, str]]) -> float:
     """F1 over all JSON fields, key and value together; what is no JSON object has no fields."""
     hits = given_fields = expected_fields = 0
     for expected, given in pairs:
-        wanted, found = _fields(expected) or set(), _fields(given) or set()
-        hits += len(wanted & found)
-        given_fields += len(found)
-        expected_fields += len(wanted)
+        right, answered = _fields(expected) or set(), _fields(given) or set()
+        hits += len(right & answered)
+        given_fields += len(answered)
+        expected_fields += len(right)
     return 2 * hits / (given_fields + expected_fields) if given_fields + expected_fields else 0.0
 
 
@@ -279,7 +237,7 @@ def check_answerable(model: Model, task: Task, *, split: str = "test") -> None:
     asked = (_examples(task, split), task.old_knowledge, task.strangers)
     for examples in asked if task.teacher is None else ():
         if examples:
-            _ids_that_fit(model, [one.prompt for one in examples], _room(model, examples))
+            _ids_that_fit(model, [example.prompt for example in examples], _room(model, examples))
 
 
 def _examples(task: Task, split: str) -> Sequence[Example]:

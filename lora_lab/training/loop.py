@@ -12,15 +12,23 @@ from torch import Tensor, nn
 from lora_lab.cost.estimates import budget_of
 from lora_lab.cost.limits import check_fits
 from lora_lab.machine.devices import SMALL, seeded
-from lora_lab.models.adapters import about_training, adapt, adapter_tensors
+from lora_lab.models.adapted import Adapted
+from lora_lab.models.adapters import (
+    about_training,
+    adapt,
+    adapter_tensors,
+    as_trained,
+    checkpoint_activations,
+)
 from lora_lab.models.bases import Base
 from lora_lab.models.learned import Learned, learned_of
 from lora_lab.recipe import Recipe
 from lora_lab.records import StepRecord
 from lora_lab.tasks.examples import IGNORED, Task, collate, encode_all, order_of_examples
+from lora_lab.tasks.losses import loss_of_batch
 from lora_lab.tasks.planted import teacher_model
-from lora_lab.training.adalora import Ranks
-from lora_lab.training.evaluation import loss_of_batch, mean_loss
+from lora_lab.training.adalora import RankAllocation
+from lora_lab.training.evaluation import mean_loss
 from lora_lab.training.optimizers import learning_rate_at, make_optimizer
 from lora_lab.training.run_files import DIVERGED
 from lora_lab.training.run_folder import Checkpoint
@@ -56,12 +64,12 @@ class Training:
         check_fits(base, self._encoded, recipe)  # before anything is made
         self.model = adapt(base, recipe)
         if recipe.gradient_checkpointing:
-            _checkpoint_activations(self.model)
-        self._ranks = Ranks(self.model, recipe) if recipe.method == "adalora" else None
+            checkpoint_activations(self.model)
+        self._ranks = RankAllocation(self.model, recipe) if recipe.method == "adalora" else None
         self._start = adapter_tensors(self.model) if recipe.changes_the_base else {}
         self._teacher = None if task.teacher is None else teacher_model(base, task.teacher)
         self._trainable = {
-            name: one for name, one in self.model.named_parameters() if one.requires_grad
+            name: tensor for name, tensor in self.model.named_parameters() if tensor.requires_grad
         }
         self.optimizer = make_optimizer(self._trainable, recipe)
         self._order = order_of_examples(len(self._encoded), recipe.seed)
@@ -77,6 +85,10 @@ class Training:
     def learned(self) -> Learned:
         """What was learnt so far, in the form in which it is kept."""
         return learned_of(self.model, self.recipe, self._start)
+
+    def adapted(self) -> Adapted:
+        """The base with what was learnt so far, apart from this training: later steps spare it."""
+        return Adapted(as_trained(self.base, self.recipe), self.learned)
 
     def __iter__(self) -> Iterator[StepRecord]:
         while self.step < self.recipe.steps:
@@ -175,19 +187,19 @@ class Training:
         off_gpu = self.recipe.method == "full" and self.base.device.type == "cuda"
         on = torch.device("cpu") if off_gpu else self.base.device
         return {
-            name: torch.empty_like(one, device=on, requires_grad=False).copy_(one.detach())
-            for name, one in self._trainable.items()
+            name: torch.empty_like(tensor, device=on, requires_grad=False).copy_(tensor.detach())
+            for name, tensor in self._trainable.items()
         }
 
     def _keep(self, weights: dict[str, Tensor]) -> None:
         """Write what is trained into a copy made before: a second one would take more memory."""
-        for name, one in self._trainable.items():
-            weights[name].copy_(one.detach())
+        for name, tensor in self._trainable.items():
+            weights[name].copy_(tensor.detach())
 
     def _put(self, weights: dict[str, Tensor]) -> None:
         with torch.no_grad():
-            for name, one in self._trainable.items():
-                one.copy_(weights[name])
+            for name, tensor in self._trainable.items():
+                tensor.copy_(weights[name])
 
     # --- randomness, and going on later ---
 
@@ -205,7 +217,7 @@ class Training:
 
     def checkpoint(self) -> Checkpoint:
         """All that `restore` needs to go on exactly from here; later steps do not change it."""
-        tensors = {f"weight.{name}": one for name, one in self._trainable.items()}
+        tensors = {f"weight.{name}": tensor for name, tensor in self._trainable.items()}
         tensors["random_state"] = self._random_state
         if self._ranks:
             tensors |= self._ranks.state()
@@ -298,13 +310,6 @@ def try_learning_rates(
             rate = record.learning_rate * growth
             training.recipe = dataclasses.replace(training.recipe, learning_rate=rate)
     return tuple(training.records)
-
-
-def _checkpoint_activations(model: nn.Module) -> None:
-    """Keep only each layer's input, and compute the rest again on the way back."""
-    enable = getattr(model, "activation_checkpointing_enable", None)  # its name from 5.23 on
-    (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
-    model.enable_input_require_grads()
 
 
 def _copy_on_the_cpu(tensor: Tensor) -> Tensor:

@@ -30,10 +30,10 @@ def learning_rate_at(step: int, recipe: Recipe) -> float:
 def make_optimizer(trainable: dict[str, nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
     """The optimizer over groups by learning-rate ratio (LoRA+) and decay (none for vectors)."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, one in trainable.items():
+    for name, tensor in trainable.items():
         ratio = recipe.loraplus_lr_ratio if "lora_B" in name else 1.0
-        decay = recipe.weight_decay if one.ndim > 1 else 0.0  # as transformers: biases, norms
-        groups.setdefault((ratio, decay), []).append(one)
+        decay = recipe.weight_decay if tensor.ndim > 1 else 0.0  # as transformers: biases, norms
+        groups.setdefault((ratio, decay), []).append(tensor)
     options = [
         {"params": members, "lr_ratio": ratio, "weight_decay": decay}
         for (ratio, decay), members in groups.items()

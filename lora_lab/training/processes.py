@@ -1,4 +1,4 @@
-"""Fits in processes of their own, one a core with one thread each. The door to loky.
+"""Fits in worker processes, one a core with one thread each; the only module that imports loky.
 
 Two threads beside a busy core can take sixteen times as long as one, so that many small runs are
 best shared out among processes. They stay warm from one sweep to the next, and map one file of
@@ -72,7 +72,8 @@ def fit_in_processes(
         while left := [recipe for recipe in recipes if recipe not in results]:
             executor = _warm_executor(workers)
             jobs = {
-                executor.submit(_work, package, one, store, fresh, evaluate): one for one in left
+                executor.submit(_work, package, recipe, store, fresh, evaluate): recipe
+                for recipe in left
             }
             try:
                 for job in as_completed(jobs):
@@ -126,24 +127,24 @@ class _Pickler(cloudpickle.Pickler):
         self.tensors: dict[str, Tensor] = {}
         self._names: dict[tuple, str] = {}
 
-    def persistent_id(self, one: object) -> tuple[str, bool] | None:
+    def persistent_id(self, value: object) -> tuple[str, bool] | None:
         """A tensor's name, and whether it is a parameter; None for what is pickled as usual."""
-        if type(one) not in (Tensor, nn.Parameter) or not one.numel():
+        if type(value) not in (Tensor, nn.Parameter) or not value.numel():
             return None
-        memory = (one.data_ptr(), tuple(one.shape), one.stride(), one.dtype)
+        memory = (value.data_ptr(), tuple(value.shape), value.stride(), value.dtype)
         if memory not in self._names:
             self._names[memory] = f"t{len(self._names)}"
-            self.tensors[self._names[memory]] = one.detach().clone(
+            self.tensors[self._names[memory]] = value.detach().clone(
                 memory_format=torch.contiguous_format
             )
-        return self._names[memory], isinstance(one, nn.Parameter)
+        return self._names[memory], isinstance(value, nn.Parameter)
 
-    def reducer_override(self, one: object) -> tuple:
+    def reducer_override(self, value: object) -> tuple:
         """How to make a quantised weight again; all else is left to cloudpickle."""
-        if isinstance(one, nn.Parameter) and type(one) is not nn.Parameter:
-            made_from = (one.data, one.requires_grad)
-            return type(one), made_from, vars(one), None, None, _keep_beside
-        return super().reducer_override(one)
+        if isinstance(value, nn.Parameter) and type(value) is not nn.Parameter:
+            made_from = (value.data, value.requires_grad)
+            return type(value), made_from, vars(value), None, None, _keep_beside
+        return super().reducer_override(value)
 
 
 def _keep_beside(parameter: nn.Parameter, constants: dict[str, object]) -> None:

@@ -31,6 +31,7 @@ from lora_lab.training.run_files import (
 if TYPE_CHECKING:  # torch and PEFT take seconds to import, and a list of runs does without
     from torch import nn
 
+    from lora_lab.models.adapted import Adapted
     from lora_lab.models.bases import Base
     from lora_lab.models.learned import Learned
 
@@ -56,7 +57,7 @@ def resolve_store(store: str | Path | Default | None) -> Path | None:
     if store is None:
         return None
     folder = store_folder() if isinstance(store, Default) else Path(store)
-    there = next((one for one in (folder, *folder.parents) if os.path.exists(one)), None)
+    there = next((path for path in (folder, *folder.parents) if os.path.exists(path)), None)
     if there is not None and not there.is_dir():
         raise NotADirectoryError(
             f"the store {folder} can't be a folder: {there} is a file; give a folder, "
@@ -83,7 +84,7 @@ class Run:
     message: str = ""  # why it diverged
     about: str = ""  # the machine it was trained on
     date: str = ""  # when it was started, ISO 8601
-    budget: Budget | None = None  # told before it ran; None: not known for this kind of model
+    budget: Budget | None = None  # reckoned before it ran; None: not known for this kind of model
     _base: Base | None = field(default=None, repr=False)
     _base_path: str = field(default="", repr=False)
     _learned: Learned | None = field(default=None, repr=False)
@@ -117,10 +118,14 @@ class Run:
     @cached_property
     def model(self) -> nn.Module:
         """The base, quantised if the recipe says so, with what was learnt on it."""
+        return self.adapted().model
+
+    def adapted(self) -> Adapted:
+        """The base with what was learnt on it, made anew: to be evaluated, weakened or swapped."""
         from lora_lab.models.adapted import Adapted
         from lora_lab.models.adapters import as_trained
 
-        return Adapted(as_trained(self.base, self.recipe), self.learned).model
+        return Adapted(as_trained(self.base, self.recipe), self.learned)
 
     @property
     def trained_on(self) -> str:
@@ -173,14 +178,14 @@ def read_run(path: Path, base: Base | None = None, *, replayed: bool = True) -> 
     for _ in range(LOOKS):
         before = _stamp(path)
         try:
-            found: Run | DamagedRun = _read_run(path, base, replayed)
+            run: Run | DamagedRun = _read_run(path, base, replayed)
         except DamagedRun as error:
-            found = error
+            run = error
         if _stamp(path) == before:  # nobody replaced the run meanwhile
             break
-    if isinstance(found, DamagedRun):
-        raise found
-    return found
+    if isinstance(run, DamagedRun):
+        raise run
+    return run
 
 
 def _read_run(path: Path, base: Base | None, replayed: bool) -> Run:
@@ -209,10 +214,10 @@ def _read_run(path: Path, base: Base | None, replayed: bool) -> Run:
 def _stamp(path: Path) -> tuple[int, ...] | None:
     """What changes when a run's `run.json` is replaced; None: it is not there."""
     try:
-        found = (path / RUN).stat()
+        stat = (path / RUN).stat()
     except OSError:
         return None
-    return found.st_ino, found.st_mtime_ns, found.st_size
+    return stat.st_ino, stat.st_mtime_ns, stat.st_size
 
 
 def run_folders(store: str | Path | Default | None = DEFAULT) -> list[Path]:
