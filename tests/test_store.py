@@ -177,15 +177,15 @@ SCRIPT = """
 import sys
 sys.path.insert(0, {tests!r})
 from tiny import letters_task, recipe, tiny_base
-from lora_lab import training
+from lora_lab.training import loop
 from lora_lab.training.fit import fit
-training.torch.set_num_threads(1)
-real = training.Training._one_step
-def told(self):
+loop.torch.set_num_threads(1)
+real = loop.Training._one_step
+def printed(self):
     record = real(self)
     print(record.step, flush=True)
     return record
-training.Training._one_step = told
+loop.Training._one_step = printed
 fit(tiny_base(), letters_task(), recipe(steps=300), store={store!r})
 """
 
