@@ -9,7 +9,7 @@ import transformers
 from bitsandbytes import functional
 
 import lora_lab as lab
-from benchmarks.measuring import measure, random_lengths, random_llama, random_recipe
+from benchmarks.measuring import measure, peaks_of_run, random_lengths, random_llama, random_recipe
 from lora_lab.cost import memory as module
 from lora_lab.cost.budget import Batch
 from lora_lab.cost.memory import memory
@@ -21,7 +21,7 @@ from lora_lab.records import Memory
 from lora_lab.tasks.examples import Example
 from tiny import letters_task, recipe, tiny_base, tiny_tokenizer
 
-ERROR = 0.02  # of the total
+ERROR = 0.04  # of the total: kernels' own buffers are among the allocator's events
 PART, SLACK = 0.1, 0.01  # of a part: this share of itself, or of the whole where that is more
 SIZES = {"vocab_size": 500, "pad_token_id": 256, "eos_token_id": 259, "bos_token_id": None}
 WIDE = {"hidden_size": 128, "num_hidden_layers": 5, "num_attention_heads": 4}
@@ -49,11 +49,12 @@ CHANGES = [
 
 
 def assert_right(base, task, made):
-    """Against the storages of a real step."""
+    """In all against the allocator's events in a real step; in parts against its storages."""
     measured = measure(base, task, made)
     estimate = memory(shape_of(base.model), made, measured.batch, named(base.dtype))
     real = measured.memory
-    assert estimate.total == pytest.approx(real.total, rel=ERROR)
+    peaks = peaks_of_run(base, task, dataclasses.replace(made, steps=max(2, made.steps)))
+    assert estimate.total == pytest.approx(peaks["step 2"], rel=ERROR)
     for part in Memory.__slots__:
         slack = max(PART * getattr(real, part), SLACK * real.total)
         assert getattr(estimate, part) == pytest.approx(getattr(real, part), abs=slack), part

@@ -251,7 +251,7 @@ def _adapted(model: nn.Module, recipe: Recipe, mixed: bool) -> nn.Module:
 
     if not hasattr(model, "prepare_inputs_for_generation"):
         model.prepare_inputs_for_generation = None  # PEFT asks BERT for it, too
-    base = Base("traced", model, None, torch.device("cpu"), model.dtype, "", Path())
+    base = Base("traced", model, None, torch.device("cpu"), model.dtype, 0, Path())
     if recipe.quantize:
         products = model.dtype
         if recipe.compute_dtype != "auto":

@@ -32,6 +32,7 @@ ELEMENTWISE = {
     aten.mul.Scalar,
     aten.silu.default,
 }
+PROMOTING = {aten.add.Tensor, aten.mul.Tensor, aten.sub.Tensor, aten.div.Tensor}
 
 
 @dataclass
@@ -49,7 +50,8 @@ class Stretch:
 class Live(TorchDispatchMode):
     """The bytes of all storages that operations make, until they are freed, by part.
 
-    A storage counts once, however many tensors look at it. Buffers inside a kernel aren't seen.
+    A storage counts once, however many tensors look at it. Of the buffers inside a kernel only the
+    copies are seen that a CPU makes of inputs in another dtype than the result's.
     """
 
     def __init__(self, batch: Batch) -> None:
@@ -98,7 +100,23 @@ class Live(TorchDispatchMode):
         for leaf in tree_leaves(result):
             if isinstance(leaf, Tensor) and leaf.untyped_storage()._cdata not in self._storages:
                 self.add(leaf, "gradients" if leaf.shape in self.gradients else self.part)
+        if func in PROMOTING:
+            self._note_copies(args, result)
         return result
+
+    def _note_copies(self, args: tuple, result: Tensor) -> None:
+        """Count the copies of inputs in the result's dtype: at the peak, and in no part of it.
+
+        They are gone after the operation.
+        """
+        size = result.element_size()
+        copies = sum(
+            size * value.numel()
+            for value in args
+            if isinstance(value, Tensor) and value.ndim and value.dtype != result.dtype
+        )
+        stretch = self.stretches[-1]
+        stretch.peak = max(stretch.peak, self._now.total() + copies)
 
     def _result(self, func: OpOverload, args: tuple, kwargs: dict) -> object:
         """The result of an operation. The batch says what only numbers could."""
