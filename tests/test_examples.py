@@ -123,10 +123,11 @@ def test_one_fit_encodes_each_example_once(encoded_texts, tmp_path):
     run = lab.fit(base, task, recipe, store=tmp_path, evaluate=False)
     assert sum(record.validation_loss is not None for record in run.records) == 3
     assert run.budget is not None
-    assert len(encoded_texts) == texts_of(task.train) + texts_of(task.validation)
+    once = sum(texts_of(split) for split in (task.train, task.validation, task.test))
+    assert len(encoded_texts) == once  # the test, too: its memory counts before it is trained
     other = dataclasses.replace(recipe, seed=1)
     lab.fit(base, task, other, store=None, evaluate=False)
-    assert len(encoded_texts) == texts_of(task.train) + texts_of(task.validation)
+    assert len(encoded_texts) == once
 
 
 def test_a_task_made_anew_is_the_same_task_and_another_length_or_loss_is_not(encoded_texts):

@@ -17,7 +17,7 @@ from lora_lab.training.evaluation import evaluate
 from lora_lab.training.loop import Training
 from lora_lab.widgets import markup
 from lora_lab.widgets.boxes import columns, row
-from lora_lab.widgets.following import adapted_model, after_step
+from lora_lab.widgets.following import after_step
 from lora_lab.widgets.memory_check import check_room
 from lora_lab.widgets.recipe_controls import RecipeControls
 from lora_lab.widgets.samples import spread
@@ -169,7 +169,7 @@ class FiveMinutes(WorkingBox):
         self._say(after_step(ending, training))
 
     def _score_attempt(self, training: Training) -> None:
-        scores = evaluate(adapted_model(training), self.task, split="validation")
+        scores = evaluate(training.adapted(), self.task, split="validation")
         if self._work.stopped:
             return
         choices = {field: getattr(training.recipe, field) for field in CHOSEN}

@@ -8,8 +8,6 @@ from collections.abc import Callable
 import ipywidgets as widgets
 
 from lora_lab import plots
-from lora_lab.models.adapted import Adapted
-from lora_lab.models.adapters import as_trained
 from lora_lab.models.bases import Base
 from lora_lab.recipe import Recipe
 from lora_lab.tasks.examples import Task
@@ -29,11 +27,6 @@ def prepare(base: Base, task: Task, recipe: Recipe) -> tuple[Training, list[str]
         warnings.simplefilter("always", UserWarning)
         training = train(base, task, recipe)
     return training, [str(w.message) for w in caught if issubclass(w.category, UserWarning)]
-
-
-def adapted_model(training: Training) -> Adapted:
-    """The base as it was trained on, with what was learnt so far."""
-    return Adapted(as_trained(training.base, training.recipe), training.learned)
 
 
 def after_step(ending: str, training: Training) -> str:

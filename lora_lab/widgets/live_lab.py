@@ -15,7 +15,7 @@ from lora_lab.training.evaluation import evaluate
 from lora_lab.training.loop import Training
 from lora_lab.widgets import markup, run_summary
 from lora_lab.widgets.background import DROP_ALL
-from lora_lab.widgets.following import adapted_model, prepare
+from lora_lab.widgets.following import prepare
 from lora_lab.widgets.lab_face import LabFace
 from lora_lab.widgets.lab_results import LabResults
 from lora_lab.widgets.memory_check import check_room
@@ -276,7 +276,7 @@ class LiveLab(WorkingBox):
         self._say("getting ready …")
         self._results.training = self._prepare_training(recipe)
         self._follow(self.training)
-        self._before_after.adapted = adapted_model(self.training)
+        self._before_after.adapted = self.training.adapted()
         self.cost.value = run_summary.cost(self.training, self.panel.seconds)
         stopped = self._work.stopped  # asked once, the training; asked again, what follows, too
         if self._work.stopped == stopped < DROP_ALL:
@@ -341,7 +341,7 @@ class LiveLab(WorkingBox):
         if self._work.stopped:
             return None
         self._say(f"{name}: counting right answers …")
-        scores = evaluate(adapted_model(training), self._part)
+        scores = evaluate(training.adapted(), self._part)
         return None if self._work.stopped else FinishedRun(tuple(training.records), scores)
 
     def _answer_again(self) -> None:

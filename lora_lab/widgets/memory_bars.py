@@ -16,10 +16,19 @@ from lora_lab.widgets.recipe_controls import RecipeControls
 
 MODELS = (  # the models that `estimate` knows by name, and whose memory it gives
     "pocket",
+    "bert-base",
+    "gpt2",
+    "roberta-base",
     "smollm2",
+    "deberta-v3-base",
+    "opt-1.3b",
+    "pythia-1.4b",
     "gemma-2b",
+    "phi-2",
     "llama-3.2-3b",
+    "phi-3-mini",
     "llama-7b",
+    "falcon-7b",
     "mistral-7b",
     "qwen2.5-7b",
     "llama-3.1-8b",
@@ -39,7 +48,8 @@ FIELDS = ("r", "batch_size", "max_length", "gradient_checkpointing")
 class MemoryBars(DescribedExplorer):
     """A bar a method, drawn anew at each choice. Nothing is loaded.
 
-    `memory` holds what the bars show.
+    `memory` holds what the bars show. Full fine-tuning is the usual, in mixed precision: 16 bytes a
+    parameter beside activations (`lora_lab.cost.static_memory.held_usually`).
 
     Args:
         model: one of `MODELS`.
@@ -74,8 +84,12 @@ class MemoryBars(DescribedExplorer):
 
     def draw(self) -> Picture:
         """A bar for each method, with the line of the card."""
+        budgets = {
+            name: estimate(self.model.value, recipe) for name, recipe in self.recipes.items()
+        }
         self.memory: dict[str, Memory] = {
-            name: estimate(self.model.value, recipe).memory for name, recipe in self.recipes.items()
+            name: budget.usual_memory if name == "full" else budget.memory
+            for name, budget in budgets.items()
         }
         card = self._cards.get(self.card.value)
         return plots.picture(plots.draw_memory, self.memory, card)

@@ -12,7 +12,7 @@ from lora_lab.tasks.loading import load_task
 from lora_lab.training.evaluation import evaluate
 from lora_lab.widgets import markup, run_summary
 from lora_lab.widgets.boxes import row
-from lora_lab.widgets.following import adapted_model, after_step
+from lora_lab.widgets.following import after_step
 from lora_lab.widgets.memory_check import check_room
 from lora_lab.widgets.working_box import WorkingBox
 from lora_lab.wording import counted
@@ -93,7 +93,7 @@ class RunHere(WorkingBox):
             self._show()
         if not self._work.stopped:
             self._say("counting right answers …")
-            scores = evaluate(adapted_model(training), task)
+            scores = evaluate(training.adapted(), task)
             self.scores = None if self._work.stopped else scores
         self._show()
         self.progress.bar_style = "success" if self.scores else ""
