@@ -1,4 +1,4 @@
-"""Runs on disk: found by what they are, written atomically, resumed exactly, listed."""
+"""Stored runs, found and listed: `Run` and the store. `run_folder.py` writes a run's files."""
 
 from __future__ import annotations  # so that a type may be named whose module is not loaded
 
