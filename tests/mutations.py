@@ -209,6 +209,7 @@ MUTATIONS = [  # (file, what it says, what it says when broken, the test that mu
     ("training/optimizers.py", "done, warmup, steps = step - 1,", "done, warmup, steps = step,", "test_loop.py::test_the_learning_rate"),
     ("training/optimizers.py", 'if "lora_B" in name', 'if "lora_A" in name', "test_loop.py::test_lora_plus"),
     ("training/optimizers.py", "if tensor.ndim > 1 else 0.0", "", "test_loop.py::test_vectors"),
+    ("training/optimizers.py", "fused=fused", "fused=False", "test_loop.py::test_one_kernel"),
     ("training/store.py", "        base.fingerprint(),\n", "", "test_store.py::test_a_run_is_known"),
     ("training/store.py", "        task.fingerprint(),\n", "", "test_store.py::test_a_run_is_known"),
     ("models/tensor_files.py", "with write_atomically(path, size) as file:", "for file in [path]:", "test_store.py::test_a_half_written"),

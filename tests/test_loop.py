@@ -7,6 +7,7 @@ import pickle
 import peft
 import pytest
 import torch
+from torch import nn
 from torch.utils.data import SequentialSampler
 from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments, get_scheduler
 
@@ -139,6 +140,24 @@ def test_vectors_are_not_decayed(base):
     decays = {id(one): group["weight_decay"] for group in groups for one in group["params"]}
     for one in base.model.parameters():
         assert decays[id(one)] == (0.1 if one.ndim == 2 else 0.0)
+
+
+def test_one_kernel_for_all_tensors_takes_the_steps_of_torchs_own_loop():
+    ours, theirs = (
+        {"lora_A": nn.Parameter(torch.ones(3, 2)), "norm": nn.Parameter(torch.ones(4))}
+        for _ in range(2)
+    )
+    fused = make_optimizer(ours, recipe(weight_decay=0.1, learning_rate=1e-2))
+    groups = [{"params": [theirs["lora_A"]], "weight_decay": 0.1}, {"params": [theirs["norm"]]}]
+    plain = torch.optim.AdamW(groups, lr=1e-2, weight_decay=0, foreach=False, fused=False)
+    for step in range(20):
+        for parameters in (ours, theirs):
+            for tensor in parameters.values():
+                tensor.grad = torch.arange(tensor.numel()).add(step).sin().view(tensor.shape)
+        fused.step()
+        plain.step()
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
+    assert fused.defaults["fused"]
 
 
 def test_the_loss_with_logits_at_few_places_equals_the_models_own_loss_and_gradient(base):
