@@ -2,13 +2,14 @@
 
 `measure` runs two steps of the real loop. In the second, in which the optimizer has its state, it
 keeps count of all live storages, by part. `peaks_of_run` asks the allocator itself, step by step.
+Both measure the model's own forward pass, which the estimates describe; `lean=True` the lean one.
 """
 
 import gc
 import weakref
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from unittest import mock
@@ -83,10 +84,11 @@ class Live(TorchDispatchMode):
         return result
 
 
-def measure(base, task, recipe) -> Measured:
+def measure(base, task, recipe, lean=False) -> Measured:
     """The memory of the second of two steps of `lab.train(base, task, recipe)`."""
     live, trained = Live(), "weights" if recipe.method == "full" else "adapters"
-    with live, mock.patch.object(loop, "check_fits"):  # which traces a step of its own
+    check = mock.patch.object(loop, "check_fits")  # which traces a step of its own
+    with live, check, nullcontext() if lean else own_forward():
         live.part = trained  # with all copies that the loop makes of what it trains
         for tensor in tensors_of(base.model):
             live.add(tensor, "weights")
@@ -107,6 +109,11 @@ def measure(base, task, recipe) -> Measured:
     return Measured(Memory(**parts, total=live.peak), **measured)
 
 
+def own_forward():
+    """Inside, every model is computed by its own forward pass."""
+    return mock.patch("lora_lab.models.read_llama.read", return_value=None)
+
+
 def peaks_of_run(base, task, recipe) -> dict[str, int]:
     """The most bytes held in each step of a whole run, by the memory allocator's own events.
 
@@ -120,7 +127,8 @@ def peaks_of_run(base, task, recipe) -> dict[str, int]:
             with record_function(f"step {number}"):
                 next(steps)
 
-    return peaks_of(train, base.model)
+    with own_forward():
+        return peaks_of(train, base.model)
 
 
 def peaks_of(train, model) -> dict[str, int]:
@@ -150,9 +158,9 @@ def parts_named(live: Live, training) -> Iterator[dict]:
     output = training.model.get_output_embeddings()
     trained = [weight for weight in training.model.parameters() if weight.requires_grad]
 
-    def loss_of_batch(model, batch, teacher):
+    def loss_of_batch(model, batch, *others):
         live.part, live.gradients = "activations", set()
-        result = real(model, batch, teacher)
+        result = real(model, batch, *others)
         measured["saved"] = live.now["activations"] + live.now["logits"]
         measured["batch"] = sizes_of(batch)
         live.gradients = {weight.shape for weight in trained if weight.ndim > 1}  # on the way back

@@ -33,6 +33,8 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "bases": "torch transformers safetensors",
         "read_architecture": "torch transformers",
         "adapters": "torch peft transformers",
+        "read_llama": "torch peft transformers",
+        "lean": "torch",
         "tensor_files": "torch safetensors",
         "adapter_files": "torch peft msgspec",
         "learned": "torch peft",

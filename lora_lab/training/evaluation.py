@@ -10,6 +10,7 @@ from typing import Protocol
 import torch
 from torch import nn
 
+from lora_lab.models.lean import FrozenLayers
 from lora_lab.recipe import nearest
 from lora_lab.records import Answer, Scores
 from lora_lab.tasks.examples import (
@@ -46,6 +47,7 @@ def mean_loss(
     max_length: int = 4096,
     loss_on: str = "answer",
     teacher: nn.Module | None = None,
+    frozen: FrozenLayers | None = None,
 ) -> float:
     """The loss per labelled token over all examples, in nats. Too long ones are left out."""
     encoded = encode_fitting(examples, tokenizer, max_length, loss_on).encoded
@@ -54,8 +56,7 @@ def mean_loss(
     with answering(model):
         for examples_at_once in batches_to_score(encoded, vocab_size):
             batch = collate(examples_at_once, tokenizer.pad_token_id)
-            batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
-            loss, labels = loss_of_batch(model, batch, teacher)
+            loss, labels = loss_of_batch(model, batch, teacher, frozen)
             total, count = total + loss.item(), count + labels
     return total / count if count else math.nan
 

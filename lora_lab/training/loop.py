@@ -4,7 +4,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from lora_lab.models.adapters import (
     checkpoint_activations,
 )
 from lora_lab.models.bases import Base
+from lora_lab.models.lean import frozen_layers
 from lora_lab.models.learned import Learned, learned_of
 from lora_lab.recipe import Recipe
 from lora_lab.records import StepRecord
@@ -73,8 +74,12 @@ class Training:
         }
         self.optimizer = make_optimizer(self._trainable, recipe)
         self._order = order_of_examples(len(self._encoded), recipe.seed)
+        each = recipe.batch_size * recipe.gradient_accumulation_steps
+        again = recipe.steps * each > len(self._encoded)  # else nothing kept would be used again
+        self._frozen = frozen_layers(self.model) if again else None
         self._random_state = torch.Generator().manual_seed(recipe.seed).get_state()
         self._good = self._weights()
+        self._threads = threads_that_pay(self.model)
 
     @property
     def step(self) -> int:
@@ -92,32 +97,35 @@ class Training:
 
     def __iter__(self) -> Iterator[StepRecord]:
         while self.step < self.recipe.steps:
-            with threads_for(self.model), self._own_randomness():
+            with at_most(self._threads), self._own_randomness():
                 record = self._one_step()
             self.records.append(record)
             yield record
 
     def _one_step(self) -> StepRecord:
         recipe, started = self.recipe, time.perf_counter()
-        self.model.train()  # at each step, since the caller may have evaluated in between
+        if not self.model.training:  # the caller may have evaluated in between
+            self.model.train()
         step = self.step + 1
         learning_rate = learning_rate_at(step, recipe)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate * group["lr_ratio"]
         batches = [self._next_batch() for _ in range(recipe.gradient_accumulation_steps)]
         labels = sum(int((batch["labels"][:, 1:] != IGNORED).sum()) for batch in batches)
-        loss = 0.0
+        tokens = sum(int(batch["attention_mask"].sum()) for batch in batches)
+        sums = []
         for batch in batches:
-            summed, _ = loss_of_batch(self.model, batch, self._teacher)
+            summed, _ = loss_of_batch(self.model, batch, self._teacher, self._frozen)
             (summed / labels).backward()  # the mean over the whole step, however it is cut up
-            loss += summed.item() / labels
+            sums.append(summed.detach())
         orthogonality = self._ranks and self._ranks.add_orthogonality()  # once, not per batch
-        norm = nn.utils.clip_grad_norm_(self._trainable.values(), recipe.max_grad_norm).item()
+        norm = nn.utils.clip_grad_norm_(self._trainable.values(), recipe.max_grad_norm)
+        *sums, norm = torch.stack([*sums, norm]).tolist()  # the step's only wait for a GPU
+        loss = sum(summed / labels for summed in sums)
         self._check(step, loss, norm)
         self.optimizer.step()
         ranks = self._ranks and self._ranks.allocate(step)  # needs this step's gradients
         self.optimizer.zero_grad()
-        tokens = sum(int(batch["attention_mask"].sum()) for batch in batches)
         seconds = time.perf_counter() - started
         validation_loss = self._validation_loss() if self._is_due(step) else None
         return StepRecord(
@@ -126,8 +134,7 @@ class Training:
 
     def _next_batch(self) -> dict[str, Tensor]:
         chosen = [self._encoded[next(self._order)] for _ in range(self.recipe.batch_size)]
-        batch = collate(chosen, self.tokenizer.pad_token_id)
-        return {name: tensor.to(self.base.device) for name, tensor in batch.items()}
+        return collate(chosen, self.tokenizer.pad_token_id)
 
     def _is_due(self, step: int) -> bool:
         every = self.recipe.eval_steps
@@ -141,6 +148,7 @@ class Training:
             max_length=self.recipe.max_length,
             loss_on=self.recipe.loss_on,
             teacher=self._teacher,
+            frozen=self._frozen,
         )
 
     # --- divergence ---
@@ -324,15 +332,26 @@ def _flat(name: str, value: object) -> dict[str, object]:
     return {key: inner for part in parts for key, inner in part.items()}
 
 
-@contextmanager
-def threads_for(model: nn.Module) -> Iterator[None]:
+def threads_for(model: nn.Module) -> AbstractContextManager:
     """One thread for a small model on a CPU; the process's own number again afterwards."""
-    before = torch.get_num_threads()
+    return at_most(threads_that_pay(model))
+
+
+def threads_that_pay(model: nn.Module) -> int | None:
+    """One for a small model on a CPU; None: as many as the process has."""
     small = model.device.type == "cpu" and model.num_parameters() < SMALL
-    if small and before > 1:
-        torch.set_num_threads(1)
+    return 1 if small else None
+
+
+@contextmanager
+def at_most(threads: int | None) -> Iterator[None]:
+    """No more than so many threads inside; None: as many as before."""
+    before = torch.get_num_threads()
+    fewer = threads is not None and threads < before
+    if fewer:
+        torch.set_num_threads(threads)
     try:
         yield
     finally:
-        if small and before > 1:
+        if fewer:
             torch.set_num_threads(before)
