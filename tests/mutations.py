@@ -233,6 +233,8 @@ MUTATIONS = [  # (file, what it says, what it says when broken, the test that mu
     ("models/lean.py", "layers = model.layers[frozen.count :]", "layers = model.layers", "test_lean.py::test_frozen_layers"),
     ("models/lean.py", "x = self._outputs.get(tuple(ids))", "x = None", "test_lean.py::test_frozen_layers"),
     ("models/lean.py", "    @torch.no_grad()\n    def _computed", "    def _computed", "test_lean.py::test_frozen_layers"),
+    ("training/loop.py", "        self.model.train()  # all of its modules; PEFT leaves those of the base as they were\n", "", "test_loop.py::test_every_module"),
+    ("training/loop.py", "        if not self.model.training:  # the caller", "        if False:  # the caller", "test_loop.py::test_every_module"),
     ("training/loop.py", "if again else None", "", "test_lean.py::test_nothing_is_kept_where"),
     ("training/optimizers.py", "fused=fused", "fused=False", "test_loop.py::test_one_kernel"),
     ("training/store.py", "        base.fingerprint(),\n", "", "test_store.py::test_a_run_is_known"),

@@ -249,6 +249,13 @@ def test_a_loop_that_was_left_goes_on_where_it_stopped(base):
     assert training.records == whole
 
 
+def test_every_module_is_in_training_mode_whatever_the_caller_did_in_between(base):
+    training = train(base, TASK, recipe(steps=3, lora_dropout=0.5))
+    for _ in training:
+        assert all(module.training for module in training.model.modules())
+        training.model.eval()
+
+
 KINDS = [
     {},
     {"lora_dropout": 0.2},

@@ -96,6 +96,7 @@ class Training:
         return Adapted(as_trained(self.base, self.recipe), self.learned)
 
     def __iter__(self) -> Iterator[StepRecord]:
+        self.model.train()  # all of its modules; PEFT leaves those of the base as they were
         while self.step < self.recipe.steps:
             with at_most(self._threads), self._own_randomness():
                 record = self._one_step()
@@ -104,7 +105,7 @@ class Training:
 
     def _one_step(self) -> StepRecord:
         recipe, started = self.recipe, time.perf_counter()
-        if not self.model.training:  # the caller may have evaluated in between
+        if not self.model.training:  # the caller has evaluated in between
             self.model.train()
         step = self.step + 1
         learning_rate = learning_rate_at(step, recipe)
