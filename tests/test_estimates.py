@@ -1,7 +1,6 @@
 """`estimate`: what a fine-tune will cost, against the run that follows; the cards it fits on."""
 
 import dataclasses
-import json
 import re
 import subprocess
 import sys
@@ -224,11 +223,14 @@ def test_the_rate_is_measured_once_and_then_read(empty_cache, monkeypatch):
     cpu = torch.device("cpu")
     first = devices.matmul_speed(cpu, torch.float32, 10**6, 64)
     assert 1e7 < first < 1e14
-    (kept,) = empty_cache.glob("matmul_speed.json")
-    (key,) = json.loads(kept.read_text())
-    assert "1 threads, float32, 64" in key  # a small model trains on one
+    assert len([*(empty_cache / "speeds").glob("*.json")]) == 1
     monkeypatch.setattr(devices.time, "perf_counter", lambda: 1 / 0)
     assert devices.matmul_speed(cpu, torch.float32, 10**6, 64) == first
+    monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 7)  # a small model trains on one thread
+    assert devices.matmul_speed(cpu, torch.float32, 10**6, 64) == first
+    with pytest.raises(ZeroDivisionError):  # a large model trains on all, at another rate
+        devices.matmul_speed(cpu, torch.float32, 10**8, 64)
     with pytest.raises(ZeroDivisionError):  # another width is another rate
         devices.matmul_speed(cpu, torch.float32, 10**6, 65)
 

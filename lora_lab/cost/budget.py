@@ -8,7 +8,7 @@ from lora_lab.models.architecture import (
     LAYER,
     Matrix,
     Shape,
-    adapted,
+    adapted_matrices,
     inside,
     layer_of,
     saved_modules,
@@ -52,7 +52,7 @@ def rank_within(shape: Shape, recipe: Recipe, parameters: int) -> int:
     """
     if recipe.method != "lora":
         raise ValueError(f"method={recipe.method!r} has no r to choose; give method='lora'")
-    reached = adapted(shape, recipe)
+    reached = adapted_matrices(shape, recipe)
     fixed, per_rank = (
         sum(adapter_parameters(matrix, replace(recipe, r=r)) for matrix in reached) for r in (1, 2)
     )
@@ -81,7 +81,7 @@ def trained_by_layer(shape: Shape, recipe: Recipe) -> dict[int | None, int]:
             add(name, count)
         return counts
     saved = saved_modules(shape, recipe)
-    for matrix in adapted(shape, recipe):
+    for matrix in adapted_matrices(shape, recipe):
         add(matrix.name, adapter_parameters(matrix, recipe))
     for matrix in shape.matrices:
         if inside(matrix.name, saved):
@@ -101,7 +101,9 @@ def total_parameters(shape: Shape, recipe: Recipe) -> int:
     """The base's and the adapter's: the second of PEFT's `get_nb_trainable_parameters`."""
     if recipe.method == "full":
         return shape.parameters
-    kept = len(adapted(shape, recipe)) if recipe.method == "adalora" else 0  # each one's `ranknum`
+    kept = (
+        len(adapted_matrices(shape, recipe)) if recipe.method == "adalora" else 0
+    )  # each one's `ranknum`
     return shape.parameters + trainable_parameters(shape, recipe) + kept
 
 
@@ -136,7 +138,7 @@ def flops(shape: Shape, recipe: Recipe, batches: Sequence[Batch]) -> int:
 
 def _flops_of(shape: Shape, recipe: Recipe, batch: Batch) -> int:
     tokens = batch.examples * batch.length
-    targets = {matrix.name for matrix in adapted(shape, recipe)}
+    targets = {matrix.name for matrix in adapted_matrices(shape, recipe)}
     saved = saved_modules(shape, recipe)
     stages = _stages(shape.matrices)
     lowest = _lowest_trained(shape, recipe, stages)
@@ -202,7 +204,7 @@ def _lowest_trained(shape: Shape, recipe: Recipe, stages: Sequence[int]) -> int:
     if recipe.method == "full" or recipe.gradient_checkpointing:
         return -1  # checkpointing makes the first layer's input ask for a gradient
     saved = saved_modules(shape, recipe)
-    names = {matrix.name for matrix in adapted(shape, recipe)}
+    names = {matrix.name for matrix in adapted_matrices(shape, recipe)}
     return min(
         stage
         for matrix, stage in zip(shape.matrices, stages, strict=True)

@@ -18,7 +18,7 @@ from lora_lab.cost.budget import Batch, flops, total_parameters, trainable_param
 from lora_lab.cost.memory import memory, usual_memory
 from lora_lab.machine.devices import WIDE, choose_dtype, matmul_speed, named
 from lora_lab.models.architecture import Shape
-from lora_lab.models.read_architecture import kept_shape, shape_of
+from lora_lab.models.read_architecture import cached_shape, shape_of
 from lora_lab.places import data_folder
 from lora_lab.recipe import Recipe, nearest
 from lora_lab.records import Budget, Memory
@@ -337,7 +337,7 @@ def find_shape(model: object) -> Shape:
     known = _known(str(model))
     if known is not None:
         config = json.dumps([known.name, known.config])
-        return kept_shape(config, lambda: shape_of(known.config, known.name))
+        return cached_shape(config, lambda: shape_of(known.config, known.name))
     folder = Path(model).expanduser()
     if model != "" and (folder / "config.json").is_file():
         return _shape_in(folder, folder.resolve().name)
@@ -355,7 +355,7 @@ def find_shape(model: object) -> Shape:
 
 def _shape_in(folder: Path, name: str) -> Shape:
     config = (folder / "config.json").read_text(encoding="utf-8", errors="replace")
-    return kept_shape(json.dumps([name, config]), lambda: shape_of(folder, name))
+    return cached_shape(json.dumps([name, config]), lambda: shape_of(folder, name))
 
 
 def _is_base(model: object) -> bool:

@@ -8,7 +8,7 @@ import torch
 from lora_lab.cost.estimates import memory_beside, sizes_drawn
 from lora_lab.cost.memory import ERROR
 from lora_lab.machine import resources
-from lora_lab.models.architecture import adapted
+from lora_lab.models.architecture import adapted_matrices
 from lora_lab.models.bases import Base
 from lora_lab.models.read_architecture import modules_of
 from lora_lab.recipe import Recipe
@@ -32,7 +32,8 @@ def check_fits(base: Base, encoded: Sequence[Encoded], recipe: Recipe) -> None:
     modules = modules_of(base.model, base.name)
     field, r = ("init_r", recipe.init_r) if recipe.method == "adalora" else ("r", recipe.r)
     numbers = sum(
-        r * (matrix.in_features + matrix.out_features) for matrix in adapted(modules, recipe)
+        r * (matrix.in_features + matrix.out_features)
+        for matrix in adapted_matrices(modules, recipe)
     )
     if AT_LEAST * numbers > free:
         raise ValueError(

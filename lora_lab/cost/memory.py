@@ -31,13 +31,14 @@ from lora_lab.models import architecture
 from lora_lab.models.architecture import (
     LAYER,
     Shape,
-    adapted,
+    adapted_matrices,
     column_of,
     inside,
     layer_of,
     saved_modules,
 )
-from lora_lab.models.read_architecture import kept, on_meta
+from lora_lab.models.read_architecture import on_meta
+from lora_lab.places import cached_value
 from lora_lab.recipe import Recipe
 from lora_lab.records import Memory
 from lora_lab.tasks import losses
@@ -145,9 +146,7 @@ def _step(shape: Shape, recipe: Recipe, batch: Batch, dtype: str, what: str) -> 
             in which nothing is trained.
     """
     key = (shape.config, repr(recipe), repr(batch), dtype, what, _versions())
-    return kept(
-        "steps", key, lambda: _traced(shape, recipe, batch, dtype, what), lambda of: Peaks(*of)
-    )
+    return cached_value("steps", key, Peaks, lambda: _traced(shape, recipe, batch, dtype, what))
 
 
 @functools.cache
@@ -190,7 +189,7 @@ def _traced(shape: Shape, recipe: Recipe, batch: Batch, dtype: str, what: str) -
 def _kinds(shape: Shape, recipe: Recipe) -> list[tuple]:
     """Of each layer all that can make its memory differ from another's."""
     whole = saved_modules(shape, recipe)
-    names = {matrix.name for matrix in adapted(shape, recipe)}
+    names = {matrix.name for matrix in adapted_matrices(shape, recipe)}
     sizes = [(matrix.name, matrix.in_features, matrix.out_features) for matrix in shape.matrices]
     layers: list[set] = [set() for _ in range(shape.num_layers)]
     for name, *size in [*sizes, *shape.others]:
@@ -231,7 +230,7 @@ def _with_layers(shape: Shape, kept: list[int], dtype: torch.dtype) -> nn.Module
 def _for_layers(shape: Shape, recipe: Recipe, kept: list[int]) -> Recipe:
     """The recipe that reaches in those layers, counted anew, what it reached there."""
     names = []
-    for matrix in adapted(shape, recipe):
+    for matrix in adapted_matrices(shape, recipe):
         match, number = LAYER.match(matrix.name), layer_of(matrix.name)
         if number is None:
             names.append(matrix.name)

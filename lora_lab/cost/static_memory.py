@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from lora_lab.cost.budget import rank
-from lora_lab.models.architecture import Matrix, Shape, adapted, inside, saved_modules
+from lora_lab.models.architecture import Matrix, Shape, adapted_matrices, inside, saved_modules
 from lora_lab.recipe import Recipe
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -47,7 +47,7 @@ def trained_tensors(shape: Shape, recipe: Recipe, dtype: str, usual: bool = Fals
         elif inside(name, whole):
             whole_size = BYTES[passing_dtype(recipe, dtype)]
             tensors += [Trained(name, numbers, whole_size) for numbers in sizes]
-    for matrix in adapted(shape, recipe):
+    for matrix in adapted_matrices(shape, recipe):
         r = rank(recipe)
         sizes = [r * matrix.in_features, r * matrix.out_features]  # A, B
         sizes += [r] * (recipe.method == "adalora")  # λ

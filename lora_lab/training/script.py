@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lora_lab.machine.devices import named
 from lora_lab.models.adapters import adapter_options, quantization_for
-from lora_lab.models.architecture import adapted
+from lora_lab.models.architecture import adapted_matrices
 from lora_lab.models.bases import Base
 from lora_lab.models.quantization import Quantization
 from lora_lab.models.read_architecture import modules_of
@@ -76,7 +76,7 @@ def _check_output(recipe: Recipe, base: Base) -> None:
     if recipe.method == "full":
         return
     modules = modules_of(base.model, base.name)
-    reached = adapted(modules, recipe)
+    reached = adapted_matrices(modules, recipe)
     if recipe.lora_dropout and any(matrix.kind == "output" for matrix in reached):
         raise ValueError(
             f"lora_dropout={recipe.lora_dropout} on the output layer can't be written out: a "
