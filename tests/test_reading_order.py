@@ -116,7 +116,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "torch ipywidgets IPython pandas",
     ),
     "cli": dict.fromkeys(
-        ["show", "options", "task_spec", "resolve", "doctor", "setup", "lab", "estimate", "train"]
+        ["show", "task_spec", "options", "resolve", "doctor", "setup", "lab", "estimate", "train"]
         + ["sweep", "ask", "app"],
         "typer rich torch packaging jupyter_client",
     ),

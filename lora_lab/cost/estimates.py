@@ -18,6 +18,7 @@ from lora_lab.cost.budget import Batch, flops, total_parameters, trainable_param
 from lora_lab.cost.memory import memory, usual_memory
 from lora_lab.machine.devices import WIDE, choose_dtype, matmul_speed, named
 from lora_lab.models.architecture import Shape
+from lora_lab.models.built_in import base_folder
 from lora_lab.models.read_architecture import cached_shape, shape_of
 from lora_lab.places import data_folder
 from lora_lab.recipe import Recipe, nearest
@@ -333,7 +334,7 @@ def find_shape(model: object) -> Shape:
     if not isinstance(model, str | Path):
         return shape_of(model)
     if model == "pocket":
-        return _shape_in(data_folder() / "pocket" / "model", "pocket")
+        return _shape_in(base_folder("pocket"), "pocket")
     known = _known(str(model))
     if known is not None:
         config = json.dumps([known.name, known.config])
