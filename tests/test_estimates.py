@@ -86,7 +86,7 @@ def test_with_a_task_a_step_costs_the_mean_over_the_steps_and_the_memory_of_the_
 def test_of_many_batches_those_are_left_that_no_other_exceeds_in_every_size():
     small, wide, long = Batch(2, 5, 3, 9), Batch(4, 7, 6, 20), Batch(4, 8, 5, 18)
     padded = dataclasses.replace(wide, padded=True)
-    assert estimates.largest_of([small, wide, long, wide, padded]) == [long, padded]
+    assert estimates.largest_batches([small, wide, long, wide, padded]) == [long, padded]
 
 
 def test_two_batches_a_step_cost_twice_as_much():

@@ -82,7 +82,7 @@ def estimate(
         lighter = replace(settings, gradient_checkpointing=True)
         with warnings.catch_warnings(action="ignore"):  # the first estimate has warned
             checkpointed = estimates.estimate(source, lighter, data)
-        dtype = estimates.kept_in(source, shape)[0]
+        dtype = estimates.dtype_and_device(source, shape)[0]
         fits = gpus.which_gpu(cost.memory, checkpointed.memory, dtype) if cost.memory else ()
         rate = estimates.flops_per_second(shape, settings, target)
         seconds = cost.flops_per_step and estimates.expected_seconds(cost.flops_per_step, rate)
