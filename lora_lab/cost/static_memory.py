@@ -20,7 +20,7 @@ F32 = 4  # adapters, norms and losses are float32, whatever the base's dtype is
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """One tensor that is trained."""
+    """A tensor that is trained."""
 
     module: str
     numbers: int
