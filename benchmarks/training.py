@@ -36,7 +36,7 @@ CASES = {  # name: base, task, its examples, changes to its recipe, steps
 }
 
 
-def ours(base, task, recipe):
+def seconds_ours(base, task, recipe):
     """(CPU seconds, seconds) of each step."""
     times = [(time.process_time(), time.perf_counter())]
     for _ in lab.train(base, task, recipe):
@@ -44,7 +44,7 @@ def ours(base, task, recipe):
     return differences(times)
 
 
-def trainers(base, task, recipe):
+def seconds_of_trainer(base, task, recipe):
     """The same for transformers' Trainer, measured from step to step."""
     times = []
 
@@ -110,7 +110,7 @@ def compare(case, rounds, tried, device):
     task = lab.load_task(task_name, base, n=n)
     fixed = {"steps": steps, "eval_steps": None, "warmup_steps": 0}
     recipe = dataclasses.replace(task.recipe, **fixed | changes)
-    sides = {"Trainer + PEFT": trainers, "ours": ours}
+    sides = {"Trainer + PEFT": seconds_of_trainer, "ours": seconds_ours}
     threads = {
         label: min(tried, key=lambda count: step(side, base, task, recipe, count)[1])
         for label, side in sides.items()
