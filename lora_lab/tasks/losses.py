@@ -24,9 +24,7 @@ def loss_of_batch(
     Returns:
         The sum in nats, float32 with a gradient, and the number of labels.
     """
-    labels = batch["labels"][:, 1:]  # what position t predicts is the label at t + 1
-    places = (labels != IGNORED).any(dim=0).nonzero().squeeze(1)  # union over the batch
-    labels = labels[:, places]  # (batch, places)
+    places, labels = labelled_places(batch)
     wanted = labels != IGNORED
     logits = _logits_at(model, batch, places)[wanted].float()  # (labels, vocab)
     if teacher is None:
@@ -38,6 +36,17 @@ def loss_of_batch(
             logits.log_softmax(-1), target, reduction="sum", log_target=True
         )
     return losses, int(wanted.sum())
+
+
+def labelled_places(batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """The positions that predict a label in some row, and what they predict.
+
+    Returns:
+        Positions, (places,), and labels, (batch, places): IGNORED where a row has none.
+    """
+    labels = batch["labels"][:, 1:]  # what position t predicts is the label at t + 1
+    places = (labels != IGNORED).any(dim=0).nonzero().squeeze(1)  # union over the batch
+    return places, labels[:, places]
 
 
 def _logits_at(model: nn.Module, batch: dict[str, Tensor], places: Tensor) -> Tensor:

@@ -25,7 +25,6 @@ from lora_lab.models.learned import Learned, learned_of
 from lora_lab.recipe import Recipe
 from lora_lab.records import StepRecord
 from lora_lab.tasks.examples import IGNORED, Task, collate, encode_all, order_of_examples
-from lora_lab.tasks.losses import loss_of_batch
 from lora_lab.tasks.planted import teacher_model
 from lora_lab.training.adalora import RankAllocation
 from lora_lab.training.evaluation import mean_loss
@@ -33,6 +32,7 @@ from lora_lab.training.optimizers import learning_rate_at, make_optimizer
 from lora_lab.training.run_files import DIVERGED
 from lora_lab.training.run_folder import Checkpoint
 from lora_lab.training.store import Run
+from lora_lab.training.traced import gradients_for
 
 LOUD = 16  # lora_alpha this many times r is to blame for a divergence; 1 or 2 times is usual
 GOOD_EVERY = 10  # steps between two copies of the weights to fall back on
@@ -68,6 +68,8 @@ class Training:
         self._ranks = RankAllocation(self.model, recipe) if recipe.method == "adalora" else None
         self._start = adapter_tensors(self.model) if recipe.changes_the_base else {}
         self._teacher = None if task.teacher is None else teacher_model(base, task.teacher)
+        longest = max(len(example.input_ids) for example in self._encoded)
+        self._gradients = gradients_for(base, recipe, self.model, longest, self._teacher)
         self._trainable = {
             name: tensor for name, tensor in self.model.named_parameters() if tensor.requires_grad
         }
@@ -108,9 +110,7 @@ class Training:
         labels = sum(int((batch["labels"][:, 1:] != IGNORED).sum()) for batch in batches)
         loss = 0.0
         for batch in batches:
-            summed, _ = loss_of_batch(self.model, batch, self._teacher)
-            (summed / labels).backward()  # the mean over the whole step, however it is cut up
-            loss += summed.item() / labels
+            loss += self._gradients.add(batch, labels)  # a mean over the whole step
         orthogonality = self._ranks and self._ranks.add_orthogonality()  # once, not per batch
         norm = nn.utils.clip_grad_norm_(self._trainable.values(), recipe.max_grad_norm).item()
         self._check(step, loss, norm)
