@@ -104,7 +104,7 @@ def _fit_stored(
         folder.clear()  # only now: what is refused leaves the stored run as it was
     else:
         training = _begun(folder, base, task, recipe)
-    folder.begin(budget_of(base, task, recipe))
+    folder.begin(budget_of(base, task, recipe), training.about)
     try:
         with _interrupt_between_steps() as interrupted:
             _to_the_end(training, progress, folder, interrupted)

@@ -32,7 +32,7 @@ from lora_lab.training.optimizers import learning_rate_at, make_optimizer
 from lora_lab.training.run_files import DIVERGED
 from lora_lab.training.run_folder import Checkpoint
 from lora_lab.training.store import Run
-from lora_lab.training.traced import gradients_for
+from lora_lab.training.traced import TorchGradients, gradients_for
 
 LOUD = 16  # lora_alpha this many times r is to blame for a divergence; 1 or 2 times is usual
 GOOD_EVERY = 10  # steps between two copies of the weights to fall back on
@@ -70,6 +70,7 @@ class Training:
         self._teacher = None if task.teacher is None else teacher_model(base, task.teacher)
         longest = max(len(example.input_ids) for example in self._encoded)
         self._gradients = gradients_for(base, recipe, self.model, longest, self._teacher)
+        self._about_steps = self._gradients.about
         self._trainable = {
             name: tensor for name, tensor in self.model.named_parameters() if tensor.requires_grad
         }
@@ -87,6 +88,11 @@ class Training:
     def learned(self) -> Learned:
         """What was learnt so far, in the form in which it is kept."""
         return learned_of(self.model, self.recipe, self._start)
+
+    @property
+    def about(self) -> str:
+        """The base and its precision in a sentence; then the steps, where torch does not take them."""
+        return "; ".join(filter(None, [about_training(self.base, self.recipe), self._about_steps]))
 
     def adapted(self) -> Adapted:
         """The base with what was learnt so far, apart from this training: later steps spare it."""
@@ -224,12 +230,14 @@ class Training:
         state = _flat("optimizer", self.optimizer.state_dict()["state"])
         tensors |= {name: value for name, value in state.items() if isinstance(value, Tensor)}
         words = {name: value for name, value in state.items() if name not in tensors}
+        words["steps"] = self._about_steps
         tensors = {name: _copy_on_the_cpu(tensor) for name, tensor in tensors.items()}
         return Checkpoint(tuple(self.records), tensors, words)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint of the same base, task and recipe."""
         self.records = list(checkpoint.records)
+        self._go_on_with(str(checkpoint.words.get("steps", "")))
         self._put({name: checkpoint.tensors[f"weight.{name}"] for name in self._trainable})
         self._random_state = checkpoint.tensors["random_state"]
         if self._ranks:
@@ -249,6 +257,15 @@ class Training:
         self._order = order_of_examples(len(self._encoded), self.recipe.seed)
         for _ in range(self.step * each):
             next(self._order)
+
+
+    def _go_on_with(self, steps: str) -> None:
+        """Take the steps as they were taken before, in words; where that can't be, say so."""
+        if not steps:
+            self._gradients = TorchGradients(self.model, self._teacher)
+        elif steps != self._gradients.about:
+            steps += f" until step {self.step}, from there on {self._gradients.about or 'by torch'}"
+        self._about_steps = steps
 
 
 def train(base: Base, task: Task, recipe: Recipe) -> Training:
@@ -276,7 +293,7 @@ def run_of(training: Training, status: str, message: str = "") -> Run:
         path=None,
         status=status,
         message=message,
-        about=about_training(base, recipe),
+        about=training.about,
         budget=budget_of(base, task, recipe),
         _base=base,
         _learned=training.learned,

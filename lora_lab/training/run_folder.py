@@ -163,10 +163,10 @@ class RunFolder:
                 if path.name != ".lock":
                     _remove(path)
 
-    def begin(self, budget: Budget | None) -> None:
-        """Note what is being run, and what it was expected to cost."""
+    def begin(self, budget: Budget | None, about: str = "") -> None:
+        """Note what is being run, what it was expected to cost, and on what it is trained."""
         (self.path / SCORES).unlink(missing_ok=True)  # of a run whose other files were damaged
-        self._write_words(RUNNING, "", budget)
+        self._write_words(RUNNING, "", budget, about)
 
     def write_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Replace the checkpoint by a newer one."""
@@ -201,12 +201,14 @@ class RunFolder:
         with write_atomically(self.path / SCORES) as file:
             file.write_text(json.dumps(dataclasses.asdict(scores)), encoding="utf-8")
 
-    def _write_words(self, status: str, message: str, budget: Budget | None = None) -> None:
+    def _write_words(
+        self, status: str, message: str, budget: Budget | None = None, about: str = ""
+    ) -> None:
         from lora_lab.models.adapters import about_training
 
         try:
             before, _ = read_words(self.path)
-            date, budget = before.date, budget or before.budget
+            date, budget, about = before.date, budget or before.budget, about or before.about
         except (FileNotFoundError, DamagedRun):
             date = ""
         words = {
@@ -216,7 +218,7 @@ class RunFolder:
             "base_name": self.base.name,
             "base_path": "" if self.base.name in BUILT_IN else str(self.base.path),
             "task_name": self.task.name,
-            "about": about_training(self.base, self.recipe),
+            "about": about or about_training(self.base, self.recipe),
             "date": date or datetime.now(UTC).isoformat(timespec="seconds"),
             "budget": dataclasses.asdict(budget) if budget else None,
             "machine": processor(),

@@ -80,7 +80,7 @@ class TracedGradients:
     """
 
     def __init__(self, model: nn.Module, session: "InferenceSession") -> None:
-        self.about = f"its steps are traced, and run by ONNX Runtime {version('onnxruntime')}"
+        self.about = f"steps traced, run by ONNX Runtime {version('onnxruntime')}"
         self._session = session
         modules = json.loads(session.get_modelmeta().custom_metadata_map["modules"])
         layers = [_lora_layer(model, name) for name in modules]
