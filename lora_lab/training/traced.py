@@ -12,7 +12,7 @@ import threading
 import time
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from importlib.metadata import version
@@ -161,6 +161,16 @@ def gradients_for(
         if session is not None:
             return TracedGradients(model, session)
     return TorchGradients(model, teacher)
+
+
+def choose_before_workers(base: Base, recipes: Sequence[Recipe]) -> None:
+    """Make the graph and the comparison that worker processes would else make side by side.
+
+    Each of them could come to another choice, and their records would differ in the last digits.
+    """
+    step = chosen_step()
+    if step != "torch" and any(_is_traceable(base, recipe) for recipe in recipes):
+        session_for(base, step)
 
 
 def chosen_step() -> str:
