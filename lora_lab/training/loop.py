@@ -91,7 +91,7 @@ class Training:
 
     @property
     def about(self) -> str:
-        """The base and its precision in a sentence; then the steps, where torch does not take them."""
+        """The base and its precision in a sentence; then the steps, if they are not torch's."""
         return "; ".join(filter(None, [about_training(self.base, self.recipe), self._about_steps]))
 
     def adapted(self) -> Adapted:
@@ -257,7 +257,6 @@ class Training:
         self._order = order_of_examples(len(self._encoded), self.recipe.seed)
         for _ in range(self.step * each):
             next(self._order)
-
 
     def _go_on_with(self, steps: str) -> None:
         """Take the steps as they were taken before, in words; where that can't be, say so."""

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 VARIABLE = "LORA_LAB_STEP"
 STEPS = ("auto", "torch", "traced")
-GRAPH = "gradients.onnx"  # beside pocket's folder of weights, and made by data/pocket/make_graph.py
+GRAPH = "gradients.onnx"  # beside pocket's folder of weights, and made by make_graph.py there
 EQUAL = 1e-4  # how far, relatively, loss and gradients may be from torch's
 LONGEST = 128  # tokens: the graph's attention keeps tokens², and takes as long as torch at 256
 SESSIONS = 4  # that are kept: the ones that were used last, about 12 MB each for pocket
