@@ -2,9 +2,11 @@
 
 `measure` runs two steps of the real loop. In the second, in which the optimizer has its state, it
 keeps count of all live storages, by part. `peaks_of_run` asks the allocator itself, step by step.
+Both see torch's memory only, so that torch takes the steps.
 """
 
 import gc
+import os
 import weakref
 from collections import Counter
 from collections.abc import Iterator
@@ -25,7 +27,9 @@ from lora_lab.models.bases import Base
 from lora_lab.recipe import Recipe
 from lora_lab.records import Memory
 from lora_lab.tasks.examples import IGNORED, Example, Task
-from lora_lab.training import loop
+from lora_lab.training import loop, traced
+
+BY_TORCH = {traced.VARIABLE: "torch"}
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,8 @@ class Live(TorchDispatchMode):
 def measure(base, task, recipe) -> Measured:
     """The memory of the second of two steps of `lab.train(base, task, recipe)`."""
     live, trained = Live(), "weights" if recipe.method == "full" else "adapters"
-    with live, mock.patch.object(loop, "check_fits"):  # which traces a step of its own
+    no_tracing = mock.patch.object(loop, "check_fits")  # which traces a step of its own
+    with live, no_tracing, mock.patch.dict(os.environ, BY_TORCH):
         live.part = trained  # with all copies that the loop makes of what it trains
         for tensor in tensors_of(base.model):
             live.add(tensor, "weights")
@@ -120,7 +125,8 @@ def peaks_of_run(base, task, recipe) -> dict[str, int]:
             with record_function(f"step {number}"):
                 next(steps)
 
-    return peaks_of(train, base.model)
+    with mock.patch.dict(os.environ, BY_TORCH):
+        return peaks_of(train, base.model)
 
 
 def peaks_of(train, model) -> dict[str, int]:
@@ -146,7 +152,7 @@ def peaks_of(train, model) -> dict[str, int]:
 def parts_named(live: Live, training) -> Iterator[dict]:
     """Set `live.part` to the part of the step that the real loop is in, while it runs."""
     measured: dict = {}
-    real = loop.loss_of_batch
+    real = traced.loss_of_batch
     output = training.model.get_output_embeddings()
     trained = [weight for weight in training.model.parameters() if weight.requires_grad]
 
@@ -179,7 +185,7 @@ def parts_named(live: Live, training) -> Iterator[dict]:
         training.optimizer.register_step_pre_hook(before_the_update),
         *(weight.register_post_accumulate_grad_hook(add_gradient) for weight in trained),
     ]
-    with mock.patch.object(loop, "loss_of_batch", loss_of_batch):
+    with mock.patch.object(traced, "loss_of_batch", loss_of_batch):
         yield measured
     for hook in hooks:
         hook.remove()

@@ -1,11 +1,14 @@
 """How long is a training step, ours against transformers' Trainer with PEFT?
 
 Both train the same adapter on the same batches, in turn, in one process; ratios are what counts,
-since machines differ and are noisy. Run `python benchmarks/training.py --help`.
+since machines differ and are noisy. On a CPU its own time is measured, so that other work beside it
+matters less. `--step torch` and `--step traced` compare the two ways that we take a step. Run
+`python benchmarks/training.py --help`.
 """
 
 import argparse
 import dataclasses
+import os
 import statistics
 import tempfile
 import time
@@ -23,18 +26,19 @@ from lora_lab.tasks.examples import encode
 from lora_lab.training.loop import order_of_examples
 
 
-def seconds_ours(base, task, recipe):
-    """Median seconds of a step, the first three left out."""
-    return statistics.median(record.seconds for record in list(lab.train(base, task, recipe))[3:])
+def seconds_ours(base, task, recipe, clock):
+    """Median seconds from step to step, the first three left out."""
+    times = [clock() for _ in lab.train(base, task, recipe)]
+    return statistics.median(b - a for a, b in zip(times[3:], times[4:], strict=False))
 
 
-def seconds_of_trainer(base, task, recipe):
-    """The same for transformers' Trainer, measured from step to step."""
+def seconds_of_trainer(base, task, recipe, clock):
+    """The same for transformers' Trainer."""
     times = []
 
     class Clock(TrainerCallback):
         def on_step_end(self, *_, **__):
-            times.append(time.perf_counter())
+            times.append(clock())
 
     class InOrder(Trainer):
         def _get_train_sampler(self, *_):
@@ -77,7 +81,10 @@ def main():
     parser.add_argument("--rounds", type=int, default=5, help="how often each is timed, in turn")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--step", default="auto", choices=["auto", "torch", "traced"])
     options = parser.parse_args()
+    os.environ["LORA_LAB_STEP"] = options.step
+    clock = time.process_time if options.device == "cpu" else time.perf_counter
     torch.set_num_threads(options.threads)
     base = lab.load_base(options.base, device=options.device, dtype="float32")
     task = lab.load_task(options.task, base)
@@ -85,7 +92,7 @@ def main():
     ratios = []
     for number in range(1, options.rounds + 1):
         theirs, ours = (
-            seconds(base, task, recipe) for seconds in (seconds_of_trainer, seconds_ours)
+            seconds(base, task, recipe, clock) for seconds in (seconds_of_trainer, seconds_ours)
         )
         ratios.append(theirs / ours)
         print(
@@ -93,6 +100,7 @@ def main():
             f"ours {1000 * ours:.1f} ms, {theirs / ours:.2f} times"
         )
     print(
+        f"{lab.train(base, task, recipe).about}\n"
         f"{base.name}, {task.name}, batch {recipe.batch_size}, {options.threads} thread(s), "
         f"{base.device}: a step is {statistics.median(ratios):.2f} times as fast as Trainer's "
         f"({min(ratios):.2f} to {max(ratios):.2f} over {options.rounds} rounds)"
