@@ -5,7 +5,6 @@ model on a CPU. The only module that imports onnxruntime.
 """
 
 import hashlib
-import importlib.util
 import json
 import os
 import threading
@@ -240,21 +239,23 @@ def session_for(base: Base, step: str = "auto") -> "InferenceSession | None":
         base: a Llama in float32 on the CPU.
         step: "auto", or "traced": see `gradients_for`.
     """
-    if step == "auto" and importlib.util.find_spec("onnxruntime") is None:
-        return None
     graph = _graph_of(base, step)
     if graph is None:
         return None
     key = graph, _digest(base.model)
-    with _lock:
-        session = _sessions.pop(key, None) or _new_session(graph, base.model)
-        _sessions[key] = session
-        while len(_sessions) > SESSIONS:
-            _sessions.popitem(last=False)
-        try:
+    try:
+        with _lock:
+            session = _sessions.pop(key, None) or _new_session(graph, base.model)
+            _sessions[key] = session
+            while len(_sessions) > SESSIONS:
+                _sessions.popitem(last=False)
             faster = _speedup(base, graph, session) > 1
-        except Unequal:
-            return None
+    except Unequal:
+        return None
+    except ImportError:
+        if step == "traced":
+            raise
+        return None
     return session if faster or step == "traced" else None
 
 
