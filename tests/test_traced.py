@@ -9,8 +9,8 @@ import warnings
 import pytest
 import torch
 
-from lora_lab.models import read_architecture
 from lora_lab.models.bases import load_base
+from lora_lab.models.quiet import silent_stderr
 from lora_lab.recipe import Recipe
 from lora_lab.tasks.loading import load_task
 from lora_lab.training import graphs, traced
@@ -352,7 +352,7 @@ def test_a_graph_is_taken_where_it_is_faster_or_asked_for(
 
 
 def test_a_graphs_pace_is_measured_once_and_then_read(pocket, tmp_path, monkeypatch):
-    monkeypatch.setattr(read_architecture, "cache_folder", lambda: tmp_path)
+    monkeypatch.setenv("LORA_LAB_CACHE", str(tmp_path))
     session, graph = traced.session_for(pocket, "traced"), traced._graph_of(pocket, "auto")
     speedup = traced._speedup(pocket, graph, session)
     assert 0.1 < speedup < 20
@@ -361,7 +361,7 @@ def test_a_graphs_pace_is_measured_once_and_then_read(pocket, tmp_path, monkeypa
 
 @pytest.mark.parametrize("output", [0, 1, 2])
 def test_a_graph_with_other_numbers_is_never_taken(pocket, tmp_path, monkeypatch, output):
-    monkeypatch.setattr(read_architecture, "cache_folder", lambda: tmp_path)
+    monkeypatch.setenv("LORA_LAB_CACHE", str(tmp_path))
     session = traced.session_for(pocket, "traced")
 
     class Wrong:
@@ -372,7 +372,7 @@ def test_a_graph_with_other_numbers_is_never_taken(pocket, tmp_path, monkeypatch
             outputs[output] = outputs[output] * 1.001
             return outputs
 
-    monkeypatch.setattr(read_architecture, "cache_folder", lambda: tmp_path / "other")
+    monkeypatch.setenv("LORA_LAB_CACHE", str(tmp_path / "other"))
     monkeypatch.setattr(traced, "_new_session", lambda *_: Wrong())
     traced._sessions.clear()
     assert not is_traced(train(pocket, TASK, recipe()))
@@ -401,7 +401,7 @@ def test_without_onnxruntime_torch_takes_the_steps_unless_a_graph_is_asked_for(
 
 def test_nothing_reaches_standard_error_while_onnxruntime_is_imported(capfd):
     os.write(2, b"before\n")
-    with traced._silent_stderr():
+    with silent_stderr():
         os.write(2, b"GPU device discovery failed\n")
     os.write(2, b"after\n")
     assert capfd.readouterr().err == "before\nafter\n"

@@ -12,7 +12,6 @@ import time
 import warnings
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -25,11 +24,12 @@ from torch import Tensor, nn
 from lora_lab.machine.devices import SMALL
 from lora_lab.machine.resources import processor
 from lora_lab.models.adapters import adapt
-from lora_lab.models.architecture import adapted, layer_of
+from lora_lab.models.architecture import adapted_matrices, layer_of
 from lora_lab.models.bases import Base, read_part
-from lora_lab.models.built_in import pocket_folder
-from lora_lab.models.read_architecture import kept, modules_of
-from lora_lab.places import cache_folder, write_atomically
+from lora_lab.models.built_in import base_folder
+from lora_lab.models.quiet import silent_stderr
+from lora_lab.models.read_architecture import modules_of
+from lora_lab.places import cache_folder, cached_value, sha256_of, write_atomically
 from lora_lab.recipe import Recipe, nearest
 from lora_lab.tasks.examples import IGNORED
 from lora_lab.tasks.losses import labelled_places, loss_of_batch
@@ -209,7 +209,7 @@ def _is_traceable(base: Base, recipe: Recipe) -> bool:
     if not plain_lora or not on_cpu or base.quantization or base.parameters >= SMALL:
         return False
     modules = modules_of(base.model, base.name)
-    matrices = adapted(modules, recipe)
+    matrices = adapted_matrices(modules, recipe)
     lowest = min(layer_of(matrix.name) or 0 for matrix in matrices)
     watched = any(each._forward_hooks or each._forward_pre_hooks for each in base.model.modules())
     return (
@@ -231,7 +231,7 @@ _lock = threading.RLock()
 
 
 def session_for(base: Base, step: str = "auto") -> "InferenceSession | None":
-    """ONNX Runtime ready to give the gradients on a base; None: torch is to give them.
+    """ONNX Runtime, ready to give the gradients on a base; None: torch is to give them.
 
     A session is made for the weights as they are now (0.2 s), and kept for the next call.
 
@@ -290,7 +290,7 @@ def _onnxruntime() -> ModuleType:
         ImportError: where it is not installed.
     """
     try:
-        with _silent_stderr():
+        with silent_stderr():
             import onnxruntime
     except ImportError as error:
         raise ImportError(
@@ -300,41 +300,16 @@ def _onnxruntime() -> ModuleType:
     return onnxruntime
 
 
-@contextmanager
-def _silent_stderr() -> Iterator[None]:
-    """A block in which nothing is written to this process's standard error, in C++ neither.
-
-    On some machines onnxruntime's import warns of a graphics card that is none, before it can be
-    told to be silent.
-
-    Source:
-        https://github.com/microsoft/onnxruntime/issues/27092
-    """
-    try:
-        before = os.dup(2)
-    except OSError:  # a program without a terminal has none
-        yield
-        return
-    try:
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(before, 2)
-        os.close(before)
-
-
 # --- graphs -------------------------------------------------------------------------------------
 
 
 def _graph_of(base: Base, step: str) -> Path | None:
     """The file with the graph of a base's architecture; None: there is none."""
     architecture = architecture_of(base.model.config)
-    shipped = pocket_folder().with_name(GRAPH)
+    shipped = base_folder("pocket").with_name(GRAPH)
     if architecture == _pockets_architecture() and shipped.is_file():
         return shipped
-    made_with = (f"{name} {version(name)}" for name in ("torch", "transformers", "peft"))
-    key = hashlib.sha256("\n".join([architecture, *made_with]).encode()).hexdigest()
+    key = hashlib.sha256(f"{architecture} {_versions('torch', 'peft')}".encode()).hexdigest()
     path = cache_folder() / "graphs" / f"{key[:16]}.onnx"
     with _lock:
         if path.is_file():
@@ -353,7 +328,7 @@ def _graph_of(base: Base, step: str) -> Path | None:
 
 @lru_cache(maxsize=1)
 def _pockets_architecture() -> str:
-    return architecture_of(read_part(pocket_folder(), "config", "pocket"))
+    return architecture_of(read_part(base_folder("pocket"), "config", "pocket"))
 
 
 def _speedup(base: Base, graph: Path, session: "InferenceSession") -> float:
@@ -399,6 +374,9 @@ def _speedup(base: Base, graph: Path, session: "InferenceSession") -> float:
                 raise Unequal(f"{graph} differs from torch by {difference:.1g}")
         return min(seconds[0]) / min(seconds[1])
 
-    versions = (f"{name} {version(name)}" for name in ("torch", "transformers", "onnxruntime"))
-    digest = hashlib.sha256(graph.read_bytes()).hexdigest()
-    return kept("steps", (digest, processor(), *versions), measured, float)
+    key = "traced", sha256_of(graph), processor(), _versions("torch", "onnxruntime")
+    return cached_value("speeds", key, float, measured)
+
+
+def _versions(*packages: str) -> str:
+    return ", ".join(f"{name} {version(name)}" for name in ("transformers", *packages))
