@@ -2,14 +2,16 @@
 
 `measure` runs two steps of the real loop. In the second, in which the optimizer has its state, it
 keeps count of all live storages, by part. `peaks_of_run` asks the allocator itself, step by step.
-Both measure the model's own forward pass, which the estimates describe; `lean=True` the lean one.
+Both see torch's memory only, so that torch takes the steps. Both measure the model's own forward
+pass, which the estimates describe; `lean=True` the lean one.
 """
 
 import gc
+import os
 import weakref
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from unittest import mock
@@ -26,7 +28,7 @@ from lora_lab.models.bases import Base
 from lora_lab.recipe import Recipe
 from lora_lab.records import Memory
 from lora_lab.tasks.examples import IGNORED, Example, Task
-from lora_lab.training import loop
+from lora_lab.training import loop, traced
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,8 @@ class Live(TorchDispatchMode):
 def measure(base, task, recipe, lean=False) -> Measured:
     """The memory of the second of two steps of `lab.train(base, task, recipe)`."""
     live, trained = Live(), "weights" if recipe.method == "full" else "adapters"
-    check = mock.patch.object(loop, "check_fits")  # which traces a step of its own
-    with live, check, nullcontext() if lean else own_forward():
+    no_tracing = mock.patch.object(loop, "check_fits")  # which traces a step of its own
+    with live, no_tracing, torch_steps() if lean else own_forward():
         live.part = trained  # with all copies that the loop makes of what it trains
         for tensor in tensors_of(base.model):
             live.add(tensor, "weights")
@@ -109,9 +111,16 @@ def measure(base, task, recipe, lean=False) -> Measured:
     return Measured(Memory(**parts, total=live.peak), **measured)
 
 
+def torch_steps():
+    """Inside, torch takes every step."""
+    return mock.patch.dict(os.environ, {traced.VARIABLE: "torch"})
+
+
+@contextmanager
 def own_forward():
     """Inside, every model is computed by its own forward pass."""
-    return mock.patch("lora_lab.models.read_llama.read", return_value=None)
+    with torch_steps(), mock.patch("lora_lab.models.read_llama.read", return_value=None):
+        yield
 
 
 def peaks_of_run(base, task, recipe) -> dict[str, int]:
@@ -154,7 +163,7 @@ def peaks_of(train, model) -> dict[str, int]:
 def parts_named(live: Live, training) -> Iterator[dict]:
     """Set `live.part` to the part of the step that the real loop is in, while it runs."""
     measured: dict = {}
-    real = loop.loss_of_batch
+    real = traced.loss_of_batch
     output = training.model.get_output_embeddings()
     trained = [weight for weight in training.model.parameters() if weight.requires_grad]
 
@@ -187,7 +196,7 @@ def parts_named(live: Live, training) -> Iterator[dict]:
         training.optimizer.register_step_pre_hook(before_the_update),
         *(weight.register_post_accumulate_grad_hook(add_gradient) for weight in trained),
     ]
-    with mock.patch.object(loop, "loss_of_batch", loss_of_batch):
+    with mock.patch.object(traced, "loss_of_batch", loss_of_batch):
         yield measured
     for hook in hooks:
         hook.remove()

@@ -11,6 +11,7 @@ Run `python benchmarks/training.py` for all cases, or name some: `... training.p
 import argparse
 import dataclasses
 import math
+import os
 import platform
 import statistics
 import tempfile
@@ -27,6 +28,7 @@ from lora_lab.models.adapters import to_peft
 from lora_lab.models.quantization import share_tensors
 from lora_lab.tasks.examples import encode
 from lora_lab.training.loop import order_of_examples
+from lora_lab.training.traced import STEPS, VARIABLE
 
 CASES = {  # name: base, task, its examples, changes to its recipe, steps
     "pocket": ("pocket", "sentiment", None, {"batch_size": 16}, 40),
@@ -133,6 +135,7 @@ def compare(case, rounds, tried, device):
     ]
     used = ", ".join(f"{label} {count}" for label, count in threads.items())
     print(
+        f"ours: {lab.train(base, task, recipe).about}\n"
         f"{case}: {task.name}, batch {recipe.batch_size}, {base.device}, threads: {used}. "
         f"A step of Trainer takes {said[0]} times our CPU seconds and {said[1]} times our seconds",
         flush=True,
@@ -145,9 +148,11 @@ def main():
     parser.add_argument("--rounds", type=int, default=5, help="how often each is timed, in turn")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="numbers to try")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--step", default="auto", choices=STEPS, help="what takes our steps")
     options = parser.parse_args()
     if unknown := sorted({*options.cases} - CASES.keys()):
         parser.error(f"no case is called {unknown[0]!r}; give {', '.join(CASES)}")
+    os.environ[VARIABLE] = options.step
     print(f"{platform.node()}, {platform.machine()}, torch {torch.__version__}")
     for case in options.cases or CASES:
         compare(case, options.rounds, options.threads, options.device)

@@ -36,7 +36,7 @@ from lora_lab.models.read_architecture import shape_of
 from lora_lab.records import Memory
 from lora_lab.tasks import examples
 from lora_lab.tasks.losses import loss_of_batch
-from lora_lab.training import loop as loop
+from lora_lab.training import traced
 from lora_lab.training.optimizers import make_optimizer
 from tiny import letters_task, recipe, tiny_tokenizer
 
@@ -358,10 +358,11 @@ def test_the_peak_of_live_storages_is_that_of_torchs_own_profiler(changes, pocke
 
 
 @pytest.mark.parametrize("changes", CHANGES, ids=str)
-def test_what_lives_when_the_loss_is_there_is_what_autograd_saved(changes, pocket):
+def test_what_lives_when_the_loss_is_there_is_what_autograd_saved(changes, pocket, monkeypatch):
+    monkeypatch.setenv("LORA_LAB_STEP", "torch")
     bases, task = pocket
     made = recipe(**changes)
-    saved, real = {}, loop.loss_of_batch  # by storage: a weak reference and its bytes
+    saved, real = {}, traced.loss_of_batch  # by storage: a weak reference and its bytes
 
     def pack(tensor):
         storage = tensor.untyped_storage()
@@ -379,6 +380,6 @@ def test_what_lives_when_the_loss_is_there_is_what_autograd_saved(changes, pocke
         return result
 
     sums = []
-    with own_forward(), mock.patch.object(loop, "loss_of_batch", loss_of_batch):
+    with own_forward(), mock.patch.object(traced, "loss_of_batch", loss_of_batch):
         list(lab.train(bases["float32"], task, dataclasses.replace(made, steps=2)))
     assert measure(bases["float32"], task, made).saved == pytest.approx(sums[1], rel=0.01)

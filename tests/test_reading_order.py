@@ -72,6 +72,8 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "run_files": "msgspec",
         "store": "torch",
         "run_folder": "torch filelock",
+        "graphs": "torch onnx onnxscript",
+        "traced": "torch transformers onnxruntime",
         "loop": "torch",
         "fit": "tqdm",
         "script_template": "torch transformers peft bitsandbytes",

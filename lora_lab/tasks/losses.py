@@ -48,6 +48,17 @@ def loss_of_batch(
     return losses, len(labels)
 
 
+def labelled_places(batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """The positions that predict a label in some row, and what they predict.
+
+    Returns:
+        Positions, (places,), and labels, (batch, places): IGNORED where a row has none.
+    """
+    labels = batch["labels"][:, 1:]  # what position t predicts is the label at t + 1
+    places = (labels != IGNORED).any(dim=0).nonzero().squeeze(1)  # union over the batch
+    return places, labels[:, places]
+
+
 def _logits_at(
     model: nn.Module,
     batch: dict[str, Tensor],

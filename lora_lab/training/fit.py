@@ -127,7 +127,7 @@ def _train_stored(folder: RunFolder, fresh: bool) -> Iterator[StepRecord]:
         folder.clear()  # only now: what is refused leaves the stored run as it was
     else:
         training = _begun(folder)
-    folder.begin(budget_of(base, task, recipe))
+    folder.begin(budget_of(base, task, recipe), training.about)
     try:
         with _interrupt_between_steps() as interrupted:
             yield from _with_checkpoints(training, folder, interrupted)

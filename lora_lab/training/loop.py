@@ -26,7 +26,6 @@ from lora_lab.models.learned import Learned, learned_of
 from lora_lab.recipe import Recipe
 from lora_lab.records import StepRecord
 from lora_lab.tasks.examples import IGNORED, Task, collate, encode_all, order_of_examples
-from lora_lab.tasks.losses import loss_of_batch
 from lora_lab.tasks.planted import teacher_model
 from lora_lab.training.adalora import RankAllocation
 from lora_lab.training.evaluation import mean_loss
@@ -34,6 +33,7 @@ from lora_lab.training.optimizers import learning_rate_at, make_optimizer
 from lora_lab.training.run_files import DIVERGED
 from lora_lab.training.run_folder import Checkpoint
 from lora_lab.training.store import Run
+from lora_lab.training.traced import TorchGradients, gradients_for
 
 LOUD = 16  # lora_alpha this many times r is to blame for a divergence; 1 or 2 times is usual
 GOOD_EVERY = 10  # steps between two copies of the weights to fall back on
@@ -69,6 +69,11 @@ class Training:
         self._ranks = RankAllocation(self.model, recipe) if recipe.method == "adalora" else None
         self._start = adapter_tensors(self.model) if recipe.changes_the_base else {}
         self._teacher = None if task.teacher is None else teacher_model(base, task.teacher)
+        longest = max(len(example.input_ids) for example in self._encoded)
+        self._gradients = gradients_for(
+            base, recipe, self.model, longest, self._teacher, self._frozen
+        )
+        self._about_steps = self._gradients.about
         self._trainable = {
             name: tensor for name, tensor in self.model.named_parameters() if tensor.requires_grad
         }
@@ -90,6 +95,11 @@ class Training:
     def learned(self) -> Learned:
         """What was learnt so far, in the form in which it is kept."""
         return learned_of(self.model, self.recipe, self._start)
+
+    @property
+    def about(self) -> str:
+        """The base and its precision in a sentence; then the steps, if they are not torch's."""
+        return "; ".join(filter(None, [about_training(self.base, self.recipe), self._about_steps]))
 
     def adapted(self) -> Adapted:
         """The base with what was learnt so far, apart from this training: later steps spare it."""
@@ -114,15 +124,11 @@ class Training:
         batches = [self._next_batch() for _ in range(recipe.gradient_accumulation_steps)]
         labels = sum(int((batch["labels"][:, 1:] != IGNORED).sum()) for batch in batches)
         tokens = sum(int(batch["attention_mask"].sum()) for batch in batches)
-        sums = []
-        for batch in batches:
-            summed, _ = loss_of_batch(self.model, batch, self._teacher, self._frozen)
-            (summed / labels).backward()  # the mean over the whole step, however it is cut up
-            sums.append(summed.detach())
+        losses = [self._gradients.add(batch, labels) for batch in batches]  # parts of one mean
         orthogonality = self._ranks and self._ranks.add_orthogonality()  # once, not per batch
         norm = nn.utils.clip_grad_norm_(self._trainable.values(), recipe.max_grad_norm)
-        *sums, norm = torch.stack([*sums, norm]).tolist()  # the step's only wait for a GPU
-        loss = sum(summed / labels for summed in sums)
+        *losses, norm = torch.stack([*losses, norm]).tolist()  # the step's only wait for a GPU
+        loss = sum(losses)
         self._check(step, loss, norm)
         self.optimizer.step()
         ranks = self._ranks and self._ranks.allocate(step)  # needs this step's gradients
@@ -233,12 +239,14 @@ class Training:
         state = _flat("optimizer", self.optimizer.state_dict()["state"])
         tensors |= {name: value for name, value in state.items() if isinstance(value, Tensor)}
         words = {name: value for name, value in state.items() if name not in tensors}
+        words["steps"] = self._about_steps
         tensors = {name: _copy_on_the_cpu(tensor) for name, tensor in tensors.items()}
         return Checkpoint(tuple(self.records), tensors, words)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint of the same base, task and recipe."""
         self.records = list(checkpoint.records)
+        self._go_on_with(str(checkpoint.words.get("steps", "")))
         self._put({name: checkpoint.tensors[f"weight.{name}"] for name in self._trainable})
         self._random_state = checkpoint.tensors["random_state"]
         if self._ranks:
@@ -258,6 +266,14 @@ class Training:
         self._order = order_of_examples(len(self._encoded), self.recipe.seed)
         for _ in range(self.step * each):
             next(self._order)
+
+    def _go_on_with(self, steps: str) -> None:
+        """Take the steps as they were taken before, in words; where that can't be, say so."""
+        if not steps:
+            self._gradients = TorchGradients(self.model, self._teacher, self._frozen)
+        elif steps != self._gradients.about:
+            steps += f" until step {self.step}, from there on {self._gradients.about or 'by torch'}"
+        self._about_steps = steps
 
 
 def train(base: Base, task: Task, recipe: Recipe) -> Training:
@@ -285,7 +301,7 @@ def run_of(training: Training, status: str, message: str = "") -> Run:
         path=None,
         status=status,
         message=message,
-        about=about_training(base, recipe),
+        about=training.about,
         budget=budget_of(base, task, recipe),
         _base=base,
         _learned=training.learned,
