@@ -69,6 +69,9 @@ class Training:
         self._ranks = RankAllocation(self.model, recipe) if recipe.method == "adalora" else None
         self._start = adapter_tensors(self.model) if recipe.changes_the_base else {}
         self._teacher = None if task.teacher is None else teacher_model(base, task.teacher)
+        each = recipe.batch_size * recipe.gradient_accumulation_steps
+        again = recipe.steps * each > len(self._encoded)  # else nothing kept would be used again
+        self._frozen = frozen_layers(self.model) if again else None
         longest = max(len(example.input_ids) for example in self._encoded)
         self._gradients = gradients_for(
             base, recipe, self.model, longest, self._teacher, self._frozen
@@ -79,9 +82,6 @@ class Training:
         }
         self.optimizer = make_optimizer(self._trainable, recipe)
         self._order = order_of_examples(len(self._encoded), recipe.seed)
-        each = recipe.batch_size * recipe.gradient_accumulation_steps
-        again = recipe.steps * each > len(self._encoded)  # else nothing kept would be used again
-        self._frozen = frozen_layers(self.model) if again else None
         self._random_state = torch.Generator().manual_seed(recipe.seed).get_state()
         self._good = self._weights()
         self._threads = threads_that_pay(self.model)
