@@ -33,7 +33,7 @@ def loss_of_batch(
     Returns:
         The sum in nats, float32 with a gradient, and the number of labels.
     """
-    labels = batch["labels"][:, 1:]  # what position t predicts is the label at t + 1
+    labels = predicted_labels(batch)
     wanted = labels != IGNORED
     labels = labels[wanted].to(model.device)
     logits = _logits_at(model, batch, wanted, frozen).float()
@@ -48,13 +48,18 @@ def loss_of_batch(
     return losses, len(labels)
 
 
+def predicted_labels(batch: dict[str, Tensor]) -> Tensor:
+    """What each position predicts, the label at the next one; (batch, tokens - 1)."""
+    return batch["labels"][:, 1:]
+
+
 def labelled_places(batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     """The positions that predict a label in some row, and what they predict.
 
     Returns:
         Positions, (places,), and labels, (batch, places): IGNORED where a row has none.
     """
-    labels = batch["labels"][:, 1:]  # what position t predicts is the label at t + 1
+    labels = predicted_labels(batch)
     places = (labels != IGNORED).any(dim=0).nonzero().squeeze(1)  # union over the batch
     return places, labels[:, places]
 

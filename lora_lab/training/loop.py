@@ -26,6 +26,7 @@ from lora_lab.models.learned import Learned, learned_of
 from lora_lab.recipe import Recipe
 from lora_lab.records import StepRecord
 from lora_lab.tasks.examples import IGNORED, Task, collate, encode_all, order_of_examples
+from lora_lab.tasks.losses import predicted_labels
 from lora_lab.tasks.planted import teacher_model
 from lora_lab.training.adalora import RankAllocation
 from lora_lab.training.evaluation import mean_loss
@@ -122,7 +123,7 @@ class Training:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate * group["lr_ratio"]
         batches = [self._next_batch() for _ in range(recipe.gradient_accumulation_steps)]
-        labels = sum(int((batch["labels"][:, 1:] != IGNORED).sum()) for batch in batches)
+        labels = sum(int((predicted_labels(batch) != IGNORED).sum()) for batch in batches)
         tokens = sum(int(batch["attention_mask"].sum()) for batch in batches)
         losses = [self._gradients.add(batch, labels) for batch in batches]  # parts of one mean
         orthogonality = self._ranks and self._ranks.add_orthogonality()  # once, not per batch
