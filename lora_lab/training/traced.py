@@ -121,7 +121,9 @@ class TracedGradients:
         loss, *gradients = map(torch.as_tensor, outputs)
         for parameters, *parts in self._parts(*gradients):
             for part, parameter in zip(parts, parameters, strict=True):
-                parameter.grad = part if parameter.grad is None else parameter.grad + part
+                # laid out as the parameter, which torch's fused AdamW takes for granted
+                own = part.clone(memory_format=torch.contiguous_format)
+                parameter.grad = own if parameter.grad is None else parameter.grad + own
         return loss
 
     def _parts(
