@@ -144,9 +144,16 @@ def test_a_model_that_it_does_not_know_is_computed_by_its_own_forward(case, monk
 
 
 @pytest.mark.parametrize(
-    "made", [{"attention_bias": True}, {"mlp_bias": True}, {"hidden_act": "gelu"}]
+    "made",
+    [
+        {"attention_bias": True},
+        {"mlp_bias": True},
+        {"hidden_act": "gelu"},
+        {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}},
+    ],
+    ids=str,
 )
-def test_a_llama_with_biases_or_another_activation_is_not_known(made):
+def test_a_llama_of_another_kind_is_not_known(made):
     small = dict(vocab_size=32, hidden_size=16, intermediate_size=24, num_hidden_layers=1)
     small |= {"num_attention_heads": 2, "num_key_value_heads": 2}
     plain = LlamaForCausalLM(LlamaConfig(**small)).requires_grad_(False)
