@@ -188,6 +188,7 @@ def test_a_batch_padded_on_the_left_is_computed_by_the_models_own_forward():
     turned = {name: tensor.flip(1) for name, tensor in right.items()}
     wanted = turned["labels"][:, 1:] != IGNORED
     assert not lean.is_padded_right(turned["attention_mask"], wanted)
+    assert not lean.is_padded_right(torch.tensor([[1, 0, 1]]), torch.zeros(1, 2, dtype=torch.bool))
     turned["labels"][turned["attention_mask"] == 0] = IGNORED
     summed, labels = loss_of_batch(base.model, turned)
     torch.testing.assert_close(summed / labels, base.model(**turned).loss)

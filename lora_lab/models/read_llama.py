@@ -80,7 +80,6 @@ def read(model: nn.Module) -> Llama | None:
         and not modules_of_torch._has_any_global_hook()
         and config._attn_implementation == "sdpa"
         and not (config.attention_dropout and whole.training)
-        and not body.gradient_checkpointing
         and all(map(_is_bare, [*wrappers, whole, body, body.rotary_emb]))
         and type(body.rotary_emb) is llama.LlamaRotaryEmbedding
         and body.rotary_emb.rope_type in SAME_ANGLES
