@@ -144,9 +144,16 @@ def test_a_model_that_it_does_not_know_is_computed_by_its_own_forward(case, monk
 
 
 @pytest.mark.parametrize(
-    "made", [{"attention_bias": True}, {"mlp_bias": True}, {"hidden_act": "gelu"}]
+    "made",
+    [
+        {"attention_bias": True},
+        {"mlp_bias": True},
+        {"hidden_act": "gelu"},
+        {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}},
+    ],
+    ids=str,
 )
-def test_a_llama_with_biases_or_another_activation_is_not_known(made):
+def test_a_llama_of_another_kind_is_not_known(made):
     small = dict(vocab_size=32, hidden_size=16, intermediate_size=24, num_hidden_layers=1)
     small |= {"num_attention_heads": 2, "num_key_value_heads": 2}
     plain = LlamaForCausalLM(LlamaConfig(**small)).requires_grad_(False)
@@ -181,6 +188,7 @@ def test_a_batch_padded_on_the_left_is_computed_by_the_models_own_forward():
     turned = {name: tensor.flip(1) for name, tensor in right.items()}
     wanted = turned["labels"][:, 1:] != IGNORED
     assert not lean.is_padded_right(turned["attention_mask"], wanted)
+    assert not lean.is_padded_right(torch.tensor([[1, 0, 1]]), torch.zeros(1, 2, dtype=torch.bool))
     turned["labels"][turned["attention_mask"] == 0] = IGNORED
     summed, labels = loss_of_batch(base.model, turned)
     torch.testing.assert_close(summed / labels, base.model(**turned).loss)

@@ -15,6 +15,7 @@ from transformers.activations import SiLUActivation
 from transformers.models.llama import modeling_llama as llama
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+SAME_ANGLES = {"default", "linear", "llama3", "yarn"}  # kinds of RoPE, whatever a batch's length
 
 
 class Matrix(NamedTuple):
@@ -74,13 +75,14 @@ def read(model: nn.Module) -> Llama | None:
         return None
     plain = (
         whole.device.type == "cpu"
+        and whole.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
         and not modules_of_torch._has_any_global_hook()
         and config._attn_implementation == "sdpa"
         and not (config.attention_dropout and whole.training)
-        and not body.gradient_checkpointing
         and all(map(_is_bare, [*wrappers, whole, body, body.rotary_emb]))
         and type(body.rotary_emb) is llama.LlamaRotaryEmbedding
+        and body.rotary_emb.rope_type in SAME_ANGLES
         and len(body.layers) == config.num_hidden_layers
     )
     if not plain:
@@ -151,4 +153,5 @@ def _is_linear(module: nn.Module) -> bool:
 
 def _is_frozen(weight: Tensor) -> bool:
     trained = weight.requires_grad and torch.is_grad_enabled()
-    return weight.dtype == torch.float32 and not trained
+    plain = type(weight) is nn.Parameter and weight.dtype == torch.float32
+    return plain and not trained
