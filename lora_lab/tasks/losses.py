@@ -24,20 +24,39 @@ def loss_of_batch(
     Returns:
         The sum in nats, float32 with a gradient, and the number of labels.
     """
+    losses = _label_losses(model, batch, teacher, "sum")
+    return losses, int((batch["labels"][:, 1:] != IGNORED).sum())
+
+
+def losses_of_labels(
+    model: nn.Module, batch: dict[str, Tensor], teacher: nn.Module | None = None
+) -> Tensor:
+    """The loss of each labelled token, (labels,): row by row, in each row from left to right.
+
+    Takes what `loss_of_batch` takes, which gives their sum.
+    """
+    return _label_losses(model, batch, teacher, "none")
+
+
+def _label_losses(
+    model: nn.Module, batch: dict[str, Tensor], teacher: nn.Module | None, reduction: str
+) -> Tensor:
     labels = batch["labels"][:, 1:]  # what position t predicts is the label at t + 1
     places = (labels != IGNORED).any(dim=0).nonzero().squeeze(1)  # union over the batch
     labels = labels[:, places]  # (batch, places)
     wanted = labels != IGNORED
     logits = _logits_at(model, batch, places)[wanted].float()  # (labels, vocab)
     if teacher is None:
-        losses = nn.functional.cross_entropy(logits, labels[wanted], reduction="sum")
+        losses = nn.functional.cross_entropy(logits, labels[wanted], reduction=reduction)
     else:
         with torch.no_grad():
             target = _logits_at(teacher, batch, places)[wanted].float().log_softmax(-1)
         losses = nn.functional.kl_div(
-            logits.log_softmax(-1), target, reduction="sum", log_target=True
+            logits.log_softmax(-1), target, reduction=reduction, log_target=True
         )
-    return losses, int(wanted.sum())
+        if reduction == "none":
+            losses = losses.sum(-1)  # over the vocabulary
+    return losses
 
 
 def _logits_at(model: nn.Module, batch: dict[str, Tensor], places: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import TypeVar
 
 from tqdm.auto import tqdm
 
@@ -22,6 +23,7 @@ from lora_lab.training.store import DEFAULT, Default, Run, read_run, resolve_sto
 
 CHECKPOINT_SECONDS = 5.0  # between two checkpoints, at least
 CHECKPOINT_SHARE = 0.05  # of the time, at most, goes into writing them
+Kind = TypeVar("Kind", bound=Training)
 
 
 def fit(
@@ -55,7 +57,7 @@ def fit(
     if where is None:
         if evaluate:  # what it would refuse is refused now, not after the training
             evaluation.check_answerable(base, task)
-        return _score(_fit_unstored(base, task, recipe, progress), task, None, evaluate)
+        return score(_fit_unstored(base, task, recipe, progress), task, None, evaluate)
     folder = RunFolder(where, base, task, recipe)
     with folder.locked():
         run = None if fresh else folder.ended()
@@ -64,7 +66,7 @@ def fit(
             run = read_run(folder.path, base, replayed=False)
         if run.status == DIVERGED:
             raise Diverged(run.message, run)
-        return _score(run, task, folder, evaluate)
+        return score(run, task, folder, evaluate)
 
 
 def fit_or_last_good(base: Base, task: Task, recipe: Recipe, **options: object) -> Run:
@@ -103,10 +105,10 @@ def _fit_stored(
         training = Training(base, task, recipe)
         folder.clear()  # only now: what is refused leaves the stored run as it was
     else:
-        training = _begun(folder, base, task, recipe)
+        training = begun(folder, base, task, recipe)
     folder.begin(budget_of(base, task, recipe))
     try:
-        with _interrupt_between_steps() as interrupted:
+        with interrupt_between_steps() as interrupted:
             _to_the_end(training, progress, folder, interrupted)
     except Diverged as error:
         folder.finish(error.run.records, error.run.learned, DIVERGED, str(error))
@@ -114,9 +116,11 @@ def _fit_stored(
         folder.finish(training.records, training.learned, FINISHED)
 
 
-def _begun(folder: RunFolder, base: Base, task: Task, recipe: Recipe) -> Training:
+def begun(
+    folder: RunFolder, base: Base, task: Task, recipe: Recipe, kind: type[Kind] = Training
+) -> Kind:
     """The training, gone on from its checkpoint; from the start where that is damaged."""
-    training = Training(base, task, recipe)
+    training = kind(base, task, recipe)
     try:
         checkpoint = folder.read_checkpoint()
         if checkpoint is not None:
@@ -132,7 +136,7 @@ def _begun(folder: RunFolder, base: Base, task: Task, recipe: Recipe) -> Trainin
         ValueError,
     ) as error:
         folder.put_aside(DamagedRun(folder.path, CHECKPOINT, f"can't be gone on from ({error})"))
-        return Training(base, task, recipe)
+        return kind(base, task, recipe)
     return training
 
 
@@ -166,7 +170,7 @@ def _to_the_end(
 
 
 @contextmanager
-def _interrupt_between_steps() -> Iterator[threading.Event]:
+def interrupt_between_steps() -> Iterator[threading.Event]:
     """Turn the first Ctrl-C into a flag, so that no step is torn apart; a second one gets through.
 
     Only a main thread can be interrupted; elsewhere the flag is never set.
@@ -189,7 +193,8 @@ def _interrupt_between_steps() -> Iterator[threading.Event]:
         signal.signal(signal.SIGINT, before)
 
 
-def _score(run: Run, task: Task, folder: RunFolder | None, evaluate: bool) -> Run:
+def score(run: Run, task: Task, folder: RunFolder | None, evaluate: bool) -> Run:
+    """The run with its scores on the test split, which are kept beside it in a store."""
     if not evaluate or run.scores is not None:
         return run
     with threads_for(run.model):
