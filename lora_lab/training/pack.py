@@ -1,8 +1,8 @@
 """A pack: fine-tunes that take each step together, in one batch on one base.
 
-Their batches are stacked into a tall batch. The base's matrices are multiplied once for all of it,
-the adapters by `torch.bmm`; `maths/bank.py` shows why each adapter computes what it would alone.
-A member stays the `Training` that it would be: its model is PEFT's, its tensors a row of the pack's.
+Their batches are stacked into a tall batch. The base's matrices are multiplied once for all of
+it, the adapters by `torch.bmm`; `maths/bank.py` shows why each computes what it would alone.
+A member is a `Training` all the same: its model is PEFT's, and its tensors are a row of the pack's.
 """
 
 import math
@@ -262,9 +262,7 @@ class Pack:
             norms = [torch.linalg.vector_norm(group.gradients, dim=1) for group in self._groups]
             numbers = torch.stack([losses, torch.cat(norms).to(losses)]).T.tolist()
             members = [member for group in self._groups for member in group.members]
-            ended = [
-                member.diverged(*own) for member, own in zip(members, numbers, strict=True)
-            ]
+            ended = [member.diverged(*own) for member, own in zip(members, numbers, strict=True)]
             for group, of_group in zip(self._groups, norms, strict=True):
                 group.update(of_group)
             seconds = (time.perf_counter() - started) / len(members)
