@@ -74,7 +74,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "fit": "tqdm",
         "script_template": "torch transformers peft bitsandbytes",
         "script": "",
-        "processes": "torch loky cloudpickle safetensors",
+        "processes": "torch loky cloudpickle msgspec safetensors",
         "confounds": "",
         "sweep": "torch pandas tqdm",
     },

@@ -22,7 +22,7 @@ from lora_lab.recipe import Recipe
 from lora_lab.records import StepRecord
 from lora_lab.tasks.examples import Task
 from lora_lab.training.evaluation import check_answerable
-from lora_lab.training.fit import begun, interrupt_between_steps, score
+from lora_lab.training.fit import begun, interrupt_between_steps, scored
 from lora_lab.training.loop import run_of
 from lora_lab.training.pack import Member, Pack
 from lora_lab.training.run_files import DIVERGED, FINISHED
@@ -155,7 +155,7 @@ class _Keeping:
                 member = Member(self.base, self.task, recipe)
                 folder.clear()
             else:
-                member = begun(folder, self.base, self.task, recipe, Member)
+                member = begun(folder, Member)
             folder.begin(budget_of(self.base, self.task, recipe))
         member.folder = folder
         return member
@@ -173,7 +173,7 @@ class _Keeping:
             return self._scored(read_run(folder.path, self.base, replayed=False), folder)
 
     def _scored(self, run: Run, folder: RunFolder | None) -> Run:
-        return score(run, self.task, folder, self.evaluate and run.status == FINISHED)
+        return scored(run, self.task, folder, self.evaluate and run.status == FINISHED)
 
     def pause(self, member: Member) -> None:
         """Keep what an unfinished member needs to go on later."""
