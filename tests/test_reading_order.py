@@ -72,6 +72,8 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "run_folder": "torch filelock",
         "loop": "torch",
         "fit": "tqdm",
+        "pack": "torch",
+        "packing": "torch",
         "script_template": "torch transformers peft bitsandbytes",
         "script": "",
         "processes": "torch loky cloudpickle msgspec safetensors",
