@@ -24,8 +24,8 @@ def loss_of_batch(
     Returns:
         The sum in nats, float32 with a gradient, and the number of labels.
     """
-    losses = _label_losses(model, batch, teacher, "sum")
-    return losses, int((batch["labels"][:, 1:] != IGNORED).sum())
+    losses, wanted = _label_losses(model, batch, teacher, "sum")
+    return losses, int(wanted.sum())
 
 
 def losses_of_labels(
@@ -35,28 +35,36 @@ def losses_of_labels(
 
     Takes what `loss_of_batch` takes, which gives their sum.
     """
-    return _label_losses(model, batch, teacher, "none")
+    return _label_losses(model, batch, teacher, "none")[0]
+
+
+def labelled_places(batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """The positions that predict a label in some row, and what they predict.
+
+    Returns:
+        Positions, (places,), and labels, (batch, places): IGNORED where a row has none.
+    """
+    labels = batch["labels"][:, 1:]  # what position t predicts is the label at t + 1
+    places = (labels != IGNORED).any(dim=0).nonzero().squeeze(1)  # union over the batch
+    return places, labels[:, places]
 
 
 def _label_losses(
     model: nn.Module, batch: dict[str, Tensor], teacher: nn.Module | None, reduction: str
-) -> Tensor:
-    labels = batch["labels"][:, 1:]  # what position t predicts is the label at t + 1
-    places = (labels != IGNORED).any(dim=0).nonzero().squeeze(1)  # union over the batch
-    labels = labels[:, places]  # (batch, places)
+) -> tuple[Tensor, Tensor]:
+    """The labels' losses, summed or not, and where the labels are: (batch, places)."""
+    places, labels = labelled_places(batch)
     wanted = labels != IGNORED
     logits = _logits_at(model, batch, places)[wanted].float()  # (labels, vocab)
     if teacher is None:
         losses = nn.functional.cross_entropy(logits, labels[wanted], reduction=reduction)
-    else:
-        with torch.no_grad():
-            target = _logits_at(teacher, batch, places)[wanted].float().log_softmax(-1)
-        losses = nn.functional.kl_div(
-            logits.log_softmax(-1), target, reduction=reduction, log_target=True
-        )
-        if reduction == "none":
-            losses = losses.sum(-1)  # over the vocabulary
-    return losses
+        return losses, wanted
+    with torch.no_grad():
+        target = _logits_at(teacher, batch, places)[wanted].float().log_softmax(-1)
+    losses = nn.functional.kl_div(
+        logits.log_softmax(-1), target, reduction=reduction, log_target=True
+    )
+    return losses if reduction == "sum" else losses.sum(-1), wanted  # over the vocabulary
 
 
 def _logits_at(model: nn.Module, batch: dict[str, Tensor], places: Tensor) -> Tensor:
