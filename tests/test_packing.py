@@ -67,11 +67,11 @@ def assert_equal(ours, theirs, rtol=1e-5):
     assert [[getattr(one, name) for name in exact] for one in ours] == [
         [getattr(one, name) for name in exact] for one in theirs
     ]
-    for name in ("loss", "grad_norm", "validation_loss"):
+    for name, allowed in (("loss", rtol), ("validation_loss", rtol), ("grad_norm", 10 * rtol)):
         columns = [[getattr(one, name) for one in records] for records in (ours, theirs)]
         assert [value is None for value in columns[0]] == [value is None for value in columns[1]]
         columns = [[value for value in column if value is not None] for column in columns]
-        torch.testing.assert_close(*columns, rtol=rtol, atol=0)
+        torch.testing.assert_close(*columns, rtol=allowed, atol=0)
 
 
 @pytest.mark.filterwarnings("ignore:.* training examples are left out")
@@ -90,16 +90,14 @@ def test_each_run_of_a_pack_equals_the_same_run_alone(base):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["new-facts", "sentiment"])
-def test_on_pocket_losses_are_those_of_runs_alone_for_150_steps(name):
+def test_on_pocket_losses_are_those_of_runs_alone_for_150_steps():
     """Gentle rates: a wild run doubles a rounding error every few steps, in a pack or alone."""
     base = load_base("pocket", device="cpu")
-    task = load_task(name, base)
-    common = {"steps": 150, "batch_size": 8, "learning_rate": 5e-4}
-    own = [changes for changes in MIXED if "steps" not in changes and "max_length" not in changes]
+    task = load_task("new-facts", base)
+    common = {"steps": 150, "batch_size": 4, "learning_rate": 5e-4}
     recipes = [
         dataclasses.replace(task.recipe, **{**common, "seed": seed, **changes})
-        for seed, changes in enumerate(own)
+        for seed, changes in enumerate(MIXED[:8])
     ]
     records, _ = together(base, task, recipes)
     for wanted in recipes:
