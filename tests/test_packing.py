@@ -15,6 +15,7 @@ from lora_lab.tasks.examples import Example
 from lora_lab.tasks.loading import load_task
 from lora_lab.tasks.planted import planted_task
 from lora_lab.training import loop, pack, packing
+from lora_lab.training.evaluation import evaluate
 from lora_lab.training.fit import fit, follow_to_last_good
 from lora_lab.training.loop import Diverged, train
 from lora_lab.training.pack import Member, Pack, PackedLinear
@@ -376,6 +377,58 @@ def test_a_pack_leaves_the_base_and_the_random_state_as_they_were(base):
     assert not base.model.training
     assert [tensor.requires_grad for tensor in base.model.parameters()] == trained
     assert torch.equal(torch.get_rng_state(), state)
+
+
+# --- scores -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_runs_that_end_together_are_scored_together_as_each_would_be_alone(base, count):
+    task = dataclasses.replace(TASK, old_knowledge=UNEVEN[:5], strangers=UNEVEN[5:9])
+    own = [{}, {"r": 9, "batch_size": 3}, {"target_modules": ("v_proj",)}, {"seed": 5}]
+    recipes = [recipe(steps=25, learning_rate=0.01, **changes) for changes in own[:count]]
+    _, runs = together(base, task, recipes, evaluate=True)
+    for run in runs.values():
+        alone = evaluate(run, task)
+        assert run.scores.answers == alone.answers
+        for name in ("metric_name", "value", "old_knowledge", "strangers", "split"):
+            assert getattr(run.scores, name) == getattr(alone, name)
+        assert run.scores.loss == pytest.approx(alone.loss, rel=1e-5)
+        assert run.scores.metrics == pytest.approx(alone.metrics, rel=1e-5)
+    if count > 1:
+        assert len({run.scores.loss for run in runs.values()}) == count
+
+
+def test_runs_on_a_planted_task_are_scored_together_by_their_distance(base):
+    task = planted_task(base, r=2, target_modules="q_proj", n=8)
+    task = dataclasses.replace(task, test=task.test[:6])
+    _, runs = together(base, task, [recipe(steps=2, seed=s) for s in (1, 2)], evaluate=True)
+    for run in runs.values():
+        alone = evaluate(run, task)
+        assert run.scores.value == pytest.approx(alone.value, rel=1e-5)
+        assert run.scores.metrics.keys() == alone.metrics.keys()
+
+
+def test_a_question_is_put_to_all_runs_at_once(base, monkeypatch):
+    sizes, generate = [], type(base.model).generate
+
+    def counted(self, **inputs):
+        sizes.append(len(inputs["input_ids"]))
+        return generate(self, **inputs)
+
+    monkeypatch.setattr(type(base.model), "generate", counted)
+    together(base, TASK, [recipe(steps=2, seed=seed) for seed in range(3)], evaluate=True)
+    assert sizes == [3 * len(TASK.test)]
+
+
+def test_where_memory_runs_out_each_run_is_scored_on_its_own(base, monkeypatch):
+    def too_much(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(packing, "evaluate_members", too_much)
+    _, runs = together(base, TASK, [recipe(seed=s) for s in (1, 2)], evaluate=True)
+    for run in runs.values():
+        assert run.scores == evaluate(run, TASK)
 
 
 # --- what is kept -------------------------------------------------------------------------------

@@ -73,6 +73,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "loop": "torch",
         "fit": "tqdm",
         "pack": "torch",
+        "pack_scores": "torch",
         "packing": "torch",
         "script_template": "torch transformers peft bitsandbytes",
         "script": "",

@@ -8,6 +8,7 @@ A member is a `Training` all the same: its model is PEFT's, and its tensors are 
 import math
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain
 
 import torch
@@ -244,9 +245,39 @@ class Pack:
         for name in {layer for group in self._groups for layer in group.banks} - {*self._layers}:
             self._layers[name] = PackedLinear(self.model.get_submodule(name))
             self.model.set_submodule(name, self._layers[name])
-        for name, layer in self._layers.items():
-            layer.parts = [(group.rows, group.banks.get(name)) for group in self._groups]
         self.members = list(members)
+        self._lay_out([group.rows for group in self._groups])
+
+    def _lay_out(self, rows: list[int]) -> None:
+        """Tell each layer how many rows of the next batches are each group's."""
+        for name, layer in self._layers.items():
+            banks = [group.banks.get(name) for group in self._groups]
+            layer.parts = [*zip(rows, banks, strict=True)]
+
+    @property
+    def in_rows(self) -> list[Member]:
+        """The members in the order of their rows in the tall batch: group by group."""
+        return [member for group in self._groups for member in group.members]
+
+    @property
+    def tokenizer(self) -> object:
+        """The base's tokenizer."""
+        return self.base.tokenizer
+
+    @contextmanager
+    def asked_evenly(self) -> Iterator[None]:
+        """Inside, each member has an equal part of every batch that the model is given."""
+
+        def lay_out(model: nn.Module, _: tuple, inputs: dict[str, Tensor]) -> None:
+            each = len(inputs["input_ids"]) // len(self.members)
+            self._lay_out([each * len(group.members) for group in self._groups])
+
+        hook = self.model.register_forward_pre_hook(lay_out, with_kwargs=True)
+        try:
+            yield
+        finally:
+            hook.remove()
+            self._lay_out([group.rows for group in self._groups])
 
     def step(self) -> dict[Member, StepRecord | Run]:
         """The next step of each member: its record; or the run as it was, if its loss diverged.
@@ -261,7 +292,7 @@ class Pack:
             losses = self._losses_and_gradients()
             norms = [torch.linalg.vector_norm(group.gradients, dim=1) for group in self._groups]
             numbers = torch.stack([losses, torch.cat(norms).to(losses)]).T.tolist()
-            members = [member for group in self._groups for member in group.members]
+            members = self.in_rows
             ended = [member.diverged(*own) for member, own in zip(members, numbers, strict=True)]
             for group, of_group in zip(self._groups, norms, strict=True):
                 group.update(of_group)
@@ -278,7 +309,7 @@ class Pack:
         The members' losses are summed for the way back. A member's adapters reach its own rows
         only, so its gradients are those of its own loss.
         """
-        members = [member for group in self._groups for member in group.members]
+        members = self.in_rows
         drawn = [member.examples() for member in members]
         labels = [sum(map(_label_count, chain(*passes))) for passes in drawn]
         total = torch.zeros(len(members), device=self.base.device)

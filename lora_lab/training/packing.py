@@ -7,6 +7,7 @@ packing gains nothing, so there it is used only where it is asked for by name.
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -15,16 +16,17 @@ from torch import nn
 from lora_lab.cost.estimates import budget_of, more_memory
 from lora_lab.cost.limits import free_memory
 from lora_lab.models.adapters import as_trained, check_trainable, quantization_for
-from lora_lab.models.architecture import adapted
+from lora_lab.models.architecture import adapted_matrices
 from lora_lab.models.bases import Base
 from lora_lab.models.read_architecture import modules_of
 from lora_lab.recipe import Recipe
-from lora_lab.records import StepRecord
+from lora_lab.records import Scores, StepRecord
 from lora_lab.tasks.examples import Task
 from lora_lab.training.evaluation import check_answerable
 from lora_lab.training.fit import begun, interrupt_between_steps, scored
 from lora_lab.training.loop import run_of
 from lora_lab.training.pack import Member, Pack
+from lora_lab.training.pack_scores import evaluate_members
 from lora_lab.training.run_files import DIVERGED, FINISHED
 from lora_lab.training.run_folder import RunFolder
 from lora_lab.training.store import DEFAULT, Default, Run, read_run, resolve_store
@@ -55,7 +57,7 @@ def not_packable(base: Base, recipe: Recipe) -> str:
         isinstance(module, nn.Dropout) and module.p for module in base.model.modules()
     ):
         return f"{base.name} has dropout of its own"
-    for matrix in adapted(modules_of(base.model, base.name), recipe):
+    for matrix in adapted_matrices(modules_of(base.model, base.name), recipe):
         layer = base.model.get_submodule(matrix.name)
         if not isinstance(layer, nn.Linear):
             return f"{matrix.name!r} is a {type(layer).__name__}, and a pack adapts linear layers"
@@ -160,19 +162,34 @@ class _Keeping:
         member.folder = folder
         return member
 
-    def end(self, member: Member, run: Run | None = None) -> Run:
+    def scores_of(self, finished: list[Member]) -> dict[Member, Scores]:
+        """The scores of members that end together; none if `end` is to score each on its own."""
+        if not self.evaluate or len(finished) < 2:
+            return {}
+        asked = Pack(as_trained(self.base, finished[0].recipe))
+        asked.seat(finished)
+        try:
+            return evaluate_members(asked, self.task)
+        except torch.OutOfMemoryError:
+            return {}
+
+    def end(self, member: Member, run: Run | None = None, scores: Scores | None = None) -> Run:
         """The member's run, kept and scored; `run` is given if it diverged."""
         folder = member.folder
         if folder is None:
-            return self._scored(run or run_of(member, FINISHED), None)
+            return self._scored(run or run_of(member, FINISHED), None, scores)
         with folder.locked():
             if run is None:
                 folder.finish(member.records, member.learned, FINISHED)
             else:
                 folder.finish(run.records, run.learned, DIVERGED, run.message)
-            return self._scored(read_run(folder.path, self.base, replayed=False), folder)
+            return self._scored(read_run(folder.path, self.base, replayed=False), folder, scores)
 
-    def _scored(self, run: Run, folder: RunFolder | None) -> Run:
+    def _scored(self, run: Run, folder: RunFolder | None, scores: Scores | None = None) -> Run:
+        if scores is not None:
+            if folder is not None:
+                folder.write_scores(scores)
+            return replace(run, scores=scores)
         return scored(run, self.task, folder, self.evaluate and run.status == FINISHED)
 
     def pause(self, member: Member) -> None:
@@ -204,9 +221,11 @@ def _one_pack(
     whole = True  # no member is in the middle of a step
     try:
         while waiting or members:
-            for member in [member for member in members if member.step == member.recipe.steps]:
+            finished = [member for member in members if member.step == member.recipe.steps]
+            scores = keeping.scores_of(finished)
+            for member in finished:
                 members.remove(member)
-                yield member.recipe, keeping.end(member)
+                yield member.recipe, keeping.end(member, scores=scores.get(member))
             while waiting and len(members) < most:
                 entering = waiting.popleft()
                 if isinstance(entering, Recipe):
