@@ -19,6 +19,7 @@ from lora_lab.training.evaluation import evaluate
 from lora_lab.training.fit import fit, follow_to_last_good
 from lora_lab.training.loop import Diverged, train
 from lora_lab.training.pack import Member, Pack, PackedLinear
+from lora_lab.training.pack_scores import evaluate_members
 from lora_lab.training.packing import members_at_once, not_packable, train_packed
 from lora_lab.training.store import list_runs
 from tiny import letters_task, recipe, tiny_base
@@ -308,6 +309,17 @@ def test_a_single_run_that_finds_no_memory_says_so_as_it_would_alone(base, monke
         together(base, TASK, [recipe()])
 
 
+def test_memory_that_runs_out_in_a_validation_repeats_no_step(base, tmp_path, monkeypatch):
+    def too_much(_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Member, "_validation_loss", too_much)
+    recipes = [recipe(eval_steps=3), recipe(seed=1)]
+    with pytest.raises(torch.OutOfMemoryError):
+        together(base, TASK, recipes, store=tmp_path)
+    assert [run.records for run in list_runs(tmp_path)] == [(), ()]  # to be begun again
+
+
 def test_the_pack_is_as_large_as_the_estimate_lets_it_be(base, monkeypatch):
     recipes = [recipe(seed=seed) for seed in range(3)]
     needed = []
@@ -407,6 +419,17 @@ def test_runs_on_a_planted_task_are_scored_together_by_their_distance(base):
         alone = evaluate(run, task)
         assert run.scores.value == pytest.approx(alone.value, rel=1e-5)
         assert run.scores.metrics.keys() == alone.metrics.keys()
+
+
+def test_a_pack_that_was_scored_between_two_steps_trains_on_as_before(base):
+    recipes = [recipe(steps=4), recipe(steps=4, r=9, batch_size=3)]
+    packed = Pack(base)
+    packed.seat([Member(base, TASK, wanted) for wanted in recipes])
+    for _ in range(4):
+        evaluate_members(packed, TASK)
+        packed.step()
+    for member in packed.members:
+        assert_equal(member.records, list(train(base, TASK, member.recipe)))
 
 
 def test_a_question_is_put_to_all_runs_at_once(base, monkeypatch):

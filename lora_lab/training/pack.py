@@ -279,17 +279,20 @@ class Pack:
             hook.remove()
             self._lay_out([group.rows for group in self._groups])
 
-    def step(self) -> dict[Member, StepRecord | Run]:
+    def step(self) -> dict[Member, StepRecord | Run] | None:
         """The next step of each member: its record; or the run as it was, if its loss diverged.
 
-        A record's seconds are the member's share of the pack's.
+        A record's seconds are the member's share of the pack's. None: the batch of several members
+        was too large for the memory. Then no weight has changed, and fewer members can be seated.
 
         Raises:
-            torch.OutOfMemoryError: then no weight was changed, and `seat` fewer members.
+            torch.OutOfMemoryError: if a single member's batch is too large, or a validation's.
         """
         started = time.perf_counter()
         with threads_for(self.model):
-            losses = self._losses_and_gradients()
+            losses = self._losses_unless_too_large()
+            if losses is None:
+                return None
             norms = [torch.linalg.vector_norm(group.gradients, dim=1) for group in self._groups]
             numbers = torch.stack([losses, torch.cat(norms).to(losses)]).T.tolist()
             members = self.in_rows
@@ -302,6 +305,14 @@ class Pack:
                 for member, own, run in zip(members, numbers, ended, strict=True)
             }
         return {member: results[member] for member in self.members}
+
+    def _losses_unless_too_large(self) -> Tensor | None:
+        try:
+            return self._losses_and_gradients()
+        except torch.OutOfMemoryError:
+            if len(self.members) == 1:
+                raise
+        return None  # outside, where the error holds no tensors any longer
 
     def _losses_and_gradients(self) -> Tensor:
         """Each member's mean loss, (members,), group by group; gradients are added to the groups'.

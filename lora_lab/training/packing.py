@@ -1,7 +1,7 @@
 """Many runs on one base, trained in packs: which fit into one, how many, and what becomes of each.
 
-On a GPU a small model's step takes as long for sixteen adapters as for one. On one CPU thread
-packing gains nothing, so there it is used only where it is asked for by name.
+The step of a small model leaves most of a GPU idle, and a pack gives it more to do. On one CPU
+thread packing gains little, so there it is used only where it is asked for by name.
 """
 
 import warnings
@@ -31,7 +31,7 @@ from lora_lab.training.run_files import DIVERGED, FINISHED
 from lora_lab.training.run_folder import RunFolder
 from lora_lab.training.store import DEFAULT, Default, Run, read_run, resolve_store
 
-MOST = 32  # runs in a pack: more rows than these fill any card with a small model
+MOST = 32  # runs in a pack, where memory sets no lower bound
 SHARE = 0.8  # of the free memory that a pack may take; the rest is for what no estimate sees
 
 
@@ -170,7 +170,7 @@ class _Keeping:
         asked.seat(finished)
         try:
             return evaluate_members(asked, self.task)
-        except torch.OutOfMemoryError:
+        except torch.OutOfMemoryError:  # a batch for all of them is too large
             return {}
 
     def end(self, member: Member, run: Run | None = None, scores: Scores | None = None) -> Run:
@@ -238,7 +238,8 @@ def _one_pack(
                 continue
             with interrupt_between_steps() as interrupted:
                 whole = False
-                results = _step_or_none(pack, members)
+                pack.seat(members)
+                results = pack.step()
                 whole = True
             if interrupted.is_set():
                 raise KeyboardInterrupt("stopped between two steps; the same call goes on")
@@ -262,14 +263,3 @@ def _one_pack(
             for member in [*members, *waiting]:
                 if isinstance(member, Member):
                     keeping.pause(member)
-
-
-def _step_or_none(pack: Pack, members: list[Member]) -> dict[Member, StepRecord | Run] | None:
-    """The pack's next step with these members; None if several were too many for the memory."""
-    try:
-        pack.seat(members)
-        return pack.step()
-    except torch.OutOfMemoryError:
-        if len(members) == 1:
-            raise
-    return None
