@@ -77,7 +77,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "packing": "torch",
         "script_template": "torch transformers peft bitsandbytes",
         "script": "",
-        "processes": "torch loky cloudpickle msgspec safetensors",
+        "processes": "torch loky cloudpickle msgspec",
         "confounds": "",
         "sweep": "torch pandas tqdm",
     },

@@ -89,7 +89,7 @@ def follow_fit(
             check_answerable(base, task)
         training = Training(base, task, recipe)
         yield from training
-        yield scored(run_of(training, FINISHED), task, None, evaluate)
+        yield with_scores(run_of(training, FINISHED), task, None, evaluate)
         return
     folder = RunFolder(where, base, task, recipe)
     with folder.locked():
@@ -101,7 +101,7 @@ def follow_fit(
             run = read_run(folder.path, base, replayed=False)
         if run.status == DIVERGED:
             raise Diverged(run.message, run)
-        yield scored(run, task, folder, evaluate)
+        yield with_scores(run, task, folder, evaluate)
 
 
 def follow_to_last_good(
@@ -210,7 +210,7 @@ def interrupt_between_steps() -> Iterator[threading.Event]:
         signal.signal(signal.SIGINT, before)
 
 
-def scored(run: Run, task: Task, folder: RunFolder | None, evaluate: bool) -> Run:
+def with_scores(run: Run, task: Task, folder: RunFolder | None, evaluate: bool) -> Run:
     """The run with its scores on the test split, which a store keeps beside it."""
     if not evaluate or run.scores is not None:
         return run

@@ -23,7 +23,7 @@ from lora_lab.recipe import Recipe
 from lora_lab.records import Scores, StepRecord
 from lora_lab.tasks.examples import Task
 from lora_lab.training.evaluation import check_answerable
-from lora_lab.training.fit import begun, interrupt_between_steps, scored
+from lora_lab.training.fit import begun, interrupt_between_steps, with_scores
 from lora_lab.training.loop import run_of
 from lora_lab.training.pack import Member, Pack
 from lora_lab.training.pack_scores import evaluate_members
@@ -190,7 +190,7 @@ class _Keeping:
             if folder is not None:
                 folder.write_scores(scores)
             return replace(run, scores=scores)
-        return scored(run, self.task, folder, self.evaluate and run.status == FINISHED)
+        return with_scores(run, self.task, folder, self.evaluate and run.status == FINISHED)
 
     def pause(self, member: Member) -> None:
         """Keep what an unfinished member needs to go on later."""
