@@ -406,6 +406,7 @@ MUTATIONS = [  # (file, what it says, what it says when broken, the test that mu
     ("training/pack.py", "+ 1) // 2)", "+ 2) // 2)", "test_packing.py::test_ranks_are_padded"),
     ("training/pack_scores.py", "zip(pack.in_rows, scores", "zip(pack.members, scores", "test_packing.py::test_runs_that_end_together"),
     ("training/pack_scores.py", '(task.test, task.old_knowledge, task.strangers)', '(task.test, task.strangers, task.old_knowledge)', "test_packing.py::test_runs_that_end_together"),
+    ("training/pack_scores.py", 'task.test, "all", pack', 'task.test, "answer", pack', "test_packing.py::test_runs_on_a_planted"),
     ("training/packing.py", "recipe.lora_dropout > 0", "False", "test_packing.py::test_what_a_pack_can_not"),
     ("training/packing.py", "int(SHARE * free / each)", "int(free / each)", "test_packing.py::test_the_pack_is_as_large"),
     ("training/packing.py", "        if whole:", "        if False:", "test_packing.py::test_a_closed_pack"),
