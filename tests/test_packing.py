@@ -45,6 +45,12 @@ def mixed(**changes):
     return [recipe(**{"steps": 30, "seed": seed} | changes | own) for seed, own in enumerate(MIXED)]
 
 
+@pytest.fixture(autouse=True)
+def steps_by_torch(monkeypatch):
+    """A pack's steps are torch's; so are those of the runs alone that it is compared with."""
+    monkeypatch.setenv("LORA_LAB_STEP", "torch")
+
+
 @pytest.fixture
 def base():
     return tiny_base()
