@@ -161,6 +161,7 @@ def test_a_pack_that_finds_too_little_memory_on_the_gpu_is_halved(monkeypatch):
     base = lab.load_base(device="cuda", dtype="float32")
     task, recipe = facts()
     recipes = [dataclasses.replace(one, steps=4, batch_size=64) for one in many_ranks(recipe, 16)]
+    torch.cuda.reset_peak_memory_stats()
     whole = losses_in_a_pack(base, task, recipes)
     most, total = torch.cuda.max_memory_allocated(), torch.cuda.mem_get_info()[1]
     monkeypatch.setattr(packing, "members_at_once", lambda *_: 16)
