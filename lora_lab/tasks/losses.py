@@ -33,19 +33,40 @@ def loss_of_batch(
     Returns:
         The sum in nats, float32 with a gradient, and the number of labels.
     """
+    losses = _label_losses(model, batch, teacher, frozen, "sum")
+    return losses, int((predicted_labels(batch) != IGNORED).sum())
+
+
+def losses_of_labels(
+    model: nn.Module, batch: dict[str, Tensor], teacher: nn.Module | None = None
+) -> Tensor:
+    """The loss of each labelled token, (labels,): row by row, in each row from left to right.
+
+    Takes what `loss_of_batch` takes, which gives their sum.
+    """
+    return _label_losses(model, batch, teacher, None, "none")
+
+
+def _label_losses(
+    model: nn.Module,
+    batch: dict[str, Tensor],
+    teacher: nn.Module | None,
+    frozen: "FrozenLayers | None",
+    reduction: str,
+) -> Tensor:
+    """The labels' losses, summed or not."""
     labels = predicted_labels(batch)
     wanted = labels != IGNORED
-    labels = labels[wanted].to(model.device)
     logits = _logits_at(model, batch, wanted, frozen).float()
     if teacher is None:
-        losses = nn.functional.cross_entropy(logits, labels, reduction="sum")
-    else:
-        with torch.no_grad():
-            target = _logits_at(teacher, batch, wanted).float().log_softmax(-1)
-        losses = nn.functional.kl_div(
-            logits.log_softmax(-1), target, reduction="sum", log_target=True
-        )
-    return losses, len(labels)
+        labels = labels[wanted].to(model.device)
+        return nn.functional.cross_entropy(logits, labels, reduction=reduction)
+    with torch.no_grad():
+        target = _logits_at(teacher, batch, wanted).float().log_softmax(-1)
+    losses = nn.functional.kl_div(
+        logits.log_softmax(-1), target, reduction=reduction, log_target=True
+    )
+    return losses if reduction == "sum" else losses.sum(-1)  # over the vocabulary
 
 
 def predicted_labels(batch: dict[str, Tensor]) -> Tensor:
@@ -60,8 +81,13 @@ def labelled_places(batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         Positions, (places,), and labels, (batch, places): IGNORED where a row has none.
     """
     labels = predicted_labels(batch)
-    places = (labels != IGNORED).any(dim=0).nonzero().squeeze(1)  # union over the batch
+    places = _places_in_use(labels != IGNORED)
     return places, labels[:, places]
+
+
+def _places_in_use(wanted: Tensor) -> Tensor:
+    """The columns in which some row of (batch, tokens) is True."""
+    return wanted.any(dim=0).nonzero().squeeze(1)
 
 
 def _logits_at(
@@ -78,7 +104,7 @@ def _logits_at(
         return lean.logits_at(llama, batch, wanted, frozen)
     device = model.device
     inputs = {name: batch[name].to(device) for name in ("input_ids", "attention_mask")}
-    places = wanted.any(dim=0).nonzero().squeeze(1)  # union over the batch
+    places = _places_in_use(wanted)
     rows, columns = (index.to(device) for index in wanted[:, places].nonzero(as_tuple=True))
     places = places.to(device)
     bare = model.get_base_model() if hasattr(model, "get_base_model") else model
