@@ -78,6 +78,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "processes": "torch loky cloudpickle safetensors",
         "pairing": "",
         "confounds": "",
+        "summary": "pandas",
         "sweep": "torch pandas tqdm",
     },
     "findings": {
