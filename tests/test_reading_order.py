@@ -80,6 +80,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "confounds": "",
         "summary": "pandas",
         "sweep": "torch pandas tqdm",
+        "surface": "",
     },
     "findings": {
         "papers": "",
@@ -106,7 +107,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
     "plots": dict.fromkeys(
         ["canvas", "losses", "meters", "tokens", "matrices", "predicted", "noise", "by_rank"]
         + ["learning_rates", "alpha", "module_sets", "competing", "quantized", "memory_bars"]
-        + ["decay", "lengths", "ways"],
+        + ["decay", "lengths", "ways", "surface"],
         "matplotlib",
     ),
     "widgets": dict.fromkeys(
@@ -115,7 +116,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         + ["lab_face", "live_lab", "explorer", "toggle", "prediction", "module_tree"]
         + ["svd_slider", "rank_slider", "rank_map", "module_sets", "importance_inspector"]
         + ["nf4_lab", "memory_bars", "budget_curve", "pick_runs", "run_here", "five_minutes"]
-        + ["decision_aid"],
+        + ["decision_aid", "sweep_following", "cell_grid", "surface_lab", "seeds_button"],
         "torch ipywidgets IPython pandas",
     ),
     "cli": dict.fromkeys(
