@@ -81,9 +81,8 @@ def test_a_base_is_put_down_with_each_tensor_once_and_picked_up_tied(base, tmp_p
     assert again.model.lm_head.weight is again.model.model.embed_tokens.weight
     assert again.fingerprint() == base.fingerprint()
     assert task == TASK
-    size = (tmp_path / "tensors.safetensors").stat().st_size
-    assert size < 1.1 * sum(4 * one.numel() for one in base.model.parameters()) + 10_000
-    assert (tmp_path / "things.pickle").stat().st_size < 100_000
+    size = (tmp_path / "things.pt").stat().st_size
+    assert size < 1.1 * sum(4 * one.numel() for one in base.model.parameters()) + 100_000
 
 
 KINDS = [("nf4", True), ("nf4", False), ("fp4", True), ("fp4", False), ("int8", True)]
@@ -132,14 +131,11 @@ def test_a_quantised_weight_and_its_constants_are_mapped(quantize, double_quant,
     places = [
         range(*(int(end, 16) for end in one.addr.split("-")))
         for one in psutil.Process().memory_maps(grouped=False)
-        if one.path == str(tmp_path / "tensors.safetensors")
+        if one.path == str(tmp_path / "things.pt")
     ]
     theirs, ours = list(tensors_of(again.model)), list(tensors_of(base.model))
     assert len(theirs) == len(ours) > len(list(base.model.parameters())) + 14
     assert all(any(one.data_ptr() in place for place in places) for one in theirs)
-    pickled = (tmp_path / "things.pickle").stat().st_size
-    _put_down(quantised(quantize, double_quant, hidden=256), tmp_path)
-    assert (tmp_path / "things.pickle").stat().st_size < 1.02 * pickled  # no weight is in it
 
 
 def test_a_worker_that_dies_is_seen_and_its_run_is_trained_all_the_same(base, tmp_path):

@@ -87,7 +87,7 @@ def follow_fit(
             check_answerable(base, task)
         training = Training(base, task, recipe)
         yield from training
-        yield _scored(run_of(training, FINISHED), task, None, evaluate)
+        yield _with_scores(run_of(training, FINISHED), task, None, evaluate)
         return
     folder = RunFolder(where, base, task, recipe)
     with folder.locked():
@@ -99,7 +99,7 @@ def follow_fit(
             run = read_run(folder.path, base, replayed=False)
         if run.status == DIVERGED:
             raise Diverged(run.message, run)
-        yield _scored(run, task, folder, evaluate)
+        yield _with_scores(run, task, folder, evaluate)
 
 
 def follow_to_last_good(
@@ -208,7 +208,7 @@ def _interrupt_between_steps() -> Iterator[threading.Event]:
         signal.signal(signal.SIGINT, before)
 
 
-def _scored(run: Run, task: Task, folder: RunFolder | None, evaluate: bool) -> Run:
+def _with_scores(run: Run, task: Task, folder: RunFolder | None, evaluate: bool) -> Run:
     if not evaluate or run.scores is not None:
         return run
     with threads_for(run.model):

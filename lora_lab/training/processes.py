@@ -6,7 +6,6 @@ weights into their memory together.
 """
 
 import os
-import pickle
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
@@ -14,19 +13,18 @@ from contextlib import closing
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import cloudpickle
 import msgspec
 import torch
 from loky import get_reusable_executor
 from loky.process_executor import TerminatedWorkerError
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from lora_lab.machine.lifelines import end_with
 from lora_lab.machine.resources import cores
 from lora_lab.models.bases import Base
-from lora_lab.models.tensor_files import save_tensors
 from lora_lab.places import writing_in
 from lora_lab.recipe import Recipe
 from lora_lab.records import StepRecord
@@ -36,6 +34,7 @@ from lora_lab.training.store import Run
 
 IDLE_SECONDS = 600  # a worker without work for so long ends itself
 LOOK_SECONDS = 0.2  # between two looks at what the workers have written
+THINGS = "things.pt"  # the base and the task
 STOP = "stop"  # a file beside the package: workers end after their step
 TRIES = 3  # how often workers may die without a run being finished in between
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
@@ -182,28 +181,10 @@ class _Lines:
 
 
 class _Pickler(cloudpickle.Pickler):
-    """Pickles all but what tensors hold: that is collected, each once, for a file to be mapped.
+    """Pickles a quantised weight with what bitsandbytes keeps beside its packed numbers.
 
-    A quantised weight is a parameter of bitsandbytes' own class, which keeps constants beside its
-    packed numbers: it is made anew from both.
+    Left to itself, torch would make a plain parameter of it.
     """
-
-    def __init__(self, file: object) -> None:
-        super().__init__(file)
-        self.tensors: dict[str, Tensor] = {}
-        self._names: dict[tuple, str] = {}
-
-    def persistent_id(self, value: object) -> tuple[str, bool] | None:
-        """A tensor's name, and whether it is a parameter; None for what is pickled as usual."""
-        if type(value) not in (Tensor, nn.Parameter) or not value.numel():
-            return None
-        memory = (value.data_ptr(), tuple(value.shape), value.stride(), value.dtype)
-        if memory not in self._names:
-            self._names[memory] = f"t{len(self._names)}"
-            self.tensors[self._names[memory]] = value.detach().clone(
-                memory_format=torch.contiguous_format
-            )
-        return self._names[memory], isinstance(value, nn.Parameter)
 
     def reducer_override(self, value: object) -> tuple:
         """How to make a quantised weight again; all else is left to cloudpickle."""
@@ -217,34 +198,15 @@ def _keep_beside(parameter: nn.Parameter, constants: dict[str, object]) -> None:
     vars(parameter).update(constants)
 
 
-class _Unpickler(pickle.Unpickler):
-    """Reads what `_Pickler` wrote; tied parameters are one object again."""
-
-    def __init__(self, file: object, tensors: dict[str, Tensor]) -> None:
-        super().__init__(file)
-        self._tensors = tensors
-        self._parameters: dict[str, nn.Parameter] = {}
-
-    def persistent_load(self, known: tuple[str, bool]) -> Tensor:
-        """The tensor, over the mapped memory."""
-        name, is_parameter = known
-        if not is_parameter:
-            return self._tensors[name]
-        if name not in self._parameters:
-            self._parameters[name] = nn.Parameter(self._tensors[name], requires_grad=False)
-        return self._parameters[name]
-
-
 def _put_down(things: object, folder: Path) -> Path:
-    with writing_in(folder), (folder / "things.pickle").open("wb") as file:
-        pickler = _Pickler(file)
-        pickler.dump(things)
-    save_tensors(pickler.tensors, folder / "tensors.safetensors")
+    """Write a base and a task where workers find them: torch stores each tensor once."""
+    how = SimpleNamespace(__name__="lora_lab", Pickler=_Pickler)  # what torch asks of a module
+    with writing_in(folder):
+        torch.save(things, folder / THINGS, pickle_module=how)
     return folder
 
 
 @lru_cache(maxsize=1)
 def _pick_up(folder: Path) -> object:
-    tensors = load_file(folder / "tensors.safetensors")  # mapped, not read: workers share the pages
-    with (folder / "things.pickle").open("rb") as file:
-        return _Unpickler(file, tensors).load()
+    """What was put down. Tensors are mapped, not read: workers share the file's pages."""
+    return torch.load(folder / THINGS, mmap=True, weights_only=False)  # we wrote it ourselves
