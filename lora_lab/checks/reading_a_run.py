@@ -18,8 +18,8 @@ def _paired_difference(right_a: Sequence[bool], right_b: Sequence[bool]) -> Diff
     """(difference, low, high, verdict) of two models' answers to the same items.
 
     The mean of b - a, item by item; its 95 % interval, 1.96 standard errors to each side (the
-    standard deviation divides by n - 1). "better" if the interval is above 0, "worse" if it is below
-    0, else "not settled".
+    standard deviation divides by n - 1). "better" if the interval is above 0, "worse" if below 0,
+    else "not settled".
     """
     differences = [b - a for a, b in zip(right_a, right_b, strict=True)]  # -1, 0 or 1
     error = stdev(differences) / math.sqrt(len(differences))
