@@ -1,4 +1,4 @@
-"""The folders of data, notebooks, cache and runs; files written whole; words for a full disk."""
+"""The folders of data, cache and runs; files written whole; full disks in words; cached values."""
 
 import errno
 import hashlib
@@ -7,12 +7,17 @@ import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
+import msgspec
 import platformdirs
 
+from lora_lab import __version__
+
+Kind = TypeVar("Kind")
 _PACKAGE = Path(__file__).resolve().parent
 RESERVED = re.compile(
     r"(CON|PRN|AUX|NUL|CONIN\$|CONOUT\$|(COM|LPT)[0-9¹²³]) *(\.|$)", re.IGNORECASE
@@ -21,6 +26,7 @@ LONGEST = 200  # bytes of a folder's name: systems allow 255, and suffixes are a
 NEW = ".new-"  # how the names of temporary files and folders begin
 FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}  # EDQUOT: not on Windows
 REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
+MOST_CACHED = 3000  # values in a folder of the cache: 12 MB, each in a block of 4 KB
 
 
 def _shipped_folder(name: str) -> Path:
@@ -214,3 +220,45 @@ def make_folder_atomically(path: Path) -> Iterator[Path]:
             whole.rename(path)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+# --- cached values --------------------------------------------------------------------------
+
+
+def cached_value(
+    folder: str, key: tuple[str, ...], kind: type[Kind], make: Callable[[], Kind]
+) -> Kind:
+    """A value that takes long to make: made once, and then read from a JSON file in the cache.
+
+    The values that were used least recently go when the folder holds more than `MOST_CACHED`.
+    diskcache and joblib.Memory keep pickles, which can run any code when they are read. The first
+    has had no release since 2023, and the second drops old values only when it is called to.
+
+    Args:
+        folder: the name of a folder in the cache.
+        key: texts that decide the value; this package's version is added.
+        kind: the type of the value, a record or number that msgspec knows.
+        make: the function that makes the value.
+    """
+    digest = hashlib.sha256("\n".join((*key, __version__)).encode()).hexdigest()
+    path = cache_folder() / folder / f"{digest[:16]}.json"
+    with suppress(OSError, msgspec.MsgspecError):  # missing, or damaged
+        value = msgspec.json.decode(path.read_bytes(), type=kind)
+        with suppress(OSError):  # a cache that can only be read
+            os.utime(path)
+        return value
+    value = make()
+    with suppress(OSError), write_atomically(path) as new:
+        new.write_bytes(msgspec.json.encode(value))
+    _drop_oldest(path.parent)
+    return value
+
+
+def _drop_oldest(folder: Path) -> None:
+    """Delete a cache folder's oldest values if there are too many: down to nine tenths."""
+    with suppress(OSError):
+        values = [file for file in os.scandir(folder) if file.name.endswith(".json")]
+        if len(values) > MOST_CACHED:
+            values.sort(key=lambda file: file.stat().st_mtime)
+            for file in values[: len(values) - MOST_CACHED * 9 // 10]:
+                os.unlink(file.path)

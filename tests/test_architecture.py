@@ -13,7 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lora_lab.models.adapters import spell_patterns_out, to_peft
-from lora_lab.models.architecture import adapted, column_of, last_name, layer_of, matching, naming
+from lora_lab.models.architecture import (
+    adapted_matrices,
+    column_of,
+    last_name,
+    layer_of,
+    matching,
+    naming,
+)
 from lora_lab.models.read_architecture import modules_of
 from lora_lab.recipe import Recipe
 from tiny import tiny_base
@@ -48,7 +55,7 @@ def model_of(config):
 
 
 def by_us(config, recipe):
-    return {one.name for one in adapted(modules_of(model_of(config), "it"), recipe)}
+    return {one.name for one in adapted_matrices(modules_of(model_of(config), "it"), recipe)}
 
 
 def by_peft(config, recipe):
@@ -159,7 +166,9 @@ def test_any_choice_of_matrices_is_named_so_that_just_these_are_reached(data, co
     modules = modules_of(model_of(config), "it")
     names = [one.name for one in modules.matrices]
     chosen = data.draw(st.sets(st.sampled_from(names), min_size=1))
-    assert {one.name for one in adapted(modules, Recipe(**naming(modules, chosen)))} == chosen
+    assert {
+        one.name for one in adapted_matrices(modules, Recipe(**naming(modules, chosen)))
+    } == chosen
 
 
 def test_a_choice_that_names_cannot_say_becomes_a_regex_with_whole_numbers():

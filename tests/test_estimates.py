@@ -1,7 +1,6 @@
 """`estimate`: what a fine-tune will cost, against the run that follows; the cards it fits on."""
 
 import dataclasses
-import json
 import re
 import subprocess
 import sys
@@ -87,7 +86,7 @@ def test_with_a_task_a_step_costs_the_mean_over_the_steps_and_the_memory_of_the_
 def test_of_many_batches_those_are_left_that_no_other_exceeds_in_every_size():
     small, wide, long = Batch(2, 5, 3, 9), Batch(4, 7, 6, 20), Batch(4, 8, 5, 18)
     padded = dataclasses.replace(wide, padded=True)
-    assert estimates.largest_of([small, wide, long, wide, padded]) == [long, padded]
+    assert estimates.largest_batches([small, wide, long, wide, padded]) == [long, padded]
 
 
 def test_two_batches_a_step_cost_twice_as_much():
@@ -224,11 +223,14 @@ def test_the_rate_is_measured_once_and_then_read(empty_cache, monkeypatch):
     cpu = torch.device("cpu")
     first = devices.matmul_speed(cpu, torch.float32, 10**6, 64)
     assert 1e7 < first < 1e14
-    (kept,) = empty_cache.glob("matmul_speed.json")
-    (key,) = json.loads(kept.read_text())
-    assert "1 threads, float32, 64" in key  # a small model trains on one
+    assert len([*(empty_cache / "speeds").glob("*.json")]) == 1
     monkeypatch.setattr(devices.time, "perf_counter", lambda: 1 / 0)
     assert devices.matmul_speed(cpu, torch.float32, 10**6, 64) == first
+    monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 7)  # a small model trains on one thread
+    assert devices.matmul_speed(cpu, torch.float32, 10**6, 64) == first
+    with pytest.raises(ZeroDivisionError):  # a large model trains on all, at another rate
+        devices.matmul_speed(cpu, torch.float32, 10**8, 64)
     with pytest.raises(ZeroDivisionError):  # another width is another rate
         devices.matmul_speed(cpu, torch.float32, 10**6, 65)
 

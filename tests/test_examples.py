@@ -130,6 +130,16 @@ def test_one_fit_encodes_each_example_once(encoded_texts, tmp_path):
     assert len(encoded_texts) == once
 
 
+def test_the_prompts_of_a_test_are_encoded_once_for_all_runs(encoded_texts):
+    base, task = tiny_base(), letters_task()
+    run = lab.fit(base, task, dataclasses.replace(task.recipe, steps=2), store=None)
+    prompts = {examples._prompt_text(base.tokenizer, example.prompt) for example in task.test}
+    asked = [text for text in encoded_texts if text in prompts]
+    assert len(asked) == 2 * len(task.test)  # to know their loss, and to have them answered
+    lab.evaluate(run, task)
+    assert [text for text in encoded_texts if text in prompts] == asked
+
+
 def test_a_task_made_anew_is_the_same_task_and_another_length_or_loss_is_not(encoded_texts):
     tokenizer, split = tiny_tokenizer(), letters_task().train
     first = encode_fitting(split, tokenizer, 256, "answer")
@@ -211,7 +221,7 @@ def test_what_is_kept_of_the_encoded_is_bounded_and_the_last_stays(encoded_texts
     for length in (251, 252, 253, 254, 253):
         encode_fitting(split, tokenizer, length, "answer")
     kept = examples._kept[tokenizer]
-    assert [key[1] for key in kept] == [254, 253]
+    assert [key[0][1] for key in kept] == [254, 253]
     monkeypatch.setattr(examples, "MOST_KEPT", whole - 1)
     assert encode_fitting(split, tokenizer, 256, "answer").tokens == whole  # but not kept
     assert not kept

@@ -25,10 +25,10 @@ from lora_lab.cost.estimates import find_shape
 from lora_lab.cost.memory import ERROR, memory
 from lora_lab.cost.static_memory import (
     Trained,
-    held_usually,
-    optimizer_state,
-    quantized,
+    optimizer_bytes,
+    quantized_bytes,
     trained_tensors,
+    usual_static_memory,
 )
 from lora_lab.machine.devices import named
 from lora_lab.models.read_architecture import shape_of
@@ -229,7 +229,7 @@ def test_the_usual_memory_is_that_of_a_plain_loop_in_full(dtype, changes, pocket
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_usual_full_fine_tuning_holds_16_bytes_a_parameter_beside_its_activations(dtype):
     shape = find_shape("llama-7b")
-    held = held_usually(shape, recipe(method="full"), dtype)
+    held = usual_static_memory(shape, recipe(method="full"), dtype)
     gradients = sum(
         one.bytes for one in trained_tensors(shape, recipe(method="full"), dtype, usual=True)
     )
@@ -259,7 +259,7 @@ def test_a_quantised_matrix_has_bitsandbytes_bytes(changes):
         )
         held = [codes, state.absmax, state.code]
         held += [state.state2.absmax, state.offset] if made.double_quant else []
-    assert quantized(Matrix("a", 320, 192), made) == sum(one.nbytes for one in held)
+    assert quantized_bytes(Matrix("a", 320, 192), made) == sum(one.nbytes for one in held)
 
 
 def test_a_4_bit_matrix_is_restored_for_products_in_another_dtype():
@@ -273,7 +273,9 @@ def test_a_4_bit_matrix_is_restored_for_products_in_another_dtype():
 def test_double_quantisation_takes_4_127_bits_a_weight_as_in_qloras_section_3():
     large = Matrix("a", 4096, 11008)
     bits = {
-        double: 8 * quantized(large, recipe(quantize="nf4", double_quant=double)) / large.weights
+        double: 8
+        * quantized_bytes(large, recipe(quantize="nf4", double_quant=double))
+        / large.weights
         for double in (True, False)
     }
     assert bits[True] == pytest.approx(4.127, abs=1e-3)
@@ -296,7 +298,7 @@ def test_the_optimizers_state_has_the_bytes_that_it_really_has(optimizer):
         for name, value in state.items()
         if isinstance(value, torch.Tensor) and name not in tables
     ]
-    assert optimizer_state([Trained("a", one) for one in numbers], made) == sum(held)
+    assert optimizer_bytes([Trained("a", one) for one in numbers], made) == sum(held)
 
 
 @pytest.mark.parametrize(

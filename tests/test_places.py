@@ -1,14 +1,17 @@
 import os
 import stat
+from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lora_lab import places
 from lora_lab.places import (
     attempts_file,
     cache_folder,
+    cached_value,
     data_folder,
     folder_name,
     make_folder_atomically,
@@ -125,3 +128,66 @@ def test_a_folder_appears_whole_replaces_the_old_one_and_survives_a_failure(tmp_
 def test_the_checksum_is_the_one_that_everybody_reckons(tmp_path):
     (tmp_path / "abc").write_bytes(b"abc")
     assert sha256_of(tmp_path / "abc").startswith("ba7816bf8f01cfea414140de5dae2223b00361a3")
+
+
+@dataclass(frozen=True)
+class Reading:
+    name: str
+    sizes: tuple[int, ...]
+    error: float
+
+
+class Maker:
+    """A function that makes a value, and counts its calls."""
+
+    def __init__(self, value):
+        self.value, self.calls = value, 0
+
+    def __call__(self):
+        self.calls += 1
+        return self.value
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("LORA_LAB_CACHE", str(tmp_path))
+    return tmp_path
+
+
+def test_a_cached_value_is_made_once_and_read_as_the_same_record(cache):
+    make = Maker(Reading("é", (1, 2), 0.1))
+    values = [cached_value("readings", ("a", "b"), Reading, make) for _ in range(3)]
+    assert values == [make.value] * 3
+    assert make.calls == 1
+    cached_value("readings", ("a", "c"), Reading, make)
+    assert make.calls == 2
+
+
+def test_a_damaged_cached_value_is_made_again(cache):
+    make = Maker(Reading("x", (), 1.0))
+    cached_value("readings", ("a",), Reading, make)
+    (file,) = (cache / "readings").iterdir()
+    for damaged in (b"", b"{}", b"\xff", b'{"name": 1, "sizes": [], "error": 1}'):
+        file.write_bytes(damaged)
+        assert cached_value("readings", ("a",), Reading, make) == make.value
+    assert make.calls == 5
+
+
+def test_a_cache_that_can_not_be_written_still_gives_the_value(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("LORA_LAB_CACHE", str(tmp_path / "file"))
+    assert cached_value("readings", ("a",), float, lambda: 0.5) == 0.5
+
+
+def test_the_cached_values_used_least_recently_are_dropped(cache, monkeypatch):
+    monkeypatch.setattr(places, "MOST_CACHED", 10)
+    for number in range(10):
+        cached_value("numbers", (str(number),), float, lambda number=number: float(number))
+        (newest,) = {*(cache / "numbers").iterdir()} - {
+            path for path in (cache / "numbers").iterdir() if path.stat().st_mtime < 1000
+        }
+        os.utime(newest, (number, number))
+    cached_value("numbers", ("0",), float, Maker(9.9))  # used again: the newest now
+    cached_value("numbers", ("10",), float, lambda: 10.0)
+    left = sorted(float(path.read_text()) for path in (cache / "numbers").iterdir())
+    assert left == [0.0, *(float(number) for number in range(3, 11))]

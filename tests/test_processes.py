@@ -17,13 +17,14 @@ from lora_lab.tasks.planted import planted_task
 from lora_lab.training import processes
 from lora_lab.training import sweep as sweeps
 from lora_lab.training.evaluation import generate
-from lora_lab.training.processes import _pick_up, _put_down, fit_in_processes
-from lora_lab.training.store import stored_status
-from lora_lab.training.sweep import sweep
+from lora_lab.training.processes import _pick_up, _put_down, follow_in_processes
+from lora_lab.training.store import Run, stored_status
+from lora_lab.training.sweep import follow_sweep, sweep
 from orphans import family
 from tiny import letters_task, recipe, tiny_base
 
 TASK = letters_task()
+TWO = recipe(r=2)
 THREE = [recipe(r=1), recipe(r=2), recipe(r=2, learning_rate=1e30)]  # the last one diverges
 
 
@@ -80,9 +81,8 @@ def test_a_base_is_put_down_with_each_tensor_once_and_picked_up_tied(base, tmp_p
     assert again.model.lm_head.weight is again.model.model.embed_tokens.weight
     assert again.fingerprint() == base.fingerprint()
     assert task == TASK
-    size = (tmp_path / "tensors.safetensors").stat().st_size
-    assert size < 1.1 * sum(4 * one.numel() for one in base.model.parameters()) + 10_000
-    assert (tmp_path / "things.pickle").stat().st_size < 100_000
+    size = (tmp_path / "things.pt").stat().st_size
+    assert size < 1.1 * sum(4 * one.numel() for one in base.model.parameters()) + 100_000
 
 
 KINDS = [("nf4", True), ("nf4", False), ("fp4", True), ("fp4", False), ("int8", True)]
@@ -131,14 +131,11 @@ def test_a_quantised_weight_and_its_constants_are_mapped(quantize, double_quant,
     places = [
         range(*(int(end, 16) for end in one.addr.split("-")))
         for one in psutil.Process().memory_maps(grouped=False)
-        if one.path == str(tmp_path / "tensors.safetensors")
+        if one.path == str(tmp_path / "things.pt")
     ]
     theirs, ours = list(tensors_of(again.model)), list(tensors_of(base.model))
     assert len(theirs) == len(ours) > len(list(base.model.parameters())) + 14
     assert all(any(one.data_ptr() in place for place in places) for one in theirs)
-    pickled = (tmp_path / "things.pickle").stat().st_size
-    _put_down(quantised(quantize, double_quant, hidden=256), tmp_path)
-    assert (tmp_path / "things.pickle").stat().st_size < 1.02 * pickled  # no weight is in it
 
 
 def test_a_worker_that_dies_is_seen_and_its_run_is_trained_all_the_same(base, tmp_path):
@@ -160,7 +157,7 @@ def test_a_worker_that_dies_is_seen_and_its_run_is_trained_all_the_same(base, tm
 def test_a_run_that_kills_its_workers_again_and_again_is_given_up(base, monkeypatch):
     monkeypatch.setattr(processes, "_work", _die)
     with pytest.raises(RuntimeError, match="died 3 times with no run finished.*'sequential'"):
-        fit_in_processes(base, TASK, THREE, store=None, fresh=False, evaluate=False)
+        list(follow_in_processes(base, TASK, THREE, store=None, fresh=False, evaluate=False))
 
 
 def _die(*_):
@@ -183,6 +180,42 @@ def test_auto_takes_processes_where_they_are_worth_their_start(base, monkeypatch
     assert not sweeps._side_by_side("auto", elsewhere, new=40)
     with pytest.raises(ValueError, match="give engine='sequential'"):
         sweeps._side_by_side("processes", elsewhere, new=2)
+
+
+def followed(base, recipes, engine, **options):
+    options = {"store": None, "evaluate": False} | options
+    news = list(follow_sweep(base, TASK, recipes, engine=engine, **options))
+    return {
+        made.recipe: [of for made_of, of in news if made_of == made.recipe]
+        for _, made in news
+        if isinstance(made, Run)
+    }
+
+
+def test_the_steps_of_workers_are_followed_as_they_happen(base):
+    apart = followed(base, THREE, "processes")
+    alone = followed(base, THREE, "sequential")
+    assert apart.keys() == alone.keys()
+    for recipe_, news in alone.items():
+        *steps, run = apart[recipe_]
+        assert steps == news[:-1] == list(run.records)
+    assert [apart[one][-1].status for one in THREE] == ["finished", "finished", "diverged"]
+
+
+def test_a_sweep_that_is_closed_keeps_what_it_finished_and_goes_on_later(base, tmp_path):
+    long = recipe(steps=100_000, learning_rate=1e-6)
+    following = follow_sweep(
+        base, TASK, [TWO, long], engine="processes", store=tmp_path, evaluate=False
+    )
+    kept = next(news for _, news in following if isinstance(news, Run))
+    pool = {one.pid for one in workers()}
+    following.close()
+    assert kept.recipe == TWO
+    assert stored_status(tmp_path, base, TASK, TWO) == "finished"
+    assert stored_status(tmp_path, base, TASK, long) == "running"
+    reached = next(news for _, news in follow_sweep(base, TASK, [long], store=tmp_path)).step
+    assert reached > 1  # the steps done before are not trained again
+    assert {one.pid for one in workers()} == pool
 
 
 SCRIPT = """

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "lora_lab"
 
 ROOMS = {  # room: its modules, and the third-party packages that each may import
-    "": {"recipe": "", "records": "", "places": "platformdirs", "wording": ""},
+    "": {"recipe": "", "records": "", "places": "platformdirs msgspec", "wording": ""},
     "maths": {
         "lora": "torch",
         "bank": "torch",
@@ -75,7 +75,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "fit": "tqdm",
         "script_template": "torch transformers peft bitsandbytes",
         "script": "",
-        "processes": "torch loky cloudpickle safetensors",
+        "processes": "torch loky cloudpickle msgspec",
         "pairing": "",
         "confounds": "",
         "summary": "pandas",
@@ -119,7 +119,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "torch ipywidgets IPython pandas",
     ),
     "cli": dict.fromkeys(
-        ["show", "options", "task_spec", "resolve", "doctor", "setup", "lab", "estimate", "train"]
+        ["show", "task_spec", "options", "resolve", "doctor", "setup", "lab", "estimate", "train"]
         + ["sweep", "ask", "app"],
         "typer rich torch packaging jupyter_client",
     ),

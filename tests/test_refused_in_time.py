@@ -15,7 +15,7 @@ from lora_lab.training import sweep as sweeps
 from lora_lab.training.evaluation import METRICS, evaluate
 from lora_lab.training.fit import fit
 from lora_lab.training.loop import Training
-from lora_lab.training.processes import fit_in_processes
+from lora_lab.training.processes import follow_in_processes
 from lora_lab.training.sweep import sweep
 from tiny import letters_task, recipe, tiny_base
 
@@ -45,7 +45,7 @@ def no_step(monkeypatch):
         raise AssertionError("it was begun")
 
     monkeypatch.setattr(Training, "_one_step", stop)
-    monkeypatch.setattr(sweeps, "fit_in_processes", stop)
+    monkeypatch.setattr(sweeps, "follow_in_processes", stop)
 
 
 # --- tasks that can't be evaluated ---------------------------------------------------------------
@@ -87,7 +87,7 @@ def test_a_worker_refuses_before_the_first_step_too(base, tmp_path):
     task = dataclasses.replace(letters_task(), test=[LONG])
     options = {"store": tmp_path, "fresh": False, "evaluate": True}
     with pytest.raises(ValueError, match=TOO_LONG):
-        fit_in_processes(base, task, [recipe(steps=100_000)], **options)
+        list(follow_in_processes(base, task, [recipe(steps=100_000)], **options))
     get_reusable_executor().shutdown(wait=True, kill_workers=True)
     assert list(tmp_path.iterdir()) == []
 

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 import lora_lab as lab
 from lora_lab.lessons.cutting import cut
-from lora_lab.models.architecture import adapted
+from lora_lab.models.architecture import adapted_matrices
 from lora_lab.models.bases import Base
 from lora_lab.models.read_architecture import modules_of
 from lora_lab.tasks.examples import Task
@@ -69,7 +69,9 @@ def planted(base: Base, plan: dict) -> Iterator[dict]:
 
 def hidden(base: Base, teacher: str, seed: int) -> dict[str, int]:
     """The ranks that a teacher of this name hides, by whole module name."""
-    names = [layer.name for layer in adapted(modules_of(base.model, base.name), lab.Recipe())]
+    names = [
+        layer.name for layer in adapted_matrices(modules_of(base.model, base.name), lab.Recipe())
+    ]
     if teacher == "everywhere":
         return dict.fromkeys(names, 1)
     if teacher == "q and k":

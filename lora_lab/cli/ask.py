@@ -24,6 +24,7 @@ Strength = Annotated[
 # --- evaluate -----------------------------------------------------------------------------------
 
 
+@options.grouped
 def evaluate(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="A run, an adapter's folder or a base.")
@@ -39,10 +40,8 @@ def evaluate(
     ] = "test",
     base: options.BaseName = None,
     strength: Strength = None,
-    n: options.Count = None,
-    task_seed: options.TaskSeed = None,
-    prompt: options.PromptColumn = None,
-    answer: options.AnswerColumn = None,
+    *,
+    examples: options.TaskOptions,
     answers: Annotated[int, typer.Option(metavar="COUNT", help="How many answers to show.")] = 3,
     store: options.Store = None,
     json: options.Json = False,
@@ -66,9 +65,8 @@ def evaluate(
         raise ValueError(f"--answers {answers} is no number of answers; give 0 for none, or more")
     subject = find_model(model, base=base, strength=strength, store=chosen_store(store))
     spec = TaskSpec(task) if task else _own_task(subject, model)
-    spec = spec.but(n=n, seed=task_seed, prompt=prompt, answer=answer)
     base_model = subject.model if isinstance(subject.model, Base) else subject.model.base
-    data = spec.load(base_model)
+    data = examples.of(spec).load(base_model)
     with busy("Evaluating …"):
         scores = scores_of(subject.model, data, split=split)
     if json:

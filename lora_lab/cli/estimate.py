@@ -25,7 +25,7 @@ PARTS = {  # of a budget's memory, in words
 }
 
 
-@options.recipe_options
+@options.grouped
 def estimate(
     model: Annotated[
         str,
@@ -40,10 +40,8 @@ def estimate(
             metavar="TASK", help="A task or a file, for its lengths; else all are max-length."
         ),
     ] = None,
-    n: options.Count = None,
-    task_seed: options.TaskSeed = None,
-    prompt: options.PromptColumn = None,
-    answer: options.AnswerColumn = None,
+    *,
+    examples: options.TaskOptions,
     device: options.Device = "auto",
     json: options.Json = False,
 ) -> None:
@@ -62,10 +60,10 @@ def estimate(
       lora-lab estimate llama-2-70b --method full --json
       lora-lab estimate pocket --task sentiment
     """
-    about = {"--n": n, "--task-seed": task_seed, "--prompt": prompt, "--answer": answer}
-    of_task = [name for name, value in about.items() if value is not None]
-    if of_task and task is None:
-        raise ValueError(f"{of_task[0]} says something of a task, and there is none; give --task")
+    in_use = [name for name, value in asdict(examples).items() if value is not None]
+    if in_use and task is None:
+        option = f"--{in_use[0].replace('_', '-')}"
+        raise ValueError(f"{option} says something of a task, and there is none; give --task")
     with busy("Counting …"):
         from lora_lab.cost import budget, estimates, gpus
         from lora_lab.machine.devices import choose_device, in_words
@@ -76,7 +74,7 @@ def estimate(
         if task is not None:
             from lora_lab.cli.task_spec import TaskSpec
 
-            spec = TaskSpec(task).but(n=n, seed=task_seed, prompt=prompt, answer=answer)
+            spec = examples.of(TaskSpec(task))
             source, data = spec.load_with_base(model, device)
             settings = replace(data.recipe, **recipe)
         shape = estimates.find_shape(source)
@@ -84,7 +82,7 @@ def estimate(
         lighter = replace(settings, gradient_checkpointing=True)
         with warnings.catch_warnings(action="ignore"):  # the first estimate has warned
             checkpointed = estimates.estimate(source, lighter, data)
-        dtype = estimates.kept_in(source, shape)[0]
+        dtype = estimates.dtype_and_device(source, shape)[0]
         fits = gpus.which_gpu(cost.memory, checkpointed.memory, dtype) if cost.memory else ()
         rate = estimates.flops_per_second(shape, settings, target)
         seconds = cost.flops_per_step and estimates.expected_seconds(cost.flops_per_step, rate)

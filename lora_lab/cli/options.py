@@ -7,17 +7,22 @@ import re
 import types
 import typing
 from collections.abc import Callable
-from dataclasses import Field, fields
-from typing import Annotated
+from dataclasses import Field, dataclass, fields, is_dataclass
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lora_lab.recipe import CHOICES, HELP, LAYERS, Recipe
 
+if TYPE_CHECKING:  # it loads torch
+    from lora_lab.cli.task_spec import TaskSpec
+
 DIGITS = 30  # characters of a run of layers, at most
 
+TaskName = Annotated[
+    str, typer.Argument(metavar="TASK", help="A name from `lora-lab tasks`, or a file.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
-Fresh = Annotated[bool, typer.Option("--fresh", help="Train again what is stored.")]
 Store = Annotated[
     str | None,
     typer.Option(
@@ -32,70 +37,105 @@ BaseName = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1, mps …")]
-Dtype = Annotated[str, typer.Option(metavar="DTYPE", help="auto, float32, bfloat16 or float16.")]
-Count = Annotated[
-    int | None,
-    typer.Option(
-        "--n",
-        metavar="COUNT",
-        help="Training examples (new-facts: facts); else the task's own number.",
-    ),
-]
-TaskSeed = Annotated[
-    int, typer.Option(metavar="SEED", help="Draws the task's examples and splits.")
-]
-PromptColumn = Annotated[
-    str | None,
-    typer.Option(metavar="COLUMN", help="A file's column with what is asked; else prompt."),
-]
-AnswerColumn = Annotated[
-    str | None,
-    typer.Option(metavar="COLUMN", help="A file's column with the answer; else answer."),
-]
 
 
-def recipe_options(command: Callable) -> Callable:
-    """The command with an option for each field of Recipe; `recipe` holds the options in use.
+@dataclass(frozen=True, kw_only=True)
+class TaskOptions:
+    """Options about the examples of a task."""
 
-    Names, types and defaults come from the dataclass, the help from `recipe.HELP`.
+    n: Annotated[
+        int | None,
+        typer.Option(
+            "--n",
+            metavar="COUNT",
+            help="Training examples (new-facts: facts); else the task's own number.",
+        ),
+    ] = None
+    task_seed: Annotated[
+        int, typer.Option(metavar="SEED", help="Draws the task's examples and splits.")
+    ] = None
+    prompt: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", help="A file's column with what is asked; else prompt."),
+    ] = None
+    answer: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", help="A file's column with the answer; else answer."),
+    ] = None
+
+    def of(self, spec: "TaskSpec") -> "TaskSpec":
+        """The task with these options' values; an option that is left out changes nothing."""
+        return spec.but(n=self.n, seed=self.task_seed, prompt=self.prompt, answer=self.answer)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """Options of the commands that train, beside the recipe's."""
+
+    base: BaseName = None
+    device: Device = "auto"
+    dtype: Annotated[
+        str, typer.Option(metavar="DTYPE", help="auto, float32, bfloat16 or float16.")
+    ] = "auto"
+    store: Store = None
+    fresh: Annotated[bool, typer.Option("--fresh", help="Train again what is stored.")] = False
+    json: Json = False
+
+
+def grouped(command: Callable) -> Callable:
+    """The command with its groups of options spread out, so that Typer sees each option.
+
+    A parameter whose type is a dataclass stands for an option per field. A parameter `recipe`
+    stands for an option per field of Recipe, and holds the values of the options in use. Their
+    names, types and defaults come from Recipe, the help from `recipe.HELP`.
     """
-    own = inspect.signature(command).parameters.values()
-    of_recipe = [_option(field) for field in fields(Recipe)]
+    own = inspect.signature(command).parameters
+    groups = {name: own[name].annotation for name in own if is_dataclass(own[name].annotation)}
+    of_recipe = fields(Recipe) if "recipe" in own else ()
 
     @functools.wraps(command)
-    def with_recipe(**options: object) -> None:
-        texts = {field: options.pop(field.name) for field in fields(Recipe)}
-        values = {
-            field.name: value_of(field, text) for field, text in texts.items() if text is not None
-        }
-        command(**options, recipe=values)
+    def with_groups(**options: object) -> None:
+        for name, group in groups.items():
+            values = {field.name: options.pop(field.name) for field in fields(group)}
+            options[name] = group(**values)
+        if of_recipe:
+            texts = {field: options.pop(field.name) for field in of_recipe}
+            options["recipe"] = {
+                field.name: value_of(field, text)
+                for field, text in texts.items()
+                if text is not None
+            }
+        command(**options)
 
-    parameters = [
-        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-        for parameter in [*own, *of_recipe]
-        if parameter.name != "recipe"
-    ]
-    with_recipe.__signature__ = inspect.Signature(parameters)
-    with_recipe.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    del with_recipe.__wrapped__  # else the signature would be followed back to the command
-    return with_recipe
+    spread: list[inspect.Parameter] = []
+    for name, parameter in own.items():
+        if name in groups:
+            spread += (
+                _keyword(field.name, field.type, field.default) for field in fields(groups[name])
+            )
+        elif name != "recipe":
+            spread.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+    spread += map(_recipe_option, of_recipe)
+    with_groups.__signature__ = inspect.Signature(spread)
+    with_groups.__annotations__ = {parameter.name: parameter.annotation for parameter in spread}
+    del with_groups.__wrapped__  # else the signature would be followed back to the command
+    return with_groups
 
 
-def _option(field: Field) -> inspect.Parameter:
-    words = f"{HELP[field.name]} [{_default(field)}]"
-    shared = {
-        "help": words,
-        "show_default": False,
-    }  # the task's own recipe may have another default
+def _keyword(name: str, kind: object, default: object) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+
+
+def _recipe_option(field: Field) -> inspect.Parameter:
+    # the task's own recipe may have another default
+    shared = {"help": f"{HELP[field.name]} [{_default(field)}]", "show_default": False}
     name = "--" + field.name.replace("_", "-")
     if field.type is bool:
         kind = Annotated[bool | None, typer.Option(f"{name}/--no{name[1:]}", **shared)]
     else:
         names = (name, "--targets") if field.name == "target_modules" else (name,)
         kind = Annotated[str | None, typer.Option(*names, metavar=_metavar(field), **shared)]
-    return inspect.Parameter(
-        field.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind
-    )
+    return _keyword(field.name, kind, None)
 
 
 def gathered(arguments: list[str]) -> list[str]:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lora_lab.cli.task_spec import TASK_FILE, TaskSpec
-from lora_lab.models.built_in import BUILT_IN
-from lora_lab.places import cache_folder, data_folder, write_atomically
+from lora_lab.models.built_in import BUILT_IN, base_folder
+from lora_lab.places import write_atomically
 from lora_lab.recipe import nearest
 from lora_lab.records import Scores
 from lora_lab.tasks.examples import Task
@@ -157,13 +157,10 @@ def _base_of_adapter(adapter: Path) -> str:
     from lora_lab.models.adapter_files import read_settings
 
     base = read_settings(adapter).get("base_model_name_or_path") or ""
-    homes = {
-        "pocket": data_folder() / "pocket" / "model",
-        "smollm2": cache_folder() / "bases" / "smollm2",
-    }
-    for name, home in homes.items():
-        same = os.path.isdir(base) and Path(base).resolve() == home.resolve()
-        if base in (name, str(home)) or same:
+    for name in BUILT_IN:
+        folder = base_folder(name)
+        same = os.path.isdir(base) and Path(base).resolve() == folder.resolve()
+        if base in (name, str(folder)) or same:
             return name
     is_hub_id = "/" in base and not Path(base).is_absolute()
     if os.path.isdir(base) or is_hub_id:

@@ -23,11 +23,9 @@ MOST = 1000  # runs of a sweep: an hour of pocket's, and all pairs of settings a
 COMMA = re.compile(r",(?![^\[\]]*\])")  # but not one within brackets
 
 
-@options.recipe_options
+@options.grouped
 def sweep(
-    task: Annotated[
-        str, typer.Argument(metavar="TASK", help="A name from `lora-lab tasks`, or a file.")
-    ],
+    task: options.TaskName,
     recipe: dict,
     vary: Annotated[
         list[str],
@@ -42,16 +40,9 @@ def sweep(
     engine: Annotated[
         str, typer.Option(metavar="ENGINE", help="auto, sequential or processes.")
     ] = "auto",
-    base: options.BaseName = None,
-    n: options.Count = None,
-    task_seed: options.TaskSeed = None,
-    prompt: options.PromptColumn = None,
-    answer: options.AnswerColumn = None,
-    device: options.Device = "auto",
-    dtype: options.Dtype = "auto",
-    store: options.Store = None,
-    fresh: options.Fresh = False,
-    json: options.Json = False,
+    *,
+    examples: options.TaskOptions,
+    training: options.TrainingOptions,
 ) -> None:
     """Fine-tune with several settings and seeds, and compare them.
 
@@ -74,8 +65,8 @@ def sweep(
     _check_count([len(values) for _, values in varied], len(seed_list))
     from lora_lab.cli.task_spec import TaskSpec
 
-    spec = TaskSpec(task).but(n=n, seed=task_seed, prompt=prompt, answer=answer)
-    model, data = spec.load_with_base(base, device, dtype)
+    spec = examples.of(TaskSpec(task))
+    model, data = spec.load_with_base(training.base, training.device, training.dtype)
     common = dataclasses.replace(data.recipe, **recipe)
     recipes = [
         dataclasses.replace(common, **dict(zip(names, setting, strict=True)))
@@ -85,7 +76,7 @@ def sweep(
     from lora_lab.training.store import folder_of, resolve_store
     from lora_lab.training.sweep import sweep as run_sweep
 
-    run_store = chosen_store(store)
+    run_store = chosen_store(training.store)
     folders = [
         folder_of(resolve_store(run_store), model, data, dataclasses.replace(setting, seed=seed))
         for setting in recipes
@@ -100,13 +91,13 @@ def sweep(
                 seeds=seed_list,
                 engine=engine,
                 store=run_store,
-                fresh=fresh,
+                fresh=training.fresh,
                 progress=True,
             )
     except KeyboardInterrupt as stopped:
         note("", "Stopped. Finished runs are kept; the same command trains the others.")
         raise typer.Exit(130) from stopped
-    if json:
+    if training.json:
         as_json({"confounds": done.confounds(), "runs": [*map(listed_run_facts, done.runs)]})
     else:
         _show_sweep(done, names, len(seed_list))

@@ -3,7 +3,7 @@
 import shlex
 import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -32,22 +32,12 @@ DAMAGED = "damaged"  # the status of a run that can't be read
 SHOWN = 3  # questions, with the answers before and after training
 
 
-@options.recipe_options
+@options.grouped
 def train(
-    task: Annotated[
-        str, typer.Argument(metavar="TASK", help="A name from `lora-lab tasks`, or a file.")
-    ],
+    task: options.TaskName,
     recipe: dict,
-    base: options.BaseName = None,
-    n: options.Count = None,
-    task_seed: options.TaskSeed = None,
-    prompt: options.PromptColumn = None,
-    answer: options.AnswerColumn = None,
-    device: options.Device = "auto",
-    dtype: options.Dtype = "auto",
-    store: options.Store = None,
-    fresh: options.Fresh = False,
-    json: options.Json = False,
+    examples: options.TaskOptions,
+    training: options.TrainingOptions,
 ) -> None:
     """Fine-tune a base on a task, and show what changed.
 
@@ -67,17 +57,17 @@ def train(
     try:
         from lora_lab.cli.task_spec import TaskSpec
 
-        spec = TaskSpec(task).but(n=n, seed=task_seed, prompt=prompt, answer=answer)
-        model, data = spec.load_with_base(base, device, dtype)
+        spec = examples.of(TaskSpec(task))
+        model, data = spec.load_with_base(training.base, training.device, training.dtype)
         settings = replace(data.recipe, **recipe)
         from lora_lab.cli.resolve import chosen_store, scores_before
         from lora_lab.training.fit import fit
         from lora_lab.training.store import folder_of, resolve_store
 
-        run_store = chosen_store(store)
+        run_store = chosen_store(training.store)
         folder = folder_of(resolve_store(run_store), model, data, settings)
         with spec.kept_in(folder):
-            run = fit(model, data, settings, store=run_store, fresh=fresh, progress=True)
+            run = fit(model, data, settings, store=run_store, fresh=training.fresh, progress=True)
         with busy("Asking the base the same …"):
             before = scores_before(run, data)
     except KeyboardInterrupt as stopped:
@@ -88,7 +78,7 @@ def train(
             "", f"{words[0].upper()}{words[1:]}. What is done is kept; go on with:", f"  {command}"
         )
         raise typer.Exit(130) from stopped
-    if json:
+    if training.json:
         more = {"scores": run.scores, "records": run.records, "before": before}
         as_json(run_facts(run) | more)
     else:

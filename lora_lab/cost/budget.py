@@ -8,7 +8,7 @@ from lora_lab.models.architecture import (
     LAYER,
     Matrix,
     Shape,
-    adapted,
+    adapted_matrices,
     inside,
     layer_of,
     saved_modules,
@@ -18,12 +18,12 @@ from lora_lab.recipe import Recipe
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one pass through the model works on."""
+    """The sizes of a batch, which a pass through the model works on."""
 
     examples: int
-    length: int  # tokens of the longest example: the others are padded to it
-    places: int  # positions at which logits are computed: some example has a label there
-    labels: int  # tokens of all examples together that earn a loss
+    length: int  # tokens of the longest example; the others are padded to it
+    places: int  # positions with a label in some example: logits are computed there
+    labels: int  # tokens with a label, of all examples together
     padded: bool = False  # whether the examples differ in length
 
 
@@ -31,12 +31,12 @@ class Batch:
 
 
 def rank(recipe: Recipe) -> int:
-    """The rank that an adapter is made with: AdaLoRA masks what it prunes, and keeps it."""
+    """The rank that an adapter is made with. AdaLoRA keeps it, and masks what it prunes."""
     return recipe.init_r if recipe.method == "adalora" else recipe.r
 
 
 def adapter_parameters(matrix: Matrix, recipe: Recipe) -> int:
-    """What one adapted matrix adds to be trained: A and B, AdaLoRA's λ, DoRA's magnitudes."""
+    """The trained parameters of an adapted matrix: A and B, AdaLoRA's λ, DoRA's magnitudes."""
     r = rank(recipe)
     both = r * (matrix.in_features + matrix.out_features)
     if recipe.method == "adalora":
@@ -45,14 +45,14 @@ def adapter_parameters(matrix: Matrix, recipe: Recipe) -> int:
 
 
 def rank_within(shape: Shape, recipe: Recipe, parameters: int) -> int:
-    """The largest r at which the recipe's modules hold at most so many adapter parameters.
+    """The largest r at which the recipe's adapters have at most this many parameters.
 
     Raises:
-        ValueError: if r = 1 holds more already, or the method is "full".
+        ValueError: if they have more at r = 1, or the method is "full".
     """
     if recipe.method != "lora":
         raise ValueError(f"method={recipe.method!r} has no r to choose; give method='lora'")
-    reached = adapted(shape, recipe)
+    reached = adapted_matrices(shape, recipe)
     fixed, per_rank = (
         sum(adapter_parameters(matrix, replace(recipe, r=r)) for matrix in reached) for r in (1, 2)
     )
@@ -68,7 +68,7 @@ def rank_within(shape: Shape, recipe: Recipe, parameters: int) -> int:
 
 
 def trained_by_layer(shape: Shape, recipe: Recipe) -> dict[int | None, int]:
-    """How many parameters are trained in each layer; None: what belongs to no layer."""
+    """The number of trained parameters in each layer; under None, those outside the layers."""
     counts: dict[int | None, int] = {}
 
     def add(name: str, count: int) -> None:
@@ -81,11 +81,11 @@ def trained_by_layer(shape: Shape, recipe: Recipe) -> dict[int | None, int]:
             add(name, count)
         return counts
     saved = saved_modules(shape, recipe)
-    for matrix in adapted(shape, recipe):
+    for matrix in adapted_matrices(shape, recipe):
         add(matrix.name, adapter_parameters(matrix, recipe))
     for matrix in shape.matrices:
         if inside(matrix.name, saved):
-            add(matrix.name, matrix.parameters)  # a copy of its own, of a tied one too
+            add(matrix.name, matrix.parameters)  # its own copy, even of a tied matrix
     for name, count in shape.others:
         if inside(name, saved):
             add(name, count)
@@ -93,15 +93,17 @@ def trained_by_layer(shape: Shape, recipe: Recipe) -> dict[int | None, int]:
 
 
 def trainable_parameters(shape: Shape, recipe: Recipe) -> int:
-    """How many parameters the recipe trains: the first of PEFT's `get_nb_trainable_parameters`."""
+    """The number of trained parameters: the first of PEFT's `get_nb_trainable_parameters`."""
     return sum(trained_by_layer(shape, recipe).values())
 
 
 def total_parameters(shape: Shape, recipe: Recipe) -> int:
-    """The base's and the adapter's: the second of PEFT's `get_nb_trainable_parameters`."""
+    """The number of all parameters: the second of PEFT's `get_nb_trainable_parameters`."""
     if recipe.method == "full":
         return shape.parameters
-    kept = len(adapted(shape, recipe)) if recipe.method == "adalora" else 0  # each one's `ranknum`
+    kept = (
+        len(adapted_matrices(shape, recipe)) if recipe.method == "adalora" else 0
+    )  # each one's `ranknum`
     return shape.parameters + trainable_parameters(shape, recipe) + kept
 
 
@@ -111,15 +113,16 @@ def total_parameters(shape: Shape, recipe: Recipe) -> int:
 def flops(shape: Shape, recipe: Recipe, batches: Sequence[Batch]) -> int:
     """The floating-point operations of one optimizer step: forward and backward of its batches.
 
-    A product of (m, k) and (k, n) takes 2mkn. Counted are the products with the model's matrices,
-    with the adapters, and of attention (queries with keys, scores with values). Left out is what
-    takes no matrix product: norms, softmax, activation functions, the loss, the optimizer; and
-    AdaLoRA's orthogonality term, which does not grow with the batch.
+    A product of (m, k) and (k, n) takes 2mkn. The count includes the products with the model's
+    matrices, with the adapters, and of attention (queries with keys, scores with values). It leaves
+    out norms, softmax, activation functions, the loss and the optimizer, which take no matrix
+    products, and AdaLoRA's orthogonality term, which does not grow with the batch.
 
-    Backward, each frozen matrix is multiplied once, for the gradient of its input, and a trained
-    one once more, for its own. Autograd stops below the lowest trained matrix. Which one that is
-    is read from the matrices' order: within one module (attention, MLP) all but the last are taken
-    to read the module's own input. That is so in Llama; elsewhere it may be off by one matrix.
+    In the backward pass a frozen matrix is multiplied once, for the gradient of its input. A
+    trained matrix is multiplied once more, for its own gradient. Autograd stops below the lowest
+    trained matrix, which is found by the matrices' order: within a module (attention, MLP), all
+    matrices but the last read the module's input. That holds in Llama; in other models the lowest
+    may be off by one matrix.
 
     Raises:
         ValueError: for a recipe that does not fit the model, and for an encoder-decoder.
@@ -136,7 +139,7 @@ def flops(shape: Shape, recipe: Recipe, batches: Sequence[Batch]) -> int:
 
 def _flops_of(shape: Shape, recipe: Recipe, batch: Batch) -> int:
     tokens = batch.examples * batch.length
-    targets = {matrix.name for matrix in adapted(shape, recipe)}
+    targets = {matrix.name for matrix in adapted_matrices(shape, recipe)}
     saved = saved_modules(shape, recipe)
     stages = _stages(shape.matrices)
     lowest = _lowest_trained(shape, recipe, stages)
@@ -147,10 +150,10 @@ def _flops_of(shape: Shape, recipe: Recipe, batch: Batch) -> int:
         rows = batch.examples * batch.places if matrix.kind == "output" else tokens
         product = 0 if matrix.kind == "embedding" else 2 * matrix.weights * rows  # else a look-up
         trained = recipe.method == "full" or inside(matrix.name, saved)
-        passed_on = stage > lowest  # something below waits for this matrix's input gradient
-        again = recipe.gradient_checkpointing and layer is not None  # the forward pass, a 2nd time
+        passed_on = stage > lowest  # a trained matrix below needs this matrix's input gradient
+        again = recipe.gradient_checkpointing and layer is not None  # a second forward pass
         target = matrix.name in targets
-        ends = matrix is last[layer]  # again, it is left as soon as nothing more is needed of it
+        ends = matrix is last[layer]  # the second forward pass ends once all it needs is there
         total += product * (1 + passed_on + trained + (again and (target or not ends)))
         if target:
             down, up = _adapter_products(matrix, recipe, rows)
@@ -170,7 +173,7 @@ def _adapter_products(matrix: Matrix, recipe: Recipe, rows: int) -> tuple[int, i
 
 
 def _dora_flops(matrix: Matrix, recipe: Recipe) -> int:
-    """DoRA needs the norms of W + BA. To get BA, PEFT sends an identity matrix through A and B."""
+    """The FLOPs of BA, whose norms with W DoRA needs: PEFT sends an identity through A and B."""
     through_a = 0 if matrix.kind == "embedding" else 2 * recipe.r * matrix.in_features**2
     return through_a + 2 * recipe.r * matrix.in_features * matrix.out_features
 
@@ -178,7 +181,7 @@ def _dora_flops(matrix: Matrix, recipe: Recipe) -> int:
 def _attention_flops(
     shape: Shape, recipe: Recipe, batch: Batch, stages: Sequence[int], lowest: int
 ) -> int:
-    """Of all layers' attention; backward takes twice the forward pass, where it is needed."""
+    """The FLOPs of attention in all layers; where needed, backward takes twice the forward pass."""
     heads = batch.examples * shape.num_heads
     forward = 4 * heads * batch.length**2 * shape.head_dim  # scores, and their sum of values
     first: dict[int | None, int] = {}  # the stage at which each layer makes queries, keys, values
@@ -189,7 +192,7 @@ def _attention_flops(
 
 
 def _stages(matrices: Sequence[Matrix]) -> list[int]:
-    """How far the forward pass has come at each matrix; those with one stage read one input."""
+    """The stage of the forward pass of each matrix; matrices of a stage read the same input."""
     stages: list[int] = []
     for _, group in itertools.groupby(matrices, lambda matrix: matrix.name.rpartition(".")[0]):
         size, stage = len(list(group)), stages[-1] + 1 if stages else 0
@@ -198,11 +201,11 @@ def _stages(matrices: Sequence[Matrix]) -> list[int]:
 
 
 def _lowest_trained(shape: Shape, recipe: Recipe, stages: Sequence[int]) -> int:
-    """The stage below which no gradient goes; -1: it goes down to the input."""
+    """The stage below which no gradient goes; -1: gradients go down to the input."""
     if recipe.method == "full" or recipe.gradient_checkpointing:
         return -1  # checkpointing makes the first layer's input ask for a gradient
     saved = saved_modules(shape, recipe)
-    names = {matrix.name for matrix in adapted(shape, recipe)}
+    names = {matrix.name for matrix in adapted_matrices(shape, recipe)}
     return min(
         stage
         for matrix, stage in zip(shape.matrices, stages, strict=True)

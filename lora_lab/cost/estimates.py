@@ -18,7 +18,8 @@ from lora_lab.cost.budget import Batch, flops, total_parameters, trainable_param
 from lora_lab.cost.memory import memory, usual_memory
 from lora_lab.machine.devices import WIDE, choose_dtype, matmul_speed, named
 from lora_lab.models.architecture import Shape
-from lora_lab.models.read_architecture import kept_shape, shape_of
+from lora_lab.models.built_in import base_folder
+from lora_lab.models.read_architecture import cached_shape, shape_of
 from lora_lab.places import data_folder
 from lora_lab.recipe import Recipe, nearest
 from lora_lab.records import Budget, Memory
@@ -38,13 +39,13 @@ from lora_lab.tasks.examples import (
 if TYPE_CHECKING:  # transformers takes a second to import, and a name does without
     from lora_lab.models.bases import Base
 
-FIRST = 50  # batches that are drawn to see how large one will be
-DRAWN = 20_000  # batches that a mean is taken of, at most: more do not move it
+FIRST = 50  # batches that are drawn to find the largest
+DRAWN = 20_000  # batches that a mean is taken of, at most: more batches do not move it
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A well-known model, by the figures that its publisher gives."""
+    """A well-known model, with its publisher's figures."""
 
     name: str
     hub: str
@@ -60,26 +61,27 @@ def known_shapes() -> dict[str, Known]:
 
 
 def estimate(model: object, recipe: Recipe, task: Task | None = None) -> Budget:
-    """What a recipe costs on a model: parameters, memory and FLOPs of a step. Nothing is run.
+    """The cost of a recipe on a model: parameters, memory and FLOPs of a step. Nothing is run.
 
     Args:
         model: a Base; a name such as "llama-7b" (of `known_shapes()`, or "pocket"); a config of
-            transformers; or a folder with a config.json. No weights are loaded. Without a Base a
-            wide model is taken to be in bfloat16 on a GPU, and a narrow one in float32 on a CPU.
-        recipe: how it is to be trained. With `eval_steps` its validations count, as they come
-            while the optimizer has its state; a test after the training does not.
-        task: then its own lengths are taken: of the very batches that training will draw, FLOPs
-            as a mean over the steps, memory of the largest. It needs a Base, for its tokenizer. A
-            planted task's teacher is left out. None: each example is `max_length` long, and every
-            token earns a loss.
+            transformers; or a folder with a config.json. No weights are loaded. Without a Base the
+            estimate assumes bfloat16 on a GPU for a wide model, and float32 on a CPU for a narrow
+            model.
+        recipe: the choices of the training. With `eval_steps` its validations count, since the
+            optimizer's state is there then; a test after the training does not count.
+        task: its examples decide the lengths of the batches, which are those that training will
+            draw. FLOPs are a mean over the steps, memory is the largest batch's. A task needs a
+            Base, for its tokenizer. A planted task's teacher is left out. None: each example is
+            `max_length` long, and every token earns a loss.
 
     Returns:
-        The budget. `memory` is what this lab's loop holds; in full fine-tuning on a 16-bit base
-        that is 18 bytes a parameter on a GPU, and 22 on a CPU. `usual_memory` is what a loop
-        without copies of its own holds: 16 bytes a parameter (`held_usually` has the convention).
+        The budget. `memory` is that of this lab's loop: in full fine-tuning on a 16-bit base 18
+        bytes a parameter on a GPU, and 22 on a CPU. `usual_memory` is that of a loop without
+        copies of its own: 16 bytes a parameter (`usual_static_memory` has the convention).
 
     Warns:
-        UserWarning: of a kind of model whose FLOPs or memory are not known; they are then None.
+        UserWarning: for a kind of model whose FLOPs or memory are not known; they are then None.
 
     Raises:
         ValueError: for an unknown name, or a recipe that does not fit the model.
@@ -88,9 +90,9 @@ def estimate(model: object, recipe: Recipe, task: Task | None = None) -> Budget:
     """
     shape, is_base = find_shape(model), _is_base(model)
     if is_base:
-        recipe = _on(model, recipe)
+        recipe = _at_bases_precision(model, recipe)
     if task is None:
-        batches = Counter([_longest(recipe.batch_size, recipe)])
+        batches = Counter([_longest_batch(recipe.batch_size, recipe)])
     elif is_base:
         batches = Counter(batches_of(task, model.tokenizer, recipe))
     else:
@@ -99,21 +101,21 @@ def estimate(model: object, recipe: Recipe, task: Task | None = None) -> Budget:
             f"{shape.name!r} has none here; give lab.load_base(...), or leave the task out"
         )
     trainable = trainable_parameters(shape, recipe)  # first: it refuses what does not fit
-    dtype, device = kept_in(model, shape)
-    scored = _validated(model, shape, recipe, task)
-    largest = largest_of(batches)
-    most = _unless_unknown(_most_memory, shape, recipe, largest, dtype, device, scored)
+    dtype, device = dtype_and_device(model, shape)
+    scored = _validation_batch(model, shape, recipe, task)
+    largest = largest_batches(batches)
+    most = _or_none(_largest_memory, shape, recipe, largest, dtype, device, scored)
     return Budget(
         trainable_parameters=trainable,
         total_parameters=total_parameters(shape, recipe),
-        flops_per_step=_unless_unknown(_mean_flops, shape, recipe, batches),
+        flops_per_step=_or_none(_mean_flops, shape, recipe, batches),
         memory=most,
         usual_memory=most and _most(usual_memory(shape, recipe, batch, dtype) for batch in largest),
     )
 
 
 def budget_of(base: "Base", task: Task, recipe: Recipe) -> Budget | None:
-    """`estimate` without a warning; None for a kind of model that it knows nothing of."""
+    """`estimate` without a warning; None for a model that it does not know."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         try:
@@ -123,44 +125,43 @@ def budget_of(base: "Base", task: Task, recipe: Recipe) -> Budget | None:
 
 
 def more_memory(base: "Base", task: Task, recipe: Recipe) -> int | None:
-    """The bytes that a run will take beside the base, which is there already; None: not known.
+    """The bytes that a run will take beside the loaded base; None: not known.
 
-    Of the largest among the first batches: to draw all those of a long run would take a while. The
-    test at the end counts too, for who trains in a notebook still holds the training then.
+    They are those of the largest among the first `FIRST` batches, since drawing all batches of a
+    long run takes a while. The test at the end counts too: in a notebook the training is still in
+    memory then.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # training will say it
         try:
             first = list(islice(batches_of(task, base.tokenizer, recipe), FIRST))
-            validated = _validated(base, find_shape(base), recipe, task)
+            validated = _validation_batch(base, find_shape(base), recipe, task)
         except ValueError:
             return None
-    scored = (validated, _tested(task, base))
-    most = [memory_beside(base, recipe, first, batch) for batch in scored]
+    scored = (validated, _test_batch(task, base))
+    most = [memory_beside_base(base, recipe, first, batch) for batch in scored]
     return None if None in most else max(most)
 
 
-def memory_beside(
+def memory_beside_base(
     base: "Base", recipe: Recipe, batches: Iterable[Batch], scored: Batch | None = None
 ) -> int | None:
-    """The bytes that a step with the largest of these batches takes beside the base; or None.
+    """The bytes that a step with the largest batch takes beside the base; None: not known.
 
-    With `scored` also those that scoring such a batch takes between two steps.
+    With `scored`, a batch that is scored between two steps counts as well.
     """
     try:
-        shape, recipe = find_shape(base), _on(base, recipe)
-        dtype, device = kept_in(base, shape)
-        most = _most_memory(shape, recipe, largest_of(batches), dtype, device, scored).total
+        shape, recipe = find_shape(base), _at_bases_precision(base, recipe)
+        dtype, device = dtype_and_device(base, shape)
+        most = _largest_memory(shape, recipe, largest_batches(batches), dtype, device, scored).total
     except ValueError:
         return None
     return most - sum(tensor.numel() * tensor.element_size() for tensor in base.model.parameters())
 
 
-def _on(base: "Base", recipe: Recipe) -> Recipe:
-    """The recipe with the precision that the base has already, if it was loaded quantised."""
-    from lora_lab.models.adapters import (
-        quantization_for,  # PEFT takes seconds, and a name needs none
-    )
+def _at_bases_precision(base: "Base", recipe: Recipe) -> Recipe:
+    """The recipe with the base's precision, if the base was loaded quantised."""
+    from lora_lab.models.adapters import quantization_for  # PEFT takes seconds to import
 
     how = quantization_for(base, recipe)
     if how is None:
@@ -168,35 +169,35 @@ def _on(base: "Base", recipe: Recipe) -> Recipe:
     return replace(recipe, quantize=how.quantize, double_quant=how.double_quant)
 
 
-def kept_in(model: object, shape: Shape) -> tuple[str, str]:
+def dtype_and_device(model: object, shape: Shape) -> tuple[str, str]:
     """The dtype of a model's weights, and the kind of device: "cuda", or else "cpu"."""
     if _is_base(model):
         return named(model.dtype), "cuda" if model.device.type == "cuda" else "cpu"
     return ("bfloat16", "cuda") if shape.hidden_size >= WIDE else ("float32", "cpu")
 
 
-def _longest(examples: int, recipe: Recipe) -> Batch:
-    """A batch whose examples are as long as may be, and learnt from their second token on."""
+def _longest_batch(examples: int, recipe: Recipe) -> Batch:
+    """A batch of examples of `max_length` tokens, all with a label but the first."""
     places = recipe.max_length - 1  # the first token is not predicted
     return Batch(examples, recipe.max_length, places, examples * places)
 
 
-def _unless_unknown(reckon: Callable[..., Any], *of: object) -> Any:
-    """What `reckon` gives. If it can't for this kind of model, a warning says why: None."""
+def _or_none(compute: Callable[..., Any], *of: object) -> Any:
+    """The value of `compute(*of)`; None, with a warning, for a model that it can't do."""
     try:
-        return reckon(*of)
+        return compute(*of)
     except ValueError as error:  # the recipe fits: its parameters were counted
         warnings.warn(str(error), stacklevel=3)
         return None
 
 
 def _mean_flops(shape: Shape, recipe: Recipe, batches: Counter[Batch]) -> float:
-    """Of a step, all its batches together."""
+    """The FLOPs of a step: all its batches together, as a mean over the steps."""
     whole = sum(flops(shape, recipe, [batch]) * count for batch, count in batches.items())
     return recipe.gradient_accumulation_steps * whole / batches.total()
 
 
-def _most_memory(
+def _largest_memory(
     shape: Shape,
     recipe: Recipe,
     batches: Iterable[Batch],
@@ -207,8 +208,8 @@ def _most_memory(
     return _most(memory(shape, recipe, batch, dtype, device, scored) for batch in batches)
 
 
-def largest_of(batches: Iterable[Batch]) -> list[Batch]:
-    """The batches that no other equals or exceeds in every size: one of them takes most memory."""
+def largest_batches(batches: Iterable[Batch]) -> list[Batch]:
+    """The batches that no other exceeds in every size: one of them takes the most memory."""
     largest: list[Batch] = []
     for batch in sorted(set(batches), key=astuple, reverse=True):  # so none exceeds one before it
         if not any(all(map(ge, astuple(other), astuple(batch))) for other in largest):
@@ -217,21 +218,21 @@ def largest_of(batches: Iterable[Batch]) -> list[Batch]:
 
 
 def _most(memories: Iterable[Memory]) -> Memory:
-    """Of the batch that takes most."""
+    """The memory of the batch that takes the most."""
     return max(memories, key=lambda memory: memory.total)
 
 
 def batches_of(task: Task, tokenizer: object, recipe: Recipe) -> Iterator[Batch]:
-    """The batches that training on the task will draw, one after the other, in their sizes."""
+    """The sizes of the batches that training on the task will draw, in order."""
     encoded = encode_all(task.train, tokenizer, recipe.max_length, recipe.loss_on)
     return sizes_drawn(encoded, recipe)
 
 
 def sizes_drawn(encoded: Sequence[Encoded], recipe: Recipe) -> Iterator[Batch]:
-    """The sizes of a run's batches, of the first `DRAWN` at most.
+    """The sizes of a run's batches in order, of the first `DRAWN` at most.
 
     Raises:
-        ValueError: for a step that goes through the examples again and again.
+        ValueError: for a step that repeats the examples many times.
     """
     lengths = [len(example.input_ids) for example in encoded]
     # logits at position t are computed where token t + 1 has a label
@@ -250,33 +251,37 @@ def sizes_drawn(encoded: Sequence[Encoded], recipe: Recipe) -> Iterator[Batch]:
         )
 
 
-def _validated(model: object, shape: Shape, recipe: Recipe, task: Task | None) -> Batch | None:
-    """The largest batch of the validations between the steps; None: there are none."""
+def _validation_batch(
+    model: object, shape: Shape, recipe: Recipe, task: Task | None
+) -> Batch | None:
+    """The largest batch of the validations between the steps; None: no validations."""
     if recipe.eval_steps is None:
         return None
     if task is None:
-        return _longest(scored_at_once(recipe.max_length - 1, shape.vocab_size), recipe)
-    return largest_to_score(task.validation, model, recipe.max_length, recipe.loss_on)
+        return _longest_batch(scored_at_once(recipe.max_length - 1, shape.vocab_size), recipe)
+    return largest_scored_batch(task.validation, model, recipe.max_length, recipe.loss_on)
 
 
-def _tested(task: Task, base: "Base") -> Batch | None:
+def _test_batch(task: Task, base: "Base") -> Batch | None:
     """The largest batch of a test at the end."""
-    return largest_to_score(task.test, base, loss_on="answer" if task.teacher is None else "all")
+    return largest_scored_batch(
+        task.test, base, loss_on="answer" if task.teacher is None else "all"
+    )
 
 
-def largest_to_score(
+def largest_scored_batch(
     examples: Sequence[Example], base: "Base", max_length: int = 4096, loss_on: str = "answer"
 ) -> Batch | None:
-    """The batch with most logits of those in which examples are scored; None: there are none."""
+    """The batch with the most logits among those that score examples; None: no examples."""
     encoded = encode_fitting(examples, base.tokenizer, max_length, loss_on).encoded
     vocab_size = base.model.config.get_text_config().vocab_size
-    batches = map(_sizes, batches_to_score(encoded, vocab_size))
+    batches = map(_batch_sizes, batches_to_score(encoded, vocab_size))
     return max(
         batches, key=lambda batch: batch.examples * batch.places + batch.labels, default=None
     )
 
 
-def _sizes(encoded: Sequence[Encoded]) -> Batch:
+def _batch_sizes(encoded: Sequence[Encoded]) -> Batch:
     lengths = {len(example.input_ids) for example in encoded}
     places = [places_of(example) for example in encoded]
     return Batch(
@@ -291,10 +296,11 @@ def _sizes(encoded: Sequence[Encoded]) -> Batch:
 # --- how long -----------------------------------------------------------------------------------
 
 
-# Which share of the rate of matrix products a step reaches: the rest goes into all that is no such
-# product, and into products too thin to be fast. benchmarks/results/seconds.md has the measurements
-# with batches of 100 to 450 tokens: .29 to .59 on pocket, .63 to .87 on smollm2, .26 to .52 in its
-# bfloat16, all on a CPU. Batches of a few dozen tokens reach less: .09 to .17 on pocket.
+# The lowest and highest share of the rate of matrix products that a step reaches. The rest of the
+# time goes into other operations, and into products too thin to be fast. Measured on a CPU with
+# batches of 100 to 450 tokens (benchmarks/results/seconds.md): .29 to .59 on pocket, .63 to .87 on
+# smollm2, .26 to .52 on smollm2 in bfloat16. Batches of a few dozen tokens reach less: .09 to .17
+# on pocket.
 SHARES = (0.25, 0.9)
 
 
@@ -307,7 +313,7 @@ def flops_per_second(shape: Shape, recipe: Recipe, device: torch.device) -> floa
 
 
 def expected_seconds(flops_per_step: float, rate: float) -> tuple[float, float]:
-    """Between which seconds a step will take, on a machine with nothing else to do.
+    """The least and the most seconds that a step will take, on a machine that does nothing else.
 
     Args:
         flops_per_step: a budget's.
@@ -321,7 +327,7 @@ def expected_seconds(flops_per_step: float, rate: float) -> tuple[float, float]:
 
 
 def find_shape(model: object) -> Shape:
-    """The shape of a Base, a name, a config or a folder: what `estimate` takes.
+    """The shape of any model that `estimate` takes: a Base, a name, a config or a folder.
 
     Raises:
         ValueError: for an unknown name, with the nearest that is known.
@@ -333,11 +339,11 @@ def find_shape(model: object) -> Shape:
     if not isinstance(model, str | Path):
         return shape_of(model)
     if model == "pocket":
-        return _shape_in(data_folder() / "pocket" / "model", "pocket")
-    known = _known(str(model))
+        return _shape_in(base_folder("pocket"), "pocket")
+    known = _known_model(str(model))
     if known is not None:
         config = json.dumps([known.name, known.config])
-        return kept_shape(config, lambda: shape_of(known.config, known.name))
+        return cached_shape(config, lambda: shape_of(known.config, known.name))
     folder = Path(model).expanduser()
     if model != "" and (folder / "config.json").is_file():
         return _shape_in(folder, folder.resolve().name)
@@ -355,7 +361,7 @@ def find_shape(model: object) -> Shape:
 
 def _shape_in(folder: Path, name: str) -> Shape:
     config = (folder / "config.json").read_text(encoding="utf-8", errors="replace")
-    return kept_shape(json.dumps([name, config]), lambda: shape_of(folder, name))
+    return cached_shape(json.dumps([name, config]), lambda: shape_of(folder, name))
 
 
 def _is_base(model: object) -> bool:
@@ -366,9 +372,9 @@ def _is_base(model: object) -> bool:
     return isinstance(model, Base)
 
 
-def _known(given: str) -> Known | None:
-    """The model with this name or hub id; capitals do not matter."""
+def _known_model(name: str) -> Known | None:
+    """The well-known model with this name or hub id; capitals do not matter."""
     for known in known_shapes().values():
-        if given.lower() in (known.name, known.hub.lower()):
+        if name.lower() in (known.name, known.hub.lower()):
             return known
     return None

@@ -8,9 +8,9 @@ from lora_lab.places import data_folder
 from lora_lab.records import Memory
 
 GIB = 2**30
-# What a process takes of a card before its first tensor, mostly CUDA's context: 0.3 to 0.4 GiB are
-# reported since CUDA 11.7 and a whole one before (pytorch#107667, pytorch#109888, pytorch#28394).
-# The rest of the GiB is an assumption: what the allocator can't use, and a screen.
+# The memory that a process takes before its first tensor, mostly for CUDA's context. Reports say
+# 0.3 to 0.4 GiB since CUDA 11.7, and 1 GiB before (pytorch#107667, pytorch#109888, pytorch#28394).
+# The rest of this GiB is assumed: what the allocator can't use, and a screen.
 TAKEN = GIB
 
 
@@ -32,12 +32,12 @@ class Card:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """What a card makes of a fine-tune."""
+    """Whether a fine-tune fits on a card, and how much memory is left or lacking."""
 
     card: Card
     verdict: str  # "fits", "fits with checkpointing" or "does not fit"
     spare: int  # bytes left on it; below 0: bytes that it lacks
-    note: str = ""  # what else has to be known: that bfloat16 is lacking
+    note: str = ""  # that the card has no bfloat16, where the base is in bfloat16
 
 
 @functools.cache
@@ -49,12 +49,12 @@ def cards() -> tuple[Card, ...]:
 
 
 def which_gpu(memory: Memory, checkpointed: Memory, dtype: str = "bfloat16") -> tuple[Fit, ...]:
-    """What each card makes of it, from small to large.
+    """The fit of a training step on each card, from small to large.
 
     Args:
-        memory: of a training step as it is planned.
-        checkpointed: of the same step with gradient checkpointing, which is asked of a card only
-            where the plain step does not fit.
+        memory: of the step as planned.
+        checkpointed: of the same step with gradient checkpointing. It counts only on cards on
+            which the step as planned does not fit.
         dtype: of the base.
     """
     return tuple(_fit(card, memory.total, checkpointed.total, dtype) for card in cards())

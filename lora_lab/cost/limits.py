@@ -1,29 +1,29 @@
-"""Whether a step can be taken here at all, asked before anything of it is made."""
+"""Whether a step can be taken here at all, checked before its adapter is made."""
 
 from collections.abc import Sequence
 from itertools import islice
 
 import torch
 
-from lora_lab.cost.estimates import memory_beside, sizes_drawn
+from lora_lab.cost.estimates import memory_beside_base, sizes_drawn
 from lora_lab.cost.memory import ERROR
 from lora_lab.machine import resources
-from lora_lab.models.architecture import adapted
+from lora_lab.models.architecture import adapted_matrices
 from lora_lab.models.bases import Base
 from lora_lab.models.read_architecture import modules_of
 from lora_lab.recipe import Recipe
 from lora_lab.tasks.examples import Encoded, check_passes
 
-AT_LEAST = 8  # bytes for each number that an adapter trains: float32, and its gradient
+AT_LEAST = 8  # bytes for each number of an adapter: float32, and its gradient
 
 
 def check_fits(base: Base, encoded: Sequence[Encoded], recipe: Recipe) -> None:
-    """Refuse a step that goes through the data again and again, or needs more memory than is free.
+    """Refuse a step that repeats the data many times, or that needs more memory than is free.
 
-    Nothing is refused for its memory where the free memory is not known.
+    Where the free memory is not known, no step is refused for its memory.
 
     Raises:
-        ValueError: with what it needs, what is free, and what to change.
+        ValueError: with what the step needs, what is free, and what to change.
     """
     check_passes(len(encoded), recipe)
     free = free_memory(base.device)
@@ -32,7 +32,8 @@ def check_fits(base: Base, encoded: Sequence[Encoded], recipe: Recipe) -> None:
     modules = modules_of(base.model, base.name)
     field, r = ("init_r", recipe.init_r) if recipe.method == "adalora" else ("r", recipe.r)
     numbers = sum(
-        r * (matrix.in_features + matrix.out_features) for matrix in adapted(modules, recipe)
+        r * (matrix.in_features + matrix.out_features)
+        for matrix in adapted_matrices(modules, recipe)
     )
     if AT_LEAST * numbers > free:
         raise ValueError(
@@ -42,9 +43,9 @@ def check_fits(base: Base, encoded: Sequence[Encoded], recipe: Recipe) -> None:
         )
     tokens = recipe.batch_size * min(len(example.input_ids) for example in encoded)
     width = base.model.config.get_text_config().hidden_size
-    needed = tokens * width * base.dtype.itemsize  # no layer's output takes less
+    needed = tokens * width * base.dtype.itemsize  # a layer's output takes as much at least
     if needed <= free:
-        estimate = memory_beside(base, recipe, islice(sizes_drawn(encoded, recipe), 1))
+        estimate = memory_beside_base(base, recipe, islice(sizes_drawn(encoded, recipe), 1))
         needed = 0 if estimate is None else (1 - ERROR) * estimate
     if needed > free:
         whole = recipe.method == "full"
@@ -57,7 +58,7 @@ def check_fits(base: Base, encoded: Sequence[Encoded], recipe: Recipe) -> None:
 
 
 def free_memory(device: torch.device) -> int | None:
-    """The bytes that are free where a model computes; None: not known."""
+    """The free bytes of a device's memory; None: not known."""
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + unused

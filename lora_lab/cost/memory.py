@@ -1,7 +1,6 @@
-"""Memory of a training step of any model, part by part: a step is traced, and nothing is run.
+"""The memory of a training step, part by part: a step is traced, and nothing is run.
 
-Only those layers are traced that differ. Each counts as often as the model has it. All sizes are
-bytes.
+Only layers that differ are traced. Each counts as often as the model has it. All sizes are bytes.
 """
 
 import functools
@@ -22,29 +21,30 @@ from lora_lab.cost.budget import Batch
 from lora_lab.cost.static_memory import (
     Trained,
     adapter_bytes,
-    held_here,
-    held_usually,
+    lab_static_memory,
     trained_tensors,
+    usual_static_memory,
 )
 from lora_lab.cost.tracing import META, Live, Stretch, attention_of_cpu
 from lora_lab.models import architecture
 from lora_lab.models.architecture import (
     LAYER,
     Shape,
-    adapted,
+    adapted_matrices,
     column_of,
     inside,
     layer_of,
     saved_modules,
 )
-from lora_lab.models.read_architecture import kept, on_meta
+from lora_lab.models.read_architecture import on_meta
+from lora_lab.places import cached_value
 from lora_lab.recipe import Recipe
 from lora_lab.records import Memory
 from lora_lab.tasks import losses
 
-ERROR = 0.1  # of the total, either way: measured on a CPU
-PARTS = ("gradients", "activations", "logits")  # they come and go within a step
-FIELDS = (  # of a recipe: those that decide what a step makes
+ERROR = 0.1  # a share of the total, either way; measured on a CPU
+PARTS = ("gradients", "activations", "logits")  # made and freed within a step
+FIELDS = (  # the fields of a recipe that decide which tensors a step makes
     *("method", "r", "init_r", "target_r", "target_modules", "layers_to_transform"),
     *("modules_to_save", "lora_dropout", "use_dora", "quantize", "double_quant", "compute_dtype"),
     *("gradient_checkpointing", "gradient_accumulation_steps"),
@@ -52,7 +52,7 @@ FIELDS = (  # of a recipe: those that decide what a step makes
 
 
 class Peaks(NamedTuple):
-    """The most of each part that comes and goes, and the most of all together."""
+    """The most bytes of each part that comes and goes, and of all these parts together."""
 
     gradients: int
     activations: int
@@ -74,59 +74,59 @@ def memory(
 
     Args:
         shape: the base's.
-        recipe: how it is trained. One that quantises is taken to train on a base loaded so.
-        batch: of one pass.
+        recipe: the choices of the training. If it quantises, the base was loaded quantised.
+        batch: the batch of a pass.
         dtype: of the base; where it is quantised, of the products.
         device: "cuda" for a GPU with memory of its own, else "cpu".
-        validation: the largest batch of the validations between the steps; None: there are none.
+        validation: the largest batch of the validations between the steps; None: no validations.
 
     Raises:
         ValueError: for a recipe that does not fit the model, and for a model whose step can't be
             traced, such as an encoder-decoder.
     """
     trained = trained_tensors(shape, recipe, dtype)
-    step = _step(shape, _relevant(recipe), batch, dtype, "step")
+    step = _step(shape, _step_recipe(recipe), batch, dtype, "step")
     peaks = [_with_update(step, shape, recipe, trained)]
     if validation:
-        peaks.append(_step(shape, _relevant(recipe), validation, dtype, "score"))
-    return _at_the_peak(held_here(shape, recipe, dtype, device), peaks)
+        peaks.append(_step(shape, _step_recipe(recipe), validation, dtype, "score"))
+    return _memory_at_peak(lab_static_memory(shape, recipe, dtype, device), peaks)
 
 
 def usual_memory(shape: Shape, recipe: Recipe, batch: Batch, dtype: str = "float32") -> Memory:
     """The memory of a training step in the usual loop, which keeps no copy to fall back on.
 
-    Full fine-tuning trains the base itself: in float32, or on a 16-bit base in mixed precision
-    (`held_usually` has the bytes). This is what papers and rules of thumb count.
+    Full fine-tuning then trains the base itself: in float32, or on a 16-bit base in mixed precision
+    (`usual_static_memory` has the bytes). Papers and rules of thumb count this memory.
     """
     trained = trained_tensors(shape, recipe, dtype, usual=True)
     mixed = recipe.method == "full" and dtype != "float32"
     what = "mixed step" if mixed else "step"
-    peaks = _step(shape, _relevant(recipe), batch, dtype, what)
+    peaks = _step(shape, _step_recipe(recipe), batch, dtype, what)
     peaks = _with_update(peaks, shape, recipe, trained)
-    return _at_the_peak(held_usually(shape, recipe, dtype), [peaks])
+    return _memory_at_peak(usual_static_memory(shape, recipe, dtype), [peaks])
 
 
-def _relevant(recipe: Recipe) -> Recipe:
-    """A recipe with the same step, alike for all seeds, rates and numbers of steps."""
+def _step_recipe(recipe: Recipe) -> Recipe:
+    """A recipe whose step makes the same tensors; seed, rate and number of steps are left out."""
     fields = {name: getattr(recipe, name) for name in FIELDS}
     fields["gradient_accumulation_steps"] = min(recipe.gradient_accumulation_steps, 2)
     return Recipe(**fields)  # from the second pass on, passes are alike
 
 
-def _at_the_peak(always: dict[str, int], peaks: list[Peaks]) -> Memory:
+def _memory_at_peak(always: dict[str, int], peaks: list[Peaks]) -> Memory:
     comes_and_goes = {part: max(getattr(peak, part) for peak in peaks) for part in PARTS}
     total = sum(always.values()) + max(peak.together for peak in peaks)
     return Memory(**always, **comes_and_goes, total=total)
 
 
 def _with_update(peaks: Peaks, shape: Shape, recipe: Recipe, trained: list[Trained]) -> Peaks:
-    """The peaks with what follows the last gradient."""
+    """The peaks of a step with the optimizer's update, which follows the last gradient."""
     gradients = sum(tensor.bytes for tensor in trained)
     most = {}
     if recipe.method == "adalora":  # the orthogonality term's gradients, before they are added
         twice = gradients + adapter_bytes(shape, recipe, trained)
         most = {"gradients": max(peaks.gradients, twice), "together": twice}
-    elif recipe.optimizer == "adamw":  # it makes a quotient in steps
+    elif recipe.optimizer == "adamw":  # it makes two tensors as large as a parameter
         most["together"] = gradients + 2 * max(tensor.bytes for tensor in trained)
     most["together"] = max(peaks.together, most.get("together", 0))
     return peaks._replace(**most)
@@ -134,25 +134,23 @@ def _with_update(peaks: Peaks, shape: Shape, recipe: Recipe, trained: list[Train
 
 @functools.lru_cache(maxsize=512)
 def _step(shape: Shape, recipe: Recipe, batch: Batch, dtype: str, what: str) -> Peaks:
-    """What comes and goes in a step, up to its last gradient: traced once, and then kept.
+    """The peaks of a step, up to its last gradient: traced once, and then kept.
 
     Args:
         shape: of the base.
-        recipe: as `_relevant` gives it.
-        batch: of one pass.
+        recipe: as `_step_recipe` gives it.
+        batch: the batch of a pass.
         dtype: of the base.
-        what: "step"; "mixed step", in which full fine-tuning trains the 16-bit weights; or "score",
-            in which nothing is trained.
+        what: "step"; "mixed step": full fine-tuning trains the 16-bit weights; or "score":
+            nothing is trained.
     """
     key = (shape.config, repr(recipe), repr(batch), dtype, what, _versions())
-    return kept(
-        "steps", key, lambda: _traced(shape, recipe, batch, dtype, what), lambda of: Peaks(*of)
-    )
+    return cached_value("steps", key, Peaks, lambda: _traced(shape, recipe, batch, dtype, what))
 
 
 @functools.cache
 def _versions() -> str:
-    """All code that a traced step depends on, by its versions or its text."""
+    """The versions of the libraries and the text of our code that a traced step depends on."""
     rooms = sorted(
         [*Path(__file__).parent.glob("*.py"), *Path(architecture.__file__).parent.glob("*.py")]
     )
@@ -161,19 +159,20 @@ def _versions() -> str:
 
 
 def _traced(shape: Shape, recipe: Recipe, batch: Batch, dtype: str, what: str) -> Peaks:
+    """The peaks of `_step`, from a model with one layer of each kind."""
     if _config(shape).is_encoder_decoder:
         raise ValueError(
             f"{shape.name} has an encoder and a decoder, whose lengths this budget does not know; "
             "give a model with one stack of layers"
         )
-    kinds = _kinds(shape, recipe)
+    kinds = _layer_kinds(shape, recipe)
     places = sorted({*map(kinds.index, kinds), len(kinds) - 1})
     like = [[kinds[number] for number in places].index(kind) for kind in kinds]
-    like[-1] = len(places) - 1  # the last layer is traced for itself, too
+    like[-1] = len(places) - 1  # the last layer is always traced
     few_layers = _for_layers(shape, recipe, places)
     try:
         model = _with_layers(shape, places, getattr(torch, dtype))
-        model = _adapted(model, few_layers, mixed=what == "mixed step")
+        model = _model_as_trained(model, few_layers, mixed=what == "mixed step")
         stretches = _trace(model, few_layers, batch, scored=what == "score")
     except Exception as error:
         said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
@@ -181,16 +180,16 @@ def _traced(shape: Shape, recipe: Recipe, batch: Batch, dtype: str, what: str) -
             f"a training step of {shape.name} can't be followed without numbers, so its memory is "
             f"not known ({said})"
         ) from error
-    return _play(stretches, like)
+    return _model_peaks(stretches, like)
 
 
 # --- a model with few layers ----------------------------------------------------------------
 
 
-def _kinds(shape: Shape, recipe: Recipe) -> list[tuple]:
-    """Of each layer all that can make its memory differ from another's."""
+def _layer_kinds(shape: Shape, recipe: Recipe) -> list[tuple]:
+    """For each layer everything that can make its memory differ from another layer's."""
     whole = saved_modules(shape, recipe)
-    names = {matrix.name for matrix in adapted(shape, recipe)}
+    names = {matrix.name for matrix in adapted_matrices(shape, recipe)}
     sizes = [(matrix.name, matrix.in_features, matrix.out_features) for matrix in shape.matrices]
     layers: list[set] = [set() for _ in range(shape.num_layers)]
     for name, *size in [*sizes, *shape.others]:
@@ -198,10 +197,11 @@ def _kinds(shape: Shape, recipe: Recipe) -> list[tuple]:
         if layer is not None and layer < shape.num_layers:
             trained = name in names or inside(name, whole)
             layers[layer].add((column_of(name), *size, trained))
-    own_fields = _by_layer(_config(shape).get_text_config())
+    own_fields = _fields_by_layer(_config(shape).get_text_config())
     kinds, flows = [], False  # flows: whether a layer below is trained
     for number, modules in enumerate(layers):
-        kinds.append((number == 0, flows, modules, [own[number] for own in own_fields.values()]))
+        values = [value[number] for value in own_fields.values()]
+        kinds.append((number == 0, flows, modules, values))
         flows = flows or any(trained for *_, trained in modules)
     return kinds
 
@@ -212,26 +212,27 @@ def _config(shape: Shape) -> object:
     return AutoConfig.for_model(**json.loads(shape.config))
 
 
-def _by_layer(config: object) -> dict[str, list]:
+def _fields_by_layer(config: object) -> dict[str, list]:
     """The fields of a config that have a value for each layer, such as `layer_types`."""
     lists = {name: value for name, value in vars(config).items() if isinstance(value, list)}
-    return {name: own for name, own in lists.items() if len(own) == config.num_hidden_layers}
+    number = config.num_hidden_layers
+    return {name: values for name, values in lists.items() if len(values) == number}
 
 
 def _with_layers(shape: Shape, kept: list[int], dtype: torch.dtype) -> nn.Module:
-    """The model on the meta device, with just these of its layers."""
+    """The model on the meta device, with only the layers `kept`."""
     config = _config(shape)
     text = config.get_text_config()
-    for name, own in _by_layer(text).items():
-        setattr(text, name, [own[number] for number in kept])
+    for name, values in _fields_by_layer(text).items():
+        setattr(text, name, [values[number] for number in kept])
     text.num_hidden_layers = len(kept)
     return on_meta(config).to(dtype)
 
 
 def _for_layers(shape: Shape, recipe: Recipe, kept: list[int]) -> Recipe:
-    """The recipe that reaches in those layers, counted anew, what it reached there."""
+    """The recipe that reaches the same matrices in a model of only the layers `kept`."""
     names = []
-    for matrix in adapted(shape, recipe):
+    for matrix in adapted_matrices(shape, recipe):
         match, number = LAYER.match(matrix.name), layer_of(matrix.name)
         if number is None:
             names.append(matrix.name)
@@ -243,14 +244,14 @@ def _for_layers(shape: Shape, recipe: Recipe, kept: list[int]) -> Recipe:
     return replace(recipe, target_modules=tuple(names), layers_to_transform=None)
 
 
-def _adapted(model: nn.Module, recipe: Recipe, mixed: bool) -> nn.Module:
+def _model_as_trained(model: nn.Module, recipe: Recipe, mixed: bool) -> nn.Module:
     """The model as it is trained, on the meta device."""
     from lora_lab.models.adapters import adapt, checkpoint_activations  # PEFT takes seconds
     from lora_lab.models.bases import Base
     from lora_lab.models.quantization import Quantization, quantize_layers
 
     if not hasattr(model, "prepare_inputs_for_generation"):
-        model.prepare_inputs_for_generation = None  # PEFT asks BERT for it, too
+        model.prepare_inputs_for_generation = None  # PEFT looks for it on every model
     base = Base("traced", model, None, torch.device("cpu"), model.dtype, 0, Path())
     if recipe.quantize:
         products = model.dtype
@@ -272,9 +273,9 @@ def _adapted(model: nn.Module, recipe: Recipe, mixed: bool) -> nn.Module:
 
 
 def _trace(model: nn.Module, recipe: Recipe, batch: Batch, scored: bool) -> list[Stretch]:
-    """The stretches of a step, up to its last gradient; or of a batch's scoring."""
+    """The stretches of a step, up to its last gradient; with `scored`, of scoring a batch."""
     live = Live(batch)
-    _watch(live, model)
+    _register_hooks(live, model)
     model.train(not scored)
     with attention_of_cpu(), live, torch.set_grad_enabled(not scored):
         for _ in range(1 if scored else recipe.gradient_accumulation_steps):
@@ -289,8 +290,8 @@ def _trace(model: nn.Module, recipe: Recipe, batch: Batch, scored: bool) -> list
     return live.stretches
 
 
-def _play(stretches: list[Stretch], like: list[int]) -> Peaks:
-    """Each part's most and the peak, of a model whose layers are `like` those traced."""
+def _model_peaks(stretches: list[Stretch], like: list[int]) -> Peaks:
+    """The peaks of the whole model, of which layer i equals the traced layer `like[i]`."""
     row: list[Stretch] = []
     for between, run in groupby(stretches, lambda stretch: stretch.layer is None):
         if between:
@@ -299,7 +300,7 @@ def _play(stretches: list[Stretch], like: list[int]) -> Peaks:
         traced = {stretch.layer: stretch for stretch in run}
         up = any(stretch.way == "up" for stretch in traced.values())
         order = like if up else reversed(like)
-        row += [traced[place] for place in order if place in traced]  # none goes down to some
+        row += [traced[place] for place in order if place in traced]  # some have no backward pass
     now, most, peak = Counter(), Counter(), 0
     for stretch in row:
         peak = max(peak, now.total() + stretch.peak - stretch.start.total())
@@ -309,34 +310,34 @@ def _play(stretches: list[Stretch], like: list[int]) -> Peaks:
     return Peaks(*(most[part] for part in PARTS), together=peak)
 
 
-def _watch(live: Live, model: nn.Module) -> None:
-    """Let `live` know, as the model runs, which layer runs and what is made there."""
+def _register_hooks(live: Live, model: nn.Module) -> None:
+    """Register hooks that tell `live` which layer runs, and which part its tensors belong to."""
     trained = [tensor for tensor in model.parameters() if tensor.requires_grad]
     shapes = {tensor.shape for tensor in trained if tensor.ndim > 1}
     shapes |= {shape[::-1] for shape in shapes}
 
-    def goes_up() -> bool:  # else checkpointing runs a layer again
+    def goes_up() -> bool:  # False: checkpointing runs the layer again in the backward pass
         return not live.gradients
 
     def before_the_output(_: nn.Module, inputs: tuple) -> None:
         live.part = "logits"
-        _at_gradient(inputs, lambda: setattr(live, "part", "activations"))
+        _when_gradient(inputs, lambda: setattr(live, "part", "activations"))
 
     def after_the_output(_: nn.Module, __: tuple, logits: torch.Tensor) -> None:
-        _at_gradient(logits, lambda: setattr(live, "gradients", shapes))
+        _when_gradient(logits, lambda: setattr(live, "gradients", shapes))
 
     def watch_layer(layer: nn.Module, number: int, last: bool) -> None:
         def enter(_: nn.Module, args: tuple, kwargs: dict) -> None:
             if goes_up():
                 live.begin(number, "up")
                 below = (number - 1, "down") if number else ()
-                _at_gradient(args or kwargs["hidden_states"], lambda: live.begin(*below))
+                _when_gradient(args or kwargs["hidden_states"], lambda: live.begin(*below))
 
         def leave(_: nn.Module, __: tuple, output: object) -> None:
             if goes_up():
                 live.begin()
-                _at_gradient(output, lambda: live.begin())
-                _at_gradient(output, lambda: live.begin(number, "down"))
+                _when_gradient(output, lambda: live.begin())
+                _when_gradient(output, lambda: live.begin(number, "down"))
 
         layer.register_forward_pre_hook(enter, with_kwargs=True)
         if last:
@@ -350,12 +351,12 @@ def _watch(live: Live, model: nn.Module) -> None:
     last = model.config.get_text_config().num_hidden_layers - 1
     for name, layer in model.named_modules():
         match = LAYER.match(f"{name}.")
-        if match and match[0] == f"{name}.":  # the layer itself, and nothing within it
+        if match and match[0] == f"{name}.":  # the layer itself, not a module in it
             watch_layer(layer, int(match[1]), last=int(match[1]) == last)
 
 
-def _at_gradient(of: object, do: Callable[[], None]) -> None:
-    """Do something when the gradient of a tensor, or of the first of a tuple, is there."""
-    tensor = of[0] if isinstance(of, tuple) else of
+def _when_gradient(tensors: object, do: Callable[[], None]) -> None:
+    """Call `do` when the gradient of a tensor, or of the first tensor of a tuple, is made."""
+    tensor = tensors[0] if isinstance(tensors, tuple) else tensors
     if tensor.requires_grad:
         tensor.register_hook(lambda _: do())

@@ -1,7 +1,7 @@
 """The tensors that a step makes and frees, followed on the meta device.
 
-Tensors have a shape there and no numbers. The real model, PEFT and autograd run, and nothing is
-computed. All sizes are bytes.
+On that device tensors have a shape and no numbers. The real model, PEFT and autograd run, and
+nothing is computed. All sizes are bytes.
 """
 
 import threading
@@ -24,7 +24,7 @@ from lora_lab.cost.budget import Batch
 META = torch.device("meta")
 _PATCHING = threading.Lock()
 aten = torch.ops.aten
-# The result of these is like the first tensor, if all are alike. Torch finds that out slowly.
+# If all inputs of these are alike, the result is like the first. Torch takes long to infer that.
 ELEMENTWISE = {
     aten.add.Tensor,
     aten.mul.Tensor,
@@ -37,10 +37,10 @@ PROMOTING = {aten.add.Tensor, aten.mul.Tensor, aten.sub.Tensor, aten.div.Tensor}
 
 @dataclass
 class Stretch:
-    """A stretch of the step: one layer's way up or down, or (layer None) what lies between."""
+    """A stretch of a step: a layer's forward or backward pass, or what lies between layers."""
 
-    layer: int | None
-    way: str  # "up" or "down"
+    layer: int | None  # None: between the layers
+    way: str  # "up": the forward pass; "down": the backward pass
     start: Counter[str]  # bytes by part
     end: Counter[str]
     most: Counter[str]  # of each part, at any moment
@@ -48,16 +48,16 @@ class Stretch:
 
 
 class Live(TorchDispatchMode):
-    """The bytes of all storages that operations make, until they are freed, by part.
+    """The bytes, by part, of all storages that operations have made and not yet freed.
 
-    A storage counts once, however many tensors look at it. Of the buffers inside a kernel only the
-    copies are seen that a CPU makes of inputs in another dtype than the result's.
+    A storage counts once, however many tensors view it. Buffers inside a kernel are not seen, with
+    one exception: the copies that a CPU makes of inputs in another dtype than the result's.
     """
 
     def __init__(self, batch: Batch) -> None:
         super().__init__()
-        self.part = ""  # what is made from now on belongs to it
-        self.gradients: set[torch.Size] = set()  # unless it has the shape of a gradient
+        self.part = ""  # the part that new storages belong to
+        self.gradients: set[torch.Size] = set()  # shapes of new storages that are gradients instead
         self.stretches: list[Stretch] = []
         self._batch = batch
         self._now: Counter[str] = Counter()
@@ -65,14 +65,14 @@ class Live(TorchDispatchMode):
         self._answer = True
 
     def begin(self, layer: int | None = None, way: str = "") -> None:
-        """Begin a stretch; the one before ends."""
+        """Begin a stretch, and end the stretch before it."""
         now = self._now.copy()
         if self.stretches:
             self.stretches[-1].end = now
         self.stretches.append(Stretch(layer, way, now, now, now.copy(), now.total()))
 
     def add(self, tensor: Tensor, part: str) -> None:
-        """Count a tensor's storage under a part; one that is known already changes to it."""
+        """Count a tensor's storage under a part; a storage counted before moves to that part."""
         storage = tensor.untyped_storage()
         place = storage._cdata
         if place in self._storages:
@@ -105,9 +105,9 @@ class Live(TorchDispatchMode):
         return result
 
     def _note_copies(self, args: tuple, result: Tensor) -> None:
-        """Count the copies of inputs in the result's dtype: at the peak, and in no part of it.
+        """Count the copies of inputs in the result's dtype at the peak, and in no part.
 
-        They are gone after the operation.
+        They are freed when the operation ends.
         """
         size = result.element_size()
         copies = sum(
@@ -119,7 +119,7 @@ class Live(TorchDispatchMode):
         stretch.peak = max(stretch.peak, self._now.total() + copies)
 
     def _result(self, func: OpOverload, args: tuple, kwargs: dict) -> object:
-        """The result of an operation. The batch says what only numbers could."""
+        """The result of an operation. The batch gives the shapes that depend on numbers."""
         first = args[0] if args else None
         if func is aten._local_scalar_dense.default:
             return self._answer if first.dtype == torch.bool else 1
@@ -132,7 +132,7 @@ class Live(TorchDispatchMode):
             size = args[1][0].ndim, self._batch.labels
             return func(first, [*torch.empty(size, dtype=torch.int64, device=META)])
         if func is aten.index_put.default:
-            func = aten.index_put_.default  # as the way back does it where no mode listens
+            func = aten.index_put_.default  # as autograd does it where no mode listens
         if func in ELEMENTWISE and first.is_contiguous() and _alike(first, args[1:]):
             return torch.empty_like(first)
         return func(*args, **kwargs)
@@ -148,7 +148,7 @@ def _alike(first: Tensor, others: tuple) -> bool:
 
 @contextmanager
 def attention_of_cpu() -> Iterator[None]:
-    """Attention by the kernel that torch takes on a CPU; on the meta device it would take none."""
+    """A block in which attention uses torch's CPU kernel; the meta device would use none."""
     real, kernel = F.scaled_dot_product_attention, aten._scaled_dot_product_flash_attention_for_cpu
 
     def attention(

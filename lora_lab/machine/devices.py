@@ -1,15 +1,14 @@
 """The device and the dtype that this machine computes with, and both in words."""
 
-import json
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
 from lora_lab.machine.resources import processor
-from lora_lab.places import cache_folder, write_atomically
+from lora_lab.places import cached_value
 from lora_lab.recipe import nearest
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -89,7 +88,7 @@ def bfloat16_speed(width: int) -> float:
         return round(best[torch.float32] / best[torch.bfloat16], 2)
 
     key = f"{processor()}, torch {torch.__version__}, {torch.get_num_threads()} threads, {width}"
-    return _measured_once("bfloat16_speed.json", key, measured)
+    return cached_value("speeds", ("bfloat16", key), float, measured)
 
 
 def matmul_speed(device: torch.device, dtype: torch.dtype, parameters: int, width: int) -> float:
@@ -120,22 +119,7 @@ def matmul_speed(device: torch.device, dtype: torch.dtype, parameters: int, widt
 
     where = processor() if on_cpu else in_words(device)
     key = f"{where}, torch {torch.__version__}, {used} threads, {named(dtype)}, {width}"
-    return _measured_once("matmul_speed.json", key, measured)
-
-
-def _measured_once(file: str, key: str, measure: Callable[[], float]) -> float:
-    """The stored measurement under this key; else `measure` is called, and its value stored."""
-    path = cache_folder() / file
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        stored = {}
-    if isinstance(stored, dict) and isinstance(stored.get(key), float):
-        return stored[key]
-    value = measure()
-    with suppress(OSError), write_atomically(path) as new:  # read-only: measured anew each time
-        new.write_text(json.dumps((stored if isinstance(stored, dict) else {}) | {key: value}))
-    return value
+    return cached_value("speeds", ("matmul", key), float, measured)
 
 
 def named(dtype: torch.dtype) -> str:

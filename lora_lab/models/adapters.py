@@ -18,7 +18,7 @@ from lora_lab.machine.devices import named, seeded
 from lora_lab.models.architecture import (
     Matrix,
     Modules,
-    adapted,
+    adapted_matrices,
     inside,
     last_name,
     matching,
@@ -56,7 +56,7 @@ def check_trainable(base: Base, recipe: Recipe) -> None:
 def _checked_matrices(base: Base, recipe: Recipe) -> tuple[Matrix, ...]:
     """The matrices that a recipe adapts; refused where PEFT can't adapt or start them."""
     modules = modules_of(base.model, base.name)
-    matrices = adapted(modules, recipe)
+    matrices = adapted_matrices(modules, recipe)
     if isinstance(recipe.target_modules, str) and recipe.target_modules != "all-linear":
         _check_only_layers(base.model, modules, recipe)
     if recipe.changes_the_base:

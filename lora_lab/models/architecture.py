@@ -58,7 +58,7 @@ def last_name(name: str) -> str:
     return name.rpartition(".")[2]
 
 
-def adapted(model: Modules, recipe: Recipe) -> tuple[Matrix, ...]:
+def adapted_matrices(model: Modules, recipe: Recipe) -> tuple[Matrix, ...]:
     """The matrices that get an adapter, chosen as PEFT chooses them; empty for method "full".
 
     One thing that PEFT accepts is refused: a name among good ones that reaches nothing. PEFT
@@ -223,7 +223,7 @@ def naming(model: Modules, chosen: Collection[str]) -> dict[str, object]:
         attempts.append({"target_modules": names, "layers_to_transform": layers})
     for fields in attempts:
         with suppress(ValueError):
-            if {matrix.name for matrix in adapted(model, Recipe(**fields))} == set(chosen):
+            if {matrix.name for matrix in adapted_matrices(model, Recipe(**fields))} == set(chosen):
                 return fields
     return {"target_modules": _regex(model, chosen)}
 

@@ -11,11 +11,9 @@ import torch
 from torch import nn
 
 from lora_lab.machine.devices import choose_device, choose_dtype, in_words, named, own_randomness
-from lora_lab.models.built_in import BUILT_IN, pocket_folder
+from lora_lab.models.built_in import BUILT_IN, prepared_folder
 from lora_lab.models.quantization import Quantization, quantize_layers, share_tensors
 from lora_lab.models.quiet import quietly
-from lora_lab.models.smollm2 import smollm2_folder
-from lora_lab.places import NotPrepared
 from lora_lab.recipe import CHOICES, nearest
 
 
@@ -159,15 +157,8 @@ def quantized_base(base: Base, how: Quantization) -> Base:
 
 def _find(name_or_path: str | Path) -> tuple[str, Path | str]:
     """A base's name, and its folder or (a string) its hub id."""
-    if name_or_path == "pocket":
-        if not (pocket_folder() / "config.json").is_file():
-            raise NotPrepared(
-                f"pocket's weights are not in {pocket_folder()}: this copy of lora_lab is not "
-                "whole; install it again"
-            )
-        return "pocket", pocket_folder()
-    if name_or_path == "smollm2":
-        return "smollm2", smollm2_folder()
+    if isinstance(name_or_path, str) and name_or_path in BUILT_IN:
+        return name_or_path, prepared_folder(name_or_path)
     if not isinstance(name_or_path, str | Path) or not str(name_or_path):
         raise TypeError(
             f"{name_or_path!r} is not a base's name; give 'pocket', a folder or a hub id"

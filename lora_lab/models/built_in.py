@@ -3,8 +3,8 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lora_lab.models.smollm2 import smollm2_is_here
-from lora_lab.places import data_folder
+from lora_lab.models.smollm2 import converted_folder, smollm2_folder, smollm2_is_here
+from lora_lab.places import NotPrepared, data_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +37,33 @@ BUILT_IN = {
 def list_bases() -> list[BuiltIn]:
     """The bases with a short name, and whether each can be loaded now."""
     prepared = {
-        "pocket": (pocket_folder() / "config.json").is_file(),
+        "pocket": _pocket_is_here(),
         "smollm2": smollm2_is_here(),
     }
     return [replace(base, prepared=prepared[name]) for name, base in BUILT_IN.items()]
 
 
-def pocket_folder() -> Path:
-    """The folder of pocket's weights, as shipped with the package."""
-    return data_folder() / "pocket" / "model"
+def base_folder(name: str) -> Path:
+    """The folder of a base with a short name, there or not; plain transformers loads it."""
+    folders = {"pocket": data_folder() / "pocket" / "model", "smollm2": converted_folder()}
+    return folders[name]
+
+
+def prepared_folder(name: str) -> Path:
+    """The folder of a base with a short name; smollm2's is made from the fetched file if need be.
+
+    Raises:
+        NotPrepared: if the base is not here.
+    """
+    if name == "smollm2":
+        return smollm2_folder()
+    if not _pocket_is_here():
+        raise NotPrepared(
+            f"pocket's weights are not in {base_folder(name)}: this copy of lora_lab is not "
+            "whole; install it again"
+        )
+    return base_folder(name)
+
+
+def _pocket_is_here() -> bool:
+    return (base_folder("pocket") / "config.json").is_file()

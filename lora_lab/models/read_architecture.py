@@ -1,20 +1,16 @@
 """A model's shape, read off the model or its config: what a budget is computed from."""
 
-import hashlib
 import json
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
-from lora_lab import __version__
 from lora_lab.models.architecture import Matrix, Modules, Shape, layer_of
-from lora_lab.places import cache_folder, write_atomically
+from lora_lab.places import cached_value
 
 
 def shape_of(model: object, name: str = "") -> Shape:
@@ -77,8 +73,8 @@ def _config_text(model: nn.Module) -> str:
     return json.dumps(fields, sort_keys=True)
 
 
-def kept_shape(config: str, make: Callable[[], Shape]) -> Shape:
-    """What `make` reads off a config: once, and then kept in the cache.
+def cached_shape(config: str, make: Callable[[], Shape]) -> Shape:
+    """The shape that `make` reads off a config: read once, and then kept in the cache.
 
     To build a model of transformers takes seconds, most of them for imports.
 
@@ -86,32 +82,7 @@ def kept_shape(config: str, make: Callable[[], Shape]) -> Shape:
         config: its text, by which the shape is found again.
         make: `shape_of` that config.
     """
-
-    def read(fields: dict) -> Shape:
-        fields["matrices"] = tuple(Matrix(**matrix) for matrix in fields["matrices"])
-        fields["others"] = tuple((module, count) for module, count in fields["others"])
-        return Shape(**fields)
-
-    return kept("shapes", (config, version("transformers")), lambda: asdict(make()), read)
-
-
-def kept(folder: str, key: tuple[str, ...], make: Callable[[], object], read: Callable) -> Any:
-    """A value that takes long to make: made once, and then kept as JSON in the cache.
-
-    Args:
-        folder: of the cache.
-        key: the texts by which the value is found again; this package's version is added.
-        make: gives the value, of what JSON knows.
-        read: the value in the form that is wanted, from what stands in the JSON.
-    """
-    digest = hashlib.sha256("\n".join((*key, __version__)).encode()).hexdigest()
-    path = cache_folder() / folder / f"{digest[:16]}.json"
-    with suppress(OSError, ValueError, TypeError, KeyError):  # not there, or damaged
-        return read(json.loads(path.read_text(encoding="utf-8")))
-    text = json.dumps(make())
-    with suppress(OSError), write_atomically(path) as new:  # a cache for reading only will do
-        new.write_text(text, encoding="utf-8")
-    return read(json.loads(text))
+    return cached_value("shapes", (config, version("transformers")), Shape, make)
 
 
 def on_meta(config: object) -> nn.Module:

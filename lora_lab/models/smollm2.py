@@ -12,9 +12,14 @@ from lora_lab.places import NotPrepared, cache_folder
 CONVERSION = {"packages": downloads.ASSETS["smollm2"].package, "revision": 1}
 
 
+def converted_folder() -> Path:
+    """The folder of the converted smollm2, there or not."""
+    return cache_folder() / "bases" / "smollm2"
+
+
 def smollm2_folder() -> Path:
     """The folder of the converted smollm2, checked by its checksums; made (10 s) if not whole."""
-    folder = cache_folder() / "bases" / "smollm2"
+    folder = converted_folder()
     if downloads.broken_seal(folder, CONVERSION):
         source = downloads.prepared("smollm2")
         with downloads.make_sealed(folder, CONVERSION, megabytes=300) as new:
@@ -35,7 +40,7 @@ def prepare_bases(*, progress: downloads.Progress | None = None) -> None:
 
 def _is_converted() -> bool:
     """Whether the conversion has been made; its checksums are left to `smollm2_folder`."""
-    return downloads.read_seal(cache_folder() / "bases" / "smollm2") is not None
+    return downloads.read_seal(converted_folder()) is not None
 
 
 def smollm2_is_here() -> bool:

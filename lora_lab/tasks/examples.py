@@ -3,9 +3,9 @@
 import hashlib
 import threading
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakKeyDictionary
 
 from lora_lab.recipe import Recipe
@@ -140,7 +140,21 @@ class Fitting:
     first: str = ""  # the error message of the first example that is too long
 
 
-_kept: WeakKeyDictionary[object, dict[tuple, Fitting]] = WeakKeyDictionary()  # by tokenizer
+@dataclass(frozen=True, slots=True)
+class Prompts:
+    """Prompts as numbers."""
+
+    encoded: tuple[list[int], ...]
+
+    @property
+    def tokens(self) -> int:
+        """Of all prompts together."""
+        return sum(map(len, self.encoded))
+
+
+Kept = TypeVar("Kept", Fitting, Prompts)
+
+_kept: WeakKeyDictionary[object, dict[tuple, Fitting | Prompts]] = WeakKeyDictionary()
 _kept_lock = threading.Lock()
 
 
@@ -150,17 +164,36 @@ def encode_fitting(
     """All examples that fit, in order.
 
     A fine-tune needs the same examples several times: for its budget, its steps, each evaluation.
-    So they are encoded once, and kept while the tokenizer lives and stays as it is. At most
-    MOST_KEPT tokens are kept: the ones that were used last.
+    So they are encoded once, and kept with their tokenizer.
     """
-    key = (tuple(examples), max_length, loss_on, _tokenizer_settings(tokenizer))
+    key = (tuple(examples), max_length, loss_on)
+    return _made_once(
+        tokenizer, key, lambda: _encode_fitting(examples, tokenizer, max_length, loss_on)
+    )
+
+
+def encode_prompts(prompts: Sequence[str], tokenizer: object) -> list[list[int]]:
+    """The tokens of each prompt, as `prompt_ids` gives them; kept like the examples'."""
+    key = tuple(prompts)
+    made = _made_once(
+        tokenizer, key, lambda: Prompts(tuple(prompt_ids(tokenizer, prompt) for prompt in prompts))
+    )
+    return list(made.encoded)
+
+
+def _made_once(tokenizer: object, key: tuple, make: Callable[[], Kept]) -> Kept:
+    """What was made for this key, while the tokenizer lives and stays as it is.
+
+    At most MOST_KEPT tokens are kept: the ones that were used last.
+    """
+    key = (key, _tokenizer_settings(tokenizer))
     with _kept_lock:
         kept = _kept.setdefault(tokenizer, {})
-        fitting = kept.pop(key, None) or _encode_fitting(examples, tokenizer, max_length, loss_on)
-        kept[key] = fitting  # the last entry is the newest
+        made = kept.pop(key, None) or make()
+        kept[key] = made  # the last entry is the newest
         while sum(entry.tokens for entry in kept.values()) > MOST_KEPT:
             del kept[next(iter(kept))]
-    return fitting
+    return made
 
 
 def _encode_fitting(

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from lora_lab.models.architecture import adapted
+from lora_lab.models.architecture import adapted_matrices
 from lora_lab.models.bases import Base
 from lora_lab.models.quantization import share_tensors
 from lora_lab.models.read_architecture import modules_of
@@ -54,7 +54,9 @@ def planted_task(
     ranks = {
         place.name: r
         for name in names
-        for place in adapted(model, Recipe(target_modules=(name,), layers_to_transform=numbers))
+        for place in adapted_matrices(
+            model, Recipe(target_modules=(name,), layers_to_transform=numbers)
+        )
     }
     task = planted_ranks(base, ranks, n=n, seed=seed)
     places = ", ".join(names) + ("" if numbers is None else f" of layers {numbers}")
@@ -90,7 +92,7 @@ def planted_ranks(
             the base was loaded quantised.
     """
     _check_unquantised(base)
-    adapted(modules_of(base.model, base.name), Recipe(target_modules=tuple(ranks)))
+    adapted_matrices(modules_of(base.model, base.name), Recipe(target_modules=tuple(ranks)))
     teacher = {}
     generator = torch.Generator().manual_seed(seed)
     for name, r in ranks.items():

@@ -1,4 +1,4 @@
-"""AdaLoRA's part of a training step, done by PEFT's own allocator: the ranks that stay."""
+"""AdaLoRA's part of a training step: PEFT's allocator decides which ranks stay."""
 
 from collections.abc import Iterable, Mapping
 
@@ -9,20 +9,20 @@ from lora_lab.maths.adalora import PARTS, regu_loss
 from lora_lab.recipe import Recipe
 from lora_lab.records import StepRecord
 
-AVERAGES = ("ipt", "exp_avg_ipt", "exp_avg_unc")  # that PEFT's RankAllocator goes on from
+AVERAGES = ("ipt", "exp_avg_ipt", "exp_avg_unc")  # the state of PEFT's RankAllocator
 
 
 def last_ranks(records: Iterable[StepRecord]) -> dict[str, int] | None:
-    """The rank of each adapted layer after a run's last allocation; None: there was none."""
+    """The rank of each adapted layer after a run's last allocation; None: no allocation."""
     return next((record.ranks for record in reversed([*records]) if record.ranks is not None), None)
 
 
 def importances(model: nn.Module) -> dict[str, Tensor]:
-    """What PEFT's allocator holds of each triplet, by adapted layer: (3, r).
+    """The importance of each triplet in PEFT's allocator, by adapted layer: (3, r).
 
-    The rows: λ's smoothed sensitivity, λ's smoothed uncertainty, and what the triplets are ranked
-    by: the product of the two for λ, plus its mean over the entries of each of the two vectors.
-    Empty before the first step, and from the last allocation on.
+    The rows are λ's smoothed sensitivity, λ's smoothed uncertainty, and the score that ranks the
+    triplets. The score is the product of the two for λ, plus the product's mean over the entries
+    of each of the two vectors. Empty before the first step, and from the last allocation on.
 
     Args:
         model: a PEFT model with AdaLoRA, as a `Training`'s `model`.
@@ -46,10 +46,10 @@ def importances(model: nn.Module) -> dict[str, Tensor]:
 class RankAllocation:
     """The allocation of ranks in a model made by `adapt` with method "adalora".
 
-    They are decided in training, step by step, never by a truncation at the end. `maths/adalora.py`
-    shows how. PEFT leaves two things to whoever trains: to call its allocator at the right moment
-    (no trainer of transformers does), and, since our loop computes the loss itself, to add the
-    orthogonality term.
+    The ranks are decided in training, step by step, never by a truncation at the end.
+    `maths/adalora.py` shows how. PEFT leaves two things to the training loop: to call its allocator
+    at the right moment (no trainer of transformers does), and to add the orthogonality term, since
+    our loop computes the loss itself.
     """
 
     def __init__(self, model: nn.Module, recipe: Recipe) -> None:
@@ -67,13 +67,13 @@ class RankAllocation:
         return term.item()
 
     def allocate(self, step: int) -> dict[str, int] | None:
-        """Let PEFT measure importance and mask what has too little of it.
+        """Let PEFT measure importance and mask the triplets with too little importance.
 
         Call it after `optimizer.step()` and before `zero_grad()`: the importance is the size of
         the parameter after the step times its gradient.
 
         Returns:
-            The rank of each adapted layer by name, at an allocation; at other steps None.
+            The rank of each adapted layer by name at an allocation; None at other steps.
         """
         self._tuner.update_and_allocate(step)
         if step > self._met:
@@ -84,14 +84,14 @@ class RankAllocation:
         return pattern and {name.partition(".lora_E")[0]: sum(on) for name, on in pattern.items()}
 
     def mask(self) -> None:
-        """Mask what the last allocation masked, where there was one."""
+        """Mask the triplets that the last allocation masked, if there was an allocation."""
         if self._config.rank_pattern:
             self._tuner.rankallocator.mask_using_rank_pattern(
                 self._tuner.model, self._config.rank_pattern
             )
 
     def state(self) -> dict[str, Tensor]:
-        """What a checkpoint needs beside weights and optimizer, by names like "ranks/ipt/…"."""
+        """The allocator's tensors for a checkpoint, by names like "ranks/ipt/…"."""
         kept = {kind: getattr(self._tuner.rankallocator, kind) for kind in AVERAGES}
         pattern = self._config.rank_pattern or {}
         kept["pattern"] = {name: torch.tensor(on) for name, on in pattern.items()}
@@ -100,7 +100,7 @@ class RankAllocation:
         }
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Go on from a checkpoint's tensors, of which those by other names are passed over."""
+        """Set the allocator to a checkpoint's tensors; tensors with other names are ignored."""
         kept: dict[str, dict[str, Tensor]] = {kind: {} for kind in (*AVERAGES, "pattern")}
         for key, tensor in tensors.items():
             if key.startswith("ranks/"):
@@ -108,7 +108,7 @@ class RankAllocation:
                 kept[kind][name] = tensor
         device = self._lora_A[0].device
         for kind in AVERAGES:
-            there = {name: tensor.to(device) for name, tensor in kept[kind].items()}
-            setattr(self._tuner.rankallocator, kind, there)
+            averages = {name: tensor.to(device) for name, tensor in kept[kind].items()}
+            setattr(self._tuner.rankallocator, kind, averages)
         pattern = {name: on.tolist() for name, on in kept["pattern"].items()}
         self._config.rank_pattern = pattern or None

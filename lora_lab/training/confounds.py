@@ -1,4 +1,4 @@
-"""What else may explain a difference between settings: the known confounds, in sentences."""
+"""The known confounds: what else may explain a difference between settings, in sentences."""
 
 import dataclasses
 import itertools
@@ -8,23 +8,23 @@ from lora_lab.recipe import ONLY, Recipe
 from lora_lab.training.store import Run
 
 PLACES = ("target_modules", "layers_to_transform", "modules_to_save")
-WITHOUT_EFFECT = ("eval_steps", "gradient_checkpointing")  # on what is learnt
-IDLE = {  # fields without a say, by method; those of one method alone are in ONLY
+WITHOUT_EFFECT = ("eval_steps", "gradient_checkpointing")  # on what is learned
+IDLE = {  # fields without effect, by method; fields that only one method has are in ONLY
     "lora": (),
     "adalora": ("r",),
     "full": ("r", "lora_alpha", "lora_dropout", *PLACES),
 }
-NAMED = 4  # settings that a sentence names
-Setting = dict[str, object]  # of a recipe, the fields that are compared
+NAMED = 4  # settings that a sentence names at most
+Setting = dict[str, object]  # the fields of a recipe that are compared
 
 
 def confounds_of(runs: Sequence[Run]) -> tuple[str, ...]:
-    """What else differs between the settings of some runs, a sentence each."""
+    """A sentence for each confound: what else differs between the settings of these runs."""
     return tuple(_sentences(runs))
 
 
 def _sentences(runs: Sequence[Run]) -> Iterator[str]:
-    recipes = [_with_a_say(run.recipe) for run in runs]
+    recipes = [_effective_fields(run.recipe) for run in runs]
     varying = [
         name
         for name in dict.fromkeys(name for fields in recipes for name in fields if name != "seed")
@@ -36,28 +36,28 @@ def _sentences(runs: Sequence[Run]) -> Iterator[str]:
     if not compared:
         return  # one setting: nothing is compared
     settings = [{name: fields[name] for name in compared if name in fields} for fields in recipes]
-    yield from _never_alone(settings)
+    yield from _tied_fields(settings)
     names = [_setting_text(setting) for setting in settings]
-    yield from _moving_along(compared, names, runs)
+    yield from _dependent_quantities(compared, names, runs)
     seeds, rates = zip(*((run.recipe.seed, run.recipe.learning_rate) for run in runs), strict=True)
     if "learning_rate" not in compared:
         tried = _by_name(names, rates)
-        yield from _unlike(tried, "learning rate", "a difference may be theirs")
+        yield from _uneven_values(tried, "learning rate", "a difference may be theirs")
         names = [f"{name}, {rate:g}" for name, rate in zip(names, rates, strict=True)]
-    yield from _unlike(
+    yield from _uneven_values(
         _by_name(names, seeds), "seed", "if they were picked by their scores, luck was picked"
     )
 
 
-def _with_a_say(recipe: Recipe) -> Setting:
-    """The fields that can make a difference with this recipe's method."""
+def _effective_fields(recipe: Recipe) -> Setting:
+    """The fields that have an effect with this recipe's method."""
     idle = {name for method, names in ONLY.items() if method != recipe.method for name in names}
     idle |= {*WITHOUT_EFFECT, *IDLE[recipe.method]}
     return {name: value for name, value in dataclasses.asdict(recipe).items() if name not in idle}
 
 
-def _never_alone(settings: Sequence[Setting]) -> Iterator[str]:
-    """Fields of which no two settings differ in that one alone."""
+def _tied_fields(settings: Sequence[Setting]) -> Iterator[str]:
+    """The fields that never change alone: no two settings differ in that field only."""
     names = dict.fromkeys(name for setting in settings for name in setting)
     alone = set()
     for setting, other in itertools.product(settings, repeat=2):
@@ -71,10 +71,10 @@ def _never_alone(settings: Sequence[Setting]) -> Iterator[str]:
         )
 
 
-def _moving_along(
+def _dependent_quantities(
     compared: Sequence[str], names: Sequence[str], runs: Sequence[Run]
 ) -> Iterator[str]:
-    """Quantities that no field names, and that change with a field which is compared."""
+    """The quantities without a field of their own that change with a compared field."""
     recipes = [run.recipe for run in runs]
     derived = {}
     if "lora_alpha" not in compared:
@@ -99,8 +99,8 @@ def _moving_along(
             yield f"The {quantity} moves along ({each}): a difference may be its doing."
 
 
-def _unlike(tried: dict[str, tuple], what: str, warning: str) -> Iterator[str]:
-    """Whether all settings were tried with the same values, and with more than one."""
+def _uneven_values(tried: dict[str, tuple], what: str, warning: str) -> Iterator[str]:
+    """A sentence if the settings were tried with different values, or all with a single value."""
     if len({*tried.values()}) > 1:
         each = _listed(
             f"{name}: {', '.join(map(value_text, values))}" for name, values in tried.items()
@@ -114,9 +114,10 @@ def _unlike(tried: dict[str, tuple], what: str, warning: str) -> Iterator[str]:
 
 
 def _by_name(names: Sequence[str], values: Sequence) -> dict[str, tuple]:
+    """The different values of each name, sorted."""
     return {
         name: tuple(
-            sorted({value for own, value in zip(names, values, strict=True) if own == name})
+            sorted({value for owner, value in zip(names, values, strict=True) if owner == name})
         )
         for name in names
     }
@@ -135,6 +136,6 @@ def value_text(value: object) -> str:
 
 
 def _listed(words: Iterable[str]) -> str:
-    """Each once, the first few of them."""
+    """The first few different texts in a line."""
     each = [*dict.fromkeys(words)]
     return "; ".join(each[:NAMED]) + "; …" * (len(each) > NAMED)

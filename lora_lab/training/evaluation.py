@@ -18,7 +18,7 @@ from lora_lab.tasks.examples import (
     batches_to_score,
     collate,
     encode_fitting,
-    prompt_ids,
+    encode_prompts,
 )
 from lora_lab.tasks.losses import loss_of_batch
 from lora_lab.tasks.planted import teacher_model
@@ -104,7 +104,7 @@ def generate(model: Model, prompts: Sequence[str], *, max_new_tokens: int = 32) 
 
 def _ids_that_fit(model: Model, prompts: Sequence[str], max_new_tokens: int) -> list[list[int]]:
     """Each prompt's tokens. One that the model has no positions for is refused, not answered."""
-    ids = [prompt_ids(model.tokenizer, prompt) for prompt in prompts]
+    ids = encode_prompts(prompts, model.tokenizer)
     context = getattr(model.model.config.get_text_config(), "max_position_embeddings", None)
     longest = max(map(len, ids), default=0)
     if context is not None and longest + max_new_tokens > context:
@@ -273,8 +273,8 @@ def ask(model: Model, examples: Sequence[Example]) -> list[str]:
 def _room(model: Model, examples: Sequence[Example]) -> int:
     """Where answers are cut: a few tokens beyond the longest right one."""
     longest = max(
-        len(model.tokenizer(example.answer, add_special_tokens=False)["input_ids"])
-        for example in examples
+        len(model.tokenizer(answer, add_special_tokens=False)["input_ids"])
+        for answer in {example.answer for example in examples}
     )
     return longest + 4
 

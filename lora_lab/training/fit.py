@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from tqdm.auto import tqdm
@@ -13,8 +13,10 @@ from tqdm.auto import tqdm
 from lora_lab.cost.estimates import budget_of
 from lora_lab.models.bases import Base
 from lora_lab.recipe import Recipe
+from lora_lab.records import StepRecord
 from lora_lab.tasks.examples import Task
-from lora_lab.training import evaluation
+from lora_lab.training.evaluation import check_answerable
+from lora_lab.training.evaluation import evaluate as score
 from lora_lab.training.loop import Diverged, Training, run_of, threads_for
 from lora_lab.training.run_files import CHECKPOINT, DIVERGED, FINISHED, DamagedRun
 from lora_lab.training.run_folder import RunFolder
@@ -51,71 +53,93 @@ def fit(
         Diverged: its `run` holds the records and the last good weights.
         KeyboardInterrupt: after the step at hand; a stored run can be resumed.
     """
+    followed = follow_fit(base, task, recipe, store=store, fresh=fresh, evaluate=evaluate)
+    bar = tqdm(total=recipe.steps, unit="step", disable=not progress)
+    with bar, closing(followed):
+        for news in followed:
+            if isinstance(news, StepRecord):
+                bar.set_postfix_str(f"loss {news.loss:.3f}", refresh=False)
+                bar.update(news.step - bar.n)  # a resumed run begins further on
+    return news
+
+
+def follow_fit(
+    base: Base,
+    task: Task,
+    recipe: Recipe,
+    *,
+    store: str | Path | Default | None = DEFAULT,
+    fresh: bool = False,
+    evaluate: bool = True,
+) -> Iterator[StepRecord | Run]:
+    """The same fit as it happens: the record of each step that is trained now, then the Run.
+
+    A replayed run has no steps to train. Closing the generator stops the training; a stored run
+    then goes on from the step that it had reached.
+
+    Raises:
+        Diverged: as `fit` does.
+        KeyboardInterrupt: as `fit` does.
+    """
     where = resolve_store(store)
     if where is None:
         if evaluate:  # what it would refuse is refused now, not after the training
-            evaluation.check_answerable(base, task)
-        return _score(_fit_unstored(base, task, recipe, progress), task, None, evaluate)
+            check_answerable(base, task)
+        training = Training(base, task, recipe)
+        yield from training
+        yield _with_scores(run_of(training, FINISHED), task, None, evaluate)
+        return
     folder = RunFolder(where, base, task, recipe)
     with folder.locked():
         run = None if fresh else folder.ended()
         if run is None:
-            _fit_stored(folder, base, task, recipe, progress, evaluate, fresh)
+            if evaluate:
+                check_answerable(base, task)
+            yield from _train_stored(folder, fresh)
             run = read_run(folder.path, base, replayed=False)
         if run.status == DIVERGED:
             raise Diverged(run.message, run)
-        return _score(run, task, folder, evaluate)
+        yield _with_scores(run, task, folder, evaluate)
 
 
-def fit_or_last_good(base: Base, task: Task, recipe: Recipe, **options: object) -> Run:
-    """What `fit` gives; of a run that diverges, what it had until then, marked so.
+def follow_to_last_good(
+    base: Base, task: Task, recipe: Recipe, **options: object
+) -> Iterator[StepRecord | Run]:
+    """What `follow_fit` gives; a run that diverges ends with what it had until then, marked so.
 
     Args:
         base: as in `fit`, and so on.
         task: what to learn.
         recipe: how.
-        options: those of `fit`.
+        options: those of `follow_fit`.
     """
     try:
-        return fit(base, task, recipe, **options)
+        yield from follow_fit(base, task, recipe, **options)
     except Diverged as error:
-        return error.run
+        yield error.run
 
 
-def _fit_unstored(base: Base, task: Task, recipe: Recipe, progress: bool) -> Run:
-    training = Training(base, task, recipe)
-    _to_the_end(training, progress)
-    return run_of(training, FINISHED)
-
-
-def _fit_stored(
-    folder: RunFolder,
-    base: Base,
-    task: Task,
-    recipe: Recipe,
-    progress: bool,
-    evaluate: bool,
-    fresh: bool,
-) -> None:
-    if evaluate:
-        evaluation.check_answerable(base, task)
+def _train_stored(folder: RunFolder, fresh: bool) -> Iterator[StepRecord]:
+    """Train a run into its folder, from its checkpoint on where there is one."""
+    base, task, recipe = folder.base, folder.task, folder.recipe
     if fresh:
         training = Training(base, task, recipe)
         folder.clear()  # only now: what is refused leaves the stored run as it was
     else:
-        training = _begun(folder, base, task, recipe)
+        training = _begun(folder)
     folder.begin(budget_of(base, task, recipe))
     try:
         with _interrupt_between_steps() as interrupted:
-            _to_the_end(training, progress, folder, interrupted)
+            yield from _with_checkpoints(training, folder, interrupted)
     except Diverged as error:
         folder.finish(error.run.records, error.run.learned, DIVERGED, str(error))
     else:
         folder.finish(training.records, training.learned, FINISHED)
 
 
-def _begun(folder: RunFolder, base: Base, task: Task, recipe: Recipe) -> Training:
+def _begun(folder: RunFolder) -> Training:
     """The training, gone on from its checkpoint; from the start where that is damaged."""
+    base, task, recipe = folder.base, folder.task, folder.recipe
     training = Training(base, task, recipe)
     try:
         checkpoint = folder.read_checkpoint()
@@ -136,33 +160,28 @@ def _begun(folder: RunFolder, base: Base, task: Task, recipe: Recipe) -> Trainin
     return training
 
 
-def _to_the_end(
-    training: Training,
-    progress: bool,
-    folder: RunFolder | None = None,
-    interrupted: threading.Event | None = None,
-) -> None:
-    steps = training.recipe.steps
-    bar = tqdm(total=steps, initial=training.step, unit="step") if progress else nullcontext()
-    with bar:
-        last, cost = time.monotonic(), 0.0
-        for record in training:
-            if progress:
-                bar.set_postfix_str(f"loss {record.loss:.3f}", refresh=False)
-                bar.update()
-            if folder is None:
-                continue
-            stop = interrupted is not None and interrupted.is_set()
-            waited = time.monotonic() - last
-            if stop or waited > max(CHECKPOINT_SECONDS, cost / CHECKPOINT_SHARE):
-                began = time.monotonic()
-                folder.write_checkpoint(training.checkpoint())
-                last = time.monotonic()
-                cost = last - began
-            if stop:
-                raise KeyboardInterrupt(
-                    f"stopped after step {record.step} of {steps}; call fit again to go on"
-                )
+def _with_checkpoints(
+    training: Training, folder: RunFolder, interrupted: threading.Event
+) -> Iterator[StepRecord]:
+    """The steps of a training, with a checkpoint now and then, and one where it is stopped."""
+    last, cost = time.monotonic(), 0.0
+    for record in training:
+        if interrupted.is_set():
+            folder.write_checkpoint(training.checkpoint())
+            raise KeyboardInterrupt(
+                f"stopped after step {record.step} of {training.recipe.steps}; "
+                "call fit again to go on"
+            )
+        if time.monotonic() - last > max(CHECKPOINT_SECONDS, cost / CHECKPOINT_SHARE):
+            began = time.monotonic()
+            folder.write_checkpoint(training.checkpoint())
+            last = time.monotonic()
+            cost = last - began
+        try:
+            yield record
+        except GeneratorExit:  # the caller has seen enough
+            folder.write_checkpoint(training.checkpoint())
+            raise
 
 
 @contextmanager
@@ -189,11 +208,11 @@ def _interrupt_between_steps() -> Iterator[threading.Event]:
         signal.signal(signal.SIGINT, before)
 
 
-def _score(run: Run, task: Task, folder: RunFolder | None, evaluate: bool) -> Run:
+def _with_scores(run: Run, task: Task, folder: RunFolder | None, evaluate: bool) -> Run:
     if not evaluate or run.scores is not None:
         return run
     with threads_for(run.model):
-        scores = evaluation.evaluate(run, task)
+        scores = score(run, task)
     if folder is not None:
         folder.write_scores(scores)
     return dataclasses.replace(run, scores=scores)

@@ -6,37 +6,41 @@ weights into their memory together.
 """
 
 import os
-import pickle
 import tempfile
-from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, as_completed
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from contextlib import closing
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import cloudpickle
+import msgspec
 import torch
 from loky import get_reusable_executor
 from loky.process_executor import TerminatedWorkerError
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from lora_lab.machine.lifelines import end_with
 from lora_lab.machine.resources import cores
 from lora_lab.models.bases import Base
-from lora_lab.models.tensor_files import save_tensors
 from lora_lab.places import writing_in
 from lora_lab.recipe import Recipe
+from lora_lab.records import StepRecord
 from lora_lab.tasks.examples import Task
-from lora_lab.training.fit import fit_or_last_good
+from lora_lab.training.fit import follow_to_last_good
 from lora_lab.training.store import Run
 
 IDLE_SECONDS = 600  # a worker without work for so long ends itself
+LOOK_SECONDS = 0.2  # between two looks at what the workers have written
+THINGS = "things.pt"  # the base and the task
+STOP = "stop"  # a file beside the package: workers end after their step
 TRIES = 3  # how often workers may die without a run being finished in between
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
-def fit_in_processes(
+def follow_in_processes(
     base: Base,
     task: Task,
     recipes: Sequence[Recipe],
@@ -44,12 +48,12 @@ def fit_in_processes(
     store: Path | None,
     fresh: bool,
     evaluate: bool,
-    done: Callable[[], None] = lambda: None,
-) -> dict[Recipe, Run]:
-    """What `fit` gives for each recipe, trained side by side.
+) -> Iterator[tuple[Recipe, StepRecord | Run]]:
+    """What `follow_to_last_good` gives for each recipe, side by side, as it happens.
 
-    A worker that dies (of too little memory, say) is replaced, and its run begun again, or gone on
-    with where a store has its checkpoint.
+    A worker that dies (of too little memory, say) is replaced. Its run then begins again, or goes
+    on from its checkpoint where there is a store; the steps trained anew are reported anew.
+    Closing the generator lets the workers end the step at hand, and keeps them for later.
 
     Args:
         base: on the CPU.
@@ -58,28 +62,31 @@ def fit_in_processes(
         store: where runs are kept; None: nowhere.
         fresh: as in `fit`.
         evaluate: as in `fit`.
-        done: called after each run.
 
     Raises:
         RuntimeError: if workers died three times with no run finished in between.
         KeyboardInterrupt: after the workers are stopped; what is stored can be gone on with.
     """
-    results: dict[Recipe, Run] = {}
+    left = list(recipes)
     deaths = 0
     workers = max(1, min(int(cores()), len(recipes)))
     with tempfile.TemporaryDirectory(prefix="lora-lab-", ignore_cleanup_errors=True) as place:
         package = _put_down((base, task), Path(place))
-        while left := [recipe for recipe in recipes if recipe not in results]:
+        while left:
             executor = _warm_executor(workers)
-            jobs = {
-                executor.submit(_work, package, recipe, store, fresh, evaluate): recipe
-                for recipe in left
-            }
+            tries = Path(tempfile.mkdtemp(dir=place))  # the records of this round of jobs
+            jobs: dict[Future, tuple[Recipe, _Lines]] = {}
+            for number, recipe in enumerate(left):
+                path = tries / f"{number}.jsonl"
+                job = executor.submit(_work, package, path, recipe, store, fresh, evaluate)
+                jobs[job] = recipe, _Lines(path)
             try:
-                for job in as_completed(jobs):
-                    results[jobs[job]] = replace(job.result(), _base=base)
-                    deaths = 0
-                    done()
+                for recipe, news in _news_of(jobs):
+                    if isinstance(news, Run):
+                        news = replace(news, _base=base)
+                        left.remove(recipe)
+                        deaths = 0
+                    yield recipe, news
             except TerminatedWorkerError as error:  # the whole pool goes with it
                 deaths += 1
                 if deaths == TRIES:
@@ -87,10 +94,35 @@ def fit_in_processes(
                         f"a worker died {TRIES} times with no run finished in between, perhaps of "
                         "too little memory; give engine='sequential', or a smaller batch_size"
                     ) from error
+            except GeneratorExit:
+                _stop(jobs, package)
+                raise
             except BaseException:
                 executor.shutdown(wait=True, kill_workers=True)
                 raise
-    return results
+
+
+def _news_of(
+    jobs: dict[Future, tuple[Recipe, "_Lines"]],
+) -> Iterator[tuple[Recipe, StepRecord | Run]]:
+    """The records of running jobs and the runs of finished ones, a few times a second."""
+    pending = set(jobs)
+    while pending:
+        done, pending = wait(pending, timeout=LOOK_SECONDS, return_when=FIRST_COMPLETED)
+        for job in (*done, *pending):
+            recipe, lines = jobs[job]
+            for record in lines.new_records():
+                yield recipe, record
+            if job in done:
+                yield recipe, job.result()
+
+
+def _stop(jobs: Iterable[Future], package: Path) -> None:
+    """Let no job begin, and end the running ones after their step; the pool stays warm."""
+    (package / STOP).touch()
+    for job in jobs:
+        job.cancel()
+    wait(job for job in jobs if not job.cancelled())
 
 
 def _warm_executor(workers: int) -> Executor:
@@ -104,40 +136,55 @@ def _warm_executor(workers: int) -> Executor:
     )
 
 
-def _work(package: Path, recipe: Recipe, store: Path | None, fresh: bool, evaluate: bool) -> Run:
-    """What a worker does with one recipe."""
+def _work(
+    package: Path, path: Path, recipe: Recipe, store: Path | None, fresh: bool, evaluate: bool
+) -> Run | None:
+    """The run of one recipe, its records written to `path`; None where the sweep was stopped."""
+    if (package / STOP).exists():
+        return None
     torch.set_num_threads(1)
     base, task = _pick_up(package)
-    run = fit_or_last_good(base, task, recipe, store=store, fresh=fresh, evaluate=evaluate)
-    return replace(run, _base=None)  # it would travel back with its weights
+    options = {"store": store, "fresh": fresh, "evaluate": evaluate}
+    with (
+        path.open("wb") as file,
+        closing(follow_to_last_good(base, task, recipe, **options)) as followed,
+    ):
+        for news in followed:
+            if isinstance(news, Run):
+                return replace(news, _base=None)  # it would travel back with its weights
+            file.write(msgspec.json.encode(news) + b"\n")
+            file.flush()
+            if (package / STOP).exists():
+                break
+    return None
+
+
+class _Lines:
+    """The records that a worker writes to a file, read while it writes."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._read = 0  # bytes
+
+    def new_records(self) -> list[StepRecord]:
+        """Those since the last call. The last line may be half written: it waits."""
+        if not self._path.exists():
+            return []
+        with self._path.open("rb") as file:
+            file.seek(self._read)
+            whole = file.read().rpartition(b"\n")[0]
+        self._read += len(whole) + bool(whole)
+        return [msgspec.json.decode(line, type=StepRecord) for line in whole.splitlines()]
 
 
 # --- a base and a task, for all workers to read ---------------------------------------------
 
 
 class _Pickler(cloudpickle.Pickler):
-    """Pickles all but what tensors hold: that is collected, each once, for a file to be mapped.
+    """Pickles a quantised weight with what bitsandbytes keeps beside its packed numbers.
 
-    A quantised weight is a parameter of bitsandbytes' own class, which keeps constants beside its
-    packed numbers: it is made anew from both.
+    Left to itself, torch would make a plain parameter of it.
     """
-
-    def __init__(self, file: object) -> None:
-        super().__init__(file)
-        self.tensors: dict[str, Tensor] = {}
-        self._names: dict[tuple, str] = {}
-
-    def persistent_id(self, value: object) -> tuple[str, bool] | None:
-        """A tensor's name, and whether it is a parameter; None for what is pickled as usual."""
-        if type(value) not in (Tensor, nn.Parameter) or not value.numel():
-            return None
-        memory = (value.data_ptr(), tuple(value.shape), value.stride(), value.dtype)
-        if memory not in self._names:
-            self._names[memory] = f"t{len(self._names)}"
-            self.tensors[self._names[memory]] = value.detach().clone(
-                memory_format=torch.contiguous_format
-            )
-        return self._names[memory], isinstance(value, nn.Parameter)
 
     def reducer_override(self, value: object) -> tuple:
         """How to make a quantised weight again; all else is left to cloudpickle."""
@@ -151,34 +198,15 @@ def _keep_beside(parameter: nn.Parameter, constants: dict[str, object]) -> None:
     vars(parameter).update(constants)
 
 
-class _Unpickler(pickle.Unpickler):
-    """Reads what `_Pickler` wrote; tied parameters are one object again."""
-
-    def __init__(self, file: object, tensors: dict[str, Tensor]) -> None:
-        super().__init__(file)
-        self._tensors = tensors
-        self._parameters: dict[str, nn.Parameter] = {}
-
-    def persistent_load(self, known: tuple[str, bool]) -> Tensor:
-        """The tensor, over the mapped memory."""
-        name, is_parameter = known
-        if not is_parameter:
-            return self._tensors[name]
-        if name not in self._parameters:
-            self._parameters[name] = nn.Parameter(self._tensors[name], requires_grad=False)
-        return self._parameters[name]
-
-
 def _put_down(things: object, folder: Path) -> Path:
-    with writing_in(folder), (folder / "things.pickle").open("wb") as file:
-        pickler = _Pickler(file)
-        pickler.dump(things)
-    save_tensors(pickler.tensors, folder / "tensors.safetensors")
+    """Write a base and a task where workers find them: torch stores each tensor once."""
+    how = SimpleNamespace(__name__="lora_lab", Pickler=_Pickler)  # what torch asks of a module
+    with writing_in(folder):
+        torch.save(things, folder / THINGS, pickle_module=how)
     return folder
 
 
 @lru_cache(maxsize=1)
 def _pick_up(folder: Path) -> object:
-    tensors = load_file(folder / "tensors.safetensors")  # mapped, not read: workers share the pages
-    with (folder / "things.pickle").open("rb") as file:
-        return _Unpickler(file, tensors).load()
+    """What was put down. Tensors are mapped, not read: workers share the file's pages."""
+    return torch.load(folder / THINGS, mmap=True, weights_only=False)  # we wrote it ourselves

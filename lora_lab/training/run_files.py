@@ -1,4 +1,4 @@
-"""What the files in a run's folder hold; or in words, why they can't be read.
+"""The content of the files in a run's folder, or in words why a file can't be read.
 
 run.json             recipe, names, status: the run exists once this does
 checkpoint.safetensors   while it runs
@@ -20,14 +20,14 @@ from lora_lab.recipe import Recipe
 from lora_lab.records import Budget, Scores, StepRecord
 
 RUN, RECORDS, SCORES = "run.json", "records.jsonl", "scores.json"
-CHECKPOINT, LEARNT = "checkpoint.safetensors", "learnt"
+CHECKPOINT, LEARNED = "checkpoint.safetensors", "learnt"
 UNREADABLE = (ValueError, TypeError, OverflowError, RecursionError, OSError)
 RUNNING, FINISHED, DIVERGED = "running", "finished", "diverged"
 Kind = TypeVar("Kind")
 
 
 class DamagedRun(ValueError):
-    """A run of which a file can't be read, or is missing."""
+    """A stored run with a file that can't be read or is missing."""
 
     def __init__(self, path: Path, name: str, reason: str) -> None:
         super().__init__(path, name, reason)
@@ -43,8 +43,8 @@ class DamagedRun(ValueError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Words:
-    """What `run.json` says. Fields that a later version adds are left out."""
+class RunFacts:
+    """The content of `run.json`. Fields that a later version adds are left out."""
 
     status: Literal["running", "finished", "diverged"]
     message: str
@@ -58,32 +58,32 @@ class Words:
     version: str = ""
 
 
-def read_words(path: Path) -> tuple[Words, Recipe]:
-    """What `run.json` says, and the recipe in it.
+def read_facts(path: Path) -> tuple[RunFacts, Recipe]:
+    """The content of `run.json`, and its recipe.
 
     Raises:
         FileNotFoundError: if there is no such file: no run.
         DamagedRun: if it can't be read.
     """
-    words = _read(path, RUN, lambda text: as_kind(json.loads(text), Words))
-    made_by = "" if words.version in ("", __version__) else f" (lora-lab {words.version} made it)"
+    facts = _read(path, RUN, lambda text: converted(json.loads(text), RunFacts))
+    made_by = "" if facts.version in ("", __version__) else f" (lora-lab {facts.version} made it)"
     try:
-        if words.date:
-            datetime.fromisoformat(words.date).astimezone()
-        return words, Recipe(**_tuples(words.recipe))
+        if facts.date:
+            datetime.fromisoformat(facts.date).astimezone()
+        return facts, Recipe(**_with_tuples(facts.recipe))
     except UNREADABLE as error:
         raise DamagedRun(path, RUN, f"says what is not known here: {error}{made_by}") from error
 
 
 def read_records(path: Path, status: str, steps: int) -> tuple[StepRecord, ...]:
-    """A run's records, of `steps` steps if it is finished.
+    """A run's records: of all `steps` steps if the run is finished.
 
     Raises:
         DamagedRun: if they can't be read, or some are missing.
     """
     if status == RUNNING:
-        found = read_checkpoint_words(path)
-        return found[0] if found else ()
+        checkpoint = read_checkpoint_facts(path)
+        return checkpoint[0] if checkpoint else ()
     try:
         records = _read(path, RECORDS, _records)
     except FileNotFoundError:
@@ -94,64 +94,65 @@ def read_records(path: Path, status: str, steps: int) -> tuple[StepRecord, ...]:
 
 
 def read_scores(path: Path, name: str = SCORES) -> Scores | None:
-    """The scores in a file of a run's folder; None where there is none.
+    """The scores in a file of a run's folder; None: no such file.
 
     Raises:
         DamagedRun: if they can't be read.
     """
     try:
-        return _read(path, name, lambda text: as_kind(json.loads(text), Scores))
+        return _read(path, name, lambda text: converted(json.loads(text), Scores))
     except FileNotFoundError:
         return None
 
 
-def read_checkpoint_words(path: Path) -> tuple[tuple[StepRecord, ...], dict] | None:
-    """A checkpoint's records and what of it is no tensor; None where there is none.
+def read_checkpoint_facts(path: Path) -> tuple[tuple[StepRecord, ...], dict] | None:
+    """A checkpoint's records, and the rest of it that is no tensor; None: no checkpoint.
 
     Raises:
         DamagedRun: if it can't be read.
     """
     try:
-        words = json.loads(check_tensors(path / CHECKPOINT).get("run", ""))
-        records = as_kind(words["records"], tuple[StepRecord, ...])
-        return records, as_kind(words["words"], dict[str, object])
+        content = json.loads(check_tensors(path / CHECKPOINT).get("run", ""))
+        records = converted(content["records"], tuple[StepRecord, ...])
+        return records, converted(content["words"], dict[str, object])
     except FileNotFoundError:
         return None
     except (*UNREADABLE, KeyError) as error:
         raise DamagedRun(path, CHECKPOINT, f"can't be read ({error})") from error
 
 
-def as_kind(words: object, kind: type[Kind]) -> Kind:
-    """JSON's words as a record.
+def converted(value: object, kind: type[Kind]) -> Kind:
+    """A value that `json` has read, as a record. (msgspec's own reader knows no NaN.)
 
     Raises:
         ValueError: if a field is missing, or of another type.
     """
     try:
-        return msgspec.convert(words, kind)
+        return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         raise ValueError(str(error)) from error
 
 
 def _read(path: Path, name: str, read: Callable[[str], Kind]) -> Kind:
+    """The content of a run's file, as `read` makes it of the text."""
     try:
         return read((path / name).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise
     except UNREADABLE as error:
-        words = error.strerror if isinstance(error, OSError) else error
-        raise DamagedRun(path, name, f"can't be read ({words})") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DamagedRun(path, name, f"can't be read ({reason})") from error
 
 
 def _records(text: str) -> tuple[StepRecord, ...]:
-    records = as_kind([json.loads(line) for line in text.splitlines()], tuple[StepRecord, ...])
+    records = converted([json.loads(line) for line in text.splitlines()], tuple[StepRecord, ...])
     if [record.step for record in records] != list(range(1, len(records) + 1)):
         raise ValueError("its steps are not 1, 2, 3 and so on")
     return records
 
 
-def _tuples(recipe: dict) -> dict:
-    """JSON has no tuples: a recipe's lists are turned back."""
+def _with_tuples(recipe: dict) -> dict:
+    """A recipe's fields with tuples for lists, since JSON has no tuples."""
     return {
         name: tuple(value) if isinstance(value, list) else value for name, value in recipe.items()
     }

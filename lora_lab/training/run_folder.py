@@ -1,4 +1,4 @@
-"""One run's folder while it is trained: alone with it, written whole, gone on with exactly."""
+"""A run's folder while it is trained: locked, written in whole files, resumed exactly."""
 
 import dataclasses
 import json
@@ -27,34 +27,34 @@ from lora_lab.records import Budget, Scores, StepRecord
 from lora_lab.tasks.examples import Task
 from lora_lab.training.run_files import (
     CHECKPOINT,
-    LEARNT,
+    LEARNED,
     RECORDS,
     RUN,
     RUNNING,
     SCORES,
     DamagedRun,
-    read_checkpoint_words,
-    read_words,
+    read_checkpoint_facts,
+    read_facts,
 )
 from lora_lab.training.store import Run, folder_of, read_run
 
 if TYPE_CHECKING:  # PEFT takes seconds to import
     from lora_lab.models.learned import Learned
 
-WAYS = "store=…, --store or LORA_LAB_STORE"  # to name a store
+WAYS = "store=…, --store or LORA_LAB_STORE"  # the ways to name a store
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Enough to go on exactly where a run was stopped, between two steps."""
+    """The state of a run between two steps, from which it goes on exactly."""
 
     records: tuple[StepRecord, ...]
     tensors: dict[str, Tensor]  # trainable parameters, optimizer state, random state
-    words: dict[str, object]  # what of the optimizer state is no tensor
+    words: dict[str, object]  # the rest of the optimizer state, which is no tensor
 
 
 class RunFolder:
-    """One run's files, as `run_files` has them. Every write is whole or not there."""
+    """A run's files, as `run_files` describes them. A file is written whole or not at all."""
 
     def __init__(self, store: Path, base: Base, task: Task, recipe: Recipe) -> None:
         self.base, self.task, self.recipe = base, task, recipe
@@ -62,21 +62,21 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Alone with the run: a second process waits, then replays.
+        """A block in which only this process writes the run; a second process waits, then replays.
 
-        A store that can only be read needs no lock to replay a run. A run that was refused before
-        it began leaves no folder behind.
+        A run in a read-only store is replayed without a lock. A run that was refused before it
+        began leaves no folder.
 
         Raises:
-            NoRoom: if the disk is full, with what is kept of the run.
-            PermissionError: if the store can't be written, and has no such run.
+            NoRoom: if the disk is full; the message says what is kept of the run.
+            PermissionError: if the store can't be written and does not have the run.
         """
         lock = None
         try:
             lock = self._lock()
             yield
         except NoRoom as error:
-            raise NoRoom(f"{error}: {WAYS}. {self._what_is_kept()}") from error
+            raise NoRoom(f"{error}: {WAYS}. {self._kept_text()}") from error
         finally:
             if lock is not None:
                 if all(path.name == ".lock" for path in self.path.glob("*")):
@@ -95,8 +95,8 @@ class RunFolder:
             return None
         return lock
 
-    def _what_is_kept(self) -> str:
-        """What is there of a run that found no room, in words; one without a step is forgotten."""
+    def _kept_text(self) -> str:
+        """A sentence on what is kept of a run on a full disk; without a step it is deleted."""
         try:
             run = read_run(self.path)
         except (FileNotFoundError, DamagedRun):
@@ -106,19 +106,19 @@ class RunFolder:
         if not run.records:
             self.clear()
             return "Nothing of this run is kept"
-        done = len(run.records)
-        return f"The run is kept up to step {done}: the same call goes on from there"
+        steps = len(run.records)
+        return f"The run is kept up to step {steps}: the same call goes on from there"
 
     def ended(self) -> Run | None:
-        """The run, if it has ended. A damaged file is put aside, with a warning.
+        """The run, if it has ended, else None. A damaged file is put aside, with a warning.
 
-        Without its scores a run is scored again, without its checkpoint it is begun again.
+        A run without its scores is scored again. A run without its checkpoint is begun again.
         """
         while True:
             try:
                 run = read_run(self.path, self.base)
                 if run.status != RUNNING:
-                    self._check_learnt()
+                    self._check_learned()
             except FileNotFoundError:
                 return None
             except DamagedRun as error:
@@ -126,20 +126,21 @@ class RunFolder:
             else:
                 return None if run.status == RUNNING else run
 
-    def _check_learnt(self) -> None:
+    def _check_learned(self) -> None:
+        """Refuse a folder of learned weights that is damaged, without loading them."""
         from lora_lab.models.adapter_files import MODEL_FILE, check_files, read_settings
 
-        folder = self.path / LEARNT
+        folder = self.path / LEARNED
         try:
             weights = check_files(folder)
             check_tensors(folder / weights)
             if weights != MODEL_FILE:
                 read_settings(folder)
         except (FileNotFoundError, ValueError) as error:
-            raise DamagedRun(self.path, LEARNT, f"can't be read ({error})") from error
+            raise DamagedRun(self.path, LEARNED, f"can't be read ({error})") from error
 
     def put_aside(self, error: DamagedRun) -> None:
-        """Rename the damaged file, or `run.json` where a file is missing; nothing is deleted.
+        """Rename the damaged file, or `run.json` if the file is missing; nothing is deleted.
 
         Without `run.json` the run goes on from its checkpoint, or is trained afresh.
         """
@@ -157,59 +158,59 @@ class RunFolder:
         )
 
     def clear(self) -> None:
-        """Forget the run, to train it afresh: from `run.json` on, without which there is none."""
+        """Delete the run, to train it afresh: `run.json` first, since a run exists by that file."""
         with writing_in(self.path):
             for path in sorted(self.path.iterdir(), key=lambda path: path.name != RUN):
                 if path.name != ".lock":
                     _remove(path)
 
     def begin(self, budget: Budget | None) -> None:
-        """Note what is being run, and what it was expected to cost."""
-        (self.path / SCORES).unlink(missing_ok=True)  # of a run whose other files were damaged
-        self._write_words(RUNNING, "", budget)
+        """Write the recipe and the expected cost of a run that begins."""
+        (self.path / SCORES).unlink(missing_ok=True)  # left by a run whose other files were damaged
+        self._write_facts(RUNNING, "", budget)
 
     def write_checkpoint(self, checkpoint: Checkpoint) -> None:
-        """Replace the checkpoint by a newer one."""
-        words = {
+        """Replace the checkpoint by a newer checkpoint."""
+        content = {
             "records": [dataclasses.asdict(record) for record in checkpoint.records],
             "words": checkpoint.words,
         }
-        save_tensors(checkpoint.tensors, self.path / CHECKPOINT, {"run": json.dumps(words)})
+        save_tensors(checkpoint.tensors, self.path / CHECKPOINT, {"run": json.dumps(content)})
 
     def read_checkpoint(self) -> Checkpoint | None:
-        """The newest checkpoint; None where there is none."""
-        found = read_checkpoint_words(self.path)
-        if found is None:
+        """The newest checkpoint; None: no checkpoint."""
+        facts = read_checkpoint_facts(self.path)
+        if facts is None:
             return None
-        records, words = found
+        records, words = facts
         return Checkpoint(records, load_tensors(self.path / CHECKPOINT), words)
 
     def finish(
         self, records: Sequence[StepRecord], learned: "Learned", status: str, message: str = ""
     ) -> None:
-        """Keep what came out, and drop the checkpoint."""
+        """Write a run's records and what it learned, and delete its checkpoint."""
         lines = "".join(json.dumps(dataclasses.asdict(record)) + "\n" for record in records)
         with write_atomically(self.path / RECORDS) as file:
             file.write_text(lines, encoding="utf-8")
-        with make_folder_atomically(self.path / LEARNT) as folder:
+        with make_folder_atomically(self.path / LEARNED) as folder:
             learned.save(folder)
-        self._write_words(status, message)
+        self._write_facts(status, message)
         (self.path / CHECKPOINT).unlink(missing_ok=True)
 
     def write_scores(self, scores: Scores) -> None:
-        """Keep the scores beside the run."""
+        """Write the scores beside the run."""
         with write_atomically(self.path / SCORES) as file:
             file.write_text(json.dumps(dataclasses.asdict(scores)), encoding="utf-8")
 
-    def _write_words(self, status: str, message: str, budget: Budget | None = None) -> None:
+    def _write_facts(self, status: str, message: str, budget: Budget | None = None) -> None:
         from lora_lab.models.adapters import about_training
 
         try:
-            before, _ = read_words(self.path)
+            before, _ = read_facts(self.path)
             date, budget = before.date, budget or before.budget
         except (FileNotFoundError, DamagedRun):
             date = ""
-        words = {
+        facts = {
             "status": status,
             "message": message,
             "recipe": dataclasses.asdict(self.recipe),
@@ -224,7 +225,7 @@ class RunFolder:
             "torch": torch.__version__,
         }
         with write_atomically(self.path / RUN) as file:
-            file.write_text(json.dumps(words, indent=1), encoding="utf-8")
+            file.write_text(json.dumps(facts, indent=1), encoding="utf-8")
 
 
 def _remove(path: Path) -> None:

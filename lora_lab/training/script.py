@@ -1,4 +1,4 @@
-"""A recipe as a script of its own: the same fine-tune in plain PEFT, without this package."""
+"""A recipe as a stand-alone script: the same fine-tune in plain PEFT, without this package."""
 
 import ast
 import math
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lora_lab.machine.devices import named
 from lora_lab.models.adapters import adapter_options, quantization_for
-from lora_lab.models.architecture import adapted
+from lora_lab.models.architecture import adapted_matrices
 from lora_lab.models.bases import Base
 from lora_lab.models.quantization import Quantization
 from lora_lab.models.read_architecture import modules_of
@@ -23,7 +23,7 @@ OPTIMIZERS = {  # torch's and bitsandbytes' names
     "adamw_8bit": "AdamW8bit",
     "paged_adamw_8bit": "PagedAdamW8bit",
 }
-AS_THEY_ARE = (  # fields that the script reads by their own names
+AS_THEY_ARE = (  # fields that the script reads under the same names
     *("method", "learning_rate", "loraplus_lr_ratio", "warmup_steps", "weight_decay"),
     *("batch_size", "gradient_accumulation_steps", "gradient_checkpointing", "max_length"),
     *("loss_on", "steps", "seed"),
@@ -34,9 +34,10 @@ def to_code(recipe: Recipe, base: Base, task: Task) -> str:
     """A stand-alone Python script with plain PEFT and transformers that does the same fine-tune.
 
     It is the program in `script_template.py` with this recipe and these examples as its constants,
-    so that no name or text can become code. It prints each step's loss and saves what was learnt.
-    With the same seed on the same machine its losses are those of `train`, in 16 bits as nearly as
-    rounding lets them; AdaLoRA's are what PEFT trains on, `loss + orth_reg_weight * orthogonality`.
+    so that no name or text can become code. It prints each step's loss and saves what was learned.
+    With the same seed on the same machine its losses are those of `train`; in 16 bits they are
+    equal up to rounding. AdaLoRA's losses are those that PEFT trains on,
+    `loss + orth_reg_weight * orthogonality`.
 
     Raises:
         ValueError: for a planted task, whose teacher is no text; for LoftQ; for dropout on the
@@ -60,7 +61,7 @@ def to_code(recipe: Recipe, base: Base, task: Task) -> str:
 
 
 def _check_task(recipe: Recipe, base: Base, task: Task) -> None:
-    """Refuse what no script can hold, or what leaves it no example to train on."""
+    """Refuse a task or recipe that no script can hold, and a task without an example that fits."""
     if task.teacher is not None:
         raise ValueError(
             f"task {task.name!r} has a planted teacher, which no list of examples can hold; "
@@ -72,11 +73,11 @@ def _check_task(recipe: Recipe, base: Base, task: Task) -> None:
 
 
 def _check_output(recipe: Recipe, base: Base) -> None:
-    """Refuse dropout on an adapted output layer, and a misspelt layer, which PEFT passes over."""
+    """Refuse dropout on an adapted output layer, and a misspelt layer, which PEFT ignores."""
     if recipe.method == "full":
         return
     modules = modules_of(base.model, base.name)
-    reached = adapted(modules, recipe)
+    reached = adapted_matrices(modules, recipe)
     if recipe.lora_dropout and any(matrix.kind == "output" for matrix in reached):
         raise ValueError(
             f"lora_dropout={recipe.lora_dropout} on the output layer can't be written out: a "
@@ -86,6 +87,7 @@ def _check_output(recipe: Recipe, base: Base) -> None:
 
 
 def _settings(recipe: Recipe, base: Base) -> dict[str, object]:
+    """The script's RECIPE."""
     kind = recipe.lr_scheduler_type
     constant = kind == "constant" and recipe.warmup_steps
     return {name: getattr(recipe, name) for name in AS_THEY_ARE} | {
@@ -98,6 +100,7 @@ def _settings(recipe: Recipe, base: Base) -> dict[str, object]:
 
 
 def _adapter(recipe: Recipe, base: Base) -> dict[str, object]:
+    """The script's ADAPTER."""
     options = {"peft_type": recipe.method.upper(), **adapter_options(recipe, base)}
     if recipe.method == "adalora":  # PEFT adds the orthogonality term to each batch's loss
         options["orth_reg_weight"] /= recipe.gradient_accumulation_steps
@@ -105,6 +108,7 @@ def _adapter(recipe: Recipe, base: Base) -> dict[str, object]:
 
 
 def _quantization(how: Quantization) -> dict[str, object]:
+    """The script's QUANTIZATION."""
     if how.quantize == "int8":
         return {"load_in_8bit": True}
     return {
@@ -129,7 +133,7 @@ def _with_constants(program: str, values: Mapping[str, object]) -> str:
 
 
 def _literal(value: object) -> str:
-    """A value as Python writes it, a list's and a dictionary's members on lines of their own."""
+    """A value as Python source; each member of a list or dictionary has its own line."""
     value = _plain(value)
     if isinstance(value, dict) and value:
         members = [f"    {key!r}: {member!r},\n" for key, member in value.items()]
@@ -140,14 +144,14 @@ def _literal(value: object) -> str:
 
 
 def _plain(value: object) -> object:
-    """A value of Python's own types: numpy's numbers and texts would not be written as literals."""
+    """The value in Python's own types: numpy's numbers and texts have no literals."""
     if isinstance(value, dict):
         return {str(key): _plain(member) for key, member in value.items()}
     if isinstance(value, list):
         return [_plain(member) for member in value]
     if isinstance(value, tuple):
         return tuple(_plain(member) for member in value)
-    for of_all, own in ((bool, bool), (str, str), (numbers.Integral, int), (numbers.Real, float)):
-        if isinstance(value, of_all):
+    for general, own in ((bool, bool), (str, str), (numbers.Integral, int), (numbers.Real, float)):
+        if isinstance(value, general):
             return own(value)
     return value

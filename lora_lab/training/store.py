@@ -1,4 +1,4 @@
-"""Stored runs, found and listed: `Run` and the store. `run_folder.py` writes a run's files."""
+"""Stored runs: `Run`, and how a store finds and lists runs. `run_folder.py` writes their files."""
 
 from __future__ import annotations  # so that a type may be named whose module is not loaded
 
@@ -19,13 +19,13 @@ from lora_lab.records import Budget, Scores, StepRecord
 from lora_lab.tasks.examples import Task
 from lora_lab.training.run_files import (
     FINISHED,
-    LEARNT,
+    LEARNED,
     RUN,
     RUNNING,
     DamagedRun,
+    read_facts,
     read_records,
     read_scores,
-    read_words,
 )
 
 if TYPE_CHECKING:  # torch and PEFT take seconds to import, and a list of runs does without
@@ -35,7 +35,7 @@ if TYPE_CHECKING:  # torch and PEFT take seconds to import, and a list of runs d
     from lora_lab.models.bases import Base
     from lora_lab.models.learned import Learned
 
-LOOKS = 20  # at a run that is replaced while it is read, before it is called damaged
+ATTEMPTS = 20  # to read a run that is replaced meanwhile, before it is called damaged
 
 
 class Default:
@@ -49,7 +49,7 @@ DEFAULT = Default()  # the store in $LORA_LAB_STORE, else the user's data folder
 
 
 def resolve_store(store: str | Path | Default | None) -> Path | None:
-    """The folder that a `store` argument means, there or not; None: keep nothing.
+    """The folder that a `store` argument means, whether it exists or not; None: keep nothing.
 
     Raises:
         NotADirectoryError: if it is a file, or inside one.
@@ -57,10 +57,10 @@ def resolve_store(store: str | Path | Default | None) -> Path | None:
     if store is None:
         return None
     folder = store_folder() if isinstance(store, Default) else Path(store)
-    there = next((path for path in (folder, *folder.parents) if os.path.exists(path)), None)
-    if there is not None and not there.is_dir():
+    existing = next((path for path in (folder, *folder.parents) if os.path.exists(path)), None)
+    if existing is not None and not existing.is_dir():
         raise NotADirectoryError(
-            f"the store {folder} can't be a folder: {there} is a file; give a folder, "
+            f"the store {folder} can't be a folder: {existing} is a file; give a folder, "
             "with store=…, --store or LORA_LAB_STORE"
         )
     return folder
@@ -68,9 +68,9 @@ def resolve_store(store: str | Path | Default | None) -> Path | None:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Run:
-    """A finished fine-tune: what was asked, what happened, what came out.
+    """A fine-tune: its recipe, its records, its scores, and what it learned.
 
-    It can be evaluated, asked and saved like a base: `model` is the base with what was learnt.
+    It can be evaluated, asked and saved like a base: `model` is the base with what was learned.
     """
 
     recipe: Recipe
@@ -84,14 +84,14 @@ class Run:
     message: str = ""  # why it diverged
     about: str = ""  # the machine it was trained on
     date: str = ""  # when it was started, ISO 8601
-    budget: Budget | None = None  # reckoned before it ran; None: not known for this kind of model
+    budget: Budget | None = None  # estimated before the run; None: not known for this model
     _base: Base | None = field(default=None, repr=False)
     _base_path: str = field(default="", repr=False)
     _learned: Learned | None = field(default=None, repr=False)
 
     @cached_property
     def learned(self) -> Learned:
-        """What was learnt: the adapter, or every weight for method "full"."""
+        """The learned adapter, or every weight for method "full"."""
         if self._learned is not None:
             return self._learned
         if self.status == RUNNING:
@@ -102,26 +102,26 @@ class Run:
         from lora_lab.models.learned import Learned
 
         try:
-            return Learned.load(self.path / LEARNT)
+            return Learned.load(self.path / LEARNED)
         except FileNotFoundError as error:
-            raise DamagedRun(self.path, LEARNT, f"is not whole ({error})") from error
+            raise DamagedRun(self.path, LEARNED, f"is not whole ({error})") from error
         except ValueError as error:
-            raise DamagedRun(self.path, LEARNT, f"can't be read ({error})") from error
+            raise DamagedRun(self.path, LEARNED, f"can't be read ({error})") from error
 
     @cached_property
     def base(self) -> Base:
-        """The base it was trained on, loaded when first asked for."""
+        """The base that the run was trained on, loaded at the first use."""
         from lora_lab.models.bases import load_base
 
         return self._base or load_base(self._base_path or self.base_name)
 
     @cached_property
     def model(self) -> nn.Module:
-        """The base, quantised if the recipe says so, with what was learnt on it."""
+        """The base, quantised if the recipe says so, with what was learned."""
         return self.adapted().model
 
     def adapted(self) -> Adapted:
-        """The base with what was learnt on it, made anew: to be evaluated, weakened or swapped."""
+        """A new copy of the base with what was learned, to be evaluated, weakened or swapped."""
         from lora_lab.models.adapted import Adapted
         from lora_lab.models.adapters import as_trained
 
@@ -139,7 +139,7 @@ class Run:
 
 
 def identity(base: Base, task: Task, recipe: Recipe) -> str:
-    """What makes a run the same run: recipe, content of base and task, version. 16 hex digits."""
+    """A run's identity, 16 hex digits, made of recipe, content of base and task, and version."""
     parts = (
         json.dumps(dataclasses.asdict(recipe), sort_keys=True),
         base.fingerprint(),
@@ -153,14 +153,14 @@ def identity(base: Base, task: Task, recipe: Recipe) -> str:
 
 
 def folder_of(store: Path, base: Base, task: Task, recipe: Recipe) -> Path:
-    """Where a store keeps this fine-tune, whether it is there or not."""
+    """The folder of this fine-tune in a store, whether it exists or not."""
     return store / f"{folder_name(task.name)}-{recipe.method}-{identity(base, task, recipe)}"
 
 
 def stored_status(store: Path, base: Base, task: Task, recipe: Recipe) -> str | None:
-    """What a store says of this fine-tune: "running", "finished", "diverged"; None: nothing."""
+    """This fine-tune's status in a store: "running", "finished", "diverged"; None: not there."""
     try:
-        return read_words(folder_of(store, base, task, recipe))[0].status
+        return read_facts(folder_of(store, base, task, recipe))[0].status
     except (FileNotFoundError, DamagedRun):
         return None
 
@@ -169,13 +169,13 @@ def stored_status(store: Path, base: Base, task: Task, recipe: Recipe) -> str | 
 
 
 def read_run(path: Path, base: Base | None = None, *, replayed: bool = True) -> Run:
-    """A run from its folder, each file read once. Nothing is trained; `base` saves loading it.
+    """A run read from its folder, each file once. `base` saves loading the base.
 
     Raises:
         FileNotFoundError: if there is no run in the folder.
-        DamagedRun: if there is one that can't be read.
+        DamagedRun: if the run can't be read.
     """
-    for _ in range(LOOKS):
+    for _ in range(ATTEMPTS):
         before = _stamp(path)
         try:
             run: Run | DamagedRun = _read_run(path, base, replayed)
@@ -190,29 +190,29 @@ def read_run(path: Path, base: Base | None = None, *, replayed: bool = True) -> 
 
 def _read_run(path: Path, base: Base | None, replayed: bool) -> Run:
     try:
-        words, recipe = read_words(path)
+        facts, recipe = read_facts(path)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} holds no run (no {RUN})") from None
     return Run(
         recipe=recipe,
-        records=read_records(path, words.status, recipe.steps),
+        records=read_records(path, facts.status, recipe.steps),
         scores=read_scores(path),
-        base_name=words.base_name,
-        task_name=words.task_name,
+        base_name=facts.base_name,
+        task_name=facts.task_name,
         path=path,
         replayed=replayed,
-        status=words.status,
-        message=words.message,
-        about=words.about,
-        date=words.date,
-        budget=words.budget,
+        status=facts.status,
+        message=facts.message,
+        about=facts.about,
+        date=facts.date,
+        budget=facts.budget,
         _base=base,
-        _base_path=words.base_path,
+        _base_path=facts.base_path,
     )
 
 
 def _stamp(path: Path) -> tuple[int, ...] | None:
-    """What changes when a run's `run.json` is replaced; None: it is not there."""
+    """Numbers that change when a run's `run.json` is replaced; None: there is no such file."""
     try:
         stat = (path / RUN).stat()
     except OSError:
@@ -231,7 +231,7 @@ def run_folders(store: str | Path | Default | None = DEFAULT) -> list[Path]:
 def read_store(
     store: str | Path | Default | None = DEFAULT,
 ) -> tuple[list[Run], list[DamagedRun]]:
-    """All runs of a store, newest first, and what is wrong with those that can't be read."""
+    """The runs of a store, newest first, and an error for each run that can't be read."""
     runs, damaged = [], []
     for path in run_folders(store):
         try:
@@ -244,9 +244,9 @@ def read_store(
 
 
 def list_runs(store: str | Path | Default | None = DEFAULT) -> list[Run]:
-    """All runs of a store, newest first. Damaged ones are named in a warning.
+    """The runs of a store, newest first. A warning names damaged runs.
 
-    `read_store` tells what is wrong with them.
+    `read_store` gives their errors too.
     """
     runs, damaged = read_store(store)
     if damaged:
@@ -274,5 +274,7 @@ def open_run(name: str, store: str | Path | Default | None = DEFAULT) -> Run:
     if fitting:
         several = ", ".join(path.name for path in fitting[:5])
         raise FileNotFoundError(f"{name!r} fits {len(fitting)} runs; give one whole: {several}")
-    there = f"There are {len(names)}: `lora-lab runs` lists them" if names else "The store is empty"
-    raise FileNotFoundError(f"no run is called {name!r}; {nearest(name, names)}{there}")
+    listed = (
+        f"There are {len(names)}: `lora-lab runs` lists them" if names else "The store is empty"
+    )
+    raise FileNotFoundError(f"no run is called {name!r}; {nearest(name, names)}{listed}")

@@ -1,7 +1,7 @@
 """Many recipes × seeds, and the table of their scores."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,11 +13,12 @@ from lora_lab.machine.resources import cores
 from lora_lab.models.adapters import check_trainable
 from lora_lab.models.bases import Base
 from lora_lab.recipe import Recipe, nearest
+from lora_lab.records import StepRecord
 from lora_lab.tasks.examples import Task
 from lora_lab.training.confounds import confounds_of
 from lora_lab.training.evaluation import check_answerable
-from lora_lab.training.fit import fit_or_last_good
-from lora_lab.training.processes import fit_in_processes
+from lora_lab.training.fit import follow_to_last_good
+from lora_lab.training.processes import follow_in_processes
 from lora_lab.training.run_files import DIVERGED, FINISHED
 from lora_lab.training.store import DEFAULT, Default, Run, resolve_store, stored_status
 from lora_lab.training.summary import FieldComparison, compare_field, summary_of, varying_fields
@@ -135,6 +136,86 @@ def sweep(
         evaluate: score each run on the test split.
         progress: show a bar.
     """
+    options = {"store": store, "fresh": fresh, "evaluate": evaluate}
+    planned = _planned(base, task, recipes, seeds, engine, **options)
+    runs: dict[Recipe, Run] = {}
+    with _Progress(planned.recipes, progress) as bar:
+        for recipe, news in planned.follow():
+            bar.note(recipe, news)
+            if isinstance(news, Run):
+                runs[recipe] = news
+    return Sweep(tuple(runs[recipe] for recipe in planned.recipes))
+
+
+def follow_sweep(
+    base: Base,
+    task: Task,
+    recipes: Iterable[Recipe],
+    *,
+    seeds: Sequence[int] = (0,),
+    engine: str = "auto",
+    store: str | Path | Default | None = DEFAULT,
+    fresh: bool = False,
+    evaluate: bool = True,
+) -> Iterator[tuple[Recipe, StepRecord | Run]]:
+    """The same sweep as it happens: for a live chart, or to stop with what is finished.
+
+    Gives each recipe (with its seed) beside the record of each step that is trained now, and
+    beside its Run at the end. Stored runs come first, without steps. Side by side, the steps of
+    several recipes come in turn. Closing the generator stops after the step at hand.
+
+    Args:
+        base: as in `sweep`, and so on.
+        task: what to learn.
+        recipes: at least one.
+        seeds: at least one.
+        engine: how.
+        store: where.
+        fresh: train again what is stored.
+        evaluate: score each run on the test split.
+    """
+    options = {"store": store, "fresh": fresh, "evaluate": evaluate}
+    yield from _planned(base, task, recipes, seeds, engine, **options).follow()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Planned:
+    """The runs of a sweep before it starts: which are stored, and what trains the others."""
+
+    base: Base
+    task: Task
+    recipes: tuple[Recipe, ...]  # in the order of the sweep; some may be equal
+    new: tuple[Recipe, ...]  # to be trained, each once
+    side_by_side: bool
+    options: dict[str, object]  # store, fresh, evaluate
+
+    def follow(self) -> Iterator[tuple[Recipe, StepRecord | Run]]:
+        """Stored runs first, then the training of the others."""
+        stored = [recipe for recipe in dict.fromkeys(self.recipes) if recipe not in self.new]
+        yield from self._one_by_one(stored)
+        if self.side_by_side:
+            yield from follow_in_processes(self.base, self.task, self.new, **self.options)
+        else:
+            yield from self._one_by_one(self.new)
+
+    def _one_by_one(self, recipes: Iterable[Recipe]) -> Iterator[tuple[Recipe, StepRecord | Run]]:
+        for recipe in recipes:
+            for news in follow_to_last_good(self.base, self.task, recipe, **self.options):
+                yield recipe, news
+
+
+def _planned(
+    base: Base,
+    task: Task,
+    recipes: Iterable[Recipe],
+    seeds: Sequence[int],
+    engine: str,
+    *,
+    store: str | Path | Default | None,
+    fresh: bool,
+    evaluate: bool,
+) -> _Planned:
+    """What a sweep is to do. Whatever is wrong with its last run is said before its first."""
     if engine in LATER:
         raise NotImplementedError(f"engine={engine!r} does not exist yet; give 'auto'")
     if engine not in ENGINES:
@@ -147,27 +228,48 @@ def sweep(
         )
     planned = [dataclasses.replace(recipe, seed=seed) for recipe in recipes for seed in seeds]
     where = resolve_store(store)
-    runs: dict[Recipe, Run] = {}
-    with tqdm(total=len(set(planned)), unit="run", disable=not progress) as bar:
-        new = [
-            recipe
-            for recipe in dict.fromkeys(planned)
-            if fresh or not _is_stored(base, task, recipe, where)
-        ]
-        for recipe in new:  # what is wrong with the last one is said before the first is trained
-            check_trainable(base, recipe)
-        if new and evaluate:
-            check_answerable(base, task)
-        if _side_by_side(engine, base, len(new)):
-            options = {"store": where, "fresh": fresh, "evaluate": evaluate, "done": bar.update}
-            runs = fit_in_processes(base, task, new, **options)
-        for recipe in dict.fromkeys(planned):
-            if recipe not in runs:
-                runs[recipe] = fit_or_last_good(
-                    base, task, recipe, store=where, fresh=fresh, evaluate=evaluate
-                )
-                bar.update()
-    return Sweep(tuple(runs[recipe] for recipe in planned))
+    new = [
+        recipe
+        for recipe in dict.fromkeys(planned)
+        if fresh or not _is_stored(base, task, recipe, where)
+    ]
+    for recipe in new:
+        check_trainable(base, recipe)
+    if new and evaluate:
+        check_answerable(base, task)
+    return _Planned(
+        base=base,
+        task=task,
+        recipes=tuple(planned),
+        new=tuple(new),
+        side_by_side=_side_by_side(engine, base, len(new)),
+        options={"store": where, "fresh": fresh, "evaluate": evaluate},
+    )
+
+
+class _Progress:
+    """A bar that counts steps, and says how many runs are finished."""
+
+    def __init__(self, recipes: Iterable[Recipe], show: bool) -> None:
+        self._steps = dict.fromkeys(recipes, 0)  # trained, by run
+        steps = sum(recipe.steps for recipe in self._steps)
+        self._bar = tqdm(total=steps, unit="step", disable=not show)
+        self._finished = 0
+
+    def __enter__(self) -> "_Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def note(self, recipe: Recipe, news: StepRecord | Run) -> None:
+        """Count a step, or a finished run: its steps are done, trained now or long ago."""
+        finished = isinstance(news, Run)
+        self._finished += finished
+        step = recipe.steps if finished else news.step
+        self._bar.set_postfix_str(f"{self._finished} of {len(self._steps)} runs", refresh=finished)
+        self._bar.update(max(0, step - self._steps[recipe]))
+        self._steps[recipe] = max(step, self._steps[recipe])
 
 
 def _is_stored(base: Base, task: Task, recipe: Recipe, store: Path | None) -> bool:

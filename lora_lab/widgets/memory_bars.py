@@ -49,7 +49,7 @@ class MemoryBars(DescribedExplorer):
     """A bar a method, drawn anew at each choice. Nothing is loaded.
 
     `memory` holds what the bars show. Full fine-tuning is the usual, in mixed precision: 16 bytes a
-    parameter beside activations (`lora_lab.cost.static_memory.held_usually`).
+    parameter beside activations (`lora_lab.cost.static_memory.usual_static_memory`).
 
     Args:
         model: one of `MODELS`.

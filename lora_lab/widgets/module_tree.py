@@ -10,7 +10,14 @@ import ipywidgets as widgets
 
 from lora_lab.cost.budget import adapter_parameters, trainable_parameters
 from lora_lab.cost.estimates import find_shape
-from lora_lab.models.architecture import Matrix, adapted, column_of, last_name, layer_of, naming
+from lora_lab.models.architecture import (
+    Matrix,
+    adapted_matrices,
+    column_of,
+    last_name,
+    layer_of,
+    naming,
+)
 from lora_lab.recipe import Recipe
 from lora_lab.widgets import markup
 from lora_lab.widgets.boxes import LabBox
@@ -99,7 +106,7 @@ class ModuleTree(LabBox):
         recipe = replace(
             self._recipe, target_modules=target_modules, layers_to_transform=layers_to_transform
         )
-        self._set({matrix.name for matrix in adapted(self.shape, recipe)})
+        self._set({matrix.name for matrix in adapted_matrices(self.shape, recipe)})
 
     # --- clicks ---------------------------------------------------------------------------------
 
