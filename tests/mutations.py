@@ -249,7 +249,7 @@ MUTATIONS = [  # (file, what it says, what it says when broken, the test that mu
     ("maths/statistics.py", "return 0.0 if mean else 1.0", "return 0.0", "test_statistics.py::test_the_interval_of_equal"),
     ("maths/statistics.py", "float(2 * stdtr(", "float(stdtr(", "test_statistics.py::test_the_interval_and_the_p_value"),
     ("maths/statistics.py", "while 2 * stdtrit(n - 1, 1 - level / 2)", "while 2 * stdtrit(n - 1, 1 - level)", "test_statistics.py::test_so_many_numbers"),
-    ("maths/statistics.py", "n = max(2, math.floor(normal**2))", "n = 2", "test_statistics.py::test_a_huge_number"),
+    ("maths/statistics.py", "normal = 2 * ndtri(1 - level / 2)", "normal = 3 * ndtri(1 - level / 2)", "test_statistics.py::test_so_many_numbers"),
     ("maths/statistics.py", "level if stopped else LEVEL / (len(p_values) - done)", "LEVEL / (len(p_values) - done)", "test_statistics.py::test_holms_levels"),
     ("maths/statistics.py", "LEVEL / (len(p_values) - done)", "LEVEL", "test_statistics.py::test_holms_levels"),
     ("maths/statistics.py", "LOOK_LEVEL = 0.0195", "LOOK_LEVEL = 0.0221", "test_statistics.py::test_three_looks"),
