@@ -43,6 +43,10 @@ def compared(low, high, n, measure="accuracy", **options):
             compared(0.03, 0.031, 4),
             "not settled: 3.00 to 3.10 points after 4 seeds; a verdict takes 5 seeds",
         ),
+        (
+            compared(-0.48, -0.15, 3),
+            "not settled: −48 to −15 points after 3 seeds; a verdict takes 5 seeds",
+        ),
         (compared(-0.032, -0.02, 8, "loss"), "b is better by 0.026 nats (0.020 to 0.032; 8 seeds)"),
         (compared(0.02, 0.032, 8, "KL"), "b is worse by 0.026 nats (0.020 to 0.032; 8 seeds)"),
         (compared(-0.5, 0.25, 8, "perplexity"), "not settled: −0.25 to 0.50 after 8 seeds"),
@@ -125,7 +129,7 @@ def ttest_quantile(n):
         ("accuracy", 0, "margin=0 is no difference of 'accuracy'"),
         ("loss", -1, "margin=-1 is no difference of 'loss'; give a number above 0"),
         ("loss", math.nan, "margin=nan"),
-        ("bleu", None, "whether more or less 'bleu' is better is not known; known are"),
+        ("bleu", None, "whether more 'bleu' is better is not known; known are"),
     ],
 )
 def test_a_margin_or_measure_that_cannot_be_meant_is_refused(measure, margin, words):

@@ -2,6 +2,8 @@ import dataclasses
 import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import lora_lab as lab
 from lora_lab.maths.statistics import PairedAnswers
@@ -142,3 +144,39 @@ def test_a_look_of_the_plan_has_a_wider_interval():
 def test_a_number_of_seeds_without_a_look_is_refused(count, words):
     with pytest.raises(ValueError, match=words):
         compare_at_look(runs(*[0.5] * count), runs(*[0.6] * count))
+
+
+def made_run(facts):
+    """A run of these facts; a score of None leaves it unscored."""
+    seed, value, status, r = facts
+    made = run(seed, 0.5, r=r)
+    scores = None if value is None else dataclasses.replace(made.scores, value=value)
+    return dataclasses.replace(made, scores=scores, status=status)
+
+
+any_runs = st.lists(
+    st.builds(
+        made_run,
+        st.tuples(
+            st.integers(0, 3),
+            st.none() | st.floats(-1e6, 1e6) | st.sampled_from([math.nan, math.inf]),
+            st.sampled_from(["finished", "diverged"]),
+            st.sampled_from([1, 4]),
+        ),
+    ),
+    max_size=4,
+)
+
+
+@given(any_runs | st.none() | st.text(), any_runs, st.none() | st.floats())
+def test_whatever_is_given_is_compared_by_finite_numbers_or_refused_in_words(a, b, margin):
+    try:
+        found = compare(a, b, margin=margin)
+    except (ValueError, TypeError) as error:
+        words = str(error)
+    else:
+        words = found.verdict
+        assert math.isfinite(found.low)
+        assert found.low <= found.difference <= found.high
+        assert found.result == "not settled"  # at most four seeds
+    assert "; " in words or ": " in words  # what was given; what would fit

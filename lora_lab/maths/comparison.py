@@ -51,73 +51,82 @@ class Comparison:
         better, worse: 0 lies outside the interval. no difference: the whole interval lies within
         the margin on both sides. not settled: the rest, and fewer than five seeds.
         """
-        low, high = self._gains
-        if self.answers is None and self.pairs < SEEDS:
-            return UNSETTLED
-        if low > 0 or high < 0:
-            return BETTER if low > 0 else WORSE
-        within = self.margin is not None and max(-low, high) <= self.margin
-        return ALIKE if within else UNSETTLED
+        return UNSETTLED if self._few else self._by_interval
 
     @property
     def verdict(self) -> str:
-        """The result in words, with its interval.
+        """The result in words: `b is better by 3.1 points (1.2 to 5.0; 10 seeds)`.
 
-        `b is better by 3.1 points (1.2 to 5.0; 10 seeds)`, `no difference above 2 points (−0.8 to
-        1.1; 10 seeds)`, `not settled: −3 to 8 points after 5 seeds; about 73 more would settle a
-        difference of 2 points`. Positive numbers say that b is better, of a loss as well.
+        Positive numbers say that b is better, of a loss as well.
         """
         low, high = self._gains
         if self.result == WORSE:
             low, high = -high, -low
         size, *ends = (self._number(value) for value in (abs(self.difference), low, high))
-        interval = " to ".join(ends)
         count = counted(self.pairs, "question" if self.answers else "seed")
         count += f", look {self.look} of {len(LOOKS)}" if self.look else ""
         count += ", all alike" if low == high else ""
-        if self.result in (BETTER, WORSE):
-            return f"{self.b} is {self.result} by {size}{self._unit} ({interval}; {count})"
+        if self.result == UNSETTLED:
+            return f"not settled: {self.interval} after {count}{self._more_text()}"
+        known = f"{self.b} is {self.result} by {size}{self._unit}"
         if self.result == ALIKE:
-            return f"no difference above {self._margin_text} ({interval}; {count})"
-        return f"not settled: {interval}{self._unit} after {count}{self._more_text()}"
+            known = f"no difference above {self._margin_text}"
+        return f"{known} ({' to '.join(ends)}; {count})"
+
+    @property
+    def interval(self) -> str:
+        """The interval in words, with positive numbers where b is better: `−3 to 8 points`."""
+        return " to ".join(map(self._number, self._gains)) + self._unit
 
     @property
     def seeds_to_settle(self) -> int | None:
         """How many more seeds make the interval no wider than the margin, if the spread stays.
 
-        None: it is settled, or paired by question, or there is no margin.
+        Up to five, if the interval is narrow enough. None: settled, by question, or no margin.
         """
         if self.result != UNSETTLED or self.answers or self.margin is None:
             return None
+        if self._by_interval != UNSETTLED:
+            return SEEDS - self.pairs
         needed = numbers_needed(self.deviation, self.margin, self.level)
         return max(1, max(SEEDS, needed) - self.pairs)
 
     @property
     def method(self) -> str:
-        """What was paired, the interval and the test, and how often they err."""
+        """What was paired, the interval, the test, and how often they err."""
         share = f"{100 * (1 - self.level):.4g} %"
         if self.answers:
             return (
                 f"Paired by question: two models are compared, not two settings. {share} interval "
                 "by Tango's score test, and McNemar's exact test."
             )
-        text = f"Paired by seed; {share} interval of the mean difference by Student's t."
-        if self.look:
-            text += (
-                f" The plan looks after {', '.join(map(str, LOOKS))} seeds; all looks together "
-                f"call equal settings different in {100 * LEVEL:g} % of cases."
-            )
-        return text
+        looks = (
+            f" The plan looks after {', '.join(map(str, LOOKS))} seeds; all looks together call "
+            f"equal settings different in {100 * LEVEL:g} % of cases."
+        ) * bool(self.look)
+        return f"Paired by seed; {share} interval of the mean difference by Student's t.{looks}"
 
     def __repr__(self) -> str:
         """`b against a, accuracy: b is better by …`, and the method."""
         return f"{self.b} against {self.a}, {self.measure}: {self.verdict}\n{self.method}"
 
     @property
+    def _few(self) -> bool:
+        return self.answers is None and self.pairs < SEEDS
+
+    @property
+    def _by_interval(self) -> str:
+        """The result, however few the seeds are."""
+        low, high = self._gains
+        if low > 0 or high < 0:
+            return BETTER if low > 0 else WORSE
+        within = self.margin is not None and max(-low, high) <= self.margin
+        return ALIKE if within else UNSETTLED
+
+    @property
     def _gains(self) -> tuple[float, float]:
         """The interval, with positive numbers where b is better."""
-        lower = self.measure in LOWER_IS_BETTER
-        return (-self.high, -self.low) if lower else (self.low, self.high)
+        return (-self.high, -self.low) if self.measure in LOWER_IS_BETTER else (self.low, self.high)
 
     @property
     def _unit(self) -> str:
@@ -144,27 +153,23 @@ class Comparison:
         return text.replace("-", "−") if float(text) else text.lstrip("-")
 
     def _more_text(self) -> str:
-        few = f"; a verdict takes {SEEDS} seeds" if not self.answers and self.pairs < SEEDS else ""
+        few = f"; a verdict takes {SEEDS} seeds" if self._few else ""
         more = self.seeds_to_settle
-        if more is None or self.pairs + more <= SEEDS:
-            return few
-        return f"{few}; about {more:,} more would settle a difference of {self._margin_text}"
+        if more and self.pairs + more > SEEDS:
+            few += f"; about {more:,} more would settle a difference of {self._margin_text}"
+        return few
 
 
 def comparison_of(
-    differences: Sequence[float],
-    *,
-    measure: str,
-    margin: float | None = None,
-    level: float = LEVEL,
+    differences: Sequence[float], *, measure: str, margin: float | None = None, level: float = LEVEL
 ) -> Comparison:
     """The comparison of two settings by the differences b - a, one for each seed.
 
     Args:
         differences: two or more, in the measure's unit.
-        measure: the metric's name, "loss", "old_knowledge" or "strangers".
+        measure: as in Comparison, and so is the level.
         margin: the smallest difference that matters; None: 2 points of a share, none of a loss.
-        level: how often the interval misses the true difference, 0 to 1.
+        level: 0 to 1.
     """
     differences = [round(difference, 12) for difference in differences]  # 0.3 - 0.1 is 0.2
     low, high = mean_interval(differences, level)
@@ -185,10 +190,8 @@ def checked_margin(measure: str, margin: float | None) -> float | None:
     """The margin, or the measure's default; refused where it can't be meant."""
     share = measure not in LOWER_IS_BETTER
     if share and measure not in SHARES:
-        raise ValueError(
-            f"whether more or less {measure!r} is better is not known; "
-            f"known are {', '.join((*SHARES, *LOWER_IS_BETTER))}"
-        )
+        known = ", ".join((*SHARES, *LOWER_IS_BETTER))
+        raise ValueError(f"whether more {measure!r} is better is not known; known are {known}")
     if margin is None:
         return MARGIN if share else None
     if not 0 < margin < (1 if share else math.inf):
