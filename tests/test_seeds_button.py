@@ -46,6 +46,10 @@ def marked(runs, values):
     ]
 
 
+def with_seed(run, seed):
+    return dataclasses.replace(run, recipe=dataclasses.replace(run.recipe, seed=seed))
+
+
 UNSURE = [0.5, 0.6, 0.4, 0.55, 0.45], [0.6, 0.5, 0.6, 0.4, 0.6]
 SURE = [0.5, 0.6, 0.4, 0.55, 0.45], [0.81, 0.92, 0.7, 0.86, 0.74]
 
@@ -129,9 +133,8 @@ def test_between_two_looks_there_is_no_verdict_and_below_five_seeds_none_that_se
     assert "a verdict takes 5 seeds" in button.verdict.value
     assert button.train_button.description.startswith("2 more seeds")
     seven = [
-        [*side, *(dataclasses.replace(run, recipe=dataclasses.replace(run.recipe, seed=run.recipe.seed + 5)) for run in side[:2])]
-        for side in map(marked, runs, UNSURE)
-    ]  # fmt: skip
+        [*side, with_seed(side[0], 5), with_seed(side[1], 6)] for side in map(marked, runs, UNSURE)
+    ]
     button = SeedsButton(base, TASK, *seven, **HERE)
     assert "no verdict after 7 seeds a setting" in button.verdict.value
     assert button.comparison is None
@@ -139,11 +142,11 @@ def test_between_two_looks_there_is_no_verdict_and_below_five_seeds_none_that_se
 
 
 def test_new_seeds_are_those_that_no_run_has(base, runs):
-    odd = [
-        [dataclasses.replace(run, recipe=dataclasses.replace(run.recipe, seed=2 * run.recipe.seed)) for run in side]
-        for side in map(marked, runs, UNSURE)
-    ]  # fmt: skip
-    assert clicked(SeedsButton(base, TASK, *odd, **HERE)).a[5:][0].recipe.seed == 1
+    even = [
+        [with_seed(run, 2 * run.recipe.seed) for run in side] for side in map(marked, runs, UNSURE)
+    ]
+    button = clicked(SeedsButton(base, TASK, *even, **HERE))
+    assert [run.recipe.seed for run in button.a[5:]] == [1, 3, 5, 7, 9]
 
 
 def test_after_a_training_the_time_is_that_of_the_runs_here(unsure):

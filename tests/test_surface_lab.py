@@ -161,7 +161,7 @@ def test_other_values_make_other_cells_and_finished_runs_are_kept(surface_lab):
     surface_lab.x_values.value = "3, 2; 1"
     assert [place for place in surface_lab.grid.cells][:3] == [(1, 0.03), (2, 0.03), (3, 0.03)]
     assert "6 settings × 2 seeds = 12 runs" in surface_lab.counts.value
-    assert surface_lab.sweep.runs and {*surface_lab.sweep.runs} == {*finished}
+    assert {*surface_lab.sweep.runs} == {*finished}
     assert surface_lab.surface.cells[2, 0.03].scores == {}
     surface_lab.seeds.value = 1
     assert surface_lab.surface.is_whole is False
