@@ -203,11 +203,11 @@ def test_the_score_that_is_chosen_is_shown_and_has_its_own_ridge(surface_lab):
 
 
 def test_each_cell_has_a_name_that_says_how_it_stands(surface_lab):
-    names = {place: cell.tooltip for place, cell in surface_lab.grid.cells.items()}
+    names = {place: cell.description for place, cell in surface_lab.grid.cells.items()}
     assert names[1, 3e-2] == "r 1, learning_rate 0.03: not trained yet"
     trained(surface_lab)
     words = plots.cell_in_words(surface_lab.surface, (1, 3e-2))
-    assert surface_lab.grid.cells[1, 3e-2].tooltip == words
+    assert surface_lab.grid.cells[1, 3e-2].description == words
     assert "(2 seeds)" in words
 
 
@@ -242,7 +242,7 @@ def test_a_diverged_run_keeps_its_place(base):
     lab_ = trained(SurfaceLab(base, TASK, engine="sequential", store=None, **diverging))
     assert lab_.surface.cells[1, 1e30].diverged == 1
     assert lab_.surface.is_whole
-    assert "1 of 1 seed diverged" in lab_.grid.cells[1, 1e30].tooltip
+    assert "1 of 1 seed diverged" in lab_.grid.cells[1, 1e30].description
 
 
 def test_closing_it_ends_the_training_after_its_step_and_leaves_no_thread(surface_lab, at_step):

@@ -34,8 +34,8 @@ _LOOK = """
 .lora-lab-over { position: relative; overflow: visible; }
 .lora-lab-over > .lora-lab-cells { position: absolute; margin: 0; overflow: visible; }
 .lora-lab-cells > button.lora-lab-cell { width: auto; height: auto; min-width: 0; margin: 0;
-  padding: 0; background: none; box-shadow: none; border: none; border-radius: 2px; }
-.lora-lab-cells > button.lora-lab-cell:hover { background: rgba(255, 255, 255, 0.25); }
+  padding: 0; font-size: 0; background: none; box-shadow: none; border: none; border-radius: 2px; }
+.lora-lab-cells > button.lora-lab-cell:hover { background: rgba(255, 255, 255, 0.15); }
 .lora-lab-cells > button.lora-lab-shown {
   box-shadow: inset 0 0 0 2px #fff, inset 0 0 0 4px #D55E00; }
 .lora-lab-cells > button.lora-lab-cell:focus-visible { outline: 3px solid #D55E00; z-index: 1; }
@@ -45,6 +45,7 @@ _LOOK = """
 class CellGrid(widgets.Box):
     """A picture with a button over each of its cells; a click, or an arrow key, chooses one.
 
+    A button's words are not seen: they are its name for a screen reader, and its tooltip.
     `chosen` is the cell that was chosen last; `cells` holds the buttons.
 
     Args:
@@ -88,7 +89,7 @@ class CellGrid(widgets.Box):
         """Put in a picture, and what each cell says to those who do not see it."""
         self.view.show(picture)
         for key, name in names.items():
-            self.cells[key].tooltip = name
+            self.cells[key].description = name
 
     def _clicked(self, key: Hashable, _: widgets.Button) -> None:
         self.choose(key)

@@ -84,8 +84,8 @@ class SeedsButton(WorkingBox):
         self.children = [
             widgets.HTML(markup.title(self._question)),
             self.verdict,
-            row(self.train_button, widgets.HTML(markup.help_text(HELP)), self.stop_button),
-            row(self.progress, self.state),
+            row(self.train_button, self.stop_button, self.progress, self.state),
+            widgets.HTML(markup.help_text(HELP)),
         ]
         self.train_button.on_click(lambda _: self.start())
         self.stop_button.on_click(lambda _: self.stop())
