@@ -116,7 +116,7 @@ def test_a_setting_with_a_diverged_seed_has_no_mean_and_is_never_the_best():
 
 
 def run(r, rate, seed, value, **changes):
-    records = [StepRecord(1, 5.0, rate, 1.0, 8), StepRecord(2, 4.0, rate, 1.0, 8, 3.0 - value)]
+    records = [StepRecord(1, 5.0, rate, 1.0, 8, 4.5), StepRecord(2, 4.0, rate, 1.0, 8, 3.0 - value)]
     scores = Scores("accuracy", value, {}, 0.25, None, 2.0, (), "test")
     made = recipe(r=r, learning_rate=rate, seed=seed, steps=2)
     facts = {"recipe": made, "records": tuple(records), "scores": scores} | changes

@@ -122,7 +122,6 @@ class Surface:
     def _is_below_best(self, place: Place, level: float) -> bool:
         best, other = self.cells[self.best].scores, self.cells[place].scores
         gains = [self._gain(best[seed] - other[seed]) for seed in best if seed in other]
-        gains = [round(gain, 12) for gain in gains]  # 0.3 - 0.1 is 0.2
         if len(gains) < SEEDS or statistics.fmean(gains) <= 0:
             return False
         return mean_p_value(gains) / 2 < level  # of both sides, halved
