@@ -171,15 +171,15 @@ def test_what_goes_wrong_in_a_worker_is_raised_here(base):
 
 def test_auto_takes_processes_where_they_are_worth_their_start(base, monkeypatch):
     monkeypatch.setattr(sweeps, "cores", lambda: 2.0)
-    assert not sweeps._side_by_side("auto", base, new=3)
-    assert sweeps._side_by_side("auto", base, new=4)
-    assert not sweeps._side_by_side("processes", base, new=0)
+    assert sweeps._chosen_engine("auto", base, new=3) == "sequential"
+    assert sweeps._chosen_engine("auto", base, new=4) == "processes"
     monkeypatch.setattr(sweeps, "cores", lambda: 1.0)
-    assert not sweeps._side_by_side("auto", base, new=40)
+    assert sweeps._chosen_engine("auto", base, new=40) == "sequential"
     elsewhere = dataclasses.replace(base, device=torch.device("cuda"))
-    assert not sweeps._side_by_side("auto", elsewhere, new=40)
-    with pytest.raises(ValueError, match="give engine='sequential'"):
-        sweeps._side_by_side("processes", elsewhere, new=2)
+    assert sweeps._chosen_engine("auto", elsewhere, new=40) == "packed"
+    assert sweeps._chosen_engine("auto", elsewhere, new=1) == "sequential"
+    with pytest.raises(ValueError, match="give engine='packed'"):
+        sweeps._chosen_engine("processes", elsewhere, new=2)
 
 
 def followed(base, recipes, engine, **options):

@@ -65,6 +65,19 @@ def test_a_sweep_that_cannot_run_is_refused(base, changes, error, words):
         sweep(base, TASK, **{"recipes": TWO, "store": None} | changes)
 
 
+def test_a_packed_sweep_trains_apart_what_cannot_be_packed_and_says_why(base, monkeypatch):
+    monkeypatch.setenv("LORA_LAB_STEP", "torch")
+    mixed = [recipe(r=1), recipe(r=2, use_dora=True), recipe(r=4)]
+    with pytest.warns(UserWarning, match=r"1 of 3 runs can't be in a pack.*use_dora=True"):
+        packed = sweep(base, TASK, mixed, engine="packed", store=None)
+    alone = sweep(base, TASK, mixed, engine="sequential", store=None)
+    for ours, theirs in zip(packed.runs, alone.runs, strict=True):
+        assert ours.recipe == theirs.recipe
+        losses = [[record.loss for record in run.records] for run in (ours, theirs)]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+        assert ours.scores.loss == pytest.approx(theirs.scores.loss, rel=1e-5)
+
+
 def test_recipes_are_left_as_they_were(base):
     before = dataclasses.replace(TWO[0])
     sweep(base, TASK, TWO[:1], seeds=(3,), store=None, evaluate=False)

@@ -1,6 +1,7 @@
 """Many recipes × seeds, and the table of their scores."""
 
 import dataclasses
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +19,14 @@ from lora_lab.tasks.examples import Task
 from lora_lab.training.confounds import confounds_of
 from lora_lab.training.evaluation import check_answerable
 from lora_lab.training.fit import follow_to_last_good
+from lora_lab.training.packing import not_packable, train_packed
 from lora_lab.training.processes import follow_in_processes
 from lora_lab.training.run_files import DIVERGED, FINISHED
 from lora_lab.training.store import DEFAULT, Default, Run, resolve_store, stored_status
 from lora_lab.training.summary import FieldComparison, compare_field, summary_of, varying_fields
 
-ENGINES = ("auto", "sequential", "processes")
-LATER = ("packed", "ray")
+ENGINES = ("auto", "sequential", "processes", "packed")
+LATER = ("ray",)
 WORTH_A_POOL = 4  # runs to train, from which on "auto" waits the seconds that workers take to start
 
 
@@ -129,8 +131,9 @@ def sweep(
         recipes: at least one; their own seeds are replaced.
         seeds: at least one; three or more show the spread.
         engine: "sequential": one after the other; "processes": side by side on the CPU's cores, a
-            thread each, with the same records; "auto": processes for four runs or more of a small
-            model on a CPU.
+            thread each, with the same records; "packed": many in one batch, with the same records
+            up to rounding; "auto": packed for two runs or more on a GPU, processes for four or
+            more of a small model on a CPU. What can't be packed is trained one after the other.
         store: as in `fit`: finished runs are replayed, so a stopped sweep goes on.
         fresh: train again what is stored.
         evaluate: score each run on the test split.
@@ -186,17 +189,33 @@ class _Planned:
     task: Task
     recipes: tuple[Recipe, ...]  # in the order of the sweep; some may be equal
     new: tuple[Recipe, ...]  # to be trained, each once
-    side_by_side: bool
+    engine: str  # one of ENGINES, but not "auto"
     options: dict[str, object]  # store, fresh, evaluate
 
     def follow(self) -> Iterator[tuple[Recipe, StepRecord | Run]]:
         """Stored runs first, then the training of the others."""
         stored = [recipe for recipe in dict.fromkeys(self.recipes) if recipe not in self.new]
         yield from self._one_by_one(stored)
-        if self.side_by_side:
+        if self.engine == "processes":
             yield from follow_in_processes(self.base, self.task, self.new, **self.options)
+        elif self.engine == "packed":
+            yield from self._packed()
         else:
             yield from self._one_by_one(self.new)
+
+    def _packed(self) -> Iterator[tuple[Recipe, StepRecord | Run]]:
+        """Packs first; then one after the other what can't be in a pack, with the reason."""
+        reasons = {recipe: not_packable(self.base, recipe) for recipe in self.new}
+        apart = [recipe for recipe in self.new if reasons[recipe]]
+        if packed := [recipe for recipe in self.new if not reasons[recipe]]:
+            yield from train_packed(self.base, self.task, packed, **self.options)
+        if apart:
+            warnings.warn(
+                f"{len(apart)} of {len(self.new)} runs can't be in a pack and are trained one "
+                f"after the other: {'; '.join(sorted({reasons[recipe] for recipe in apart}))}",
+                stacklevel=4,
+            )
+        yield from self._one_by_one(apart)
 
     def _one_by_one(self, recipes: Iterable[Recipe]) -> Iterator[tuple[Recipe, StepRecord | Run]]:
         for recipe in recipes:
@@ -242,7 +261,7 @@ def _planned(
         task=task,
         recipes=tuple(planned),
         new=tuple(new),
-        side_by_side=_side_by_side(engine, base, len(new)),
+        engine=_chosen_engine(engine, base, len(new)),
         options={"store": where, "fresh": fresh, "evaluate": evaluate},
     )
 
@@ -276,14 +295,17 @@ def _is_stored(base: Base, task: Task, recipe: Recipe, store: Path | None) -> bo
     return store is not None and stored_status(store, base, task, recipe) in (FINISHED, DIVERGED)
 
 
-def _side_by_side(engine: str, base: Base, new: int) -> bool:
-    """Whether processes are to train `new` runs."""
-    if engine == "processes" and base.device.type != "cpu":
+def _chosen_engine(engine: str, base: Base, new: int) -> str:
+    """What is to train `new` runs: the engine that was given, or for "auto" the one that pays."""
+    on_cpu = base.device.type == "cpu"
+    if engine == "processes" and not on_cpu:
         raise ValueError(
             f"engine='processes' shares out the CPU's cores, and {base.name} is on {base.device}; "
-            "load it with device='cpu', or give engine='sequential'"
+            "load it with device='cpu', or give engine='packed'"
         )
-    if engine == "auto":
-        small = base.device.type == "cpu" and base.model.num_parameters() < SMALL
-        return small and new >= WORTH_A_POOL and cores() >= 2
-    return engine == "processes" and new > 0
+    if engine != "auto":
+        return engine
+    if base.device.type == "cuda" and new > 1:
+        return "packed"
+    small = on_cpu and base.model.num_parameters() < SMALL
+    return "processes" if small and new >= WORTH_A_POOL and cores() >= 2 else "sequential"
