@@ -15,6 +15,7 @@ from lora_lab.models.bases import Base
 from lora_lab.recipe import Recipe, nearest
 from lora_lab.records import StepRecord
 from lora_lab.tasks.examples import Task
+from lora_lab.training.cluster import check_cluster, follow_on_ray
 from lora_lab.training.confounds import confounds_of
 from lora_lab.training.evaluation import check_answerable
 from lora_lab.training.fit import follow_to_last_good
@@ -22,8 +23,8 @@ from lora_lab.training.processes import follow_in_processes
 from lora_lab.training.run_files import DIVERGED, FINISHED
 from lora_lab.training.store import DEFAULT, Default, Run, resolve_store, stored_status
 
-ENGINES = ("auto", "sequential", "processes")
-LATER = ("packed", "ray")
+ENGINES = ("auto", "sequential", "processes", "ray")
+LATER = ("packed",)
 WORTH_A_POOL = 4  # runs to train, from which on "auto" waits the seconds that workers take to start
 
 
@@ -91,8 +92,8 @@ def sweep(
         recipes: at least one; their own seeds are replaced.
         seeds: at least one; three or more show the spread.
         engine: "sequential": one after the other; "processes": side by side on the CPU's cores, a
-            thread each, with the same records; "auto": processes for four runs or more of a small
-            model on a CPU.
+            thread each, with the same records; "ray": the same on the machines of a Ray cluster
+            (docs/cluster.md); "auto": processes for four runs or more of a small model on a CPU.
         store: as in `fit`: finished runs are replayed, so a stopped sweep goes on.
         fresh: train again what is stored.
         evaluate: score each run on the test split.
@@ -149,13 +150,17 @@ class _Planned:
     recipes: tuple[Recipe, ...]  # in the order of the sweep; some may be equal
     new: tuple[Recipe, ...]  # to be trained, each once
     side_by_side: bool
+    on_ray: bool
     options: dict[str, object]  # store, fresh, evaluate
 
     def follow(self) -> Iterator[tuple[Recipe, StepRecord | Run]]:
         """Stored runs first, then the training of the others."""
         stored = [recipe for recipe in dict.fromkeys(self.recipes) if recipe not in self.new]
         yield from self._one_by_one(stored)
-        if self.side_by_side:
+        if self.on_ray:
+            kept = {name: self.options[name] for name in ("store", "evaluate")}
+            yield from follow_on_ray(self.base, self.task, self.new, **kept)
+        elif self.side_by_side:
             yield from follow_in_processes(self.base, self.task, self.new, **self.options)
         else:
             yield from self._one_by_one(self.new)
@@ -199,12 +204,16 @@ def _planned(
         check_trainable(base, recipe)
     if new and evaluate:
         check_answerable(base, task)
+    on_ray = engine == "ray" and bool(new)
+    if on_ray:
+        check_cluster(base)
     return _Planned(
         base=base,
         task=task,
         recipes=tuple(planned),
         new=tuple(new),
         side_by_side=_side_by_side(engine, base, len(new)),
+        on_ray=on_ray,
         options={"store": where, "fresh": fresh, "evaluate": evaluate},
     )
 
