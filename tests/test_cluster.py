@@ -13,6 +13,8 @@ from lora_lab.models.bases import quantized_base
 from lora_lab.models.quantization import Quantization
 from lora_lab.training import cluster
 from lora_lab.training.cluster import _packed, check_cluster, follow_on_ray
+from lora_lab.training.fit import fit, follow_fit
+from lora_lab.training.run_folder import RunFolder
 from lora_lab.training.store import Run
 from lora_lab.training.sweep import follow_sweep, sweep
 from tiny import letters_task, recipe, tiny_base
@@ -168,6 +170,23 @@ def test_runs_of_a_lost_node_are_trained_on_another(base, connected):
 
 
 # --- without a cluster ---
+
+
+def test_a_run_trained_elsewhere_is_kept_with_what_only_that_machine_knows(base, tmp_path):
+    half = follow_fit(base, TASK, TWO, store=tmp_path)  # begun here: a checkpoint, no scores
+    next(half)
+    half.close()
+    trained = fit(base, TASK, TWO, store=None)
+    there = {"machine": "another one", "date": "2026-01-02T03:04:05+00:00", "about": "a sentence"}
+    folder = RunFolder(tmp_path, base, TASK, TWO)
+    with folder.locked():
+        folder.keep(dataclasses.replace(trained, **there))
+    kept = fit(base, TASK, TWO, store=tmp_path)
+    assert kept.replayed
+    assert outcome([kept]) == outcome([trained])
+    assert_same_weights([kept], [trained])
+    assert {name: getattr(kept, name) for name in there} == there
+    assert not (kept.path / "checkpoint.safetensors").exists()
 
 
 def test_without_ray_the_error_names_what_to_install(base, monkeypatch):
