@@ -90,40 +90,34 @@ def followed(base, recipes, **options):
 # --- on two nodes ---
 
 
-def test_runs_on_two_nodes_equal_runs_one_after_the_other_bit_for_bit(base, two_nodes):
-    news = list(follow_sweep(base, TASK, THREE, engine="ray", store=None))
-    alone = sweep(base, TASK, THREE, engine="sequential", store=None).runs
-    apart = {one.recipe: one for _, one in news if isinstance(one, Run)}
-    assert outcome(apart[one] for one in THREE) == outcome(alone)
-    assert_same_weights([apart[one] for one in THREE], alone)
-    for run in alone:  # each step was told, in order, before the run
-        told = [one for of, one in news if of == run.recipe]
-        assert told[:-1] == list(run.records)
-    assert [run.status for run in alone] == ["finished", "finished", "diverged"]
+def test_runs_on_two_nodes_equal_runs_one_after_the_other_bit_for_bit(base, two_nodes, tmp_path):
+    news = list(follow_sweep(base, TASK, THREE, engine="ray", store=tmp_path))
     assert not sys.modules["ray"].is_initialized()  # as it was before
-
-
-def test_the_caller_keeps_the_runs_that_nodes_have_trained(base, connected, tmp_path):
-    made = sweep(base, TASK, THREE, engine="ray", store=tmp_path)
-    again = sweep(base, TASK, THREE, engine="ray", store=tmp_path)
-    assert [run.replayed for run in made.runs] == [False] * 3
-    assert [run.replayed for run in again.runs] == [True] * 3
-    assert outcome(again.runs) == outcome(made.runs)
-    assert_same_weights(again.runs, made.runs)
-    for run in made.runs:
-        facts = json.loads((run.path / "run.json").read_text())
-        assert facts["status"] == run.status
+    alone = sweep(base, TASK, THREE, engine="sequential", store=None).runs
+    made = {run.recipe: run for _, run in news if isinstance(run, Run)}
+    made = [made[one] for one in THREE]
+    assert outcome(made) == outcome(alone)
+    assert_same_weights(made, alone)
+    assert [run.status for run in made] == ["finished", "finished", "diverged"]
+    for run in made:  # each step was told, in order, before the run
+        told = [one for of, one in news if of == run.recipe]
+        assert told == [*run.records, run]
+        facts = json.loads((run.path / "run.json").read_text())  # kept by the caller
         assert facts["machine"] == run.machine != ""
-        assert facts["about"] == base.about
         assert facts["date"] == run.date != ""
+    again = sweep(base, TASK, THREE, engine="ray", store=tmp_path).runs
+    assert [run.replayed for run in again] == [True] * 3
+    assert outcome(again) == outcome(made)
 
 
+@pytest.mark.slow
 def test_what_goes_wrong_on_a_node_is_raised_here(base, connected):
     with pytest.raises(ValueError, match="no layer called 'q_porj'; did you mean 'q_proj'") as told:
         followed(base, [recipe(target_modules=("q_porj",))])
     assert type(told.value) is ValueError
 
 
+@pytest.mark.slow
 def test_a_run_that_is_lost_again_and_again_is_given_up(base, connected, monkeypatch):
     def die(*_):
         os._exit(1)
@@ -137,6 +131,7 @@ def test_a_run_that_is_lost_again_and_again_is_given_up(base, connected, monkeyp
         followed(base, [TWO])
 
 
+@pytest.mark.slow
 def test_closing_ends_the_tasks_and_leaves_the_cluster_that_was_connected(base, connected):
     ray = sys.modules["ray"]
     long = recipe(steps=100_000, learning_rate=1e-6)
