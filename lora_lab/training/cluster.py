@@ -261,17 +261,11 @@ def _warn_without_cpus(ray: ModuleType) -> None:
 class _Pickler(Pickler):
     """Hands over what tensors hold as buffers beside the pickle, each once and uncopied."""
 
-    def __init__(self, file: object, **options: object) -> None:
-        super().__init__(file, **options)
-        self._memory: dict[int, UntypedStorage] = {}  # by its address
-
     def reducer_override(self, value: object) -> tuple:
         """How to make a tensor and its memory again; all else is left to `Pickler`."""
         if type(value) is Tensor:
-            own = value.untyped_storage()
-            memory = self._memory.setdefault(own.data_ptr(), own)  # tensors may share it
             place = (value.storage_offset(), value.size(), value.stride())
-            return _tensor_in, (memory, value.dtype, *place)
+            return _tensor_in, (value.untyped_storage(), value.dtype, *place)
         if isinstance(value, UntypedStorage):
             return _memory_of, (torch.empty(0, dtype=torch.uint8).set_(value).numpy(),)
         return super().reducer_override(value)
