@@ -98,8 +98,9 @@ def follow_on_ray(
         jobs = {begin(recipe): recipe for recipe in recipes}  # on a GPU a job would take a pack
         try:
             while jobs:
-                _warn_without_cpus(ray)
                 ready, _ = ray.wait([*jobs], num_returns=len(jobs), timeout=LOOK_SECONDS)
+                if not ready:
+                    _warn_without_cpus(ray)
                 for job in ready:
                     recipe = jobs[job]
                     try:
