@@ -2,9 +2,12 @@
 
 `measure` runs two steps of the real loop. In the second, in which the optimizer has its state, it
 keeps count of all live storages, by part. `peaks_of_run` asks the allocator itself, step by step.
+Both see torch's memory only, so that torch takes the steps. Both measure the model's own forward
+pass, which the estimates describe; `lean=True` the lean one.
 """
 
 import gc
+import os
 import weakref
 from collections import Counter
 from collections.abc import Iterator
@@ -25,7 +28,7 @@ from lora_lab.models.bases import Base
 from lora_lab.recipe import Recipe
 from lora_lab.records import Memory
 from lora_lab.tasks.examples import IGNORED, Example, Task
-from lora_lab.training import loop
+from lora_lab.training import loop, traced
 
 
 @dataclass(frozen=True)
@@ -83,10 +86,11 @@ class Live(TorchDispatchMode):
         return result
 
 
-def measure(base, task, recipe) -> Measured:
+def measure(base, task, recipe, lean=False) -> Measured:
     """The memory of the second of two steps of `lab.train(base, task, recipe)`."""
     live, trained = Live(), "weights" if recipe.method == "full" else "adapters"
-    with live, mock.patch.object(loop, "check_fits"):  # which traces a step of its own
+    no_tracing = mock.patch.object(loop, "check_fits")  # which traces a step of its own
+    with live, no_tracing, torch_steps() if lean else own_forward():
         live.part = trained  # with all copies that the loop makes of what it trains
         for tensor in tensors_of(base.model):
             live.add(tensor, "weights")
@@ -107,6 +111,18 @@ def measure(base, task, recipe) -> Measured:
     return Measured(Memory(**parts, total=live.peak), **measured)
 
 
+def torch_steps():
+    """Inside, torch takes every step."""
+    return mock.patch.dict(os.environ, {traced.VARIABLE: "torch"})
+
+
+@contextmanager
+def own_forward():
+    """Inside, every model is computed by its own forward pass."""
+    with torch_steps(), mock.patch("lora_lab.models.read_llama.read", return_value=None):
+        yield
+
+
 def peaks_of_run(base, task, recipe) -> dict[str, int]:
     """The most bytes held in each step of a whole run, by the memory allocator's own events.
 
@@ -120,7 +136,8 @@ def peaks_of_run(base, task, recipe) -> dict[str, int]:
             with record_function(f"step {number}"):
                 next(steps)
 
-    return peaks_of(train, base.model)
+    with own_forward():
+        return peaks_of(train, base.model)
 
 
 def peaks_of(train, model) -> dict[str, int]:
@@ -146,13 +163,13 @@ def peaks_of(train, model) -> dict[str, int]:
 def parts_named(live: Live, training) -> Iterator[dict]:
     """Set `live.part` to the part of the step that the real loop is in, while it runs."""
     measured: dict = {}
-    real = loop.loss_of_batch
+    real = traced.loss_of_batch
     output = training.model.get_output_embeddings()
     trained = [weight for weight in training.model.parameters() if weight.requires_grad]
 
-    def loss_of_batch(model, batch, teacher):
+    def loss_of_batch(model, batch, *others):
         live.part, live.gradients = "activations", set()
-        result = real(model, batch, teacher)
+        result = real(model, batch, *others)
         measured["saved"] = live.now["activations"] + live.now["logits"]
         measured["batch"] = sizes_of(batch)
         live.gradients = {weight.shape for weight in trained if weight.ndim > 1}  # on the way back
@@ -179,7 +196,7 @@ def parts_named(live: Live, training) -> Iterator[dict]:
         training.optimizer.register_step_pre_hook(before_the_update),
         *(weight.register_post_accumulate_grad_hook(add_gradient) for weight in trained),
     ]
-    with mock.patch.object(loop, "loss_of_batch", loss_of_batch):
+    with mock.patch.object(traced, "loss_of_batch", loss_of_batch):
         yield measured
     for hook in hooks:
         hook.remove()

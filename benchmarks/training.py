@@ -1,11 +1,18 @@
 """How long is a training step, ours against transformers' Trainer with PEFT?
 
-Both train the same adapter on the same batches, in turn, in one process; ratios are what counts,
-since machines differ and are noisy. Run `python benchmarks/training.py --help`.
+Both train the same adapter on the same batches, in turn, in one process. Ratios are what counts,
+since machines differ and are noisy. Each side runs at the number of threads that suits it best,
+found beforehand; that also warms it up. A step's CPU seconds are said beside its seconds on the
+clock, because another program's load hardly moves them.
+
+Run `python benchmarks/training.py` for all cases, or name some: `... training.py pocket`.
 """
 
 import argparse
 import dataclasses
+import math
+import os
+import platform
 import statistics
 import tempfile
 import time
@@ -21,11 +28,22 @@ from lora_lab.models.adapters import to_peft
 from lora_lab.models.quantization import share_tensors
 from lora_lab.tasks.examples import encode
 from lora_lab.training.loop import order_of_examples
+from lora_lab.training.traced import STEPS, VARIABLE
+
+CASES = {  # name: base, task, its examples, changes to its recipe, steps
+    "pocket": ("pocket", "sentiment", None, {"batch_size": 16}, 40),
+    "smollm2": ("smollm2", "film-sentiment", None, {"layers_to_transform": None}, 8),
+    "smollm2-facts": ("smollm2", "ruff-rules", None, {}, 8),
+    "smollm2-top": ("smollm2", "ruff-rules", 16, {"layers_to_transform": tuple(range(24, 30))}, 12),
+}
 
 
 def seconds_ours(base, task, recipe):
-    """Median seconds of a step, the first three left out."""
-    return statistics.median(record.seconds for record in list(lab.train(base, task, recipe))[3:])
+    """(CPU seconds, seconds) of each step."""
+    times = [(time.process_time(), time.perf_counter())]
+    for _ in lab.train(base, task, recipe):
+        times.append((time.process_time(), time.perf_counter()))
+    return differences(times)
 
 
 def seconds_of_trainer(base, task, recipe):
@@ -34,7 +52,7 @@ def seconds_of_trainer(base, task, recipe):
 
     class Clock(TrainerCallback):
         def on_step_end(self, *_, **__):
-            times.append(time.perf_counter())
+            times.append((time.process_time(), time.perf_counter()))
 
     class InOrder(Trainer):
         def _get_train_sampler(self, *_):
@@ -66,37 +84,78 @@ def seconds_of_trainer(base, task, recipe):
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
-    return statistics.median(b - a for a, b in zip(times[3:], times[4:], strict=False))
+    return [(math.nan, math.nan), *differences(times)]  # the first step is not timed
+
+
+def differences(times):
+    return [
+        (cpu - cpu_before, clock - clock_before)
+        for (cpu_before, clock_before), (cpu, clock) in zip(times, times[1:], strict=False)
+    ]
+
+
+def step(side, base, task, recipe, threads):
+    """The median (CPU seconds, seconds) of a step, the first pass through the examples left out.
+
+    Where the examples are not seen twice, the first two steps are left out.
+    """
+    torch.set_num_threads(threads)
+    first_pass = math.ceil(len(task.train) / recipe.batch_size)
+    skipped = first_pass if first_pass < recipe.steps else 2
+    timed = side(base, task, recipe)[skipped:]
+    return [statistics.median(column) for column in zip(*timed, strict=True)]
+
+
+def compare(case, rounds, tried, device):
+    name, task_name, n, changes, steps = CASES[case]
+    base = lab.load_base(name, device=device, dtype="float32")
+    task = lab.load_task(task_name, base, n=n)
+    fixed = {"steps": steps, "eval_steps": None, "warmup_steps": 0}
+    recipe = dataclasses.replace(task.recipe, **fixed | changes)
+    sides = {"Trainer + PEFT": seconds_of_trainer, "ours": seconds_ours}
+    threads = {
+        label: min(tried, key=lambda count: step(side, base, task, recipe, count)[1])
+        for label, side in sides.items()
+    }
+    ratios = []
+    for number in range(1, rounds + 1):
+        times = {
+            label: step(side, base, task, recipe, threads[label]) for label, side in sides.items()
+        }
+        theirs, own = times.values()
+        ratios.append([a / b for a, b in zip(theirs, own, strict=True)])
+        words = ", ".join(
+            f"{label} {1000 * cpu:.0f} ms CPU, {1000 * clock:.0f} ms"
+            for label, (cpu, clock) in times.items()
+        )
+        print(f"  round {number}: {words}", flush=True)
+    said = [
+        f"{statistics.median(column):.2f} ({min(column):.2f} to {max(column):.2f})"
+        for column in zip(*ratios, strict=True)
+    ]
+    used = ", ".join(f"{label} {count}" for label, count in threads.items())
+    print(
+        f"ours: {lab.train(base, task, recipe).about}\n"
+        f"{case}: {task.name}, batch {recipe.batch_size}, {base.device}, threads: {used}. "
+        f"A step of Trainer takes {said[0]} times our CPU seconds and {said[1]} times our seconds",
+        flush=True,
+    )
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--base", default="pocket")
-    parser.add_argument("--task", default="new-facts")
-    parser.add_argument("--steps", type=int, default=40)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("cases", nargs="*", metavar="case", help=", ".join(CASES))
     parser.add_argument("--rounds", type=int, default=5, help="how often each is timed, in turn")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="numbers to try")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--step", default="auto", choices=STEPS, help="what takes our steps")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    base = lab.load_base(options.base, device=options.device, dtype="float32")
-    task = lab.load_task(options.task, base)
-    recipe = dataclasses.replace(task.recipe, steps=options.steps, eval_steps=None, warmup_steps=0)
-    ratios = []
-    for number in range(1, options.rounds + 1):
-        theirs, ours = (
-            seconds(base, task, recipe) for seconds in (seconds_of_trainer, seconds_ours)
-        )
-        ratios.append(theirs / ours)
-        print(
-            f"round {number}: Trainer + PEFT {1000 * theirs:.1f} ms, "
-            f"ours {1000 * ours:.1f} ms, {theirs / ours:.2f} times"
-        )
-    print(
-        f"{base.name}, {task.name}, batch {recipe.batch_size}, {options.threads} thread(s), "
-        f"{base.device}: a step is {statistics.median(ratios):.2f} times as fast as Trainer's "
-        f"({min(ratios):.2f} to {max(ratios):.2f} over {options.rounds} rounds)"
-    )
+    if unknown := sorted({*options.cases} - CASES.keys()):
+        parser.error(f"no case is called {unknown[0]!r}; give {', '.join(CASES)}")
+    os.environ[VARIABLE] = options.step
+    print(f"{platform.node()}, {platform.machine()}, torch {torch.__version__}")
+    for case in options.cases or CASES:
+        compare(case, options.rounds, options.threads, options.device)
 
 
 if __name__ == "__main__":

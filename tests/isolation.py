@@ -37,6 +37,7 @@ def isolate(environment: MutableMapping[str, str], place: Path) -> None:
     """Change `environment` (such as os.environ) to that of an isolated process."""
     environment.update(settings(place))
     environment.pop("LORA_LAB_BASE", None)  # a learner's own choice of model
+    environment.pop("LORA_LAB_STEP", None)  # ... and of what takes the steps
 
 
 def cut_the_network() -> None:

@@ -395,7 +395,7 @@ def test_the_standard_error_is_that_of_the_counts_of_disagreements():
     right_b = [True] * 150 + [False] * c + [True] * b + [False] * (n - 150 - b - c)
     error = math.sqrt((b + c - (b - c) ** 2 / n) / (n - 1) / n)
     answer = reading_a_run.paired_difference.reference(right_a, right_b)
-    assert answer == pytest.approx((0.06, 0.06 - 1.96 * error, 0.06 + 1.96 * error, "real"))
+    assert answer == pytest.approx((0.06, 0.06 - 1.96 * error, 0.06 + 1.96 * error, "better"))
 
 
 def test_the_interval_holds_the_true_difference_19_times_of_20():
@@ -416,8 +416,8 @@ def test_the_unpaired_slip_calls_a_real_difference_noise():
     """Why the exercise is there: on the same items, pairing sees what two intervals do not."""
     case = next(iter(reading_a_run.paired_difference.cases()))
     unpaired = next(iter(reading_a_run.paired_difference.slips.values()))
-    assert reading_a_run.paired_difference.reference(**case)[3] == "real"
-    assert unpaired(**case)[3] == "cannot tell"
+    assert reading_a_run.paired_difference.reference(**case)[3] == "better"
+    assert unpaired(**case)[3] == "not settled"
 
 
 @pytest.mark.parametrize(("diagnosis", "case"), list(reading_a_run.made_curves()))

@@ -7,6 +7,7 @@ import sys
 import tomllib
 
 import pytest
+from scipy.stats import t, ttest_1samp
 
 import lora_lab.findings.claim_runs
 import lora_lab.findings.claims
@@ -77,7 +78,7 @@ def test_a_claim_is_whole(one):
     for setting in one.settings.values():
         assert setting.way in ("fit", *WAYS)
         assert (setting.changed is None) == (setting.way == "fit")
-    assert len(one.seeds) >= 3 if one.to_run else one.seeds == ()
+    assert len(one.seeds) >= 5 if one.to_run else one.seeds == ()
 
 
 def test_an_unknown_claim_is_refused_with_the_nearest():
@@ -98,38 +99,71 @@ def test_nobody_can_change_a_claim():
 @pytest.mark.parametrize(
     ("numbers", "holds"),
     [
-        ((5, 6, 7), True),  # the range's own end is in it
-        ((4.9, 4, -3), False),
-        ((4.9, 6, 7), None),  # a single seed is enough for doubt
-        ((6, math.nan, 7), None),
-        ((9.1, 11), False),
-        ((8, 9.1), None),
-        ((4, 10), None),  # none is in the range, and they do not agree
+        ((6, 7, 6, 7, 8), True),
+        ((5, 5, 5, 5, 5), True),  # the range's own end is in it
+        ((4.9, 6.9, 7, 7.1, 7), True),  # a single seed outside; the mean is 5.4 to 7.7
+        ((4.9, 4, 3, 1, 2), False),
+        ((5, 6, 7, 4, 6), None),  # 4.2 to 7.0
+        ((5, 7, 9, 8, 9.2), None),
+        ((10, 11, 10, 11, 12), False),
+        ((6, 7, 7), None),  # fewer than five seeds
+        ((6, math.nan, 7, 6, 7), None),
+        ((6,), True),  # arithmetic
+        ((4,), False),
     ],
 )
-def test_a_case_holds_or_fails_only_where_all_seeds_agree(numbers, holds):
+def test_a_case_holds_or_fails_where_the_whole_interval_is_inside_or_outside(numbers, holds):
     case = dataclasses.replace(CASE, at_least=5, at_most=9)
-    assert Finding(case, numbers).holds is holds
+    found = Finding(case, numbers)
+    assert found.holds is holds
+    if len(numbers) >= 5 and len({*numbers}) > 1 and not any(map(math.isnan, numbers)):
+        interval = ttest_1samp(numbers, 0).confidence_interval()
+        assert found.interval == pytest.approx((interval.low, interval.high))
 
 
 @pytest.mark.parametrize(
     ("at_least", "at_most", "holds"),
-    [(None, 5, False), (None, 8, True), (9, None, False), (6, None, True)],
+    [(None, 5, False), (None, 9, True), (9, None, False), (5, None, True)],
 )
 def test_a_range_may_be_open(at_least, at_most, holds):
     case = dataclasses.replace(CASE, at_least=at_least, at_most=at_most)
-    assert Finding(case, (6, 7, 8)).holds is holds
+    assert Finding(case, (6, 7, 8, 7, 7)).holds is holds
+
+
+def test_an_open_case_says_how_many_more_seeds_would_settle_it():
+    found = Finding(CASE, (5, 6, 7, 4, 8))  # the mean is 6, a point from the range's end
+    assert found.holds is None
+    n = 5 + found.seeds_to_settle
+    half = [t.isf(0.025, size - 1) * math.sqrt(2.5 / size) for size in (n, n - 1)]
+    assert half[0] <= 1 < half[1]
+    assert str(found).endswith(f"promised at least 5; about {n - 5} more seeds would settle it")
+    few = Finding(CASE, (9, 9.1, 9.2))
+    assert str(few).endswith("; about 2 more seeds would settle it")
+    assert Finding(CASE, (4, 5, 6, 5, 5)).seeds_to_settle is None  # the mean is the end itself
+
+
+def test_several_cases_are_corrected_by_holm():
+    weak = (5.3, 7.9, 6.1, 5.9, 6.0)  # p = 0.047 beside 5
+    (alone,) = weighed(*weak).findings
+    assert alone.holds
+    assert alone.p_value == pytest.approx(ttest_1samp(weak, 5).pvalue)
+    other = dataclasses.replace(CASE, when="other", at_least=6.5)
+    both = weighed(*weak, cases=(CASE, other))
+    assert [finding.holds for finding in both.findings] == [None, None]
+    assert both.findings[0].level == 0.025
 
 
 def test_the_verdict_is_computed_from_the_cases():
     twice = dataclasses.replace(CASE, when="twice is wanted", at_least=10)
     thrice = dataclasses.replace(CASE, when="thrice is wanted", at_least=15)
-    assert weighed(12, 13, 14).verdict == "holds"
-    assert weighed(1, 2, 3).verdict == "does not hold here"
-    assert weighed(1, 12, 13).verdict == "cannot tell"
-    only = weighed(12, 13, 14, cases=(CASE, twice, thrice))
+    alike = 12, 13, 12.5, 13.5, 12
+    assert weighed(*alike).verdict == "holds"
+    assert weighed(1, 2, 3, 2, 1).verdict == "does not hold here"
+    assert weighed(1, 12, 13, 5, 4).verdict == "not settled"
+    assert weighed(12, 13, 14).verdict == "not settled"  # three seeds
+    only = weighed(*alike, cases=(CASE, twice, thrice))
     assert only.verdict == "holds here only when it is so; when twice is wanted"
-    assert weighed(12, 13, 16, cases=(CASE, thrice)).verdict == "cannot tell"
+    assert weighed(12, 13, 16, 17, 12, cases=(CASE, thrice)).verdict == "not settled"
 
 
 def test_each_seed_is_compared_with_itself():
@@ -144,16 +178,16 @@ def test_each_seed_is_compared_with_itself():
 
 
 def test_a_run_without_a_score_leaves_the_claim_open():
-    found = weighed(6, 8, 7)
+    found = weighed(6, 8, 7, 7, 7)
     trials = [dataclasses.replace(found.trials[0], scores={"value": None}), *found.trials[1:]]
-    assert dataclasses.replace(found, trials=tuple(trials)).verdict == "cannot tell"
+    assert dataclasses.replace(found, trials=tuple(trials)).verdict == "not settled"
 
 
 def test_a_ratio_over_nothing_leaves_the_claim_open():
     case = dataclasses.replace(CASE, of="low", minus=None, over="high", unit="times", at_least=0)
     found = weighed(-25, -12, 7, cases=(case,))  # "high" scores 0 with the first seed
     assert math.isnan(found.findings[0].numbers[0])
-    assert found.verdict == "cannot tell"
+    assert found.verdict == "not settled"
 
 
 def test_before_it_is_measured_a_claim_says_what_to_call():
@@ -163,11 +197,13 @@ def test_before_it_is_measured_a_claim_says_what_to_call():
 
 
 def test_a_claim_is_shown_with_its_rounded_numbers():
-    found = weighed(6.04, 8.06, 7, papers=("lora-gpt3-speedup",), about="1970-01-01, a machine")
+    found = weighed(
+        6.04, 8.06, 7, 7, 7, papers=("lora-gpt3-speedup",), about="1970-01-01, a machine"
+    )
     assert repr(found).splitlines() == [
         "High beats low. (lesson)",
         "Verdict: holds",
-        '  yes  when it is so: value of "high" less "low": 7.03 (6.04 to 8.06) points; '
+        '  yes  when it is so: value of "high" less "low": 7.02 (6.13 to 7.91) points; '
         "promised at least 5",
         "Convention: None.",
         "Published: how much faster GPT-3 175B trains with LoRA than in full: "
@@ -291,7 +327,7 @@ def test_a_run_that_diverged_has_no_scores(tiny):
     found = weighed(0, trials=(), settings={"low": wild, "high": HIGH}).measure(store=None)
     by_name = {one.setting: one.scores for one in found.trials}
     assert set(by_name["low"].values()) == {None}
-    assert found.verdict == "cannot tell"
+    assert found.verdict == "not settled"
 
 
 def test_a_record_keeps_what_was_measured_and_what_was_committed(tiny, tmp_path):
@@ -409,7 +445,7 @@ def test_a_recorded_verdict_follows_from_the_recorded_numbers(path):
     assert found.about.startswith(words["date"])  # so it counts: nothing was changed since
     told = {(one["setting"], one["seed"]): one["scores"] for one in words["trials"]}
     held = []
-    for case in words["committed"]["cases"]:
+    for case, finding in zip(words["committed"]["cases"], found.findings, strict=True):
         numbers = []
         for seed in words["committed"]["seeds"]:
             number = told[case["of"], seed][case["what"]]
@@ -418,14 +454,19 @@ def test_a_recorded_verdict_follows_from_the_recorded_numbers(path):
             elif case["over"]:
                 number /= told[case["over"], seed][case["what"]]
             numbers.append(number)
-        low, high = min(numbers) / UNITS[case["unit"]], max(numbers) / UNITS[case["unit"]]
+        low, high = (
+            (numbers[0], numbers[0])
+            if len({*numbers}) == 1
+            else ttest_1samp(numbers, 0).confidence_interval(1 - finding.level)
+        )
+        low, high = low / UNITS[case["unit"]], high / UNITS[case["unit"]]
         least = -math.inf if case["at_least"] is None else case["at_least"]
         most = math.inf if case["at_most"] is None else case["at_most"]
         inside, outside = least <= low <= high <= most, high < least or low > most
         held.append("yes" if inside else "no" if outside else "?")
     assert [{True: "yes", False: "no", None: "?"}[one.holds] for one in found.findings] == held
     assert found.verdict.startswith(
-        "cannot tell" if "?" in held
+        "not settled" if "?" in held
         else "holds here only when" if len(set(held)) == 2
         else "holds" if held[0] == "yes"
         else "does not hold here"

@@ -20,6 +20,7 @@ SIGNATURES = {
     "fit": "base, task, recipe, *, store=DEFAULT, fresh=False, evaluate=True, progress=False",
     "sweep": "base, task, recipes, *, seeds=(0,), engine='auto', store=DEFAULT, fresh=False, "
     "evaluate=True, progress=False",
+    "compare": "a, b, *, margin=None",
     "evaluate": "model, task, *, split='test'",
     "generate": "model, prompts, *, max_new_tokens=32",
     "load_adapter": "base, folder, *, name=None, strength=1.0",

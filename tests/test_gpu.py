@@ -8,6 +8,8 @@ import torch
 import lora_lab as lab
 from lora_lab.machine.devices import seeded
 from lora_lab.models.adapters import as_trained
+from lora_lab.records import StepRecord
+from lora_lab.training import packing
 
 pytestmark = [
     pytest.mark.gpu,
@@ -126,3 +128,57 @@ def test_smollm2_trains_in_bfloat16():
     recipe = dataclasses.replace(task.recipe, steps=30)
     run = lab.fit(base, task, recipe, store=None, evaluate=False)
     assert run.records[-1].loss < 0.5 * run.records[0].loss
+
+
+def losses_in_a_pack(base, task, recipes):
+    """The losses of each run, by recipe, as `train_packed` gives them."""
+    losses = {recipe: [] for recipe in recipes}
+    for recipe, result in packing.train_packed(base, task, recipes, store=None, evaluate=False):
+        if isinstance(result, StepRecord):
+            losses[recipe].append(result.loss)
+    return losses
+
+
+def many_ranks(recipe, count):
+    """As many runs as that, of ranks 1 to 32."""
+    changes = {"steps": 20, "learning_rate": 1e-3}
+    return [
+        dataclasses.replace(recipe, r=2 ** (seed % 6), seed=seed, **changes)
+        for seed in range(count)
+    ]
+
+
+def test_packed_runs_on_the_gpu_equal_runs_alone():
+    base = lab.load_base(device="cuda", dtype="float32")
+    task, recipe = facts()
+    recipes = many_ranks(recipe, 8)
+    for recipe, losses in losses_in_a_pack(base, task, recipes).items():
+        alone = [record.loss for record in lab.train(base, task, recipe)]
+        torch.testing.assert_close(losses, alone, rtol=1e-3, atol=0)
+
+
+def test_a_pack_that_finds_too_little_memory_on_the_gpu_is_halved(monkeypatch):
+    base = lab.load_base(device="cuda", dtype="float32")
+    task, recipe = facts()
+    recipes = [dataclasses.replace(one, steps=4, batch_size=64) for one in many_ranks(recipe, 16)]
+    torch.cuda.reset_peak_memory_stats()
+    whole = losses_in_a_pack(base, task, recipes)
+    most, total = torch.cuda.max_memory_allocated(), torch.cuda.mem_get_info()[1]
+    monkeypatch.setattr(packing, "members_at_once", lambda *_: 16)
+    torch.cuda.empty_cache()
+    try:
+        torch.cuda.set_per_process_memory_fraction(0.7 * most / total)
+        with pytest.warns(UserWarning, match="too small for 16 runs in one batch: going on with 8"):
+            halved = losses_in_a_pack(base, task, recipes)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    for recipe, losses in whole.items():
+        torch.testing.assert_close(halved[recipe], losses, rtol=1e-3, atol=0)
+
+
+def test_smollm2_trains_in_packs_in_bfloat16():
+    base = lab.load_base("smollm2", device="cuda", dtype="bfloat16")
+    task = lab.load_task("home-commands", base)
+    recipes = [dataclasses.replace(task.recipe, steps=30, seed=seed) for seed in range(4)]
+    for losses in losses_in_a_pack(base, task, recipes).values():
+        assert losses[-1] < 0.5 * losses[0]

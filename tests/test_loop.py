@@ -7,11 +7,13 @@ import pickle
 import peft
 import pytest
 import torch
+from torch import nn
 from torch.utils.data import SequentialSampler
 from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments, get_scheduler
 
 from lora_lab.models.adapters import to_peft
 from lora_lab.models.bases import load_base
+from lora_lab.models.built_in import list_bases
 from lora_lab.tasks.examples import Example, collate, encode
 from lora_lab.tasks.loading import load_task
 from lora_lab.tasks.losses import loss_of_batch
@@ -30,7 +32,7 @@ def base():
     return tiny_base()
 
 
-def trainers_losses(base, recipe, tmp_path, dataset=None):
+def trainers_losses(base, recipe, tmp_path, task=TASK):
     """The losses of transformers' Trainer with PEFT, on the same examples in the same order."""
 
     class InOrder(Trainer):
@@ -44,7 +46,7 @@ def trainers_losses(base, recipe, tmp_path, dataset=None):
             self.seen.append(loss.item())
             return loss
 
-    encoded = [encode(base.tokenizer, example, 256, recipe.loss_on) for example in TASK.train]
+    encoded = [encode(base.tokenizer, example, 256, recipe.loss_on) for example in task.train]
     order = order_of_examples(len(encoded), recipe.seed)
     passes = recipe.steps * recipe.gradient_accumulation_steps
     rows = [dataclasses.asdict(encoded[next(order)]) for _ in range(passes * recipe.batch_size)]
@@ -91,8 +93,10 @@ def trainers_losses(base, recipe, tmp_path, dataset=None):
             "target_modules": ("v_proj", "down_proj"),
         },
         {"method": "full", "learning_rate": 1e-3, "weight_decay": 0.1, "max_grad_norm": 0.5},
+        {"use_dora": True},
+        {"layers_to_transform": (1,), "batch_size": 8},
     ],
-    ids=["plain", "schedule", "accumulation", "full"],
+    ids=["plain", "schedule", "accumulation", "full", "DoRA", "upper layer"],
 )
 def test_losses_equal_those_of_transformers_trainer_with_peft(base, changes, tmp_path):
     wanted = recipe(steps=20, **changes)
@@ -101,6 +105,32 @@ def test_losses_equal_those_of_transformers_trainer_with_peft(base, changes, tmp
     assert len(ours) == len(theirs) == 20
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=0)
     assert ours[-1] < 0.95 * ours[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "task_name", "changes"),
+    [
+        ("pocket", "sentiment", {}),
+        ("pocket", "new-facts", {"use_rslora": True}),
+        ("pocket", "sentiment", {"use_dora": True}),
+        ("pocket", "sentiment", {"method": "full", "learning_rate": 3e-4}),
+        ("smollm2", "film-sentiment", {"layers_to_transform": None, "batch_size": 2}),
+        ("smollm2", "film-sentiment", {"layers_to_transform": (28, 29), "batch_size": 2}),
+    ],
+    ids=str,
+)
+def test_losses_of_the_built_in_bases_equal_those_of_transformers_trainer(
+    name, task_name, changes, tmp_path
+):
+    if not any(one.name == name and one.prepared for one in list_bases()):
+        pytest.skip(f"{name} is not prepared: run `lora-lab prepare`")
+    base = load_base(name, device="cpu", dtype="float32")
+    task = load_task(task_name, base, n=16)  # so examples come more than once
+    wanted = dataclasses.replace(task.recipe, steps=20, eval_steps=None, **changes)
+    ours = [record.loss for record in train(base, task, wanted)]
+    theirs = trainers_losses(base, wanted, tmp_path, task)
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["linear", "cosine", "constant"])
@@ -141,8 +171,27 @@ def test_vectors_are_not_decayed(base):
         assert decays[id(one)] == (0.1 if one.ndim == 2 else 0.0)
 
 
+def test_one_kernel_for_all_tensors_takes_the_steps_of_torchs_own_loop():
+    ours, theirs = (
+        {"lora_A": nn.Parameter(torch.ones(3, 2)), "norm": nn.Parameter(torch.ones(4))}
+        for _ in range(2)
+    )
+    fused = make_optimizer(ours, recipe(weight_decay=0.1, learning_rate=1e-2))
+    groups = [{"params": [theirs["lora_A"]], "weight_decay": 0.1}, {"params": [theirs["norm"]]}]
+    plain = torch.optim.AdamW(groups, lr=1e-2, weight_decay=0, foreach=False, fused=False)
+    for step in range(20):
+        for parameters in (ours, theirs):
+            for tensor in parameters.values():
+                tensor.grad = torch.arange(tensor.numel()).add(step).sin().view(tensor.shape)
+        fused.step()
+        plain.step()
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
+    assert fused.defaults["fused"]
+
+
 def test_the_loss_with_logits_at_few_places_equals_the_models_own_loss_and_gradient(base):
-    encoded = [encode(base.tokenizer, example, 256) for example in TASK.train[:5]]
+    uneven = [*TASK.train[:4], Example("a longer prompt", "AB")]
+    encoded = [encode(base.tokenizer, example, 256) for example in uneven]
     batch = collate(encoded, base.tokenizer.pad_token_id)
     theirs = base.model(**batch).loss
     theirs.backward()
@@ -199,6 +248,13 @@ def test_a_loop_that_was_left_goes_on_where_it_stopped(base):
     rest = list(training)
     assert [record.step for record in rest] == [3, 4, 5, 6]
     assert training.records == whole
+
+
+def test_every_module_is_in_training_mode_whatever_the_caller_did_in_between(base):
+    training = train(base, TASK, recipe(steps=3, lora_dropout=0.5))
+    for _ in training:
+        assert all(module.training for module in training.model.modules())
+        training.model.eval()
 
 
 KINDS = [
@@ -258,7 +314,8 @@ def test_gradient_checkpointing_changes_no_loss(base, method):
     wanted = recipe(steps=4, method=method)
     plain = [record.loss for record in train(base, TASK, wanted)]
     checkpointed = dataclasses.replace(wanted, gradient_checkpointing=True)
-    assert [record.loss for record in train(base, TASK, checkpointed)] == plain
+    losses = [record.loss for record in train(base, TASK, checkpointed)]
+    torch.testing.assert_close(losses, plain, rtol=1e-6, atol=0)
 
 
 def test_records_count_the_tokens_that_are_no_padding(base):

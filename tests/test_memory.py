@@ -13,6 +13,7 @@ from torch.profiler import record_function
 import lora_lab as lab
 from benchmarks.measuring import (
     measure,
+    own_forward,
     peaks_of,
     peaks_of_run,
     random_lengths,
@@ -35,7 +36,7 @@ from lora_lab.models.read_architecture import shape_of
 from lora_lab.records import Memory
 from lora_lab.tasks import examples
 from lora_lab.tasks.losses import loss_of_batch
-from lora_lab.training import loop as loop
+from lora_lab.training import traced
 from lora_lab.training.optimizers import make_optimizer
 from tiny import letters_task, recipe, tiny_tokenizer
 
@@ -85,6 +86,16 @@ def test_the_estimate_is_right_for_shapes_that_were_not_used_to_make_it(seed):
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="r=.*is above")
         assert_right(*compare(base, random_lengths(rng, letters_task(), made), made))
+
+
+@pytest.mark.parametrize("changes", [{}, {"layers_to_transform": (3,), "loss_on": "all"}], ids=str)
+def test_the_lean_forward_pass_takes_less_memory_than_the_estimate(changes, pocket):
+    bases, task = pocket
+    made = recipe(batch_size=16, **changes)
+    found = measure(bases["float32"], task, made, lean=True)
+    told = memory(shape_of(bases["float32"].model, "pocket"), made, found.batch)
+    assert found.memory.total <= told.total
+    assert found.memory.activations < told.activations
 
 
 @pytest.mark.parametrize("seed", QUANTIZED_SEEDS)
@@ -347,20 +358,21 @@ def test_the_peak_of_live_storages_is_that_of_torchs_own_profiler(changes, pocke
 
 
 @pytest.mark.parametrize("changes", CHANGES, ids=str)
-def test_what_lives_when_the_loss_is_there_is_what_autograd_saved(changes, pocket):
+def test_what_lives_when_the_loss_is_there_is_what_autograd_saved(changes, pocket, monkeypatch):
+    monkeypatch.setenv("LORA_LAB_STEP", "torch")
     bases, task = pocket
     made = recipe(**changes)
-    saved, real = {}, loop.loss_of_batch  # by storage: a weak reference and its bytes
+    saved, real = {}, traced.loss_of_batch  # by storage: a weak reference and its bytes
 
     def pack(tensor):
         storage = tensor.untyped_storage()
         saved[storage._cdata] = weakref.ref(storage), storage.nbytes()
         return tensor
 
-    def loss_of_batch(model, batch, teacher):
+    def loss_of_batch(model, batch, *others):
         saved.clear()
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            result = real(model, batch, teacher)
+            result = real(model, batch, *others)
         for one in tensors_of(model):
             saved.pop(one.untyped_storage()._cdata, None)
         sums.append(sum(size for alive, size in saved.values() if alive() is not None))
@@ -368,6 +380,6 @@ def test_what_lives_when_the_loss_is_there_is_what_autograd_saved(changes, pocke
         return result
 
     sums = []
-    with mock.patch.object(loop, "loss_of_batch", loss_of_batch):
+    with own_forward(), mock.patch.object(traced, "loss_of_batch", loss_of_batch):
         list(lab.train(bases["float32"], task, dataclasses.replace(made, steps=2)))
     assert measure(bases["float32"], task, made).saved == pytest.approx(sums[1], rel=0.01)

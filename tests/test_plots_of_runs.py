@@ -4,7 +4,6 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from lora_lab import plots
-from lora_lab.maths.statistics import Comparison
 from lora_lab.plots import (
     draw_by_rate,
     draw_differences,
@@ -13,6 +12,7 @@ from lora_lab.plots import (
     draw_rate_map,
 )
 from lora_lab.records import StepRecord
+from lora_lab.training.pairing import comparison_of_answers
 
 
 def axes():
@@ -82,15 +82,14 @@ def test_noise_is_drawn_in_a_row_for_each_cause_over_the_expected_range():
 
 
 def test_differences_are_drawn_with_both_intervals_and_their_verdict():
-    comparison = Comparison(items=200, both=140, only_a=10, only_b=30)
+    pairs = [(True, True)] * 160 + [(True, False)] * 10 + [(False, True)] * 30
+    comparison = comparison_of_answers(*zip(*pairs, strict=True))
+    half = 100 * comparison.answers.unpaired_margin
     ax = draw_differences(axes(), {"r 8": comparison})
     paired, unpaired = drawn(ax)[1], drawn(ax)[3]
-    assert [x for x, _ in paired] == [10 - 100 * comparison.margin, 10 + 100 * comparison.margin]
-    assert [x for x, _ in unpaired] == [
-        10 - 100 * comparison.unpaired_margin,
-        10 + 100 * comparison.unpaired_margin,
-    ]
+    assert [x for x, _ in paired] == [100 * comparison.low, 100 * comparison.high]
+    assert [x for x, _ in unpaired] == [10 - half, 10 + half]
     assert {x for x, _ in drawn(ax)[0]} == {0}
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["r 8"]
-    assert [text.get_text() for text in ax.texts] == ["real"]
-    assert ax.get_label() == "r 8 +10 points, 4 to 16 paired, p 0.0022: real."
+    assert [text.get_text() for text in ax.texts] == ["better"]
+    assert ax.get_label() == "r 8 +10 points, 4 to 16 paired, p 0.0022: better."

@@ -20,7 +20,8 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "quant_types": "torch",
         "nf4": "torch",
         "spectra": "torch",
-        "statistics": "",
+        "statistics": "scipy",
+        "comparison": "",
     },
     "machine": {"resources": "psutil", "devices": "torch", "lifelines": ""},
     "assets": {"utterances": "hassil", "unpacking": "gguf numpy", "downloads": "filelock"},
@@ -33,6 +34,8 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "bases": "torch transformers safetensors",
         "read_architecture": "torch transformers",
         "adapters": "torch peft transformers",
+        "read_llama": "torch peft transformers",
+        "lean": "torch",
         "tensor_files": "torch safetensors",
         "adapter_files": "torch peft msgspec",
         "learned": "torch peft",
@@ -70,15 +73,23 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "run_files": "msgspec",
         "store": "torch",
         "run_folder": "torch filelock",
+        "graphs": "torch onnx onnxscript",
+        "traced": "torch transformers onnxruntime",
         "loop": "torch",
         "fit": "tqdm",
+        "pack": "torch",
+        "pack_scores": "torch",
+        "packing": "torch",
         "script_template": "torch transformers peft bitsandbytes",
         "script": "",
         "packages": "torch cloudpickle",
         "processes": "torch loky msgspec",
         "cluster": "torch",
+        "pairing": "",
         "confounds": "",
+        "summary": "pandas",
         "sweep": "torch pandas tqdm",
+        "surface": "",
     },
     "findings": {
         "papers": "",
@@ -105,7 +116,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
     "plots": dict.fromkeys(
         ["canvas", "losses", "meters", "tokens", "matrices", "predicted", "noise", "by_rank"]
         + ["learning_rates", "alpha", "module_sets", "competing", "quantized", "memory_bars"]
-        + ["decay", "lengths", "ways"],
+        + ["decay", "lengths", "ways", "surface"],
         "matplotlib",
     ),
     "widgets": dict.fromkeys(
@@ -114,7 +125,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         + ["lab_face", "live_lab", "explorer", "toggle", "prediction", "module_tree"]
         + ["svd_slider", "rank_slider", "rank_map", "module_sets", "importance_inspector"]
         + ["nf4_lab", "memory_bars", "budget_curve", "pick_runs", "run_here", "five_minutes"]
-        + ["decision_aid"],
+        + ["decision_aid", "sweep_following", "cell_grid", "surface_lab", "seeds_button"],
         "torch ipywidgets IPython pandas",
     ),
     "cli": dict.fromkeys(

@@ -18,7 +18,8 @@ def _paired_difference(right_a: Sequence[bool], right_b: Sequence[bool]) -> Diff
     """(difference, low, high, verdict) of two models' answers to the same items.
 
     The mean of b - a, item by item; its 95 % interval, 1.96 standard errors to each side (the
-    standard deviation divides by n - 1); "real" if 0 lies outside, else "cannot tell".
+    standard deviation divides by n - 1). "better" if the interval is above 0, "worse" if below 0,
+    else "not settled".
     """
     differences = [b - a for a, b in zip(right_a, right_b, strict=True)]  # -1, 0 or 1
     error = stdev(differences) / math.sqrt(len(differences))
@@ -26,8 +27,9 @@ def _paired_difference(right_a: Sequence[bool], right_b: Sequence[bool]) -> Diff
 
 
 def _with_verdict(difference: float, margin: float) -> Difference:
-    verdict = "real" if abs(difference) > margin else "cannot tell"
-    return difference, difference - margin, difference + margin, verdict
+    low, high = difference - margin, difference + margin
+    verdict = "better" if low > 0 else "worse" if high < 0 else "not settled"
+    return difference, low, high, verdict
 
 
 def _marked_tests() -> Iterator[Case]:
@@ -72,16 +74,22 @@ paired_difference = Exercise(
         "the sign is turned: take b - a, so that a better b gives a number above 0": (
             lambda right_a, right_b: _paired_difference(right_b, right_a)
         ),
-        "every difference but 0 is called real here; it is real if 0 lies outside the interval": (
-            lambda right_a, right_b: (
-                *_paired_difference(right_a, right_b)[:3],
-                "cannot tell" if mean(right_a) == mean(right_b) else "real",
-            )
-        ),
-        "only a better b is called real here; a worse one can be real, too": (
+        "every difference but 0 is settled here; it is settled if 0 lies outside the interval": (
             lambda right_a, right_b: (
                 *(answer := _paired_difference(right_a, right_b))[:3],
-                "real" if answer[1] > 0 else "cannot tell",
+                "better" if answer[0] > 0 else "worse" if answer[0] < 0 else "not settled",
+            )
+        ),
+        "only a better b is found here; a worse one is a finding, too": (
+            lambda right_a, right_b: (
+                *(answer := _paired_difference(right_a, right_b))[:3],
+                "better" if answer[1] > 0 else "not settled",
+            )
+        ),
+        "better and worse are the wrong way round: a difference above 0 says that b is better": (
+            lambda right_a, right_b: (
+                *(answer := _paired_difference(right_a, right_b))[:3],
+                {"better": "worse", "worse": "better"}.get(answer[3], answer[3]),
             )
         ),
         "these are percentage points; give shares between -1 and 1": (

@@ -26,8 +26,8 @@ DISK = (0.1 * GIGABYTE, 1 * GIGABYTE)  # free: runs can't be kept; smollm2 can't
 PREPARE = "run `lora-lab prepare` once, with a network (about 120 MB)"
 PATIENCE = 120  # seconds for a check in a process of its own; the first import can be slow
 SETTINGS = (  # environment variables that change what happens
-    "LORA_LAB_BASE LORA_LAB_CACHE LORA_LAB_STORE HF_HUB_OFFLINE TRANSFORMERS_OFFLINE HF_HOME "
-    "CUDA_VISIBLE_DEVICES OMP_NUM_THREADS"
+    "LORA_LAB_BASE LORA_LAB_CACHE LORA_LAB_STORE LORA_LAB_STEP HF_HUB_OFFLINE TRANSFORMERS_OFFLINE "
+    "HF_HOME CUDA_VISIBLE_DEVICES OMP_NUM_THREADS"
 ).split()
 
 

@@ -18,11 +18,20 @@ from lora_lab.cost.estimates import estimate
 from lora_lab.findings.claim_runs import Setting, Trial, try_settings
 from lora_lab.findings.papers import paper
 from lora_lab.findings.recordings import read_record, write_record
+from lora_lab.maths.comparison import SEEDS
+from lora_lab.maths.statistics import (
+    LEVEL,
+    holm_levels,
+    mean_interval,
+    mean_p_value,
+    numbers_needed,
+)
 from lora_lab.models.bases import load_base
 from lora_lab.places import data_folder
 from lora_lab.recipe import Recipe, nearest
 from lora_lab.tasks.loading import load_task
 from lora_lab.training.store import DEFAULT, Default
+from lora_lab.wording import counted
 
 UNITS = {  # the size of a case's unit, in what is measured
     "": 1,
@@ -54,6 +63,14 @@ class Case:
     at_least: float | None = None  # in that unit; None: no lower end
     at_most: float | None = None
 
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The ends of the promised range, infinite where it is open."""
+        return (
+            -math.inf if self.at_least is None else self.at_least,
+            math.inf if self.at_most is None else self.at_most,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -61,25 +78,60 @@ class Finding:
 
     case: Case
     numbers: tuple[float, ...]  # in the case's unit; NaN where a run has no such score
+    level: float = LEVEL  # how often the interval misses the true mean
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The interval of the true mean over seeds; of a single number, itself twice."""
+        one = len(self.numbers) == 1
+        return (*self.numbers, *self.numbers) if one else mean_interval(self.numbers, self.level)
 
     @property
     def holds(self) -> bool | None:
-        """Whether every number is in the promised range; None: the seeds do not agree.
+        """Whether the true mean is in the promised range; None: not settled.
 
-        False takes every number, too: all on the same side of the range. If both sides were equally
-        likely, n seeds would agree by chance 1 time in 2^(n - 1).
+        It is settled where the whole interval lies inside the range or outside of it. From fewer
+        than five seeds, or with a seed that has no score, nothing is.
         """
-        if any(map(math.isnan, self.numbers)):
+        if any(map(math.isnan, self.numbers)) or 1 < len(self.numbers) < SEEDS:
             return None
-        low, high = min(self.numbers), max(self.numbers)
-        at_least = -math.inf if self.case.at_least is None else self.case.at_least
-        at_most = math.inf if self.case.at_most is None else self.case.at_most
+        low, high = self.interval
+        at_least, at_most = self.case.ends
         if at_least <= low and high <= at_most:
             return True
         return False if low > at_most or high < at_least else None
 
+    @property
+    def p_value(self) -> float | None:
+        """How often chance alone takes a mean so far from the nearer end of the range, or further.
+
+        None: there is no interval, only a single number, too few seeds or a seed without a score.
+        """
+        if any(map(math.isnan, self.numbers)) or len(self.numbers) < SEEDS:
+            return None
+        return max(
+            mean_p_value([number - end for number in self.numbers])
+            for end in self.case.ends
+            if math.isfinite(end)
+        )
+
+    @property
+    def seeds_to_settle(self) -> int | None:
+        """How many more seeds would settle it, if mean and spread stay; None: it can't be said."""
+        if self.holds is not None or any(map(math.isnan, self.numbers)):
+            return None
+        mean = statistics.mean(self.numbers)
+        distance = min(abs(mean - end) for end in self.case.ends)
+        if not distance:
+            return None
+        needed = numbers_needed(statistics.stdev(self.numbers), 2 * distance, self.level)
+        return max(needed, SEEDS) - len(self.numbers)
+
     def __str__(self) -> str:
-        """`yes  when the rate stays: value of "high" less "low": 31 (24 to 37) points; ...`."""
+        """`yes  when the rate stays: value of "high" less "low": 31 (24 to 37) points; ...`.
+
+        In brackets stands the interval of the mean over the seeds.
+        """
         case = self.case
         other = f' less "{case.minus}"' if case.minus else f' over "{case.over}"'
         what = case.what.removeprefix("usual_")  # the convention says in which loop
@@ -87,13 +139,13 @@ class Finding:
         subject = f'{name} of "{case.of}"{other if case.minus or case.over else ""}'
         numbers = _three_digits(statistics.mean(self.numbers))
         if len(self.numbers) > 1:
-            low, high = _three_digits(min(self.numbers)), _three_digits(max(self.numbers))
-            numbers += f" ({low} to {high})"
+            numbers += f" ({' to '.join(map(_three_digits, self.interval))})"
         word = {True: "yes", False: "no", None: "?"}[self.holds]
+        more = self.seeds_to_settle
         return (
             f"{word:4} when {case.when}: {subject}: {numbers} {case.unit}; "
             f"promised {_promised_range(case)}"
-        )
+        ) + (f"; about {counted(more, 'more seed')} would settle it" if more else "")
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -122,19 +174,24 @@ class Claim:
 
     @functools.cached_property
     def findings(self) -> tuple[Finding, ...]:
-        """Each case with its numbers. Nothing is run for them; there are none before `measure`."""
+        """Each case with its numbers, none before `measure`; several are corrected by Holm."""
         if self.to_run and not self.trials:
             return ()
-        return tuple(Finding(case, self._numbers_of(case)) for case in self.cases)
+        findings = [Finding(case, self._numbers_of(case)) for case in self.cases]
+        tested = [place for place, finding in enumerate(findings) if finding.p_value is not None]
+        levels = holm_levels([findings[place].p_value for place in tested])
+        for place, level in zip(tested, levels, strict=True):
+            findings[place] = dataclasses.replace(findings[place], level=level)
+        return tuple(findings)
 
     @property
     def verdict(self) -> str:
-        """Holds, holds here only when …, does not hold here, cannot tell; or not measured yet."""
+        """Holds, holds here only when …, does not hold here, not settled; or not measured yet."""
         if not self.findings:
             return f"not measured yet: lab.claim({self.id!r}).measure() takes {self.to_run} runs"
         holds = [finding.holds for finding in self.findings]
         if None in holds:
-            return "cannot tell"
+            return "not settled"
         if all(holds):
             return "holds"
         if not any(holds):

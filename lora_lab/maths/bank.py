@@ -66,12 +66,7 @@ class LoRABank(nn.Module):
                 f"give ({len(self)} * batch, ..., in), each adapter's batch after the other's"
             )
         result = self.base_layer(x)  # (K * batch, ..., out): the one product with W
-        rows = x.to(self.lora_A.dtype).reshape(len(self), -1, x.shape[-1])  # (K, rows, in)
-        low = torch.bmm(rows, self.lora_A.mT)  # (K, rows, in) @ (K, in, R) -> (K, rows, R)
-        plain = result.to(rows.dtype).reshape(len(self), rows.shape[1], -1)  # (K, rows, out)
-        # plain + scaling * low Bᵀ in one call: a separate sum would read the memory once more
-        total = torch.baddbmm(plain, self.scaling * low, self.lora_B.mT)  # (K, rows, out)
-        return total.view_as(result).to(result.dtype)
+        return add_changes(result, x, self.lora_A, self.lora_B, self.scaling)
 
     def adapter(self, k: int) -> LoRALinear:
         """A copy of adapter k as a layer of its own on the same base, without the padding."""
@@ -82,6 +77,29 @@ class LoRABank(nn.Module):
         adapter.lora_A.data.copy_(self.lora_A.data[k, : adapter.r])  # (r, in)
         adapter.lora_B.data.copy_(self.lora_B.data[k, :, : adapter.r])  # (out, r)
         return adapter
+
+
+def add_changes(
+    result: Tensor, x: Tensor, lora_A: Tensor, lora_B: Tensor, scaling: Tensor
+) -> Tensor:
+    """The base layer's result plus each adapter's change to its own part of the batch.
+
+    Args:
+        result: (K * batch, ..., out), the base layer's output for x.
+        x: (K * batch, ..., in): adapter 0's batch, then adapter 1's, ...
+        lora_A: (K, R, in), a slice an adapter.
+        lora_B: (K, out, R).
+        scaling: (K, 1, 1).
+
+    Returns:
+        (K * batch, ..., out), in the dtype of `result`.
+    """
+    rows = x.to(lora_A.dtype).reshape(len(lora_A), -1, x.shape[-1])  # (K, rows, in)
+    low = torch.bmm(rows, lora_A.mT)  # (K, rows, in) @ (K, in, R) -> (K, rows, R)
+    plain = result.to(rows.dtype).reshape(len(lora_A), rows.shape[1], -1)  # (K, rows, out)
+    # plain + scaling * low Bᵀ in one call: a separate sum would read the memory once more
+    total = torch.baddbmm(plain, scaling * low, lora_B.mT)  # (K, rows, out)
+    return total.view_as(result).to(result.dtype)
 
 
 def _check_adapters(adapters: Sequence[LoRALinear]) -> None:

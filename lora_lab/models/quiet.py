@@ -1,5 +1,6 @@
-"""transformers without its warnings, load reports and progress bars."""
+"""Libraries kept quiet: transformers, and what writes to standard error past Python."""
 
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,3 +22,27 @@ def quietly() -> Iterator[None]:
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()
+
+
+@contextmanager
+def silent_stderr() -> Iterator[None]:
+    """A block in which nothing is written to this process's standard error, in C++ neither.
+
+    On some machines onnxruntime's import warns of a graphics card that is none, before it can be
+    told to be silent.
+
+    Source:
+        https://github.com/microsoft/onnxruntime/issues/27092
+    """
+    try:
+        before = os.dup(2)
+    except OSError:  # a program without a terminal has none
+        yield
+        return
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)

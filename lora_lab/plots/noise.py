@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from lora_lab.maths.statistics import Comparison
+from lora_lab.maths.comparison import Comparison
 from lora_lab.plots.canvas import BASE, EARLIER, INK, LEGEND, PALE, RUN, tidy
 from lora_lab.wording import percent_range
 
@@ -43,26 +43,31 @@ def draw_noise(ax: Axes, shares: Mapping[str, Sequence[float]], low: float, high
 
 
 def draw_differences(ax: Axes, comparisons: Mapping[str, Comparison]) -> Axes:
-    """Each difference with its 95 % interval: blue with paired items, grey without pairs."""
+    """Each difference with its 95 % interval: blue with paired questions, grey without pairs.
+
+    Args:
+        ax: where to draw.
+        comparisons: of models, paired by question; by name.
+    """
     tidy(ax, "Is the difference more than chance?", "difference, points", "")
     ax.axvline(0, color=BASE, linestyle=":", linewidth=1.6)
     summaries = []
     for place, (name, comparison) in enumerate(comparisons.items()):
         middle = 100 * comparison.difference
-        for margin, shift, colour in (
-            (comparison.margin, -0.13, RUN),
-            (comparison.unpaired_margin, 0.17, EARLIER),
+        low, high = 100 * comparison.low, 100 * comparison.high
+        half = 100 * comparison.answers.unpaired_margin
+        for ends, shift, colour in (
+            ([low, high], -0.13, RUN),
+            ([middle - half, middle + half], 0.17, EARLIER),
         ):
-            low, high = middle - 100 * margin, middle + 100 * margin
-            ax.plot([low, high], [place + shift] * 2, color=colour, linewidth=2.5)
+            ax.plot(ends, [place + shift] * 2, color=colour, linewidth=2.5)
             ax.plot(middle, place + shift, "o", color=colour, markersize=6)
-        half = 100 * comparison.margin
         summaries.append(
-            f"{name} {middle:+.0f} points, {middle - half:.0f} to {middle + half:.0f} paired, "
-            f"p {comparison.p_value:.2g}: {comparison.verdict}"
+            f"{name} {middle:+.0f} points, {low:.0f} to {high:.0f} paired, "
+            f"p {comparison.p_value:.2g}: {comparison.result}"
         )
         at = {"transform": ax.get_yaxis_transform(), "va": "center", "fontsize": 9, "color": INK}
-        ax.text(1.02, place, comparison.verdict, **at)  # right of the axes
+        ax.text(1.02, place, comparison.result, **at)  # right of the axes
     ax.set_yticks(range(len(comparisons)), [*comparisons])
     ax.set(ylim=(len(comparisons) - 0.4, -0.6))
     ax.grid(visible=False, axis="y")

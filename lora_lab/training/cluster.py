@@ -35,6 +35,7 @@ from lora_lab.training.fit import follow_to_last_good
 from lora_lab.training.packages import Pickler
 from lora_lab.training.run_folder import RunFolder
 from lora_lab.training.store import Run, read_run
+from lora_lab.training.traced import VARIABLE
 
 LOOK_SECONDS = 0.2  # between two looks at what the tasks have sent, and between what they send
 TRIES = 3  # how often one run may be lost, with its worker or its node
@@ -93,7 +94,8 @@ def follow_on_ray(
         fit_there = ray.remote(num_cpus=1, max_retries=0)(_fit_on_node)
 
         def begin(recipe: Recipe) -> object:
-            return fit_there.remote([package], _versions(), recipe, evaluate)
+            step = os.environ.get(VARIABLE, "")
+            return fit_there.remote([package], _versions(), step, recipe, evaluate)
 
         jobs = {begin(recipe): recipe for recipe in recipes}  # on a GPU a job would take a pack
         try:
@@ -166,16 +168,18 @@ def _kept(run: Run, base: Base, task: Task, store: Path | None) -> Run:
 
 
 def _fit_on_node(
-    package: list, versions: dict[str, str], recipe: Recipe, evaluate: bool
+    package: list, versions: dict[str, str], step: str, recipe: Recipe, evaluate: bool
 ) -> Iterator[tuple[StepRecord | Run, ...]]:
     """A fit in bundles of what it gives, a few a second. The last bundle ends with the Run.
 
     Args:
         package: the reference to what `_packed` made; in a list, so that Ray does not resolve it.
         versions: of the machine that sent it.
+        step: LORA_LAB_STEP of that machine.
         recipe: how.
         evaluate: as in `fit`.
     """
+    os.environ[VARIABLE] = step
     _check_versions(versions)
     torch.set_num_threads(1)
     base, task = _unpacked(package[0])

@@ -95,7 +95,7 @@ def _dependent_quantities(
             name: value for name, value in zip(names, values, strict=True) if value is not None
         }
         if len({*by_name.values()}) > 1:
-            each = _listed(f"{name}: {_value_text(value)}" for name, value in by_name.items())
+            each = _listed(f"{name}: {value_text(value)}" for name, value in by_name.items())
             yield f"The {quantity} moves along ({each}): a difference may be its doing."
 
 
@@ -103,13 +103,13 @@ def _uneven_values(tried: dict[str, tuple], what: str, warning: str) -> Iterator
     """A sentence if the settings were tried with different values, or all with a single value."""
     if len({*tried.values()}) > 1:
         each = _listed(
-            f"{name}: {', '.join(map(_value_text, values))}" for name, values in tried.items()
+            f"{name}: {', '.join(map(value_text, values))}" for name, values in tried.items()
         )
         yield f"Not all settings were tried with the same {what}s ({each}): {warning}."
         return
     (values,) = {*tried.values()}
     if len(values) == 1:
-        value = _value_text(values[0])
+        value = value_text(values[0])
         yield f"Only one {what} was tried ({value}): another may turn the order around."
 
 
@@ -124,10 +124,11 @@ def _by_name(names: Sequence[str], values: Sequence) -> dict[str, tuple]:
 
 
 def _setting_text(setting: Setting) -> str:
-    return ", ".join(f"{name}={_value_text(value)}" for name, value in setting.items())
+    return ", ".join(f"{name}={value_text(value)}" for name, value in setting.items())
 
 
-def _value_text(value: object) -> str:
+def value_text(value: object) -> str:
+    """A field's value as sentences and tables write it: `0.003`, `q_proj+v_proj`."""
     if isinstance(value, tuple):
         return "+".join(map(str, value)) or "none"
     number = isinstance(value, int | float) and not isinstance(value, bool)

@@ -10,6 +10,7 @@ from typing import Protocol
 import torch
 from torch import nn
 
+from lora_lab.models.lean import FrozenLayers
 from lora_lab.recipe import nearest
 from lora_lab.records import Answer, Scores
 from lora_lab.tasks.examples import (
@@ -46,6 +47,7 @@ def mean_loss(
     max_length: int = 4096,
     loss_on: str = "answer",
     teacher: nn.Module | None = None,
+    frozen: FrozenLayers | None = None,
 ) -> float:
     """The loss per labelled token over all examples, in nats. Too long ones are left out."""
     encoded = encode_fitting(examples, tokenizer, max_length, loss_on).encoded
@@ -54,8 +56,7 @@ def mean_loss(
     with answering(model):
         for examples_at_once in batches_to_score(encoded, vocab_size):
             batch = collate(examples_at_once, tokenizer.pad_token_id)
-            batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
-            loss, labels = loss_of_batch(model, batch, teacher)
+            loss, labels = loss_of_batch(model, batch, teacher, frozen)
             total, count = total + loss.item(), count + labels
     return total / count if count else math.nan
 
@@ -90,15 +91,24 @@ def generate(model: Model, prompts: Sequence[str], *, max_new_tokens: int = 32) 
         raise TypeError(f"prompts={prompts!r} is one text; give a list: [{prompts!r}]")
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens={max_new_tokens} leaves no room; give 1 or more")
+    return _answers_of_each(model, prompts, max_new_tokens, 1)[0]
+
+
+def _answers_of_each(
+    model: Model, prompts: Sequence[str], max_new_tokens: int, count: int
+) -> list[list[str]]:
+    """The answers of each of the `count` adapters that share the model's batches evenly."""
     ids = _ids_that_fit(model, prompts, max_new_tokens)
     order = sorted(range(len(ids)), key=lambda place: len(ids[place]))
-    answers = [""] * len(ids)
+    answers = [[""] * len(ids) for _ in range(count)]
     with answering(model.model):
         for start in range(0, len(order), PROMPTS):
             places = order[start : start + PROMPTS]
-            texts = _answer_batch(model, [ids[place] for place in places], max_new_tokens)
-            for place, text in zip(places, texts, strict=True):
-                answers[place] = text
+            batch = [ids[place] for place in places] * count
+            texts = iter(_answer_batch(model, batch, max_new_tokens))
+            for own in answers:
+                for place in places:
+                    own[place] = next(texts)
     return answers
 
 
@@ -214,14 +224,27 @@ def evaluate(model: Model, task: Task, *, split: str = "test") -> Scores:
     if task.teacher is not None:
         return _distance_to_teacher(model, task, split)
     loss = mean_loss(model.model, model.tokenizer, examples)
-    answers = answers_to(model, task, examples)
+    asked = (examples, task.old_knowledge, task.strangers)
+    return marked(task, split, loss, *(ask(model, questions) for questions in asked))
+
+
+def marked(
+    task: Task,
+    split: str,
+    loss: float,
+    given: Sequence[str],
+    given_on_old: Sequence[str],
+    given_on_strangers: Sequence[str],
+) -> Scores:
+    """The scores for a model's loss, and its answers to a split, to old facts and on strangers."""
+    answers = _marked_answers(task, getattr(task, split), given)
     metrics = _metrics(task, [(answer.expected, answer.given) for answer in answers], loss)
     return Scores(
         metric_name=task.metric,
         value=metrics[task.metric],
         metrics=metrics,
-        old_knowledge=_share_kept(model, task.old_knowledge),
-        strangers=_share_kept(model, task.strangers),
+        old_knowledge=_share_kept(task.old_knowledge, given_on_old),
+        strangers=_share_kept(task.strangers, given_on_strangers),
         loss=loss,
         answers=answers,
         split=split,
@@ -257,17 +280,30 @@ def _examples(task: Task, split: str) -> Sequence[Example]:
 
 def answers_to(model: Model, task: Task, examples: Sequence[Example]) -> tuple[Answer, ...]:
     """What a model answers to some of a task's examples, each answer marked as the task does."""
+    return _marked_answers(task, examples, ask(model, examples))
+
+
+def _marked_answers(
+    task: Task, examples: Sequence[Example], given: Sequence[str]
+) -> tuple[Answer, ...]:
     right = same_label if task.metric == "accuracy" else exactly
     return tuple(
-        Answer(example.prompt, example.answer, given, right(example.answer, given))
-        for example, given in zip(examples, ask(model, examples), strict=True)
+        Answer(example.prompt, example.answer, answer, right(example.answer, answer))
+        for example, answer in zip(examples, given, strict=True)
     )
 
 
 def ask(model: Model, examples: Sequence[Example]) -> list[str]:
     """The answers to the examples' prompts."""
+    return ask_each(model, examples, 1)[0]
+
+
+def ask_each(model: Model, examples: Sequence[Example], count: int) -> list[list[str]]:
+    """The answers of each of the `count` adapters that share the model's batches evenly."""
+    if not examples:
+        return [[] for _ in range(count)]
     prompts = [example.prompt for example in examples]
-    return generate(model, prompts, max_new_tokens=_room(model, examples))
+    return _answers_of_each(model, prompts, _room(model, examples), count)
 
 
 def _room(model: Model, examples: Sequence[Example]) -> int:
@@ -279,11 +315,10 @@ def _room(model: Model, examples: Sequence[Example]) -> int:
     return longest + 4
 
 
-def _share_kept(model: Model, examples: Sequence[Example]) -> float | None:
+def _share_kept(examples: Sequence[Example], given: Sequence[str]) -> float | None:
     if not examples:
         return None
-    answers = ask(model, examples)
-    pairs = [(example.answer, given) for example, given in zip(examples, answers, strict=True)]
+    pairs = [(example.answer, answer) for example, answer in zip(examples, given, strict=True)]
     return share(exactly, pairs)
 
 
@@ -292,6 +327,11 @@ def _distance_to_teacher(model: Model, task: Task, split: str) -> Scores:
     teacher = teacher_model(getattr(model, "base", model), task.teacher)
     examples = getattr(task, split)
     loss = mean_loss(model.model, model.tokenizer, examples, loss_on="all", teacher=teacher)
+    return scores_by_distance(task, split, loss)
+
+
+def scores_by_distance(task: Task, split: str, loss: float) -> Scores:
+    """The scores on a planted task for a model's mean distance to the teacher."""
     return Scores(
         metric_name=task.metric,
         value=loss,

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from tqdm.auto import tqdm
 
@@ -24,6 +25,7 @@ from lora_lab.training.store import DEFAULT, Default, Run, read_run, resolve_sto
 
 CHECKPOINT_SECONDS = 5.0  # between two checkpoints, at least
 CHECKPOINT_SHARE = 0.05  # of the time, at most, goes into writing them
+Kind = TypeVar("Kind", bound=Training)
 
 
 def fit(
@@ -87,7 +89,7 @@ def follow_fit(
             check_answerable(base, task)
         training = Training(base, task, recipe)
         yield from training
-        yield _with_scores(run_of(training, FINISHED), task, None, evaluate)
+        yield with_scores(run_of(training, FINISHED), task, None, evaluate)
         return
     folder = RunFolder(where, base, task, recipe)
     with folder.locked():
@@ -99,7 +101,7 @@ def follow_fit(
             run = read_run(folder.path, base, replayed=False)
         if run.status == DIVERGED:
             raise Diverged(run.message, run)
-        yield _with_scores(run, task, folder, evaluate)
+        yield with_scores(run, task, folder, evaluate)
 
 
 def follow_to_last_good(
@@ -126,10 +128,10 @@ def _train_stored(folder: RunFolder, fresh: bool) -> Iterator[StepRecord]:
         training = Training(base, task, recipe)
         folder.clear()  # only now: what is refused leaves the stored run as it was
     else:
-        training = _begun(folder)
-    folder.begin(budget_of(base, task, recipe))
+        training = begun(folder)
+    folder.begin(budget_of(base, task, recipe), training.about)
     try:
-        with _interrupt_between_steps() as interrupted:
+        with interrupt_between_steps() as interrupted:
             yield from _with_checkpoints(training, folder, interrupted)
     except Diverged as error:
         folder.finish(error.run.records, error.run.learned, DIVERGED, str(error))
@@ -137,10 +139,10 @@ def _train_stored(folder: RunFolder, fresh: bool) -> Iterator[StepRecord]:
         folder.finish(training.records, training.learned, FINISHED)
 
 
-def _begun(folder: RunFolder) -> Training:
+def begun(folder: RunFolder, kind: type[Kind] = Training) -> Kind:
     """The training, gone on from its checkpoint; from the start where that is damaged."""
     base, task, recipe = folder.base, folder.task, folder.recipe
-    training = Training(base, task, recipe)
+    training = kind(base, task, recipe)
     try:
         checkpoint = folder.read_checkpoint()
         if checkpoint is not None:
@@ -156,7 +158,7 @@ def _begun(folder: RunFolder) -> Training:
         ValueError,
     ) as error:
         folder.put_aside(DamagedRun(folder.path, CHECKPOINT, f"can't be gone on from ({error})"))
-        return Training(base, task, recipe)
+        return kind(base, task, recipe)
     return training
 
 
@@ -185,7 +187,7 @@ def _with_checkpoints(
 
 
 @contextmanager
-def _interrupt_between_steps() -> Iterator[threading.Event]:
+def interrupt_between_steps() -> Iterator[threading.Event]:
     """Turn the first Ctrl-C into a flag, so that no step is torn apart; a second one gets through.
 
     Only a main thread can be interrupted; elsewhere the flag is never set.
@@ -208,7 +210,8 @@ def _interrupt_between_steps() -> Iterator[threading.Event]:
         signal.signal(signal.SIGINT, before)
 
 
-def _with_scores(run: Run, task: Task, folder: RunFolder | None, evaluate: bool) -> Run:
+def with_scores(run: Run, task: Task, folder: RunFolder | None, evaluate: bool) -> Run:
+    """The run with its scores on the test split, which a store keeps beside it."""
     if not evaluate or run.scores is not None:
         return run
     with threads_for(run.model):

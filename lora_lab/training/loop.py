@@ -4,7 +4,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 
 import torch
 from torch import Tensor, nn
@@ -21,11 +21,12 @@ from lora_lab.models.adapters import (
     checkpoint_activations,
 )
 from lora_lab.models.bases import Base
+from lora_lab.models.lean import frozen_layers
 from lora_lab.models.learned import Learned, learned_of
 from lora_lab.recipe import Recipe
 from lora_lab.records import StepRecord
 from lora_lab.tasks.examples import IGNORED, Task, collate, encode_all, order_of_examples
-from lora_lab.tasks.losses import loss_of_batch
+from lora_lab.tasks.losses import predicted_labels
 from lora_lab.tasks.planted import teacher_model
 from lora_lab.training.adalora import RankAllocation
 from lora_lab.training.evaluation import mean_loss
@@ -33,6 +34,7 @@ from lora_lab.training.optimizers import learning_rate_at, make_optimizer
 from lora_lab.training.run_files import DIVERGED
 from lora_lab.training.run_folder import Checkpoint
 from lora_lab.training.store import Run
+from lora_lab.training.traced import TorchGradients, gradients_for
 
 LOUD = 16  # lora_alpha this many times r is to blame for a divergence; 1 or 2 times is usual
 GOOD_EVERY = 10  # steps between two copies of the weights to fall back on
@@ -68,6 +70,14 @@ class Training:
         self._ranks = RankAllocation(self.model, recipe) if recipe.method == "adalora" else None
         self._start = adapter_tensors(self.model) if recipe.changes_the_base else {}
         self._teacher = None if task.teacher is None else teacher_model(base, task.teacher)
+        each = recipe.batch_size * recipe.gradient_accumulation_steps
+        again = recipe.steps * each > len(self._encoded)  # else nothing kept would be used again
+        self._frozen = frozen_layers(self.model) if again else None
+        longest = max(len(example.input_ids) for example in self._encoded)
+        self._gradients = gradients_for(
+            base, recipe, self.model, longest, self._teacher, self._frozen
+        )
+        self._about_steps = self._gradients.about
         self._trainable = {
             name: tensor for name, tensor in self.model.named_parameters() if tensor.requires_grad
         }
@@ -75,6 +85,7 @@ class Training:
         self._order = order_of_examples(len(self._encoded), recipe.seed)
         self._random_state = torch.Generator().manual_seed(recipe.seed).get_state()
         self._good = self._weights()
+        self._threads = threads_that_pay(self.model)
 
     @property
     def step(self) -> int:
@@ -86,38 +97,43 @@ class Training:
         """What was learnt so far, in the form in which it is kept."""
         return learned_of(self.model, self.recipe, self._start)
 
+    @property
+    def about(self) -> str:
+        """The base and its precision in a sentence; then the steps, if they are not torch's."""
+        return "; ".join(filter(None, [about_training(self.base, self.recipe), self._about_steps]))
+
     def adapted(self) -> Adapted:
         """The base with what was learnt so far, apart from this training: later steps spare it."""
         return Adapted(as_trained(self.base, self.recipe), self.learned)
 
     def __iter__(self) -> Iterator[StepRecord]:
+        self.model.train()  # all of its modules; PEFT leaves those of the base as they were
         while self.step < self.recipe.steps:
-            with threads_for(self.model), self._own_randomness():
+            with at_most(self._threads), self._own_randomness():
                 record = self._one_step()
             self.records.append(record)
             yield record
 
     def _one_step(self) -> StepRecord:
         recipe, started = self.recipe, time.perf_counter()
-        self.model.train()  # at each step, since the caller may have evaluated in between
+        if not self.model.training:  # the caller has evaluated in between
+            self.model.train()
         step = self.step + 1
         learning_rate = learning_rate_at(step, recipe)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate * group["lr_ratio"]
         batches = [self._next_batch() for _ in range(recipe.gradient_accumulation_steps)]
-        labels = sum(int((batch["labels"][:, 1:] != IGNORED).sum()) for batch in batches)
-        loss = 0.0
-        for batch in batches:
-            summed, _ = loss_of_batch(self.model, batch, self._teacher)
-            (summed / labels).backward()  # the mean over the whole step, however it is cut up
-            loss += summed.item() / labels
+        labels = sum(int((predicted_labels(batch) != IGNORED).sum()) for batch in batches)
+        tokens = sum(int(batch["attention_mask"].sum()) for batch in batches)
+        losses = [self._gradients.add(batch, labels) for batch in batches]  # parts of one mean
         orthogonality = self._ranks and self._ranks.add_orthogonality()  # once, not per batch
-        norm = nn.utils.clip_grad_norm_(self._trainable.values(), recipe.max_grad_norm).item()
+        norm = nn.utils.clip_grad_norm_(self._trainable.values(), recipe.max_grad_norm)
+        *losses, norm = torch.stack([*losses, norm]).tolist()  # the step's only wait for a GPU
+        loss = sum(losses)
         self._check(step, loss, norm)
         self.optimizer.step()
         ranks = self._ranks and self._ranks.allocate(step)  # needs this step's gradients
         self.optimizer.zero_grad()
-        tokens = sum(int(batch["attention_mask"].sum()) for batch in batches)
         seconds = time.perf_counter() - started
         validation_loss = self._validation_loss() if self._is_due(step) else None
         return StepRecord(
@@ -126,8 +142,7 @@ class Training:
 
     def _next_batch(self) -> dict[str, Tensor]:
         chosen = [self._encoded[next(self._order)] for _ in range(self.recipe.batch_size)]
-        batch = collate(chosen, self.tokenizer.pad_token_id)
-        return {name: tensor.to(self.base.device) for name, tensor in batch.items()}
+        return collate(chosen, self.tokenizer.pad_token_id)
 
     def _is_due(self, step: int) -> bool:
         every = self.recipe.eval_steps
@@ -141,6 +156,7 @@ class Training:
             max_length=self.recipe.max_length,
             loss_on=self.recipe.loss_on,
             teacher=self._teacher,
+            frozen=self._frozen,
         )
 
     # --- divergence ---
@@ -224,12 +240,14 @@ class Training:
         state = _flat("optimizer", self.optimizer.state_dict()["state"])
         tensors |= {name: value for name, value in state.items() if isinstance(value, Tensor)}
         words = {name: value for name, value in state.items() if name not in tensors}
+        words["steps"] = self._about_steps
         tensors = {name: _copy_on_the_cpu(tensor) for name, tensor in tensors.items()}
         return Checkpoint(tuple(self.records), tensors, words)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint of the same base, task and recipe."""
         self.records = list(checkpoint.records)
+        self._go_on_with(str(checkpoint.words.get("steps", "")))
         self._put({name: checkpoint.tensors[f"weight.{name}"] for name in self._trainable})
         self._random_state = checkpoint.tensors["random_state"]
         if self._ranks:
@@ -249,6 +267,14 @@ class Training:
         self._order = order_of_examples(len(self._encoded), self.recipe.seed)
         for _ in range(self.step * each):
             next(self._order)
+
+    def _go_on_with(self, steps: str) -> None:
+        """Take the steps as they were taken before, in words; where that can't be, say so."""
+        if not steps:
+            self._gradients = TorchGradients(self.model, self._teacher, self._frozen)
+        elif steps != self._gradients.about:
+            steps += f" until step {self.step}, from there on {self._gradients.about or 'by torch'}"
+        self._about_steps = steps
 
 
 def train(base: Base, task: Task, recipe: Recipe) -> Training:
@@ -276,7 +302,7 @@ def run_of(training: Training, status: str, message: str = "") -> Run:
         path=None,
         status=status,
         message=message,
-        about=about_training(base, recipe),
+        about=training.about,
         budget=budget_of(base, task, recipe),
         _base=base,
         _learned=training.learned,
@@ -324,15 +350,26 @@ def _flat(name: str, value: object) -> dict[str, object]:
     return {key: inner for part in parts for key, inner in part.items()}
 
 
-@contextmanager
-def threads_for(model: nn.Module) -> Iterator[None]:
+def threads_for(model: nn.Module) -> AbstractContextManager:
     """One thread for a small model on a CPU; the process's own number again afterwards."""
-    before = torch.get_num_threads()
+    return at_most(threads_that_pay(model))
+
+
+def threads_that_pay(model: nn.Module) -> int | None:
+    """One for a small model on a CPU; None: as many as the process has."""
     small = model.device.type == "cpu" and model.num_parameters() < SMALL
-    if small and before > 1:
-        torch.set_num_threads(1)
+    return 1 if small else None
+
+
+@contextmanager
+def at_most(threads: int | None) -> Iterator[None]:
+    """No more than so many threads inside; None: as many as before."""
+    before = torch.get_num_threads()
+    fewer = threads is not None and threads < before
+    if fewer:
+        torch.set_num_threads(threads)
     try:
         yield
     finally:
-        if small and before > 1:
+        if fewer:
             torch.set_num_threads(before)

@@ -30,6 +30,7 @@ from lora_lab.tasks.examples import Task
 from lora_lab.training.fit import follow_to_last_good
 from lora_lab.training.packages import Pickler
 from lora_lab.training.store import Run
+from lora_lab.training.traced import VARIABLE, choose_before_workers
 
 IDLE_SECONDS = 600  # a worker without work for so long ends itself
 LOOK_SECONDS = 0.2  # between two looks at what the workers have written
@@ -67,6 +68,7 @@ def follow_in_processes(
         KeyboardInterrupt: after the workers are stopped; what is stored can be gone on with.
     """
     left = list(recipes)
+    choose_before_workers(base, recipes)
     deaths = 0
     workers = max(1, min(int(cores()), len(recipes)))
     with tempfile.TemporaryDirectory(prefix="lora-lab-", ignore_cleanup_errors=True) as place:
@@ -129,7 +131,7 @@ def _warm_executor(workers: int) -> Executor:
     return get_reusable_executor(
         workers,
         timeout=IDLE_SECONDS,
-        env=ONE_THREAD,
+        env=ONE_THREAD | {VARIABLE: os.environ.get(VARIABLE, "")},
         initializer=end_with,
         initargs=(os.getpid(),),
     )

@@ -164,10 +164,10 @@ class RunFolder:
                 if path.name != ".lock":
                     _remove(path)
 
-    def begin(self, budget: Budget | None) -> None:
-        """Write the recipe and the expected cost of a run that begins."""
+    def begin(self, budget: Budget | None, about: str = "") -> None:
+        """Write the recipe of a run that begins, its expected cost and what it is trained on."""
         (self.path / SCORES).unlink(missing_ok=True)  # left by a run whose other files were damaged
-        self._write_facts(RUNNING, "", budget)
+        self._write_facts(RUNNING, "", budget, about)
 
     def write_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Replace the checkpoint by a newer checkpoint."""
@@ -215,14 +215,19 @@ class RunFolder:
             file.write_text(json.dumps(dataclasses.asdict(scores)), encoding="utf-8")
 
     def _write_facts(
-        self, status: str, message: str, budget: Budget | None = None, **elsewhere: str
+        self,
+        status: str,
+        message: str,
+        budget: Budget | None = None,
+        about: str = "",
+        **elsewhere: str,
     ) -> None:
         """Write `run.json`; `elsewhere` holds what another machine knows better."""
         from lora_lab.models.adapters import about_training
 
         try:
             before, _ = read_facts(self.path)
-            date, budget = before.date, budget or before.budget
+            date, budget, about = before.date, budget or before.budget, about or before.about
         except (FileNotFoundError, DamagedRun):
             date = ""
         facts = {
@@ -232,7 +237,7 @@ class RunFolder:
             "base_name": self.base.name,
             "base_path": "" if self.base.name in BUILT_IN else str(self.base.path),
             "task_name": self.task.name,
-            "about": about_training(self.base, self.recipe),
+            "about": about or about_training(self.base, self.recipe),
             "date": date or datetime.now(UTC).isoformat(timespec="seconds"),
             "budget": dataclasses.asdict(budget) if budget else None,
             "machine": processor(),

@@ -22,6 +22,7 @@ from lora_lab.training.fit import follow_to_last_good
 from lora_lab.training.processes import follow_in_processes
 from lora_lab.training.run_files import DIVERGED, FINISHED
 from lora_lab.training.store import DEFAULT, Default, Run, resolve_store, stored_status
+from lora_lab.training.summary import FieldComparison, compare_field, summary_of, varying_fields
 
 ENGINES = ("auto", "sequential", "processes", "ray")
 LATER = ("packed",)
@@ -61,6 +62,43 @@ class Sweep:
         table = pd.DataFrame(rows)
         shares = ["value", "loss", "last_loss", "old_knowledge", "strangers"]
         return table.astype(dict.fromkeys(shares, float))
+
+    def summary(self, of: str = "value") -> pd.DataFrame:
+        """One row a setting: its varying fields, the mean of its seeds, the mean's 95 % interval.
+
+        Columns after the fields: `mean`, `low`, `high`, `seeds`, and `diverged` seeds. A setting
+        with a diverged seed has no mean, since the other seeds would flatter it.
+
+        Args:
+            of: "value" (the task's metric), "loss", "old_knowledge" or "strangers".
+        """
+        return pd.DataFrame(summary_of(self.runs, of, varying_fields(self.runs)))
+
+    def compare(
+        self,
+        field: str,
+        *,
+        of: str = "value",
+        against: object = None,
+        margin: float | None = None,
+    ) -> FieldComparison:
+        """The values of a field, best mean first, each with a verdict beside one of them.
+
+        Verdicts are those of `lab.compare`, with Holm's correction where there are several. Where
+        other fields vary as well, such as the learning rate, the validation loss chooses among
+        them for each value.
+
+        Args:
+            field: a recipe's field that varies, such as "r".
+            of: the score that is compared, as in `summary`.
+            against: the value that the others are compared with; None: the sweep's first.
+            margin: the smallest difference that matters, as in `lab.compare`.
+
+        Raises:
+            ValueError: where the field does not vary, or runs can't be paired by seed; where
+                settings are to be chosen and no validation loss was recorded.
+        """
+        return compare_field(self.runs, field, of=of, against=against, margin=margin)
 
     def confounds(self) -> tuple[str, ...]:
         """What else differs between the settings that are compared, a sentence each.

@@ -52,6 +52,12 @@ def faint(remark: str) -> str:
     return f'<span class="lora-lab-faint">{html.escape(remark)}</span>'
 
 
+def help_text(sentences: str) -> str:
+    """Sentences of help, folded behind a question mark."""
+    mark = '<summary aria-label="help">?</summary>'
+    return f'<details class="lora-lab-help">{mark}{html.escape(sentences)}</details>'
+
+
 def about(task: str, warnings: Sequence[str] = ()) -> str:
     """A task's description: the first sentence in sight, the rest folded; then the warnings."""
     first, stop, rest = task.partition(". ")

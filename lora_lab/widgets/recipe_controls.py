@@ -1,7 +1,6 @@
 """Controls for the choices of a recipe, each with a sentence of help; and the code for them."""
 
 import dataclasses
-import html
 from collections.abc import Callable, Sequence
 
 import ipywidgets as widgets
@@ -10,6 +9,7 @@ from lora_lab.machine.devices import named
 from lora_lab.models.bases import Base
 from lora_lab.models.built_in import BUILT_IN
 from lora_lab.recipe import CHOICES, HELP, Recipe
+from lora_lab.widgets import markup
 
 FOLDED = ("method", "r", "lora_alpha", "learning_rate", "steps", "batch_size", "seed")
 
@@ -109,11 +109,7 @@ class RecipeControls:
 
     def row(self, field: str) -> widgets.Widget:
         """The control with its help, folded behind a question mark."""
-        help_text = (
-            '<details class="lora-lab-help"><summary aria-label="help">?</summary>'
-            f"{html.escape(HELP[field])}</details>"
-        )
-        parts = [self.controls[field], widgets.HTML(help_text)]
+        parts = [self.controls[field], widgets.HTML(markup.help_text(HELP[field]))]
         return widgets.HBox(parts, layout={"align_items": "center"})
 
     def narrow_row(self, field: str) -> widgets.Widget:
