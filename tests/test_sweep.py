@@ -55,7 +55,6 @@ def test_a_stopped_sweep_goes_on_with_the_runs_it_lacks(base, tmp_path):
     ("changes", "error", "words"),
     [
         ({"engine": "proceses"}, ValueError, "did you mean 'processes'"),
-        ({"engine": "ray"}, NotImplementedError, "does not exist yet; give 'auto'"),
         ({"seeds": ()}, ValueError, "2 recipes × 0 seeds are no run"),
         ({"recipes": []}, ValueError, "0 recipes × 1 seeds"),
     ],

@@ -28,7 +28,6 @@ BAD_INPUT = (
     NotADirectoryError,
     IsADirectoryError,
     PermissionError,
-    NotImplementedError,
     ImportError,
     NoRoom,
 )  # exit code 2: with another command line, or another set-up, it would work

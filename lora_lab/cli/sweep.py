@@ -38,7 +38,7 @@ def sweep(
         str, typer.Option(metavar="LIST", help="Seeds; each setting is trained with each seed.")
     ] = "0,1,2",
     engine: Annotated[
-        str, typer.Option(metavar="ENGINE", help="auto, sequential or processes.")
+        str, typer.Option(metavar="ENGINE", help="auto, sequential, processes, packed or ray.")
     ] = "auto",
     *,
     examples: options.TaskOptions,

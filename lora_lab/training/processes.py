@@ -15,12 +15,10 @@ from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
 
-import cloudpickle
 import msgspec
 import torch
 from loky import get_reusable_executor
 from loky.process_executor import TerminatedWorkerError
-from torch import nn
 
 from lora_lab.machine.lifelines import end_with
 from lora_lab.machine.resources import cores
@@ -30,6 +28,7 @@ from lora_lab.recipe import Recipe
 from lora_lab.records import StepRecord
 from lora_lab.tasks.examples import Task
 from lora_lab.training.fit import follow_to_last_good
+from lora_lab.training.packages import Pickler
 from lora_lab.training.store import Run
 from lora_lab.training.traced import VARIABLE, choose_before_workers
 
@@ -182,27 +181,9 @@ class _Lines:
 # --- a base and a task, for all workers to read ---------------------------------------------
 
 
-class _Pickler(cloudpickle.Pickler):
-    """Pickles a quantised weight with what bitsandbytes keeps beside its packed numbers.
-
-    Left to itself, torch would make a plain parameter of it.
-    """
-
-    def reducer_override(self, value: object) -> tuple:
-        """How to make a quantised weight again; all else is left to cloudpickle."""
-        if isinstance(value, nn.Parameter) and type(value) is not nn.Parameter:
-            made_from = (value.data, value.requires_grad)
-            return type(value), made_from, vars(value), None, None, _keep_beside
-        return super().reducer_override(value)
-
-
-def _keep_beside(parameter: nn.Parameter, constants: dict[str, object]) -> None:
-    vars(parameter).update(constants)
-
-
 def _put_down(things: object, folder: Path) -> Path:
     """Write a base and a task where workers find them: torch stores each tensor once."""
-    how = SimpleNamespace(__name__="lora_lab", Pickler=_Pickler)  # what torch asks of a module
+    how = SimpleNamespace(__name__="lora_lab", Pickler=Pickler)  # what torch asks of a module
     with writing_in(folder):
         torch.save(things, folder / THINGS, pickle_module=how)
     return folder

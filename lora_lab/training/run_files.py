@@ -56,6 +56,7 @@ class RunFacts:
     date: str
     budget: Budget | None = None
     version: str = ""
+    machine: str = ""
 
 
 def read_facts(path: Path) -> tuple[RunFacts, Recipe]:

@@ -189,13 +189,25 @@ class RunFolder:
         self, records: Sequence[StepRecord], learned: "Learned", status: str, message: str = ""
     ) -> None:
         """Write a run's records and what it learned, and delete its checkpoint."""
+        self._write_learned(records, learned)
+        self._write_facts(status, message)
+        (self.path / CHECKPOINT).unlink(missing_ok=True)
+
+    def keep(self, run: Run) -> None:
+        """Write a run that was trained elsewhere, in place of what is here."""
+        self.clear()
+        self._write_learned(run.records, run.learned)
+        elsewhere = {"about": run.about, "date": run.date, "machine": run.machine}
+        self._write_facts(run.status, run.message, run.budget, **elsewhere)
+        if run.scores is not None:
+            self.write_scores(run.scores)
+
+    def _write_learned(self, records: Sequence[StepRecord], learned: "Learned") -> None:
         lines = "".join(json.dumps(dataclasses.asdict(record)) + "\n" for record in records)
         with write_atomically(self.path / RECORDS) as file:
             file.write_text(lines, encoding="utf-8")
         with make_folder_atomically(self.path / LEARNED) as folder:
             learned.save(folder)
-        self._write_facts(status, message)
-        (self.path / CHECKPOINT).unlink(missing_ok=True)
 
     def write_scores(self, scores: Scores) -> None:
         """Write the scores beside the run."""
@@ -203,8 +215,14 @@ class RunFolder:
             file.write_text(json.dumps(dataclasses.asdict(scores)), encoding="utf-8")
 
     def _write_facts(
-        self, status: str, message: str, budget: Budget | None = None, about: str = ""
+        self,
+        status: str,
+        message: str,
+        budget: Budget | None = None,
+        about: str = "",
+        **elsewhere: str,
     ) -> None:
+        """Write `run.json`; `elsewhere` holds what another machine knows better."""
         from lora_lab.models.adapters import about_training
 
         try:
@@ -227,7 +245,7 @@ class RunFolder:
             "torch": torch.__version__,
         }
         with write_atomically(self.path / RUN) as file:
-            file.write_text(json.dumps(facts, indent=1), encoding="utf-8")
+            file.write_text(json.dumps(facts | elsewhere, indent=1), encoding="utf-8")
 
 
 def _remove(path: Path) -> None:

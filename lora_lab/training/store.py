@@ -82,7 +82,8 @@ class Run:
     replayed: bool = False  # read from the store, not trained just now
     status: str = FINISHED
     message: str = ""  # why it diverged
-    about: str = ""  # the machine it was trained on
+    about: str = ""  # the base, its size, device and dtype; then how it was trained
+    machine: str = ""  # the processor of the machine that trained it; empty: this one, not kept
     date: str = ""  # when it was started, ISO 8601
     budget: Budget | None = None  # estimated before the run; None: not known for this model
     _base: Base | None = field(default=None, repr=False)
@@ -204,6 +205,7 @@ def _read_run(path: Path, base: Base | None, replayed: bool) -> Run:
         status=facts.status,
         message=facts.message,
         about=facts.about,
+        machine=facts.machine,
         date=facts.date,
         budget=facts.budget,
         _base=base,

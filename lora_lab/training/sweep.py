@@ -16,6 +16,7 @@ from lora_lab.models.bases import Base
 from lora_lab.recipe import Recipe, nearest
 from lora_lab.records import StepRecord
 from lora_lab.tasks.examples import Task
+from lora_lab.training.cluster import check_cluster, follow_on_ray
 from lora_lab.training.confounds import confounds_of
 from lora_lab.training.evaluation import check_answerable
 from lora_lab.training.fit import follow_to_last_good
@@ -25,8 +26,7 @@ from lora_lab.training.run_files import DIVERGED, FINISHED
 from lora_lab.training.store import DEFAULT, Default, Run, resolve_store, stored_status
 from lora_lab.training.summary import FieldComparison, compare_field, summary_of, varying_fields
 
-ENGINES = ("auto", "sequential", "processes", "packed")
-LATER = ("ray",)
+ENGINES = ("auto", "sequential", "processes", "packed", "ray")
 WORTH_A_POOL = 4  # runs to train, from which on "auto" waits the seconds that workers take to start
 
 
@@ -131,9 +131,10 @@ def sweep(
         recipes: at least one; their own seeds are replaced.
         seeds: at least one; three or more show the spread.
         engine: "sequential": one after the other; "processes": side by side on the CPU's cores, a
-            thread each, with the same records; "packed": many in one batch, with the same records
-            up to rounding; "auto": packed for two runs or more on a GPU, processes for four or
-            more of a small model on a CPU. What can't be packed is trained one after the other.
+            thread each, with the same records; "ray": the same on the machines of a Ray cluster
+            (docs/cluster.md); "packed": many in one batch, with the same records up to rounding,
+            and one after the other what can't be packed; "auto": packed for two runs or more on a
+            GPU, processes for four or more of a small model on a CPU.
         store: as in `fit`: finished runs are replayed, so a stopped sweep goes on.
         fresh: train again what is stored.
         evaluate: score each run on the test split.
@@ -196,7 +197,10 @@ class _Planned:
         """Stored runs first, then the training of the others."""
         stored = [recipe for recipe in dict.fromkeys(self.recipes) if recipe not in self.new]
         yield from self._one_by_one(stored)
-        if self.engine == "processes":
+        if self.engine == "ray":
+            kept = {name: self.options[name] for name in ("store", "evaluate")}
+            yield from follow_on_ray(self.base, self.task, self.new, **kept)
+        elif self.engine == "processes":
             yield from follow_in_processes(self.base, self.task, self.new, **self.options)
         elif self.engine == "packed":
             yield from self._packed()
@@ -235,11 +239,8 @@ def _planned(
     evaluate: bool,
 ) -> _Planned:
     """What a sweep is to do. Whatever is wrong with its last run is said before its first."""
-    if engine in LATER:
-        raise NotImplementedError(f"engine={engine!r} does not exist yet; give 'auto'")
     if engine not in ENGINES:
-        known = (*ENGINES, *LATER)
-        raise ValueError(f"engine={engine!r} is not known; {nearest(engine, known)}give 'auto'")
+        raise ValueError(f"engine={engine!r} is not known; {nearest(engine, ENGINES)}give 'auto'")
     recipes, seeds = list(recipes), list(seeds)
     if not recipes or not seeds:
         raise ValueError(
@@ -256,6 +257,8 @@ def _planned(
         check_trainable(base, recipe)
     if new and evaluate:
         check_answerable(base, task)
+    if engine == "ray" and new:
+        check_cluster(base)
     return _Planned(
         base=base,
         task=task,
