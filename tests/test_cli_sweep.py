@@ -73,6 +73,12 @@ def test_a_row_a_setting_and_below_what_else_may_explain_it(words):
         r" +\d+ % \(\d+–\d+\) +\d\.\d{3} +2", two.removeprefix("[q_proj,v_proj]").rstrip()
     )
     assert "note: Only one learning rate was tried" in shown
+    assert "target_modules=all-linear beside target_modules=[q_proj,v_proj]: not settled" in shown
+
+
+def test_more_than_one_choice_at_once_gets_no_verdict(words):
+    shown = run(*words, "--vary", "r=1,4", "--vary", "lora_alpha=8,16").stdout
+    assert "beside" not in shown
 
 
 def test_the_runs_are_kept_and_a_longer_list_trains_only_what_is_new(words):

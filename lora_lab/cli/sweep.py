@@ -190,9 +190,27 @@ def _show_sweep(done: "Sweep", names: Sequence[str], seeds: int) -> None:
     filled = [column for column in zip(head, *rows, strict=True) if {*column[1:]} != {"-"}]
     head, *rows = zip(*filled, strict=True)
     table(head, rows, right=", ".join(head[:-1]))
+    for sentence in _verdicts(done, names, seeds):
+        say(sentence)
     for sentence in done.confounds():
         say(f"note: {sentence}")
     say("", "The runs are kept; `lora-lab runs` lists them.")
+
+
+def _verdicts(done: "Sweep", names: Sequence[str], seeds: int) -> list[str]:
+    """Whether each value of the only field that varies is better than the first, with intervals."""
+    if len(names) != 1 or seeds < 2 or done.runs[0].scores is None:
+        return []
+    try:
+        compared = done.compare(names[0])
+    except ValueError as error:  # the first value diverged, say
+        return [f"no verdict: {error}"]
+    reference = f"{names[0]}={_written(compared.reference)}"
+    return [
+        f"{names[0]}={_written(value)} beside {reference}: "
+        + (comparison.verdict if comparison else "diverged with some seeds, nothing to compare")
+        for value, comparison in compared.comparisons.items()
+    ]
 
 
 def _written(value: object) -> str:
