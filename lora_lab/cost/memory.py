@@ -287,6 +287,7 @@ def _trace(model: nn.Module, recipe: Recipe, batch: Batch, scored: bool) -> list
             loss, _ = losses.loss_of_batch(model, texts)
             if not scored:
                 loss.backward()
+                del loss  # as the loop does: what an int8 product has kept goes with it
         live.begin()
     return live.stretches
 
