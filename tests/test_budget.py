@@ -13,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import lora_lab as lab
+from benchmarks.measuring import own_forward
 from lora_lab.cost import budget
 from lora_lab.cost.budget import Batch
 from lora_lab.cost.estimates import batches_of, find_shape, known_shapes
@@ -286,10 +287,11 @@ NEARLY = [  # in the lowest layer, autograd leaves out a product of attention
 
 
 def counted(base, task, recipe):
-    """FLOPs of a real training step, by torch; with attention in plain products, which it knows."""
-    training = lab.train(base, task, recipe)
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        next(iter(training))
+    """FLOPs of a step by the model's own forward pass, with attention in products torch knows."""
+    with own_forward():
+        training = lab.train(base, task, recipe)
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            next(iter(training))
     return counter.get_total_flops()
 
 

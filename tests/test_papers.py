@@ -5,7 +5,7 @@ import pytest
 
 from lora_lab.cost.budget import Matrix, adapter_parameters, trainable_parameters
 from lora_lab.cost.estimates import estimate, find_shape
-from lora_lab.cost.static_memory import quantized
+from lora_lab.cost.static_memory import quantized_bytes
 from lora_lab.findings.papers import PaperNumber, PaperTable, paper, papers
 from lora_lab.recipe import Recipe
 
@@ -91,7 +91,8 @@ def test_adaloras_count_for_lora_on_deberta_is_what_our_formula_gives():
 def test_double_quantization_saves_what_our_ledger_says():
     matrix = find_shape("llama-7b").matrices[1]  # 4096 × 4096
     single, double = (
-        quantized(matrix, Recipe(quantize="nf4", double_quant=wanted)) for wanted in (False, True)
+        quantized_bytes(matrix, Recipe(quantize="nf4", double_quant=wanted))
+        for wanted in (False, True)
     )
     saved = 8 * (single - double) / matrix.weights
     assert round(saved, 3) == paper("qlora-double-quantization").value

@@ -111,9 +111,9 @@ def test_the_traced_memory_is_right_for_adalora():
 def test_a_few_layers_tell_as_much_as_all_of_them(family, changes, monkeypatch):
     made, batch = recipe(**changes), Batch(4, 30, 7, 24, padded=True)
     model = base_of(family, made).model
-    shape, relevant = shape_of(model), module._relevant(made)
+    shape, relevant = shape_of(model), module._step_recipe(made)
     few = module._traced(shape, relevant, batch, "bfloat16", "step")
-    monkeypatch.setattr(module, "_kinds", lambda *_: [*range(5)])  # no two are alike
+    monkeypatch.setattr(module, "_layer_kinds", lambda *_: [*range(5)])  # no two are alike
     every = module._traced(shape, relevant, batch, "bfloat16", "step")
     assert few.together == pytest.approx(every.together, rel=0.002)
 
@@ -128,14 +128,14 @@ def test_a_model_whose_step_cannot_be_followed_is_an_error_in_words(monkeypatch)
     monkeypatch.setattr(module, "attention_of_cpu", lambda: 1 / 0)
     shape = shape_of(base_of("GPT2LMHeadModel", recipe()).model)
     with pytest.raises(ValueError, match=r"gpt2 can't be followed .*not known \(ZeroDivisionError"):
-        module._traced(shape, module._relevant(recipe()), Batch(4, 9, 8, 32), "float32", "step")
+        module._traced(shape, module._step_recipe(recipe()), Batch(4, 9, 8, 32), "float32", "step")
 
 
 def test_tracing_leaves_the_model_and_torchs_attention_as_they_were():
     base, before = tiny_base(), F.scaled_dot_product_attention
     fingerprint, layers = base.fingerprint(), base.model.config.num_hidden_layers
     module._traced(
-        shape_of(base.model), module._relevant(recipe()), Batch(4, 9, 8, 32), "float32", "step"
+        shape_of(base.model), module._step_recipe(recipe()), Batch(4, 9, 8, 32), "float32", "step"
     )
     assert F.scaled_dot_product_attention is before
     assert (base.fingerprint(), base.model.config.num_hidden_layers) == (fingerprint, layers)
@@ -144,6 +144,6 @@ def test_tracing_leaves_the_model_and_torchs_attention_as_they_were():
 def test_after_tracing_a_quantised_step_a_first_base_is_quantised_all_the_same(monkeypatch):
     monkeypatch.setattr(functional, "name2qmap", {})
     base, made = lab.load_base("pocket"), recipe(quantize="nf4")
-    relevant = module._relevant(made)
+    relevant = module._step_recipe(made)
     module._traced(shape_of(base.model), relevant, Batch(4, 9, 8, 32), "float32", "step")
     quantized_base(base, Quantization("nf4"))

@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -56,12 +56,15 @@ def fit(
         KeyboardInterrupt: after the step at hand; a stored run can be resumed.
     """
     followed = follow_fit(base, task, recipe, store=store, fresh=fresh, evaluate=evaluate)
-    bar = tqdm(total=recipe.steps, unit="step", disable=not progress)
-    with bar, closing(followed):
+    with closing(followed), ExitStack() as shown:
+        bar = None  # until a step is done: what is refused, or replayed, shows none
         for news in followed:
             if isinstance(news, StepRecord):
+                if bar is None:
+                    options = {"total": recipe.steps, "initial": news.step - 1, "unit": "step"}
+                    bar = shown.enter_context(tqdm(**options, disable=not progress))
                 bar.set_postfix_str(f"loss {news.loss:.3f}", refresh=False)
-                bar.update(news.step - bar.n)  # a resumed run begins further on
+                bar.update()
     return news
 
 
