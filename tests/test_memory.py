@@ -105,12 +105,7 @@ def test_the_estimate_is_right_for_random_recipes_on_a_quantised_pocket(seed, po
     base = lab.load_base("pocket", dtype=dtype, quantize=quantize)
     made = random_recipe(rng, layers=4)
     made = dataclasses.replace(made, method="lora", use_dora=False, quantize=quantize)
-    estimate, measured = compare(base, random_lengths(rng, pocket[1], made), made)
-    if quantize == "int8" and made.gradient_accumulation_steps > 1:
-        # the loop lets go of what an int8 product kept for the pass before, the estimate of a part
-        assert measured.total <= estimate.total < 1.15 * measured.total
-    else:
-        assert_right(estimate, measured)
+    assert_right(*compare(base, random_lengths(rng, pocket[1], made), made))
 
 
 @pytest.mark.parametrize(
@@ -363,8 +358,7 @@ def test_the_peak_of_live_storages_is_that_of_torchs_own_profiler(changes, pocke
 
 
 @pytest.mark.parametrize("changes", CHANGES, ids=str)
-def test_what_lives_when_the_loss_is_there_is_what_autograd_saved(changes, pocket, monkeypatch):
-    monkeypatch.setenv("LORA_LAB_STEP", "torch")
+def test_what_lives_when_the_loss_is_there_is_what_autograd_saved(changes, pocket):
     bases, task = pocket
     made = recipe(**changes)
     saved, real = {}, traced.loss_of_batch  # by storage: a weak reference and its bytes

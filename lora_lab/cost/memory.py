@@ -282,14 +282,18 @@ def _trace(model: nn.Module, recipe: Recipe, batch: Batch, scored: bool) -> list
         for _ in range(1 if scored else recipe.gradient_accumulation_steps):
             live.part, live.gradients = "activations", set()
             live.begin()
-            ids = torch.zeros(batch.examples, batch.length, dtype=torch.int64, device=META)
-            texts = {"input_ids": ids, "attention_mask": ids.clone(), "labels": ids.clone()}
-            loss, _ = losses.loss_of_batch(model, texts)
-            if not scored:
-                loss.backward()
-                del loss  # as the loop does: what an int8 product has kept goes with it
+            _trace_pass(model, batch, scored)
         live.begin()
     return live.stretches
+
+
+def _trace_pass(model: nn.Module, batch: Batch, scored: bool) -> None:
+    """A forward pass and its backward pass. What they keep is freed at the end, as in the loop."""
+    ids = torch.zeros(batch.examples, batch.length, dtype=torch.int64, device=META)
+    texts = {"input_ids": ids, "attention_mask": ids.clone(), "labels": ids.clone()}
+    loss, _ = losses.loss_of_batch(model, texts)
+    if not scored:
+        loss.backward()
 
 
 def _model_peaks(stretches: list[Stretch], like: list[int]) -> Peaks:
@@ -305,6 +309,9 @@ def _model_peaks(stretches: list[Stretch], like: list[int]) -> Peaks:
         row += [traced[place] for place in order if place in traced]  # some have no backward pass
     now, most, peak = Counter(), Counter(), 0
     for stretch in row:
+        for part in PARTS:
+            if stretch.layer is None and not stretch.start[part]:  # a pass is over: all is freed
+                now[part] = 0
         peak = max(peak, now.total() + stretch.peak - stretch.start.total())
         for part in stretch.most:
             most[part] = max(most[part], now[part] + stretch.most[part] - stretch.start[part])
