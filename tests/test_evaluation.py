@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks.measuring import own_forward
 from lora_lab.models.adapted import Adapted
 from lora_lab.models.bases import load_base
 from lora_lab.tasks import examples
@@ -93,6 +94,12 @@ def test_no_batch_that_is_scored_has_more_logits_than_the_bound(base, bytes_, mo
         sizes.append((len(output), output.numel() * 4))
 
     hook = base.model.get_output_embeddings().register_forward_hook(logits_of)
+    with own_forward():
+        assert mean_loss(base.model, base.tokenizer, EXAMPLES) == pytest.approx(whole, rel=1e-6)
+    assert sum(count for count, _ in sizes) == len(EXAMPLES)  # each of them once
+    assert all(size <= bytes_ or count == 1 for count, size in sizes)
+    assert all(count <= 64 for count, _ in sizes)
+    sizes.clear()  # by the lean forward pass, which gives a row for each label
     assert mean_loss(base.model, base.tokenizer, EXAMPLES) == pytest.approx(whole, rel=1e-6)
     hook.remove()
     labels = [

@@ -67,7 +67,7 @@ def follow_in_processes(
         RuntimeError: if workers died three times with no run finished in between.
         KeyboardInterrupt: after the workers are stopped; what is stored can be gone on with.
     """
-    left = list(recipes)
+    left = dict.fromkeys(recipes)
     choose_before_workers(base, recipes)
     deaths = 0
     workers = max(1, min(int(cores()), len(recipes)))
@@ -85,7 +85,7 @@ def follow_in_processes(
                 for recipe, news in _news_of(jobs):
                     if isinstance(news, Run):
                         news = replace(news, _base=base)
-                        left.remove(recipe)
+                        del left[recipe]
                         deaths = 0
                     yield recipe, news
             except TerminatedWorkerError as error:  # the whole pool goes with it

@@ -167,7 +167,7 @@ class RunFolder:
     def begin(self, budget: Budget | None, about: str = "") -> None:
         """Write the recipe of a run that begins, its expected cost and what it is trained on."""
         (self.path / SCORES).unlink(missing_ok=True)  # left by a run whose other files were damaged
-        self._write_facts(RUNNING, "", budget, about)
+        self._write_facts(RUNNING, "", budget=budget, about=about)
 
     def write_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Replace the checkpoint by a newer checkpoint."""
@@ -197,8 +197,8 @@ class RunFolder:
         """Write a run that was trained elsewhere, in place of what is here."""
         self.clear()
         self._write_learned(run.records, run.learned)
-        elsewhere = {"about": run.about, "date": run.date, "machine": run.machine}
-        self._write_facts(run.status, run.message, run.budget, **elsewhere)
+        facts = {name: getattr(run, name) for name in ("budget", "about", "date", "machine")}
+        self._write_facts(run.status, run.message, **facts)
         if run.scores is not None:
             self.write_scores(run.scores)
 
@@ -218,18 +218,25 @@ class RunFolder:
         self,
         status: str,
         message: str,
+        *,
         budget: Budget | None = None,
         about: str = "",
-        **elsewhere: str,
+        date: str = "",
+        machine: str = "",
     ) -> None:
-        """Write `run.json`; `elsewhere` holds what another machine knows better."""
+        """Write `run.json`. A fact that is left out stays as it was, or is this machine's."""
         from lora_lab.models.adapters import about_training
 
         try:
             before, _ = read_facts(self.path)
-            date, budget, about = before.date, budget or before.budget, about or before.about
         except (FileNotFoundError, DamagedRun):
-            date = ""
+            pass
+        else:
+            date, budget, about = (
+                date or before.date,
+                budget or before.budget,
+                about or before.about,
+            )
         facts = {
             "status": status,
             "message": message,
@@ -240,12 +247,12 @@ class RunFolder:
             "about": about or about_training(self.base, self.recipe),
             "date": date or datetime.now(UTC).isoformat(timespec="seconds"),
             "budget": dataclasses.asdict(budget) if budget else None,
-            "machine": processor(),
+            "machine": machine or processor(),
             "version": __version__,
             "torch": torch.__version__,
         }
         with write_atomically(self.path / RUN) as file:
-            file.write_text(json.dumps(facts | elsewhere, indent=1), encoding="utf-8")
+            file.write_text(json.dumps(facts, indent=1), encoding="utf-8")
 
 
 def _remove(path: Path) -> None:

@@ -100,15 +100,20 @@ def summary_of(runs: Sequence[Run], measure: str, fields: Sequence[str]) -> list
         if numbers and not diverged:
             mean = statistics.fmean(numbers)
         if len(numbers) > 1 and not diverged:
-            low, high = mean_interval(numbers)
-            if _measure_name(group, measure) not in LOWER_IS_BETTER:
-                low, high = max(0.0, low), min(1.0, high)
+            share = _measure_name(group, measure) not in LOWER_IS_BETTER
+            low, high = interval_of_scores(numbers, share=share)
         values = mean, low, high, len(numbers), diverged
         row = {name: getattr(recipe, name) for name in fields}
         rows.append(row | dict(zip(NUMBERS, values, strict=True)))
     if not any(row["seeds"] for row in rows):
         raise ValueError(f"no run has a {measure!r}; train the sweep with evaluate=True")
     return rows
+
+
+def interval_of_scores(scores: Sequence[float], *, share: bool) -> tuple[float, float]:
+    """The 95 % interval of the true mean over seeds; of a share, kept within 0 to 1."""
+    low, high = mean_interval(scores)
+    return (max(0.0, low), min(1.0, high)) if share else (low, high)
 
 
 def compare_field(

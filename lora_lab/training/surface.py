@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from lora_lab.maths.comparison import LOWER_IS_BETTER, SEEDS
-from lora_lab.maths.statistics import LEVEL, mean_interval, mean_p_value
+from lora_lab.maths.statistics import LEVEL, mean_p_value
 from lora_lab.recipe import nearest
 from lora_lab.training.run_files import DIVERGED
 from lora_lab.training.store import Run
-from lora_lab.training.summary import MEASURES
+from lora_lab.training.summary import MEASURES, interval_of_scores
 
 VALIDATION = "validation_loss"  # of a run's last validation: a test that chose is no test any more
 SCORES = (VALIDATION, *MEASURES)
@@ -80,8 +80,7 @@ class Surface:
         cell = self.cells[place]
         if not cell.is_known or len(cell.scores) < 2:
             return None
-        low, high = mean_interval([*cell.scores.values()])
-        return (max(0.0, low), min(1.0, high)) if self.is_share else (low, high)
+        return interval_of_scores([*cell.scores.values()], share=self.is_share)
 
     @cached_property
     def best(self) -> Place | None:

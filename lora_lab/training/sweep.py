@@ -195,7 +195,8 @@ class _Planned:
 
     def follow(self) -> Iterator[tuple[Recipe, StepRecord | Run]]:
         """Stored runs first, then the training of the others."""
-        stored = [recipe for recipe in dict.fromkeys(self.recipes) if recipe not in self.new]
+        new = set(self.new)
+        stored = [recipe for recipe in dict.fromkeys(self.recipes) if recipe not in new]
         yield from self._one_by_one(stored)
         if self.engine == "ray":
             kept = {name: self.options[name] for name in ("store", "evaluate")}

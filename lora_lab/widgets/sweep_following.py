@@ -91,10 +91,10 @@ class SweepFollower:
                 self.trained += not news.replayed
                 return
             self._first_steps.setdefault(recipe, news.step)
-            before = self._records.get(recipe, [])
-            if before and news.step <= before[-1].step:  # a worker died: the run begins again
-                before = [record for record in before if record.step < news.step]
-            self._records[recipe] = [*before, news]
+            records = self._records.setdefault(recipe, [])
+            while records and records[-1].step >= news.step:  # a worker died: the run begins again
+                records.pop()
+            records.append(news)
 
     def records_of(self, recipe: Recipe) -> Sequence[StepRecord]:
         """The steps of a run, finished or under way."""
