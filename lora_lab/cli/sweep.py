@@ -199,7 +199,7 @@ def _show_sweep(done: "Sweep", names: Sequence[str], seeds: int) -> None:
 
 def _verdicts(done: "Sweep", names: Sequence[str], seeds: int) -> list[str]:
     """Whether each value of the only field that varies is better than the first, with intervals."""
-    if len(names) != 1 or seeds < 2 or done.runs[0].scores is None:
+    if len(names) != 1 or seeds < 2:
         return []
     try:
         compared = done.compare(names[0])
