@@ -97,6 +97,9 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "recordings": "pandas",
         "claim_runs": "",
         "claims": "tqdm",
+        "plans": "",
+        "evidence": "pandas msgspec",
+        "evidence_runs": "",
     },
     "lessons": {
         "predictions": "",
