@@ -29,6 +29,7 @@ SIGNATURES = {
     "doctor": "",
     "paper": "id",
     "claim": "id",
+    "picture_of_lora": "base, module, r=8",
 }
 FIELDS = {  # of a recipe, with their promised defaults (... : none promised)
     "method": "lora", "r": 8, "lora_alpha": 16, "target_modules": "all-linear",

@@ -120,18 +120,27 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
     "plots": dict.fromkeys(
         ["canvas", "losses", "meters", "tokens", "matrices", "predicted", "noise", "by_rank"]
         + ["learning_rates", "alpha", "module_sets", "competing", "quantized", "memory_bars"]
-        + ["decay", "lengths", "ways", "surface", "evidence"],
+        + ["decay", "lengths", "ways", "surface", "fields", "lora_parts", "evidence"],
         "matplotlib",
     ),
     "widgets": dict.fromkeys(
         ["markup", "background", "memory_check", "boxes", "run_summary", "following"]
-        + ["working_box", "recipe_controls", "samples", "before_after", "seeds", "lab_results"]
-        + ["lab_face", "live_lab", "explorer", "toggle", "prediction", "module_tree"]
+        + ["working_box", "recipe_controls", "samples", "before_after", "forgetting_film", "seeds"]
+        + [
+            "lab_results",
+            "lab_face",
+            "live_lab",
+            "lora_picture",
+            "explorer",
+            "toggle",
+            "prediction",
+            "module_tree",
+        ]
         + ["svd_slider", "rank_slider", "rank_map", "module_sets", "importance_inspector"]
         + ["nf4_lab", "memory_bars", "budget_curve", "pick_runs", "run_here", "five_minutes"]
         + ["decision_aid", "sweep_following", "cell_grid", "surface_lab", "seeds_button"]
         + ["evidence_card"],
-        "torch ipywidgets IPython pandas",
+        "torch ipywidgets anywidget traitlets IPython pandas",
     ),
     "cli": dict.fromkeys(
         ["show", "task_spec", "options", "resolve", "doctor", "setup", "lab", "estimate", "train"]

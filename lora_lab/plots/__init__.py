@@ -47,6 +47,8 @@ _NAMES = {  # module: its public names
     "decay": ("draw_decay",),
     "lengths": ("draw_cost_of_length", "draw_lengths"),
     "ways": ("draw_examples", "draw_ways"),
+    "fields": ("draw_field", "field_size"),
+    "lora_parts": ("draw_lora_parts",),
     "evidence": ("KINDS", "draw_evidence", "evidence_size"),
     "surface": ("cell_in_words", "draw_surface", "surface_size"),
 }

@@ -303,10 +303,18 @@ def answers_to(model: Model, task: Task, examples: Sequence[Example]) -> tuple[A
     return _marked_answers(task, examples, ask(model, examples))
 
 
+def rule_of(task: Task) -> Callable[[str, str], bool]:
+    """Whether an answer is right, as (expected, given) -> bool: the rule for a task's own answers.
+
+    Old facts and strangers have the rule `exactly` in every task.
+    """
+    return same_label if task.metric == "accuracy" else exactly
+
+
 def _marked_answers(
     task: Task, examples: Sequence[Example], given: Sequence[str]
 ) -> tuple[Answer, ...]:
-    right = same_label if task.metric == "accuracy" else exactly
+    right = rule_of(task)
     return tuple(
         Answer(example.prompt, example.answer, answer, right(example.answer, answer))
         for example, answer in zip(examples, given, strict=True)

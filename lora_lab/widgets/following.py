@@ -3,7 +3,8 @@
 import math
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import ipywidgets as widgets
 
@@ -32,6 +33,13 @@ def prepare(base: Base, task: Task, recipe: Recipe) -> tuple[Training, list[str]
 def after_step(ending: str, training: Training) -> str:
     """`stopped after step 3 of 12`."""
     return f"{ending} after step {training.step} of {training.recipe.steps}"
+
+
+class Watcher(Protocol):
+    """Something that is shown while a training runs: a film, a picture of a matrix."""
+
+    def look(self, training: Training) -> None:
+        """Called before the first step and after each step; it looks when it is time to."""
 
 
 class TrainingPanel:
@@ -76,6 +84,7 @@ class TrainingPanel:
         film: plots.LossFilm | None = None,
         name: str = "",
         budget: float = math.inf,
+        watchers: Sequence[Watcher] = (),
     ) -> None:
         """Train to the end, or until the worker is asked to stop: that takes one step at most.
 
@@ -86,11 +95,12 @@ class TrainingPanel:
             film: draws its loss; None: no picture.
             name: stands before each line of state: "seed 1".
             budget: seconds after which the training is cut. Lines say how many have gone by.
+            watchers: look at the training before its first step and after each step.
         """
         steps, begun = training.recipe.steps, time.perf_counter()
         self.progress.max, ending = steps, "failed"
         try:
-            self._take_steps(training, film, name, budget)
+            self._take_steps(training, film, name, budget, watchers)
             ending = "stopped"
         except Exception as error:
             error.add_note(f"{name} {after_step(ending, training)}".strip())
@@ -103,11 +113,20 @@ class TrainingPanel:
             self.outcome = f"finished: {counted(steps, 'step')} in {self.seconds:.0f} s"
 
     def _take_steps(
-        self, training: Training, film: plots.LossFilm | None, name: str, budget: float
+        self,
+        training: Training,
+        film: plots.LossFilm | None,
+        name: str,
+        budget: float,
+        watchers: Sequence[Watcher],
     ) -> None:
         steps, begun = training.recipe.steps, time.perf_counter()
         drawing, speaking = Pace(FRAMES, DRAWING), Pace(UPDATES)
+        for watcher in watchers:
+            watcher.look(training)
         for _ in training:
+            for watcher in watchers:
+                watcher.look(training)
             seconds = time.perf_counter() - begun
             if speaking.due and not self._worker.stopped:
                 with speaking.turn():

@@ -11,6 +11,7 @@ from lora_lab.tasks.examples import Task
 from lora_lab.training.evaluation import evaluate
 from lora_lab.training.loop import Training
 from lora_lab.widgets.before_after import BeforeAfter
+from lora_lab.widgets.forgetting_film import ForgettingFilm
 from lora_lab.widgets.run_summary import differences
 from lora_lab.widgets.samples import smaller_task, with_different_answers
 from lora_lab.widgets.seeds import FinishedRun, Seeds
@@ -23,20 +24,24 @@ class LabResults:
     """The training, its answers and scores, and the curves beside it.
 
     `part` is the task with as few questions as are asked; `before_after` has the answers, `seeds`
-    the noise band.
+    the noise band, `forgetting` the film; None: there is no film.
 
     Args:
         base: what is fine-tuned.
         task: what it learns.
         questions: of each kind, at most, that are asked to count right answers.
         shown: how many prompts are answered before and after.
+        film: whether its questions are asked while it is trained.
     """
 
-    def __init__(self, base: Base, task: Task, questions: int, shown: int) -> None:
+    def __init__(
+        self, base: Base, task: Task, questions: int, shown: int, film: bool = False
+    ) -> None:
         self.base, self.task, self.part = base, task, smaller_task(task, questions)
         examples = [] if task.teacher else with_different_answers(self.part.test, shown)
         self.before_after = BeforeAfter(base, task, examples)
         self.seeds = Seeds()
+        self.forgetting = ForgettingFilm(base, task) if film else None
         self.base_scores: Scores | None = None  # the base is marked once
         self._earlier: deque[tuple[Recipe, list[StepRecord]]] = deque(maxlen=KEPT)
         self.training: Training | None = None
@@ -49,6 +54,8 @@ class LabResults:
         self.training = self.scores = None
         self.before_after.forget()
         self.seeds.shown = []
+        if self.forgetting is not None:
+            self.forgetting.reset()
 
     def mark(self, go_on: Callable[[], bool]) -> None:
         """Score the adapted model; then the base, unless it has scores or `go_on` is false."""
