@@ -48,7 +48,7 @@ _NAMES = {  # module: its public names
     "lengths": ("draw_cost_of_length", "draw_lengths"),
     "ways": ("draw_examples", "draw_ways"),
     "fields": ("draw_field", "field_size"),
-    "lora_parts": ("draw_lora_parts",),
+    "lora_parts": ("draw_lora_parts", "lora_parts_size"),
     "evidence": ("KINDS", "draw_evidence", "evidence_size"),
     "surface": ("cell_in_words", "draw_surface", "surface_size"),
 }

@@ -11,8 +11,9 @@ from lora_lab.plots.canvas import EARLIER, INK, NEW, OLD, tidy
 Field = tuple[str, str, str, str]  # name, kind, marks of the base, marks now
 COLOURS = {"new": NEW, "old": OLD, "stranger": EARLIER}  # by kind
 RADII = {"+": 0.36, "-": 0.0, "?": 0.13}  # right, wrong, says "not known"
-GAP = 1.2  # between fields, in dots
-PIXELS = 21  # from dot to dot, on the screen
+ROOM = 9  # dots that a field has room for, side by side: the words above it take as much
+PIXELS = 25  # from dot to dot, on the screen: a whole number in the file, too, which makes it small
+MARGINS = (10, 10, 6, 26)  # pixels: left, right, bottom, top
 
 
 def draw_field(ax: Axes, fields: Sequence[Field], step: int, steps: int) -> Axes:
@@ -40,21 +41,24 @@ def draw_field(ax: Axes, fields: Sequence[Field], step: int, steps: int) -> Axes
         ax.text(left, -1.15, name, fontsize=10, fontweight="bold", color=INK)
         ax.text(left, -0.3, counts, fontsize=9.5, color=INK)
         summaries.append(f"{name}: {counts}")
-        left += columns + GAP
+        left += max(columns + 1, ROOM)
     key = "full: right · empty: wrong · small: says “not known”"
     ax.text(0, rows + 0.9, key, fontsize=9, color=INK)
-    ax.set(xlim=(0, left - GAP), ylim=(rows + 1.1, -1.9), xticks=[], yticks=[])
-    ax.set_aspect("equal")
+    ax.set(xlim=(0, left), ylim=(rows + 1, -2), xticks=[], yticks=[])
     ax.spines[["left", "bottom"]].set_visible(False)
     ax.set_label(f"A dot for each question at step {step} of {steps}. {'; '.join(summaries)}.")
     return ax
 
 
+draw_field.margins = MARGINS
+
+
 def field_size(fields: Sequence[Field]) -> tuple[int, int]:
     """The pixels on the screen that the dots take."""
     columns, rows = _grid(fields)
-    dots = len(fields) * (columns + GAP) - GAP
-    return max(420, round(PIXELS * dots) + 20), round(PIXELS * (rows + 3)) + 40
+    dots = len(fields) * max(columns + 1, ROOM)
+    left, right, bottom, top = MARGINS
+    return round(PIXELS * dots) + left + right, PIXELS * (rows + 3) + bottom + top
 
 
 def _grid(fields: Sequence[Field]) -> tuple[int, int]:

@@ -10,10 +10,12 @@ from matplotlib.patches import Rectangle
 from lora_lab.plots.canvas import EARLIER, INK, RUN, tidy
 from lora_lab.wording import fine_percent, significant
 
-LEVELS = 16  # shades: few make small files
+LEVELS = 8  # shades: few make small files
 FROZEN = LinearSegmentedColormap.from_list("frozen", ["white", "#2B2B2B"], LEVELS)
 TRAINED = LinearSegmentedColormap.from_list("trained", ["white", RUN], LEVELS)
 TYPICAL = 0.995  # of the numbers are not above the darkest shade
+# Pixels on the screen: words above a matrix, and what they take beside; between two matrices
+HEAD, ROOM, WIDE_ROOM, GAP, BARS = 40, 64, 120, 34, 150
 Matrix = Sequence[Sequence[float]]
 
 
@@ -44,30 +46,35 @@ def draw_lora_parts(
     """
     tidy(ax, title, "", "")
     ax.grid(visible=False)
-    (height, width), r = shape, len(lora_A)
-    unit = max(height, width)
-    gap, large, small = 0.14 * unit, _typical(weight), _typical(lora_A)
-    left = 0.0
-    for name, matrix, rows, columns, largest, shades, sign in (
-        ("W", weight, height, width, large, FROZEN, "+"),
-        ("B", lora_B, height, r, small, TRAINED, "·"),
-        ("A", lora_A, r, width, small, TRAINED, "→"),
-        ("ΔW", change, height, width, large, TRAINED, ""),
+    (height, width), r, unit = shape, len(lora_A), _pixels(shape)
+    large, small, left = _typical(weight), _typical(lora_A), 0.0
+    look = {"fontsize": 9, "color": INK, "va": "bottom", "linespacing": 1.3}
+    for name, room, matrix, rows, columns, largest, shades, sign in (
+        ("W", ROOM, weight, height, width, large, FROZEN, "+"),
+        ("B", ROOM, lora_B, height, r, small, TRAINED, "·"),
+        ("A", ROOM, lora_A, r, width, small, TRAINED, ""),
+        ("ΔW = scaling · BA", WIDE_ROOM, change, height, width, large, TRAINED, ""),
     ):
         sizes = [[abs(number) for number in row] for row in matrix]
-        look = {"cmap": shades, "norm": PowerNorm(0.5, vmin=0, vmax=largest, clip=True)}
-        ax.imshow(sizes, extent=(left, left + columns, rows, 0), interpolation="nearest", **look)
+        norm = PowerNorm(0.5, vmin=0, vmax=largest, clip=True)
+        where = left, left + columns, rows, 0
+        ax.imshow(sizes, cmap=shades, norm=norm, extent=where, interpolation="nearest")
         frame = {"fill": False, "edgecolor": EARLIER, "linewidth": 0.8}
         ax.add_artist(Rectangle((left, 0), columns, rows, **frame))
-        words = f"{name}\n{rows} × {columns}"
-        ax.text(left, -0.03 * unit, words, fontsize=9, color=INK, va="bottom", linespacing=1.3)
-        room = max(columns, 0.16 * unit)  # for the words above a thin one
-        middle = left + room + gap / 2, min(height, 0.5 * unit) / 2
+        ax.text(left, -4 / unit, f"{name}\n{rows} × {columns}", **look)
+        wide = max(columns, room / unit)
+        middle = left + wide + GAP / unit / 2, min(height, 90 / unit) / 2
         ax.text(*middle, sign, fontsize=13, color=INK, ha="center", va="center")
-        left += room + gap
-    _draw_values(ax, values, left, unit, height)
-    ax.set(xlim=(-1, left + 0.7 * unit), ylim=(1.06 * height, -0.2 * unit), xticks=[], yticks=[])
-    ax.set_aspect("equal")
+        left += wide + GAP / unit
+    most, step = max(values), BARS / unit / len(values)
+    words = f"the largest {significant(most)}" if most else "all 0, since B is 0"
+    ax.text(left, -4 / unit, f"ΔW's {len(values)} singular values\n{words}", **look)
+    for place, value in enumerate(values):
+        size = height * value / most if most else 0
+        ax.add_artist(Rectangle((left + place * step, height), 0.8 * step, -size, color=RUN))
+    ax.plot([left, left + BARS / unit], [height, height], color=EARLIER, linewidth=0.8)
+    ax.set(xlim=(-1, left + BARS / unit), ylim=(height + 4 / unit, -HEAD / unit))
+    ax.set(xticks=[], yticks=[], aspect="equal", anchor="W")
     ax.spines[["left", "bottom"]].set_visible(False)
     share = fine_percent(_norm(change) / _norm(weight))
     ax.set_label(
@@ -75,21 +82,6 @@ def draw_lora_parts(
         f"ΔW's size is {share} of W's, and its largest singular value {significant(max(values))}."
     )
     return ax
-
-
-def _draw_values(
-    ax: Axes, values: Sequence[float], left: float, unit: float, height: float
-) -> None:
-    """A bar for each singular value, the largest as high as the matrices."""
-    words = f"ΔW's {len(values)} singular values\n"
-    most = max(values)
-    words += f"the largest {significant(most)}" if most else "all 0, since B is 0"
-    ax.text(left, -0.03 * unit, words, fontsize=9, color=INK, va="bottom", linespacing=1.3)
-    step = 0.66 * unit / len(values)
-    for place, value in enumerate(values):
-        size = height * value / most if most else 0
-        ax.add_artist(Rectangle((left + place * step, height), 0.8 * step, -size, color=RUN))
-    ax.plot([left, left + 0.66 * unit], [height, height], color=EARLIER, linewidth=0.8)
 
 
 def _typical(matrix: Matrix) -> float:
@@ -100,3 +92,16 @@ def _typical(matrix: Matrix) -> float:
 
 def _norm(matrix: Matrix) -> float:
     return math.sqrt(sum(number * number for row in matrix for number in row))
+
+
+def lora_parts_size(shape: tuple[int, int]) -> tuple[int, int]:
+    """The pixels on the screen that the parts of a matrix of this shape take."""
+    (height, width), unit = shape, _pixels(shape)
+    rooms = 2 * max(unit * width, ROOM) + max(unit * width, WIDE_ROOM) + ROOM
+    return round(rooms + 4 * GAP + BARS) + 30, round(unit * height) + HEAD + 44
+
+
+def _pixels(shape: tuple[int, int]) -> float:
+    """On the screen, for each number of a matrix: all of them have the same scale."""
+    height, width = shape
+    return min(190 / height, 170 / width)

@@ -33,6 +33,7 @@ const STYLE = `
 export function forgettingFilm(element, data) {
   const root = make("div", { className: "forgetting-film", role: "group" });
   root.setAttribute("aria-label", "The forgetting film");
+  root.dataset.lmSuppressShortcuts = true; // JupyterLab would take the arrow keys for its cells
   const canvas = make("canvas", { tabIndex: 0, role: "application" });
   const slider = make("input", { type: "range", min: 0, max: 0, step: 1, value: 0 });
   slider.setAttribute("aria-label", "step of the training");
@@ -203,7 +204,6 @@ export function forgettingFilm(element, data) {
     const move = KEYS[event.key];
     if (!move || focus === null || event.ctrlKey || event.altKey || event.metaKey) return;
     event.preventDefault();
-    event.stopPropagation(); // a notebook would go to its next cell
     const dot = dots[focus], { columns } = layout, across = dot.group * columns + dot.column;
     const column = across + move[0], row = dot.row + move[1];
     const group = Math.floor(column / columns);

@@ -10,7 +10,7 @@
 //           values: ΔW's singular values, the largest first; change: the size of ΔW over W's
 // In a notebook, anywidget calls `render`, at the end of this file.
 
-const BLUE = "#0072B2", GREY = "#8A8A8A";
+const BLUE = "#0072B2", LIGHT_BLUE = "#56B4E9", GREY = "#8A8A8A"; // the light one on dark pages
 const FRAME = 1000 / 30; // milliseconds
 const HIGH = 250, HEAD = 40, GAP = 30, BARS = 150; // pixels: a matrix, above it, between two, values
 const TYPICAL = 0.995; // of the numbers are not above the darkest shade
@@ -28,6 +28,7 @@ const STYLE = `
 export function loraPicture(element, data, chosen = () => {}) {
   const root = make("div", { className: "lora-picture" });
   root.setAttribute("role", "group");
+  root.dataset.lmSuppressShortcuts = true; // JupyterLab would take the arrow keys for its cells
   const canvas = make("canvas"), said = make("p");
   canvas.setAttribute("role", "img");
   said.setAttribute("aria-live", "polite");
@@ -65,16 +66,16 @@ export function loraPicture(element, data, chosen = () => {}) {
     return { A, B, change };
   }
 
-  function shade() { // each matrix as a picture of its own, a pixel for each number
-    const { A, B, change } = matrices(), ink = colourOf(getComputedStyle(root).color);
-    const [out, width, blue] = [rows(), columns(), colourOf(BLUE)];
+  function shade(ink) { // each matrix as a picture of its own, a pixel for each number
+    const { A, B, change } = matrices(), [out, width] = [rows(), columns()];
+    const light = Math.min(...colourOf(ink)) > 127, blue = colourOf(light ? LIGHT_BLUE : BLUE);
+    const old = maps.W?.ink === ink ? maps.W : null;
     maps = {
-      W: heat(data.weight, out, width, scales.large, ink),
+      W: old ?? { ...heat(data.weight, out, width, scales.large, colourOf(ink)), ink },
       B: heat(B, out, r, scales.small, blue),
       A: heat(A, r, width, scales.small, blue),
       "ΔW": heat(change, out, width, scales.large, blue),
     };
-    maps.W.numbers = data.weight;
   }
 
   // --- what is drawn: at most 30 times a second, and only when something has changed ---
@@ -83,7 +84,8 @@ export function loraPicture(element, data, chosen = () => {}) {
     frame = 0;
     if (now - painted < FRAME - 4) return wake();
     painted = now;
-    shade();
+    const ink = getComputedStyle(root).color;
+    shade(ink);
     const [out, width] = data.shape, page = Math.max(320, root.clientWidth || 800);
     const bars = Math.min(BARS, page * 0.2), free = page - bars - 4 * GAP - 8;
     const unit = Math.min(HIGH / out, free / (3 * width + Math.max(r, 0)));
@@ -92,9 +94,9 @@ export function loraPicture(element, data, chosen = () => {}) {
     canvas.width = Math.round(page * scale);
     canvas.height = Math.round(height * scale);
     canvas.style.height = `${height}px`;
-    const pen = canvas.getContext("2d"), ink = getComputedStyle(root).color;
+    const pen = canvas.getContext("2d");
     pen.setTransform(scale, 0, 0, scale, 0, 0);
-    const signs = { W: "+", B: "·", A: "→", "ΔW": "" };
+    const signs = { W: "+", B: "·", A: "", "ΔW": "" };
     let left = 1;
     places = Object.entries(sizes).map(([name, [wide, high]]) => {
       const box = [left, HEAD, Math.max(1, wide * unit), Math.max(1, high * unit)];
@@ -103,7 +105,8 @@ export function loraPicture(element, data, chosen = () => {}) {
       pen.strokeStyle = GREY;
       pen.lineWidth = 1;
       pen.strokeRect(box[0] - 0.5, box[1] - 0.5, box[2] + 1, box[3] + 1);
-      words(pen, ink, left, name, `${high} × ${wide}`);
+      const factor = +(look()?.scaling ?? NaN).toPrecision(3) || "scaling";
+      words(pen, ink, left, name === "ΔW" ? `ΔW = ${factor} · BA` : name, `${high} × ${wide}`);
       const room = Math.max(box[2], 52); // for the words above a thin one
       pen.textAlign = "center";
       pen.font = "16px system-ui, sans-serif";
@@ -264,15 +267,15 @@ function typical(numbers) { // the size that nearly no number exceeds: it has th
   return sizes[Math.min(sizes.length - 1, Math.floor(TYPICAL * sizes.length))] || 1;
 }
 
-function heat(numbers, rows, columns, largest, colour) { // 0 is blank, whatever lies behind
+function heat(numbers, rows, columns, largest, [red, green, blue]) { // 0 is blank: what lies behind
   const canvas = make("canvas", { width: columns, height: rows });
-  const pixels = new ImageData(columns, rows);
+  const image = new ImageData(columns, rows), pixels = new DataView(image.data.buffer);
+  const colour = (red * 2 ** 24) + (green << 16) + (blue << 8);
   for (let place = 0; place < rows * columns; place++) {
     const size = Math.sqrt(Math.min(1, Math.abs(numbers[place]) / largest));
-    pixels.data.set(colour, 4 * place);
-    pixels.data[4 * place + 3] = Math.round(255 * size);
+    pixels.setUint32(4 * place, colour + Math.round(255 * size));
   }
-  canvas.getContext("2d").putImageData(pixels, 0, 0);
+  canvas.getContext("2d").putImageData(image, 0, 0);
   return { canvas, numbers };
 }
 

@@ -17,8 +17,8 @@ from lora_lab.training.loop import Training
 
 LARGEST = 64  # rank of the slider, where the matrix can have it
 DRAWN = 400  # rows and columns that are drawn at most: of a larger matrix every second, or third
+STILL = 96  # the same, in the picture that stands still: fewer make a small file
 LOOKS = 12  # at a training, evenly from its first step to its last
-SIZE = (760, 260)  # pixels of the picture that stands still
 
 
 class LoraPicture(anywidget.AnyWidget):
@@ -132,10 +132,11 @@ class LoraPicture(anywidget.AnyWidget):
         title += f"step {when[-1]['step']} of {when[-1]['steps']}" if when else "before training"
         values = singular_values(lora_A, lora_B, scaling).tolist()
         change = scaling * lora_B @ lora_A  # (out, r) @ (r, in) -> (out, in)
-        n = self.every
+        n = -(-max(self.shape) // STILL)
         parts = self._weight[::n, ::n], lora_A[:, ::n], lora_B[::n], change[::n, ::n]
         numbers = title, self.shape, *(part.tolist() for part in parts), values
-        return plots.picture(plots.draw_lora_parts, *numbers, size=SIZE)
+        size = plots.lora_parts_size(self.shape)
+        return plots.picture(plots.draw_lora_parts, *numbers, size=size)
 
     def __repr__(self) -> str:
         out, width = self.shape
