@@ -33,7 +33,6 @@ const STYLE = `
 export function forgettingFilm(element, data) {
   const root = make("div", { className: "forgetting-film", role: "group" });
   root.setAttribute("aria-label", "The forgetting film");
-  root.dataset.lmSuppressShortcuts = true; // JupyterLab would take the arrow keys for its cells
   const canvas = make("canvas", { tabIndex: 0, role: "application" });
   const slider = make("input", { type: "range", min: 0, max: 0, step: 1, value: 0 });
   slider.setAttribute("aria-label", "step of the training");
@@ -46,6 +45,9 @@ export function forgettingFilm(element, data) {
   bar.append(label, replay);
   root.append(make("style", { textContent: STYLE }), canvas, bar, key, said);
   element.append(root);
+  for (const one of [canvas, slider, replay]) {
+    one.dataset.lmSuppressShortcuts = true; // JupyterLab would take the arrow keys for its cells
+  }
 
   const still = matchMedia("(prefers-reduced-motion: reduce)");
   let dots = [], layout = null, focus = null, before = [], changed = -Infinity;

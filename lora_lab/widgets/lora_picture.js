@@ -28,7 +28,6 @@ const STYLE = `
 export function loraPicture(element, data, chosen = () => {}) {
   const root = make("div", { className: "lora-picture" });
   root.setAttribute("role", "group");
-  root.dataset.lmSuppressShortcuts = true; // JupyterLab would take the arrow keys for its cells
   const canvas = make("canvas"), said = make("p");
   canvas.setAttribute("role", "img");
   said.setAttribute("aria-live", "polite");
@@ -37,6 +36,9 @@ export function loraPicture(element, data, chosen = () => {}) {
   bar.append(rank.label, step.label);
   root.append(make("style", { textContent: STYLE }), canvas, bar, said);
   element.append(root);
+  for (const one of [rank.input, step.input]) {
+    one.dataset.lmSuppressShortcuts = true; // JupyterLab would take the arrow keys for its cells
+  }
 
   let r = data.r, at = Infinity, scales, maps = {}, places = [], pointed = null;
   let frame = 0, painted = 0, frames = 0;
