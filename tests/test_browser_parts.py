@@ -94,17 +94,18 @@ def test_the_film_and_the_picture_move_while_it_trains_and_go_back_with_the_keyb
     wait_until(page, train.is_enabled, lambda: "still at work")
     words = slider.get_attribute("aria-valuetext")
     assert re.fullmatch(
-        r"step 60 of 60: new facts \d+ of 32 known, old facts \d+ of 32 known, "
+        r"step 60 of 60: new facts \d+ of 32 right, old facts \d+ of 32 right, "
         r"strangers \d+ of 32 “not known”",
         words,
     )
     keep_pictures(film, "film")
+    keep_pictures(page.locator(".lora-lab"), "lab-with-film")
     keep_pictures(picture, "lora-after")
 
     # back through the steps, to the base, which knows no new fact and every stranger for unknown
     slider.focus()
     page.keyboard.press("Home")
-    assert "step 0 of 60: new facts 0 of 32 known" in slider.get_attribute("aria-valuetext")
+    assert "step 0 of 60: new facts 0 of 32 right" in slider.get_attribute("aria-valuetext")
     page.keyboard.press("ArrowRight")
     assert 0 < step_of(slider) < 60
     page.keyboard.press("End")

@@ -9,10 +9,10 @@
 // In a notebook, anywidget calls `render`, at the end of this file.
 
 const COLOURS = { new: "#009E73", old: "#CC79A7", stranger: "#8A8A8A" };
-const RIGHT = { new: "known", old: "known", stranger: "“not known”" };
+const RIGHT = { new: "right", old: "right", stranger: "“not known”" };
 const SHAPES = { "+": [1, 1], "-": [0, 1], "?": [0.4, 0.3], " ": [0, 0.25] }; // filled, ring
 const FADE = 400, FRAME = 1000 / 30, PAUSE = 600; // milliseconds: a change, a frame, a replayed look
-const HEAD = 40, GAP = 26; // pixels: above the dots, between groups
+const HEAD = 40, GAP = 20; // pixels: above the dots, between groups
 const KEYS = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1] };
 
 const STYLE = `
@@ -107,14 +107,14 @@ export function forgettingFilm(element, data) {
 
   function heading(pen, ink, group, number, look) {
     const x = number * (layout.room + GAP);
-    const known = `${count(number, look)} of ${group.questions.length} ${RIGHT[group.kind]}`;
+    const was = look > 0 ? `${count(number, 0)} → ` : "";
+    const right = `${was}${count(number, look)} of ${group.questions.length} ${RIGHT[group.kind]}`;
     pen.textBaseline = "alphabetic";
     pen.fillStyle = ink;
     pen.font = "600 13px system-ui, sans-serif";
     pen.fillText(group.name, x, 14);
-    pen.font = "13px system-ui, sans-serif";
-    const was = look > 0 ? `  (was ${count(number, 0)})` : "";
-    pen.fillText(look < 0 ? "not asked yet" : known + was, x, 31);
+    pen.font = "12px system-ui, sans-serif";
+    pen.fillText(look < 0 ? "not asked yet" : right, x, 31);
   }
 
   function drawDot(pen, ink, dot, place, look, part) {

@@ -45,7 +45,8 @@ class LabFace:
         self.about, self.marks, self.cost = widgets.HTML(), widgets.HTML(), widgets.HTML()
         self.ask_said, self.code_view = widgets.HTML(), widgets.HTML()
         self.meters_picture = PictureView(SIZE[0])
-        self.film_place = widgets.VBox(layout={"width": "100%"})  # empty where there is no film
+        room = {"flex": "1 1 440px", "min_width": "300px"}  # beside the loss, where it is wide
+        self.film_place = widgets.VBox(layout=room)
         self.answers = widgets.HTML(layout={"flex": "1 1 360px", "min_width": "300px"})
         self.answers.add_class("lora-lab-said")
         self.strength = widgets.FloatSlider(
@@ -72,8 +73,7 @@ class LabFace:
             self.about,
             row(panel.progress, self.state),
             row(self.strength, self.noise_button, self.marks),  # above the answers, which grow
-            columns(panel.loss_picture, self.answers),
-            self.film_place,
+            columns(panel.loss_picture, self.film_place, self.answers),
             self.meters_picture,
             self.cost,
             *(Folded(name, content) for name, content in more.items()),
@@ -103,6 +103,7 @@ class LabFace:
     def show_film(self, results: LabResults) -> None:
         """Show the film of the task at hand, if there is one."""
         self.film_place.children = [results.forgetting] if results.forgetting else []
+        self.film_place.layout.display = None if results.forgetting else "none"
 
     def show_loss(self, results: LabResults) -> None:
         """Show the loss chart as it stands."""

@@ -12,7 +12,8 @@
 
 const BLUE = "#0072B2", LIGHT_BLUE = "#56B4E9", GREY = "#8A8A8A"; // the light one on dark pages
 const FRAME = 1000 / 30; // milliseconds
-const HIGH = 250, HEAD = 40, GAP = 30, BARS = 150; // pixels: a matrix, above it, between two, values
+const HIGH = 250, HEAD = 40, GAP = 26, BARS = 150; // pixels: a matrix, above it, between two, values
+const ROOM = { W: 58, B: 58, A: 58, "ΔW": 128 }; // pixels for the words above a matrix
 const TYPICAL = 0.995; // of the numbers are not above the darkest shade
 
 const STYLE = `
@@ -89,9 +90,11 @@ export function loraPicture(element, data, chosen = () => {}) {
     const ink = getComputedStyle(root).color;
     shade(ink);
     const [out, width] = data.shape, page = Math.max(320, root.clientWidth || 800);
-    const bars = Math.min(BARS, page * 0.2), free = page - bars - 4 * GAP - 8;
-    const unit = Math.min(HIGH / out, free / (3 * width + Math.max(r, 0)));
     const sizes = { W: [width, out], B: [r, out], A: [width, r], "ΔW": [width, out] };
+    const room = (name, unit) => GAP + Math.max(ROOM[name], sizes[name][0] * unit);
+    const needed = unit => Object.keys(sizes).reduce((sum, name) => sum + room(name, unit), BARS + 8);
+    let unit = HIGH / out; // pixels for a number, the same in all matrices
+    while (needed(unit) > page && unit * out > 20) unit *= 0.97;
     const height = HEAD + unit * out + 4, scale = window.devicePixelRatio || 1;
     canvas.width = Math.round(page * scale);
     canvas.height = Math.round(height * scale);
@@ -109,15 +112,15 @@ export function loraPicture(element, data, chosen = () => {}) {
       pen.strokeRect(box[0] - 0.5, box[1] - 0.5, box[2] + 1, box[3] + 1);
       const factor = +(look()?.scaling ?? NaN).toPrecision(3) || "scaling";
       words(pen, ink, left, name === "ΔW" ? `ΔW = ${factor} · BA` : name, `${high} × ${wide}`);
-      const room = Math.max(box[2], 52); // for the words above a thin one
+      const middle = left + room(name, unit) - GAP / 2;
       pen.textAlign = "center";
       pen.font = "16px system-ui, sans-serif";
-      pen.fillText(signs[name], left + room + GAP / 2, HEAD + Math.min(unit * out, 120) / 2 + 5);
+      pen.fillText(signs[name], middle, HEAD + Math.min(unit * out, 120) / 2 + 5);
       pen.textAlign = "left";
-      left += room + GAP;
+      left += room(name, unit);
       return { name, box };
     });
-    drawValues(pen, ink, left, bars, unit * out);
+    drawValues(pen, ink, left, unit * out);
     frames += 1;
     canvas.dataset.frames = frames;
   }
@@ -130,19 +133,19 @@ export function loraPicture(element, data, chosen = () => {}) {
     pen.fillText(rest, left, 31);
   }
 
-  function drawValues(pen, ink, left, width, high) {
+  function drawValues(pen, ink, left, high) {
     const values = look()?.values ?? Array(r).fill(0);
     const most = Math.max(...looks().flatMap(one => one.values), 0); // the axis stands still
     words(pen, ink, left, "ΔW’s singular values", most
       ? `the largest: ${values[0].toPrecision(3)}` : "all 0, since B is 0");
-    const step = width / values.length;
+    const step = BARS / values.length;
     pen.fillStyle = BLUE;
     values.forEach((value, place) => {
       const size = most ? high * value / most : 0;
       pen.fillRect(left + place * step, HEAD + high - size, Math.max(1, step * 0.8), size);
     });
     pen.fillStyle = GREY;
-    pen.fillRect(left, HEAD + high, width, 1);
+    pen.fillRect(left, HEAD + high, BARS, 1);
   }
 
   const wake = () => { if (!frame) frame = requestAnimationFrame(draw); };
