@@ -239,6 +239,7 @@ MUTATIONS = [  # (file, what it says, what it says when broken, the test that mu
     ("models/greedy.py", "not in ends]", "not in ()]", "test_greedy.py::test_a_prompt_whose"),
     ("models/greedy.py", "range(max_new_tokens - 1)", "range(max_new_tokens)", "test_greedy.py::test_answers"),
     ("models/greedy.py", "lengths = [left[row] for row in going], lengths[going]", "lengths = [left[row] for row in going], lengths[: len(going)]", "test_greedy.py::test_a_prompt_whose"),
+    ("training/evaluation.py", "return same_label if task.metric == \"accuracy\" else exactly", "return exactly", "test_forgetting_film.py::test_a_task_by_accuracy"),
     ("training/evaluation.py", "known is not None and _is_plainly_greedy(model.model)", "known is not None", "test_greedy.py::test_a_model_with_its_own"),
     ("models/read_llama.py", "        and name not in module.lora_variant\n", "", "test_lean.py::test_a_model_that"),
     ("models/read_llama.py", "type(module.lora_dropout[name]) is nn.Identity", "module.lora_dropout", "test_lean.py::test_a_model_that"),
