@@ -93,6 +93,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
     },
     "findings": {
         "papers": "",
+        "defaults": "pandas",
         "recordings": "pandas",
         "claim_runs": "",
         "claims": "tqdm",
