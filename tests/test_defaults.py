@@ -39,6 +39,7 @@ def test_the_same_model_and_data_come_with_scalings_four_times_apart():
 def test_a_batch_is_what_one_step_sees():
     assert defaults()["LLaMA-Factory, web page"].batch == 2 * 8
     assert defaults()["Axolotl, Llama 3.2 1B, LoRA"].batch == 2 * 2
+    assert defaults()["Alpaca-LoRA, default"].batch == 128
     assert defaults()["TRL, default"].batch is None
     alone = dataclasses.replace(defaults()["TRL, default"], batch_size=8)
     assert alone.batch == 8
