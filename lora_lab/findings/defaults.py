@@ -48,7 +48,7 @@ class ToolDefaults:
 
     @property
     def batch(self) -> int | None:
-        """Examples in one step: those at once, times the accumulation."""
+        """Examples in one step of one card: those at once, times the accumulation."""
         if self.batch_size is None:
             return None
         return self.batch_size * (self.gradient_accumulation_steps or 1)
