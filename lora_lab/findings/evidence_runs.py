@@ -135,7 +135,7 @@ def _made(plan: Plan, base: Base, wanted: Sequence[Wanted]) -> Iterator[Row | St
 
 def _row(plan: Plan, wanted: Wanted, run: Run) -> Row:
     last, scores = run.records[-1] if run.records else None, run.scores
-    tested = {name: getattr(scores, name) for name in ("value", "loss", "old_knowledge")}
+    tested = ("value", "loss", "old_knowledge", "strangers") if scores else ()
     return Row(
         plan=plan.fingerprint,
         stage=wanted.stage,
@@ -146,8 +146,7 @@ def _row(plan: Plan, wanted: Wanted, run: Run) -> Row:
         train_loss=last and last.loss,
         validation_loss=last and last.validation_loss,
         metric=scores and scores.metric_name,
-        **tested if scores else {},
-        strangers=scores and scores.strangers,
+        **{name: getattr(scores, name) for name in tested},
         seconds=sum(record.seconds for record in run.records),
         device=processor(),
         versions=", ".join(f"{name} {version(name)}" for name in PACKAGES),

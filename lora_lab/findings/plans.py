@@ -64,7 +64,7 @@ class Plan:
         """A run's recipe. Its last step validates."""
         fields = {**self.common, **self.settings[setting]}
         fields |= {"learning_rate": learning_rate, "seed": seed}
-        recipe = Recipe(**{name: _as_recipes_have_it(value) for name, value in fields.items()})
+        recipe = Recipe(**fields)
         return dataclasses.replace(recipe, eval_steps=recipe.steps)
 
     def make_task(self, base: Base, seed: int) -> Task:
@@ -77,10 +77,6 @@ class Plan:
             return task
         others = task.train[QUESTIONS : QUESTIONS + VALIDATION] or task.train[:VALIDATION]
         return dataclasses.replace(task, test=task.train[:QUESTIONS], validation=others)
-
-
-def _as_recipes_have_it(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def evidence_folder() -> Path:
@@ -137,4 +133,7 @@ def _read(path: Path) -> Plan:
 
 
 def _fixed(value: object) -> object:
+    """TOML's lists as tuples, as recipes have them."""
+    if isinstance(value, dict):
+        return {name: _fixed(part) for name, part in value.items()}
     return tuple(value) if isinstance(value, list) else value
