@@ -52,7 +52,7 @@ class Plan:
 
     @property
     def fingerprint(self) -> str:
-        """A short hash of all that the plan says, but for its words. Each row of results holds it."""
+        """A short hash of what the plan says, but for its words. Each row of results holds it."""
         facts = {
             part.name: getattr(self, part.name)
             for part in dataclasses.fields(self)
