@@ -36,6 +36,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "adapters": "torch peft transformers",
         "read_llama": "torch peft transformers",
         "lean": "torch",
+        "greedy": "torch",
         "tensor_files": "torch safetensors",
         "adapter_files": "torch peft msgspec",
         "learned": "torch peft",
@@ -97,6 +98,9 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "recordings": "pandas",
         "claim_runs": "",
         "claims": "tqdm",
+        "plans": "",
+        "evidence": "pandas msgspec",
+        "evidence_runs": "",
     },
     "lessons": {
         "predictions": "",
