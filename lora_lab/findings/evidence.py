@@ -70,9 +70,15 @@ def read_rows(plan: Plan) -> tuple[Row, ...]:
     path = rows_path(plan)
     if not path.exists():
         return ()
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file, strict=True)
-        return tuple(_read_row(plan, path.name, reader.line_num, cells) for cells in reader)
+    text = path.read_text(encoding="utf-8")
+    if text and not text.endswith("\n"):
+        line = text.count("\n") + 1
+        raise ValueError(
+            f"{path.name}, line {line}: the file ends in the middle of a row; delete that line, "
+            f"and `make evidence ONLY={plan.id}` runs it again"
+        )
+    reader = csv.DictReader(text.splitlines(keepends=True))
+    return tuple(_read_row(plan, path.name, reader.line_num, cells) for cells in reader)
 
 
 def _read_row(plan: Plan, name: str, line: int, cells: Mapping[str | None, object]) -> Row:

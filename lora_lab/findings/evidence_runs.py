@@ -122,20 +122,20 @@ def make_missing(plan: Plan) -> Iterator[tuple[int, Row | StepRecord]]:
 
 def _made(plan: Plan, base: Base, wanted: Sequence[Wanted]) -> Iterator[Row | StepRecord]:
     """Runs of one stage: their steps and their rows, as they are made."""
-    by_seed: dict[int, dict[Recipe, Wanted]] = {}
+    by_task: dict[tuple[int | None, int], dict[Recipe, Wanted]] = {}
     for run in wanted:
         recipe = plan.recipe(run.setting, run.learning_rate, run.seed)
-        by_seed.setdefault(run.seed, {})[recipe] = run
+        by_task.setdefault((plan.examples(run.setting), run.seed), {})[recipe] = run
     options = {"store": None, "evaluate": wanted[0].stage == FINAL}
-    for seed, runs in by_seed.items():
-        task = plan.make_task(base, seed)
+    for (n, seed), runs in by_task.items():
+        task = plan.make_task(base, n, seed)
         for recipe, news in follow_sweep(base, task, runs, seeds=(seed,), **options):
             yield _row(plan, runs[recipe], news) if isinstance(news, Run) else news
 
 
 def _row(plan: Plan, wanted: Wanted, run: Run) -> Row:
     last, scores = run.records[-1] if run.records else None, run.scores
-    tested = {name: getattr(scores, name) for name in ("value", "loss", "old_knowledge")}
+    tested = ("value", "loss", "old_knowledge", "strangers") if scores else ()
     return Row(
         plan=plan.fingerprint,
         stage=wanted.stage,
@@ -146,8 +146,7 @@ def _row(plan: Plan, wanted: Wanted, run: Run) -> Row:
         train_loss=last and last.loss,
         validation_loss=last and last.validation_loss,
         metric=scores and scores.metric_name,
-        **tested if scores else {},
-        strangers=scores and scores.strangers,
+        **{name: getattr(scores, name) for name in tested},
         seconds=sum(record.seconds for record in run.records),
         device=processor(),
         versions=", ".join(f"{name} {version(name)}" for name in PACKAGES),
