@@ -66,6 +66,11 @@ class LabResults:
             self.seeds.keep(self.training.recipe, FinishedRun(tuple(self.records), self.scores))
 
     @property
+    def watchers(self) -> list[ForgettingFilm]:
+        """The film, if there is one, for a training to be shown to."""
+        return [self.forgetting] if self.forgetting is not None else []
+
+    @property
     def records(self) -> list[StepRecord]:
         """The records of the run at hand, one per step."""
         return [] if self.training is None else self.training.records

@@ -16,9 +16,9 @@ from lora_lab.training.loop import Training
 from lora_lab.widgets import markup, run_summary
 from lora_lab.widgets.background import DROP_ALL
 from lora_lab.widgets.following import Watcher, prepare
-from lora_lab.widgets.forgetting_film import ForgettingFilm
 from lora_lab.widgets.lab_face import LabFace
 from lora_lab.widgets.lab_results import LabResults
+from lora_lab.widgets.live_result import LiveResult
 from lora_lab.widgets.memory_check import check_room
 from lora_lab.widgets.recipe_controls import script
 from lora_lab.widgets.samples import shared_opening
@@ -32,10 +32,10 @@ LONGEST_OWN = 1000  # characters of the learner's own prompt: more would keep th
 class LiveLab(WorkingBox):
     """One fine-tune after another of a base, watched as it happens.
 
-    After `start()` or a click on Train, and `wait_for_results()`, these hold the results:
-    `training`, `records`, `adapted`, `before` and `after` (the answers to `prompts`),
-    `base_scores` and `scores` (marks on a part of the test split). Earlier runs stay in the
-    chart, in grey.
+    `train()` trains and gives the result; after a click on Train, `result` has it. The lab itself
+    holds what it shows: `training`, `records`, `adapted`, `before` and `after` (the answers to
+    `prompts`), `base_scores` and `scores` (marks on a part of the test split). Earlier runs stay
+    in the chart, in grey.
 
     Args:
         base: stays as it was.
@@ -45,8 +45,8 @@ class LiveLab(WorkingBox):
         questions: how many test examples are asked to count right answers; None: as many as take
             seconds (20 for a large base, 100 for a small one).
         shown: how many prompts are answered before and after.
-        film: show the forgetting film where it is cheap: the base is small, and the task has old
-            facts. It adds at most 15 % to the time that the training takes.
+        film: show the forgetting film, if the base is small and the task has old facts. It adds
+            at most 15 % to the time that the training takes.
         changes: recipe fields that replace those of the task's own recipe.
     """
 
@@ -68,8 +68,8 @@ class LiveLab(WorkingBox):
         self._tasks = {task.name if isinstance(task, Task) else task: task for task in tasks}
         self.base, self.shown, self._changes = base, shown, changes
         large = base.model.num_parameters() > LARGE
-        self.questions = questions or (20 if large else 100)
-        self._film, self._watchers = film and not large, []
+        self.questions, self._filmed = questions or (20 if large else 100), film and not large
+        self._watchers: list[Watcher] = []
         self._by_task: dict[str, LabResults] = {}
         self.face = LabFace(title, [*self._tasks], in_sight, self.panel, self.state)
         self.children = self.face.rows
@@ -147,6 +147,34 @@ class LiveLab(WorkingBox):
                 "lab above and let it end, or run the cell with start()"
             )
 
+    def train(self) -> LiveResult:
+        """Train as a click on Train does, wait for the end, and give the result.
+
+        Raises:
+            RuntimeError: if it was stopped before it had results.
+        """
+        self.start()
+        return self.result
+
+    @property
+    def result(self) -> LiveResult:
+        """The result of the last training, after a click on Train or `train()`; it is waited for.
+
+        Raises:
+            RuntimeError: if there is none, with what to do.
+        """
+        self.wait_for_results()
+        return LiveResult(
+            recipe=self.training.recipe,
+            records=tuple(self.records),
+            adapted=self.training.adapted(),
+            prompts=tuple(self.prompts),
+            before=tuple(self.before),
+            after=tuple(self.after),
+            base_scores=self.base_scores,
+            scores=self.scores,
+        )
+
     def ask(self, prompt: str) -> None:
         """Answer one more prompt, before and after, beside those of the task; "" takes it away."""
         prompt = prompt.strip()
@@ -163,11 +191,6 @@ class LiveLab(WorkingBox):
     def watch(self, watcher: Watcher) -> None:
         """Let something else follow each training from now on, such as `lab.picture_of_lora`."""
         self._watchers.append(watcher)
-
-    @property
-    def film(self) -> ForgettingFilm | None:
-        """The forgetting film of the task at hand; None: there is none."""
-        return self._results.forgetting
 
     @property
     def recipe(self) -> Recipe:
@@ -251,12 +274,13 @@ class LiveLab(WorkingBox):
         if name not in self._by_task:
             task = self._tasks[name]
             task = task if isinstance(task, Task) else load_task(task, self.base)
-            film = self._film and bool(task.old_knowledge)
-            self._by_task[name] = LabResults(self.base, task, self.questions, self.shown, film)
+            given = self.base, task, self.questions, self.shown
+            self._by_task[name] = LabResults(*given, self._filmed and bool(task.old_knowledge))
         for results in self._by_task.values():
             results.forget()
         self._results = self._by_task[name]
         self.task, self._part = self._results.task, self._results.part
+        self.film = self._results.forgetting
         self._before_after = self._results.before_after
         self._before_after.own = None
         self.own_prompt.value = shared_opening(self._part.test)
@@ -317,15 +341,13 @@ class LiveLab(WorkingBox):
 
     def _follow(self, training: Training) -> None:
         """Train to the end or to Stop, and show it, however it ends."""
-        film, forgetting = self._results.film, self._results.forgetting
+        film = self._results.film
         self.loss_picture.value = film.frame(())
         self.loss_picture.tooltip = "The loss of the training under way."
         self._say(f"step 0 of {training.recipe.steps}")
         self._stepping = True
         try:
-            self.panel.follow(
-                training, film, watchers=[*self._watchers, *filter(None, [forgetting])]
-            )
+            self.panel.follow(training, film, watchers=[*self._watchers, *self._results.watchers])
         finally:
             self._stepping = False
             self.face.show_loss(self._results)
