@@ -163,7 +163,7 @@ def test_without_a_widget_there_are_a_picture_and_its_numbers(base):
     assert "W holds 3,072 numbers, A and B 384" in shown.alt
     assert data["image/png"]
     picture.r = 4
-    assert "ΔW's size is 0 % of W's, and its largest singular value 0" in picture.picture().alt
+    assert "ΔW's size is 0.00 % of W's, and its largest singular value 0" in picture.picture().alt
 
 
 def test_the_heat_maps_are_to_scale_and_the_bars_are_the_singular_values():

@@ -114,7 +114,7 @@ export function forgettingFilm(element, data) {
     pen.font = "600 13px system-ui, sans-serif";
     pen.fillText(group.name, x, 14);
     pen.font = "12px system-ui, sans-serif";
-    pen.fillText(look < 0 ? "not asked yet" : right, x, 31);
+    pen.fillText(look < 0 ? "not asked yet" : right, x, 31, layout.room); // squeezed, if need be
   }
 
   function drawDot(pen, ink, dot, place, look, part) {

@@ -1,6 +1,5 @@
 """The forgetting film: a dot for each question, which changes while a model is trained."""
 
-import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -60,7 +59,7 @@ class ForgettingFilm(anywidget.AnyWidget):
         }
         self._examples = {kind: spread(every, questions) for kind, every in kinds.items() if every}
         self._before: dict | None = None  # the base's look: asked once
-        self._seconds: list[float] = []  # that each look took
+        self._spent = self._latest = 0.0  # seconds: of all looks at this training, of a look
         groups = [
             {"name": name, "kind": kind, "questions": [[e.prompt, e.answer] for e in examples]}
             for (name, kind), examples in self._examples.items()
@@ -72,7 +71,7 @@ class ForgettingFilm(anywidget.AnyWidget):
         if training.step == 0 or not self.looks:
             self.steps = training.recipe.steps
             self._before = self._before or self._asked(self._base, 0)
-            self.looks = [self._before]
+            self.looks, self._spent = [self._before], 0.0  # the base is asked only once
         if training.step and self._is_due(training):
             self.looks = [*self.looks, self._asked(training, training.step)]
 
@@ -81,12 +80,17 @@ class ForgettingFilm(anywidget.AnyWidget):
         self.looks = []
 
     def _is_due(self, training: Training) -> bool:
-        """Whether so many steps have gone by that a look is a small share of their time."""
-        left = training.recipe.steps - training.step
-        step = statistics.median(record.seconds for record in training.records)
-        apart = statistics.median(self._seconds) / (SHARE * max(step, 1e-9))  # steps
-        since = training.step - self.looks[-1]["step"]
-        return left == 0 or (since >= apart and left >= apart)
+        """Whether one more look, and the last one, are within their share of the time."""
+        step, steps = training.step, training.recipe.steps
+        if step == steps:
+            return True
+        trained = sum(record.seconds for record in training.records)
+        in_pace = self._spent_on(1) <= SHARE * trained
+        return in_pace and self._spent_on(2) <= SHARE * trained * steps / step
+
+    def _spent_on(self, more: int) -> float:
+        """The seconds that the looks at this training have taken, and so many more will."""
+        return self._spent + more * self._latest
 
     def _asked(self, model: Base | Training, step: int) -> dict[str, object]:
         """The answers of a model at a step, and the mark of each."""
@@ -99,7 +103,8 @@ class ForgettingFilm(anywidget.AnyWidget):
             "".join(map(self._mark, [kind] * len(texts), examples, texts))
             for ((_, kind), examples), texts in zip(self._examples.items(), answers, strict=True)
         ]
-        self._seconds.append(time.perf_counter() - begun)
+        self._latest = time.perf_counter() - begun
+        self._spent += self._latest
         return {"step": step, "answers": answers, "marks": marks}
 
     def _mark(self, kind: str, example: Example, text: str) -> str:
