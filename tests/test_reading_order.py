@@ -59,12 +59,15 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
     },
     "cost": {
         "budget": "",
+        "stacks": "",
         "static_memory": "",
         "tracing": "torch",
-        "memory": "torch transformers",
+        "steps": "torch transformers",
+        "memory": "",
         "gpus": "",
         "estimates": "torch",
         "limits": "torch",
+        "published_memory": "",
     },
     "training": {
         "optimizers": "torch",
