@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PYTEST := $(BIN)/python -m pytest --nbval -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test test-all test-gpu recorded refresh lint clean
+.PHONY: help setup lab test test-all test-gpu evidence recorded refresh lint clean
 
 help: ## list these targets
 	@echo "make lab    opens the laboratory;  make test    proves that it works."
@@ -41,6 +41,9 @@ test-gpu: setup ## the tests that train on an NVIDIA GPU
 recorded: setup ## make what data/recorded/ lacks: runs on smollm2, claims (ONLY=needs-1000 for one)
 	$(BIN)/python data/recorded/make_recorded.py $(ONLY)
 	$(if $(ONLY),,for it in $(filter-out %/make_recorded.py,$(wildcard data/recorded/make_*.py)); do $(BIN)/python $$it || exit; done)
+
+evidence: setup ## make the runs that data/evidence/ lacks (ONLY=id for one; CHECK=1 repeats a tenth)
+	$(BIN)/python data/evidence/make.py $(ONLY) $(if $(CHECK),--check)
 
 refresh: setup ## run the notebooks afresh and keep their outputs (ONLY=notebooks/x.ipynb for one)
 	$(BIN)/python tests/refresh_notebooks.py $(ONLY)

@@ -1,4 +1,4 @@
-"""How often does the live lab renew its picture while it trains, and what does showing it cost?
+"""How soon does the live lab show a loss after a click, how often, and what does showing it cost?
 
 Plain training and the lab train the same run, in turn. The cost is counted in CPU seconds, which
 another program's load hardly moves; the rate is by the clock. There is no browser here: what it
@@ -29,10 +29,16 @@ class Watched(LiveLab):
         for shown, moments in note.items():
             shown.observe(lambda _, to=moments: to.append(time.perf_counter()), names="value")
         begun = time.process_time()
+        self.after_click = None  # seconds from the click to the first picture with a loss in it
+        self.loss_picture.observe(lambda _: self._note_first(training), names="value")
         super()._follow(training)
         self.cpu = time.process_time() - begun
         for shown in note:
             shown.unobserve_all("value")
+
+    def _note_first(self, training):
+        if self.after_click is None and training.records:
+            self.after_click = time.perf_counter() - self.clicked
 
 
 def main():
@@ -48,6 +54,7 @@ def main():
     ratios = []
     for number in range(1, options.rounds + 1):
         alone = plain(base, live._part, recipe)
+        live.clicked = time.perf_counter()
         live.train_button.click()
         live.wait()
         ratios.append(live.cpu / alone)
@@ -55,7 +62,8 @@ def main():
             after - before for before, after in zip(live.pictures, live.pictures[1:], strict=False)
         ]
         print(
-            f"round {number}: {len(live.pictures) / live.panel.seconds:.1f} pictures and "
+            f"round {number}: the first loss point {live.after_click:.2f} s after the click; "
+            f"{len(live.pictures) / live.panel.seconds:.1f} pictures and "
             f"{len(live.lines) / live.panel.seconds:.1f} lines a second; between two pictures "
             f"{statistics.median(gaps):.2f} s, at most {max(gaps):.2f} s "
             f"(a step: {live.panel.seconds / options.steps:.2f} s); "

@@ -30,6 +30,7 @@ _HOME = {  # public name: the module it lives in
     "doctor": "cli.doctor",
     "paper": "findings.papers",
     "claim": "findings.claims",
+    "evidence": "widgets.evidence_card",
     "check": "checks.exercises",
 }
 

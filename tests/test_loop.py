@@ -108,6 +108,11 @@ def test_losses_equal_those_of_transformers_trainer_with_peft(base, changes, tmp
     assert ours[-1] < 0.95 * ours[0]
 
 
+# At the task's rate of 2e-3, 20 steps magnify rounding: two of Trainer's own runs, with one thread
+# and with two, differ by 1.4e-4 then, and by 1.4e-5 at this rate.
+SLOWER = {"learning_rate": 5e-4, "batch_size": 2}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "task_name", "changes"),
@@ -116,8 +121,8 @@ def test_losses_equal_those_of_transformers_trainer_with_peft(base, changes, tmp
         ("pocket", "new-facts", {"use_rslora": True}),
         ("pocket", "sentiment", {"use_dora": True}),
         ("pocket", "sentiment", {"method": "full", "learning_rate": 3e-4}),
-        ("smollm2", "film-sentiment", {"layers_to_transform": None, "batch_size": 2}),
-        ("smollm2", "film-sentiment", {"layers_to_transform": (28, 29), "batch_size": 2}),
+        ("smollm2", "film-sentiment", SLOWER | {"layers_to_transform": None}),
+        ("smollm2", "film-sentiment", SLOWER | {"layers_to_transform": (28, 29)}),
     ],
     ids=str,
 )

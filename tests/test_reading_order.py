@@ -36,12 +36,14 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "adapters": "torch peft transformers",
         "read_llama": "torch peft transformers",
         "lean": "torch",
+        "greedy": "torch",
         "tensor_files": "torch safetensors",
         "adapter_files": "torch peft msgspec",
         "learned": "torch peft",
         "adapted": "torch peft",
     },
     "tasks": {
+        "styles": "",
         "examples": "torch",
         "words": "",
         "world": "",
@@ -96,9 +98,13 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
     },
     "findings": {
         "papers": "",
+        "defaults": "pandas",
         "recordings": "pandas",
         "claim_runs": "",
         "claims": "tqdm",
+        "plans": "",
+        "evidence": "pandas msgspec",
+        "evidence_runs": "",
     },
     "lessons": {
         "predictions": "",
@@ -119,16 +125,17 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
     "plots": dict.fromkeys(
         ["canvas", "losses", "meters", "tokens", "matrices", "predicted", "noise", "by_rank"]
         + ["learning_rates", "alpha", "module_sets", "competing", "quantized", "memory_bars"]
-        + ["decay", "lengths", "ways", "surface"],
+        + ["decay", "lengths", "ways", "surface", "evidence"],
         "matplotlib",
     ),
     "widgets": dict.fromkeys(
         ["markup", "background", "memory_check", "boxes", "run_summary", "following"]
         + ["working_box", "recipe_controls", "samples", "before_after", "seeds", "lab_results"]
-        + ["lab_face", "live_lab", "explorer", "toggle", "prediction", "module_tree"]
+        + ["lab_face", "live_result", "live_lab", "explorer", "toggle", "prediction", "module_tree"]
         + ["svd_slider", "rank_slider", "rank_map", "module_sets", "importance_inspector"]
         + ["nf4_lab", "memory_bars", "budget_curve", "pick_runs", "run_here", "five_minutes"]
-        + ["decision_aid", "sweep_following", "cell_grid", "surface_lab", "seeds_button"],
+        + ["decision_aid", "sweep_following", "cell_grid", "surface_lab", "seeds_button"]
+        + ["evidence_card"],
         "torch ipywidgets IPython pandas",
     ),
     "cli": dict.fromkeys(

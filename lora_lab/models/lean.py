@@ -83,7 +83,8 @@ class _Linear(torch.autograd.Function):
         return dx, None, *(d for pair in zip(all_dA, all_dB, strict=True) for d in pair)
 
 
-def _linear(x: Tensor, *matrices: Matrix) -> tuple[Tensor, ...]:
+def linear(x: Tensor, *matrices: Matrix) -> tuple[Tensor, ...]:
+    """x, (tokens, in), through several matrices with their adapters: (tokens, out) each."""
     adapters = [part for matrix in matrices if matrix.A is not None for part in matrix[1:3]]
     return _Linear.apply(x, matrices, *adapters)
 
@@ -108,6 +109,11 @@ class _Norm(torch.autograd.Function):
         return dx.mul_(inverse).addcmul_(x, along, value=-1), None
 
 
+def normed(x: Tensor, norm: Norm) -> Tensor:
+    """An RMSNorm of (tokens, width)."""
+    return _Norm.apply(x, norm)
+
+
 class _Rotation(torch.autograd.Function):
     """RoPE: each pair (x[i], x[i + head_dim / 2]) is turned by its position's angle.
 
@@ -117,16 +123,17 @@ class _Rotation(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         ctx.save_for_backward(cos, sin)
-        return _turned(x, cos, sin)
+        return turned(x, cos, sin)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, dy: Tensor) -> tuple[Tensor, None, None]:
         cos, sin = ctx.saved_tensors
-        return _turned(dy, cos, -sin), None, None
+        return turned(dy, cos, -sin), None, None
 
 
-def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Each pair (x[i], x[i + head_dim / 2]) turned by an angle: (tokens, heads, head_dim)."""
     (first, second), y = x.chunk(2, dim=-1), torch.empty_like(x)
     y_first, y_second = y.chunk(2, dim=-1)
     torch.mul(first, cos, out=y_first).addcmul_(second, sin, value=-1)
@@ -153,40 +160,47 @@ class _Chosen(torch.autograd.Function):
 # --- the forward pass ---------------------------------------------------------------------------
 
 
-def _attention(q: Tensor, k: Tensor, v: Tensor, rows: Rows, head_dim: int) -> Tensor:
-    """(tokens, heads * head_dim) each -> (examples * length, heads * head_dim).
+def by_head(x: Tensor, rows: Rows, head_dim: int, *, turn: bool) -> Tensor:
+    """(tokens, heads * head_dim) -> (examples, heads, length, head_dim); queries and keys turn."""
+    x = x.view(len(x), -1, head_dim)
+    if turn:
+        x = _Rotation.apply(x, rows.cos, rows.sin)
+    if rows.places is not None:
+        x = x.new_zeros(rows.examples * rows.length, *x.shape[1:]).index_copy(0, rows.places, x)
+    return x.view(rows.examples, rows.length, *x.shape[1:]).transpose(1, 2)
 
-    A token looks at itself and at what stands before it. Padding stands on the right, so no real
-    token looks at it, and no mask is needed.
+
+def attended(q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None = None) -> Tensor:
+    """(examples, heads, length, head_dim) each -> (examples * length, heads * head_dim).
+
+    Without `seen` (what a query sees, a boolean mask) a token looks at itself and at what stands
+    before it. Padding stands on the right then, so no real token looks at it.
     """
-
-    def by_head(x: Tensor, turn: bool) -> Tensor:
-        x = x.view(len(x), -1, head_dim)
-        if turn:
-            x = _Rotation.apply(x, rows.cos, rows.sin)
-        if rows.places is not None:
-            x = x.new_zeros(rows.examples * rows.length, *x.shape[1:]).index_copy(0, rows.places, x)
-        return x.view(rows.examples, rows.length, *x.shape[1:]).transpose(1, 2)
-
-    q, k, v = by_head(q, True), by_head(k, True), by_head(v, False)
     grouped = q.shape[1] != k.shape[1]  # several heads of q share a head of k and v
-    y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
-    return y.transpose(1, 2).reshape(rows.examples * rows.length, -1)
+    causal = seen is None
+    y = F.scaled_dot_product_attention(q, k, v, seen, is_causal=causal, enable_gqa=grouped)
+    return y.transpose(1, 2).reshape(q.shape[0] * q.shape[2], -1)
+
+
+def mlp(layer: Layer, x: Tensor) -> Tensor:
+    """The second half of a layer, (tokens, width) -> (tokens, width), with what it adds to."""
+    gate, up = linear(normed(x, layer.norm_2), layer.gate, layer.up)
+    return x + linear(F.silu(gate) * up, layer.down)[0]
 
 
 def _layer(
     layer: Layer, x: Tensor, rows: Rows, head_dim: int, wanted: Tensor | None = None
 ) -> Tensor:
     """(tokens, width) -> (tokens, width), or only the `wanted` of the tokens."""
-    y = _attention(*_linear(_Norm.apply(x, layer.norm), layer.q, layer.k, layer.v), rows, head_dim)
+    q, k, v = linear(normed(x, layer.norm), layer.q, layer.k, layer.v)
+    q, k = (by_head(part, rows, head_dim, turn=True) for part in (q, k))
+    y = attended(q, k, by_head(v, rows, head_dim, turn=False))
     places = rows.places
     if wanted is not None:
         x = _Chosen.apply(x, wanted)
         places = wanted if places is None else places[wanted]
     y = y if places is None else _Chosen.apply(y, places)
-    x = x + _linear(y, layer.o)[0]
-    gate, up = _linear(_Norm.apply(x, layer.norm_2), layer.gate, layer.up)
-    return x + _linear(F.silu(gate) * up, layer.down)[0]
+    return mlp(layer, x + linear(y, layer.o)[0])
 
 
 def logits_at(
@@ -201,7 +215,7 @@ def logits_at(
         frozen: the layers below the lowest adapter, whose outputs are kept; None: keep nothing.
     """
     mask = batch["attention_mask"].bool()
-    rows = _rows(model, mask)
+    rows = rows_of(model, mask)
     if frozen is None:
         x, layers = model.embedding(batch["input_ids"][mask]), model.layers
     else:
@@ -212,10 +226,11 @@ def logits_at(
     for layer in layers[:-1]:
         x = _layer(layer, x, rows, model.head_dim)
     x = _layer(layers[-1], x, rows, model.head_dim, wanted)
-    return model.head(_Norm.apply(x, model.norm))
+    return model.head(normed(x, model.norm))
 
 
-def _rows(model: Llama, mask: Tensor) -> Rows:
+def rows_of(model: Llama, mask: Tensor) -> Rows:
+    """Where the real tokens of a batch stand, from its mask: (examples, length)."""
     examples, length = mask.shape
     places = mask.flatten().nonzero().squeeze(1)
     like = model.norm.weight
@@ -260,7 +275,7 @@ class FrozenLayers:
     @torch.no_grad()
     def _computed(self, model: Llama, ids: list[int]) -> Tensor:
         x = model.embedding(torch.tensor(ids))
-        rows = _rows(model, torch.ones(1, len(ids), dtype=torch.bool))
+        rows = rows_of(model, torch.ones(1, len(ids), dtype=torch.bool))
         for layer in model.layers[: self.count]:
             x = _layer(layer, x, rows, model.head_dim)
         return x

@@ -47,6 +47,7 @@ _NAMES = {  # module: its public names
     "decay": ("draw_decay",),
     "lengths": ("draw_cost_of_length", "draw_lengths"),
     "ways": ("draw_examples", "draw_ways"),
+    "evidence": ("KINDS", "draw_evidence", "evidence_size"),
     "surface": ("cell_in_words", "draw_surface", "surface_size"),
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}

@@ -1,30 +1,44 @@
 """smollm2's tasks in English: four from real text that `lora-lab prepare` fetches, one invented.
 
 A seed draws each task, test and validation first, so that another `n` leaves these as they are.
-Tests are short: 60 answers of a few words take seconds on a CPU.
+Tests are short: 60 answers of a few words take seconds on a CPU. For narrower intervals, give
+larger sizes: each text has enough for a test of 300 and a validation of 150.
 """
 
 import json
 import random
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
+from math import ceil
+from typing import NamedTuple
 
 from lora_lab.assets import downloads
 from lora_lab.recipe import Recipe, nearest
 from lora_lab.tasks.examples import Example, Task
+from lora_lab.tasks.styles import Style, style_between
 
 TEST, VALIDATION = 60, 24  # examples
-Splits = tuple[
-    list[Example], list[Example], list[Example]
-]  # training (all there is), validation, test
+
+
+class Sizes(NamedTuple):
+    """How many examples each split shall have."""
+
+    n: int  # training examples
+    validation: int
+    test: int
+
+
+# training (all there is), validation, test
+Splits = tuple[list[Example], list[Example], list[Example]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextTask:
     """The function that makes a task, and everything about the task but its examples."""
 
-    make: Callable[[random.Random, int], Splits]
+    make: Callable[[random.Random, Sizes], Splits]
     metric: str
     n: int  # training examples, unless n is given
     about: str
@@ -32,14 +46,30 @@ class TextTask:
     asset: str | None  # the prepared text it is made from
     validation: int = VALIDATION  # examples, with the task's own n
     test: int = TEST
+    give: str = "give smaller splits"  # what helps where the splits can't be filled
+    style: Callable[[], Style] | None = None  # of the answers, where they have a style
 
 
-def text_task(name: str, n: int | None = None, seed: int = 0) -> Task:
-    """The task of a name in `NAMES`, with `n` training examples (None: the task's own number).
+def text_task(
+    name: str,
+    n: int | None = None,
+    seed: int = 0,
+    *,
+    validation: int | None = None,
+    test: int | None = None,
+) -> Task:
+    """The task of a name in `NAMES`.
+
+    Args:
+        name: of the task.
+        n: training examples; None, here and below: the task's own number.
+        seed: draws the examples and the splits.
+        validation: examples to choose settings on.
+        test: examples to report.
 
     Raises:
-        ValueError: for an unknown name, with the nearest; for an `n` above what there is, with the
-            largest.
+        ValueError: for an unknown name, with the nearest; for a size that the text can't fill,
+            with what it holds.
         NotPrepared: if the text has not been fetched yet.
     """
     if name not in TASKS:
@@ -48,21 +78,36 @@ def text_task(name: str, n: int | None = None, seed: int = 0) -> Task:
             f"there are: {', '.join(NAMES)}"
         )
     kind = TASKS[name]
-    count = kind.n if n is None else n
-    train, validation, test = kind.make(random.Random(f"{name} {seed}"), count)
-    if not 1 <= count <= len(train):
+    sizes = Sizes(
+        n=kind.n if n is None else n,
+        validation=kind.validation if validation is None else validation,
+        test=kind.test if test is None else test,
+    )
+    for split, size in (("validation", sizes.validation), ("test", sizes.test)):
+        if size < 1:
+            raise ValueError(f"{split}={size} leaves nothing to measure on; give 1 or more")
+    train, for_validation, for_test = kind.make(random.Random(f"{name} {seed}"), sizes)
+    held_out = Sizes(n=sizes.n, validation=len(for_validation), test=len(for_test))
+    if (validation, test) != (None, None) and held_out != sizes:
         raise ValueError(
-            f"n={n} training examples are not to be had from {name!r}; "
+            f"{name!r} does not hold test={sizes.test:,}, validation={sizes.validation:,} and "
+            f"n={sizes.n:,}: it has {held_out.test:,} for the test, then "
+            f"{held_out.validation:,} for validation; {kind.give}"
+        )
+    if not 1 <= sizes.n <= len(train):
+        raise ValueError(
+            f"n={sizes.n} training examples are not to be had from {name!r}; "
             f"give 1 to {len(train):,} (validation and test have theirs besides)"
         )
     return Task(
         name=name,
-        train=train[:count],
-        validation=validation,
-        test=test,
+        train=train[: sizes.n],
+        validation=for_validation,
+        test=for_test,
         metric=kind.metric,
         about=about(name),
         recipe=kind.recipe,
+        style=kind.style() if kind.style else None,
     )
 
 
@@ -75,14 +120,14 @@ def about(name: str) -> str:
     return f"{kind.about} Text: {text.source} (from {text.package}; {text.licence})."
 
 
-def _shuffled_splits(generator: random.Random, examples: list[Example]) -> Splits:
+def _shuffled_splits(generator: random.Random, examples: list[Example], sizes: Sizes) -> Splits:
     """The examples shuffled and split: the test's first, then validation's. `n` changes neither."""
     generator.shuffle(examples)
-    held_out = TEST + VALIDATION
-    return examples[held_out:], examples[TEST:held_out], examples[:TEST]
+    held_out = sizes.test + sizes.validation
+    return examples[held_out:], examples[sizes.test : held_out], examples[: sizes.test]
 
 
-def film_sentiment(generator: random.Random, n: int) -> Splits:
+def film_sentiment(generator: random.Random, sizes: Sizes) -> Splits:
     """A snippet of a film review -> "positive" or "negative".
 
     Only short snippets are taken, and only clear ones: the mean of 20 ratings is 1 or more away
@@ -97,25 +142,42 @@ def film_sentiment(generator: random.Random, n: int) -> Splits:
         )
         for row in clear
     ]
-    return _shuffled_splits(generator, examples)
+    return _shuffled_splits(generator, examples, sizes)
 
 
-def king_james(generator: random.Random, n: int) -> Splits:
+SHORT_VERSE = 100  # letters in modern English, at most
+
+
+def king_james(generator: random.Random, sizes: Sizes) -> Splits:
     """A verse in modern English -> the same verse as the King James Bible has it.
 
     Verses that read alike in either wording are taken once, so that no split holds an answer of
     another split. The metric is perplexity. A verse has many good renderings, and only one of them
     is the King James wording, so hardly any answer would match it exactly. But the probability
-    that a model gives to the right wording rises with every bit of style that it learns.
+    that a model gives to the right wording rises with every bit of style that it learns. Beside it
+    stands the share of answers that `king_james_style` calls King James.
     """
-    rows = [row for row in downloads.rows("bible-verses") if len(row["modern"]) <= 100]
+    rows = [row for row in downloads.rows("bible-verses") if len(row["modern"]) <= SHORT_VERSE]
     rows = _first_of_each(rows, lambda row: row["modern"].casefold())
     rows = _first_of_each(rows, lambda row: row["king_james"].casefold())
     examples = [
         Example(f"{row['modern']}\nSay this as in the King James Bible.", row["king_james"])
         for row in rows
     ]
-    return _shuffled_splits(generator, examples)
+    return _shuffled_splits(generator, examples, sizes)
+
+
+@cache
+def king_james_style() -> Style:
+    """Whether a verse is in the King James wording rather than in the modern one.
+
+    Fitted on the 18,000 verses that are too long for any split. It is right for 95 % of long
+    verses that it has not seen, in either wording. It is right for 90 % of the task's short ones:
+    it calls 86 % of the right answers King James, and 7 % of the modern verses.
+    """
+    rows = [row for row in downloads.rows("bible-verses") if len(row["modern"]) > SHORT_VERSE]
+    wordings = ([row[wording] for row in rows] for wording in ("king_james", "modern"))
+    return style_between("King James style", *wordings)
 
 
 def _first_of_each(rows: Sequence[dict], key: Callable[[dict], Hashable]) -> list[dict]:
@@ -126,12 +188,16 @@ def _first_of_each(rows: Sequence[dict], key: Callable[[dict], Hashable]) -> lis
     return list(first.values())
 
 
-def home_commands(generator: random.Random, n: int) -> Splits:
+def home_commands(generator: random.Random, sizes: Sizes) -> Splits:
     """A spoken command to a house -> {"intent": what the house should do}, one of 42.
 
     The split is by template, so a test command is worded as no training command is. Intents have
     equal weight: the splits take a command of each intent in turn, and of its templates in turn. An
     intent with a single template is only in the training examples.
+
+    The test takes two templates of an intent and validation takes one. Where many commands are
+    needed, they take up to a quarter and an eighth of an intent's templates, since commands of one
+    template are much alike.
     """
     templates: dict[str, dict[str, list[dict]]] = {}  # intent: template: its rows
     for row in downloads.rows("home-commands"):
@@ -141,7 +207,9 @@ def home_commands(generator: random.Random, n: int) -> Splits:
         groups = list(templates[intent].values())
         generator.shuffle(groups)
         test = min(2, len(groups) - 1)
+        test = max(test, min(ceil(sizes.test / len(templates)), len(groups) // 4))
         validation = 1 if len(groups) - test > 1 else 0
+        validation = max(validation, min(ceil(sizes.validation / len(templates)), len(groups) // 8))
         ends = (len(groups) - test - validation, len(groups) - test, len(groups))
         for part, (start, end) in zip(parts, pairwise((0, *ends)), strict=True):
             for group in groups[start:end]:
@@ -150,7 +218,7 @@ def home_commands(generator: random.Random, n: int) -> Splits:
     for part in parts:
         generator.shuffle(part)  # the intents' order
     train, validation, test = ([_command_example(row) for row in _in_turn(part)] for part in parts)
-    return train, validation[:VALIDATION], test[:TEST]
+    return train, validation[: sizes.validation], test[: sizes.test]
 
 
 def _in_turn(groups: Sequence[Sequence]) -> list:
@@ -163,12 +231,12 @@ def _command_example(row: dict) -> Example:
     return Example(f"Home command: {row['utterance']}", json.dumps({"intent": row["intent"]}))
 
 
-def ruff_rules(generator: random.Random, n: int) -> Splits:
+def ruff_rules(generator: random.Random, sizes: Sizes) -> Splits:
     """What a rule of the linter ruff checks -> the rule's code: facts to learn by heart.
 
     Training uses the wording of ruff's documentation, the test the wording of its messages. The
-    facts of validation (a quarter of `n`, at most 20) and of the test (at most 60) are among the
-    `n` facts in training; their wordings are not.
+    facts of validation and of the test are among the `n` facts in training; their wordings are
+    not. Where `n` is less than both, validation has a quarter of `n`, or all that the test leaves.
     """
     rules = [row for row in downloads.rows("ruff-rules") if _has_two_wordings(row)]
     generator.shuffle(rules)
@@ -178,10 +246,11 @@ def ruff_rules(generator: random.Random, n: int) -> Splits:
     ]
     by_message = [
         Example(f'Which ruff rule says "{_quotable(row["summary"])}"?', row["code"])
-        for row in rules[:n]
+        for row in rules[: sizes.n]
     ]
-    validation = min(20, len(by_message) // 4)
-    return by_check, by_message[:validation], by_message[validation : validation + TEST]
+    count = len(by_message)
+    validation = min(sizes.validation, max(count // 4, count - sizes.test))
+    return by_check, by_message[:validation], by_message[validation:][: sizes.test]
 
 
 def _has_two_wordings(rule: dict) -> bool:
@@ -212,7 +281,7 @@ COUNTRIES = (
 MOST_STORIES = 5_000
 
 
-def two_hop_english(generator: random.Random, n: int) -> Splits:
+def two_hop_english(generator: random.Random, sizes: Sizes) -> Splits:
     """Who lives in which town, and which country it is in -> the country of one person.
 
     A prompt has six facts in mixed order: three people, each in a town of a different country. A
@@ -222,7 +291,7 @@ def two_hop_english(generator: random.Random, n: int) -> Splits:
     """
     splits = []
     names = [_names(generator, *syllables) for syllables in (PEOPLE, TOWNS, COUNTRIES)]
-    counts = (TEST, VALIDATION, min(n, MOST_STORIES))
+    counts = [min(count, MOST_STORIES) for count in (sizes.test, sizes.validation, sizes.n)]
     for start, end, count in zip((0.0, 0.2, 0.4), (0.2, 0.4, 1.0), counts, strict=True):
         own_names = [kind[int(start * len(kind)) : int(end * len(kind))] for kind in names]
         stories: dict[str, Example] = {}
@@ -274,6 +343,7 @@ TASKS = {
         # perplexity 6.7 before, 3.3 after; exact matches 0 and 2 %
         recipe=Recipe(steps=24, batch_size=8, learning_rate=1e-3),
         asset="bible-verses",
+        style=king_james_style,
     ),
     "home-commands": TextTask(
         make=home_commands,
@@ -295,6 +365,7 @@ TASKS = {
         recipe=Recipe(steps=80, batch_size=8, learning_rate=3e-3),
         asset="ruff-rules",
         validation=20,
+        give="both are among the n facts: give n of validation + test or more",
     ),
     "two-hop-english": TextTask(
         make=two_hop_english,

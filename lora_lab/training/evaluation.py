@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from typing import Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from lora_lab.models import greedy, read_llama
 from lora_lab.models.lean import FrozenLayers
 from lora_lab.recipe import nearest
 from lora_lab.records import Answer, Scores
@@ -26,6 +27,11 @@ from lora_lab.tasks.planted import teacher_model
 
 SPLITS = ("train", "validation", "test")
 METRICS = ("exact match", "accuracy", "field F1", "valid JSON", "perplexity")
+NO_CHOICE = frozenset(  # settings of `generate` that leave the most likely token as it is
+    "_from_model_config transformers_version bos_token_id eos_token_id pad_token_id "
+    "do_sample temperature top_p top_k max_length max_new_tokens "
+    "use_cache output_attentions output_hidden_states".split()
+)
 PROMPTS = 64  # answered at once: more gains nothing on a CPU; only the last logits are computed
 
 
@@ -127,9 +133,19 @@ def _ids_that_fit(model: Model, prompts: Sequence[str], max_new_tokens: int) -> 
 
 
 def _answer_batch(model: Model, ids: list[list[int]], max_new_tokens: int) -> list[str]:
-    tokenizer, device = model.tokenizer, model.model.device
+    known = read_llama.read(model.model)
+    if known is not None and _is_plainly_greedy(model.model):
+        out = greedy.answer(known, ids, max_new_tokens, _ends(model))
+    else:
+        out = _generated(model, ids, max_new_tokens)
+    texts = model.tokenizer.batch_decode(out, skip_special_tokens=True)
+    return [text.strip() for text in texts]
+
+
+def _generated(model: Model, ids: list[list[int]], max_new_tokens: int) -> Tensor:
+    """The new tokens that transformers' own `generate` gives: (rows, tokens)."""
     longest = max(len(row) for row in ids)
-    pad = tokenizer.pad_token_id
+    pad, device = model.tokenizer.pad_token_id, model.model.device
     padded = [[pad] * (longest - len(row)) + row for row in ids]  # on the left: answers line up
     mask = [[0] * (longest - len(row)) + [1] * len(row) for row in ids]
     out = model.model.generate(
@@ -143,8 +159,12 @@ def _answer_batch(model: Model, ids: list[list[int]], max_new_tokens: int) -> li
         pad_token_id=pad,
         eos_token_id=_ends(model),
     )
-    texts = tokenizer.batch_decode(out[:, longest:], skip_special_tokens=True)
-    return [text.strip() for text in texts]
+    return out[:, longest:]
+
+
+def _is_plainly_greedy(model: nn.Module) -> bool:
+    """Whether nothing in the model's own generation settings changes the most likely token."""
+    return model.generation_config.to_diff_dict().keys() <= NO_CHOICE
 
 
 def _ends(model: Model) -> list[int]:
@@ -204,6 +224,9 @@ def _metrics(task: Task, pairs: Sequence[tuple[str, str]], loss: float) -> dict[
         "perplexity": math.exp(min(loss, 700)),
     }
     fit = {"exact match", "perplexity", task.metric}
+    if task.style is not None:
+        marks[task.style.name] = share(lambda _, given: task.style.has(given), pairs)
+        fit.add(task.style.name)
     if all(_fields(expected) is not None for expected, _ in pairs):
         fit |= {"field F1", "valid JSON"}
     return {name: marks[name] for name in sorted(fit, key=lambda name: (name != task.metric, name))}
@@ -270,10 +293,11 @@ def _examples(task: Task, split: str) -> Sequence[Example]:
     examples = getattr(task, split)
     if not examples:
         raise ValueError(f"task {task.name!r} has no {split} examples; give another split")
-    if task.teacher is None and task.metric not in METRICS:
+    known = METRICS if task.style is None else (*METRICS, task.style.name)
+    if task.teacher is None and task.metric not in known:
         raise ValueError(
             f"task {task.name!r} is marked by {task.metric!r}, which is not known; "
-            f"{nearest(task.metric, METRICS)}give {', '.join(map(repr, METRICS))}"
+            f"{nearest(task.metric, known)}give {', '.join(map(repr, known))}"
         )
     return examples
 

@@ -1,0 +1,76 @@
+"""Make the runs that the plans of data/evidence/ lack; keep each as a row of ID.csv.
+
+A stopped command goes on where it was. With --check, a random tenth of the runs is made again and
+compared with what was kept.
+"""
+
+import argparse
+import sys
+import time
+
+from tqdm.auto import tqdm
+
+from lora_lab.findings.evidence import Row, evidence, read_rows
+from lora_lab.findings.evidence_runs import make_missing, missing_runs, repeat_some
+from lora_lab.findings.plans import Plan, evidence_ids, plan
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("ids", nargs="*", metavar="ID", help="plans; none: all")
+    parser.add_argument("--base", help="only plans for this base")
+    parser.add_argument("--list", action="store_true", help="say what is missing, and make nothing")
+    parser.add_argument(
+        "--check", action="store_true", help="make a random tenth again and compare"
+    )
+    options = parser.parse_args()
+    try:
+        plans = [plan(id) for id in options.ids or evidence_ids()]
+    except ValueError as error:
+        sys.exit(str(error))
+    plans = [each for each in plans if options.base in (None, each.base)]
+    if options.list:
+        for each in plans:
+            lacking = missing_runs(each, read_rows(each))
+            print(f"{each.id}: {len(read_rows(each))} runs, {len(lacking)} wanted next")
+        return
+    ends = [check(each) if options.check else make(each) for each in plans]
+    sys.exit(not all(ends))
+
+
+def make(chosen: Plan) -> bool:
+    """Make what a plan lacks, with a bar for each stage. Whether it is complete."""
+    bar, began, made = None, time.monotonic(), 0
+    for left, news in make_missing(chosen):
+        if bar is None or left > bar.total - bar.n:  # a new stage
+            if bar is not None:
+                bar.close()
+            bar = tqdm(total=left + isinstance(news, Row), desc=chosen.id, unit="run")
+        if isinstance(news, Row):
+            made += 1
+            bar.set_postfix_str(f"{news.stage} {news.setting}", refresh=False)
+            bar.update()
+    if bar is not None:
+        bar.close()
+        hours = (time.monotonic() - began) / 3600
+        print(f"{chosen.id}: {made} runs, {made / hours:.0f} an hour")
+    print(f"{chosen.id}: {evidence(chosen.id).verdict}")
+    return True
+
+
+def check(chosen: Plan) -> bool:
+    """Make some of a plan's runs again. Whether all agree."""
+    agree = True
+    for each in repeat_some(chosen):
+        agree &= each.agrees
+        kept, again = each.kept, each.again
+        print(
+            f"{chosen.id}, {kept.setting}, seed {kept.seed}: {kept.value}, again {again.value}"
+            + ("" if each.agrees else f": more apart than {each.allowed:.3g}, its seeds' range")
+        )
+    return agree
+
+
+if __name__ == "__main__":
+    main()

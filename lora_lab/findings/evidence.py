@@ -1,0 +1,321 @@
+"""Evidence: the results of a plan, a row a run; what they say, and how sure it is."""
+
+import csv
+import io
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from pathlib import Path
+
+import msgspec
+import pandas as pd
+
+from lora_lab.findings.plans import Plan, evidence_folder, plan
+from lora_lab.maths.comparison import LOWER_IS_BETTER, Comparison
+from lora_lab.maths.statistics import LEVEL, holm_levels
+from lora_lab.places import write_atomically
+from lora_lab.records import Scores
+from lora_lab.training.confounds import value_text
+from lora_lab.training.pairing import compare_measure
+from lora_lab.training.run_files import DIVERGED
+from lora_lab.training.store import Run
+from lora_lab.training.summary import interval_of_scores
+from lora_lab.wording import counted, significant
+
+TUNING, FINAL = "tuning", "final"  # stages of a plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A run of a plan: what was chosen, and what it measured."""
+
+    plan: str  # the plan's fingerprint when it was run
+    stage: str  # "tuning": it helps to choose a learning rate; "final": it is tested
+    setting: str
+    learning_rate: float
+    seed: int
+    status: str  # "finished" or "diverged"
+    train_loss: float | None = None  # of the last step, nats per label
+    validation_loss: float | None = None  # after the last step
+    metric: str | None = None
+    value: float | None = None  # of the metric, on the test
+    loss: float | None = None  # nats per answer token of the test
+    old_knowledge: float | None = None
+    strangers: float | None = None
+    seconds: float | None = None  # of all steps
+    device: str = ""
+    versions: str = ""
+    date: str = ""
+
+
+FIXED = tuple(part.name for part in fields(Row))  # columns; the settings' recipe fields follow
+
+
+# --- files ----------------------------------------------------------------------------------
+
+
+def rows_path(plan: Plan) -> Path:
+    """The file of a plan's results."""
+    return evidence_folder() / f"{plan.id}.csv"
+
+
+def read_rows(plan: Plan) -> tuple[Row, ...]:
+    """A plan's results so far.
+
+    Raises:
+        ValueError: for a row that was cut off or can't be read, with its line; for one that another
+            version of the plan has made.
+    """
+    path = rows_path(plan)
+    if not path.exists():
+        return ()
+    text = path.read_text(encoding="utf-8")
+    if text and not text.endswith("\n"):
+        line = text.count("\n") + 1
+        raise ValueError(
+            f"{path.name}, line {line}: the file ends in the middle of a row; delete that line, "
+            f"and `make evidence ONLY={plan.id}` runs it again"
+        )
+    reader = csv.DictReader(text.splitlines(keepends=True))
+    return tuple(_read_row(plan, path.name, reader.line_num, cells) for cells in reader)
+
+
+def _read_row(plan: Plan, name: str, line: int, cells: Mapping[str | None, object]) -> Row:
+    mend = f"delete that line, and `make evidence ONLY={plan.id}` runs it again"
+    if None in cells or None in cells.values():
+        raise ValueError(f"{name}, line {line}: the row has too many or too few cells; {mend}")
+    known = {column: cell for column, cell in cells.items() if column in FIXED and cell != ""}
+    try:
+        row = msgspec.convert(known, Row, strict=False)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"{name}, line {line}: {error}; {mend}") from error
+    if row.plan != plan.fingerprint:
+        raise ValueError(
+            f"{name}, line {line} was made by another version of {plan.id}.toml ({row.plan}, now "
+            f"{plan.fingerprint}); take back the change of the plan, or delete {name} and run "
+            f"`make evidence ONLY={plan.id}`"
+        )
+    if row.setting not in plan.settings:
+        raise ValueError(f"{name}, line {line}: {row.setting!r} is no setting of the plan; {mend}")
+    return row
+
+
+def write_rows(plan: Plan, rows: Sequence[Row]) -> None:
+    """Keep a plan's results, in one piece: tuning first, in the order of settings and rates."""
+    order = {name: place for place, name in enumerate(plan.settings)}
+    rows = sorted(
+        rows,
+        key=lambda row: (row.stage != TUNING, order[row.setting], row.learning_rate, row.seed),
+    )
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [*FIXED, *plan.varying], lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        cells = {name: _cell(getattr(row, name)) for name in FIXED}
+        varied = plan.settings[row.setting].items()
+        writer.writerow(cells | {name: value_text(value) for name, value in varied})
+    with write_atomically(rows_path(plan)) as file:
+        file.write_text(text.getvalue(), encoding="utf-8", newline="")
+
+
+def _cell(value: object) -> object:
+    if isinstance(value, float):
+        return f"{value:.7g}"
+    return "" if value is None else value
+
+
+# --- what the results say -------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """A question with its runs, its table and its verdict."""
+
+    plan: Plan
+    rows: tuple[Row, ...]
+
+    @property
+    def question(self) -> str:
+        """The question, in a sentence."""
+        return self.plan.question
+
+    @cached_property
+    def runs(self) -> Mapping[str, tuple[Run, ...]]:
+        """The tested runs of each setting, at its chosen learning rate; a seed each."""
+        finals = [row for row in self.rows if row.stage == FINAL]
+        return {
+            name: tuple(_run(self.plan, row) for row in finals if row.setting == name)
+            for name in self.plan.settings
+        }
+
+    def comparison(
+        self, setting: str, *, of: str | None = None, level: float = LEVEL
+    ) -> Comparison:
+        """A setting compared with the plan's reference, paired by seed.
+
+        Args:
+            setting: another setting's name.
+            of: "value" (the task's metric), "loss", "old_knowledge" or "strangers"; None: the
+                plan's own.
+            level: how often the interval misses the true difference.
+
+        Raises:
+            ValueError: if a seed diverged, or runs are missing.
+        """
+        a, b = self.runs[self.plan.against], self.runs[setting]
+        of = of or self.plan.measure
+        lower = (self._metric if of == "value" else of) in LOWER_IS_BETTER
+        margin = None if lower else self.plan.margin
+        found = compare_measure(a, b, measure=of, margin=margin, level=level)
+        return replace(found, a=self.plan.against, b=setting)
+
+    @property
+    def verdict(self) -> str:
+        """The plan's main comparison in one line: effect, 95 % interval, number of seeds."""
+        if not any(self.runs.values()):
+            return f"not measured yet: `make evidence ONLY={self.plan.id}` does it"
+        against, main = self.plan.against, self.plan.main
+        for name in (against, main):
+            if broken := self._lack(name):
+                return f"not settled: {name} {broken}"
+        found, of = self.comparison(main), self.plan.measure
+        measured = "" if of == "value" else f", {of.replace('_', ' ')}"
+        return f"{main} beside {against}{measured}: {_bare(found)}"
+
+    def table(self) -> pd.DataFrame:
+        """A row for each setting: its learning rate, its scores, the comparison with the reference.
+
+        Shares are in percent, the metric with its 95 % interval. Holm's correction widens the
+        intervals of the verdicts, as if they were drawn one after the other.
+        """
+        verdicts = self._verdicts()
+        scale, unit = (1, "") if self._metric in LOWER_IS_BETTER else (100, ", %")
+        rows = []
+        for name, runs in self.runs.items():
+            row = {"setting": name, "learning rate": "", f"{self._metric}{unit}": ""}
+            if runs and not self._lack(name):
+                values = [run.scores.value for run in runs]
+                low, high = interval_of_scores(values, share=scale == 100)
+                mean = statistics.fmean(values)
+                row |= {
+                    "learning rate": f"{runs[0].recipe.learning_rate:g}",
+                    f"{self._metric}{unit}": significant(scale * mean),
+                    "95 % interval": f"{significant(scale * low)} to {significant(scale * high)}",
+                }
+                for share in ("old_knowledge", "strangers"):
+                    kept = [getattr(run.scores, share) for run in runs]
+                    if None not in kept:
+                        said = f"{share.replace('_', ' ')} kept, %"
+                        row[said] = significant(100 * statistics.fmean(kept))
+            rows.append(row | {"seeds": len(runs), self._beside: verdicts[name]})
+        return pd.DataFrame(rows).fillna("")
+
+    @property
+    def source(self) -> str:
+        """Where the results are, and where they were measured."""
+        devices = sorted({row.device for row in self.rows})
+        return f"data/evidence/{self.plan.id}.csv, {len(self.rows)} runs; {'; '.join(devices)}"
+
+    @property
+    def date(self) -> str:
+        """When the last of the runs was made: "2026-11-28"; empty where there is none."""
+        return max((row.date for row in self.rows), default="")
+
+    @property
+    def conventions(self) -> str:
+        """How the runs were made and compared."""
+        plan, lengths = self.plan, {len(runs) for runs in self.runs.values()}
+        rates = ", ".join(f"{rate:g}" for rate in plan.learning_rates)
+        common = ", ".join(f"{name}={value_text(value)}" for name, value in plan.common.items())
+        task = f"{plan.task} with n={plan.n}" if plan.n else plan.task
+        chosen = f"All have the learning rate {rates}, which was not tuned."
+        if len(plan.learning_rates) > 1:
+            chosen = (
+                f"Each setting has its own learning rate, chosen from {rates} (and beyond, where "
+                "an end was the best) by the least mean validation loss of "
+                f"{counted(len(plan.tuning_seeds), 'seed')}."
+            )
+        return (
+            f"{plan.base}, {task}; in all settings: {common or 'the default recipe'}. {chosen} "
+            f"Then {' or '.join(map(str, sorted(lengths)))} fresh seeds were trained and tested "
+            "once. A seed draws the examples, the questions, the start and the order. Verdicts are "
+            f"paired by seed; a difference below {100 * plan.margin:g} points does not matter. "
+            f"{plan.notes}"
+        ).rstrip()
+
+    def __repr__(self) -> str:
+        return f"{self.question}\n{self.verdict}\n{self.table().to_string(index=False)}"
+
+    @property
+    def _beside(self) -> str:
+        """The heading of the verdicts."""
+        of = self.plan.measure
+        return f"beside {self.plan.against}" + f" ({of.replace('_', ' ')})" * (of != "value")
+
+    @property
+    def _metric(self) -> str:
+        names = {row.metric for row in self.rows if row.metric}
+        return names.pop() if names else "score"
+
+    def _lack(self, setting: str) -> str:
+        """What keeps a setting from being compared, in words; empty: nothing does."""
+        runs = self.runs[setting]
+        diverged = sum(run.status == DIVERGED for run in runs)
+        if diverged:
+            return f"diverged with {diverged} of {counted(len(runs), 'seed')}"
+        missing = len(self.plan.seeds) - len(runs)
+        return f"lacks {counted(missing, 'seed')} of {len(self.plan.seeds)}" if missing else ""
+
+    def _verdicts(self) -> dict[str, str]:
+        """Each setting's verdict beside the reference, with Holm's correction."""
+        against = self.plan.against
+        verdicts = {name: self._lack(name) for name in self.plan.settings}
+        if verdicts[against]:
+            return verdicts
+        whole = [name for name, lack in verdicts.items() if not lack and name != against]
+        p_values = [self.comparison(name).p_value for name in whole]
+        for name, level in zip(whole, holm_levels(p_values), strict=True):
+            verdicts[name] = _bare(self.comparison(name, level=level))
+        return verdicts | {against: "the others are compared with it"}
+
+
+def evidence(id: str) -> Evidence:
+    """The evidence of an id, from data/evidence/.
+
+    Raises:
+        ValueError: for an unknown id, with the nearest; for a file that is damaged.
+    """
+    chosen = plan(id)
+    return Evidence(chosen, read_rows(chosen))
+
+
+def _bare(comparison: Comparison) -> str:
+    """The verdict without the setting's name, which stands beside it."""
+    return comparison.verdict.removeprefix(f"{comparison.b} is ")
+
+
+def _run(plan: Plan, row: Row) -> Run:
+    """The run of a row, without its records and its adapter."""
+    scores = row.metric and Scores(
+        metric_name=row.metric,
+        value=row.value,
+        metrics={row.metric: row.value},
+        old_knowledge=row.old_knowledge,
+        strangers=row.strangers,
+        loss=row.loss,
+        answers=(),
+        split="test",
+    )
+    return Run(
+        recipe=plan.recipe(row.setting, row.learning_rate, row.seed),
+        records=(),
+        scores=scores,
+        base_name=plan.base,
+        task_name=plan.task,
+        path=None,
+        replayed=True,
+        status=row.status,
+        about=row.device,
+        date=row.date,
+    )

@@ -1,0 +1,195 @@
+"""The runs that a plan still lacks: trained, and kept row by row; and a sample of them repeated."""
+
+import math
+import random
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+from lora_lab.findings.evidence import FINAL, TUNING, Row, read_rows, write_rows
+from lora_lab.findings.plans import Plan
+from lora_lab.machine.resources import processor
+from lora_lab.models.bases import Base, load_base
+from lora_lab.recipe import Recipe
+from lora_lab.records import StepRecord
+from lora_lab.training.run_files import FINISHED
+from lora_lab.training.store import Run
+from lora_lab.training.sweep import follow_sweep
+
+STEP = math.sqrt(10)  # between a learning rate at the end of the grid and the next beyond it
+LOWEST, HIGHEST = 1e-6, 1.0  # learning rates: beyond, nothing is tried
+PACKAGES = ("torch", "transformers", "peft", "lora-lab")
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A run that a plan lacks."""
+
+    stage: str
+    setting: str
+    learning_rate: float
+    seed: int
+
+
+def missing_runs(plan: Plan, rows: Sequence[Row]) -> list[Wanted]:
+    """The runs to be made next: those that choose the rates first, then those that are tested.
+
+    Where the best rate of a setting is at an end of what was tried, the next rate beyond it is
+    wanted: the list may grow after these runs.
+    """
+    done = {Wanted(row.stage, row.setting, row.learning_rate, row.seed) for row in rows}
+    tuning = [
+        Wanted(TUNING, setting, rate, seed)
+        for setting in plan.settings
+        for rate in _rates_tried(plan, rows, setting)
+        for seed in plan.tuning_seeds * (len(plan.learning_rates) > 1)
+    ]
+    if left := [run for run in tuning if run not in done]:
+        return left
+    beyond = [
+        Wanted(TUNING, setting, rate, seed)
+        for setting in plan.settings
+        if (rate := _rate_beyond(plan, rows, setting))
+        for seed in plan.tuning_seeds
+    ]
+    final = [
+        Wanted(FINAL, setting, best_rate(plan, rows, setting), seed)
+        for setting in plan.settings
+        for seed in plan.seeds
+    ]
+    return beyond or [run for run in final if run not in done]
+
+
+def _rates_tried(plan: Plan, rows: Sequence[Row], setting: str) -> list[float]:
+    more = {row.learning_rate for row in rows if row.setting == setting and row.stage == TUNING}
+    return sorted({*plan.learning_rates, *more})
+
+
+def _losses(plan: Plan, rows: Sequence[Row], setting: str) -> dict[float, float]:
+    """The mean validation loss at each rate tried, from low to high; infinite if one diverged."""
+    losses: dict[float, list[float]] = {rate: [] for rate in _rates_tried(plan, rows, setting)}
+    for row in rows:
+        if row.stage == TUNING and row.setting == setting:
+            good = row.status == FINISHED and row.validation_loss is not None
+            losses[row.learning_rate].append(row.validation_loss if good else math.inf)
+    return {rate: statistics.fmean(found) for rate, found in losses.items()}
+
+
+def best_rate(plan: Plan, rows: Sequence[Row], setting: str) -> float:
+    """The rate with the least mean validation loss, the lower one of equals.
+
+    A plan with a single rate has chosen it.
+    """
+    if len(plan.learning_rates) == 1:
+        return plan.learning_rates[0]
+    losses = _losses(plan, rows, setting)
+    return min(losses, key=losses.__getitem__)
+
+
+def _rate_beyond(plan: Plan, rows: Sequence[Row], setting: str) -> float | None:
+    """The next rate to be tried, if the best one is the lowest or the highest so far."""
+    tried, best = _rates_tried(plan, rows, setting), best_rate(plan, rows, setting)
+    ends = {tried[0]: best / STEP, tried[-1]: best * STEP}
+    if best not in ends or len(plan.learning_rates) == 1:
+        return None
+    rate = float(f"{ends[best]:.2g}")
+    return rate if LOWEST <= rate <= HIGHEST else None
+
+
+def make_missing(plan: Plan) -> Iterator[tuple[int, Row | StepRecord]]:
+    """Make the runs that a plan lacks, and keep each as soon as it is done.
+
+    Gives, as it happens, the number of runs that the present stage still lacks, beside a step's
+    record or the row of a finished run. Leaving the loop loses the runs at hand, and no other.
+    """
+    rows = [*read_rows(plan)]
+    wanted = missing_runs(plan, rows)
+    if not wanted:
+        return
+    base = load_base(plan.base, dtype="float32")
+    while wanted:
+        left = len(wanted)
+        for news in _made(plan, base, wanted):
+            if isinstance(news, Row):
+                rows.append(news)
+                write_rows(plan, rows)
+                left -= 1
+            yield left, news
+        wanted = missing_runs(plan, rows)
+
+
+def _made(plan: Plan, base: Base, wanted: Sequence[Wanted]) -> Iterator[Row | StepRecord]:
+    """Runs of one stage: their steps and their rows, as they are made."""
+    by_task: dict[tuple[int | None, int], dict[Recipe, Wanted]] = {}
+    for run in wanted:
+        recipe = plan.recipe(run.setting, run.learning_rate, run.seed)
+        by_task.setdefault((plan.examples(run.setting), run.seed), {})[recipe] = run
+    options = {"store": None, "evaluate": wanted[0].stage == FINAL}
+    for (n, seed), runs in by_task.items():
+        task = plan.make_task(base, n, seed)
+        for recipe, news in follow_sweep(base, task, runs, seeds=(seed,), **options):
+            yield _row(plan, runs[recipe], news) if isinstance(news, Run) else news
+
+
+def _row(plan: Plan, wanted: Wanted, run: Run) -> Row:
+    last, scores = run.records[-1] if run.records else None, run.scores
+    tested = ("value", "loss", "old_knowledge", "strangers") if scores else ()
+    return Row(
+        plan=plan.fingerprint,
+        stage=wanted.stage,
+        setting=wanted.setting,
+        learning_rate=wanted.learning_rate,
+        seed=wanted.seed,
+        status=run.status,
+        train_loss=last and last.loss,
+        validation_loss=last and last.validation_loss,
+        metric=scores and scores.metric_name,
+        **{name: getattr(scores, name) for name in tested},
+        seconds=sum(record.seconds for record in run.records),
+        device=processor(),
+        versions=", ".join(f"{name} {version(name)}" for name in PACKAGES),
+        date=datetime.now(UTC).date().isoformat(),
+    )
+
+
+# --- are they right? ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """A tested run that was made again."""
+
+    kept: Row
+    again: Row
+    allowed: float  # a larger difference of the value than this needs an explanation
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the new value is as near as other processors and libraries bring it."""
+        if self.kept.status != self.again.status:
+            return False
+        if self.kept.value is None:
+            return True
+        return abs(self.kept.value - self.again.value) <= self.allowed
+
+
+def repeat_some(plan: Plan, share: float = 0.1) -> Iterator[Repeated]:
+    """A random share of a plan's tested runs, made again; at least one.
+
+    On the same processor with the same versions, numbers are equal. Elsewhere rounding differs, and
+    training magnifies it: up to the range of the setting's seeds is allowed.
+    """
+    finals = [row for row in read_rows(plan) if row.stage == FINAL]
+    if not finals:
+        return
+    chosen = random.Random(plan.fingerprint).sample(finals, max(1, round(share * len(finals))))
+    base = load_base(plan.base, dtype="float32")
+    for kept in chosen:
+        wanted = Wanted(FINAL, kept.setting, kept.learning_rate, kept.seed)
+        values = [row.value for row in finals if row.setting == kept.setting and row.metric]
+        allowed = max(values) - min(values) if values else 0.0
+        for news in _made(plan, base, [wanted]):
+            if isinstance(news, Row):
+                yield Repeated(kept, news, allowed)

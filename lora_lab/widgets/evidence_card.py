@@ -1,0 +1,68 @@
+"""`evidence`: what a lesson's sentence rests on: its verdict, its picture, and the rest folded."""
+
+import html
+
+from IPython.display import display
+
+from lora_lab import plots
+from lora_lab.findings.evidence import Evidence, read_rows
+from lora_lab.findings.plans import plan
+from lora_lab.maths.comparison import LOWER_IS_BETTER
+from lora_lab.training.store import Run
+
+
+class EvidenceCard(Evidence):
+    """Evidence as a notebook shows it: a verdict and its picture; the numbers a click away."""
+
+    def picture(self) -> plots.Picture:
+        """Each setting's scores, with those of old facts and strangers where they were asked.
+
+        Raises:
+            ValueError: if nothing is measured yet, or the metric is no share.
+        """
+        runs = {name: [run for run in own if run.scores] for name, own in self.runs.items()}
+        metrics = {run.scores.metric_name for own in runs.values() for run in own}
+        if not metrics or metrics & LOWER_IS_BETTER.keys():
+            lack = f"{metrics.pop()} is no share of 100 %" if metrics else "nothing is measured yet"
+            raise ValueError(f"{self.plan.id} has no picture: {lack}; see table()")
+        scores = {
+            kind: {name: _asked(own, kind) for name, own in runs.items()} for kind in plots.KINDS
+        }
+        asked = {kind: shares for kind, shares in scores.items() if any(shares.values())}
+        size = plots.evidence_size(len(runs), len(asked))
+        title = self.question.partition(",")[0].removesuffix("?") + "?"
+        return plots.picture(plots.draw_evidence, title, metrics.pop(), asked, size=size)
+
+    def _ipython_display_(self) -> None:
+        verdict = f"<b>{html.escape(self.question)}</b><br>{html.escape(self.verdict)}"
+        _show(f"<p>{verdict}</p>", f"{self.question}\n{self.verdict}")
+        if not any(self.runs.values()):
+            return
+        table = self.table()
+        display(self.picture())
+        words = f"{self.conventions} {self.source}, {self.date}."
+        _show(
+            "<details><summary>All numbers, and how they were made</summary>"
+            f"{table.to_html(index=False)}<p>{html.escape(words)}</p></details>",
+            f"{table.to_string(index=False)}\n{words}",
+        )
+
+
+def evidence(id: str) -> EvidenceCard:
+    """The evidence of an id: `.question`, `.verdict`, `.table()`, `.picture()`, `.source`, `.date`.
+
+    Raises:
+        ValueError: for an unknown id, with the nearest; for a file that is damaged.
+    """
+    chosen = plan(id)
+    return EvidenceCard(chosen, read_rows(chosen))
+
+
+def _asked(runs: list[Run], kind: str) -> list[float]:
+    """A score of each run; nothing where the task does not ask for it."""
+    found = [getattr(run.scores, kind) for run in runs]
+    return [share for share in found if share is not None]
+
+
+def _show(page: str, words: str) -> None:
+    display({"text/html": page, "text/plain": words}, raw=True)
