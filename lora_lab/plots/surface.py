@@ -53,6 +53,7 @@ def draw_surface(ax: Axes, surface: Surface) -> Axes:
 
 
 draw_surface.margins = 72, 12, 78, 28  # pixels on the screen: left, right, bottom, top
+draw_surface.colours = 128  # of its PNG: words on shaded cells take many bytes with all of them
 
 
 def surface_size(columns: int, rows: int) -> tuple[int, int]:
@@ -80,9 +81,11 @@ def _cell_words(surface: Surface, place: Place) -> list[tuple[str, float, float]
         return [("diverged", 0.08, 9.5), (counted(cell.diverged, "seed"), -0.24, 9)]
     if not cell.is_known:
         return [("…" if cell.done else "", 0.0, 10)]
-    interval = surface.interval(place)
+    number, interval = _number(surface, cell.mean), surface.interval(place)
+    if surface.seeds == 1:
+        return [(number, 0.0, 10.5)]
     spread = "1 seed" if interval is None else _range(surface, interval)
-    return [(_number(surface, cell.mean), 0.08, 10.5), (spread, -0.24, 9)]
+    return [(number, 0.08, 10.5), (spread, -0.24, 9)]
 
 
 def _draw_ridge(ax: Axes, surface: Surface) -> None:
@@ -122,7 +125,7 @@ def _columns(places: list[Point]) -> tuple[list[float], list[float]]:
 
 def _draw_legend(ax: Axes, surface: Surface) -> None:
     """Say below the axes what numbers, line and frame mean."""
-    numbers = f"{_name(surface)}: mean, 95 % interval"
+    numbers = _name(surface) + (": mean, 95 % interval" if surface.seeds > 1 else "")
     keys = [Line2D([], [], color=BASE, linewidth=1.6, marker="o", markersize=4)]
     names = [f"best {surface.y} of each {surface.x}"]
     if surface.plateau:
