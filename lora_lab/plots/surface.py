@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
-from lora_lab.plots.canvas import BASE, INK, LEGEND, PALE, RUN, axis_end, corner, tidy
+from lora_lab.plots.canvas import BASE, INK, LEGEND, PALE, RUN, axis_end, tidy
 from lora_lab.training.surface import Cell, Place, Surface
 from lora_lab.wording import counted
 
@@ -46,7 +46,6 @@ def draw_surface(ax: Axes, surface: Surface) -> Axes:
     ax.set_yticks(range(len(ys)), [f"{y:g}" for y in ys])
     ax.tick_params(length=0)
     ax.spines[["left", "bottom"]].set_visible(False)
-    corner(ax, _seeds_in_words(surface))
     _draw_legend(ax, surface)
     ax.set_label(_surface_in_words(surface))
     return ax
@@ -124,8 +123,9 @@ def _columns(places: list[Point]) -> tuple[list[float], list[float]]:
 
 
 def _draw_legend(ax: Axes, surface: Surface) -> None:
-    """Say below the axes what numbers, line and frame mean."""
-    numbers = _name(surface) + (": mean, 95 % interval" if surface.seeds > 1 else "")
+    """Say below the axes what numbers, line and frame mean. The title leaves seeds no room."""
+    spread = ": mean, 95 % interval" if surface.seeds > 1 else ""
+    numbers = f"{_name(surface)}{spread}; {_seeds_in_words(surface)}"
     keys = [Line2D([], [], color=BASE, linewidth=1.6, marker="o", markersize=4)]
     names = [f"best {surface.y} of each {surface.x}"]
     if surface.plateau:
@@ -177,7 +177,8 @@ def _seeds_in_words(surface: Surface) -> str:
     counts = [len(cell.scores) + cell.diverged for cell in surface.cells.values()]
     all_seeds = counted(surface.seeds, "seed")
     so_far = " to ".join(dict.fromkeys(f"{count}" for count in (min(counts), max(counts))))
-    return all_seeds if surface.is_whole else f"{so_far} of {all_seeds}"
+    whole = surface.is_whole or surface.seeds == 1  # of one seed, empty cells say it
+    return all_seeds if whole else f"{so_far} of {all_seeds}"
 
 
 def _place_in_words(surface: Surface, place: Place) -> str:
