@@ -18,6 +18,7 @@ from lora_lab.tasks.examples import Task
 from lora_lab.tasks.loading import load_task
 
 QUESTIONS, VALIDATION = 200, 80  # at most, where facts are asked for as they were taught
+EXAMPLES = "n"  # a field of settings that is none of a recipe's
 WORDS = ("question", "notes")  # of a plan: they may be worded better after the runs
 
 
@@ -34,7 +35,7 @@ class Plan:
     question: str
     base: str
     task: str
-    settings: Mapping[str, Mapping[str, object]]  # by name: recipe fields
+    settings: Mapping[str, Mapping[str, object]]  # by name: recipe fields, and `n`
     learning_rates: tuple[float, ...]  # a first grid: it grows where its end is the best
     against: str  # the setting that the others are compared with
     main: str  # the setting whose comparison answers the question
@@ -51,32 +52,46 @@ class Plan:
 
     @property
     def fingerprint(self) -> str:
-        """A short hash of all but the words. Each row of results holds it."""
-        facts = {name: value for name, value in vars(self).items() if name not in WORDS}
+        """A short hash of what the plan says, but for its words. Each row of results holds it."""
+        facts = {
+            part.name: getattr(self, part.name)
+            for part in dataclasses.fields(self)
+            if part.name not in WORDS and not _is_default(part, getattr(self, part.name))
+        }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
     def varying(self) -> tuple[str, ...]:
-        """The recipe fields in which the settings differ."""
+        """The fields in which the settings differ."""
         return tuple(dict.fromkeys(name for fields in self.settings.values() for name in fields))
 
     def recipe(self, setting: str, learning_rate: float, seed: int) -> Recipe:
         """A run's recipe. Its last step validates."""
         fields = {**self.common, **self.settings[setting]}
         fields |= {"learning_rate": learning_rate, "seed": seed}
+        fields.pop(EXAMPLES, None)
         recipe = Recipe(**fields)
         return dataclasses.replace(recipe, eval_steps=recipe.steps)
 
-    def make_task(self, base: Base, seed: int) -> Task:
-        """The task that a seed draws: its own examples and questions, as many as the plan says."""
+    def examples(self, setting: str) -> int | None:
+        """How many training examples a setting has; None: the task's own number."""
+        return self.settings[setting].get(EXAMPLES, self.n)
+
+    def make_task(self, base: Base, n: int | None, seed: int) -> Task:
+        """The task that a seed draws, with n training examples and the plan's questions."""
         if self.test or self.validation:
             sizes = {"test": self.test, "validation": self.validation}
-            return texts.text_task(self.task, self.n, seed, **sizes)
-        task = load_task(self.task, base, n=self.n, seed=seed)
+            return texts.text_task(self.task, n, seed, **sizes)
+        task = load_task(self.task, base, n=n, seed=seed)
         if not self.asked_as_taught:
             return task
         others = task.train[QUESTIONS : QUESTIONS + VALIDATION] or task.train[:VALIDATION]
         return dataclasses.replace(task, test=task.train[:QUESTIONS], validation=others)
+
+
+def _is_default(part: dataclasses.Field, value: object) -> bool:
+    made = part.default_factory
+    return value == (part.default if made is dataclasses.MISSING else made())
 
 
 def evidence_folder() -> Path:
