@@ -127,7 +127,8 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         + ["learning_rates", "alpha", "module_sets", "competing", "quantized", "memory_bars"]
         + ["decay", "lengths", "ways", "surface", "evidence"],
         "matplotlib",
-    ),
+    )
+    | {"canvas": "matplotlib PIL"},
     "widgets": dict.fromkeys(
         ["markup", "background", "memory_check", "boxes", "run_summary", "following"]
         + ["working_box", "recipe_controls", "samples", "before_after", "seeds", "lab_results"]
