@@ -152,11 +152,29 @@ def test_a_misspelt_id_is_refused_with_the_nearest(folder):
 def test_each_seed_draws_its_own_facts_and_taught_facts_are_asked_apart_from_validation(folder):
     base = lab.load_base("pocket", device="cpu")
     chosen = dataclasses.replace(plan("rank"), n=300, asked_as_taught=True)
-    one, two = (chosen.make_task(base, seed) for seed in (0, 1))
+    one, two = (chosen.make_task(base, 300, seed) for seed in (0, 1))
     assert one.test != two.test
     assert set(one.test) | set(one.validation) <= set(one.train)
     assert len(one.test) == 200
     assert not set(one.test) & set(one.validation)
+
+
+def test_a_setting_may_have_its_own_number_of_examples(folder):
+    (folder / "rank.toml").write_text(PLAN.replace("{ r = 1 }", "{ r = 1, n = 7 }"))
+    chosen, base = plan("rank"), lab.load_base("pocket", device="cpu")
+    assert (chosen.examples("r 1"), chosen.examples("r 2")) == (7, 20)
+    assert len(chosen.make_task(base, 7, 0).train) == 7
+    assert chosen.recipe("r 1", 1e-3, 0).r == 1
+
+
+def test_a_field_that_plans_get_later_leaves_the_fingerprint_of_older_ones(folder):
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Later(plans.Plan):
+        another: str = "its default"
+
+    older = {part.name: getattr(plan("rank"), part.name) for part in dataclasses.fields(plans.Plan)}
+    assert Later(**older).fingerprint == plan("rank").fingerprint
+    assert Later(**older, another="said").fingerprint != plan("rank").fingerprint
 
 
 # --- rows -----------------------------------------------------------------------------------
@@ -268,7 +286,7 @@ def test_what_is_missing_is_made_kept_at_once_and_gone_on_with(folder, sequentia
 
     one = next(each for each in read_rows(chosen) if (each.setting, each.seed) == ("r 2", 3))
     base = lab.load_base("pocket", device="cpu", dtype="float32")
-    run = lab.fit(base, chosen.make_task(base, 3), chosen.recipe("r 2", 3e-3, 3), store=None)
+    run = lab.fit(base, chosen.make_task(base, 20, 3), chosen.recipe("r 2", 3e-3, 3), store=None)
     assert one.value == pytest.approx(run.scores.value)
     assert one.old_knowledge == pytest.approx(run.scores.old_knowledge)
     assert one.validation_loss == pytest.approx(run.records[-1].validation_loss, rel=1e-5)

@@ -84,6 +84,31 @@ def test_a_click_on_train_trains_as_lab_train_does(live, base):
     assert live.loss_picture.tooltip == live.picture.alt
 
 
+def test_train_gives_the_result_as_tables_with_the_numbers_that_the_lab_shows(live, base):
+    result = live.train()
+    assert [record.loss for record in result.records] == [
+        record.loss for record in train(base, TASK, result.recipe)
+    ]
+    assert result.answers().values.tolist() == [
+        list(row) for row in zip(live.prompts, live.before, live.after, strict=True)
+    ]
+    assert result.scores == evaluate(result.adapted, live._part)
+    (name, before, after), *_ = result.table().values.tolist()
+    assert name == "new: exact match"
+    assert before == f"{100 * result.base_scores.value:.0f} %"
+    assert after == f"{100 * result.scores.value:.0f} %"
+    assert name in repr(result)
+    assert "<table" in result._repr_html_()
+
+
+def test_a_result_stays_as_it_was_when_another_training_follows(live):
+    first = live.train()
+    live.controls.controls["r"].value = 2
+    second = live.train()
+    assert live.result.recipe == second.recipe != first.recipe
+    assert first.scores == evaluate(first.adapted, live._part)
+
+
 def test_the_same_prompts_are_answered_before_and_after(live, base):
     trained(live)
     assert live.prompts == [one.prompt for one in TASK.test[:3]]

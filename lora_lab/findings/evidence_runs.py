@@ -166,13 +166,13 @@ def _alone(plan: Plan) -> Iterator[None]:
 
 def _made(plan: Plan, base: Base, wanted: Sequence[Wanted]) -> Iterator[Row | StepRecord]:
     """Runs of one stage: their steps and their rows, as they are made."""
-    by_seed: dict[int, dict[Recipe, Wanted]] = {}
+    by_task: dict[tuple[int | None, int], dict[Recipe, Wanted]] = {}
     for run in wanted:
         recipe = plan.recipe(run.setting, run.learning_rate, run.seed)
-        by_seed.setdefault(run.seed, {})[recipe] = run
+        by_task.setdefault((plan.examples(run.setting), run.seed), {})[recipe] = run
     options = {"store": None, "evaluate": wanted[0].stage == FINAL}
-    for seed, runs in by_seed.items():
-        task = plan.make_task(base, seed)
+    for (n, seed), runs in by_task.items():
+        task = plan.make_task(base, n, seed)
         for recipe, news in follow_sweep(base, task, runs, seeds=(seed,), **options):
             yield _row(plan, runs[recipe], news) if isinstance(news, Run) else news
 

@@ -22,12 +22,14 @@ from lora_lab.tasks.loading import load_task
 from lora_lab.training.summary import MEASURES
 
 QUESTIONS, VALIDATION = 200, 80  # at most, where facts are asked for as they were taught
+EXAMPLES = "n"  # a field of settings that is none of a recipe's
 WORDS = ("question", "notes")  # of a plan: they may be worded better after the runs
 OWN = ("learning_rate", "seed", "eval_steps")  # of a recipe: the plan itself chooses them
 DIGITS = 7  # of a number in a row of results
 
 Count = Annotated[int, Meta(ge=1)]
 Seed = Annotated[int, Meta(ge=0)]
+Rates = Annotated[tuple[float, ...], Meta(min_length=1)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +45,8 @@ class Plan:
     question: str
     base: str
     task: str
-    settings: Mapping[str, Mapping[str, object]]  # by name: recipe fields
-    learning_rates: Annotated[tuple[float, ...], Meta(min_length=1)]  # a first grid: it grows where its end is the best
+    settings: Mapping[str, Mapping[str, object]]  # by name: recipe fields, and `n`
+    learning_rates: Rates  # a first grid: it grows where its end is the best
     against: str  # the setting that the others are compared with
     main: str  # the setting whose comparison answers the question
     common: Mapping[str, object] = field(default_factory=dict)  # recipe fields of all settings
@@ -60,32 +62,46 @@ class Plan:
 
     @property
     def fingerprint(self) -> str:
-        """A short hash of all but the words. Each row of results holds it."""
-        facts = {name: value for name, value in vars(self).items() if name not in WORDS}
+        """A short hash of what the plan says, but for its words. Each row of results holds it."""
+        facts = {
+            part.name: getattr(self, part.name)
+            for part in dataclasses.fields(self)
+            if part.name not in WORDS and not _is_default(part, getattr(self, part.name))
+        }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
     def varying(self) -> tuple[str, ...]:
-        """The recipe fields in which the settings differ."""
+        """The fields in which the settings differ."""
         return tuple(dict.fromkeys(name for fields in self.settings.values() for name in fields))
 
     def recipe(self, setting: str, learning_rate: float, seed: int) -> Recipe:
         """A run's recipe. Its last step validates."""
         fields = {**self.common, **self.settings[setting]}
         fields |= {"learning_rate": learning_rate, "seed": seed}
+        fields.pop(EXAMPLES, None)
         recipe = Recipe(**fields)
         return dataclasses.replace(recipe, eval_steps=recipe.steps)
 
-    def make_task(self, base: Base, seed: int) -> Task:
-        """The task that a seed draws: its own examples and questions, as many as the plan says."""
+    def examples(self, setting: str) -> int | None:
+        """How many training examples a setting has; None: the task's own number."""
+        return self.settings[setting].get(EXAMPLES, self.n)
+
+    def make_task(self, base: Base, n: int | None, seed: int) -> Task:
+        """The task that a seed draws, with n training examples and the plan's questions."""
         if self.test or self.validation:
             sizes = {"test": self.test, "validation": self.validation}
-            return texts.text_task(self.task, self.n, seed, **sizes)
-        task = load_task(self.task, base, n=self.n, seed=seed)
+            return texts.text_task(self.task, n, seed, **sizes)
+        task = load_task(self.task, base, n=n, seed=seed)
         if not self.asked_as_taught:
             return task
         others = task.train[QUESTIONS : QUESTIONS + VALIDATION] or task.train[:VALIDATION]
         return dataclasses.replace(task, test=task.train[:QUESTIONS], validation=others)
+
+
+def _is_default(part: dataclasses.Field, value: object) -> bool:
+    made = part.default_factory
+    return value == (part.default if made is dataclasses.MISSING else made())
 
 
 def evidence_folder() -> Path:
@@ -170,22 +186,26 @@ def _faults(plan: Plan) -> Iterator[str]:
 def _faults_of_settings(plan: Plan) -> Iterator[str]:
     fields = tuple(part.name for part in dataclasses.fields(Recipe))
     for part, given in {"common": plan.common, **plan.settings}.items():
+        known = fields if part == "common" else (*fields, EXAMPLES)
         for name in given:
-            if name not in fields:
-                hint = nearest(name, fields)
+            if name not in known:
+                hint = nearest(name, known)
                 yield f"{part!r} gives {name!r}, which no recipe has; {hint}".rstrip("; ")
             if name in OWN:
                 yield f"{part!r} gives {name!r}, which the plan itself chooses; leave it out"
-    made: dict[Recipe, str] = {}
+    made: dict[object, str] = {}
     for setting in plan.settings:
+        n = plan.examples(setting)
+        if n is not None and (type(n) is not int or n < 1):
+            yield f"{setting!r}: n={n!r} is no number of examples; give 1 or more"
         for rate in plan.learning_rates:
             try:
                 recipe = plan.recipe(setting, rate, plan.seeds[0])
             except (TypeError, ValueError) as error:
                 yield f"{setting!r}: {error}"
-                continue
-            if made.setdefault(recipe, setting) != setting:
-                yield f"{setting!r} is the same recipe as {made[recipe]!r}; give one of them"
+                return
+            if (same := made.setdefault((recipe, n), setting)) != setting:
+                yield f"{setting!r} trains what {same!r} trains; leave one of them out"
 
 
 def _fixed(value: object) -> object:

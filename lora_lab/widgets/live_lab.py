@@ -18,6 +18,7 @@ from lora_lab.widgets.background import DROP_ALL
 from lora_lab.widgets.following import prepare
 from lora_lab.widgets.lab_face import LabFace
 from lora_lab.widgets.lab_results import LabResults
+from lora_lab.widgets.live_result import LiveResult
 from lora_lab.widgets.memory_check import check_room
 from lora_lab.widgets.recipe_controls import script
 from lora_lab.widgets.samples import shared_opening
@@ -31,10 +32,10 @@ LONGEST_OWN = 1000  # characters of the learner's own prompt: more would keep th
 class LiveLab(WorkingBox):
     """One fine-tune after another of a base, watched as it happens.
 
-    After `start()` or a click on Train, and `wait_for_results()`, these hold the results:
-    `training`, `records`, `adapted`, `before` and `after` (the answers to `prompts`),
-    `base_scores` and `scores` (marks on a part of the test split). Earlier runs stay in the
-    chart, in grey.
+    `train()` trains and gives the result; after a click on Train, `result` has it. The lab itself
+    holds what it shows: `training`, `records`, `adapted`, `before` and `after` (the answers to
+    `prompts`), `base_scores` and `scores` (marks on a part of the test split). Earlier runs stay
+    in the chart, in grey.
 
     Args:
         base: stays as it was.
@@ -140,6 +141,34 @@ class LiveLab(WorkingBox):
                 f"there are no results yet (the lab says: {self._outcome}); press Train in the "
                 "lab above and let it end, or run the cell with start()"
             )
+
+    def train(self) -> LiveResult:
+        """Train as a click on Train does, wait for the end, and give the result.
+
+        Raises:
+            RuntimeError: if it was stopped before it had results.
+        """
+        self.start()
+        return self.result
+
+    @property
+    def result(self) -> LiveResult:
+        """The result of the last training, after a click on Train or `train()`; it is waited for.
+
+        Raises:
+            RuntimeError: if there is none, with what to do.
+        """
+        self.wait_for_results()
+        return LiveResult(
+            recipe=self.training.recipe,
+            records=tuple(self.records),
+            adapted=self.training.adapted(),
+            prompts=tuple(self.prompts),
+            before=tuple(self.before),
+            after=tuple(self.after),
+            base_scores=self.base_scores,
+            scores=self.scores,
+        )
 
     def ask(self, prompt: str) -> None:
         """Answer one more prompt, before and after, beside those of the task; "" takes it away."""
