@@ -32,7 +32,9 @@ class Row:
     """A run of a plan: what was chosen, and what it measured."""
 
     plan: str  # the plan's fingerprint when it was run
-    stage: Literal["tuning", "final"]  # tuning: it helps to choose a learning rate; final: it is tested
+    stage: Literal[
+        "tuning", "final"
+    ]  # tuning: it helps to choose a learning rate; final: it is tested
     setting: str
     learning_rate: float
     seed: int

@@ -28,8 +28,11 @@ OWN = ("learning_rate", "seed", "eval_steps")  # of a recipe: the plan itself ch
 DIGITS = 7  # of a number in a row of results
 
 Count = Annotated[int, Meta(ge=1)]
-Seed = Annotated[int, Meta(ge=0)]
+Share = Annotated[float, Meta(gt=0, lt=1)]
 Rates = Annotated[tuple[float, ...], Meta(min_length=1)]
+Seed = Annotated[int, Meta(ge=0)]
+Tuning = Annotated[tuple[Seed, ...], Meta(min_length=1)]
+Seeds = Annotated[tuple[Seed, ...], Meta(min_length=2)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,10 +57,10 @@ class Plan:
     test: Count | None = None  # questions of a text's task; None: the task's own number
     validation: Count | None = None
     asked_as_taught: bool = False  # test what is held: other facts of the training validate
-    tuning_seeds: Annotated[tuple[Seed, ...], Meta(min_length=1)] = (100, 101)
-    seeds: Annotated[tuple[Seed, ...], Meta(min_length=2)] = tuple(range(10))
+    tuning_seeds: Tuning = (100, 101)
+    seeds: Seeds = tuple(range(10))
     measure: str = "value"  # the score that is compared; or "old_knowledge", "strangers", "loss"
-    margin: Annotated[float, Meta(gt=0, lt=1)] = MARGIN  # the smallest difference that matters, of a share
+    margin: Share = MARGIN  # the smallest difference that matters, of a share
     notes: str = ""  # what else has to be known to read the result
 
     @property
