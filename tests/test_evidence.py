@@ -300,6 +300,13 @@ def test_what_is_missing_is_made_kept_at_once_and_gone_on_with(folder, sequentia
     assert not worse.agrees
 
 
+def test_a_run_that_chooses_the_rate_is_validated_and_not_tested(folder, sequential):
+    made = (news for _, news in make_missing(plan("rank")) if isinstance(news, Row))
+    first = next(made)
+    assert (first.stage, first.metric, first.value) == (TUNING, None, None)
+    assert first.validation_loss > 0
+
+
 # --- what they say --------------------------------------------------------------------------
 
 
