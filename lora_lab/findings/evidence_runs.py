@@ -134,8 +134,8 @@ def make_missing(plan: Plan) -> Iterator[tuple[int, Row | StepRecord]]:
     """
     if not missing_runs(plan, read_rows(plan)):
         return
-    base = load_base(plan.base, dtype="float32")
     with _alone(plan):
+        base = load_base(plan.base, dtype="float32")
         rows = [*read_rows(plan)]
         while wanted := missing_runs(plan, rows):
             left = len(wanted)
