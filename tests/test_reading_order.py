@@ -43,6 +43,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "adapted": "torch peft",
     },
     "tasks": {
+        "styles": "",
         "examples": "torch",
         "words": "",
         "world": "",
@@ -94,6 +95,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
     },
     "findings": {
         "papers": "",
+        "defaults": "pandas",
         "recordings": "pandas",
         "claim_runs": "",
         "claims": "tqdm",
