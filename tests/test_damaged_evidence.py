@@ -80,8 +80,9 @@ def test_rows_that_a_spreadsheet_has_saved_are_read_all_the_same(folder):
     chosen = plan("rank")
     write_rows(chosen, tuned(chosen, GOOD))
     kept, path = read_rows(chosen), folder / "rank.csv"
-    turned = [",".join(reversed(line.split(","))) for line in path.read_text().splitlines()]
-    path.write_text("\r\n".join(turned) + "\r\n", encoding="utf-8-sig", newline="")
+    cells = [line.split(",") for line in path.read_text().splitlines()]
+    turned = "".join(",".join([first, *reversed(rest)]) + "\r\n" for first, *rest in cells)
+    path.write_text(turned, encoding="utf-8-sig", newline="")
     assert read_rows(chosen) == kept
 
 

@@ -319,6 +319,7 @@ def test_the_verdict_is_that_of_compare_by_seed(folder):
     assert found.comparison("r 2").difference == expected.difference == pytest.approx(0.10)
     assert found.verdict == "r 2 beside r 1: " + expected.verdict.removeprefix("b is ")
     assert "better by 10" in found.verdict
+    assert Evidence(chosen, found.rows[::-1]).verdict == found.verdict
     assert "5 seeds" in found.verdict
     table = found.table()
     assert table["setting"].tolist() == ["r 1", "r 2"]
