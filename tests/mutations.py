@@ -361,7 +361,7 @@ MUTATIONS = [  # (file, what it says, what it says when broken, the test that mu
     ("training/traced.py", "        or recipe.changes_the_base\n", "", "test_traced.py::test_what_cannot"),
     ("training/traced.py", "architecture == _pockets_architecture() and ", "", "test_traced.py::test_a_model_without"),
     ("training/traced.py", "        and not watched", "        and (watched or True)", "test_traced.py::test_a_teacher"),
-    ("training/graphs.py", "sigmoid * (1 + x * (1 - sigmoid))", "sigmoid", "test_traced.py::test_a_graph_made"),
+    ("training/graphs.py", "[x] * (int(exponent) - 1)", "[x] * int(exponent)", "test_traced.py::test_a_graph_made"),
     ("training/graphs.py", "sizes[dim] - start - gradient.shape[dim]", "0", "test_traced.py::test_a_graph_made"),
     ("training/graphs.py", "if name not in NO_MATTER", "if name == 'hidden_size'", "test_traced.py::test_a_change_of"),
     ("training/loop.py", "        self._go_on_with(str", "        str(str", "test_traced.py::test_a_training_that_torch"),
