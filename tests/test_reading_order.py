@@ -102,9 +102,9 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "recordings": "pandas",
         "claim_runs": "",
         "claims": "tqdm",
-        "plans": "",
+        "plans": "msgspec",
         "evidence": "pandas msgspec",
-        "evidence_runs": "",
+        "evidence_runs": "filelock",
     },
     "lessons": {
         "predictions": "",
