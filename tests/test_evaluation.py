@@ -14,6 +14,7 @@ from lora_lab.tasks.examples import Example, batches_to_score, collate, encode, 
 from lora_lab.tasks.loading import load_task
 from lora_lab.tasks.losses import loss_of_batch
 from lora_lab.tasks.styles import style_between
+from lora_lab.training import evaluation
 from lora_lab.training.evaluation import (
     evaluate,
     exactly,
@@ -41,7 +42,11 @@ def good(base):
     return fit(base, TASK, recipe(method="full", learning_rate=5e-3, steps=150), store=None)
 
 
-def test_batched_answers_equal_those_of_one_prompt_at_a_time_by_plain_generate(good):
+@pytest.mark.parametrize("ours", [True, False], ids=["our greedy", "transformers' generate"])
+def test_batched_answers_equal_those_of_one_prompt_at_a_time_by_plain_generate(
+    good, ours, monkeypatch
+):
+    monkeypatch.setattr(evaluation, "_is_plainly_greedy", lambda model: ours)
     prompts = ["a", "abcdefgh", "hb", "something much longer than the others", "", "bh"]
     alone = []
     for prompt in prompts:

@@ -61,12 +61,15 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
     },
     "cost": {
         "budget": "",
+        "stacks": "",
         "static_memory": "",
         "tracing": "torch",
-        "memory": "torch transformers",
+        "steps": "torch transformers",
+        "memory": "",
         "gpus": "",
         "estimates": "torch",
         "limits": "torch",
+        "published_memory": "",
     },
     "training": {
         "optimizers": "torch",
@@ -99,9 +102,9 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "recordings": "pandas",
         "claim_runs": "",
         "claims": "tqdm",
-        "plans": "",
+        "plans": "msgspec",
         "evidence": "pandas msgspec",
-        "evidence_runs": "",
+        "evidence_runs": "filelock",
     },
     "lessons": {
         "predictions": "",
@@ -124,7 +127,8 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         + ["learning_rates", "alpha", "module_sets", "competing", "quantized", "memory_bars"]
         + ["decay", "lengths", "ways", "surface", "fields", "lora_parts", "evidence"],
         "matplotlib",
-    ),
+    )
+    | {"canvas": "matplotlib PIL"},
     "widgets": dict.fromkeys(
         ["markup", "background", "memory_check", "boxes", "run_summary", "following"]
         + ["working_box", "recipe_controls", "samples", "before_after", "forgetting_film", "seeds"]
