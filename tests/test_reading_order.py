@@ -123,7 +123,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         ["canvas", "losses", "meters", "tokens", "matrices", "predicted", "noise", "by_rank"]
         + ["learning_rates", "alpha", "module_sets", "competing", "quantized", "memory_bars"]
         + ["decay", "lengths", "ways", "surface", "evidence"],
-        "matplotlib",
+        "matplotlib PIL",
     ),
     "widgets": dict.fromkeys(
         ["markup", "background", "memory_check", "boxes", "run_summary", "following"]

@@ -85,6 +85,9 @@ def draw_path(
     return ax
 
 
+draw_path.colours = 128
+
+
 def _draw_cell(ax: Axes, place: int, row: int, words: str, colour: str, strength: float) -> None:
     """A cell with words in it, darker where stronger."""
     ax.barh(row, 0.95, left=place - 0.475, height=0.88, color=colour, alpha=strength)
