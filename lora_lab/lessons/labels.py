@@ -24,9 +24,13 @@ Collator = Callable[[list[Row], int], Mapping[str, Tensor]]
 
 
 def label_sweep(base: Base, task: Task, seeds: Sequence[int] = range(5)) -> Sweep:
-    """Runs that learn the answer alone, and runs that learn the prompt as well, for each seed."""
+    """Runs that learn the answer alone, and runs that learn the prompt as well, for each seed.
+
+    They are asked for the new knowledge only, so that scores take less time than steps.
+    """
     recipes = [replace(RECIPE, loss_on=labelled) for labelled in ("answer", "all")]
-    return sweep(base, task, recipes, seeds=seeds, engine="sequential")
+    new_only = replace(task, old_knowledge=(), strangers=())
+    return sweep(base, new_only, recipes, seeds=seeds, engine="sequential")
 
 
 def better_labels(base: Base, task: Task) -> list[str]:
