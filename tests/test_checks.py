@@ -361,7 +361,7 @@ def agreed_collator():
     return one_token.answer_collator(one_token.answer_collator.reference)
 
 
-def test_a_collator_that_forgets_after_a_while_fails_its_trial():
+def test_a_collator_that_tires_after_a_while_fails_its_trial():
     calls = []
 
     def tires(rows, pad_token_id):

@@ -98,6 +98,7 @@ def train_with(base: Base, task: Task, collator: Collator, steps: int = 60) -> T
         batch = collator(chosen, base.tokenizer.pad_token_id)
         loss = model(**{name: tensor.to(base.device) for name, tensor in batch.items()}).loss
         loss.backward()
+        torch.nn.utils.clip_grad_norm_(trainable, RECIPE.max_grad_norm)
         optimizer.step()
         decay.step()
         optimizer.zero_grad()
