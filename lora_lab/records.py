@@ -69,6 +69,9 @@ class Budget:
     memory: Memory | None  # of this lab's loop; None: unknown for this kind of model
     usual_memory: Memory | None = None  # of a loop without this lab's copies, as papers count it:
     # full fine-tuning in float32, or on a 16-bit base in mixed precision; None: unknown
+    # Of the tensors of transformers' Trainer with PEFT on a GPU, by which cards are judged; None:
+    # unknown, or the budget of a run, which this lab's own loop made.
+    trainer_memory: Memory | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True, repr=False)

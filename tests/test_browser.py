@@ -286,6 +286,51 @@ def out_of_reach(root) -> list[str]:
     )
 
 
+def state_of(root) -> str:
+    return root.locator(".lora-lab-state").inner_text()
+
+
+def wait_for_state(root, start: str) -> None:
+    end = time.monotonic() + PATIENCE
+    while not state_of(root).startswith(start):
+        assert time.monotonic() < end, f"waited {PATIENCE} s in vain; it says: {state_of(root)}"
+        root.page.wait_for_timeout(50)
+
+
+def fill_a_smaller_map(page) -> None:
+    """Fewer values and one more seed: Train trains what is missing; a click on a cell: curves."""
+    root = page.locator(".lora-lab", has=page.get_by_role("spinbutton", name="seeds", exact=True))
+    for name, values in (
+        ("lora_alpha", "4, 16"),
+        ("learning_rate", "0.001, 0.003"),
+        ("seeds", "2"),
+    ):
+        field = root.get_by_label(name, exact=True)
+        field.fill(values)
+        field.press("Enter")
+    wait_for_state(root, "ready: press Train")
+    root.get_by_role("button", name="Train", exact=True).click()
+    wait_for_state(root, "finished: 8 runs in ")
+    root.get_by_role("button", name="lora_alpha 16, learning_rate 0.003: ").click()
+    curves = root.get_by_role("img", name=re.compile("2 seeds end between"))
+    curves.wait_for()
+    assert root.locator("button.lora-lab-shown").count() == 1
+
+
+def read_a_verdict_after_more_seeds(page) -> None:
+    """The plan has been looked at; where it is settled, there is nothing left to click."""
+    root = page.locator(".lora-lab", has=page.locator(".lora-lab-verdict"))
+    assert re.search(r"\d+ seeds, look [123] of 3", root.locator(".lora-lab-verdict").inner_text())
+    assert state_of(root) == "settled"
+    assert root.get_by_role("button", name="No more seeds").is_disabled()
+
+
+ALSO = {  # what else is done in a notebook, beside its lab
+    "04_reading_a_run": read_a_verdict_after_more_seeds,
+    "06_alpha": fill_a_smaller_map,
+}
+
+
 def test_a_learners_first_minutes(visit):
     page, labs = visit.page, [Lab(visit.page, 0), Lab(visit.page, 1)]
     run_all(page)
@@ -369,6 +414,8 @@ def test_in_each_notebook_a_moved_control_trains_anew_and_other_seeds_are_a_clic
     assert lab.root.get_by_role("img", name=re.compile("4 seeds end between")).count()
     assert re.search(r"adapted .*\(.* to .*, 4 seeds\)", lab.root.inner_text())
 
+    if also := ALSO.get(visit.notebook.stem):
+        also(visit.page)
     widgets = visit.page.locator(".lora-lab").all()
     assert len(widgets) >= len(widget_cells(visit.notebook))
     for place, root in enumerate(widgets):

@@ -289,11 +289,13 @@ def test_an_estimate_has_the_numbers_of_the_library():
     assert {name: facts[name] for name in asdict(budget)} == asdict(budget)
     assert facts["trainable_parameters"] == 4_194_304
     assert facts["trainable_by_layer"] == {str(layer): 131_072 for layer in range(32)}
-    lighter = lab.estimate("llama-7b", replace(recipe, gradient_checkpointing=True)).memory
-    assert facts["memory_with_checkpointing"] == asdict(lighter)
+    lighter = lab.estimate("llama-7b", replace(recipe, gradient_checkpointing=True))
+    assert facts["memory_with_checkpointing"] == asdict(lighter.memory)
+    assert facts["trainer_memory_with_checkpointing"] == asdict(lighter.trainer_memory)
     fits = {card["name"]: (card["verdict"], card["spare"]) for card in facts["gpus"]}
     expected = {
-        fit.card.name: (fit.verdict, fit.spare) for fit in which_gpu(budget.memory, lighter)
+        fit.card.name: (fit.verdict, fit.spare)
+        for fit in which_gpu(budget.trainer_memory, lighter.trainer_memory)
     }
     assert fits == expected
     least, most = facts["seconds_per_step"]
@@ -307,7 +309,9 @@ def test_an_estimate_shows_parameters_time_memory_and_cards():
         "a step: ",
         "the optimizer's state",
         "at the peak",
+        "transformers' Trainer with PEFT holds ",
         "RTX 4090",
+        "at the edge: the tensors have room",
         "GiB left",
     ):
         assert words in text

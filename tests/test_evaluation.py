@@ -13,6 +13,8 @@ from lora_lab.tasks import examples
 from lora_lab.tasks.examples import Example, batches_to_score, collate, encode, prompt_ids
 from lora_lab.tasks.loading import load_task
 from lora_lab.tasks.losses import loss_of_batch
+from lora_lab.tasks.styles import style_between
+from lora_lab.training import evaluation
 from lora_lab.training.evaluation import (
     evaluate,
     exactly,
@@ -40,7 +42,11 @@ def good(base):
     return fit(base, TASK, recipe(method="full", learning_rate=5e-3, steps=150), store=None)
 
 
-def test_batched_answers_equal_those_of_one_prompt_at_a_time_by_plain_generate(good):
+@pytest.mark.parametrize("ours", [True, False], ids=["our greedy", "transformers' generate"])
+def test_batched_answers_equal_those_of_one_prompt_at_a_time_by_plain_generate(
+    good, ours, monkeypatch
+):
+    monkeypatch.setattr(evaluation, "_is_plainly_greedy", lambda model: ours)
     prompts = ["a", "abcdefgh", "hb", "something much longer than the others", "", "bh"]
     alone = []
     for prompt in prompts:
@@ -205,6 +211,21 @@ def test_a_json_task_is_also_marked_by_fields_and_validity(base):
     assert list(metrics)[0] == "field F1"
     assert metrics["valid JSON"] == 0.0
     assert "accuracy" not in metrics
+
+
+def test_a_task_with_a_style_is_also_marked_by_the_share_of_answers_in_it(good):
+    plain = evaluate(good, TASK)
+    given = [answer.given for answer in plain.answers]
+    task = dataclasses.replace(TASK, style=style_between("few", given[:1], "ABCDEFGH"))
+    scores = evaluate(good, task)
+    assert scores.value == plain.value
+    assert scores.metrics["few"] == given.count(given[0]) / len(given)
+    assert 0 < scores.metrics["few"] < 1
+    assert scores.metrics == plain.metrics | {"few": scores.metrics["few"]}
+    chosen = evaluate(good, dataclasses.replace(task, metric="few"))
+    assert (chosen.metric_name, chosen.value) == ("few", scores.metrics["few"])
+    with pytest.raises(ValueError, match="marked by 'few', which is not known"):
+        evaluate(good, dataclasses.replace(TASK, metric="few"))
 
 
 def test_with_a_teacher_the_loss_is_the_divergence_from_its_distribution(base):

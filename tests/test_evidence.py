@@ -18,6 +18,7 @@ from lora_lab.findings.evidence_runs import (
     repeat_some,
 )
 from lora_lab.findings.plans import evidence_ids, plan
+from lora_lab.maths.statistics import holm_levels
 from lora_lab.training.pairing import compare
 from lora_lab.training.run_files import DIVERGED, FINISHED
 
@@ -299,6 +300,13 @@ def test_what_is_missing_is_made_kept_at_once_and_gone_on_with(folder, sequentia
     assert not worse.agrees
 
 
+def test_a_run_that_chooses_the_rate_is_validated_and_not_tested(folder, sequential):
+    made = (news for _, news in make_missing(plan("rank")) if isinstance(news, Row))
+    first = next(made)
+    assert (first.stage, first.metric, first.value) == (TUNING, None, None)
+    assert first.validation_loss > 0
+
+
 # --- what they say --------------------------------------------------------------------------
 
 
@@ -311,11 +319,31 @@ def test_the_verdict_is_that_of_compare_by_seed(folder):
     assert found.comparison("r 2").difference == expected.difference == pytest.approx(0.10)
     assert found.verdict == "r 2 beside r 1: " + expected.verdict.removeprefix("b is ")
     assert "better by 10" in found.verdict
+    assert Evidence(chosen, found.rows[::-1]).verdict == found.verdict
     assert "5 seeds" in found.verdict
     table = found.table()
     assert table["setting"].tolist() == ["r 1", "r 2"]
     assert table["learning rate"].tolist() == ["0.01", "0.01"]
     assert table["beside r 1"][0] == "the others are compared with it"
+
+
+def test_the_tables_verdicts_have_holms_correction(folder):
+    more = '"r 3" = { r = 3 }\n"r 4" = { r = 4 }\n'
+    (folder / "rank.toml").write_text(PLAN + more)
+    values = {
+        "r 1": [0.50, 0.52, 0.48, 0.51, 0.49],
+        "r 2": [0.60, 0.63, 0.59, 0.60, 0.58],
+        "r 3": [0.70, 0.75, 0.69, 0.72, 0.66],
+        "r 4": [0.52, 0.55, 0.49, 0.50, 0.51],
+    }
+    found = Evidence(plan("rank"), tuple(finals(plan("rank"), values)))
+    table = found.table().set_index("setting")["beside r 1"]
+    names = ["r 2", "r 3", "r 4"]
+    levels = holm_levels([found.comparison(name).p_value for name in names])
+    assert sorted(levels) == pytest.approx([0.05 / 3, 0.05 / 2, 0.05])
+    for name, level in zip(names, levels, strict=True):
+        verdict = found.comparison(name, level=level).verdict
+        assert table[name] == verdict.removeprefix(f"{name} is ")
 
 
 def test_a_verdict_can_be_about_what_is_kept_of_old_facts(folder):

@@ -8,6 +8,7 @@ from IPython.utils.capture import capture_output
 
 from lora_lab import plots
 from lora_lab.plots import axes_for
+from lora_lab.training.run_files import DIVERGED
 from lora_lab.widgets.evidence_card import EvidenceCard
 from test_evidence import GOOD, finals, folder, tuned  # noqa: F401 - a fixture
 from test_evidence import plan as read_plan
@@ -68,3 +69,30 @@ def test_what_has_no_picture_says_why(card):
     rows = [dataclasses.replace(row, metric=row.metric and "perplexity") for row in card.rows]
     with pytest.raises(ValueError, match="perplexity is no share"):
         EvidenceCard(card.plan, tuple(rows)).picture()
+
+
+def test_a_setting_with_a_diverged_seed_is_not_drawn_and_the_legend_stays(card):
+    first = next(row for row in card.rows if row.metric)
+    broken = dataclasses.replace(first, status=DIVERGED, metric=None, value=None)
+    rows = tuple(broken if row == first else row for row in card.rows)
+    alt = EvidenceCard(card.plan, rows).picture().alt
+    assert "r 1," not in alt
+    assert "r 2, exact match: 60 %" in alt
+    scores = {"value": VALUES | {"r 1": []}, "old_knowledge": {"r 1": [], "r 2": [1.0] * 5}}
+    ax = plots.draw_evidence(axes_for(plots.draw_evidence, (500, 200)), "?", "accuracy", scores)
+    names = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert names == ["accuracy", "old facts kept"]
+
+
+def test_a_card_can_be_shown_while_its_runs_are_made(card):
+    rows = [row for row in card.rows if row.metric]
+    one_seed = EvidenceCard(card.plan, tuple(row for row in rows if row.seed == 0))
+    assert one_seed.verdict == "not settled: r 1 lacks 4 seeds of 5"
+    assert "r 1, exact match: 50 %;" in one_seed.picture().alt
+    none = {"metric": None, "value": None, "status": DIVERGED}
+    diverged = EvidenceCard(card.plan, tuple(dataclasses.replace(row, **none) for row in rows))
+    InteractiveShell.instance()
+    with capture_output() as shown:
+        diverged._ipython_display_()
+    assert len(shown.outputs) == 2  # no picture
+    assert "diverged with 5 of 5 seeds" in shown.outputs[1].data["text/plain"]

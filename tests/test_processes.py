@@ -11,6 +11,7 @@ import pytest
 import torch
 from loky import get_reusable_executor
 
+from lora_lab.cost.estimates import more_memory
 from lora_lab.models.bases import quantized_base
 from lora_lab.models.quantization import Quantization, is_quantized
 from lora_lab.tasks.planted import planted_task
@@ -170,16 +171,35 @@ def test_what_goes_wrong_in_a_worker_is_raised_here(base):
 
 
 def test_auto_takes_processes_where_they_are_worth_their_start(base, monkeypatch):
+    def chosen(count, on=base, engine="auto"):
+        return sweeps._chosen_engine(engine, on, TASK, [recipe(r=1 + r) for r in range(count)])
+
     monkeypatch.setattr(sweeps, "cores", lambda: 2.0)
-    assert sweeps._chosen_engine("auto", base, new=3) == "sequential"
-    assert sweeps._chosen_engine("auto", base, new=4) == "processes"
+    assert (chosen(3), chosen(4)) == ("sequential", "processes")
     monkeypatch.setattr(sweeps, "cores", lambda: 1.0)
-    assert sweeps._chosen_engine("auto", base, new=40) == "sequential"
+    assert chosen(40) == "sequential"
     elsewhere = dataclasses.replace(base, device=torch.device("cuda"))
-    assert sweeps._chosen_engine("auto", elsewhere, new=40) == "packed"
-    assert sweeps._chosen_engine("auto", elsewhere, new=1) == "sequential"
+    assert (chosen(40, elsewhere), chosen(1, elsewhere)) == ("packed", "sequential")
     with pytest.raises(ValueError, match="give engine='packed'"):
-        sweeps._chosen_engine("processes", elsewhere, new=2)
+        chosen(2, elsewhere, "processes")
+
+
+def test_auto_takes_processes_for_a_large_base_where_all_workers_fit_into_memory(base, monkeypatch):
+    large = [recipe(r=4), recipe(r=2), recipe(r=2, batch_size=8)]
+    each = more_memory(base, TASK, large[2])
+    assert each > more_memory(base, TASK, large[0])
+    shared = 4 * base.model.num_parameters()
+    monkeypatch.setattr(sweeps, "SMALL", 0)
+    monkeypatch.setattr(sweeps, "cores", lambda: 2.0)
+    for free, engine in (
+        (shared + 2 * each, "processes"),
+        (shared + 2 * each - 1, "sequential"),
+        (None, "sequential"),
+    ):
+        monkeypatch.setattr(sweeps, "free_memory", lambda _, free=free: free)
+        assert sweeps._chosen_engine("auto", base, TASK, large) == engine
+    monkeypatch.setattr(sweeps, "free_memory", lambda _: 2**60)
+    assert sweeps._chosen_engine("auto", base, TASK, large[:1]) == "sequential"
 
 
 def followed(base, recipes, engine, **options):

@@ -43,6 +43,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "adapted": "torch peft",
     },
     "tasks": {
+        "styles": "",
         "examples": "torch",
         "words": "",
         "world": "",
@@ -60,12 +61,15 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
     },
     "cost": {
         "budget": "",
+        "stacks": "",
         "static_memory": "",
         "tracing": "torch",
-        "memory": "torch transformers",
+        "steps": "torch transformers",
+        "memory": "",
         "gpus": "",
         "estimates": "torch",
         "limits": "torch",
+        "published_memory": "",
     },
     "training": {
         "optimizers": "torch",
@@ -94,12 +98,13 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
     },
     "findings": {
         "papers": "",
+        "defaults": "pandas",
         "recordings": "pandas",
         "claim_runs": "",
         "claims": "tqdm",
-        "plans": "",
+        "plans": "msgspec",
         "evidence": "pandas msgspec",
-        "evidence_runs": "",
+        "evidence_runs": "filelock",
     },
     "lessons": {
         "predictions": "",
@@ -123,8 +128,9 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         ["canvas", "losses", "meters", "tokens", "matrices", "predicted", "noise", "by_rank"]
         + ["learning_rates", "alpha", "module_sets", "competing", "quantized", "memory_bars"]
         + ["decay", "lengths", "ways", "surface", "evidence"],
-        "matplotlib PIL",
-    ),
+        "matplotlib",
+    )
+    | {"canvas": "matplotlib PIL"},
     "widgets": dict.fromkeys(
         ["markup", "background", "memory_check", "boxes", "run_summary", "following"]
         + ["working_box", "recipe_controls", "samples", "before_after", "seeds", "lab_results"]

@@ -1,14 +1,17 @@
 """The numbers of a surface, and their picture."""
 
+import io
 import math
 import statistics
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.image import imread
 from scipy import stats
 
-from lora_lab.plots import cell_in_words, draw_surface, surface_size
+from lora_lab.plots import axes_for, cell_in_words, draw_surface, picture, surface_size
 from lora_lab.records import Scores, StepRecord
 from lora_lab.training.run_files import DIVERGED
 from lora_lab.training.store import Run
@@ -176,7 +179,7 @@ def test_a_cell_says_its_mean_and_its_interval_darker_where_better(ax):
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["1", "4"]
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["0.001", "0.01"]
     assert ax.get_title(loc="left") == "Which learning_rate for each r?"
-    assert ax.get_title(loc="right") == "5 seeds"
+    assert ax.figure.texts[0].get_text() == "exact match, %: mean, 95 % interval; 5 seeds"
 
 
 def test_a_loss_is_darker_where_it_is_lower_and_has_its_margin(ax):
@@ -213,7 +216,14 @@ def test_a_cell_under_way_shows_how_much_of_it_is_trained(ax):
     assert part.get_width() == pytest.approx(0.25 * whole.get_width())
     assert part.get_x() == pytest.approx(-0.45)
     assert ax.texts[0].get_text() == "…"
-    assert ax.get_title(loc="right") == "0 to 5 of 5 seeds"
+    assert ax.figure.texts[0].get_text().endswith("interval; 0 to 5 of 5 seeds")
+
+
+def test_of_one_seed_a_cell_says_its_score_alone_and_no_interval_is_named(ax):
+    cells = {(1, 1): Cell({0: 0.5}, 0, 1.0), (2, 1): Cell({0: 0.7}, 0, 1.0)}
+    draw_surface(ax, surface({}, cells=cells, seeds=1))
+    assert [text.get_text() for text in ax.texts] == ["50", "70"]
+    assert [text.get_text() for text in ax.figure.texts] == ["exact match, %; 1 seed"]
 
 
 def test_a_single_seed_says_so_and_so_does_a_setting_that_diverged(ax):
@@ -254,6 +264,34 @@ def test_the_alternative_text_states_the_finding_with_its_numbers(ax):
 def test_a_cell_in_words(cell, said):
     found = surface({}, cells={(1, 2): cell}, measure="loss")
     assert cell_in_words(found, (1, 2)) == f"r 1, learning_rate 2: {said}"
+
+
+def test_its_png_is_small_and_its_palette_is_true_to_the_colours():
+    cells = {
+        (r, rate): spread(0.1 * r + rate, r) for r in range(1, 6) for rate in (0, 0.1, 0.2, 0.3)
+    }
+    made = picture(draw_surface, surface(cells), size=surface_size(5, 4))
+    assert len(made.png) < 60_000
+    pixels = imread(io.BytesIO(made.png), format="png")[..., :3]
+    whole = io.BytesIO()
+    figure = draw_surface(axes_for(draw_surface, made.size), surface(cells)).figure
+    figure.savefig(whole, format="png", dpi=160)
+    whole.seek(0)
+    expected = imread(whole, format="png")[..., :3]
+    assert pixels.shape == expected.shape
+    assert np.abs(pixels - expected).mean() < 0.01
+
+
+def test_title_and_words_below_stay_inside_the_picture_while_it_fills():
+    cells = {(a, rate): Cell({0: 0.5}, 0, 0.1) for a in (4, 16) for rate in (1e-3, 1e-2)}
+    cells[4, 1e-3] = Cell()
+    found = surface({}, cells=cells, x="lora_alpha", seeds=10, measure="validation loss")
+    size = surface_size(2, 2)
+    figure = draw_surface(axes_for(draw_surface, size), found).figure
+    canvas = FigureCanvasAgg(figure)
+    (ax,) = figure.axes
+    for text in (*figure.texts, ax.title, ax._left_title):
+        assert text.get_window_extent(canvas.get_renderer()).x1 <= size[0]
 
 
 def test_the_picture_has_room_for_the_words_of_each_cell():

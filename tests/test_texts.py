@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import pytest
@@ -5,6 +6,7 @@ import pytest
 from lora_lab.assets import downloads
 from lora_lab.places import NotPrepared
 from lora_lab.tasks import texts
+from lora_lab.tasks.styles import style_between
 from lora_lab.tasks.texts import text_task
 
 
@@ -217,6 +219,34 @@ def test_no_verse_is_in_two_examples_in_either_wording(sizes):
     examples = [*task.train, *task.validation, *task.test]
     assert len({example.answer.casefold() for example in examples}) == len(examples)
     assert len({example.prompt.casefold() for example in examples}) == len(examples)
+
+
+def test_the_style_of_verses_that_no_split_holds_is_recognised_as_often_as_it_says():
+    needs_text("king-james")
+    task = text_task("king-james", n=9_634, **LARGE)  # all there are
+    verses = [*task.train, *task.validation, *task.test]
+    modern = [verse.prompt.split("\n")[0] for verse in verses]
+    right = sum(task.style.has(verse.answer) for verse in verses) / len(verses)
+    wrong = sum(task.style.has(verse) for verse in modern) / len(verses)
+    assert (round(right, 2), round(wrong, 2)) == (0.86, 0.07)
+    assert round((right + 1 - wrong) / 2, 2) == 0.90
+    learnt = [row for row in downloads.rows("bible-verses") if len(row["modern"]) > 100]
+    assert not {row["modern"] for row in learnt} & set(modern)
+
+
+def test_of_long_verses_95_in_100_are_told_apart():
+    needs_text("king-james")
+    rows = [row for row in downloads.rows("bible-verses") if len(row["modern"]) > 100]
+    seen, unseen = rows[::2], rows[1::2]
+    style = style_between("", *([row[key] for row in seen] for key in ("king_james", "modern")))
+    right = sum(style.has(row["king_james"]) + (not style.has(row["modern"])) for row in unseen)
+    assert right / (2 * len(unseen)) == pytest.approx(0.95, abs=0.005)
+
+
+def test_only_verses_have_a_style_and_it_is_no_part_of_a_runs_identity(name):
+    task = text_task(name)
+    assert (task.style is not None) == (name == "king-james")
+    assert dataclasses.replace(task, style=None).fingerprint() == FINGERPRINTS[name]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from bitsandbytes import functional
 
 import lora_lab as lab
 from benchmarks.measuring import measure, peaks_of_run, random_lengths, random_llama, random_recipe
-from lora_lab.cost import memory as module
+from lora_lab.cost import steps as module
 from lora_lab.cost.budget import Batch
 from lora_lab.cost.memory import memory
 from lora_lab.machine.devices import named

@@ -7,6 +7,7 @@ compared with what was kept.
 import argparse
 import sys
 import time
+from collections.abc import Callable
 
 from tqdm.auto import tqdm
 
@@ -30,13 +31,30 @@ def main() -> None:
     except ValueError as error:
         sys.exit(str(error))
     plans = [each for each in plans if options.base in (None, each.base)]
-    if options.list:
-        for each in plans:
-            lacking = missing_runs(each, read_rows(each))
-            print(f"{each.id}: {len(read_rows(each))} runs, {len(lacking)} wanted next")
-        return
-    ends = [check(each) if options.check else make(each) for each in plans]
+    if not plans:
+        sys.exit(f"no plan is for the base {options.base!r}; leave --base out, or give another")
+    work = count if options.list else check if options.check else make
+    try:
+        ends = [tried(work, each) for each in plans]
+    except KeyboardInterrupt:
+        sys.exit("stopped; what is finished is kept, and the same command goes on from there")
     sys.exit(not all(ends))
+
+
+def tried(work: Callable[[Plan], bool], chosen: Plan) -> bool:
+    """Work on a plan; say what keeps it from being done, so that the next plan has its turn."""
+    try:
+        return work(chosen)
+    except (ValueError, OSError) as error:  # a damaged file, a base that is not here, no room
+        print(f"{chosen.id}: {error}", file=sys.stderr)
+        return False
+
+
+def count(chosen: Plan) -> bool:
+    """Say how many runs there are, and how many are wanted next."""
+    rows = read_rows(chosen)
+    print(f"{chosen.id}: {len(rows)} runs, {len(missing_runs(chosen, rows))} wanted next")
+    return True
 
 
 def make(chosen: Plan) -> bool:
@@ -61,15 +79,17 @@ def make(chosen: Plan) -> bool:
 
 def check(chosen: Plan) -> bool:
     """Make some of a plan's runs again. Whether all agree."""
-    agree = True
+    agreed = []
     for each in repeat_some(chosen):
-        agree &= each.agrees
+        agreed.append(each.agrees)
         kept, again = each.kept, each.again
         print(
             f"{chosen.id}, {kept.setting}, seed {kept.seed}: {kept.value}, again {again.value}"
             + ("" if each.agrees else f": more apart than {each.allowed:.3g}, its seeds' range")
         )
-    return agree
+    if not agreed:
+        print(f"{chosen.id}: nothing was tested yet that could be made again")
+    return all(agreed)
 
 
 if __name__ == "__main__":

@@ -79,11 +79,12 @@ def estimate(
             settings = replace(data.recipe, **recipe)
         shape = estimates.find_shape(source)
         cost = estimates.estimate(source, settings, data)
-        lighter = replace(settings, gradient_checkpointing=True)
+        saving = replace(settings, gradient_checkpointing=True)
         with warnings.catch_warnings(action="ignore"):  # the first estimate has warned
-            checkpointed = estimates.estimate(source, lighter, data)
+            checkpointed = estimates.estimate(source, saving, data)
         dtype = estimates.dtype_and_device(source, shape)[0]
-        fits = gpus.which_gpu(cost.memory, checkpointed.memory, dtype) if cost.memory else ()
+        others, lighter = cost.trainer_memory, checkpointed.trainer_memory
+        fits = gpus.which_gpu(others, lighter, dtype) if others and lighter else ()
         rate = estimates.flops_per_second(shape, settings, target)
         seconds = cost.flops_per_step and estimates.expected_seconds(cost.flops_per_step, rate)
         by_layer = budget.trained_by_layer(shape, settings)
@@ -98,6 +99,7 @@ def estimate(
             "seconds_per_step": seconds,
             "memory_with_checkpointing": checkpointed.memory,
             "usual_memory_with_checkpointing": checkpointed.usual_memory,
+            "trainer_memory_with_checkpointing": checkpointed.trainer_memory,
             "gpus": [_fit_facts(fit) for fit in fits],
         }
         as_json(facts)
@@ -116,7 +118,8 @@ def estimate(
         _show_memory(cost.memory, checkpointed.memory)
         if settings.method == "full":
             _show_usual(cost.usual_memory, checkpointed.usual_memory, dtype)
-        _show_fits(fits)
+        if fits:
+            _show_fits(fits, others, lighter)
 
 
 def _per_layer(by_layer: dict[int | None, int]) -> str:
@@ -171,13 +174,32 @@ def _memory_unit(size: int) -> tuple[int, str]:
     return (GIB, "GiB") if size >= GIB else (MIB, "MiB")
 
 
-def _show_fits(fits: tuple["Fit", ...]) -> None:
+def _show_fits(fits: tuple["Fit", ...], memory: "Memory", checkpointed: "Memory") -> None:
+    from lora_lab.cost.gpus import ERROR, FITS, FORETOLD, NOT, cached
+
     rows = []
     for fit in fits:
         left = f"{abs(fit.spare) / GIB:.1f} GiB {'left' if fit.spare >= 0 else 'too few'}"
-        verdict = f"{fit.verdict}, {fit.note}" if fit.note and fit.spare >= 0 else fit.verdict
+        verdict = f"{fit.verdict}, {fit.note}" if fit.note and fit.verdict != NOT else fit.verdict
         rows.append((fit.card.name, f"{fit.card.usable / GIB:.1f}", verdict, left))
+    unit, name = _memory_unit(memory.total)
+    held, kept = memory.total / unit, cached(memory) / unit
+    lighter = checkpointed.total / unit
+    say(
+        f"On a GPU transformers' Trainer with PEFT holds {held:.2f} {name} in tensors "
+        f"(checkpointed {lighter:.2f}),\nand torch may keep {kept:.2f} beside them.",
+        "",
+    )
     table(("GPU", "usable GiB", "", ""), rows, "usable GiB")
+    failed, ran = FORETOLD["out of memory"], FORETOLD["ran"]
+    say(
+        "",
+        f"fits: both have room, and {ERROR:.0%} more. at the edge: the tensors have room, the rest "
+        "may not.",
+        f"Of {sum(failed.values())} published runs that ran out of memory, this says of "
+        f"{failed[NOT]} that they do not fit;\nof {sum(ran.values())} that ran, of {ran[FITS]} "
+        "that they fit. The estimate was made without them.",
+    )
 
 
 def _fit_facts(fit: "Fit") -> dict:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lora_lab.cost.budget import Batch, flops, total_parameters, trainable_parameters
-from lora_lab.cost.memory import memory, usual_memory
+from lora_lab.cost.memory import memory, stack_memory, usual_memory
+from lora_lab.cost.stacks import TRAINER
 from lora_lab.machine.devices import WIDE, choose_dtype, matmul_speed, named
 from lora_lab.models.architecture import Shape
 from lora_lab.models.built_in import base_folder
@@ -79,6 +80,8 @@ def estimate(model: object, recipe: Recipe, task: Task | None = None) -> Budget:
         The budget. `memory` is that of this lab's loop: in full fine-tuning on a 16-bit base 18
         bytes a parameter on a GPU, and 22 on a CPU. `usual_memory` is that of a loop without
         copies of its own: 16 bytes a parameter (`usual_static_memory` has the convention).
+        `trainer_memory` is that of transformers' Trainer with PEFT on a GPU, which computes logits
+        at every position: `lora_lab.cost.gpus.which_gpu` judges cards by it.
 
     Warns:
         UserWarning: for a kind of model whose FLOPs or memory are not known; they are then None.
@@ -88,6 +91,11 @@ def estimate(model: object, recipe: Recipe, task: Task | None = None) -> Budget:
         TypeError: for what is no model.
         FileNotFoundError: for a folder that holds no model.
     """
+    return _estimate(model, recipe, task, trainer=True)
+
+
+def _estimate(model: object, recipe: Recipe, task: Task | None, trainer: bool) -> Budget:
+    """`estimate`; without `trainer`, the memory of transformers' Trainer is left out."""
     shape, is_base = find_shape(model), _is_base(model)
     if is_base:
         recipe = _at_bases_precision(model, recipe)
@@ -105,21 +113,25 @@ def estimate(model: object, recipe: Recipe, task: Task | None = None) -> Budget:
     scored = _validation_batch(model, shape, recipe, task)
     largest = largest_batches(batches)
     most = _or_none(_largest_memory, shape, recipe, largest, dtype, device, scored)
+    others = None
+    if trainer and most is not None:
+        others = _or_none(_trainer_memory, shape, recipe, largest, dtype)
     return Budget(
         trainable_parameters=trainable,
         total_parameters=total_parameters(shape, recipe),
         flops_per_step=_or_none(_mean_flops, shape, recipe, batches),
         memory=most,
         usual_memory=most and _most(usual_memory(shape, recipe, batch, dtype) for batch in largest),
+        trainer_memory=others,
     )
 
 
 def budget_of(base: "Base", task: Task, recipe: Recipe) -> Budget | None:
-    """`estimate` without a warning; None for a model that it does not know."""
+    """`estimate` for this lab's own loop, without a warning; None: the model is not known."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         try:
-            return estimate(base, recipe, task)
+            return _estimate(base, recipe, task, trainer=False)
         except ValueError:
             return None
 
@@ -187,7 +199,7 @@ def _or_none(compute: Callable[..., Any], *of: object) -> Any:
     try:
         return compute(*of)
     except ValueError as error:  # the recipe fits: its parameters were counted
-        warnings.warn(str(error), stacklevel=3)
+        warnings.warn(str(error), stacklevel=4)
         return None
 
 
@@ -206,6 +218,11 @@ def _largest_memory(
     scored: Batch | None,
 ) -> Memory:
     return _most(memory(shape, recipe, batch, dtype, device, scored) for batch in batches)
+
+
+def _trainer_memory(shape: Shape, recipe: Recipe, batches: Iterable[Batch], dtype: str) -> Memory:
+    stack = replace(TRAINER, autocast=dtype != "float32")
+    return _most(stack_memory(shape, recipe, batch, dtype, stack) for batch in batches)
 
 
 def largest_batches(batches: Iterable[Batch]) -> list[Batch]:

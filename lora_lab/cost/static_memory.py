@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from lora_lab.cost.budget import rank
+from lora_lab.cost.stacks import Stack
 from lora_lab.models.architecture import Matrix, Shape, adapted_matrices, inside, saved_modules
 from lora_lab.recipe import Recipe
 
@@ -127,6 +128,36 @@ def usual_static_memory(shape: Shape, recipe: Recipe, dtype: str) -> dict[str, i
     return {"weights": once, "adapters": 0, "optimizer": state}
 
 
+def stack_tensors(shape: Shape, recipe: Recipe, dtype: str, stack: Stack) -> list[Trained]:
+    """The tensors that a training program trains. Full fine-tuning trains the base's own."""
+    tensors = trained_tensors(shape, recipe, dtype, usual=True)
+    if recipe.method == "full" or stack.adapters == "float32":
+        return tensors
+    return [replace(tensor, size=min(tensor.size, BYTES[dtype])) for tensor in tensors]
+
+
+def stack_static_memory(shape: Shape, recipe: Recipe, dtype: str, stack: Stack) -> dict[str, int]:
+    """The bytes, by part, that a training program keeps from its first step to its last."""
+    if recipe.method == "full" and stack.exact_weights:
+        return usual_static_memory(shape, recipe, dtype)
+    trained = stack_tensors(shape, recipe, dtype, stack)
+    once, state = sum(tensor.bytes for tensor in trained), optimizer_bytes(trained, recipe)
+    if recipe.method == "full":
+        return {"weights": once, "adapters": 0, "optimizer": state}
+    weights = base_weights(shape, recipe, dtype)
+    if recipe.quantize and stack.beside != "float32":
+        weights -= (F32 - BYTES[dtype]) * _beside(shape)
+    adapters = once + _averages(shape, recipe, trained)
+    return {"weights": weights, "adapters": adapters, "optimizer": state}
+
+
+def _beside(shape: Shape) -> int:
+    """The parameters beside the linear layers: embeddings, the output layer and norms."""
+    return shape.parameters - sum(
+        matrix.weights for matrix in shape.matrices if matrix.kind == "linear"
+    )
+
+
 def adapter_bytes(shape: Shape, recipe: Recipe, trained: list[Trained]) -> int:
     """The bytes of the adapter alone: of what is trained, without the modules trained whole."""
     whole = saved_modules(shape, recipe)
@@ -145,8 +176,7 @@ def base_weights(shape: Shape, recipe: Recipe, dtype: str) -> int:
     if recipe.quantize is None:
         return shape.parameters * BYTES[dtype]
     linear = [matrix for matrix in shape.matrices if matrix.kind == "linear"]
-    rest = shape.parameters - sum(matrix.weights for matrix in linear)
-    return F32 * rest + sum(quantized_bytes(matrix, recipe) for matrix in linear)
+    return F32 * _beside(shape) + sum(quantized_bytes(matrix, recipe) for matrix in linear)
 
 
 def quantized_bytes(matrix: Matrix, recipe: Recipe) -> int:

@@ -7,8 +7,8 @@ nothing is computed. All sizes are bytes.
 import threading
 import weakref
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from unittest import mock
 
@@ -54,8 +54,9 @@ class Live(TorchDispatchMode):
     one exception: the copies that a CPU makes of inputs in another dtype than the result's.
     """
 
-    def __init__(self, batch: Batch) -> None:
+    def __init__(self, batch: Batch, casts_copy: bool = True) -> None:
         super().__init__()
+        self._casts_copy = casts_copy  # False: a GPU's operations cast their inputs as they read
         self.part = ""  # the part that new storages belong to
         self.gradients: set[torch.Size] = set()  # shapes of new storages that are gradients instead
         self.stretches: list[Stretch] = []
@@ -100,7 +101,7 @@ class Live(TorchDispatchMode):
         for leaf in tree_leaves(result):
             if isinstance(leaf, Tensor) and leaf.untyped_storage()._cdata not in self._storages:
                 self.add(leaf, "gradients" if leaf.shape in self.gradients else self.part)
-        if func in PROMOTING:
+        if func in PROMOTING and self._casts_copy:
             self._note_copies(args, result)
         return result
 
@@ -171,4 +172,39 @@ def attention_of_cpu() -> Iterator[None]:
         return kernel(query, key, value, 0.0, is_causal, attn_mask=attn_mask, scale=scale)[0]
 
     with _PATCHING, mock.patch.object(F, "scaled_dot_product_attention", attention):
+        yield
+
+
+@contextmanager
+def autocast_of_cuda(dtype: torch.dtype) -> Iterator[None]:
+    """A block in which products are in 16 bits, as under `torch.autocast` on CUDA.
+
+    The meta device has no autocast. A trained tensor's 16-bit copy is kept for the whole block, as
+    torch keeps it. The backward pass works in the dtypes that the forward pass left.
+    """
+    copies: dict[int, Tensor] = {}
+
+    def cast(value: object) -> object:
+        if not isinstance(value, Tensor) or value.dtype != torch.float32:
+            return value
+        if not (value.is_leaf and value.requires_grad):
+            return value.to(dtype)
+        if id(value) not in copies:
+            copies[id(value)] = value.to(dtype)
+        return copies[id(value)]
+
+    def in_16_bits(product: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def wrapped(*args: object, **how: object) -> Tensor:
+            if torch.is_grad_enabled():
+                args = tuple(map(cast, args))
+                how = {name: cast(value) for name, value in how.items()}
+            return product(*args, **how)
+
+        return wrapped
+
+    places = (F, "linear"), (F, "scaled_dot_product_attention"), (torch, "matmul")
+    with ExitStack() as patches:
+        for module, name in places:
+            product = in_16_bits(getattr(module, name))
+            patches.enter_context(mock.patch.object(module, name, product))
         yield

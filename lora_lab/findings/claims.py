@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from lora_lab.cost.estimates import estimate
 from lora_lab.findings.claim_runs import Setting, Trial, try_settings
-from lora_lab.findings.papers import paper
+from lora_lab.findings.papers import PaperTable, paper
 from lora_lab.findings.recordings import read_record, write_record
 from lora_lab.maths.comparison import SEEDS
 from lora_lab.maths.statistics import (
@@ -150,7 +150,7 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Claim:
-    """A statement, its test here, and the results of the test.
+    """A statement, its test here, and the results of the test; or why it is not tested here.
 
     Settings, ranges and seeds were committed before there were results.
     """
@@ -158,7 +158,8 @@ class Claim:
     id: str
     statement: str
     source: str  # "lesson", or the id of a published number
-    convention: str  # how alpha moves with r, how the learning rate was chosen, what counts
+    convention: str = ""  # how alpha moves with r, how the learning rate was chosen, what counts
+    untested: str = ""  # "because ..."; then there are no settings and no cases
     settings: Mapping[str, Setting]
     cases: tuple[Case, ...]
     seeds: tuple[int, ...] = ()
@@ -186,7 +187,12 @@ class Claim:
 
     @property
     def verdict(self) -> str:
-        """Holds, holds here only when …, does not hold here, not settled; or not measured yet."""
+        """Holds, holds here only when …, does not hold here, not settled; or not measured yet.
+
+        Or "not tested here, because …".
+        """
+        if self.untested:
+            return f"not tested here, {self.untested}"
         if not self.findings:
             return f"not measured yet: lab.claim({self.id!r}).measure() takes {self.to_run} runs"
         holds = [finding.holds for finding in self.findings]
@@ -213,9 +219,8 @@ class Claim:
             ValueError: if there is nothing to run.
         """
         if not self.to_run:
-            raise ValueError(
-                f"claim {self.id!r} has nothing to run: arithmetic alone tells; read its .verdict"
-            )
+            why = self.verdict if self.untested else "arithmetic alone tells; read its .verdict"
+            raise ValueError(f"claim {self.id!r} has nothing to run: {why}")
         groups: dict[tuple, dict[str, Setting]] = {}  # settings that are tried together
         for name, setting in self.settings.items():
             if setting.task is not None:
@@ -255,8 +260,8 @@ class Claim:
         """The statement, the verdict, and the numbers behind it, rounded."""
         lines = [f"{self.statement} ({self.source})", f"Verdict: {self.verdict}"]
         lines += [f"  {finding}" for finding in self.findings]
-        lines += [f"Convention: {self.convention}"]
-        lines += [f"Published: {paper(id).what}: {paper(id)}" for id in self.papers]
+        lines += [f"Convention: {self.convention}"] * bool(self.convention)
+        lines += [_published(id) for id in self.papers]
         lines += [f"Recorded: {self.about}"] * bool(self.about)
         return "\n".join(lines)
 
@@ -370,6 +375,12 @@ def _three_digits(number: float) -> str:
         return f"{abs(number):g}"  # no "-0"
     decimals = 2 - math.floor(math.log10(abs(number)))
     return f"{number:,.{min(max(0, decimals), 4)}f}"
+
+
+def _published(id: str) -> str:
+    found = paper(id)
+    rows = f"; its rows: lab.paper({id!r}).rows" if isinstance(found, PaperTable) else ""
+    return f"Published: {found.what}: {found}{rows}"
 
 
 def _promised_range(case: Case) -> str:

@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import pandas as pd
 
-from lora_lab.findings.plans import Plan, evidence_folder, plan
+from lora_lab.findings.plans import DIGITS, Plan, evidence_folder, plan
 from lora_lab.maths.comparison import LOWER_IS_BETTER, Comparison
 from lora_lab.maths.statistics import LEVEL, holm_levels
 from lora_lab.places import write_atomically
@@ -31,11 +32,13 @@ class Row:
     """A run of a plan: what was chosen, and what it measured."""
 
     plan: str  # the plan's fingerprint when it was run
-    stage: str  # "tuning": it helps to choose a learning rate; "final": it is tested
+    stage: Literal[
+        "tuning", "final"
+    ]  # tuning: it helps to choose a learning rate; final: it is tested
     setting: str
     learning_rate: float
     seed: int
-    status: str  # "finished" or "diverged"
+    status: Literal["finished", "diverged"]
     train_loss: float | None = None  # of the last step, nats per label
     validation_loss: float | None = None  # after the last step
     metric: str | None = None
@@ -65,20 +68,39 @@ def read_rows(plan: Plan) -> tuple[Row, ...]:
 
     Raises:
         ValueError: for a row that was cut off or can't be read, with its line; for one that another
-            version of the plan has made.
+            version of the plan has made; for a run that is there twice.
     """
     path = rows_path(plan)
     if not path.exists():
         return ()
-    text = path.read_text(encoding="utf-8")
+    try:
+        text = path.read_text(encoding="utf-8-sig")  # -sig: a spreadsheet may have written it
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path.name} is no UTF-8 text ({error}); save it as UTF-8") from error
     if text and not text.endswith("\n"):
         line = text.count("\n") + 1
         raise ValueError(
             f"{path.name}, line {line}: the file ends in the middle of a row; delete that line, "
             f"and `make evidence ONLY={plan.id}` runs it again"
         )
-    reader = csv.DictReader(text.splitlines(keepends=True))
-    return tuple(_read_row(plan, path.name, reader.line_num, cells) for cells in reader)
+    reader = csv.DictReader(io.StringIO(text))
+    if lacking := [name for name in FIXED if name not in (reader.fieldnames or FIXED)]:
+        raise ValueError(
+            f"{path.name}, line 1 has no column {lacking[0]!r}; give the names of all columns, "
+            "with commas between them"
+        )
+    lines: dict[tuple[object, ...], int] = {}
+    rows = []
+    for cells in reader:
+        line = reader.line_num
+        row = _read_row(plan, path.name, line, cells)
+        run = (row.stage, row.setting, row.learning_rate, row.seed)
+        if lines.setdefault(run, line) != line:
+            raise ValueError(
+                f"{path.name}, line {line} is the same run as line {lines[run]}; delete one of them"
+            )
+        rows.append(row)
+    return tuple(rows)
 
 
 def _read_row(plan: Plan, name: str, line: int, cells: Mapping[str | None, object]) -> Row:
@@ -121,7 +143,7 @@ def write_rows(plan: Plan, rows: Sequence[Row]) -> None:
 
 def _cell(value: object) -> object:
     if isinstance(value, float):
-        return f"{value:.7g}"
+        return f"{value:.{DIGITS}g}"
     return "" if value is None else value
 
 

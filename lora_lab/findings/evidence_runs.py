@@ -4,14 +4,25 @@ import math
 import random
 import statistics
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 
-from lora_lab.findings.evidence import FINAL, TUNING, Row, read_rows, write_rows
+from filelock import FileLock, Timeout
+
+from lora_lab.findings.evidence import (
+    FINAL,
+    TUNING,
+    Row,
+    read_rows,
+    rows_path,
+    write_rows,
+)
 from lora_lab.findings.plans import Plan
 from lora_lab.machine.resources import processor
 from lora_lab.models.bases import Base, load_base
+from lora_lab.places import writing_in
 from lora_lab.recipe import Recipe
 from lora_lab.records import StepRecord
 from lora_lab.training.run_files import FINISHED
@@ -38,6 +49,9 @@ def missing_runs(plan: Plan, rows: Sequence[Row]) -> list[Wanted]:
 
     Where the best rate of a setting is at an end of what was tried, the next rate beyond it is
     wanted: the list may grow after these runs.
+
+    Raises:
+        ValueError: for a setting that was tested at another rate than its tuning chooses.
     """
     done = {Wanted(row.stage, row.setting, row.learning_rate, row.seed) for row in rows}
     tuning = [
@@ -54,12 +68,21 @@ def missing_runs(plan: Plan, rows: Sequence[Row]) -> list[Wanted]:
         if (rate := _rate_beyond(plan, rows, setting))
         for seed in plan.tuning_seeds
     ]
+    if beyond:
+        return beyond
+    for row in rows:
+        if row.stage == FINAL and row.learning_rate != best_rate(plan, rows, row.setting):
+            raise ValueError(
+                f"{plan.id}.csv tests {row.setting!r} at {row.learning_rate:g}, and its tuning "
+                f"chooses {best_rate(plan, rows, row.setting):g}; delete its tests, and "
+                f"`make evidence ONLY={plan.id}` makes them again"
+            )
     final = [
         Wanted(FINAL, setting, best_rate(plan, rows, setting), seed)
         for setting in plan.settings
         for seed in plan.seeds
     ]
-    return beyond or [run for run in final if run not in done]
+    return [run for run in final if run not in done]
 
 
 def _rates_tried(plan: Plan, rows: Sequence[Row], setting: str) -> list[float]:
@@ -72,8 +95,9 @@ def _losses(plan: Plan, rows: Sequence[Row], setting: str) -> dict[float, float]
     losses: dict[float, list[float]] = {rate: [] for rate in _rates_tried(plan, rows, setting)}
     for row in rows:
         if row.stage == TUNING and row.setting == setting:
-            good = row.status == FINISHED and row.validation_loss is not None
-            losses[row.learning_rate].append(row.validation_loss if good else math.inf)
+            found = row.validation_loss
+            good = row.status == FINISHED and found is not None and not math.isnan(found)
+            losses[row.learning_rate].append(found if good else math.inf)
     return {rate: statistics.fmean(found) for rate, found in losses.items()}
 
 
@@ -103,21 +127,41 @@ def make_missing(plan: Plan) -> Iterator[tuple[int, Row | StepRecord]]:
 
     Gives, as it happens, the number of runs that the present stage still lacks, beside a step's
     record or the row of a finished run. Leaving the loop loses the runs at hand, and no other.
+
+    Raises:
+        TimeoutError: if another process makes the plan's runs.
+        ValueError: as `read_rows` and `missing_runs` do.
     """
-    rows = [*read_rows(plan)]
-    wanted = missing_runs(plan, rows)
-    if not wanted:
+    if not missing_runs(plan, read_rows(plan)):
         return
-    base = load_base(plan.base, dtype="float32")
-    while wanted:
-        left = len(wanted)
-        for news in _made(plan, base, wanted):
-            if isinstance(news, Row):
-                rows.append(news)
-                write_rows(plan, rows)
-                left -= 1
-            yield left, news
-        wanted = missing_runs(plan, rows)
+    with _alone(plan):
+        base = load_base(plan.base, dtype="float32")
+        rows = [*read_rows(plan)]
+        while wanted := missing_runs(plan, rows):
+            left = len(wanted)
+            for news in _made(plan, base, wanted):
+                if isinstance(news, Row):
+                    rows.append(news)
+                    write_rows(plan, rows)
+                    left -= 1
+                yield left, news
+
+
+@contextmanager
+def _alone(plan: Plan) -> Iterator[None]:
+    """A block in which no other process makes the plan's runs."""
+    lock = FileLock(rows_path(plan).with_suffix(".lock"))
+    try:
+        with writing_in(rows_path(plan).parent):
+            lock.acquire(timeout=0)
+    except Timeout as error:
+        raise TimeoutError(
+            "another process is making these runs; wait for its end, or name another plan"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _made(plan: Plan, base: Base, wanted: Sequence[Wanted]) -> Iterator[Row | StepRecord]:

@@ -1,6 +1,7 @@
 """Published numbers of data/papers.toml, each with its paper and the place in it."""
 
 import functools
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,31 +16,32 @@ class PaperNumber:
     """A published number. Prose and plots quote `value`; no notebook retypes it."""
 
     what: str
-    value: float
+    value: float  # nan: the run diverged
     unit: str
     source: str  # "arXiv:2106.09685", or a page's address
     where: str  # "table 5"
 
     def __str__(self) -> str:
         """The number with its source, ready for a caption."""
-        return f"{self.value:,.10g} {self.unit} ({self.source}, {self.where})"
+        number = f"{self.value:,.10g} {self.unit}"
+        return f"{'diverged' if math.isnan(self.value) else number} ({self.source}, {self.where})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaperTable:
-    """Published numbers of one kind, in rows and columns as the paper has them.
+    """Published numbers in rows and columns, as the paper has them. nan: the run diverged.
 
-    `ax.plot(table.columns, table.rows["MNLI, q_proj + v_proj"])` draws a row.
+    `ax.plot(table.columns, table.rows["MNLI, q_proj + v_proj"])` draws a row; nan leaves a gap.
     """
 
     what: str
-    unit: str
     source: str
     where: str
-    columns: tuple[str | int, ...]
+    columns: tuple[str | float, ...]
     rows: Mapping[str, tuple[float, ...]]  # a row's name: a number for each column
+    unit: str = ""  # empty: each column's name is its unit
 
-    def cell(self, row: str, column: str | int) -> PaperNumber:
+    def cell(self, row: str, column: str | float) -> PaperNumber:
         """A number of the table, with its source.
 
         Raises:
@@ -50,14 +52,15 @@ class PaperTable:
         return PaperNumber(
             what=f"{self.what}: {row}, {column}",
             value=self.rows[row][self.columns.index(column)],
-            unit=self.unit,
+            unit=self.unit or str(column),
             source=self.source,
             where=self.where,
         )
 
     def __str__(self) -> str:
-        """The unit and the source, ready for a caption."""
-        return f"{self.unit} ({self.source}, {self.where})"
+        """The unit, or the columns that name theirs, and the source: ready for a caption."""
+        unit = self.unit or "; ".join(map(str, self.columns))
+        return f"{unit} ({self.source}, {self.where})"
 
 
 @functools.cache
@@ -85,7 +88,7 @@ def paper(id: str) -> PaperNumber | PaperTable:
     return papers()[id]
 
 
-def _check_known(name: str | int, names: tuple[str | int, ...], what: str) -> None:
+def _check_known(name: str | float, names: tuple[str | float, ...], what: str) -> None:
     if name not in names:
         raise ValueError(
             f"{name!r} is no {what}; {nearest(name, names)}There are: {', '.join(map(str, names))}"

@@ -5,9 +5,12 @@ import functools
 import hashlib
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
+
+from msgspec import Meta, ValidationError, convert
 
 from lora_lab.maths.comparison import MARGIN
 from lora_lab.models.bases import Base
@@ -16,10 +19,20 @@ from lora_lab.recipe import Recipe, nearest
 from lora_lab.tasks import texts
 from lora_lab.tasks.examples import Task
 from lora_lab.tasks.loading import load_task
+from lora_lab.training.summary import MEASURES
 
 QUESTIONS, VALIDATION = 200, 80  # at most, where facts are asked for as they were taught
 EXAMPLES = "n"  # a field of settings that is none of a recipe's
 WORDS = ("question", "notes")  # of a plan: they may be worded better after the runs
+OWN = ("learning_rate", "seed", "eval_steps")  # of a recipe: the plan itself chooses them
+DIGITS = 7  # of a number in a row of results
+
+Count = Annotated[int, Meta(ge=1)]
+Share = Annotated[float, Meta(gt=0, lt=1)]
+Rates = Annotated[tuple[float, ...], Meta(min_length=1)]
+Seed = Annotated[int, Meta(ge=0)]
+Tuning = Annotated[tuple[Seed, ...], Meta(min_length=1)]
+Seeds = Annotated[tuple[Seed, ...], Meta(min_length=2)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,18 +49,18 @@ class Plan:
     base: str
     task: str
     settings: Mapping[str, Mapping[str, object]]  # by name: recipe fields, and `n`
-    learning_rates: tuple[float, ...]  # a first grid: it grows where its end is the best
+    learning_rates: Rates  # a first grid: it grows where its end is the best
     against: str  # the setting that the others are compared with
     main: str  # the setting whose comparison answers the question
     common: Mapping[str, object] = field(default_factory=dict)  # recipe fields of all settings
-    n: int | None = None  # training examples; None: the task's own number
-    test: int | None = None  # questions of a text's task; None: the task's own number
-    validation: int | None = None
+    n: Count | None = None  # training examples; None: the task's own number
+    test: Count | None = None  # questions of a text's task; None: the task's own number
+    validation: Count | None = None
     asked_as_taught: bool = False  # test what is held: other facts of the training validate
-    tuning_seeds: tuple[int, ...] = (100, 101)
-    seeds: tuple[int, ...] = tuple(range(10))
+    tuning_seeds: Tuning = (100, 101)
+    seeds: Seeds = tuple(range(10))
     measure: str = "value"  # the score that is compared; or "old_knowledge", "strangers", "loss"
-    margin: float = MARGIN  # the smallest difference that matters, of a share
+    margin: Share = MARGIN  # the smallest difference that matters, of a share
     notes: str = ""  # what else has to be known to read the result
 
     @property
@@ -120,7 +133,10 @@ def plan(id: str) -> Plan:
 
 @functools.lru_cache(maxsize=64)
 def _read(path: Path) -> Plan:
-    facts = tomllib.loads(path.read_text(encoding="utf-8"))
+    try:
+        facts = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # -sig: of Windows' editors
+    except ValueError as error:  # no TOML, or no UTF-8
+        raise ValueError(f"{path.name} can't be read: {error}") from error
     known = {part.name: part for part in dataclasses.fields(Plan) if part.name != "id"}
     unknown = [name for name in facts if name not in known]
     lacking = [
@@ -135,16 +151,64 @@ def _read(path: Path) -> Plan:
         raise ValueError(f"{path.name} says {unknown[0]!r}, which no plan has; {hint}".rstrip("; "))
     if lacking:
         raise ValueError(f"{path.name} does not say its {', '.join(lacking)}")
-    made = Plan(id=path.stem, **{name: _fixed(value) for name, value in facts.items()})
-    for name in ("against", "main"):
-        if getattr(made, name) not in made.settings:
-            setting = getattr(made, name)
-            hint = nearest(setting, tuple(made.settings))
-            raise ValueError(f"{path.name}: {name}={setting!r} is none of its settings; {hint}")
-    for setting in made.settings:  # a field that no recipe has is refused now, not after hours
-        for rate in made.learning_rates:
-            made.recipe(setting, rate, made.seeds[0])
+    try:
+        made = convert({"id": path.stem, **_fixed(facts)}, Plan)
+    except ValidationError as error:
+        raise ValueError(f"{path.name}: {error}") from error
+    for fault in _faults(made):
+        raise ValueError(f"{path.name}: {fault}")
     return made
+
+
+def _faults(plan: Plan) -> Iterator[str]:
+    """What is wrong with a plan, in words: said when it is read, not after hours of runs."""
+    for name in ("against", "main"):
+        if getattr(plan, name) not in plan.settings:
+            setting = getattr(plan, name)
+            hint = nearest(setting, tuple(plan.settings))
+            yield f"{name}={setting!r} is none of its settings; {hint}".rstrip("; ")
+    if plan.main == plan.against:
+        yield f"main and against are both {plan.main!r}; give two settings to compare"
+    if plan.measure not in MEASURES:
+        hint = nearest(plan.measure, MEASURES)
+        yield f"measure={plan.measure!r} is no score; {hint}give one of {', '.join(MEASURES)}"
+    if plan.asked_as_taught and (plan.test or plan.validation):
+        yield "asked_as_taught makes its own test; leave out test and validation"
+    for name in ("learning_rates", "tuning_seeds", "seeds"):
+        values = getattr(plan, name)
+        if len({*values}) < len(values):
+            yield f"{name} holds a value twice; give each once"
+    if both := {*plan.tuning_seeds} & {*plan.seeds}:
+        yield f"seeds {sorted(both)} choose the learning rates and test them; give fresh seeds"
+    for rate in plan.learning_rates:
+        if float(f"{rate:.{DIGITS}g}") != rate:
+            yield f"learning rate {rate!r} has more than {DIGITS} digits, which no row keeps"
+    yield from _faults_of_settings(plan)
+
+
+def _faults_of_settings(plan: Plan) -> Iterator[str]:
+    fields = tuple(part.name for part in dataclasses.fields(Recipe))
+    for part, given in {"common": plan.common, **plan.settings}.items():
+        known = fields if part == "common" else (*fields, EXAMPLES)
+        for name in given:
+            if name not in known:
+                hint = nearest(name, known)
+                yield f"{part!r} gives {name!r}, which no recipe has; {hint}".rstrip("; ")
+            if name in OWN:
+                yield f"{part!r} gives {name!r}, which the plan itself chooses; leave it out"
+    made: dict[object, str] = {}
+    for setting in plan.settings:
+        n = plan.examples(setting)
+        if n is not None and (type(n) is not int or n < 1):
+            yield f"{setting!r}: n={n!r} is no number of examples; give 1 or more"
+        for rate in plan.learning_rates:
+            try:
+                recipe = plan.recipe(setting, rate, plan.seeds[0])
+            except (TypeError, ValueError) as error:
+                yield f"{setting!r}: {error}"
+                return
+            if (same := made.setdefault((recipe, n), setting)) != setting:
+                yield f"{setting!r} trains what {same!r} trains; leave one of them out"
 
 
 def _fixed(value: object) -> object:

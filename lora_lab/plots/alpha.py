@@ -8,7 +8,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 
-from lora_lab.lessons.scalings import Found
+from lora_lab.findings.defaults import ToolDefaults
 from lora_lab.plots.canvas import (
     BASE,
     EARLIER,
@@ -180,7 +180,7 @@ def draw_best_rates(
     return ax
 
 
-def draw_scalings(ax: Axes, settings: Sequence[Found]) -> Axes:
+def draw_scalings(ax: Axes, settings: Sequence[ToolDefaults]) -> Axes:
     """The factors in front of BA in public files: a mark for each file, equal factors stacked."""
     tidy(ax, "By what do others multiply?", "factor in front of BA", "files")
     stacks: dict[float, int] = {}

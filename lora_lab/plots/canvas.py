@@ -56,21 +56,26 @@ class Picture:
 
 
 def picture(draw: Callable[..., Axes], *numbers: object, size: tuple[int, int] = SIZE) -> Picture:
-    """The picture of a draw function. There is no pyplot here, so no figure stays open."""
+    """The picture of a draw function. There is no pyplot here, so no figure stays open.
+
+    A draw function with `colours` gets a PNG of so many: a third of the bytes.
+    """
     with DRAWING:
         ax = draw(axes_for(draw, size), *numbers)
         buffer = io.BytesIO()
         ax.figure.savefig(buffer, format="png", dpi=_DPI * _CRISP)
-        colours = getattr(draw, "colours", None)
-        png = buffer.getvalue() if colours is None else _with_colours(buffer, colours)
+        png = buffer.getvalue()
+        if hasattr(draw, "colours"):
+            png = _in_colours(png, draw.colours)
         return Picture(png, ax.get_title(loc="left"), ax.get_label(), size)
 
 
-def _with_colours(buffer: io.BytesIO, colours: int) -> bytes:
-    """A picture in so many colours: a third of the bytes, where it is full of words."""
-    few = io.BytesIO()
-    Image.open(buffer).convert("RGB").quantize(colours).save(few, "PNG", optimize=True)
-    return few.getvalue()
+def _in_colours(png: bytes, count: int) -> bytes:
+    """The PNG with a palette of `count` colours."""
+    buffer = io.BytesIO()
+    whole = Image.open(io.BytesIO(png)).convert("RGB")
+    whole.quantize(count, dither=Image.Dither.NONE).save(buffer, "png")
+    return buffer.getvalue()
 
 
 def png(draw: Callable[..., Axes], *numbers: object, size: tuple[int, int] = SIZE) -> bytes:

@@ -34,6 +34,7 @@ def draw_evidence(ax: Axes, title: str, metric: str, scores: Mapping[str, Scores
     for number, (kind, by_setting) in enumerate(scores.items()):
         name, colour, marker = KINDS[kind]
         name = name or metric
+        label = name  # of the first setting that has scores: a line of the legend is enough
         for place, setting in enumerate(settings):
             seeds = by_setting[setting]
             if not seeds:
@@ -41,6 +42,7 @@ def draw_evidence(ax: Axes, title: str, metric: str, scores: Mapping[str, Scores
             y = place + (number - (len(scores) - 1) / 2) * step
             mean = statistics.fmean(seeds)
             ax.plot([100 * seed for seed in seeds], [y] * len(seeds), "|", color=colour, alpha=0.4)
+            span = ""
             if len(seeds) > 1:
                 low, high = interval_of_scores(seeds, share=True)
                 ax.plot([100 * low, 100 * high], [y, y], color=colour, linewidth=2.5)
@@ -51,10 +53,11 @@ def draw_evidence(ax: Axes, title: str, metric: str, scores: Mapping[str, Scores
                 marker,
                 color=colour,
                 markersize=6,
-                label=name if not place else None,
+                label=label,
                 clip_on=False,
             )
-            summaries.append(f"{setting}, {name}: {percent(mean)}" + span * (len(seeds) > 1))
+            label = None
+            summaries.append(f"{setting}, {name}: {percent(mean)}{span}")
     count = {len(seeds) for seeds in scores["value"].values() if seeds}
     corner(ax, " or ".join(counted(number, "seed") for number in sorted(count)))
     ax.set(xlim=(-2, 102), ylim=(len(settings) - 0.4, -0.6), xticks=range(0, 101, 25))

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from lora_lab.cost.gpus import Card
+from lora_lab.cost.gpus import EDGE, FITS, Card, verdict_on
 from lora_lab.cost.memory import ERROR
 from lora_lab.plots.canvas import BASE, EARLIER, INK, LEGEND, tidy
 from lora_lab.records import Memory
@@ -110,6 +110,8 @@ def _memory_in_words(
         summaries.append(f"{words})")
     words = f"A step's memory at its peak, give or take {error:.0%}: {', '.join(summaries)}."
     if card:
-        fit = [name for name, memory in named.items() if memory.total <= card.usable]
-        words += f" On {card.name}: {', '.join(fit) if fit else 'none'} fit{'s' * (len(fit) == 1)}."
+        verdicts = {name: verdict_on(card.usable, memory) for name, memory in named.items()}
+        fit, edge = ([name for name in named if verdicts[name] == word] for word in (FITS, EDGE))
+        words += f" On {card.name}: {', '.join(fit) if fit else 'none'} fit{'s' * (len(fit) == 1)}"
+        words += f"; {', '.join(edge)} at the edge." if edge else "."
     return words

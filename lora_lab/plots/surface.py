@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
-from lora_lab.plots.canvas import BASE, INK, LEGEND, PALE, RUN, axis_end, corner, tidy
+from lora_lab.plots.canvas import BASE, INK, LEGEND, PALE, RUN, axis_end, tidy
 from lora_lab.training.surface import Cell, Place, Surface
 from lora_lab.wording import counted
 
@@ -46,13 +46,13 @@ def draw_surface(ax: Axes, surface: Surface) -> Axes:
     ax.set_yticks(range(len(ys)), [f"{y:g}" for y in ys])
     ax.tick_params(length=0)
     ax.spines[["left", "bottom"]].set_visible(False)
-    corner(ax, _seeds_in_words(surface))
     _draw_legend(ax, surface)
     ax.set_label(_surface_in_words(surface))
     return ax
 
 
 draw_surface.margins = 72, 12, 78, 28  # pixels on the screen: left, right, bottom, top
+draw_surface.colours = 128  # of its PNG: words on shaded cells take many bytes with all of them
 
 
 def surface_size(columns: int, rows: int) -> tuple[int, int]:
@@ -80,9 +80,11 @@ def _cell_words(surface: Surface, place: Place) -> list[tuple[str, float, float]
         return [("diverged", 0.08, 9.5), (counted(cell.diverged, "seed"), -0.24, 9)]
     if not cell.is_known:
         return [("…" if cell.done else "", 0.0, 10)]
-    interval = surface.interval(place)
+    number, interval = _number(surface, cell.mean), surface.interval(place)
+    if surface.seeds == 1:
+        return [(number, 0.0, 10.5)]
     spread = "1 seed" if interval is None else _range(surface, interval)
-    return [(_number(surface, cell.mean), 0.08, 10.5), (spread, -0.24, 9)]
+    return [(number, 0.08, 10.5), (spread, -0.24, 9)]
 
 
 def _draw_ridge(ax: Axes, surface: Surface) -> None:
@@ -121,8 +123,9 @@ def _columns(places: list[Point]) -> tuple[list[float], list[float]]:
 
 
 def _draw_legend(ax: Axes, surface: Surface) -> None:
-    """Say below the axes what numbers, line and frame mean."""
-    numbers = f"{_name(surface)}: mean, 95 % interval"
+    """Say below the axes what numbers, line and frame mean. The title leaves seeds no room."""
+    spread = ": mean, 95 % interval" if surface.seeds > 1 else ""
+    numbers = f"{_name(surface)}{spread}; {_seeds_in_words(surface)}"
     keys = [Line2D([], [], color=BASE, linewidth=1.6, marker="o", markersize=4)]
     names = [f"best {surface.y} of each {surface.x}"]
     if surface.plateau:
@@ -174,7 +177,8 @@ def _seeds_in_words(surface: Surface) -> str:
     counts = [len(cell.scores) + cell.diverged for cell in surface.cells.values()]
     all_seeds = counted(surface.seeds, "seed")
     so_far = " to ".join(dict.fromkeys(f"{count}" for count in (min(counts), max(counts))))
-    return all_seeds if surface.is_whole else f"{so_far} of {all_seeds}"
+    whole = surface.is_whole or surface.seeds == 1  # of one seed, empty cells say it
+    return all_seeds if whole else f"{so_far} of {all_seeds}"
 
 
 def _place_in_words(surface: Surface, place: Place) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakKeyDictionary
 
 from lora_lab.recipe import Recipe
+from lora_lab.tasks.styles import Style
 
 if TYPE_CHECKING:  # torch takes seconds to import, and a list of tasks does without
     from torch import Tensor
@@ -46,6 +47,7 @@ class Task:
     old_knowledge: Sequence[Example] = ()  # what the base knows already: measures forgetting
     strangers: Sequence[Example] = ()  # the answer must stay "not known": measures invention
     teacher: "Mapping[str, Tensor] | None" = None  # a planted change: module name -> (out, in)
+    style: Style | None = None  # of the right answers: its share of all answers is a metric too
 
     def fingerprint(self) -> str:
         """The SHA-256 of everything that a run sees of the task; equal tasks have equal ones."""

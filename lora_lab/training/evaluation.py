@@ -224,6 +224,9 @@ def _metrics(task: Task, pairs: Sequence[tuple[str, str]], loss: float) -> dict[
         "perplexity": math.exp(min(loss, 700)),
     }
     fit = {"exact match", "perplexity", task.metric}
+    if task.style is not None:
+        marks[task.style.name] = share(lambda _, given: task.style.has(given), pairs)
+        fit.add(task.style.name)
     if all(_fields(expected) is not None for expected, _ in pairs):
         fit |= {"field F1", "valid JSON"}
     return {name: marks[name] for name in sorted(fit, key=lambda name: (name != task.metric, name))}
@@ -290,10 +293,11 @@ def _examples(task: Task, split: str) -> Sequence[Example]:
     examples = getattr(task, split)
     if not examples:
         raise ValueError(f"task {task.name!r} has no {split} examples; give another split")
-    if task.teacher is None and task.metric not in METRICS:
+    known = METRICS if task.style is None else (*METRICS, task.style.name)
+    if task.teacher is None and task.metric not in known:
         raise ValueError(
             f"task {task.name!r} is marked by {task.metric!r}, which is not known; "
-            f"{nearest(task.metric, METRICS)}give {', '.join(map(repr, METRICS))}"
+            f"{nearest(task.metric, known)}give {', '.join(map(repr, known))}"
         )
     return examples
 

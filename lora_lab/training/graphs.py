@@ -304,10 +304,6 @@ def _decompositions() -> dict:
             gradient, [*before, start, sizes[dim] - start - gradient.shape[dim]]
         )
 
-    def silu_backward(gradient: Tensor, x: Tensor) -> Tensor:
-        sigmoid = torch.sigmoid(x)
-        return gradient * (sigmoid * (1 + x * (1 - sigmoid)))
-
     def power(x: Tensor, exponent: float) -> Tensor:
         if exponent not in (1, 2, 3):
             return NotImplemented
@@ -318,7 +314,6 @@ def _decompositions() -> dict:
 
     return dict(torch.export.default_decompositions().items()) | {
         aten.slice_backward.default: slice_backward,
-        aten.silu_backward.default: silu_backward,
         aten.pow.Tensor_Scalar: power,
         aten.empty_permuted.default: empty,
     }

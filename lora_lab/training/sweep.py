@@ -9,6 +9,8 @@ from pathlib import Path
 import pandas as pd
 from tqdm.auto import tqdm
 
+from lora_lab.cost.estimates import more_memory
+from lora_lab.cost.limits import free_memory
 from lora_lab.machine.devices import SMALL
 from lora_lab.machine.resources import cores
 from lora_lab.models.adapters import check_trainable
@@ -265,7 +267,7 @@ def _planned(
         task=task,
         recipes=tuple(planned),
         new=tuple(new),
-        engine=_chosen_engine(engine, base, len(new)),
+        engine=_chosen_engine(engine, base, task, new),
         options={"store": where, "fresh": fresh, "evaluate": evaluate},
     )
 
@@ -299,8 +301,12 @@ def _is_stored(base: Base, task: Task, recipe: Recipe, store: Path | None) -> bo
     return store is not None and stored_status(store, base, task, recipe) in (FINISHED, DIVERGED)
 
 
-def _chosen_engine(engine: str, base: Base, new: int) -> str:
-    """What is to train `new` runs: the engine that was given, or for "auto" the one that pays."""
+def _chosen_engine(engine: str, base: Base, task: Task, new: Sequence[Recipe]) -> str:
+    """What is to train these runs: the engine that was given, or for "auto" the one that pays.
+
+    A small base uses one core a run. A large one uses all, and waits for the slowest at each
+    matrix: on a busy machine, runs side by side end sooner, if memory allows.
+    """
     on_cpu = base.device.type == "cpu"
     if engine == "processes" and not on_cpu:
         raise ValueError(
@@ -309,7 +315,26 @@ def _chosen_engine(engine: str, base: Base, new: int) -> str:
         )
     if engine != "auto":
         return engine
-    if base.device.type == "cuda" and new > 1:
+    if base.device.type == "cuda" and len(new) > 1:
         return "packed"
-    small = on_cpu and base.model.num_parameters() < SMALL
-    return "processes" if small and new >= WORTH_A_POOL and cores() >= 2 else "sequential"
+    if not on_cpu or cores() < 2:
+        return "sequential"
+    if base.model.num_parameters() < SMALL:
+        return "processes" if len(new) >= WORTH_A_POOL else "sequential"
+    return "processes" if len(new) > 1 and _room_for_workers(base, task, new) else "sequential"
+
+
+def _room_for_workers(base: Base, task: Task, new: Sequence[Recipe]) -> bool:
+    """Whether the runs of all workers fit into the free memory beside each other.
+
+    Each is taken to need as much as the largest of them. Workers share one copy of the base.
+    """
+    largest = max(
+        new,
+        key=lambda recipe: (recipe.method == "full", recipe.batch_size, recipe.loss_on, recipe.r),
+    )
+    each, free = more_memory(base, task, largest), free_memory(base.device)
+    if each is None or free is None:
+        return False
+    shared = sum(parameter.nbytes for parameter in base.model.parameters())
+    return shared + min(int(cores()), len(new)) * each <= free

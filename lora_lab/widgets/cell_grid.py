@@ -36,7 +36,7 @@ _LOOK = """
 .lora-lab-cells > button.lora-lab-cell { width: auto; height: auto; min-width: 0; margin: 0;
   padding: 0; font-size: 0; background: none; box-shadow: none; border: none; border-radius: 2px; }
 .lora-lab-cells > button.lora-lab-cell:hover { background: rgba(255, 255, 255, 0.15); }
-.lora-lab-cells > button.lora-lab-shown {
+.lora-lab-cells > button.lora-lab-cell.lora-lab-shown:enabled {
   box-shadow: inset 0 0 0 2px #fff, inset 0 0 0 4px #D55E00; }
 .lora-lab-cells > button.lora-lab-cell:focus-visible { outline: 3px solid #D55E00; z-index: 1; }
 """

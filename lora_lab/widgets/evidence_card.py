@@ -17,21 +17,31 @@ class EvidenceCard(Evidence):
     def picture(self) -> plots.Picture:
         """Each setting's scores, with those of old facts and strangers where they were asked.
 
+        A setting with a diverged seed has none: the other seeds would flatter it.
+
         Raises:
             ValueError: if nothing is measured yet, or the metric is no share.
         """
-        runs = {name: [run for run in own if run.scores] for name, own in self.runs.items()}
-        metrics = {run.scores.metric_name for own in runs.values() for run in own}
-        if not metrics or metrics & LOWER_IS_BETTER.keys():
-            lack = f"{metrics.pop()} is no share of 100 %" if metrics else "nothing is measured yet"
+        if lack := self._lack_of_picture():
             raise ValueError(f"{self.plan.id} has no picture: {lack}; see table()")
+        runs = self._drawn()
         scores = {
             kind: {name: _asked(own, kind) for name, own in runs.items()} for kind in plots.KINDS
         }
         asked = {kind: shares for kind, shares in scores.items() if any(shares.values())}
         size = plots.evidence_size(len(runs), len(asked))
         title = self.question.partition(",")[0].removesuffix("?") + "?"
-        return plots.picture(plots.draw_evidence, title, metrics.pop(), asked, size=size)
+        return plots.picture(plots.draw_evidence, title, self._metric, asked, size=size)
+
+    def _drawn(self) -> dict[str, tuple[Run, ...]]:
+        return {name: own * all(run.scores for run in own) for name, own in self.runs.items()}
+
+    def _lack_of_picture(self) -> str:
+        """Why there is nothing to draw; empty: there is something."""
+        if not any(self._drawn().values()):
+            measured = any(self.runs.values())
+            return "every setting diverged" if measured else "nothing is measured yet"
+        return f"{self._metric} is no share of 100 %" * (self._metric in LOWER_IS_BETTER)
 
     def _ipython_display_(self) -> None:
         verdict = f"<b>{html.escape(self.question)}</b><br>{html.escape(self.verdict)}"
@@ -39,7 +49,8 @@ class EvidenceCard(Evidence):
         if not any(self.runs.values()):
             return
         table = self.table()
-        display(self.picture())
+        if not self._lack_of_picture():
+            display(self.picture())
         words = f"{self.conventions} {self.source}, {self.date}."
         _show(
             "<details><summary>All numbers, and how they were made</summary>"
