@@ -48,7 +48,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         if not torch.cuda.is_available():
             pytest.skip("needs an NVIDIA GPU with CUDA, and this machine has none")
     if item.path.suffix == ".ipynb":  # its kernel starts with its first cell, right after this
-        os.environ["LORA_LAB_STORE"] = str(Path(_PLACE.name) / f"store-of-{item.path.stem}")
+        name = f"store-of-{item.path.parent.name}-{item.path.stem}"  # a lesson's, its evidence's
+        os.environ["LORA_LAB_STORE"] = str(Path(_PLACE.name) / name)
 
 
 @pytest.fixture(autouse=True)

@@ -76,6 +76,8 @@ HEART = [  # each of these files has rows below
     "lessons/cutting.py",
     "lessons/retrieval.py",
     "lessons/deciding.py",
+    "lessons/token_path.py",
+    "lessons/labels.py",
 ]
 
 MUTATIONS = [  # (file, what it says, what it says when broken, the test that must fail)
@@ -516,6 +518,13 @@ MUTATIONS = [  # (file, what it says, what it says when broken, the test that mu
     ("lessons/deciding.py", "< min(situation.holds_for, 365)", "< 365", "test_deciding.py::test_the_rule"),
     ("lessons/deciding.py", "trainable = situation.goal not in (\"facts\", \"general\") and situation.examples >= FEW", "trainable = True", "test_deciding.py::test_the_rule"),
     ("lessons/deciding.py", "                    break\n", "", "test_deciding.py::test_what_is_said"),
+    ("lessons/token_path.py", "shift = 2 if", "shift = 1 if", "test_token_path.py::test_each_label"),
+    ("lessons/token_path.py", "first = 1 if", "first = 2 if", "test_token_path.py::test_the_loss_of"),
+    ("lessons/token_path.py", "decoder.norm(state) for", "state for", "test_token_path.py::test_the_last_layers"),
+    ("lessons/labels.py", "row | {\"prompt_length\": 0} for", "row for", "test_labels.py::test_a_collators_batch"),
+    ("lessons/labels.py", "        decay.step()\n", "", "test_labels.py::test_a_training_with_a_collator_has"),
+    ("lessons/labels.py", "        optimizer.zero_grad()\n", "", "test_labels.py::test_a_training_with_a_collator_has"),
+    ("checks/compare.py", "return Verdict(tried.passed, f", "return Verdict(True, f", "test_checks.py::test_a_collator_that_tires"),
     ("lessons/deciding.py", "        if not 0 <= value < math.inf:", "        if value < 0:", "test_deciding.py::test_what_cannot"),
     ("training/pack.py", "        self.gradients *= (largest / (norms[:, None] + 1e-6)).clamp(max=1.0)\n", "", "test_packing.py::test_each_run_of_a_pack"),
     ("training/pack.py", "rate * recipe.loraplus_lr_ratio for", "rate for", "test_packing.py::test_each_run_of_a_pack"),

@@ -2,7 +2,7 @@
 
 It stands in tests/, not beside the notebooks, for two reasons. It writes what `pytest --nbval`
 compares, so both must run in the same surroundings (isolation.py). And notebooks/ is what a
-learner gets a copy of: the lessons, and nothing else.
+learner gets a copy of: the lessons and their evidence, and nothing else.
 """
 
 import argparse
@@ -60,11 +60,17 @@ def tidy(notebook: nbformat.NotebookNode) -> None:
             cell.metadata.pop(name, None)
 
 
+def all_notebooks() -> list[Path]:
+    """The lessons, then their evidence."""
+    folder = ROOT / "notebooks"
+    return [*sorted(folder.glob("*.ipynb")), *sorted((folder / "evidence").glob("*.ipynb"))]
+
+
 def main(arguments: list[str]) -> int:
     """Refresh the notebooks named, or all; the exit code is 1 if a cell of one failed."""
     parser = argparse.ArgumentParser(description="Run notebooks afresh and keep their outputs.")
     parser.add_argument("paths", nargs="*", type=Path, help="default: all of notebooks/")
-    paths = parser.parse_args(arguments).paths or sorted((ROOT / "notebooks").glob("*.ipynb"))
+    paths = parser.parse_args(arguments).paths or all_notebooks()
     failed = False
     for path in paths:
         begun = time.perf_counter()

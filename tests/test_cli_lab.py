@@ -59,6 +59,13 @@ def test_notebooks_and_data_are_copied_out_of_a_wheel_once(wheel, tmp_path):
     assert copy_course(folder) == (0, [])
 
 
+def test_the_evidence_of_a_lesson_is_copied_beside_it(wheel, tmp_path):
+    (wheel / "notebooks/evidence").mkdir()
+    (wheel / "notebooks/evidence/00_start_here.ipynb").write_text("more")
+    assert copy_course(tmp_path / "lab") == (3, [])
+    assert files(tmp_path / "lab")["notebooks/evidence/00_start_here.ipynb"] == "more"
+
+
 def test_what_the_learner_changed_is_never_overwritten(wheel, tmp_path):
     folder, name = tmp_path / "lab", "notebooks/00_start_here.ipynb"
     copy_course(folder)

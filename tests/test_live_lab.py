@@ -89,16 +89,27 @@ def test_train_gives_the_result_as_tables_with_the_numbers_that_the_lab_shows(li
     assert [record.loss for record in result.records] == [
         record.loss for record in train(base, TASK, result.recipe)
     ]
+    assert list(result.answers().index) == live.prompts
     assert result.answers().values.tolist() == [
-        list(row) for row in zip(live.prompts, live.before, live.after, strict=True)
+        list(row) for row in zip(live.before, live.after, strict=True)
     ]
     assert result.scores == evaluate(result.adapted, live._part)
-    (name, before, after), *_ = result.table().values.tolist()
+    table = result.table()
+    name, (before, after) = table.index[0], table.values.tolist()[0]
     assert name == "new: exact match"
     assert before == f"{100 * result.base_scores.value:.0f} %"
     assert after == f"{100 * result.scores.value:.0f} %"
     assert name in repr(result)
     assert "<table" in result._repr_html_()
+
+
+def test_train_sets_the_controls_that_it_is_given(base):
+    live = LiveLab(base, TASK, in_sight=("loss_on",))
+    result = live.train(loss_on="all", r=2)
+    assert (result.recipe.loss_on, result.recipe.r) == ("all", 2)
+    assert live.controls.controls["loss_on"].value == "all"
+    with pytest.raises(ValueError, match="no control for 'warmup_steps' is here; loss_on, "):
+        live.train(warmup_steps=3)
 
 
 def test_a_result_stays_as_it_was_when_another_training_follows(live):

@@ -1,4 +1,7 @@
-"""The shape of a lesson. Whether its outputs are current is nbval's business (`pytest --nbval`)."""
+"""The shape of every notebook. Whether its outputs are current is nbval's business.
+
+What else a rewritten lesson keeps to is counted in test_lessons.py.
+"""
 
 import copy
 import json
@@ -8,11 +11,20 @@ from pathlib import Path
 
 import pytest
 
+from refresh_notebooks import all_notebooks
+from test_lessons import REWRITTEN
+
 FOLDER = Path(__file__).parents[1] / "notebooks"
-NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+NOTEBOOKS = all_notebooks()
+OPENINGS = {  # how a notebook begins, by its kind
+    "first form": ("**Question:**", "**You need:**", "**Time:**"),
+    "lesson": ("**Short answer.**", "minutes"),
+    "evidence": ("Evidence for", "](../"),
+}
 LINES, WORDS, COMPARED = 15, 120, 8  # of a code cell, of a Markdown cell, cells with compared text
 PICTURE = 60_000  # bytes
 IGNORED = "nbval-ignore-output"
+ID = re.compile(r"""\bid=["']""")
 PATHS = re.compile(r"(?<![\w.:/])/(?:home|root|Users|usr|opt|tmp|var|mnt|work|content)/|[A-Z]:\\")
 NOT_STILL = re.compile(r"\b(Output\(|interact\(|interactive\(|clear_output|display_id)")
 
@@ -31,24 +43,37 @@ def texts(cell: dict) -> Iterator[tuple[str, str]]:
                 yield kind, "".join(data)
 
 
-def problems(notebook: dict) -> list[str]:
-    """What is wrong with a notebook's shape, in words."""
+def kind_of(path: Path) -> str:
+    if path.parent.name == "evidence":
+        return "evidence"
+    return "lesson" if path.name in REWRITTEN else "first form"
+
+
+def problems(notebook: dict, kind: str = "first form", folder: Path = FOLDER) -> list[str]:
+    """What is wrong with the shape of a notebook in a folder, in words."""
     cells = notebook["cells"]
     code = [cell for cell in cells if cell["cell_type"] == "code"]
     return [
-        *_problems_of_the_opening(cells[0]),
+        *_problems_of_the_opening(cells[0], OPENINGS[kind]),
+        *(_exercises_in_evidence(cells) if kind == "evidence" else ()),
         *_problems_of_size(cells),
         *_problems_of_running(notebook, code),
         *(problem for cell in code for problem in _problems_of_outputs(cell)),
-        *_problems_of_words(cells),
+        *_problems_of_words(cells, folder),
     ]
 
 
-def _problems_of_the_opening(first: dict) -> Iterator[str]:
+def _exercises_in_evidence(cells: list[dict]) -> Iterator[str]:
+    for cell in cells:
+        for tag in {"stub", "check", "hint", "solution"} & set(cell["metadata"].get("tags", ())):
+            yield f"evidence has no exercises, and here is a {tag}: {source(cell)[:60]!r}"
+
+
+def _problems_of_the_opening(first: dict, parts: tuple[str, ...]) -> Iterator[str]:
     words = source(first)
     if first["cell_type"] != "markdown" or not words.startswith("# "):
         yield "it does not open with its title"
-    for part in ("**Question:**", "**You need:**", "**Time:**"):
+    for part in parts:
         if part not in words:
             yield f"it does not open with {part}"
 
@@ -86,6 +111,8 @@ def _problems_of_running(notebook: dict, code: list[dict]) -> Iterator[str]:
 def _problems_of_outputs(cell: dict) -> Iterator[str]:
     start = source(cell)[:60]
     for output in cell["outputs"]:
+        if "text/html" in output.get("data", {}) and "text/plain" not in output["data"]:
+            yield f"a table without plain text beside it: {start!r}"
         if output["output_type"] == "error":
             yield f"a stored error: {output['ename']} in {start!r}"
         picture = output.get("data", {}).get("image/png")
@@ -96,13 +123,13 @@ def _problems_of_outputs(cell: dict) -> Iterator[str]:
     for kind, text in texts(cell):
         if kind == "stderr":
             yield f"something on stderr: {text[:60]!r}"
-        if kind in ("text/html", "image/svg+xml"):
-            yield f"{kind} among the outputs, where ids change: {start!r}"
+        if kind == "image/svg+xml" or (kind == "text/html" and ID.search(text)):
+            yield f"{kind} among the outputs, with ids that change: {start!r}"
         if re.search(r"\b0x[0-9a-f]{6,}", text):
             yield f"an object's address: {text[:60]!r}"
 
 
-def _problems_of_words(cells: list[dict]) -> Iterator[str]:
+def _problems_of_words(cells: list[dict], folder: Path) -> Iterator[str]:
     for cell in cells:
         words = [source(cell)]
         if cell["cell_type"] == "code":
@@ -113,7 +140,7 @@ def _problems_of_words(cells: list[dict]) -> Iterator[str]:
             if path := PATHS.search(text):
                 yield f"a path of one machine: {text[path.start() :][:60]!r}"
         for link in re.findall(r"\]\(([^)#]+\.ipynb)", source(cell)):
-            if not (FOLDER / link).is_file():
+            if not (folder / link).is_file():
                 yield f"a link to {link}, which is not there"
 
 
@@ -125,9 +152,17 @@ def test_there_are_notebooks_to_check():
     assert NOTEBOOKS
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_lesson_has_its_shape(path):
-    assert problems(read(path)) == []
+def name_of(path: Path) -> str:
+    return path.relative_to(FOLDER).with_suffix("").as_posix()
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=name_of)
+def test_a_notebook_has_its_shape(path):
+    assert problems(read(path), kind_of(path), path.parent) == []
+
+
+def test_the_evidence_of_each_rewritten_lesson_is_there():
+    assert set(REWRITTEN) <= {path.name for path in NOTEBOOKS if kind_of(path) == "evidence"}
 
 
 def exercises(notebook: dict) -> Iterator[tuple[str, str, str, str]]:
@@ -144,7 +179,7 @@ def exercises(notebook: dict) -> Iterator[tuple[str, str, str, str]]:
         yield imports, stub, check, code
 
 
-EXERCISES = [(path.stem, *parts) for path in NOTEBOOKS for parts in exercises(read(path))]
+EXERCISES = [(name_of(path), *parts) for path in NOTEBOOKS for parts in exercises(read(path))]
 
 
 @pytest.mark.parametrize(("stem", "imports", "stub", "check", "solution"), EXERCISES)
@@ -207,7 +242,11 @@ BREACHES = {  # what is done to a good notebook: the one problem that must be fo
         metadata={"image/png": {"alt": "what is seen"}},
     ),
     "on stderr": _stream("a warning", "stderr"),
-    "text/html among": _data(text_html="<b>"),
+    "text/html among": _data(text_html='<table id="T_1f">', text_plain="1"),
+    "image/svg\\+xml among": _add_output(
+        output_type="display_data", data={"image/svg+xml": "<svg/>"}
+    ),
+    "without plain text": _data(text_html="<b>"),
     "an object's address": _stream("<object at 0x7f8812345678>"),
     "a path of one machine": _stream("it is in /home/me/file"),
     "path of one machine: 'C": _stream("C:\\Users"),
@@ -222,6 +261,27 @@ def test_each_breach_of_the_shape_is_found(found, breach):
     breach(notebook)
     (problem,) = problems(notebook)
     assert re.search(found, problem)
+
+
+def test_a_lesson_opens_with_its_short_answer_and_evidence_with_a_link_to_its_lesson():
+    words = {
+        "lesson": "# 2. A title\n> **Short answer.** Yes.\n\n30 minutes.",
+        "evidence": "# Evidence for 2. A title\nFor the [lesson](../00_start_here.ipynb).",
+    }
+    folders = {"lesson": FOLDER, "evidence": FOLDER / "evidence"}
+    for kind, other in (("lesson", "evidence"), ("evidence", "lesson")):
+        notebook = copy.deepcopy(GOOD)
+        notebook["cells"][0]["source"] = [words[kind]]
+        assert problems(notebook, kind, folders[kind]) == []
+        assert len(problems(notebook, other, folders[kind])) == 2
+
+
+def test_an_exercise_in_evidence_is_found():
+    notebook = copy.deepcopy(GOOD)
+    notebook["cells"][0]["source"] = ["# Evidence for 2. [x](../00_start_here.ipynb)"]
+    _code(notebook)["metadata"]["tags"] = ["stub"]
+    (problem,) = problems(notebook, "evidence", FOLDER / "evidence")
+    assert "here is a stub" in problem
 
 
 def test_text_that_is_not_compared_does_not_count():

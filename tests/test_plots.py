@@ -21,6 +21,7 @@ from lora_lab.plots import (
     draw_memory,
     draw_meters,
     draw_next_token,
+    draw_path,
     draw_prediction,
     draw_terms,
     draw_thin,
@@ -421,6 +422,22 @@ def test_what_is_cut_and_what_is_trained_are_drawn_with_mean_and_spread_under_th
     assert ax.get_label() == (
         "New facts right, as a mean of 2 seeds: cut to rank k 12 % at 1, 62 % at 4; trained "
         "at rank k 75 % at 1, 100 % at 4; full fine-tuning 88 %."
+    )
+
+
+def test_a_row_of_tokens_shows_each_guess_label_and_loss_and_tells_the_mean():
+    guesses = [[("4", 0.2), (" welder", 0.1), ("<|end|>", 0.9)]]
+    ax = draw_path(
+        axes(), ["a", "?", " dairyman", "<|end|>"], guesses, [None, " dairyman", "<|end|>"],
+        [None, 0.5, 0.25],
+    )  # fmt: skip
+    words = [text.get_text() for text in ax.texts]
+    assert words == ["a", "4", "−100", "", "?", "welder", "dairyman", "0.50"] + [
+        "dairyman", "<|end|>", "<|end|>", "0.25",
+    ]  # fmt: skip
+    assert ax.get_label() == (
+        "2 of 3 places have a label. ? must predict dairyman: 0.50; dairyman must predict "
+        "<|end|>: 0.25; a mean of 0.38 nats."
     )
 
 

@@ -116,6 +116,8 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "weight_change": "torch",
         "equal_loss": "",
         "scalings": "",
+        "token_path": "torch pandas",
+        "labels": "torch pandas",
     },
     "checks": dict.fromkeys(
         ["compare", "should_i_fine_tune", "one_token", "maths_of_lora", "reading_a_run", "rank"]
@@ -133,7 +135,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         ["markup", "background", "memory_check", "boxes", "run_summary", "following"]
         + ["working_box", "recipe_controls", "samples", "before_after", "forgetting_film", "seeds"]
         + ["lab_results", "lab_face", "live_result", "live_lab", "lora_picture", "explorer"]
-        + ["toggle", "prediction", "module_tree"]
+        + ["toggle", "token_path", "prediction", "module_tree"]
         + ["svd_slider", "rank_slider", "rank_map", "module_sets", "importance_inspector"]
         + ["nf4_lab", "memory_bars", "budget_curve", "pick_runs", "run_here", "five_minutes"]
         + ["decision_aid", "sweep_following", "cell_grid", "surface_lab", "seeds_button"]

@@ -50,6 +50,7 @@ class Exercise:
     cases: Callable[[], Iterable[Case]]  # the inputs, the same at each call
     slips: Mapping[str, Function]  # wrong answers that people give, each by the hint it earns
     ask: Callable[[Function, Case], object] = call  # how a function's answer is got
+    trial: Callable[[Function], Verdict] | None = None  # a real use of a function that agrees
 
     @property
     def name(self) -> str:
@@ -64,8 +65,9 @@ class Exercise:
     def __call__(self, function: Function) -> Verdict:
         """The verdict on a function after it ran on each input: the first difference, in words.
 
-        The function may raise anything. It gets copies of the inputs, and torch's random
-        numbers from a fixed seed; the global random state stays as it was.
+        A function that agrees on each input has its trial, if there is one. It may raise anything.
+        It gets copies of the inputs, and torch's random numbers from a fixed seed; the global
+        random state stays as it was.
         """
         if not callable(function):
             return Verdict(
@@ -79,7 +81,16 @@ class Exercise:
             problem = self._problem(outcome, case, function)
             if problem:
                 return Verdict(False, self._hint(function, cases) or problem)
-        return Verdict(True, f"your function agrees with ours on {len(cases)} inputs.")
+        agreed = f"your function agrees with ours on {len(cases)} inputs."
+        if self.trial is None:
+            return Verdict(True, agreed)
+        try:
+            tried = self.trial(function)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a learner's code: anything
+            return Verdict(
+                False, f"{agreed} In its trial {_about_error(error, cases[0], function)}"
+            )
+        return Verdict(tried.passed, f"{agreed} {tried.message}")
 
     def outcome(self, function: Function, case: Case) -> Outcome:
         """The outcome of calling the function with a copy of the case."""
@@ -229,6 +240,8 @@ def _input_text(name: str, value: object) -> str:
     """An input in short: `x (2, 7)` for a tensor, `lora_alpha=4` for a number."""
     if isinstance(value, Tensor):
         return f"{name} {tuple(value.shape)}"
+    if isinstance(value, list) and not isinstance(value[0], numbers.Real):
+        return f"{len(value)} {name}"
     if isinstance(value, list):
         return f"{name}, {len(value)} values from {value[0]:.4g} to {value[-1]:.4g}"
     return f"{name}={value:g}" if isinstance(value, numbers.Real) else name

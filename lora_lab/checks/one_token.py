@@ -1,14 +1,24 @@
 """Checks for notebook 02, One token through the model: shapes, labels, what is trained."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
 
 from lora_lab.checks.compare import Case, Exercise, Function
+from lora_lab.lessons.labels import (
+    Row,
+    collate_all,
+    collate_answers,
+    collate_moved_twice,
+    train_with,
+)
 from lora_lab.maths.lora import LoRALinear
-
-IGNORED = -100  # the label of a token that earns no loss
+from lora_lab.models.bases import load_base
+from lora_lab.records import Verdict
+from lora_lab.tasks.examples import IGNORED
+from lora_lab.tasks.loading import load_task
 
 # --- the weights of a layer -----------------------------------------------------------------
 
@@ -93,84 +103,116 @@ projection_shapes = Exercise(
 # --- the tokens that earn a loss ------------------------------------------------------------
 
 
-def _make_labels(input_ids: Tensor, attention_mask: Tensor, prompt_length: int) -> Tensor:
-    """The labels, (tokens,): -100 on prompt and padding, the token itself on the answer."""
-    labels = input_ids.clone()
-    labels[:prompt_length] = IGNORED
-    labels[attention_mask == 0] = IGNORED
-    return labels
+def _answer_collator(rows: list[Row], pad_token_id: int) -> dict[str, Tensor]:
+    """A batch padded on the right: labels on each answer and its end token, -100 elsewhere."""
+    return collate_answers(rows, pad_token_id)
 
 
 END = 2  # ends an answer, and pads too, as in many tokenizers
 
 
-def padded_examples() -> Iterator[Case]:
-    """Prompt, answer, end token, padding with the same token; the last row has no padding."""
-    for prompt_length, answer_length, padding in ((4, 3, 2), (3, 5, 4), (5, 2, 0)):
-        ids = [*range(11, 11 + prompt_length), *range(31, 31 + answer_length), END]
-        mask = [1] * len(ids) + [0] * padding
-        yield {
-            "input_ids": torch.tensor(ids + [END] * padding),
-            "attention_mask": torch.tensor(mask),
-            "prompt_length": prompt_length,
-        }
+def padded_rows() -> Iterator[Case]:
+    """Rows of different lengths: prompt, answer, end token; the padding is the same token."""
+    for sizes in (((4, 3), (2, 2), (5, 2)), ((3, 1), (3, 5)), ((2, 4), (6, 3), (4, 1), (1, 1))):
+        rows = [
+            {
+                "input_ids": [*range(11, 11 + prompt), *range(31, 31 + answer), END],
+                "prompt_length": prompt,
+            }
+            for prompt, answer in sizes
+        ]
+        yield {"rows": rows, "pad_token_id": END}
 
 
-def _masked_by_end_token(input_ids: Tensor, attention_mask: Tensor, prompt_length: int) -> Tensor:
-    labels = _make_labels(input_ids, attention_mask, prompt_length)
-    labels[input_ids == END] = IGNORED
-    return labels
+def _changed_labels(change: Callable[[dict[str, Tensor], list[Row]], Tensor]) -> Function:
+    """A slip: the right batch but for its labels, a function of (the right batch, the rows)."""
+
+    def slip(rows: list[Row], pad_token_id: int) -> dict[str, Tensor]:
+        batch = collate_answers(rows, pad_token_id)
+        return batch | {"labels": change(batch, rows)}
+
+    return slip
 
 
-def _masked_in_place(input_ids: Tensor, attention_mask: Tensor, prompt_length: int) -> Tensor:
-    input_ids[:prompt_length] = IGNORED
-    input_ids[attention_mask == 0] = IGNORED
-    return input_ids
+def _fed_with_labels(rows: list[Row], pad_token_id: int) -> dict[str, Tensor]:
+    batch = collate_answers(rows, pad_token_id)
+    return batch | {"input_ids": batch["labels"].clone()}
 
 
-def _zero_for_ignored(**case: object) -> Tensor:
-    labels = _make_labels(**case)
-    return torch.where(labels == IGNORED, 0, labels)
+def _padding_attended(rows: list[Row], pad_token_id: int) -> dict[str, Tensor]:
+    batch = collate_answers(rows, pad_token_id)
+    return batch | {"attention_mask": torch.ones_like(batch["attention_mask"])}
 
 
-def _shifted(**case: object) -> Tensor:
-    labels = _make_labels(**case)
-    return torch.cat([labels[1:], labels.new_tensor([IGNORED])])
+def _one_late(rows: list[Row], pad_token_id: int) -> dict[str, Tensor]:
+    later = [row | {"prompt_length": row["prompt_length"] + 1} for row in rows]
+    return collate_answers(later, pad_token_id)
 
 
-make_labels = Exercise(
-    _make_labels,
-    padded_examples,
+TRIAL_STEPS = 30  # of pocket, about 2 seconds each training
+
+
+def _trial(function: Function) -> Verdict:
+    """Train pocket with the learner's batches, with ours, and with a label on every token."""
+    base = load_base("pocket", dtype="float32")
+    facts = load_task("new-facts", base, n=60)
+    yours, ours, all_labelled = (
+        train_with(base, facts, collator, TRIAL_STEPS)
+        for collator in (function, collate_answers, collate_all)
+    )
+    pairs = zip(yours.losses, ours.losses, strict=True)
+    if not all(math.isclose(*pair, rel_tol=1e-3) for pair in pairs):
+        return Verdict(
+            False,
+            f"But pocket trained with it ends at {yours.losses[-1]:.2f} nats, and with ours at "
+            f"{ours.losses[-1]:.2f}: something in it changes from batch to batch.",
+        )
+    return Verdict(
+        True,
+        f"Pocket trained with it for {TRIAL_STEPS} steps: the loss falls from "
+        f"{yours.losses[0]:.1f} to {yours.losses[-1]:.1f}, and {yours.right} of "
+        f"{len(yours.wanted)} new facts are right. With a label on every token: from "
+        f"{all_labelled.losses[0]:.1f} to {all_labelled.losses[-1]:.1f}, and "
+        f"{all_labelled.right} right.",
+    )
+
+
+answer_collator = Exercise(
+    _answer_collator,
+    padded_rows,
     slips={
-        "the prompt earns a loss here: put -100 on its tokens": (
-            lambda input_ids, attention_mask, prompt_length: torch.where(
-                attention_mask == 0, IGNORED, input_ids
-            )
-        ),
-        "the padding earns a loss here: put -100 where attention_mask is 0": (
-            lambda input_ids, attention_mask, prompt_length: _make_labels(
-                input_ids, torch.ones_like(attention_mask), prompt_length
+        "the prompt earns a loss here: put -100 on its tokens": collate_all,
+        "the padding earns a loss here: its labels are -100 too": _changed_labels(
+            lambda batch, rows: batch["labels"].where(
+                batch["attention_mask"] == 1, batch["input_ids"]
             )
         ),
         "the end token got -100 with the padding, since both have the same id: the model would "
-        "never learn to stop; use attention_mask": _masked_by_end_token,
-        "these labels are shifted by one; transformers' models shift them inside, so they would "
-        "be shifted twice": _shifted,
-        "0 is a token like any other; the label that earns no loss is -100": _zero_for_ignored,
+        "never learn to stop; count the tokens of each row": _changed_labels(
+            lambda batch, rows: batch["labels"].masked_fill(batch["labels"] == END, IGNORED)
+        ),
+        "these labels are moved by one place; transformers' models move them inside, so they "
+        "would be moved twice": collate_moved_twice,
+        "0 is a token like any other; the label that earns no loss is -100": _changed_labels(
+            lambda batch, rows: batch["labels"].where(batch["labels"] != IGNORED, 0)
+        ),
         "the prompt has the labels and the answer has -100; it is the other way round": (
-            lambda input_ids, attention_mask, prompt_length: torch.where(
-                torch.arange(len(input_ids)) < prompt_length, input_ids, IGNORED
+            _changed_labels(
+                lambda batch, rows: batch["input_ids"].masked_fill(
+                    (batch["labels"] != IGNORED) | (batch["attention_mask"] == 0), IGNORED
+                )
             )
         ),
-        "input_ids changed too: `labels = input_ids` is a second name and no copy, so the model "
-        "would be fed -100; use .clone()": _masked_in_place,
+        "input_ids hold -100: the model must still read the prompt; only the labels get -100": (
+            _fed_with_labels
+        ),
+        "attention_mask is 1 on the padding: the model would read it; put 0 there": (
+            _padding_attended
+        ),
         "one token of the answer got -100: positions count from 0, so the answer begins at "
-        "prompt_length": (
-            lambda input_ids, attention_mask, prompt_length: _make_labels(
-                input_ids, attention_mask, prompt_length + 1
-            )
-        ),
+        "prompt_length": _one_late,
     },
+    trial=_trial,
 )
 
 # --- the parameters that are trained --------------------------------------------------------

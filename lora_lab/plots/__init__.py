@@ -26,7 +26,7 @@ _NAMES = {  # module: its public names
     ),
     "losses": ("LossFilm", "draw_loss"),
     "meters": ("NOT_SHARES", "draw_meters", "meter_rows"),
-    "tokens": ("draw_next_token",),
+    "tokens": ("draw_next_token", "draw_path"),
     "matrices": (
         "draw_changes",
         "draw_energy_kept",

@@ -1,10 +1,10 @@
-"""The next tokens and their probabilities."""
+"""The next tokens and their probabilities; a row of tokens with its labels and losses."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 
-from lora_lab.plots.canvas import INK, RUN, tidy
+from lora_lab.plots.canvas import FULL, INK, NEW, PALE, RUN, tidy
 
 
 def draw_next_token(ax: Axes, shares: Mapping[str, float]) -> Axes:
@@ -29,6 +29,71 @@ def draw_next_token(ax: Axes, shares: Mapping[str, float]) -> Axes:
     ]
     ax.set_label(f"The likeliest next tokens: {', '.join(summaries)}.")
     return ax
+
+
+Guess = tuple[str, float]  # the likeliest next token, and its probability
+
+
+def draw_path(
+    ax: Axes,
+    tokens: Sequence[str],
+    guesses: Sequence[Sequence[Guess]],
+    asked: Sequence[str | None],
+    losses: Sequence[float | None],
+) -> Axes:
+    """A row of tokens through a model: the guess after each layer, the label, the loss.
+
+    Args:
+        ax: where to draw.
+        tokens: the row; its last token predicts nothing and has no column.
+        guesses: for each layer, a guess at each place.
+        asked: the token that each place's label asks for; None for −100.
+        losses: in nats; None where there is no label.
+    """
+    labelled = [loss for loss in losses if loss is not None]
+    mean = sum(labelled) / len(labelled)
+    tidy(ax, f"What does each token have to predict? Loss {mean:.2f} nats per label", "", "")
+    ax.grid(visible=False)
+    last = len(guesses) + 2
+    for place, token in enumerate(tokens[: len(losses)]):
+        _draw_cell(ax, place, 0, token.strip(), PALE, 1)
+        for layer, by_place in enumerate(guesses, start=1):
+            guess, share = by_place[place]
+            _draw_cell(ax, place, layer, guess.strip(), RUN, 0.06 + 0.94 * share)
+        if losses[place] is None:
+            _draw_cell(ax, place, last - 1, "−100", PALE, 0.35)
+            _draw_cell(ax, place, last, "", PALE, 0.35)
+        else:
+            _draw_cell(ax, place, last - 1, asked[place].strip(), NEW, 0.45)
+            heat = 0.08 + 0.92 * min(1, losses[place] / 20)
+            _draw_cell(ax, place, last, f"{losses[place]:.2f}", FULL, heat)
+    rows = ["token", *(f"guess after layer {layer}" for layer in range(1, len(guesses) + 1))]
+    rows += ["label: predict …", "loss, nats"]
+    ax.set(xlim=(-0.5, len(losses) - 0.5), ylim=(last + 0.5, -0.5), xticks=[])
+    ax.set_yticks(range(len(rows)), rows, fontsize=9.5)
+    ax.tick_params(length=0)
+    ax.spines[["left", "bottom"]].set_visible(False)
+    named = [
+        f"{tokens[place].strip()} must predict {asked[place].strip()}: {loss:.2f}"
+        for place, loss in enumerate(losses)
+        if loss is not None
+    ]
+    ax.set_label(
+        f"{len(labelled)} of {len(losses)} places have a label. {'; '.join(named)}; "
+        f"a mean of {mean:.2f} nats."
+    )
+    return ax
+
+
+draw_path.colours = 128
+
+
+def _draw_cell(ax: Axes, place: int, row: int, words: str, colour: str, strength: float) -> None:
+    """A cell with words in it, darker where stronger."""
+    ax.barh(row, 0.95, left=place - 0.475, height=0.88, color=colour, alpha=strength)
+    dark = colour in (RUN, FULL) and strength > 0.55
+    ink = "white" if dark else INK
+    ax.text(place, row, words, ha="center", va="center", fontsize=9, color=ink)
 
 
 def _percent_text(share: float) -> str:

@@ -43,6 +43,12 @@ class Explorer(LabBox):
         """The picture of what the controls say."""
         raise NotImplementedError
 
+    def _repr_mimebundle_(self, **options: object) -> tuple[dict[str, object], dict[str, object]]:
+        """The widget; and its picture for readers without a kernel."""
+        still, alt = self.picture._repr_mimebundle_()
+        words = {"text/plain": repr(self)}
+        return super()._repr_mimebundle_(**options) | still | words, alt
+
     def _show(self) -> None:
         self.picture = self.draw()
         self.view.show(self.picture)
@@ -56,9 +62,10 @@ class DescribedExplorer(Explorer):
         title: str,
         controls: Sequence[widgets.Widget],
         above: Sequence[widgets.Widget] | None = None,
+        width: int = SIZE[0],
     ) -> None:
         self.said = widgets.HTML()
-        super().__init__(title, controls, above, below=[self.said])
+        super().__init__(title, controls, above, below=[self.said], width=width)
 
     def _show(self) -> None:
         super()._show()

@@ -147,12 +147,17 @@ class LiveLab(WorkingBox):
                 "lab above and let it end, or run the cell with start()"
             )
 
-    def train(self) -> LiveResult:
+    def train(self, **choices: object) -> LiveResult:
         """Train as a click on Train does, wait for the end, and give the result.
 
+        Args:
+            choices: controls to set first, by their recipe field: `train(loss_on="all")`.
+
         Raises:
+            ValueError: for a field without a control in this lab.
             RuntimeError: if it was stopped before it had results.
         """
+        self.controls.choose(**choices)
         self.start()
         return self.result
 

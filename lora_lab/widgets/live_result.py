@@ -32,15 +32,14 @@ class LiveResult:
         ]
         losses = (significant(scores.loss) for scores in (self.base_scores, self.scores))
         rows.append(("loss on the test, nats per token", *losses))
-        return pd.DataFrame(rows, columns=["", "before", "after"])
+        return pd.DataFrame(rows, columns=["", "before", "after"]).set_index("")
 
     def answers(self) -> pd.DataFrame:
         """The prompts that are shown, with both answers."""
-        columns = {"prompt": self.prompts, "before": self.before, "after": self.after}
-        return pd.DataFrame(columns)
+        return pd.DataFrame({"before": self.before, "after": self.after}, index=self.prompts)
 
     def __repr__(self) -> str:
-        return f"{self.table().to_string(index=False)}\n\n{self.answers().to_string(index=False)}"
+        return f"{self.table()}\n\n{self.answers()}"
 
     def _repr_html_(self) -> str:
-        return self.table().to_html(index=False) + self.answers().to_html(index=False)
+        return self.table().to_html() + self.answers().to_html()

@@ -61,6 +61,7 @@ _CONTROL = {
     "lora_dropout": _number_control(widgets.FloatText, step=0.05),
     "max_length": _number_control(widgets.BoundedIntText, min=2, max=1_000_000),
     "gradient_checkpointing": lambda value: widgets.Checkbox(value=value, indent=False),
+    "loss_on": lambda value: widgets.Dropdown(value=value, options=CHOICES["loss_on"]),
     "seed": _number_control(widgets.BoundedIntText, min=0, max=10**9),
     "quantize": lambda value: widgets.Dropdown(
         value=_option(value), options=[*map(_option, CHOICES["quantize"])]
@@ -127,6 +128,19 @@ class RecipeControls:
         """
         values = {field: self._value_of(field) for field in self.controls}
         return dataclasses.replace(self._recipe, **values)
+
+    def choose(self, **values: object) -> None:
+        """Set controls by their fields, as a learner would.
+
+        Raises:
+            ValueError: for a field without a control, with those that have one.
+        """
+        for field, value in values.items():
+            if field not in self.controls:
+                raise ValueError(
+                    f"no control for {field!r} is here; {', '.join(self.controls)} are"
+                )
+            self.controls[field].value = _option(value)
 
     def reset(self, recipe: Recipe) -> None:
         """Take every value from another recipe."""

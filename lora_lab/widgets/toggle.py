@@ -25,7 +25,8 @@ class Toggle(DescribedExplorer):
         self.title, self.pictures = title, dict(pictures)
         self.choice = widgets.ToggleButtons(options=[*pictures])
         self.choice.style.button_width = "auto"
-        super().__init__(title, [self.choice])
+        width, _ = next(iter(self.pictures.values())).size
+        super().__init__(title, [self.choice], width=width)
 
     def draw(self) -> Picture:
         """The finished picture of the button that is pressed."""
