@@ -84,11 +84,11 @@ def test_the_film_and_the_picture_move_while_it_trains_and_go_back_with_the_keyb
 
     def has_moved():
         seen.setdefault(step_of(slider), field.evaluate(PIXELS))
-        return len(seen) > 3 and page.get_by_text("step ").count()
+        return len(seen) > 1 and page.get_by_text("step ").count()
 
     wait_until(page, has_moved, lambda: f"looks at {[*seen]}")
     wait_until(page, lambda: step_of(slider) == 60, lambda: f"looks at {[*seen]}")
-    assert len(set(seen.values())) > 2
+    assert len(set(seen.values())) > 1
     assert "at r = 8" not in picture.inner_text()
     assert "Step 60 of 60: the size of ΔW = 2 · B · A is" in picture.inner_text()
     wait_until(page, train.is_enabled, lambda: "still at work")

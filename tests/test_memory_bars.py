@@ -66,4 +66,4 @@ def test_an_unknown_model_or_card_is_refused_with_the_nearest():
 
 def test_a_notebook_keeps_the_same_words_at_each_run():
     bars = MemoryBars("pocket")
-    assert bars._repr_mimebundle_()["text/plain"] == "MemoryBars: pocket · full, LoRA, QLoRA"
+    assert bars._repr_mimebundle_()[0]["text/plain"] == "MemoryBars: pocket · full, LoRA, QLoRA"

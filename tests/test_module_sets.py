@@ -42,7 +42,7 @@ def test_the_toggle_draws_the_settings_of_its_comparison():
     sets.compared.value = "equal parameters"
     assert "at equal parameters, as a mean of 2 seeds: q 70 % (20 parameters)" in sets.picture.alt
     assert sets.view.value != before
-    assert sets._repr_mimebundle_()["text/plain"] == "ModuleSets: equal r, equal parameters"
+    assert sets._repr_mimebundle_()[0]["text/plain"] == "ModuleSets: equal r, equal parameters"
 
 
 # --- what was recorded --------------------------------------------------------------------------

@@ -67,7 +67,7 @@ def test_what_is_no_type_and_too_few_weights_are_refused(weights):
 
 
 def test_a_notebook_keeps_the_same_words_at_each_run(weights):
-    words = Nf4Lab(weights)._repr_mimebundle_()["text/plain"]
+    words = Nf4Lab(weights)._repr_mimebundle_()[0]["text/plain"]
     assert words == "Nf4Lab: 8,192 weights · nf4, fp4, e2m1, e3m0, int4, int8"
 
 

@@ -79,7 +79,7 @@ def test_a_button_changes_the_picture_and_its_words():
         assert toggle.view.value == both[name].png
         assert toggle.view.tooltip == both[name].alt
         assert both[name].alt in toggle.said.value
-    assert toggle._repr_mimebundle_()["text/plain"] == "Toggle: Which? one · other"
+    assert toggle._repr_mimebundle_()[0]["text/plain"] == "Toggle: Which? one · other"
 
 
 def test_one_picture_is_no_choice():

@@ -78,10 +78,10 @@ def test_a_run_that_was_stored_before_the_usual_memory_was_told_can_be_read(base
 
 
 def test_a_run_of_a_model_that_no_budget_knows_has_none(base, monkeypatch):
-    def unknown(*_):
+    def unknown(*_, **__):
         raise ValueError("a mixture of experts")
 
-    monkeypatch.setattr(estimates, "estimate", unknown)
+    monkeypatch.setattr(estimates, "_estimate", unknown)
     assert fit(base, TASK, recipe(steps=2), store=None, evaluate=False).budget is None
 
 

@@ -48,5 +48,5 @@ def test_what_is_no_matrix_is_refused():
 
 
 def test_a_notebook_keeps_the_same_words_at_each_run(matrix):
-    words = SvdSlider(matrix)._repr_mimebundle_()["text/plain"]
+    words = SvdSlider(matrix)._repr_mimebundle_()[0]["text/plain"]
     assert words == "SvdSlider: a matrix of 7 × 5, rebuilt from k terms"

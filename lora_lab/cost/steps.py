@@ -31,6 +31,7 @@ from lora_lab.models.architecture import (
     layer_of,
     saved_modules,
 )
+from lora_lab.models.quiet import quietly
 from lora_lab.models.read_architecture import on_meta
 from lora_lab.places import cached_value
 from lora_lab.recipe import Recipe
@@ -263,7 +264,8 @@ def _trace(
             if stack is None:
                 _trace_pass(model, batch, scored)
             else:
-                _trace_pass_of(stack, model, batch)
+                with quietly():  # transformers says that checkpointing keeps no cache
+                    _trace_pass_of(stack, model, batch)
         live.begin()
     return live.stretches
 
