@@ -147,7 +147,8 @@ def test_closing_ends_the_tasks_and_leaves_the_cluster_that_was_connected(base, 
 
 
 def test_runs_of_a_lost_node_are_trained_on_another(base, connected):
-    long = [recipe(steps=300, seed=seed, learning_rate=1e-4) for seed in (1, 2)]
+    # long enough that the node is lost while it trains, on a quick machine too
+    long = [recipe(steps=1500, seed=seed, learning_rate=1e-4) for seed in (1, 2)]
     following = follow_on_ray(base, TASK, long, store=None, evaluate=False)
     begun, news = set(), []
     while len(begun) < 2:  # both nodes train
