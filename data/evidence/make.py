@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from tqdm.auto import tqdm
 
-from lora_lab.findings.evidence import Row, evidence, read_rows
+from lora_lab.findings.evidence import Evidence, Row, read_rows
 from lora_lab.findings.evidence_runs import make_missing, missing_runs, repeat_some
 from lora_lab.findings.plans import Plan, evidence_ids, plan
 
@@ -73,7 +73,7 @@ def make(chosen: Plan) -> bool:
         bar.close()
         hours = (time.monotonic() - began) / 3600
         print(f"{chosen.id}: {made} runs, {made / hours:.0f} an hour")
-    print(f"{chosen.id}: {evidence(chosen.id).verdict}")
+    print(f"{chosen.id}: {Evidence.read(chosen.id).verdict}")
     return True
 
 

@@ -4,19 +4,19 @@ import csv
 import io
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import msgspec
 import pandas as pd
 
 from lora_lab.findings.plans import DIGITS, Plan, evidence_folder, plan
+from lora_lab.findings.recordings import run_of_scores
 from lora_lab.maths.comparison import LOWER_IS_BETTER, Comparison
 from lora_lab.maths.statistics import LEVEL, holm_levels
 from lora_lab.places import write_atomically
-from lora_lab.records import Scores
 from lora_lab.training.confounds import value_text
 from lora_lab.training.pairing import compare_measure
 from lora_lab.training.run_files import DIVERGED
@@ -32,9 +32,7 @@ class Row:
     """A run of a plan: what was chosen, and what it measured."""
 
     plan: str  # the plan's fingerprint when it was run
-    stage: Literal[
-        "tuning", "final"
-    ]  # tuning: it helps to choose a learning rate; final: it is tested
+    stage: Literal["tuning", "final"]  # it helps to choose a learning rate; or it is tested
     setting: str
     learning_rate: float
     seed: int
@@ -157,6 +155,16 @@ class Evidence:
     plan: Plan
     rows: tuple[Row, ...]
 
+    @classmethod
+    def read(cls, id: str) -> Self:
+        """The evidence of an id, from data/evidence/.
+
+        Raises:
+            ValueError: for an unknown id, with the nearest; for a file that is damaged.
+        """
+        chosen = plan(id)
+        return cls(chosen, read_rows(chosen))
+
     @property
     def question(self) -> str:
         """The question, in a sentence."""
@@ -252,7 +260,7 @@ class Evidence:
         common = ", ".join(f"{name}={value_text(value)}" for name, value in plan.common.items())
         task = f"{plan.task} with n={plan.n}" if plan.n else plan.task
         chosen = f"All have the learning rate {rates}, which was not tuned."
-        if len(plan.learning_rates) > 1:
+        if plan.is_tuned:
             chosen = (
                 f"Each setting has its own learning rate, chosen from {rates} (and beyond, where "
                 "an end was the best) by the least mean validation loss of "
@@ -302,42 +310,18 @@ class Evidence:
         return verdicts | {against: "the others are compared with it"}
 
 
-def evidence(id: str) -> Evidence:
-    """The evidence of an id, from data/evidence/.
-
-    Raises:
-        ValueError: for an unknown id, with the nearest; for a file that is damaged.
-    """
-    chosen = plan(id)
-    return Evidence(chosen, read_rows(chosen))
-
-
 def _bare(comparison: Comparison) -> str:
     """The verdict without the setting's name, which stands beside it."""
     return comparison.verdict.removeprefix(f"{comparison.b} is ")
 
 
 def _run(plan: Plan, row: Row) -> Run:
-    """The run of a row, without its records and its adapter."""
-    scores = row.metric and Scores(
-        metric_name=row.metric,
-        value=row.value,
-        metrics={row.metric: row.value},
-        old_knowledge=row.old_knowledge,
-        strangers=row.strangers,
-        loss=row.loss,
-        answers=(),
-        split="test",
-    )
-    return Run(
-        recipe=plan.recipe(row.setting, row.learning_rate, row.seed),
-        records=(),
-        scores=scores,
+    """The run of a row, at its rate and seed."""
+    return run_of_scores(
+        plan.recipe(row.setting, row.learning_rate, row.seed),
+        asdict(row),
         base_name=plan.base,
         task_name=plan.task,
-        path=None,
-        replayed=True,
-        status=row.status,
         about=row.device,
         date=row.date,
     )

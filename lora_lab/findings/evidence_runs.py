@@ -20,6 +20,7 @@ from lora_lab.findings.evidence import (
     write_rows,
 )
 from lora_lab.findings.plans import Plan
+from lora_lab.findings.recordings import kept_scores
 from lora_lab.machine.resources import processor
 from lora_lab.models.bases import Base, load_base
 from lora_lab.places import writing_in
@@ -58,7 +59,7 @@ def missing_runs(plan: Plan, rows: Sequence[Row]) -> list[Wanted]:
         Wanted(TUNING, setting, rate, seed)
         for setting in plan.settings
         for rate in _rates_tried(plan, rows, setting)
-        for seed in plan.tuning_seeds * (len(plan.learning_rates) > 1)
+        for seed in plan.tuning_seeds * plan.is_tuned
     ]
     if left := [run for run in tuning if run not in done]:
         return left
@@ -70,18 +71,15 @@ def missing_runs(plan: Plan, rows: Sequence[Row]) -> list[Wanted]:
     ]
     if beyond:
         return beyond
+    best = {setting: best_rate(plan, rows, setting) for setting in plan.settings}
     for row in rows:
-        if row.stage == FINAL and row.learning_rate != best_rate(plan, rows, row.setting):
+        if row.stage == FINAL and row.learning_rate != best[row.setting]:
             raise ValueError(
                 f"{plan.id}.csv tests {row.setting!r} at {row.learning_rate:g}, and its tuning "
-                f"chooses {best_rate(plan, rows, row.setting):g}; delete its tests, and "
+                f"chooses {best[row.setting]:g}; delete its tests, and "
                 f"`make evidence ONLY={plan.id}` makes them again"
             )
-    final = [
-        Wanted(FINAL, setting, best_rate(plan, rows, setting), seed)
-        for setting in plan.settings
-        for seed in plan.seeds
-    ]
+    final = [Wanted(FINAL, setting, best[setting], seed) for setting in best for seed in plan.seeds]
     return [run for run in final if run not in done]
 
 
@@ -106,7 +104,7 @@ def best_rate(plan: Plan, rows: Sequence[Row], setting: str) -> float:
 
     A plan with a single rate has chosen it.
     """
-    if len(plan.learning_rates) == 1:
+    if not plan.is_tuned:
         return plan.learning_rates[0]
     losses = _losses(plan, rows, setting)
     return min(losses, key=losses.__getitem__)
@@ -116,7 +114,7 @@ def _rate_beyond(plan: Plan, rows: Sequence[Row], setting: str) -> float | None:
     """The next rate to be tried, if the best one is the lowest or the highest so far."""
     tried, best = _rates_tried(plan, rows, setting), best_rate(plan, rows, setting)
     ends = {tried[0]: best / STEP, tried[-1]: best * STEP}
-    if best not in ends or len(plan.learning_rates) == 1:
+    if best not in ends or not plan.is_tuned:
         return None
     rate = float(f"{ends[best]:.2g}")
     return rate if LOWEST <= rate <= HIGHEST else None
@@ -178,8 +176,7 @@ def _made(plan: Plan, base: Base, wanted: Sequence[Wanted]) -> Iterator[Row | St
 
 
 def _row(plan: Plan, wanted: Wanted, run: Run) -> Row:
-    last, scores = run.records[-1] if run.records else None, run.scores
-    tested = ("value", "loss", "old_knowledge", "strangers") if scores else ()
+    last = run.records[-1] if run.records else None
     return Row(
         plan=plan.fingerprint,
         stage=wanted.stage,
@@ -189,8 +186,8 @@ def _row(plan: Plan, wanted: Wanted, run: Run) -> Row:
         status=run.status,
         train_loss=last and last.loss,
         validation_loss=last and last.validation_loss,
-        metric=scores and scores.metric_name,
-        **{name: getattr(scores, name) for name in tested},
+        metric=run.scores and run.scores.metric_name,
+        **kept_scores(run.scores),
         seconds=sum(record.seconds for record in run.records),
         device=processor(),
         versions=", ".join(f"{name} {version(name)}" for name in PACKAGES),

@@ -74,6 +74,11 @@ class Plan:
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
+    def is_tuned(self) -> bool:
+        """Whether there is a learning rate to choose."""
+        return len(self.learning_rates) > 1
+
+    @property
     def varying(self) -> tuple[str, ...]:
         """The fields in which the settings differ."""
         return tuple(dict.fromkeys(name for fields in self.settings.values() for name in fields))

@@ -210,8 +210,27 @@ def _varying_fields(settings: Sequence[Mapping]) -> list[str]:
 
 
 def _recorded_run(row: Mapping, record: Recording) -> Run:
-    plan, metric = record.settings, row["metric"]
+    plan = record.settings
     varying = {name: row[name] for name in _varying_fields(plan["settings"])}
+    return run_of_scores(
+        Recipe(**plan["common"] | varying),
+        row,
+        base_name="pocket",
+        task_name=plan["task"],
+        about=record.device,
+        date=record.date,
+    )
+
+
+def run_of_scores(recipe: Recipe, row: Mapping, **facts: str) -> Run:
+    """The run of which only its scores were kept: no records, no answers and no adapter.
+
+    Args:
+        recipe: how it was trained.
+        row: its `status`, its `metric` (None: it was not scored) and what `kept_scores` gives.
+        facts: the base's and the task's name, `about` and `date`, as in Run.
+    """
+    metric = row["metric"]
     scores = metric and Scores(
         metric_name=metric,
         metrics={metric: row["value"]},
@@ -220,14 +239,11 @@ def _recorded_run(row: Mapping, record: Recording) -> Run:
         **{name: row[name] for name in SCORES},
     )
     return Run(
-        recipe=Recipe(**plan["common"] | varying),
+        recipe=recipe,
         records=(),
         scores=scores,
-        base_name="pocket",
-        task_name=plan["task"],
         path=None,
         replayed=True,
         status=row["status"],
-        about=record.device,
-        date=record.date,
+        **facts,
     )

@@ -18,16 +18,8 @@ from lora_lab.wording import counted
 MARGIN = 0.02  # of a share, unless another is given: 2 points
 SEEDS = 5  # below, the spread between seeds is too uncertain for a verdict
 RIGHT = "right answers"
-SHARES = (
-    RIGHT,
-    "exact match",
-    "accuracy",
-    "field F1",
-    "valid JSON",
-    "King James style",
-    "old_knowledge",
-    "strangers",
-)
+ANSWERS = ("exact match", "accuracy", "field F1", "valid JSON", "King James style")
+SHARES = (RIGHT, *ANSWERS, "old_knowledge", "strangers")
 LOWER_IS_BETTER = {"loss": " nats", "KL": " nats", "perplexity": ""}  # with their units
 BETTER, WORSE, ALIKE, UNSETTLED = "better", "worse", "no difference", "not settled"
 

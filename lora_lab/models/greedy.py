@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lora_lab.models.lean import attended, by_head, linear, mlp, normed, rows_of, turned
+from lora_lab.models.lean import angles, attended, by_head, linear, mlp, normed, rows_of, turned
 from lora_lab.models.read_llama import Llama
 
 
@@ -84,9 +84,8 @@ def _next(model: Llama, tokens: Tensor, before: Tensor, kept: Sequence[Kept]) ->
     """
     longest = int(before.max()) + 1
     seen = (torch.arange(longest) <= before[:, None])[:, None, None]  # (rows, 1, 1, tokens)
-    each, half = torch.arange(len(tokens)), model.head_dim // 2
-    cos, sin = model.rotation(model.norm.weight, before[None])
-    cos, sin = (table[0, :, None, :half] for table in (cos, sin))
+    each = torch.arange(len(tokens))
+    cos, sin = angles(model, before)
     x = model.embedding(tokens)
     for layer, own in zip(model.layers, kept, strict=True):
         q, k, v = (

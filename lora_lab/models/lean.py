@@ -233,11 +233,17 @@ def rows_of(model: Llama, mask: Tensor) -> Rows:
     """Where the real tokens of a batch stand, from its mask: (examples, length)."""
     examples, length = mask.shape
     places = mask.flatten().nonzero().squeeze(1)
-    like = model.norm.weight
-    cos, sin = model.rotation(like, torch.arange(length, device=like.device)[None])
-    half = model.head_dim // 2  # the table says each angle twice, once for each of a pair
-    cos, sin = (table[0, places % length, None, :half] for table in (cos, sin))
+    tables = angles(model, torch.arange(length, device=places.device))
+    cos, sin = (table[places % length] for table in tables)
     return Rows(examples, length, None if len(places) == mask.numel() else places, cos, sin)
+
+
+def angles(model: Llama, positions: Tensor) -> tuple[Tensor, Tensor]:
+    """The cosines and sines by which RoPE turns at some positions: (positions, 1, head_dim / 2)."""
+    tables = model.rotation(model.norm.weight, positions[None])
+    half = model.head_dim // 2  # a table says each angle twice, once for each of a pair
+    cos, sin = (table[0, :, None, :half] for table in tables)
+    return cos, sin
 
 
 def is_padded_right(attention_mask: Tensor, wanted: Tensor) -> bool:

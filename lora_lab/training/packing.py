@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from lora_lab.cost.estimates import budget_of, more_memory
+from lora_lab.cost.estimates import budget_of, largest_run, more_memory
 from lora_lab.cost.limits import free_memory
 from lora_lab.models.adapters import as_trained, check_trainable, quantization_for
 from lora_lab.models.architecture import adapted_matrices
@@ -124,8 +124,7 @@ def members_at_once(base: Base, task: Task, recipes: Iterable[Recipe]) -> int:
     Each is taken to need what the largest of them needs alone beside the base, its test included.
     They may take SHARE of the free memory together. Where that is not known, MOST are tried.
     """
-    largest = max(recipes, key=lambda recipe: (recipe.batch_size, recipe.loss_on, recipe.r))
-    each, free = more_memory(base, task, largest), free_memory(base.device)
+    each, free = more_memory(base, task, largest_run(recipes)), free_memory(base.device)
     if not each or free is None:
         return MOST
     return max(1, min(MOST, int(SHARE * free / each)))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 from tqdm.auto import tqdm
 
-from lora_lab.cost.estimates import more_memory
+from lora_lab.cost.estimates import largest_run, more_memory
 from lora_lab.cost.limits import free_memory
 from lora_lab.machine.devices import SMALL
 from lora_lab.machine.resources import cores
@@ -329,11 +329,7 @@ def _room_for_workers(base: Base, task: Task, new: Sequence[Recipe]) -> bool:
 
     Each is taken to need as much as the largest of them. Workers share one copy of the base.
     """
-    largest = max(
-        new,
-        key=lambda recipe: (recipe.method == "full", recipe.batch_size, recipe.loss_on, recipe.r),
-    )
-    each, free = more_memory(base, task, largest), free_memory(base.device)
+    each, free = more_memory(base, task, largest_run(new)), free_memory(base.device)
     if each is None or free is None:
         return False
     shared = sum(parameter.nbytes for parameter in base.model.parameters())

@@ -5,8 +5,7 @@ import html
 from IPython.display import display
 
 from lora_lab import plots
-from lora_lab.findings.evidence import Evidence, read_rows
-from lora_lab.findings.plans import plan
+from lora_lab.findings.evidence import Evidence
 from lora_lab.maths.comparison import LOWER_IS_BETTER
 from lora_lab.training.store import Run
 
@@ -65,8 +64,7 @@ def evidence(id: str) -> EvidenceCard:
     Raises:
         ValueError: for an unknown id, with the nearest; for a file that is damaged.
     """
-    chosen = plan(id)
-    return EvidenceCard(chosen, read_rows(chosen))
+    return EvidenceCard.read(id)
 
 
 def _asked(runs: list[Run], kind: str) -> list[float]:
