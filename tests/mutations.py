@@ -580,6 +580,7 @@ MUTATIONS = [  # (file, what it says, what it says when broken, the test that mu
     ("findings/evidence_runs.py", "replace(one, prompt=written(one.prompt))", "one", "test_evidence_of_ways.py::test_a_way_is_tested"),
     ("findings/evidence_runs.py", "if len(plan.choices(setting)) > 1", "if True", "test_evidence_of_ways.py::test_only_what"),
     ("findings/plans.py", "prompting.few_shot if way == FEW_SHOT else", "prompting.few_shot if way != FEW_SHOT else", "test_evidence_of_ways.py::test_a_number_of"),
+    ("tasks/prompting.py", "text.removeprefix(self.drop)", "text", "test_approaches.py::test_pockets_worked"),
     ("tasks/prompting.py", "near[::-1]", "near", "test_approaches.py::test_retrieval_puts"),
     ("tasks/prompting.py", "whole.removeprefix(before)", "whole", "test_approaches.py::test_elsewhere"),
     ("findings/evidence_runs.py", "<= self.allowed", "<= math.inf", "test_evidence.py::test_what_is_missing"),
