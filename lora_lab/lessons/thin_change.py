@@ -9,6 +9,7 @@ from statistics import fmean
 import pandas as pd
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from lora_lab import plots
 from lora_lab.maths.spectra import effective_rank, energy_kept, truncate
@@ -20,7 +21,8 @@ from lora_lab.training.sweep import Sweep, sweep
 from lora_lab.wording import percent
 
 RECIPE = Recipe(r=1, lora_alpha=16, steps=60, batch_size=16, learning_rate=3e-3)
-FULL_RATE = 4e-4  # of full fine-tuning: a smaller step for each of many more numbers
+# Full fine-tuning moves far more numbers, so each of them takes a smaller step.
+FULL = dataclasses.replace(RECIPE, method="full", learning_rate=4e-4)
 RANKS = (1, 4, 16)
 
 
@@ -31,10 +33,10 @@ class ThinLab:
 
     Args:
         base: stays as it was.
-        task: its test is asked of each run and of each cut.
+        task: its test is asked of each run and of each cut; of each run its old facts, too.
         ranks: of LoRA, and to which the full change is cut.
         seeds: each draws its own order of examples, and LoRA's start.
-        full_rate: the learning rate of full fine-tuning.
+        full: the recipe of full fine-tuning.
     """
 
     def __init__(
@@ -43,10 +45,11 @@ class ThinLab:
         task: Task,
         ranks: Sequence[int] = RANKS,
         seeds: Sequence[int] = range(5),
-        full_rate: float = FULL_RATE,
+        full: Recipe = FULL,
     ) -> None:
-        self.base, self.task, self.ranks, self.seeds = base, task, tuple(ranks), tuple(seeds)
-        self._full_recipe = dataclasses.replace(RECIPE, method="full", learning_rate=full_rate)
+        self.base, self.task = base, dataclasses.replace(task, strangers=())  # they take time
+        self.ranks, self.seeds = tuple(ranks), tuple(seeds)
+        self._full_recipe = full
         self._cuts: dict[int, list[float]] = {}
 
     @cached_property
@@ -73,25 +76,31 @@ class ThinLab:
         ]
 
     @cached_property
-    def values(self) -> Tensor:
-        """Their singular values, (seeds, matrices, directions)."""
-        return torch.stack(
-            [
-                torch.stack([torch.linalg.svdvals(change.double()) for change in by_name.values()])
-                for by_name in self.changes
-            ]
-        )
+    def values(self) -> list[list[Tensor]]:
+        """Their singular values, for each seed and matrix, the largest first."""
+        return [
+            [torch.linalg.svdvals(change.double()) for change in by_name.values()]
+            for by_name in self.changes
+        ]
 
     @property
     def energy(self) -> Tensor:
-        """The share of a change's energy that rank 1, 2, … keeps, in the shape of `values`."""
-        flat = self.values.flatten(0, 1)
-        return torch.stack([*map(energy_kept, flat)]).view(self.values.shape)
+        """The share of a change's energy that rank 1, 2, … keeps, (seeds, matrices, ranks).
+
+        Beyond the rank that a narrow matrix can have it is 1.
+        """
+        shares = [[*map(energy_kept, of_seed)] for of_seed in self.values]
+        most = max(map(len, shares[0]))
+        whole = [
+            torch.stack([pad(one, (0, most - len(one)), value=1.0) for one in of_seed])
+            for of_seed in shares
+        ]
+        return torch.stack(whole)
 
     @property
     def effective_ranks(self) -> list[float]:
         """Of each change, all seeds one after the other."""
-        return [effective_rank(values) for values in self.values.flatten(0, 1)]
+        return [effective_rank(values) for of_seed in self.values for values in of_seed]
 
     def trained(self, r: int) -> list[float]:
         """The score of LoRA at one of the ranks, for each seed."""
@@ -104,7 +113,7 @@ class ThinLab:
         Embeddings and norms stay the base's, as in LoRA.
         """
         if k not in self._cuts:
-            asked = dataclasses.replace(self.task, old_knowledge=(), strangers=())
+            asked = dataclasses.replace(self.task, old_knowledge=())
             self._cuts[k] = [
                 evaluate(self._cut(by_name, k), asked).value for by_name in self.changes
             ]
@@ -114,13 +123,13 @@ class ThinLab:
         model = copy.deepcopy(self.base.model)
         for name, change in changes.items():
             whole = torch.eye(change.shape[1])  # change = change @ whole: a B and an A
-            lora_A, lora_B = truncate(whole, change, scaling=1.0, k=k)
+            lora_A, lora_B = truncate(whole, change, scaling=1.0, k=min(k, *change.shape))
             model.get_parameter(name).data += lora_B @ lora_A  # (out, k) @ (k, in)
         return dataclasses.replace(self.base, model=model)
 
     def spectrum(self) -> plots.Picture:
         """How much of ΔW a rank keeps, for the first seed, beside random numbers."""
-        size = self.values.shape[-1]
+        size = self._cut_to[-1]
         noise = torch.randn(size, size, generator=torch.Generator().manual_seed(0))
         random = energy_kept(torch.linalg.svdvals(noise))
         return plots.picture(
@@ -159,7 +168,7 @@ class ThinLab:
     @property
     def _cut_to(self) -> tuple[int, ...]:
         """The ranks of LoRA; then the highest that a change can have, which cuts nothing."""
-        return *self.ranks, self.values.shape[-1]
+        return *self.ranks, max(map(len, self.values[0]))
 
     def _sweep(self, recipes: list[Recipe]) -> Sweep:
         return sweep(self.base, self.task, recipes, seeds=self.seeds, engine="sequential")
