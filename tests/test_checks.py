@@ -118,7 +118,7 @@ def test_lab_check_has_every_exercise_of_every_module_and_lists_them():
     ]
     assert dir(lab.check) == sorted(names) == sorted(EXERCISES)
     assert all(getattr(lab.check, name).name == name for name in EXERCISES)
-    assert lab.check.lora_count(maths_of_lora.lora_count.reference)
+    assert lab.check.lora_gradients(maths_of_lora.lora_gradients.reference)
 
 
 def is_exercise(thing):
@@ -126,15 +126,17 @@ def is_exercise(thing):
 
 
 def test_a_misspelt_exercise_is_refused_with_the_nearest_name():
-    with pytest.raises(AttributeError, match="'lora_cuont'; did you mean 'lora_count'\\? There"):
-        _ = lab.check.lora_cuont
+    with pytest.raises(
+        AttributeError, match="'lora_gradeints'; did you mean 'lora_gradients'\\? There"
+    ):
+        _ = lab.check.lora_gradeints
 
 
 def test_a_check_tells_how_to_call_it_and_what_it_wants():
     assert repr(lab.check.linear_schedule).startswith(
         "lab.check.linear_schedule(linear_schedule): The learning rate that each step uses"
     )
-    assert "lora_count, " in repr(lab.check)
+    assert "lora_gradients, " in repr(lab.check)
 
 
 # --- any other answer -----------------------------------------------------------------------
@@ -428,6 +430,29 @@ def layer_of(case):
     return layer
 
 
+def test_layers_that_stand_in_the_attention_alone_fail_their_trial():
+    def attention_only(model, names, make_layer):
+        if len(names) == 7:  # the trial's
+            names = ("q_proj", "k_proj", "v_proj", "o_proj")
+        maths_of_lora.add_lora.reference(model, names, make_layer)
+
+    message = maths_of_lora.add_lora(attention_only).message
+    assert "In its trial your function raised ValueError: " in message
+    assert "mlp.gate_proj is a Linear without lora_A and lora_B" in message
+
+
+def test_a_base_that_is_trained_too_fails_its_trial():
+    def trains_norms(model, names, make_layer):
+        maths_of_lora.add_lora.reference(model, names, make_layer)
+        for name, parameter in model.named_parameters():
+            if "layernorm" in name:
+                parameter.requires_grad_(True)
+
+    verdict = maths_of_lora.add_lora(trains_norms)
+    assert not verdict
+    assert "what is trained, or where, differs in a whole model" in verdict.message
+
+
 @pytest.mark.parametrize("case", list(maths_of_lora.lora_gradients.cases()))
 def test_the_gradients_are_autograds_and_at_step_0_that_of_a_alone_is_zero(case):
     layer = layer_of(case)
@@ -436,17 +461,6 @@ def test_the_gradients_are_autograds_and_at_step_0_that_of_a_alone_is_zero(case)
     torch.testing.assert_close(gradients, right)
     assert bool(gradients[0].any()) == bool(case["lora_B"].any())
     assert gradients[1].any()
-
-
-@pytest.mark.parametrize("case", list(maths_of_lora.lora_count.cases()))
-def test_the_count_is_pefts(case):
-    model = get_peft_model(llama(case), LoraConfig(r=case["r"], target_modules="all-linear"))
-    assert maths_of_lora.lora_count.reference(**case) == model.get_nb_trainable_parameters()[0]
-
-
-def test_the_count_for_a_layer_worked_out_by_hand():
-    # r 2: q, o (5 + 4), k, v (5 + 2), gate, up, down (5 + 11): 2 * (18 + 14 + 48) = 160
-    assert maths_of_lora.lora_count.reference(5, 11, 2, 1, 2, num_hidden_layers=3, r=2) == 480
 
 
 def test_the_standard_error_is_that_of_the_counts_of_disagreements():

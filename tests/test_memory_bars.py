@@ -70,6 +70,8 @@ def test_its_table_has_the_parts_of_each_bar_in_gib():
     bars = MemoryBars("llama-3.2-3b", batch_size=2)
     table = bars.table()
     assert [*table.columns] == [*bars.memory]
+    assert table.loc["adapters", "full"] == "–"
+    assert table.loc["adapters", "LoRA"] == f"{bars.memory['LoRA'].adapters / 2**30:.2f}"
     for name, memory in bars.memory.items():
         assert table.loc["activations", name] == f"{memory.activations / 2**30:.1f}"
         assert table.loc["together, at the peak", name] == f"{memory.total / 2**30:.1f}"

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from lora_lab import plots
 from lora_lab.lessons import thin_change
 from lora_lab.lessons.thin_change import ThinLab
 from lora_lab.training.evaluation import evaluate
@@ -81,5 +82,7 @@ def test_the_tables_and_pictures_have_each_rank_with_its_range(thin):
     assert table.loc["32", "of ΔW's energy"] == "100 %"
     assert table.loc["32", "LoRA trained at it"] == "–"
     assert [*thin.old_table().index] == ["LoRA, r = 1", "LoRA, r = 3", "full"]
-    assert "of 14 matrices: rank 1" in thin.spectrum().alt
-    assert "as a mean of 2 seeds: cut to rank k" in thin.picture().alt
+    energies = plots.picture(plots.draw_energy_kept, *thin.energies)
+    assert "of 14 matrices: rank 1" in energies.alt
+    scores = plots.picture(plots.draw_thin, *thin.scores)
+    assert "as a mean of 2 seeds: cut to rank k" in scores.alt

@@ -1,4 +1,4 @@
-"""Checks for notebook 03, The maths of LoRA: layers put into a model, first gradients, count."""
+"""Checks for notebook 03, The maths of LoRA: layers put into a model, first gradients."""
 
 from collections.abc import Callable, Iterator
 
@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from lora_lab.checks.compare import Case, Exercise, Function
-from lora_lab.checks.one_token import llama_shapes, llama_sizes
 from lora_lab.lessons import by_hand
 from lora_lab.maths.lora import LoRALinear
 from lora_lab.models.bases import load_base
@@ -146,86 +145,6 @@ add_lora = Exercise(
     },
     ask=_parameters_after,
     trial=_trial,
-)
-
-# --- how much is trained --------------------------------------------------------------------
-
-
-def _lora_count(
-    hidden_size: int,
-    intermediate_size: int,
-    num_attention_heads: int,
-    num_key_value_heads: int,
-    head_dim: int,
-    num_hidden_layers: int,
-    r: int,
-) -> int:
-    """The number of trainable parameters of LoRA on all seven linear layers of a Llama's layers.
-
-    A matrix of (out, in) is given A of (r, in) and B of (out, r).
-    """
-    shapes = llama_shapes(
-        hidden_size, intermediate_size, num_attention_heads, num_key_value_heads, head_dim
-    )
-    return num_hidden_layers * sum(r * (ins + outs) for outs, ins in shapes.values())
-
-
-def _llama_cases() -> Iterator[Case]:
-    for sizes, layers, r in zip(llama_sizes(), (30, 16, 5), (8, 16, 4), strict=True):
-        yield sizes | {"num_hidden_layers": layers, "r": r}
-
-
-def _count_by_matrix(count: Function) -> Function:
-    """A slip: the sum of another count over a model's matrices, for (name, out, in, r)."""
-
-    def slip(num_hidden_layers: int, r: int, **sizes: int) -> int:
-        shapes = llama_shapes(**sizes)
-        return num_hidden_layers * sum(count(name, *shape, r) for name, shape in shapes.items())
-
-    return slip
-
-
-_ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
-
-lora_count = Exercise(
-    _lora_count,
-    _llama_cases,
-    slips={
-        "k and v count as wide as q here; with grouped-query attention their outputs are "
-        "num_key_value_heads * head_dim wide": (
-            lambda **case: _lora_count(
-                **case | {"num_key_value_heads": case["num_attention_heads"]}
-            )
-        ),
-        "the heads together count as hidden_size wide here; they are num_attention_heads * "
-        "head_dim wide": (
-            _count_by_matrix(
-                lambda name, outs, ins, r: (
-                    r * {"q_proj": 2 * ins, "o_proj": 2 * outs}.get(name, ins + outs)
-                )
-            )
-        ),
-        "this is one layer; multiply by num_hidden_layers": (
-            lambda **case: _lora_count(**case | {"num_hidden_layers": 1})
-        ),
-        "these are the base's own weights, out times in; A and B have r (in + out)": (
-            _count_by_matrix(lambda name, outs, ins, r: outs * ins)
-        ),
-        "only lora_A is counted: lora_B has r out parameters more": (
-            _count_by_matrix(lambda name, outs, ins, r: r * ins)
-        ),
-        "r is missing: A and B together have r (in + out) parameters": (
-            _count_by_matrix(lambda name, outs, ins, r: ins + outs)
-        ),
-        "only attention is counted; gate, up and down are linear layers too": (
-            _count_by_matrix(lambda name, outs, ins, r: r * (ins + outs) * (name in _ATTENTION))
-        ),
-        "only q and v are counted, as in the LoRA paper; here all seven have an adapter": (
-            _count_by_matrix(
-                lambda name, outs, ins, r: r * (ins + outs) * (name in ("q_proj", "v_proj"))
-            )
-        ),
-    },
 )
 
 # --- the first gradients --------------------------------------------------------------------

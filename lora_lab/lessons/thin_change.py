@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from lora_lab import plots
 from lora_lab.maths.spectra import effective_rank, energy_kept, truncate
 from lora_lab.models.bases import Base
 from lora_lab.recipe import Recipe
@@ -127,14 +126,13 @@ class ThinLab:
             model.get_parameter(name).data += lora_B @ lora_A  # (out, k) @ (k, in)
         return dataclasses.replace(self.base, model=model)
 
-    def spectrum(self) -> plots.Picture:
-        """How much of ΔW a rank keeps, for the first seed, beside random numbers."""
+    @property
+    def energies(self) -> tuple[list[list[float]], list[float], tuple[int, ...]]:
+        """What `plots.draw_energy_kept` draws: the first seed's energies, and random numbers'."""
         size = self._cut_to[-1]
         noise = torch.randn(size, size, generator=torch.Generator().manual_seed(0))
         random = energy_kept(torch.linalg.svdvals(noise))
-        return plots.picture(
-            plots.draw_energy_kept, self.energy[0].tolist(), random.tolist(), self.ranks
-        )
+        return self.energy[0].tolist(), random.tolist(), self.ranks
 
     def table(self) -> pd.DataFrame:
         """For each rank, how much of ΔW it keeps, and what cut and trained models know.
@@ -159,11 +157,12 @@ class ThinLab:
         }
         return pd.DataFrame(rows, index=["new facts known", "old facts kept"]).T
 
-    def picture(self) -> plots.Picture:
-        """What cut and trained models know, by rank."""
+    @property
+    def scores(self) -> tuple[dict[int, list[float]], dict[int, list[float]], list[float]]:
+        """What `plots.draw_thin` draws: scores of the cuts, of LoRA, and of full fine-tuning."""
         cut = {k: self.cut(k) for k in self._cut_to}
         trained = {r: self.trained(r) for r in self.ranks}
-        return plots.picture(plots.draw_thin, cut, trained, self.full.table()["value"].tolist())
+        return cut, trained, self.full.table()["value"].tolist()
 
     @property
     def _cut_to(self) -> tuple[int, ...]:

@@ -99,13 +99,19 @@ class MemoryBars(DescribedExplorer):
     def table(self) -> pd.DataFrame:
         """What the bars show, in GiB: a row for each part, and the peak."""
         columns = {
-            name: [f"{getattr(memory, part) / 2**30:.1f}" for part in (*plots.PARTS, "total")]
+            name: [_gib(getattr(memory, part)) for part in (*plots.PARTS, "total")]
             for name, memory in self.memory.items()
         }
         return pd.DataFrame(columns, index=[*plots.PARTS, "together, at the peak"])
 
     def __repr__(self) -> str:
         return f"MemoryBars: {self.model.value} · {', '.join(METHODS)}"
+
+
+def _gib(size: int) -> str:
+    """A size in GiB, with two decimals where it is small."""
+    gib = size / 2**30
+    return f"{gib:.1f}" if gib >= 1 else f"{gib:.2f}" if gib else "–"
 
 
 def _name_choice(description: str, options: tuple[str, ...], value: str) -> widgets.Dropdown:
