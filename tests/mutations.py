@@ -79,6 +79,8 @@ HEART = [  # each of these files has rows below
     "lessons/deciding.py",
     "lessons/token_path.py",
     "lessons/labels.py",
+    "lessons/by_hand.py",
+    "lessons/thin_change.py",
 ]
 
 MUTATIONS = [  # (file, what it says, what it says when broken, the test that must fail)
@@ -527,6 +529,12 @@ MUTATIONS = [  # (file, what it says, what it says when broken, the test that mu
     ("lessons/labels.py", "row | {\"prompt_length\": 0} for", "row for", "test_labels.py::test_a_collators_batch"),
     ("lessons/labels.py", "        decay.step()\n", "", "test_labels.py::test_a_training_with_a_collator_has"),
     ("lessons/labels.py", "        optimizer.zero_grad()\n", "", "test_labels.py::test_a_training_with_a_collator_has"),
+    ("lessons/by_hand.py", "    model.requires_grad_(False)\n", "", "test_by_hand.py::test_layers_stand"),
+    ("lessons/by_hand.py", "            own.lora_A.copy_(module.lora_A[\"default\"].weight)", "            pass", "test_by_hand.py::test_training_by_hand"),
+    ("lessons/by_hand.py", "copy.deepcopy(base.model)", "base.model", "test_by_hand.py::test_the_base_stays"),
+    ("lessons/thin_change.py", ".detach() - old for", ".detach() for", "test_thin_change.py::test_the_changes"),
+    ("lessons/thin_change.py", ".data += lora_B @ lora_A", ".data = lora_B @ lora_A", "test_thin_change.py::test_a_cut_keeps"),
+    ("lessons/thin_change.py", "k=min(k, *change.shape)", "k=1", "test_thin_change.py::test_a_cut_keeps"),
     ("checks/compare.py", "return Verdict(tried.passed, f", "return Verdict(True, f", "test_checks.py::test_a_collator_that_tires"),
     ("lessons/deciding.py", "        if not 0 <= value < math.inf:", "        if value < 0:", "test_deciding.py::test_what_cannot"),
     ("training/pack.py", "        self.gradients *= (largest / (norms[:, None] + 1e-6)).clamp(max=1.0)\n", "", "test_packing.py::test_each_run_of_a_pack"),
