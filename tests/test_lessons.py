@@ -13,6 +13,7 @@ import pytest
 FOLDER = Path(__file__).parents[1] / "notebooks"
 REWRITTEN = (  # it grows with each lesson
     "00_start_here.ipynb",
+    "01_should_i_fine_tune.ipynb",
     "02_one_token_through_the_model.ipynb",
     "03_the_maths_of_lora.ipynb",
 )

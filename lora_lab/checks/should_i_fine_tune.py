@@ -5,6 +5,14 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 
 from lora_lab.checks.compare import Case, Exercise, Function
+from lora_lab.models.bases import load_base
+from lora_lab.recipe import Recipe
+from lora_lab.records import Verdict
+from lora_lab.tasks.loading import load_task
+from lora_lab.tasks.prompting import few_shot
+from lora_lab.training.evaluation import generate
+from lora_lab.training.fit import fit
+from lora_lab.wording import percent
 
 # --- a metric done right --------------------------------------------------------------------
 
@@ -83,6 +91,30 @@ def _in_lower_case(expected: Sequence[str], given: Sequence[str]) -> float:
     return _right_share([text.lower() for text in expected], [text.lower() for text in given])
 
 
+TRIAL = Recipe(steps=60, batch_size=16, learning_rate=3e-3, max_length=96)  # of pocket, seconds
+EXAMPLES, QUESTIONS = 200, 100
+
+
+def _trial(function: Function) -> Verdict:
+    """Ask pocket for invoices in three ways, and mark them with the learner's function."""
+    base = load_base("pocket", dtype="float32")
+    task = load_task("json", base, n=EXAMPLES)
+    asked = [example.prompt for example in task.test[:QUESTIONS]]
+    expected = tuple(example.answer for example in task.test[:QUESTIONS])
+    worked = [*map(few_shot(base.tokenizer, task, 1), asked)]
+    tuned = fit(base, task, TRIAL, store=None, evaluate=False)
+    ways = {"bare": (base, asked), "one worked example": (base, worked), "LoRA": (tuned, asked)}
+    marked = []
+    for name, (model, prompts) in ways.items():
+        given = tuple(generate(model, prompts))
+        marked.append(f"{name} {percent(function(expected=expected, given=given))}")
+    return Verdict(
+        True,
+        f"It marked {QUESTIONS} invoices that pocket read in three ways: {', '.join(marked)}. "
+        f"LoRA was trained just now, on {EXAMPLES} examples.",
+    )
+
+
 right_share = Exercise(
     _right_share,
     _answers,
@@ -106,6 +138,7 @@ right_share = Exercise(
             lambda expected, given: 1 - _right_share(expected, given)
         ),
     },
+    trial=_trial,
 )
 
 # --- a split that does not leak -------------------------------------------------------------

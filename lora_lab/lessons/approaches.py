@@ -1,6 +1,7 @@
 """A test asked in several ways: bare, with worked examples, with notes, or of an adapter.
 
 The result of an approach is a `Tried`: which answers were right, and the cost of an answer.
+`FactWays` asks for facts, and `ways_table` sets the ways of several plans of evidence side by side.
 """
 
 import dataclasses
@@ -10,8 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
 
+import pandas as pd
+
+from lora_lab.findings.evidence import FINAL, Evidence
 from lora_lab.findings.recordings import recordings_by_seed
 from lora_lab.maths.statistics import wilson
+from lora_lab.models.bases import Base
+from lora_lab.tasks.changing_facts import ChangedFacts
 from lora_lab.tasks.examples import Example, Task, prompt_ids
 from lora_lab.tasks.retrieval import Retriever
 from lora_lab.tasks.skills import state, with_notes
@@ -150,21 +156,119 @@ def noted(notes: Sequence[str], k: int, *, same_name: bool = False) -> Callable[
     return with_similar_notes
 
 
-# --- recorded -------------------------------------------------------------------------------
+# --- facts, from notes or from an adapter ------------------------------------------------------
+
+MOST = 100  # questions of a kind, so that a table takes seconds
 
 
-def recorded_approaches(name: str) -> dict[str, tuple[Tried, ...]]:
-    """The recorded results of a table of approaches.toml: by approach, one per seed.
+class FactWays:
+    """Ways to answer for new facts: the base alone, from notes in the prompt, from an adapter.
 
-    Raises:
-        ValueError: if there are none, with the nearest name.
+    Args:
+        base: knows none of the new facts.
+        facts: `new-facts`; each of its facts becomes a note.
+        notes: the most notes before a question.
+        same_name: only notes about the person that the question asks about.
     """
-    tried: dict[str, list[Tried]] = {}
-    for row in _recorded_rows(name):
-        facts = {field.name: row[field.name] for field in dataclasses.fields(Tried)}
-        facts["right"] = tuple(map(bool, facts["right"]))
-        tried.setdefault(row["approach"], []).append(Tried(**facts))
-    return {approach: tuple(results) for approach, results in tried.items()}
+
+    def __init__(self, base: Base, facts: Task, *, notes: int = 5, same_name: bool = True) -> None:
+        self.base, self.facts = base, facts
+        self.notes, self.same_name = notes, same_name
+        self.put = self._with_notes_of(facts)
+        kind = "by name" if same_name else "by likeness"
+        self.name = f"notes found {kind}"
+
+    def table(self, models: Mapping[str, Model] | None = None) -> pd.DataFrame:
+        """New facts, old facts and strangers that each way answers as it should.
+
+        Args:
+            models: adapters to ask as well, by the name of their row.
+        """
+        asked = {
+            "new facts": self.facts.test[:MOST],
+            "old facts": self.facts.old_knowledge[:MOST],
+            "strangers “not known”": self.facts.strangers[:MOST],
+        }
+        return self._table(models or {}, self.put, asked)
+
+    @property
+    def strangers(self) -> float:
+        """The share of strangers, 0 to 1, that are still “not known” with the notes."""
+        strangers = self.facts.strangers[:MOST]
+        prompts = [self.put(one.prompt) for one in strangers]
+        return try_approach(self.name, self.base, self.facts, prompts, examples=strangers).share
+
+    def after(self, now: ChangedFacts, models: Mapping[str, Model]) -> pd.DataFrame:
+        """The same ways after some facts have changed, and their notes with them.
+
+        Args:
+            now: the facts as they are now.
+            models: adapters, by the name of their row.
+        """
+        changed = [one for one in now.task.test if one.prompt in now.notes]
+        kept = [one for one in now.task.test if one.prompt not in now.notes]
+        asked = {f"the {len(changed)} that changed": changed, f"the other {len(kept)}": kept}
+        return self._table(models, self._with_notes_of(now.task), asked)
+
+    def _with_notes_of(self, facts: Task) -> Callable[[str], str]:
+        return noted(notes_of(facts), self.notes, same_name=self.same_name)
+
+    def _table(
+        self,
+        models: Mapping[str, Model],
+        put: Callable[[str], str],
+        asked: Mapping[str, Sequence[Example]],
+    ) -> pd.DataFrame:
+        ways = {"the base alone": (self.base, str), self.name: (self.base, put)}
+        ways |= {name: (model, str) for name, model in models.items()}
+        rows = {}
+        for name, (model, ask) in ways.items():
+            tried = {
+                what: try_approach(
+                    name,
+                    model,
+                    self.facts,
+                    [ask(one.prompt) for one in questions],
+                    examples=questions,
+                )
+                for what, questions in asked.items()
+            }
+            rows[name] = {what: percent(one.share) for what, one in tried.items()}
+            rows[name]["tokens read"] = f"{next(iter(tried.values())).prompt_tokens:.0f}"
+        return pd.DataFrame(rows).T
+
+
+# --- evidence -------------------------------------------------------------------------------
+
+
+def ways_table(*ids: str) -> pd.DataFrame:
+    """The ways of several plans of evidence in one table: right answers, cost, what is kept.
+
+    Args:
+        ids: of plans that have ways to ask among their settings.
+    """
+    return pd.concat([_rows_of_ways(Evidence.read(id)) for id in ids]).fillna("")
+
+
+def _rows_of_ways(evidence: Evidence) -> pd.DataFrame:
+    plan, table = evidence.plan, evidence.table().set_index("setting")
+    rows = {}
+    for name, measured in table.iterrows():
+        finals = [row for row in evidence.rows if (row.stage, row.setting) == (FINAL, name)]
+        score = next(column for column in table if column.endswith(", %"))
+        tokens = mean(row.prompt_tokens for row in finals) if finals else None
+        rows[f"{plan.base}, {plan.task}", name] = {
+            "score, %": measured[score],
+            "95 % interval": measured.get("95 % interval", "not measured yet"),
+            "chosen": measured["chosen"],
+            "tokens read": "" if tokens is None else f"{tokens:.0f}",
+            "old facts kept, %": measured.get("old knowledge kept, %", ""),
+            "seeds": measured["seeds"],
+        }
+    return pd.DataFrame(rows).T
+
+
+# --- recorded -------------------------------------------------------------------------------
 
 
 def recorded_curves() -> dict[str, dict[int, tuple[float, ...]]]:

@@ -2,15 +2,17 @@
 
 The rule puts measurements before hopes and cheap means before expensive ones: a prompt, then
 retrieval, then an adapter. What was measured to be worse is never recommended. It is a rule of
-thumb of this course, not a theorem.
+thumb of this course, not a theorem. Lesson 01 has it as a table.
 """
 
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from lora_lab.findings.claims import claim
+from lora_lab.findings.evidence import Evidence
 from lora_lab.maths.statistics import wilson
 from lora_lab.recipe import nearest
 from lora_lab.wording import percent, percent_range
@@ -243,16 +245,33 @@ def _saves(situation: Situation) -> bool:
     return trainable and situation.pays_back_after < min(situation.holds_for, 365)
 
 
+def measured(id: str, **settings: str) -> dict[str, int]:
+    """What a plan of evidence has measured, as fields of a `Situation`; all seeds together.
+
+    Args:
+        id: of a plan whose score is a share of right answers.
+        settings: the names of its settings that stand for `prompt`, `retrieval` and `lora`.
+    """
+    evidence, fields = Evidence.read(id), {}
+    for way, setting in settings.items():
+        runs = evidence.runs[setting]
+        asked = len(runs) * evidence.plan.test
+        share = fmean(run.scores.value for run in runs) if runs else 0
+        fields |= {f"{way}_right": round(share * asked), f"{way}_asked": asked}
+    return fields
+
+
 # --- what stands behind it ------------------------------------------------------------------
 
-SHOWN = {  # what notebook 01 shows about each goal
-    "domain": "Notebook 01 does not test the language of a field: only your own test tells.",
-    "style": "Notebook 01: no examples in the prompt gave pocket a new style; an adapter did.",
-    "format": "Notebook 01: one worked example was enough for pocket's new JSON; smollm2 named "
-    "intents with similar examples searched for, and with an adapter, not by an instruction.",
-    "facts": "Notebook 01: notes found by name gave pocket new facts, and strangers stayed “not "
-    "known”; an adapter learnt the facts and invented the strangers'.",
-    "general": "Notebook 01 does not test general questions: only your own test tells.",
+SHOWN = {  # what lesson 01 and its evidence show about each goal
+    "domain": "Lesson 01 does not test the language of a field: only your own test tells.",
+    "style": "Lesson 01: no examples in the prompt gave pocket a new style; LoRA got 99 % of its "
+    "sentences right, and kept 69 % of its old facts.",
+    "format": "Lesson 01: for pocket's new JSON one worked example in the prompt is as good as "
+    "LoRA: all three ways get over 99.8 %, and only LoRA costs old facts.",
+    "facts": "Lesson 01: notes found by name gave pocket new facts, and strangers stayed “not "
+    "known”; an adapter learned the facts and invented the strangers'.",
+    "general": "Lesson 01 does not test general questions: only your own test tells.",
 }
 
 

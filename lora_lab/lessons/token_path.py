@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lora_lab.cost.estimates import find_shape
 from lora_lab.models.bases import Base
-from lora_lab.tasks.examples import IGNORED, Example, encode
+from lora_lab.tasks.examples import IGNORED, Example, encode, prompt_ids
 from lora_lab.training.evaluation import answering, generate
 
 LONGEST = 256  # tokens of a prompt and its answer
@@ -72,6 +72,46 @@ def follow(base: Base, example: Example) -> Path:
         ),
         nats=nats.cpu(),
     )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reading:
+    """Where a model looks as it begins its answer, sentence by sentence of its prompt."""
+
+    sentences: tuple[str, ...]  # the notes, then the question
+    shares: tuple[tuple[float, ...], ...]  # [layer][sentence], of all attention: a mean over heads
+    answer: str
+
+
+def read(base: Base, prompt: str) -> Reading:
+    """The attention of the place that begins the answer, layer by layer, and the answer."""
+    ids = prompt_ids(base.tokenizer, prompt)
+    texts = [base.tokenizer.decode([token]) for token in ids]
+    words = [text.strip() for text in texts]
+    question = words.index("Question") if "Question" in words else 0
+    ends = [place + 1 for place in range(question) if words[place] == "."] + [len(ids)]
+    starts = [0, *ends[:-1]]
+    used = base.model.config._attn_implementation
+    try:
+        base.model.set_attn_implementation("eager")  # the one that says where it looks
+        with answering(base.model):
+            out = base.model(torch.tensor([ids], device=base.device), output_attentions=True)
+    finally:
+        base.model.set_attn_implementation(used)
+    looks = [layer[0, :, -1].mean(0) for layer in out.attentions]  # (tokens,), which sum to 1
+    spans = [*zip(starts, ends, strict=True)]
+    (answer,) = generate(base, [prompt], max_new_tokens=32)
+    return Reading(
+        tuple(_words(texts[start:end]) for start, end in spans),
+        tuple(tuple(look[start:end].sum().item() for start, end in spans) for look in looks),
+        answer,
+    )
+
+
+def _words(texts: Sequence[str]) -> str:
+    """A sentence of a prompt without the marks around it."""
+    kept = [text for text in texts if not text.startswith("<|")]
+    return "".join(kept).strip().removeprefix("Notes:").removeprefix("Question:").strip()
 
 
 def own_answer(base: Base, prompt: str) -> Example:

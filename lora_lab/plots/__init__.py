@@ -26,7 +26,7 @@ _NAMES = {  # module: its public names
     ),
     "losses": ("LossFilm", "draw_loss"),
     "meters": ("NOT_SHARES", "draw_meters", "meter_rows"),
-    "tokens": ("draw_next_token", "draw_path"),
+    "tokens": ("draw_next_token", "draw_path", "draw_reading"),
     "matrices": (
         "draw_changes",
         "draw_energy_kept",
@@ -46,7 +46,7 @@ _NAMES = {  # module: its public names
     "memory_bars": ("PARTS", "draw_memory"),
     "decay": ("draw_decay",),
     "lengths": ("draw_cost_of_length", "draw_lengths"),
-    "ways": ("draw_examples", "draw_ways"),
+    "ways": ("draw_examples",),
     "fields": ("draw_field", "field_size"),
     "lora_parts": ("draw_lora_parts", "lora_parts_size"),
     "evidence": ("KINDS", "draw_evidence", "evidence_size"),

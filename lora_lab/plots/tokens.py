@@ -88,6 +88,42 @@ def draw_path(
 draw_path.colours = 128
 
 
+def draw_reading(
+    ax: Axes,
+    sentences: Sequence[str],
+    shares: Sequence[Sequence[float]],
+    answer: str,
+) -> Axes:
+    """How much each layer looks at each sentence of a prompt as it begins its answer.
+
+    Args:
+        ax: where to draw.
+        sentences: the notes, then the question; a row each.
+        shares: for each layer, the share of attention on each sentence.
+        answer: what the model then says.
+    """
+    tidy(ax, f"Where does it look before it answers “{answer}”?", "", "")
+    ax.grid(visible=False)
+    for layer, looks in enumerate(shares):
+        for row, share in enumerate(looks):
+            _draw_cell(ax, layer, row, f"{100 * share:.0f} %", RUN, 0.04 + 0.96 * share)
+    ax.set(xlim=(-0.5, len(shares) - 0.5), ylim=(max(len(sentences), 6) - 0.5, -0.5))
+    ax.set_xticks(range(len(shares)), [f"layer {n}" for n in range(1, len(shares) + 1)], fontsize=9)
+    ax.set_yticks(range(len(sentences)), sentences, fontsize=9.5)
+    ax.tick_params(length=0)
+    ax.spines[["left", "bottom"]].set_visible(False)
+    means = [sum(looks) / len(shares) for looks in zip(*shares, strict=True)]
+    seen = [f"{name} {100 * mean:.0f} %" for name, mean in zip(sentences, means, strict=True)]
+    ax.set_label(
+        f"Attention of the place that begins the answer, a mean of {len(shares)} layers: "
+        f"{'; '.join(seen)}. The answer: {answer}."
+    )
+    return ax
+
+
+draw_reading.colours = 128
+
+
 def _draw_cell(ax: Axes, place: int, row: int, words: str, colour: str, strength: float) -> None:
     """A cell with words in it, darker where stronger."""
     ax.barh(row, 0.95, left=place - 0.475, height=0.88, color=colour, alpha=strength)

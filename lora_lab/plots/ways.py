@@ -1,47 +1,12 @@
-"""Ways to get an answer side by side, and the number of examples that training takes."""
+"""The number of examples that training takes."""
 
 from collections.abc import Mapping, Sequence
 from statistics import mean
 
 from matplotlib.axes import Axes
 
-from lora_lab.lessons.approaches import Tried
-from lora_lab.maths.statistics import wilson
-from lora_lab.plots.canvas import EARLIER, INK, LEGEND, PALE, RUN, corner, tidy
-from lora_lab.wording import counted, percent
-
-
-def draw_ways(
-    ax: Axes, ways: Mapping[str, Sequence[Tried]], title: str = "Which way is right most often?"
-) -> Axes:
-    """Each way's share of right answers with its 95 % interval; a grey tick for each seed."""
-    seeds = {len(tried) for tried in ways.values()}
-    tidy(ax, title, "right answers, %", "")
-    summaries = []
-    for place, (name, tried) in enumerate(ways.items()):
-        right = sum(sum(seed.right) for seed in tried)
-        questions = sum(len(seed.right) for seed in tried)
-        low, high = wilson(right, questions)
-        ax.plot([100 * low, 100 * high], [place, place], color=RUN, linewidth=2.5)
-        ax.plot([100 * right / questions], [place], "o", color=RUN, markersize=7, clip_on=False)
-        shares = [100 * seed.share for seed in tried] if len(tried) > 1 else []
-        ax.plot(shares, [place] * len(shares), "|", color=EARLIER, markersize=11, clip_on=False)
-        tokens = mean(seed.prompt_tokens for seed in tried)
-        ax.text(105, place, f"{tokens:.0f}", va="center", fontsize=9, color=INK)
-        summaries.append(f"{name} {percent(right / questions)} ({percent(low)} to {percent(high)})")
-    ax.text(105, -0.75, "tokens in", va="center", fontsize=9, color=INK)
-    ax.set(xlim=(-2, 122), ylim=(len(ways) - 0.5, -1.1), xticks=range(0, 101, 25))
-    ax.set_yticks(range(len(ways)), [*ways], fontsize=9.5)
-    ax.tick_params(axis="y", length=0)
-    ax.spines["bottom"].set_bounds(0, 100)
-    ax.spines["left"].set_visible(False)
-    ax.xaxis.label.set_x(52 / 124)
-    ax.grid(visible=False, axis="y")
-    corner = f"{questions} questions, {counted(len(tried), 'seed')}" * (len(seeds) == 1)
-    ax.text(0, -0.75, corner, va="center", fontsize=9, color=EARLIER)
-    ax.set_label(f"{title} Right answers with 95 % intervals: {'; '.join(summaries)}.")
-    return ax
-
+from lora_lab.plots.canvas import LEGEND, PALE, RUN, corner, tidy
+from lora_lab.wording import counted
 
 MARKS = "os^D"
 

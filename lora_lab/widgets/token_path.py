@@ -1,7 +1,9 @@
 """A prompt and its answer through a model, token by token, with the labels to be chosen."""
 
+from collections.abc import Mapping
+
 from lora_lab import plots
-from lora_lab.lessons.token_path import follow
+from lora_lab.lessons.token_path import follow, read
 from lora_lab.models.bases import Base
 from lora_lab.tasks.examples import Example
 from lora_lab.widgets.toggle import Toggle
@@ -34,3 +36,24 @@ class TokenPath(Toggle):
 
     def __repr__(self) -> str:
         return f"TokenPath: {''.join(self.path.tokens)}"
+
+
+class NoteReading(Toggle):
+    """Where a base looks in each of several prompts before it answers; a button for each prompt.
+
+    `readings` has the numbers, by a button's words.
+    """
+
+    def __init__(self, base: Base, prompts: Mapping[str, str]) -> None:
+        self.readings = {words: read(base, prompt) for words, prompt in prompts.items()}
+        pictures = {
+            words: plots.picture(
+                plots.draw_reading, one.sentences, one.shares, one.answer, size=(720, 250)
+            )
+            for words, one in self.readings.items()
+        }
+        super().__init__(f"What {base.name} reads", pictures)
+
+    def __repr__(self) -> str:
+        answers = (f"{words}: “{one.answer}”" for words, one in self.readings.items())
+        return f"NoteReading: {' · '.join(answers)}"
