@@ -252,16 +252,18 @@ def ways_table(*ids: str) -> pd.DataFrame:
 
 def _rows_of_ways(evidence: Evidence) -> pd.DataFrame:
     plan, table = evidence.plan, evidence.table().set_index("setting")
-    rows = {}
+    task, rows = f"{plan.base}, {plan.task}", {}
+    if not any(evidence.runs.values()):
+        return pd.DataFrame({(task, "not measured yet"): {"seeds": 0}}).T
     for name, measured in table.iterrows():
         finals = [row for row in evidence.rows if (row.stage, row.setting) == (FINAL, name)]
         score = next(column for column in table if column.endswith(", %"))
-        tokens = mean(row.prompt_tokens for row in finals) if finals else None
-        rows[f"{plan.base}, {plan.task}", name] = {
+        tokens = f"{mean(row.prompt_tokens for row in finals):.0f}" if finals else ""
+        rows[task, name] = {
             "score, %": measured[score],
             "95 % interval": measured.get("95 % interval", "not measured yet"),
             "chosen": measured["chosen"],
-            "tokens read": "" if tokens is None else f"{tokens:.0f}",
+            "tokens read": tokens,
             "old facts kept, %": measured.get("old knowledge kept, %", ""),
             "seeds": measured["seeds"],
         }
