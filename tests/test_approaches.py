@@ -5,8 +5,10 @@ import dataclasses
 import pytest
 
 import lora_lab as lab
-from lora_lab.lessons.approaches import NAME, noted, notes_of, try_approach
+from lora_lab.findings.evidence import Evidence
+from lora_lab.lessons.approaches import NAME, FactWays, noted, notes_of, try_approach, ways_table
 from lora_lab.maths.statistics import wilson
+from lora_lab.tasks.changing_facts import changed_facts
 from lora_lab.tasks.examples import Example, prompt_ids
 from lora_lab.tasks.prompting import few_shot, retrieved, with_examples
 from lora_lab.tasks.skills import shots_prompt, state
@@ -128,3 +130,70 @@ def test_pocket_reads_answers_from_notes_about_the_person_and_still_knows_no_str
     for asked in (task.test[:12], task.strangers[:12], task.old_knowledge[:12]):
         prompts = [put(one.prompt) for one in asked]
         assert try_approach("noted", base, task, prompts, examples=asked).share >= 0.9
+
+
+# --- facts, on Monday and on Tuesday --------------------------------------------------------
+
+
+@pytest.fixture
+def facts(base):
+    task = lab.load_task("new-facts", base, n=60)
+    few = {"old_knowledge": task.old_knowledge[:4], "strangers": task.strangers[:4]}
+    return dataclasses.replace(task, test=task.test[:12], **few)
+
+
+def test_a_table_of_facts_has_each_ways_share_and_the_tokens_that_it_reads(base, facts):
+    ways = FactWays(base, facts)
+    table = ways.table({"the base again": base})
+    assert [*table.index] == ["the base alone", "notes found by name", "the base again"]
+    assert [*table.loc["the base alone"]][:3] == ["0 %", "100 %", "100 %"]
+    assert [*table.loc["the base again"]] == [*table.loc["the base alone"]]
+    assert [*table.loc[ways.name]][:3] == ["100 %", "100 %", "100 %"]
+    ids = [prompt_ids(base.tokenizer, ways.put(one.prompt)) for one in facts.test]
+    assert table.loc[ways.name, "tokens read"] == f"{sum(map(len, ids)) / len(ids):.0f}"
+
+
+def test_notes_about_others_make_strangers_known(base, facts):
+    by_likeness = FactWays(base, facts, same_name=False)
+    prompts = [by_likeness.put(one.prompt) for one in facts.strangers]
+    assert prompts[0].startswith("Notes: ")
+    asked = try_approach("", base, facts, prompts, examples=facts.strangers)
+    assert by_likeness.strangers == asked.share < FactWays(base, facts).strangers == 1
+    assert by_likeness.table().iloc[1, 2] == f"{100 * asked.share:.0f} %"
+
+
+def test_after_a_change_the_notes_are_the_new_ones_and_changed_facts_stand_apart(base, facts):
+    now = changed_facts(facts, 20)
+    changed = [one for one in now.task.test if one.prompt in now.notes]
+    table = FactWays(base, facts).after(now, {})
+    counts = f"the {len(changed)} that changed", f"the other {12 - len(changed)}"
+    assert [*table.columns] == [*counts, "tokens read"]
+    assert table.loc["notes found by name", counts[0]] == "100 %"
+    old = [FactWays(base, facts).put(one.prompt) for one in changed]
+    assert try_approach("", base, facts, old, examples=changed).share == 0
+
+
+# --- evidence -------------------------------------------------------------------------------
+
+
+def test_the_ways_of_several_plans_stand_in_one_table_with_what_they_cost():
+    table = ways_table("ways-json", "ways-style")
+    evidence = lab.evidence("ways-style")
+    assert [*table.index.get_level_values(1)] == ["few-shot", "retrieval", "LoRA"] * 2
+    row = table.loc[("pocket, style", "LoRA")]
+    own = evidence.table().set_index("setting").loc["LoRA"]
+    assert row["score, %"] == own["exact match, %"]
+    assert row["old facts kept, %"] == own["old knowledge kept, %"]
+    tokens = [
+        one.prompt_tokens for one in evidence.rows if (one.stage, one.setting) == ("final", "LoRA")
+    ]
+    assert row["tokens read"] == f"{sum(tokens) / 10:.0f}"
+
+
+def test_a_plan_that_is_not_measured_says_so_in_one_row(monkeypatch):
+    whole = lab.evidence("ways-json")
+    empty = dataclasses.replace(whole, rows=())
+    monkeypatch.setattr(Evidence, "read", lambda id: {"whole": whole, "empty": empty}[id])
+    table = ways_table("whole", "empty")
+    assert [*table.index][-1] == ("pocket, json", "not measured yet")
+    assert len(table) == 4

@@ -3,6 +3,7 @@
 import json
 import math
 import random
+import re
 
 import pytest
 
@@ -47,3 +48,11 @@ def test_the_break_even_is_the_packages_rounded_up(case):
     answers = break_even(case["setup_cost"], saved)
     expected = answers if math.isinf(answers) else math.ceil(answers)
     assert checks.answers_to_break_even.reference(**case) == expected
+
+
+def test_a_referee_that_agrees_marks_three_ways_of_pocket_reading_invoices():
+    verdict = checks.right_share(checks.right_share.reference)
+    assert verdict.passed
+    bare, worked, tuned = map(int, re.findall(r"(\d+) %", verdict.message))
+    assert bare <= 5
+    assert min(worked, tuned) >= 90

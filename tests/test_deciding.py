@@ -2,10 +2,15 @@
 
 import dataclasses
 import itertools
+import json
 import math
+import re
+from pathlib import Path
 
 import pytest
 
+import lora_lab as lab
+from lora_lab.findings.evidence import Evidence
 from lora_lab.lessons import deciding
 from lora_lab.lessons.deciding import GOALS, Situation, advise, break_even
 from lora_lab.maths.statistics import wilson
@@ -156,3 +161,63 @@ def test_the_share_of_a_stale_year_by_hand():
 def test_what_cannot_be_is_refused_in_words(facts, message):
     with pytest.raises(ValueError, match=message.replace("(", r"\(")):
         Situation(**{"goal": "style"} | facts)
+
+
+# --- what the course measured, and the rules in the lesson ----------------------------------
+
+
+def test_counts_of_evidence_are_its_shares_of_all_its_questions():
+    found = deciding.measured("ways-sentiment", retrieval="retrieval", lora="LoRA")
+    runs = lab.evidence("ways-sentiment").runs
+    assert found["lora_asked"] == found["retrieval_asked"] == 10 * 200
+    assert found["lora_right"] == round(sum(200 * run.scores.value for run in runs["LoRA"]))
+    assert Situation(goal="format", **found).lora_right > found["retrieval_right"]
+
+
+def test_evidence_that_is_not_measured_has_no_counts(monkeypatch):
+    empty = dataclasses.replace(lab.evidence("ways-json"), rows=())
+    monkeypatch.setattr(Evidence, "read", lambda id: empty)
+    assert deciding.measured("ways-json", lora="LoRA") == {"lora_right": 0, "lora_asked": 0}
+
+
+STALE_SOON = {"changes_per_year": 12}
+TRIED = {"retrieval_right": 20, "retrieval_asked": 100}
+BY_ROW = [  # of the lesson's table: situations that stop there
+    [{"goal": "style"}],
+    [
+        {"goal": "style"} | REACHES,
+        {"goal": "style", "retrieval_right": 99, "retrieval_asked": 100} | MISSES,
+        {"goal": "style"} | MISSES | TUNED_ENOUGH,
+    ],
+    [{"goal": "format", "examples": 300} | REACHES | BUSY],
+    [{"goal": "style", "prompt_right": 9, "prompt_asked": 10}],
+    [{"goal": "general"} | MISSES],
+    [{"goal": "facts", "examples": 300} | STALE_SOON | MISSES],
+    [
+        {"goal": "style", "examples": 99} | STALE_SOON | MISSES,
+        {"goal": "style", "retrieval_right": 50, "retrieval_asked": 100} | STALE_SOON | MISSES,
+    ],
+    [{"goal": "style", "examples": 99} | MISSES | TUNED_BETTER],
+    [{"goal": "style", "examples": 300} | MISSES | TUNED_WORSE],
+    [
+        {"goal": "style", "examples": 300} | MISSES,
+        {"goal": "facts", "examples": 300} | TRIED | MISSES,
+    ],
+]
+
+
+def test_the_table_of_the_lesson_says_what_the_rule_recommends_row_by_row():
+    path = Path(__file__).parents[1] / "notebooks" / "01_should_i_fine_tune.ipynb"
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    (page,) = (
+        "".join(cell["source"]) for cell in cells if "| it says |" in "".join(cell["source"])
+    )
+    rows = re.findall(r"^\| [^|]*\|([^|]+)\|([^|]+)\|$", page, re.MULTILINE)[2:]
+    assert len(rows) == len(BY_ROW)
+    for (applies, says), situations in zip(rows, BY_ROW, strict=True):
+        named = set(re.findall(r"\*\*(.+?)\*\*", says))
+        recommended = {advise(Situation(**facts)).recommendation for facts in situations}
+        assert recommended == named or (not named and "best of all" in says), applies
+    assert f"over {100 * deciding.STALE:.0f} % of the year" in page
+    assert f"fewer than {deciding.FEW} examples" in page
+    assert f"from {deciding.FEW} examples" in page

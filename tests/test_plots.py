@@ -23,6 +23,7 @@ from lora_lab.plots import (
     draw_next_token,
     draw_path,
     draw_prediction,
+    draw_reading,
     draw_terms,
     draw_thin,
     picture,
@@ -438,6 +439,17 @@ def test_a_row_of_tokens_shows_each_guess_label_and_loss_and_tells_the_mean():
     assert ax.get_label() == (
         "2 of 3 places have a label. ? must predict dairyman: 0.50; dairyman must predict "
         "<|end|>: 0.25; a mean of 0.38 nats."
+    )
+
+
+def test_a_reading_has_a_share_for_each_sentence_and_layer_and_tells_the_mean():
+    ax = draw_reading(axes(), ["A cat.", "Which?"], [[0.25, 0.75], [0.5, 0.5]], "cat")
+    assert [text.get_text() for text in ax.texts] == ["25 %", "75 %", "50 %", "50 %"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["A cat.", "Which?"]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["layer 1", "layer 2"]
+    assert ax.get_label() == (
+        "Attention of the place that begins the answer, a mean of 2 layers: A cat. 38 %; "
+        "Which? 62 %. The answer: cat."
     )
 
 

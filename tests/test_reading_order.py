@@ -111,7 +111,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
     "lessons": {
         "predictions": "",
         "attempts": "",
-        "approaches": "",
+        "approaches": "pandas",
         "deciding": "",
         "cutting": "torch",
         "weight_change": "torch",

@@ -3,12 +3,14 @@ import math
 import pytest
 import torch
 from torch.nn import functional as F
+from transformers import AutoModelForCausalLM
 
+import lora_lab as lab
 from lora_lab.lessons import token_path
-from lora_lab.lessons.token_path import follow, own_answer, own_answer_table
-from lora_lab.tasks.examples import Example, collate, encode
+from lora_lab.lessons.token_path import follow, own_answer, own_answer_table, read
+from lora_lab.tasks.examples import Example, collate, encode, prompt_ids
 from lora_lab.training.evaluation import generate
-from lora_lab.widgets.token_path import TokenPath
+from lora_lab.widgets.token_path import NoteReading, TokenPath
 from tiny import tiny_base
 
 EXAMPLE = Example("abc", "de")
@@ -98,3 +100,55 @@ def test_a_reader_without_a_kernel_sees_the_picture_that_is_chosen(base):
     assert data["image/png"] == shown.picture._repr_mimebundle_()[0]["image/png"]
     assert metadata["image/png"]["alt"] == shown.picture.alt
     assert "application/vnd.jupyter.widget-view+json" in data
+
+
+# --- notes in a prompt ----------------------------------------------------------------------
+
+NOTED = "Notes: Kavi Fenby keeps a cat. Milin Fenby works as a dairyman. Question: Where is it?"
+
+
+@pytest.fixture(scope="module")
+def pocket():
+    return lab.load_base("pocket", device="cpu", dtype="float32")
+
+
+def test_the_attention_on_each_sentence_is_the_models_own(pocket):
+    reading = read(pocket, NOTED)
+    assert reading.sentences == (
+        "Kavi Fenby keeps a cat.",
+        "Milin Fenby works as a dairyman.",
+        "Where is it?",
+    )
+    ids = prompt_ids(pocket.tokenizer, NOTED)
+    plain = AutoModelForCausalLM.from_pretrained(
+        pocket.path, dtype=torch.float32, attn_implementation="eager"
+    )
+    with torch.no_grad():
+        layers = plain(torch.tensor([ids]), output_attentions=True).attentions
+    ends = [place for place, one in enumerate(ids) if pocket.tokenizer.decode([one]).strip() == "."]
+    for shares, layer in zip(reading.shares, layers, strict=True):
+        assert sum(shares) == pytest.approx(1, abs=1e-5)
+        first = layer[0, :, -1, : ends[0] + 1].sum(-1).mean().item()
+        assert shares[0] == pytest.approx(first, abs=1e-5)
+    assert [reading.answer] == generate(pocket, [NOTED], max_new_tokens=32)
+
+
+def test_reading_leaves_the_model_as_it_was(pocket):
+    before = pocket.model.config._attn_implementation
+    read(pocket, NOTED)
+    assert pocket.model.config._attn_implementation == before != "eager"
+
+
+def test_a_prompt_without_notes_is_one_sentence(pocket):
+    reading = read(pocket, "Tell me the job of Kavi Fenby.")
+    assert reading.sentences == ("Tell me the job of Kavi Fenby.",)
+    assert all(shares == (pytest.approx(1, abs=1e-5),) for shares in reading.shares)
+
+
+def test_each_button_shows_what_a_prompt_makes_the_base_read_and_say(pocket):
+    shown = NoteReading(pocket, {"noted": NOTED, "bare": "Where is it?"})
+    noted, bare = shown.readings.values()
+    assert repr(shown) == f"NoteReading: noted: “{noted.answer}” · bare: “{bare.answer}”"
+    shown.choice.value = "bare"
+    assert shown.picture.alt.endswith(f"The answer: {bare.answer}.")
+    assert len(shown.pictures["noted"].png) < 60_000
