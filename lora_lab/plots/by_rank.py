@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.ticker import NullFormatter
 
 from lora_lab.plots.canvas import BASE, INK, LEGEND, RUN, axis_end, corner, tidy
 from lora_lab.wording import counted
@@ -66,6 +67,7 @@ def draw_together(
     if logarithmic:
         low, high = (min(drawn), max(drawn)) if drawn else (0.1, 1)
         ax.set(yscale="log", ylim=(10 ** math.floor(math.log10(low)), axis_end(high)))
+        ax.yaxis.set_minor_formatter(NullFormatter())  # numbers at the powers of ten alone
     else:
         ax.set(ylim=(0, axis_end(max(drawn, default=1.0))))
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1), **LEGEND)
