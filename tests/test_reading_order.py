@@ -58,6 +58,8 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "hidden_rank": "",
         "loading": "",
         "losses": "torch",
+        "retrieval": "bm25s",
+        "prompting": "",
     },
     "cost": {
         "budget": "",
@@ -100,16 +102,15 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "papers": "",
         "defaults": "pandas",
         "recordings": "pandas",
-        "claim_runs": "",
-        "claims": "tqdm",
         "plans": "msgspec",
         "evidence": "pandas msgspec",
         "evidence_runs": "filelock",
+        "claim_runs": "",
+        "claims": "tqdm",
     },
     "lessons": {
         "predictions": "",
         "attempts": "",
-        "retrieval": "bm25s",
         "approaches": "",
         "deciding": "",
         "cutting": "torch",
@@ -120,8 +121,17 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "labels": "torch pandas",
     },
     "checks": dict.fromkeys(
-        ["compare", "should_i_fine_tune", "one_token", "maths_of_lora", "reading_a_run", "rank"]
-        + ["alpha", "target_modules", "adalora", "qlora", "training_parameters", "exercises"],
+        ["compare", "start_here", "should_i_fine_tune", "one_token", "maths_of_lora"]
+        + [
+            "reading_a_run",
+            "rank",
+            "alpha",
+            "target_modules",
+            "adalora",
+            "qlora",
+            "training_parameters",
+            "exercises",
+        ],
         "torch",
     ),
     "plots": dict.fromkeys(
