@@ -546,15 +546,48 @@ def test_the_reference_uses_the_deviation_of_a_sample():
     assert answer[2] == pytest.approx(1.96 * error)
 
 
-@pytest.mark.parametrize("case", list(rank.energy_share.cases()))
-def test_the_energy_is_that_of_torchs_best_approximation(case):
-    values, k = torch.tensor(case["values"], dtype=torch.float64), case["k"]
-    random = torch.randn(len(values), len(values), generator=torch.Generator().manual_seed(0))
-    left, right = torch.linalg.qr(random.double()).Q, torch.linalg.qr(random.double().T).Q
-    change = left @ values.diag() @ right
-    u, s, vh = torch.linalg.svd(change)
-    kept = (u[:, :k] * s[:k] @ vh[:k]).square().sum() / change.square().sum()
-    assert rank.energy_share.reference(**case) == pytest.approx(kept.item())
+def test_the_sweep_picks_each_ranks_rate_by_validation_and_reports_the_test():
+    def train(config, learning_rate):  # the test would have chosen the other rate
+        assert (config.peft_type, config.lora_alpha) == ("LORA", 16)
+        assert config.target_modules == "all-linear"
+        good = (learning_rate > 1e-3) == (config.r == 1)
+        return (0.2, 0.7) if good else (0.5, 0.9)
+
+    found = rank.rank_sweep.reference(train, (1, 8), (1e-3, 1e-2))
+    assert found == {1: (1e-2, 0.7), 8: (1e-3, 0.7)}
+
+
+@pytest.fixture
+def quick_trial(monkeypatch):
+    """The trial with few steps, so that it takes seconds."""
+    monkeypatch.setattr(rank, "TRIAL_STEPS", 2)
+
+
+def test_a_sweep_that_agrees_trains_pocket_and_shows_what_alpha_2r_would_have(quick_trial):
+    message = rank.rank_sweep(rank.rank_sweep.reference).message
+    assert re.search(
+        r"on 2 inputs. It trained pocket for 2 steps each time. New facts right: rank 1 \d+ % "
+        r"\(rate 0\.\d+\), rank 4 .*, rank 16 .* With alpha = 2r and one rate you would have "
+        r"seen: rank 1 \d+ % \(rate 0.003\)",
+        message,
+    )
+
+
+def test_a_sweep_that_does_otherwise_with_real_trainings_fails_its_trial(quick_trial):
+    def cautious(train, ranks, rates):
+        real = rates == rank.TRIAL_RATES
+        return rank.rank_sweep.reference(train, ranks, rates[:1] if real else rates)
+
+    def boastful(train, ranks, rates):
+        found = rank.rank_sweep.reference(train, ranks, rates)
+        return {
+            r: (rate, right + (rates == rank.TRIAL_RATES)) for r, (rate, right) in found.items()
+        }
+
+    for learner in (cautious, boastful):
+        verdict = rank.rank_sweep(learner)
+        assert not verdict
+        assert "But with real trainings of pocket it finds other rates or shares" in verdict.message
 
 
 @pytest.mark.parametrize("case", list(rank.smallest_r.cases()))
@@ -571,24 +604,6 @@ def test_the_least_rank_holds_the_facts_and_one_less_does_not(case):
 
     assert capacity(r) >= bits
     assert r == 1 or capacity(r - 1) < bits
-
-
-def test_an_elbow_read_by_hand():
-    # means: 0.5, 0.8, 0.72; the best is 0.8, and 0.72 is within 0.1 of it, but 4 is less than 16
-    assert rank.read_elbow.reference({1: [0.5, 0.5], 4: [0.8, 0.8], 16: [0.7, 0.74]}, 0.1) == 4
-    assert rank.read_elbow.reference({8: [1.0], 2: [0.96]}, 0.05) == 2
-
-
-@pytest.mark.parametrize("case", list(rank.adapter_count.cases()))
-def test_the_count_with_a_rank_pattern_is_pefts(case):
-    modules = nn.ModuleDict(
-        {name: nn.Linear(wide, out) for name, (out, wide) in case["shapes"].items()}
-    )
-    config = LoraConfig(
-        r=case["r"], rank_pattern=case["rank_pattern"], target_modules=[*case["shapes"]]
-    )
-    trained, _ = get_peft_model(modules, config).get_nb_trainable_parameters()
-    assert rank.adapter_count.reference(**case) == trained
 
 
 # --- target modules -------------------------------------------------------------------------

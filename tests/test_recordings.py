@@ -91,13 +91,6 @@ def test_every_setting_is_tried_with_every_learning_rate(name):
     assert {one.steps for one in recipes} == {plan["common"]["steps"]}
 
 
-def test_the_three_conventions_of_alpha_are_what_the_settings_say():
-    found = {(one["r"], one["lora_alpha"]) for one in PLANS["alpha-conventions"]["settings"]}
-    ranks = (1, 4, 64)
-    fixed, twice = {(r, 8) for r in ranks}, {(r, 2 * r) for r in ranks}
-    assert found == fixed | twice | {(r, 4 * math.sqrt(r)) for r in ranks}
-
-
 def test_the_scalings_of_notebook_06_are_what_the_settings_say():
     plan = PLANS["alpha-and-rank"]
     found = [

@@ -15,10 +15,9 @@ from lora_lab.training.store import DEFAULT, Default
 from lora_lab.training.surface import VALIDATION, Place, Surface, surface_of
 from lora_lab.training.sweep import Sweep
 from lora_lab.widgets import markup
-from lora_lab.widgets.background import Pace
 from lora_lab.widgets.boxes import columns, labelled, row
 from lora_lab.widgets.cell_grid import CellGrid
-from lora_lab.widgets.following import DRAWING, FRAMES, UPDATES, prepare
+from lora_lab.widgets.following import prepare
 from lora_lab.widgets.memory_check import check_room
 from lora_lab.widgets.sweep_following import SweepFollower, with_seeds
 from lora_lab.widgets.working_box import WorkingBox
@@ -232,38 +231,17 @@ class SurfaceLab(WorkingBox):
         self.panel.reset_bar()
         self._say("getting ready …")
         self._check(settings)
-        recipes = with_seeds(settings, self._seeds)
-        self.progress.max = sum(recipe.steps for recipe in recipes)
-        drawing, speaking = Pace(FRAMES, DRAWING), Pace(UPDATES)
-        followed = self._follower.follow(
-            settings, self._seeds, go_on=lambda: not self._work.stopped
-        )
-        try:
-            for _ in followed:
-                if speaking.due and not self._work.stopped:
-                    with speaking.turn():
-                        self._say(self._follower.progress)
-                        self.progress.value = self._follower.steps_done(recipes)
-                if drawing.due:
-                    with drawing.turn():
-                        self._show()
-                        self._show_curves()
-        finally:
-            followed.close()
-            self.progress.value = self._follower.steps_done(recipes)
-            self._show()
-            self._show_curves()
+        self.panel.follow_sweep(self._follower, settings, self._seeds, self._show_all)
         whole = self.surface.is_whole
         self.progress.bar_style = "success" if whole else ""
-        self._say(self._follower.ending + ("" if whole else "; Train goes on"))
+        self._say(self.panel.outcome + ("" if whole else "; Train goes on"))
 
     def _check(self, settings: Sequence[Recipe]) -> None:
         """Refuse what does not fit into memory, and show what the largest cell warns of."""
         largest = max(settings, key=lambda setting: (setting.r, setting.batch_size))
         check_room(self.base, self.task, largest)
         _, lines = prepare(self.base, self.task, largest)
-        self.panel.warnings.value = markup.faint(" ".join(lines))
-        self.panel.warnings.layout.display = "" if lines else "none"
+        self.panel.warn(lines)
 
     # --- what is shown ---
 
@@ -280,6 +258,10 @@ class SurfaceLab(WorkingBox):
         names = {place: plots.cell_in_words(surface, place) for place in surface.cells}
         drawn = plots.picture(plots.draw_surface, surface, size=self._size)
         self.grid.show(drawn, names)
+
+    def _show_all(self) -> None:
+        self._show()
+        self._show_curves()
 
     def _show_curves(self) -> None:
         place = self.grid.chosen
