@@ -1,4 +1,4 @@
-"""The effect of alpha: a map with the learning rate, twin runs, facts learnt against facts lost."""
+"""The effect of alpha: a map with the rate, twin runs, first steps, facts learnt against lost."""
 
 import math
 import statistics
@@ -22,7 +22,7 @@ from lora_lab.plots.canvas import (
     tidy,
 )
 from lora_lab.records import StepRecord
-from lora_lab.wording import counted
+from lora_lab.wording import counted, fine_percent
 
 STYLES = ("-o", "--s", ":^")  # of the plane's paths, up to three
 SIDES = (
@@ -148,35 +148,34 @@ def draw_plane(ax: Axes, paths: Mapping[str, Mapping[str, Sequence[Shares]]]) ->
     return ax
 
 
-def draw_best_rates(
-    ax: Axes, best: Mapping[str, Mapping[int, float]], tried: Sequence[float], seeds: int
-) -> Axes:
-    """The best learning rate at each rank, for each convention of alpha.
+def draw_first_steps(ax: Axes, sizes: Mapping[str, Mapping[int, float]]) -> Axes:
+    """The size of the first step's change by rank, for each optimizer and factor.
 
     Args:
         ax: where to draw.
-        best: the best learning rate by convention (up to three) and rank.
-        tried: all the rates that were tried.
-        seeds: the number of seeds behind each rate.
+        sizes: shares of ‖Wx‖ by rank; by a name such as "SGD, α / √r", in which the optimizer gives
+            the colour, and the factor the line.
     """
-    tidy(ax, "Does the best rate stay as r grows?", "rank r", "best learning rate")
-    shades, summaries = mpl.colormaps["viridis"], []
-    for place, (name, rates) in enumerate(best.items()):
-        colour = shades(0.15 + 0.6 * place / max(len(best) - 1, 1))
-        size = 13 - 4 * place  # where two are equal, both are seen
-        ax.plot([*rates], [*rates.values()], STYLES[place], color=colour, markersize=size)
-        ax.lines[-1].set_label(name)
-        summaries.append(f"{name}: {', '.join(f'{rate:g} at r {r}' for r, rate in rates.items())}")
+    tidy(ax, "How large is the first step, by rank?", "rank r", "change of the output, % of Wx")
+    summaries, optimizers = [], [*dict.fromkeys(name.partition(",")[0] for name in sizes)]
+    for name, by_rank in sizes.items():
+        optimizer, _, factor = name.partition(", ")
+        colour = (RUN, EARLIER)[optimizers.index(optimizer)]
+        line = "--s" if "√" in factor else "-o"
+        shares = [100 * share for share in by_rank.values()]
+        ax.plot([*by_rank], shares, line, color=colour, markersize=4, label=name)
+        ends = (fine_percent(share) for share in (by_rank[min(by_rank)], by_rank[max(by_rank)]))
+        summaries.append(f"{name}: from {' to '.join(ends)}")
+    ranks = [*next(iter(sizes.values()))]
     ax.set_xscale("log", base=2)
     ax.set_yscale("log")
     ax.minorticks_off()
-    ranks = [*next(iter(best.values()))]
     ax.set_xticks(ranks, [f"{r}" for r in ranks])
-    ax.set_yticks(tried, [f"{rate:g}" for rate in tried])
-    ax.set_ylim(min(tried) / 1.5, max(tried) * 1.5)
+    powers = [10.0**power for power in range(-2, 2)]
+    ax.set_yticks(powers, [f"{power:g}" for power in powers])
     ax.legend(**LEGEND, loc="lower left")
-    corner(ax, counted(seeds, "seed"))
-    ax.set_label(f"The best of {len(tried)} learning rates. {'; '.join(summaries)}.")
+    corner(ax, "alpha 16; 1 seed")
+    ax.set_label(f"From r {min(ranks)} to r {max(ranks)}, {'; '.join(summaries)}.")
     return ax
 
 
