@@ -211,8 +211,10 @@ def _interval(shares: pd.Series) -> tuple[float, float]:
 
 
 def kept_and_learned(id: str) -> dict[str, list[tuple[float, float]]]:
-    """The shares of old facts kept and of new facts learned, by setting: a pair for each seed."""
+    """The shares of old facts kept and of new facts learned, by alpha: a pair for each seed."""
     return {
-        setting: [(run.scores.old_knowledge, run.scores.value) for run in runs]
+        setting.removeprefix("alpha "): [
+            (run.scores.old_knowledge, run.scores.value) for run in runs
+        ]
         for setting, runs in Evidence.read(id).runs.items()
     }

@@ -27,9 +27,10 @@ from lora_lab.wording import counted, fine_percent
 STYLES = ("-o", "--s", ":^")  # of the plane's paths, up to three
 SIDES = (
     (7, 4, "left"),
-    (-8, 7, "right"),
+    (2, 11, "center"),
     (8, -13, "left"),
 )  # the labels' offset in points, and their alignment
+NEAR = 3  # percent: settings so near to each other share a label
 Shares = tuple[float, float]  # of old facts kept and new facts learnt, 0 to 1
 
 
@@ -114,6 +115,9 @@ def draw_twins(ax: Axes, name: str, curves: Mapping[str, Sequence[StepRecord]]) 
     return ax
 
 
+draw_twins.colours = 64  # of its PNG
+
+
 def draw_plane(ax: Axes, paths: Mapping[str, Mapping[str, Sequence[Shares]]]) -> Axes:
     """Old facts kept against new facts learnt, a point for each setting.
 
@@ -132,20 +136,27 @@ def draw_plane(ax: Axes, paths: Mapping[str, Mapping[str, Sequence[Shares]]]) ->
         ]
         line, (*offset, side) = STYLES[place], SIDES[place]
         ax.plot(*zip(*means, strict=True), line, color=colour, markersize=7, label=name)
+        labels: dict[Shares, list[str]] = {}
         for (setting, seeds), (old, new) in zip(settings.items(), means, strict=True):
             dots = [[100 * share for share in shares] for shares in zip(*seeds, strict=True)]
             ax.plot(*dots, "o", color=colour, markersize=3.5, alpha=0.45)
-            look = {"textcoords": "offset points", "ha": side, "fontsize": 9, "color": colour}
-            words = ax.annotate(setting, (old, new), offset, **look)
-            words.set_path_effects([withStroke(linewidth=3, foreground="white")])
+            near = (at for at in labels if math.dist(at, (old, new)) < NEAR)
+            labels.setdefault(next(near, (old, new)), []).append(setting)
             summaries.append(f"{name}, {setting}: old {old:.0f} %, new {new:.0f} %")
             most = max(most, len(seeds))
+        look = {"textcoords": "offset points", "ha": side, "fontsize": 9, "color": colour}
+        for at, names in labels.items():
+            words = ax.annotate(", ".join(names), at, offset, **look)
+            words.set_path_effects([withStroke(linewidth=3, foreground="white")])
     ax.set(xlim=(-12, 122), ylim=(-12, 116), xticks=range(0, 101, 25), yticks=range(0, 101, 25))
     if len(paths) > 1:
         ax.legend(**LEGEND, loc="lower left")
     corner(ax, counted(most, "seed"))
     ax.set_label(f"Means of {counted(most, 'seed')}. {'; '.join(summaries)}.")
     return ax
+
+
+draw_plane.colours = 64  # of its PNG
 
 
 def draw_first_steps(ax: Axes, sizes: Mapping[str, Mapping[int, float]]) -> Axes:
@@ -177,6 +188,9 @@ def draw_first_steps(ax: Axes, sizes: Mapping[str, Mapping[int, float]]) -> Axes
     corner(ax, "alpha 16; 1 seed")
     ax.set_label(f"From r {min(ranks)} to r {max(ranks)}, {'; '.join(summaries)}.")
     return ax
+
+
+draw_first_steps.colours = 64  # of its PNG
 
 
 def draw_scalings(ax: Axes, settings: Sequence[ToolDefaults]) -> Axes:
