@@ -78,6 +78,7 @@ HEART = [  # each of these files has rows below
     "lessons/deciding.py",
     "lessons/token_path.py",
     "lessons/labels.py",
+    "lessons/alpha.py",
 ]
 
 MUTATIONS = [  # (file, what it says, what it says when broken, the test that must fail)
@@ -524,6 +525,12 @@ MUTATIONS = [  # (file, what it says, what it says when broken, the test that mu
     ("lessons/labels.py", "row | {\"prompt_length\": 0} for", "row for", "test_labels.py::test_a_collators_batch"),
     ("lessons/labels.py", "        decay.step()\n", "", "test_labels.py::test_a_training_with_a_collator_has"),
     ("lessons/labels.py", "        optimizer.zero_grad()\n", "", "test_labels.py::test_a_training_with_a_collator_has"),
+    ("lessons/alpha.py", "return max(abs(one.loss - two.loss)", "return min(abs(one.loss - two.loss)", "test_alpha.py::test_a_gap_is"),
+    ("lessons/alpha.py", "        model.zero_grad()\n", "", "test_alpha.py::test_a_training_with_groups"),
+    ("lessons/alpha.py", 'layer.scaling["default"] * B(A(x))', "B(A(x))", "test_alpha.py::test_the_first_steps_size"),
+    ("lessons/alpha.py", "use_rslora=use_rslora,", "", "test_alpha.py::test_the_first_step_grows"),
+    ("lessons/alpha.py", "run.learned, strength=strength", "run.learned", "test_alpha.py::test_a_run_is_scored"),
+    ("lessons/alpha.py", "(run.scores.old_knowledge, run.scores.value)", "(run.scores.value, run.scores.old_knowledge)", "test_alpha.py::test_evidence_is_read"),
     ("checks/compare.py", "return Verdict(tried.passed, f", "return Verdict(True, f", "test_checks.py::test_a_collator_that_tires"),
     ("lessons/deciding.py", "        if not 0 <= value < math.inf:", "        if value < 0:", "test_deciding.py::test_what_cannot"),
     ("training/pack.py", "        self.gradients *= (largest / (norms[:, None] + 1e-6)).clamp(max=1.0)\n", "", "test_packing.py::test_each_run_of_a_pack"),
