@@ -58,8 +58,8 @@ def test_a_clip_breaks_the_twins(base):
 
 def test_the_first_step_grows_once_with_the_factor_under_adamw_and_twice_under_sgd(base):
     sizes = first_steps(base, TASK, ranks=(4,))
-    assert sizes["AdamW, α / √r"][4] / sizes["AdamW, α / r"][4] == pytest.approx(2, rel=0.02)
-    assert sizes["SGD, α / √r"][4] / sizes["SGD, α / r"][4] == pytest.approx(4, rel=0.02)
+    assert sizes["AdamW, α / √r"][4] / sizes["AdamW, α / r"][4] == pytest.approx(2, rel=0.05)
+    assert sizes["SGD, α / √r"][4] / sizes["SGD, α / r"][4] == pytest.approx(4, rel=0.05)
 
 
 def test_the_first_steps_size_is_that_of_the_change_by_hand(base):
@@ -125,7 +125,7 @@ def test_a_training_with_groups_is_the_one_with_pefts_own_lora_plus(base):
 
 
 def test_a_run_is_scored_at_each_strength_from_the_base_to_the_trained(base):
-    short = recipe(steps=6, learning_rate=3e-2)
+    short = recipe(r=8, lora_alpha=16, steps=30, learning_rate=3e-2)
     scored = at_strengths(base, TASK, [short], strengths=(0, 1), seeds=(0, 1))
     assert [*scored.columns] == ["lora_alpha", "strength", "seed", "new", "old"]
     assert [*zip(scored.seed, scored.strength, strict=True)] == [(0, 0), (0, 1), (1, 0), (1, 1)]
