@@ -5,17 +5,10 @@ import dataclasses
 import pytest
 
 import lora_lab as lab
-from lora_lab.lessons.approaches import (
-    NAME,
-    few_shot,
-    noted,
-    notes_of,
-    retrieved,
-    try_approach,
-    with_examples,
-)
+from lora_lab.lessons.approaches import NAME, noted, notes_of, try_approach
 from lora_lab.maths.statistics import wilson
 from lora_lab.tasks.examples import Example, prompt_ids
+from lora_lab.tasks.prompting import few_shot, retrieved, with_examples
 from lora_lab.tasks.skills import shots_prompt, state
 from lora_lab.tasks.world import read_world
 

@@ -12,7 +12,7 @@ import pytest
 
 import lora_lab as lab
 from lora_lab.findings.evidence import Row, read_rows, write_rows
-from lora_lab.findings.evidence_runs import best_rate, make_missing, missing_runs
+from lora_lab.findings.evidence_runs import best_choice, make_missing, missing_runs
 from lora_lab.findings.plans import evidence_ids, plan
 from lora_lab.training.run_files import DIVERGED
 from test_evidence import (  # noqa: F401 - fixtures
@@ -103,7 +103,7 @@ def test_an_empty_file_and_one_that_has_a_header_only_hold_no_run(folder):
         ("r 1,0.001,101,finished", "r 1,0.001,101,done", "line 3: Invalid enum value 'done'"),
         ("r 1,0.001,101", "r 1,0.001,100", "line 3 is the same run as line 2"),
         ("r 1,0.001,101", "r 3,0.001,101", "line 3: 'r 3' is no setting of the plan"),
-        ("r 1,0.001,101", "r 1,,101", "line 3: Object missing required field `learning_rate`"),
+        ("r 1,0.001,101", "r 1,,101", "line 3: 'r 1' needs a learning rate"),
         ("r 1,0.001,101", "r 1,0.001", "line 3: the row has too many or too few cells"),
     ],
 )
@@ -145,13 +145,13 @@ def test_a_write_that_is_cut_short_leaves_the_rows_that_were_there(folder, monke
 def test_a_rate_whose_validation_loss_is_no_number_is_not_chosen(folder):
     chosen = plan("rank")
     broken = tuned(chosen, GOOD | {"r 1": {1e-3: math.nan, 1e-2: 2.0, 1e-1: 1.0}})
-    assert best_rate(chosen, broken, "r 1") == 1e-1
+    assert best_choice(chosen, broken, "r 1") == 1e-1
 
 
 def test_where_every_seed_diverged_lower_rates_are_tried(folder):
     chosen = plan("rank")
     rows = [dataclasses.replace(each, status=DIVERGED) for each in tuned(chosen, GOOD)]
-    assert {run.learning_rate for run in missing_runs(chosen, rows)} == {3.2e-4}
+    assert {run.choice for run in missing_runs(chosen, rows)} == {3.2e-4}
 
 
 def test_tests_at_another_rate_than_the_chosen_one_are_refused(folder):

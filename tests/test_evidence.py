@@ -12,7 +12,7 @@ from lora_lab.findings import evidence_runs, plans
 from lora_lab.findings.evidence import FINAL, TUNING, Evidence, Row, read_rows, write_rows
 from lora_lab.findings.evidence_runs import (
     Wanted,
-    best_rate,
+    best_choice,
     make_missing,
     missing_runs,
     repeat_some,
@@ -237,7 +237,7 @@ def test_all_rates_are_tried_before_any_setting_is_tested(folder):
 def test_where_the_best_rate_is_at_an_end_the_next_one_is_tried(folder, losses, beyond):
     chosen = plan("rank")
     rows = tuned(chosen, GOOD | {"r 2": losses})
-    assert {(run.setting, run.learning_rate) for run in missing_runs(chosen, rows)} == {
+    assert {(run.setting, run.choice) for run in missing_runs(chosen, rows)} == {
         ("r 2", beyond)
     }
 
@@ -251,12 +251,12 @@ def test_a_rate_at_which_a_seed_diverged_is_not_chosen(folder):
         else each
         for each in rows
     ]
-    assert (best_rate(chosen, rows, "r 1"), best_rate(chosen, broken, "r 1")) == (1e-2, 1e-3)
+    assert (best_choice(chosen, rows, "r 1"), best_choice(chosen, broken, "r 1")) == (1e-2, 1e-3)
 
 
 def test_a_plan_with_one_rate_tunes_nothing(folder):
     chosen = dataclasses.replace(plan("rank"), learning_rates=(3e-3,))
-    assert {(run.stage, run.learning_rate) for run in missing_runs(chosen, [])} == {(FINAL, 3e-3)}
+    assert {(run.stage, run.choice) for run in missing_runs(chosen, [])} == {(FINAL, 3e-3)}
 
 
 # --- runs -----------------------------------------------------------------------------------

@@ -58,6 +58,8 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "hidden_rank": "",
         "loading": "",
         "losses": "torch",
+        "retrieval": "bm25s",
+        "prompting": "",
     },
     "cost": {
         "budget": "",
@@ -109,7 +111,6 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
     "lessons": {
         "predictions": "",
         "attempts": "",
-        "retrieval": "bm25s",
         "approaches": "",
         "deciding": "",
         "cutting": "torch",

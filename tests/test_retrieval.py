@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from lora_lab.lessons.retrieval import Retriever
+from lora_lab.tasks.retrieval import Retriever
 
 TEXTS = ["Milin Fenby lives in Velmora", "Kavi Orov keeps a cat", "Kavi Fenby likes hot tea a lot"]
 

@@ -12,11 +12,12 @@ from typing import Literal, Self
 import msgspec
 import pandas as pd
 
-from lora_lab.findings.plans import DIGITS, Plan, evidence_folder, plan
+from lora_lab.findings.plans import DIGITS, INSTRUCTION, WAY, Plan, evidence_folder, plan
 from lora_lab.findings.recordings import run_of_scores
 from lora_lab.maths.comparison import LOWER_IS_BETTER, Comparison
 from lora_lab.maths.statistics import LEVEL, holm_levels
 from lora_lab.places import write_atomically
+from lora_lab.recipe import Recipe
 from lora_lab.training.confounds import value_text
 from lora_lab.training.pairing import compare_measure
 from lora_lab.training.run_files import DIVERGED
@@ -32,9 +33,9 @@ class Row:
     """A run of a plan: what was chosen, and what it measured."""
 
     plan: str  # the plan's fingerprint when it was run
-    stage: Literal["tuning", "final"]  # it helps to choose a learning rate; or it is tested
+    stage: Literal["tuning", "final"]  # it helps to choose a rate (a number); or it is tested
     setting: str
-    learning_rate: float
+    learning_rate: float | None  # None: nothing is trained, the base is asked in some way
     seed: int
     status: Literal["finished", "diverged"]
     train_loss: float | None = None  # of the last step, nats per label
@@ -48,9 +49,17 @@ class Row:
     device: str = ""
     versions: str = ""
     date: str = ""
+    tried: int | None = None  # of a way to ask: examples shown, or the instruction's number
+    prompt_tokens: float | None = None  # the mean of a test question, chat format included
+
+    @property
+    def choice(self) -> float:
+        """The number that validation chooses: the learning rate, or what was tried."""
+        return self.tried if self.learning_rate is None else self.learning_rate
 
 
-FIXED = tuple(part.name for part in fields(Row))  # columns; the settings' recipe fields follow
+OF_WAYS = ("tried", "prompt_tokens")  # columns that only a plan with ways to ask has
+FIXED = tuple(part.name for part in fields(Row) if part.name not in OF_WAYS)
 
 
 # --- files ----------------------------------------------------------------------------------
@@ -92,7 +101,7 @@ def read_rows(plan: Plan) -> tuple[Row, ...]:
     for cells in reader:
         line = reader.line_num
         row = _read_row(plan, path.name, line, cells)
-        run = (row.stage, row.setting, row.learning_rate, row.seed)
+        run = (row.stage, row.setting, row.choice, row.seed)
         if lines.setdefault(run, line) != line:
             raise ValueError(
                 f"{path.name}, line {line} is the same run as line {lines[run]}; delete one of them"
@@ -105,7 +114,9 @@ def _read_row(plan: Plan, name: str, line: int, cells: Mapping[str | None, objec
     mend = f"delete that line, and `make evidence ONLY={plan.id}` runs it again"
     if None in cells or None in cells.values():
         raise ValueError(f"{name}, line {line}: the row has too many or too few cells; {mend}")
-    known = {column: cell for column, cell in cells.items() if column in FIXED and cell != ""}
+    names = {*FIXED, *OF_WAYS}
+    known = {column: cell for column, cell in cells.items() if column in names and cell != ""}
+    known.setdefault("learning_rate", None)
     try:
         row = msgspec.convert(known, Row, strict=False)
     except msgspec.ValidationError as error:
@@ -118,6 +129,11 @@ def _read_row(plan: Plan, name: str, line: int, cells: Mapping[str | None, objec
         )
     if row.setting not in plan.settings:
         raise ValueError(f"{name}, line {line}: {row.setting!r} is no setting of the plan; {mend}")
+    if row.choice is None or plan.is_trained(row.setting) != (row.learning_rate is not None):
+        given = "a learning rate" if plan.is_trained(row.setting) else "what was tried"
+        raise ValueError(
+            f"{name}, line {line}: {row.setting!r} needs {given}, and no other; {mend}"
+        )
     return row
 
 
@@ -126,15 +142,17 @@ def write_rows(plan: Plan, rows: Sequence[Row]) -> None:
     order = {name: place for place, name in enumerate(plan.settings)}
     rows = sorted(
         rows,
-        key=lambda row: (row.stage != TUNING, order[row.setting], row.learning_rate, row.seed),
+        key=lambda row: (row.stage != TUNING, order[row.setting], row.choice, row.seed),
     )
     text = io.StringIO()
-    writer = csv.DictWriter(text, [*FIXED, *plan.varying], lineterminator="\n")
+    measured = FIXED if all(map(plan.is_trained, plan.settings)) else (*FIXED, *OF_WAYS)
+    writer = csv.DictWriter(text, [*measured, *plan.varying], lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        cells = {name: _cell(getattr(row, name)) for name in FIXED}
-        varied = plan.settings[row.setting].items()
-        writer.writerow(cells | {name: value_text(value) for name, value in varied})
+        cells = {name: _cell(getattr(row, name)) for name in measured}
+        varied = {name: plan.settings[row.setting].get(name) for name in plan.varying}
+        cells |= {name: value_text(value) for name, value in varied.items() if value is not None}
+        writer.writerow(cells)
     with write_atomically(rows_path(plan)) as file:
         file.write_text(text.getvalue(), encoding="utf-8", newline="")
 
@@ -223,13 +241,13 @@ class Evidence:
         scale, unit = (1, "") if self._metric in LOWER_IS_BETTER else (100, ", %")
         rows = []
         for name, runs in self.runs.items():
-            row = {"setting": name, "learning rate": "", f"{self._metric}{unit}": ""}
+            row = {"setting": name, self._chosen: "", f"{self._metric}{unit}": ""}
             if runs and not self._lack(name):
                 values = [run.scores.value for run in runs]
                 low, high = interval_of_scores(values, share=scale == 100)
                 mean = statistics.fmean(values)
                 row |= {
-                    "learning rate": f"{runs[0].recipe.learning_rate:g}",
+                    self._chosen: self._choice_text(name),
                     f"{self._metric}{unit}": significant(scale * mean),
                     "95 % interval": f"{significant(scale * low)} to {significant(scale * high)}",
                 }
@@ -260,12 +278,14 @@ class Evidence:
         common = ", ".join(f"{name}={value_text(value)}" for name, value in plan.common.items())
         task = f"{plan.task} with n={plan.n}" if plan.n else plan.task
         chosen = f"All have the learning rate {rates}, which was not tuned."
-        if plan.is_tuned:
+        if len(plan.learning_rates) > 1:
             chosen = (
                 f"Each setting has its own learning rate, chosen from {rates} (and beyond, where "
                 "an end was the best) by the least mean validation loss of "
                 f"{counted(len(plan.tuning_seeds), 'seed')}."
             )
+        if not all(map(plan.is_trained, plan.settings)):
+            chosen += " The ways to ask have their instruction or number of examples chosen so too."
         return (
             f"{plan.base}, {task}; in all settings: {common or 'the default recipe'}. {chosen} "
             f"Then {' or '.join(map(str, sorted(lengths)))} fresh seeds were trained and tested "
@@ -276,6 +296,23 @@ class Evidence:
 
     def __repr__(self) -> str:
         return f"{self.question}\n{self.verdict}\n{self.table().to_string(index=False)}"
+
+    @property
+    def _chosen(self) -> str:
+        """The heading of what validation chose."""
+        every = all(map(self.plan.is_trained, self.plan.settings))
+        return "learning rate" if every else "chosen"
+
+    def _choice_text(self, setting: str) -> str:
+        """What validation chose for a setting: a learning rate, "8 examples", "instruction 2"."""
+        choice = next(
+            row.choice for row in self.rows if row.stage == FINAL and row.setting == setting
+        )
+        if self.plan.is_trained(setting):
+            return f"{choice:g}" if self._chosen == "learning rate" else f"rate {choice:g}"
+        if self.plan.settings[setting][WAY] == INSTRUCTION:
+            return f"{INSTRUCTION} {choice}"
+        return counted(choice, "example")
 
     @property
     def _beside(self) -> str:
@@ -316,9 +353,10 @@ def _bare(comparison: Comparison) -> str:
 
 
 def _run(plan: Plan, row: Row) -> Run:
-    """The run of a row, at its rate and seed."""
+    """The run of a row, at its rate and seed. Of a way to ask, a run without training."""
+    trained = plan.is_trained(row.setting)
     return run_of_scores(
-        plan.recipe(row.setting, row.learning_rate, row.seed),
+        plan.recipe(row.setting, row.learning_rate, row.seed) if trained else Recipe(seed=row.seed),
         asdict(row),
         base_name=plan.base,
         task_name=plan.task,

@@ -5,7 +5,7 @@ import random
 import statistics
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 
@@ -24,8 +24,9 @@ from lora_lab.findings.recordings import kept_scores
 from lora_lab.machine.resources import processor
 from lora_lab.models.bases import Base, load_base
 from lora_lab.places import writing_in
-from lora_lab.recipe import Recipe
 from lora_lab.records import StepRecord
+from lora_lab.tasks.examples import Task, encode_prompts
+from lora_lab.training.evaluation import evaluate, mean_loss
 from lora_lab.training.run_files import FINISHED
 from lora_lab.training.store import Run
 from lora_lab.training.sweep import follow_sweep
@@ -41,7 +42,7 @@ class Wanted:
 
     stage: str
     setting: str
-    learning_rate: float
+    choice: float  # the learning rate; of a way to ask, what is tried
     seed: int
 
 
@@ -54,12 +55,13 @@ def missing_runs(plan: Plan, rows: Sequence[Row]) -> list[Wanted]:
     Raises:
         ValueError: for a setting that was tested at another rate than its tuning chooses.
     """
-    done = {Wanted(row.stage, row.setting, row.learning_rate, row.seed) for row in rows}
+    done = {Wanted(row.stage, row.setting, row.choice, row.seed) for row in rows}
     tuning = [
-        Wanted(TUNING, setting, rate, seed)
+        Wanted(TUNING, setting, choice, seed)
         for setting in plan.settings
-        for rate in _rates_tried(plan, rows, setting)
-        for seed in plan.tuning_seeds * plan.is_tuned
+        if len(plan.choices(setting)) > 1
+        for choice in _tried(plan, rows, setting)
+        for seed in plan.tuning_seeds
     ]
     if left := [run for run in tuning if run not in done]:
         return left
@@ -71,11 +73,11 @@ def missing_runs(plan: Plan, rows: Sequence[Row]) -> list[Wanted]:
     ]
     if beyond:
         return beyond
-    best = {setting: best_rate(plan, rows, setting) for setting in plan.settings}
+    best = {setting: best_choice(plan, rows, setting) for setting in plan.settings}
     for row in rows:
-        if row.stage == FINAL and row.learning_rate != best[row.setting]:
+        if row.stage == FINAL and row.choice != best[row.setting]:
             raise ValueError(
-                f"{plan.id}.csv tests {row.setting!r} at {row.learning_rate:g}, and its tuning "
+                f"{plan.id}.csv tests {row.setting!r} at {row.choice:g}, and its tuning "
                 f"chooses {best[row.setting]:g}; delete its tests, and "
                 f"`make evidence ONLY={plan.id}` makes them again"
             )
@@ -83,38 +85,41 @@ def missing_runs(plan: Plan, rows: Sequence[Row]) -> list[Wanted]:
     return [run for run in final if run not in done]
 
 
-def _rates_tried(plan: Plan, rows: Sequence[Row], setting: str) -> list[float]:
-    more = {row.learning_rate for row in rows if row.setting == setting and row.stage == TUNING}
-    return sorted({*plan.learning_rates, *more})
+def _tried(plan: Plan, rows: Sequence[Row], setting: str) -> list[float]:
+    more = {row.choice for row in rows if row.setting == setting and row.stage == TUNING}
+    return sorted({*plan.choices(setting), *more})
 
 
 def _losses(plan: Plan, rows: Sequence[Row], setting: str) -> dict[float, float]:
-    """The mean validation loss at each rate tried, from low to high; infinite if one diverged."""
-    losses: dict[float, list[float]] = {rate: [] for rate in _rates_tried(plan, rows, setting)}
+    """The mean validation loss of each choice, from low to high; infinite if a run diverged."""
+    losses: dict[float, list[float]] = {choice: [] for choice in _tried(plan, rows, setting)}
     for row in rows:
         if row.stage == TUNING and row.setting == setting:
             found = row.validation_loss
             good = row.status == FINISHED and found is not None and not math.isnan(found)
-            losses[row.learning_rate].append(found if good else math.inf)
-    return {rate: statistics.fmean(found) for rate, found in losses.items()}
+            losses[row.choice].append(found if good else math.inf)
+    return {choice: statistics.fmean(found) for choice, found in losses.items()}
 
 
-def best_rate(plan: Plan, rows: Sequence[Row], setting: str) -> float:
-    """The rate with the least mean validation loss, the lower one of equals.
+def best_choice(plan: Plan, rows: Sequence[Row], setting: str) -> float:
+    """The learning rate with the least mean validation loss, the lower one of equals.
 
-    A plan with a single rate has chosen it.
+    Of a way to ask, what was tried. A single rate is chosen already.
     """
-    if not plan.is_tuned:
-        return plan.learning_rates[0]
+    first, *others = plan.choices(setting)
+    if not others:
+        return first
     losses = _losses(plan, rows, setting)
     return min(losses, key=losses.__getitem__)
 
 
 def _rate_beyond(plan: Plan, rows: Sequence[Row], setting: str) -> float | None:
     """The next rate to be tried, if the best one is the lowest or the highest so far."""
-    tried, best = _rates_tried(plan, rows, setting), best_rate(plan, rows, setting)
+    if not plan.is_trained(setting) or len(plan.learning_rates) == 1:
+        return None
+    tried, best = _tried(plan, rows, setting), best_choice(plan, rows, setting)
     ends = {tried[0]: best / STEP, tried[-1]: best * STEP}
-    if best not in ends or not plan.is_tuned:
+    if best not in ends:
         return None
     rate = float(f"{ends[best]:.2g}")
     return rate if LOWEST <= rate <= HIGHEST else None
@@ -164,35 +169,83 @@ def _alone(plan: Plan) -> Iterator[None]:
 
 def _made(plan: Plan, base: Base, wanted: Sequence[Wanted]) -> Iterator[Row | StepRecord]:
     """Runs of one stage: their steps and their rows, as they are made."""
-    by_task: dict[tuple[int | None, int], dict[Recipe, Wanted]] = {}
+    by_task: dict[tuple[int | None, int], list[Wanted]] = {}
     for run in wanted:
-        recipe = plan.recipe(run.setting, run.learning_rate, run.seed)
-        by_task.setdefault((plan.examples(run.setting), run.seed), {})[recipe] = run
+        by_task.setdefault((plan.examples(run.setting), run.seed), []).append(run)
     options = {"store": None, "evaluate": wanted[0].stage == FINAL}
+    only_trained = all(map(plan.is_trained, plan.settings))
     for (n, seed), runs in by_task.items():
         task = plan.make_task(base, n, seed)
-        for recipe, news in follow_sweep(base, task, runs, seeds=(seed,), **options):
-            yield _row(plan, runs[recipe], news) if isinstance(news, Run) else news
+        trained = {
+            plan.recipe(run.setting, run.choice, run.seed): run
+            for run in runs
+            if plan.is_trained(run.setting)
+        }
+        tokens = None if only_trained else _prompt_tokens(base, task)
+        made = follow_sweep(base, task, trained, seeds=(seed,), **options) if trained else ()
+        for recipe, news in made:
+            done = isinstance(news, Run)
+            yield _row(plan, trained[recipe], news, tokens) if done else news
+        for run in runs:
+            if not plan.is_trained(run.setting):
+                yield _asked(plan, base, task, run)
 
 
-def _row(plan: Plan, wanted: Wanted, run: Run) -> Row:
+def _row(plan: Plan, wanted: Wanted, run: Run, prompt_tokens: float | None) -> Row:
+    """The row of a run that was trained."""
     last = run.records[-1] if run.records else None
     return Row(
-        plan=plan.fingerprint,
-        stage=wanted.stage,
-        setting=wanted.setting,
-        learning_rate=wanted.learning_rate,
-        seed=wanted.seed,
+        **_facts(plan, wanted),
+        learning_rate=wanted.choice,
         status=run.status,
         train_loss=last and last.loss,
         validation_loss=last and last.validation_loss,
         metric=run.scores and run.scores.metric_name,
         **kept_scores(run.scores),
         seconds=sum(record.seconds for record in run.records),
-        device=processor(),
-        versions=", ".join(f"{name} {version(name)}" for name in PACKAGES),
-        date=datetime.now(UTC).date().isoformat(),
+        prompt_tokens=prompt_tokens,
     )
+
+
+def _asked(plan: Plan, base: Base, task: Task, wanted: Wanted) -> Row:
+    """The row of a way to ask the base: its loss on validation, or its scores on the test."""
+    written = plan.prompt_maker(wanted.setting, wanted.choice, base.tokenizer, task)
+    split = "test" if wanted.stage == FINAL else "validation"
+    examples = [replace(one, prompt=written(one.prompt)) for one in getattr(task, split)]
+    loss, scores = None, None
+    if wanted.stage == FINAL:
+        scores = evaluate(base, replace(task, test=examples))
+    else:
+        loss = mean_loss(base.model, base.tokenizer, examples)
+    return Row(
+        **_facts(plan, wanted),
+        learning_rate=None,
+        tried=int(wanted.choice),
+        status=FINISHED,
+        validation_loss=loss,
+        metric=scores and scores.metric_name,
+        **kept_scores(scores),
+        prompt_tokens=_prompt_tokens(base, replace(task, test=examples)),
+    )
+
+
+def _prompt_tokens(base: Base, task: Task) -> float:
+    """The mean length of a test question's prompt, in tokens, chat format included."""
+    ids = encode_prompts([question.prompt for question in task.test], base.tokenizer)
+    return statistics.fmean(map(len, ids))
+
+
+def _facts(plan: Plan, wanted: Wanted) -> dict[str, object]:
+    """What a row says of any run: which it was, when and where it was made."""
+    return {
+        "plan": plan.fingerprint,
+        "stage": wanted.stage,
+        "setting": wanted.setting,
+        "seed": wanted.seed,
+        "device": processor(),
+        "versions": ", ".join(f"{name} {version(name)}" for name in PACKAGES),
+        "date": datetime.now(UTC).date().isoformat(),
+    }
 
 
 # --- are they right? ------------------------------------------------------------------------
@@ -228,7 +281,7 @@ def repeat_some(plan: Plan, share: float = 0.1) -> Iterator[Repeated]:
     chosen = random.Random(plan.fingerprint).sample(finals, max(1, round(share * len(finals))))
     base = load_base(plan.base, dtype="float32")
     for kept in chosen:
-        wanted = Wanted(FINAL, kept.setting, kept.learning_rate, kept.seed)
+        wanted = Wanted(FINAL, kept.setting, kept.choice, kept.seed)
         values = [row.value for row in finals if row.setting == kept.setting and row.metric]
         allowed = max(values) - min(values) if values else 0.0
         for news in _made(plan, base, [wanted]):

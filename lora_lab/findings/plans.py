@@ -5,7 +5,7 @@ import functools
 import hashlib
 import json
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -16,13 +16,14 @@ from lora_lab.maths.comparison import MARGIN
 from lora_lab.models.bases import Base
 from lora_lab.places import data_folder
 from lora_lab.recipe import Recipe, nearest
-from lora_lab.tasks import texts
+from lora_lab.tasks import prompting, texts
 from lora_lab.tasks.examples import Task
 from lora_lab.tasks.loading import load_task
 from lora_lab.training.summary import MEASURES
 
 QUESTIONS, VALIDATION = 200, 80  # at most, where facts are asked for as they were taught
-EXAMPLES = "n"  # a field of settings that is none of a recipe's
+EXAMPLES, WAY, TRIES = "n", "way", "tries"  # fields of settings that are none of a recipe's
+INSTRUCTION, FEW_SHOT, RETRIEVAL = WAYS = ("instruction", "few-shot", "retrieval")
 WORDS = ("question", "notes")  # of a plan: they may be worded better after the runs
 OWN = ("learning_rate", "seed", "eval_steps")  # of a recipe: the plan itself chooses them
 DIGITS = 7  # of a number in a row of results
@@ -42,13 +43,17 @@ class Plan:
     Each setting is tried at each learning rate with the tuning seeds. The least mean validation
     loss chooses its rate. At that rate it is trained with fresh seeds, and tested. Each seed draws
     its own examples and questions, the adapter's start and the order of the examples.
+
+    A setting with a `way` trains nothing: the base is asked with an "instruction", with worked
+    examples that are always the same ("few-shot"), or with the most similar ones ("retrieval"). Its
+    `tries` take the place of the rates: instructions, or numbers of worked examples.
     """
 
     id: str  # the file's name
     question: str
     base: str
     task: str
-    settings: Mapping[str, Mapping[str, object]]  # by name: recipe fields, and `n`
+    settings: Mapping[str, Mapping[str, object]]  # by name: recipe fields and `n`; or a way
     learning_rates: Rates  # a first grid: it grows where its end is the best
     against: str  # the setting that the others are compared with
     main: str  # the setting whose comparison answers the question
@@ -73,15 +78,25 @@ class Plan:
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 
-    @property
-    def is_tuned(self) -> bool:
-        """Whether there is a learning rate to choose."""
-        return len(self.learning_rates) > 1
+    def is_trained(self, setting: str) -> bool:
+        """Whether a setting trains an adapter; else it is a way to ask the base."""
+        return WAY not in self.settings[setting]
+
+    def choices(self, setting: str) -> tuple[float, ...]:
+        """The numbers that validation chooses from, before it looks further: a setting's rates.
+
+        Of a way: the numbers of worked examples; 1, 2 … for the first, second … instruction.
+        """
+        if self.is_trained(setting):
+            return self.learning_rates
+        tries = self.settings[setting][TRIES]
+        return tuple(range(1, len(tries) + 1)) if isinstance(tries[0], str) else tries
 
     @property
     def varying(self) -> tuple[str, ...]:
-        """The fields in which the settings differ."""
-        return tuple(dict.fromkeys(name for fields in self.settings.values() for name in fields))
+        """The fields in which the settings differ, but for what is tried."""
+        names = dict.fromkeys(name for fields in self.settings.values() for name in fields)
+        return tuple(name for name in names if name != TRIES)
 
     def recipe(self, setting: str, learning_rate: float, seed: int) -> Recipe:
         """A run's recipe. Its last step validates."""
@@ -94,6 +109,16 @@ class Plan:
     def examples(self, setting: str) -> int | None:
         """How many training examples a setting has; None: the task's own number."""
         return self.settings[setting].get(EXAMPLES, self.n)
+
+    def prompt_maker(
+        self, setting: str, choice: float, tokenizer: object, task: Task
+    ) -> Callable[[str], str]:
+        """The function that writes a question's prompt in a setting's way."""
+        way, choice = self.settings[setting][WAY], int(choice)
+        if way == INSTRUCTION:
+            return prompting.instructed(self.settings[setting][TRIES][choice - 1])
+        make = prompting.few_shot if way == FEW_SHOT else prompting.retrieved
+        return make(tokenizer, task, choice)
 
     def make_task(self, base: Base, n: int | None, seed: int) -> Task:
         """The task that a seed draws, with n training examples and the plan's questions."""
@@ -192,8 +217,10 @@ def _faults(plan: Plan) -> Iterator[str]:
 
 
 def _faults_of_settings(plan: Plan) -> Iterator[str]:
+    yield from _faults_of_ways(plan)
     fields = tuple(part.name for part in dataclasses.fields(Recipe))
-    for part, given in {"common": plan.common, **plan.settings}.items():
+    trained = {name: given for name, given in plan.settings.items() if plan.is_trained(name)}
+    for part, given in {"common": plan.common, **trained}.items():
         known = fields if part == "common" else (*fields, EXAMPLES)
         for name in given:
             if name not in known:
@@ -202,7 +229,7 @@ def _faults_of_settings(plan: Plan) -> Iterator[str]:
             if name in OWN:
                 yield f"{part!r} gives {name!r}, which the plan itself chooses; leave it out"
     made: dict[object, str] = {}
-    for setting in plan.settings:
+    for setting in trained:
         n = plan.examples(setting)
         if n is not None and (type(n) is not int or n < 1):
             yield f"{setting!r}: n={n!r} is no number of examples; give 1 or more"
@@ -214,6 +241,23 @@ def _faults_of_settings(plan: Plan) -> Iterator[str]:
                 return
             if (same := made.setdefault((recipe, n), setting)) != setting:
                 yield f"{setting!r} trains what {same!r} trains; leave one of them out"
+
+
+def _faults_of_ways(plan: Plan) -> Iterator[str]:
+    for setting, given in plan.settings.items():
+        if plan.is_trained(setting):
+            continue
+        way, tries = given[WAY], given.get(TRIES)
+        if way not in WAYS:
+            hint = nearest(str(way), WAYS)
+            yield f"{setting!r}: way={way!r} is not known; {hint}give {', '.join(WAYS)}"
+        if others := given.keys() - {WAY, TRIES, EXAMPLES}:
+            yield f"{setting!r} trains nothing, and gives {min(others)!r}; leave it out"
+        kind = str if way == INSTRUCTION else int
+        fit = isinstance(tries, tuple) and tries and all(type(each) is kind for each in tries)
+        if not fit or (kind is int and min(tries) < 1):
+            wanted = "texts" if kind is str else "numbers of worked examples, 1 or more"
+            yield f"{setting!r}: tries={tries!r} can't be tried; give a list of {wanted}"
 
 
 def _fixed(value: object) -> object:
