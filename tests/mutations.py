@@ -590,6 +590,7 @@ MUTATIONS = [  # (file, what it says, what it says when broken, the test that mu
     ("tasks/prompting.py", "text.removeprefix(self.drop)", "text", "test_approaches.py::test_pockets_worked"),
     ("tasks/prompting.py", "near[::-1]", "near", "test_approaches.py::test_retrieval_puts"),
     ("tasks/prompting.py", "whole.removeprefix(before)", "whole", "test_approaches.py::test_elsewhere"),
+    ("findings/claims.py", "for id in self.evidence]", "for id in ()]", "test_claims.py::test_a_claim_is_shown_with_the_verdict"),
     ("findings/evidence_runs.py", "<= self.allowed", "<= math.inf", "test_evidence.py::test_what_is_missing"),
 ]  # fmt: skip
 

@@ -26,7 +26,9 @@ from lora_lab.findings.claims import (
     record,
     with_record,
 )
+from lora_lab.findings.evidence import Evidence
 from lora_lab.findings.papers import paper
+from lora_lab.findings.plans import evidence_ids
 from lora_lab.places import data_folder
 from lora_lab.training.fit import fit
 from tiny import letters_task, recipe, tiny_base
@@ -297,6 +299,15 @@ def test_what_the_conventions_count_of_pocket_is_so():
     budget = estimate("pocket", one.recipe)
     share = budget.trainable_parameters / (budget.total_parameters - budget.trainable_parameters)
     assert round(100 * share, 2) == 0.76
+
+
+def test_a_claim_is_shown_with_the_verdict_of_its_evidence():
+    shown = repr(claim("decay-range"))
+    assert f"Evidence: decay: {Evidence.read('decay').verdict}\n" in shown + "\n"
+
+
+def test_every_evidence_that_a_claim_names_is_planned():
+    assert {id for one in claims().values() for id in one.evidence} <= {*evidence_ids()}
 
 
 def test_what_is_not_tested_has_nothing_to_measure_and_says_why():

@@ -237,9 +237,7 @@ def test_all_rates_are_tried_before_any_setting_is_tested(folder):
 def test_where_the_best_rate_is_at_an_end_the_next_one_is_tried(folder, losses, beyond):
     chosen = plan("rank")
     rows = tuned(chosen, GOOD | {"r 2": losses})
-    assert {(run.setting, run.choice) for run in missing_runs(chosen, rows)} == {
-        ("r 2", beyond)
-    }
+    assert {(run.setting, run.choice) for run in missing_runs(chosen, rows)} == {("r 2", beyond)}
 
 
 def test_a_rate_at_which_a_seed_diverged_is_not_chosen(folder):

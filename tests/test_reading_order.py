@@ -102,11 +102,11 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "papers": "",
         "defaults": "pandas",
         "recordings": "pandas",
-        "claim_runs": "",
-        "claims": "tqdm",
         "plans": "msgspec",
         "evidence": "pandas msgspec",
         "evidence_runs": "filelock",
+        "claim_runs": "",
+        "claims": "tqdm",
     },
     "lessons": {
         "predictions": "",

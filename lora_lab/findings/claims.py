@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 
 from lora_lab.cost.estimates import estimate
 from lora_lab.findings.claim_runs import Setting, Trial, try_settings
+from lora_lab.findings.evidence import Evidence
 from lora_lab.findings.papers import PaperTable, paper
 from lora_lab.findings.recordings import read_record, write_record
 from lora_lab.maths.comparison import SEEDS
@@ -164,6 +165,7 @@ class Claim:
     cases: tuple[Case, ...]
     seeds: tuple[int, ...] = ()
     papers: tuple[str, ...] = ()  # published numbers to compare with
+    evidence: tuple[str, ...] = ()  # ids of data/evidence/ that say more, with tuned rates
     trials: tuple[Trial, ...] = ()  # the results; none: not measured yet
     about: str = ""  # date, machine and version of a recording
 
@@ -261,6 +263,7 @@ class Claim:
         lines = [f"{self.statement} ({self.source})", f"Verdict: {self.verdict}"]
         lines += [f"  {finding}" for finding in self.findings]
         lines += [f"Convention: {self.convention}"] * bool(self.convention)
+        lines += [f"Evidence: {id}: {Evidence.read(id).verdict}" for id in self.evidence]
         lines += [_published(id) for id in self.papers]
         lines += [f"Recorded: {self.about}"] * bool(self.about)
         return "\n".join(lines)
@@ -298,7 +301,7 @@ def _claim(id: str, facts: dict) -> Claim:
         name: _setting(common | changes) for name, changes in facts.pop("settings", {}).items()
     }
     cases = tuple(Case(**case) for case in facts.pop("cases", ()))
-    lists = {name: tuple(facts.pop(name, ())) for name in ("seeds", "papers")}
+    lists = {name: tuple(facts.pop(name, ())) for name in ("seeds", "papers", "evidence")}
     return Claim(id=id, settings=MappingProxyType(settings), cases=cases, **lists, **facts)
 
 
