@@ -15,7 +15,7 @@ from lora_lab.models.adapted import Adapted
 from lora_lab.recipe import Recipe
 from lora_lab.records import Answer, Scores
 from lora_lab.tasks.examples import Example
-from lora_lab.training.evaluation import evaluate, generate
+from lora_lab.training.evaluation import answers_to, evaluate, generate
 from lora_lab.training.loop import Diverged, Training, train
 from lora_lab.widgets import following, markup, run_summary
 from lora_lab.widgets.background import DROP_ALL, Background, Pace
@@ -90,9 +90,11 @@ def test_train_gives_the_result_as_tables_with_the_numbers_that_the_lab_shows(li
         record.loss for record in train(base, TASK, result.recipe)
     ]
     assert list(result.answers().index) == live.prompts
-    assert result.answers().values.tolist() == [
-        list(row) for row in zip(live.before, live.after, strict=True)
-    ]
+    given = [row["after"].removesuffix(" ✓") for _, row in result.answers().iterrows()]
+    right = [text.endswith(" ✓") for text in result.answers()["after"]]
+    marked = answers_to(result.adapted, TASK, TASK.test[:3])
+    assert given == live.after == [answer.given for answer in marked]
+    assert right == [answer.right for answer in marked]
     assert result.scores == evaluate(result.adapted, live._part)
     table = result.table()
     name, (before, after) = table.index[0], table.values.tolist()[0]
@@ -118,6 +120,22 @@ def test_a_result_stays_as_it_was_when_another_training_follows(live):
     second = live.train()
     assert live.result.recipe == second.recipe != first.recipe
     assert first.scores == evaluate(first.adapted, live._part)
+
+
+def test_a_result_answers_with_more_or_less_of_what_was_learned(live, base):
+    result = live.train()
+    table = result.at_strengths((0, 1, 2.5))
+    stronger = live.training.adapted()
+    stronger.strength = 2.5
+    for name, model in (("strength 0", base), ("strength 2.5", stronger)):
+        answers = answers_to(model, TASK, TASK.test[:3])
+        assert [text.removesuffix(" ✓") for text in table[name][:3]] == [
+            answer.given for answer in answers
+        ]
+        asked = answers_to(model, TASK, live._part.test)
+        assert table[name].iloc[-1] == str(sum(answer.right for answer in asked))
+    assert table.index[-1] == f"right, of {len(live._part.test)}"
+    assert result.adapted.strength == 1
 
 
 def test_the_same_prompts_are_answered_before_and_after(live, base):

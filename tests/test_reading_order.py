@@ -122,8 +122,17 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "labels": "torch pandas",
     },
     "checks": dict.fromkeys(
-        ["compare", "should_i_fine_tune", "one_token", "maths_of_lora", "reading_a_run", "rank"]
-        + ["alpha", "target_modules", "adalora", "qlora", "training_parameters", "exercises"],
+        ["compare", "start_here", "should_i_fine_tune", "one_token", "maths_of_lora"]
+        + [
+            "reading_a_run",
+            "rank",
+            "alpha",
+            "target_modules",
+            "adalora",
+            "qlora",
+            "training_parameters",
+            "exercises",
+        ],
         "torch",
     ),
     "plots": dict.fromkeys(

@@ -9,6 +9,7 @@ from lora_lab.checks import (
     rank,
     reading_a_run,
     should_i_fine_tune,
+    start_here,
     target_modules,
     training_parameters,
 )
@@ -18,6 +19,7 @@ from lora_lab.recipe import nearest
 EXERCISES = {
     name: exercise
     for module in (
+        start_here,
         should_i_fine_tune,
         one_token,
         maths_of_lora,

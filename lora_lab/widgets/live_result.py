@@ -1,5 +1,6 @@
 """The result of a live training: answers before and after, and scores, as tables."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -8,7 +9,12 @@ from lora_lab.models.adapted import Adapted
 from lora_lab.plots import meter_rows
 from lora_lab.recipe import Recipe
 from lora_lab.records import Scores, StepRecord
+from lora_lab.tasks.examples import Example, Task
+from lora_lab.training.evaluation import answers_to, rule_of
+from lora_lab.widgets.samples import shared_opening
 from lora_lab.wording import percent, significant
+
+STRENGTHS = (0, 0.5, 1, 1.5)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -18,7 +24,8 @@ class LiveResult:
     recipe: Recipe
     records: tuple[StepRecord, ...]
     adapted: Adapted  # the base with what it learned: ask it, evaluate it, save it
-    prompts: tuple[str, ...]  # those that are shown
+    task: Task  # with the part of the test that was asked
+    examples: tuple[Example, ...]  # those that are shown; a prompt of one's own has no answer
     before: tuple[str, ...]  # the base's answers to them
     after: tuple[str, ...]  # the adapted model's
     base_scores: Scores  # on a part of the test
@@ -35,8 +42,45 @@ class LiveResult:
         return pd.DataFrame(rows, columns=["", "before", "after"]).set_index("")
 
     def answers(self) -> pd.DataFrame:
-        """The prompts that are shown, with both answers."""
-        return pd.DataFrame({"before": self.before, "after": self.after}, index=self.prompts)
+        """The prompts that are shown, with both answers; a right one has a ✓."""
+        return self._side_by_side({"before": self.before, "after": self.after})
+
+    def at_strengths(self, strengths: Sequence[float] = STRENGTHS) -> pd.DataFrame:
+        """The answers with more or less of what was learned: 0 is the base, 1 as trained.
+
+        The last row counts the right answers to all questions of the test's part.
+
+        Args:
+            strengths: 0 to 10.
+        """
+        columns, counts, trained = {}, [], self.adapted.strength
+        try:
+            for strength in strengths:
+                self.adapted.strength = strength
+                name = f"strength {strength:g}"
+                columns[name] = [
+                    answer.given for answer in answers_to(self.adapted, self.task, self.examples)
+                ]
+                answers = answers_to(self.adapted, self.task, self.task.test)
+                counts.append(sum(answer.right for answer in answers))
+        finally:
+            self.adapted.strength = trained
+        table = self._side_by_side(columns)
+        table.loc[f"right, of {len(self.task.test)}"] = [*map(str, counts)]
+        return table
+
+    def _side_by_side(self, columns: Mapping[str, Sequence[str]]) -> pd.DataFrame:
+        right = rule_of(self.task)
+        marked = {
+            name: [
+                f"{given} ✓" if example.answer and right(example.answer, given) else given
+                for example, given in zip(self.examples, texts, strict=True)
+            ]
+            for name, texts in columns.items()
+        }
+        prompts = [example.prompt for example in self.examples]
+        opening = shared_opening(self.examples)
+        return pd.DataFrame(marked, index=[prompt.removeprefix(opening) for prompt in prompts])
 
     def __repr__(self) -> str:
         return f"{self.table()}\n\n{self.answers()}"
