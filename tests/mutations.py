@@ -80,6 +80,8 @@ HEART = [  # each of these files has rows below
     "lessons/token_path.py",
     "lessons/labels.py",
     "lessons/alpha.py",
+    "lessons/by_hand.py",
+    "lessons/thin_change.py",
 ]
 
 MUTATIONS = [  # (file, what it says, what it says when broken, the test that must fail)
@@ -516,7 +518,9 @@ MUTATIONS = [  # (file, what it says, what it says when broken, the test that mu
     ("maths/statistics.py", "+ (z2 / (2 * count)) ** 2)", ")", "test_statistics.py::test_wilsons_interval_is"),
     ("maths/statistics.py", "middle = (share + z2 / (2 * count))", "middle = (share + 0 * count)", "test_statistics.py::test_wilsons_interval"),
     ("lessons/deciding.py", "    if low >= situation.needed:", "    if high >= situation.needed:", "test_deciding.py::test_the_rule"),
-    ("lessons/deciding.py", "    if situation.stale > STALE:", "    if situation.stale > 1:", "test_deciding.py::test_the_rule"),
+    ("lessons/deciding.py", "    if situation.stale <= STALE:", "    if situation.stale <= 1:", "test_deciding.py::test_the_rule"),
+    ("lessons/deciding.py", "shares[LORA] * (1 - situation.stale) >", "shares[LORA] >", "test_deciding.py::test_the_rule"),
+    ("lessons/deciding.py", "if LORA not in tried and _saves(situation):", "if _saves(situation):", "test_deciding.py::test_what_measured_worse"),
     ("lessons/deciding.py", "< min(situation.holds_for, 365)", "< 365", "test_deciding.py::test_the_rule"),
     ("lessons/deciding.py", "trainable = situation.goal not in (\"facts\", \"general\") and situation.examples >= FEW", "trainable = True", "test_deciding.py::test_the_rule"),
     ("lessons/deciding.py", "                    break\n", "", "test_deciding.py::test_what_is_said"),
@@ -532,6 +536,12 @@ MUTATIONS = [  # (file, what it says, what it says when broken, the test that mu
     ("lessons/alpha.py", "use_rslora=use_rslora,", "", "test_alpha.py::test_the_first_step_grows"),
     ("lessons/alpha.py", "run.learned, strength=strength", "run.learned", "test_alpha.py::test_a_run_is_scored"),
     ("lessons/alpha.py", "(run.scores.old_knowledge, run.scores.value)", "(run.scores.value, run.scores.old_knowledge)", "test_alpha.py::test_evidence_is_read"),
+    ("lessons/by_hand.py", "    model.requires_grad_(False)\n", "", "test_by_hand.py::test_layers_stand"),
+    ("lessons/by_hand.py", "            own.lora_A.copy_(module.lora_A[\"default\"].weight)", "            pass", "test_by_hand.py::test_training_by_hand"),
+    ("lessons/by_hand.py", "copy.deepcopy(base.model)", "base.model", "test_by_hand.py::test_the_base_stays"),
+    ("lessons/thin_change.py", ".detach() - old for", ".detach() for", "test_thin_change.py::test_the_changes"),
+    ("lessons/thin_change.py", ".data += lora_B @ lora_A", ".data = lora_B @ lora_A", "test_thin_change.py::test_a_cut_keeps"),
+    ("lessons/thin_change.py", "k=min(k, *change.shape)", "k=1", "test_thin_change.py::test_a_cut_keeps"),
     ("checks/compare.py", "return Verdict(tried.passed, f", "return Verdict(True, f", "test_checks.py::test_a_collator_that_tires"),
     ("lessons/deciding.py", "        if not 0 <= value < math.inf:", "        if value < 0:", "test_deciding.py::test_what_cannot"),
     ("training/pack.py", "        self.gradients *= (largest / (norms[:, None] + 1e-6)).clamp(max=1.0)\n", "", "test_packing.py::test_each_run_of_a_pack"),

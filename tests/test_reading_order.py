@@ -120,6 +120,8 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "alpha": "torch pandas",
         "token_path": "torch pandas",
         "labels": "torch pandas",
+        "by_hand": "torch pandas",
+        "thin_change": "torch pandas",
     },
     "checks": dict.fromkeys(
         ["compare", "start_here", "should_i_fine_tune", "one_token", "maths_of_lora"]
