@@ -16,6 +16,7 @@ REWRITTEN = (  # it grows with each lesson
     "02_one_token_through_the_model.ipynb",
     "03_the_maths_of_lora.ipynb",
     "05_rank.ipynb",
+    "06_alpha.ipynb",
 )
 WIDGET = "application/vnd.jupyter.widget-view+json"
 FENCED = re.compile(r"```.*?```", re.DOTALL)

@@ -117,6 +117,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "weight_change": "torch",
         "equal_loss": "",
         "scalings": "",
+        "alpha": "torch pandas",
         "token_path": "torch pandas",
         "labels": "torch pandas",
         "by_hand": "torch pandas",
@@ -159,7 +160,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         + ["svd_slider", "rank_slider", "rank_map", "module_sets", "importance_inspector"]
         + ["nf4_lab", "memory_bars", "budget_curve", "pick_runs", "run_here", "five_minutes"]
         + ["decision_aid", "cell_grid", "surface_lab", "rank_lab", "seeds_button"]
-        + ["evidence_card"],
+        + ["evidence_card", "gain_knob"],
         "torch ipywidgets anywidget traitlets IPython pandas",
     ),
     "cli": dict.fromkeys(

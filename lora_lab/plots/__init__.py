@@ -39,7 +39,7 @@ _NAMES = {  # module: its public names
     "noise": ("draw_differences", "draw_noise"),
     "by_rank": ("draw_cliff", "draw_together"),
     "learning_rates": ("draw_by_rate", "draw_rate_finder", "draw_rate_map"),
-    "alpha": ("draw_alpha_map", "draw_best_rates", "draw_plane", "draw_scalings", "draw_twins"),
+    "alpha": ("draw_alpha_map", "draw_first_steps", "draw_plane", "draw_scalings", "draw_twins"),
     "module_sets": ("draw_sets",),
     "competing": ("draw_budget", "draw_importance", "draw_rivals"),
     "quantized": ("draw_block_sizes", "draw_rounding"),

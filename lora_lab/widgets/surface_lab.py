@@ -2,10 +2,12 @@
 
 import dataclasses
 import html
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
 import ipywidgets as widgets
+import pandas as pd
 
 from lora_lab import plots
 from lora_lab.models.bases import Base
@@ -21,10 +23,11 @@ from lora_lab.widgets.following import prepare
 from lora_lab.widgets.memory_check import check_room
 from lora_lab.widgets.sweep_following import SweepFollower, with_seeds
 from lora_lab.widgets.working_box import WorkingBox
-from lora_lab.wording import counted
+from lora_lab.wording import counted, percent
 
 NUMBERS = tuple(name for name in (*WHOLE, *REAL) if name not in ("seed", "eval_steps"))
 MOST = 10  # values of a field: more cells are too small to read
+TESTED = {"new facts right": "value", "old facts kept": "old_knowledge"}  # of a ridge
 CURVES = (460, 270)  # pixels on the screen: beside the surface on a laptop
 HELP = (
     "Choose a setting by its validation loss; the test scores the chosen one (notebook 04). The "
@@ -117,6 +120,18 @@ class SurfaceLab(WorkingBox):
             self._set_busy(True)
             self._work.submit("train", self._train)
 
+    def train(self) -> Surface:
+        """Train what is missing, as a click on Train does, wait for the end, and give the surface.
+
+        Raises:
+            RuntimeError: if it was stopped before its end.
+        """
+        self.start()
+        self.wait()
+        if not self.surface.is_whole:
+            raise RuntimeError("it was stopped before its end; train() goes on from there")
+        return self.surface
+
     def stop(self) -> None:
         """End the training after the step at hand; finished runs are kept."""
         self._say("stopping after this step …")
@@ -163,6 +178,26 @@ class SurfaceLab(WorkingBox):
             seeds=len(self._seeds),
             done=done,
         )
+
+    def ridge_table(self) -> pd.DataFrame:
+        """A row for each x: its best y by the score that is shown, and what the test says there.
+
+        Shares are means over the seeds.
+        """
+        rows = []
+        for x, y in self.surface.ridge.items():
+            runs = self._follower.finished(self._runs_of((x, y)))
+            scores = {
+                name: [getattr(run.scores, measure) for run in runs]
+                for name, measure in TESTED.items()
+            }
+            shares = {
+                name: percent(statistics.fmean(known))
+                for name, known in scores.items()
+                if None not in known
+            }
+            rows.append({self.x: f"{x:g}", f"best {self.y}": f"{y:g}"} | shares)
+        return pd.DataFrame(rows).set_index(self.x)
 
     @property
     def picture(self) -> plots.Picture:
