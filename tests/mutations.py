@@ -79,6 +79,7 @@ HEART = [  # each of these files has rows below
     "lessons/deciding.py",
     "lessons/token_path.py",
     "lessons/labels.py",
+    "lessons/reading_runs.py",
 ]
 
 MUTATIONS = [  # (file, what it says, what it says when broken, the test that must fail)
@@ -307,6 +308,10 @@ MUTATIONS = [  # (file, what it says, what it says when broken, the test that mu
     ("maths/statistics.py", "half = ((self.only_a + self.only_b)", "half = ((self.only_a)", "test_statistics.py::test_the_ends_of_the_paired"),
     ("maths/statistics.py", "(low, high) if self.p_value < LEVEL else (min(low, 0.0), max(high, 0.0))", "(low, high)", "test_statistics.py::test_the_paired_interval_leaves"),
     ("maths/statistics.py", "stdtrit(n - 1, 1 - level / 2) * statistics.stdev(numbers)", "stdtrit(n, 1 - level / 2) * statistics.stdev(numbers)", "test_statistics.py::test_the_interval_and_the_p_value"),
+    ("maths/statistics.py", "stdtrit(2 * n - 2, 1 - level / 2)", "stdtrit(n - 1, 1 - level / 2)", "test_statistics.py::test_the_interval_of_two_separate"),
+    ("lessons/reading_runs.py", "min(self.shares[name], key=loss)", "max(self.shares[name], key=loss)", "test_reading_runs.py::test_each_recipe_has_the_rate"),
+    ("lessons/reading_runs.py", "for run in self.sweep.runs if run.recipe.r == r)", "for run in self.sweep.runs)", "test_reading_runs.py::test_the_table"),
+    ("lessons/reading_runs.py", "NORMAL_95 * standard_error(share, len(task.test))", "standard_error(share, len(task.test))", "test_reading_runs.py::test_chance"),
     ("maths/statistics.py", "return 0.0 if mean else 1.0", "return 0.0", "test_statistics.py::test_the_interval_of_equal"),
     ("maths/statistics.py", "float(2 * stdtr(", "float(stdtr(", "test_statistics.py::test_the_interval_and_the_p_value"),
     ("maths/statistics.py", "while 2 * stdtrit(n - 1, 1 - level / 2)", "while 2 * stdtrit(n - 1, 1 - level)", "test_statistics.py::test_so_many_numbers"),

@@ -14,6 +14,7 @@ FOLDER = Path(__file__).parents[1] / "notebooks"
 REWRITTEN = (
     "00_start_here.ipynb",
     "02_one_token_through_the_model.ipynb",
+    "04_reading_a_run.ipynb",
 )  # it grows with each lesson
 WIDGET = "application/vnd.jupyter.widget-view+json"
 FENCED = re.compile(r"```.*?```", re.DOTALL)

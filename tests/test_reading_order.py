@@ -119,6 +119,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "scalings": "",
         "token_path": "torch pandas",
         "labels": "torch pandas",
+        "reading_runs": "pandas",
     },
     "checks": dict.fromkeys(
         ["compare", "start_here", "should_i_fine_tune", "one_token", "maths_of_lora"]
@@ -136,8 +137,9 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
     ),
     "plots": dict.fromkeys(
         ["canvas", "losses", "meters", "tokens", "matrices", "predicted", "noise", "by_rank"]
-        + ["learning_rates", "alpha", "module_sets", "competing", "quantized", "memory_bars"]
-        + ["decay", "lengths", "ways", "surface", "fields", "lora_parts", "evidence"],
+        + ["pairs", "learning_rates", "alpha", "module_sets", "competing", "quantized"]
+        + ["memory_bars", "decay", "lengths", "ways", "surface", "fields", "lora_parts"]
+        + ["evidence"],
         "matplotlib",
     )
     | {"canvas": "matplotlib PIL"},
@@ -147,9 +149,9 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         + ["lab_results", "lab_face", "live_result", "live_lab", "lora_picture", "explorer"]
         + ["toggle", "token_path", "prediction", "module_tree"]
         + ["svd_slider", "rank_slider", "rank_map", "module_sets", "importance_inspector"]
-        + ["nf4_lab", "memory_bars", "budget_curve", "pick_runs", "run_here", "five_minutes"]
-        + ["decision_aid", "sweep_following", "cell_grid", "surface_lab", "seeds_button"]
-        + ["evidence_card"],
+        + ["nf4_lab", "memory_bars", "budget_curve", "pairs", "pick_runs", "run_here"]
+        + ["five_minutes", "decision_aid", "sweep_following", "cell_grid", "surface_lab"]
+        + ["seeds_button", "evidence_card"],
         "torch ipywidgets anywidget traitlets IPython pandas",
     ),
     "cli": dict.fromkeys(

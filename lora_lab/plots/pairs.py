@@ -1,15 +1,15 @@
 """Settings compared seed by seed, and curves of runs side by side."""
 
 import math
-import statistics
 from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 
-from lora_lab.maths.comparison import ANSWERS, comparison_of
+from lora_lab.maths.comparison import ANSWERS, Comparison, comparison_of
 from lora_lab.maths.statistics import separate_interval
 from lora_lab.plots.canvas import BASE, EARLIER, INK, RUN, axis_end, corner, tidy
 from lora_lab.records import StepRecord
+from lora_lab.wording import counted
 
 Pairs = tuple[Sequence[float], Sequence[float]]  # shares of two settings, a number for each seed
 
@@ -30,8 +30,7 @@ def draw_pairs(ax: Axes, comparisons: Mapping[str, Pairs]) -> Axes:
     """
     ax.set_title("Is B better than A?", loc="left", fontsize=10.5, color=INK)
     ax.axis("off")
-    seeds = {len(a) for a, _ in comparisons.values()}
-    corner(ax, f"{'/'.join(map(str, sorted(seeds)))} seeds")
+    corner(ax, counted(min(len(a) for a, _ in comparisons.values()), "seed"))
     said, height = [], 1 / len(comparisons)
     found = {
         name: comparison_of([y - x for x, y in zip(a, b, strict=True)], measure=ANSWERS[0])
@@ -71,7 +70,7 @@ def _draw_lines(ax: Axes, name: str, a: Sequence[float], b: Sequence[float]) -> 
     ax.grid(visible=False, axis="x")
 
 
-def _draw_intervals(ax: Axes, found: object, apart: tuple[float, float], reach: float) -> None:
+def _draw_intervals(ax: Axes, found: Comparison, apart: tuple[float, float], reach: float) -> None:
     """The difference with its interval, paired and unpaired."""
     tidy(ax, "", "B − A, points", "")
     ax.axvline(0, color=BASE, linestyle=":", linewidth=1.6)
@@ -82,7 +81,16 @@ def _draw_intervals(ax: Axes, found: object, apart: tuple[float, float], reach: 
     ax.set_yticks(range(len(rows)), [name for name, *_ in rows])
     ax.set(ylim=(1.6, -0.9), xlim=(-reach, reach))
     ax.grid(visible=False, axis="y")
-    ax.text(0.99, 0.98, found.result, transform=ax.transAxes, ha="right", va="top", fontsize=9)
+    ax.text(
+        0.99,
+        0.98,
+        found.result,
+        transform=ax.transAxes,
+        ha="right",
+        va="top",
+        fontsize=9,
+        color=INK,
+    )
 
 
 def draw_curves(ax: Axes, runs: Mapping[str, Sequence[StepRecord]]) -> Axes:
@@ -116,5 +124,5 @@ def _draw_curve(ax: Axes, name: str, records: Sequence[StepRecord], first: bool)
         least = min(loss for _, loss in checked)
         words += f", validation loss {least:.2f} at its lowest and {checked[-1][1]:.2f} at the end"
     finite = [loss for loss in (*losses, *(loss for _, loss in checked)) if math.isfinite(loss)]
-    ax.set(ylim=(0, axis_end(statistics.quantiles(finite, n=50)[-1])))
+    ax.set(ylim=(0, axis_end(max(finite))))
     return words
