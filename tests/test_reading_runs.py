@@ -85,6 +85,14 @@ def test_chance_asks_one_model_other_test_sets_and_gives_the_formulas_range(both
     assert (low, high) == pytest.approx((share - margin, share + margin))
 
 
+def test_the_found_rate_is_a_tenth_of_that_of_the_lowest_smooth_loss(monkeypatch):
+    pairs = ((1e-4, 4.0), (1e-3, 0.1), (1e-2, 2.0), (1e-1, 1.0), (1.0, 0.5), (10.0, 9.0))
+    records = tuple(StepRecord(step, loss, rate, 1.0, 9) for step, (rate, loss) in enumerate(pairs))
+    monkeypatch.setattr(reading_runs, "try_learning_rates", lambda *_: records)
+    # means of three: 2.03, 1.03, 1.17, 3.5; the second is around 1e-2
+    assert reading_runs.find_rate(None, None) == (records, pytest.approx(1e-3))
+
+
 def test_each_curve_has_its_own_rate_and_examples(monkeypatch):
     monkeypatch.setattr(reading_runs, "RECIPE", recipe(steps=5))
     curves = train_curves(tiny_base(), letters_task(48))

@@ -15,7 +15,7 @@ from lora_lab.records import StepRecord
 from lora_lab.tasks.examples import Task
 from lora_lab.tasks.loading import load_task
 from lora_lab.training.evaluation import evaluate
-from lora_lab.training.loop import Diverged, train
+from lora_lab.training.loop import Diverged, train, try_learning_rates
 from lora_lab.training.pairing import compare
 from lora_lab.training.store import Run
 from lora_lab.training.sweep import Sweep, sweep
@@ -35,6 +35,14 @@ RECIPES = {"A": replace(RECIPE, r=1, lora_alpha=2), "B": RECIPE}  # alpha is twi
 def reviews(base: Base) -> Task:
     """Reviews to be told positive, negative or mixed. Old facts are not asked, to save time."""
     return replace(load_task("sentiment", base), old_knowledge=[], strangers=[])
+
+
+def find_rate(base: Base, task: Task) -> tuple[tuple[StepRecord, ...], float]:
+    """The finder's records, and a tenth of the rate at which the smoothed loss is lowest."""
+    records = try_learning_rates(base, task, RECIPE)
+    losses = [record.loss for record in records]
+    smooth = [statistics.fmean(losses[at - 1 : at + 2]) for at in range(1, len(losses) - 1)]
+    return records, records[smooth.index(min(smooth)) + 1].learning_rate / 10
 
 
 # --- curves -------------------------------------------------------------------------------------
