@@ -15,6 +15,7 @@ REWRITTEN = (  # it grows with each lesson
     "00_start_here.ipynb",
     "02_one_token_through_the_model.ipynb",
     "03_the_maths_of_lora.ipynb",
+    "04_reading_a_run.ipynb",
     "05_rank.ipynb",
     "06_alpha.ipynb",
 )

@@ -120,6 +120,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "alpha": "torch pandas",
         "token_path": "torch pandas",
         "labels": "torch pandas",
+        "reading_runs": "pandas",
         "by_hand": "torch pandas",
         "thin_change": "torch pandas",
     },
@@ -139,8 +140,9 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
     ),
     "plots": dict.fromkeys(
         ["canvas", "losses", "meters", "tokens", "matrices", "predicted", "noise", "by_rank"]
-        + ["learning_rates", "alpha", "module_sets", "competing", "quantized", "memory_bars"]
-        + ["decay", "lengths", "ways", "surface", "fields", "lora_parts", "evidence"],
+        + ["pairs", "learning_rates", "alpha", "module_sets", "competing", "quantized"]
+        + ["memory_bars", "decay", "lengths", "ways", "surface", "fields", "lora_parts"]
+        + ["evidence"],
         "matplotlib",
     )
     | {"canvas": "matplotlib PIL"},
@@ -158,8 +160,8 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         + ["lab_results", "lab_face", "live_result", "live_lab", "lora_picture", "explorer"]
         + ["toggle", "token_path", "prediction", "module_tree"]
         + ["svd_slider", "rank_slider", "rank_map", "module_sets", "importance_inspector"]
-        + ["nf4_lab", "memory_bars", "budget_curve", "pick_runs", "run_here", "five_minutes"]
-        + ["decision_aid", "cell_grid", "surface_lab", "rank_lab", "seeds_button"]
+        + ["nf4_lab", "memory_bars", "budget_curve", "pairs", "pick_runs", "run_here"]
+        + ["five_minutes", "decision_aid", "cell_grid", "surface_lab", "rank_lab", "seeds_button"]
         + ["evidence_card", "gain_knob"],
         "torch ipywidgets anywidget traitlets IPython pandas",
     ),

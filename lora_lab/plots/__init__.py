@@ -37,6 +37,7 @@ _NAMES = {  # module: its public names
     ),
     "predicted": ("draw_prediction",),
     "noise": ("draw_differences", "draw_noise"),
+    "pairs": ("draw_curves", "draw_pairs", "pairs_size"),
     "by_rank": ("draw_cliff", "draw_together"),
     "learning_rates": ("draw_by_rate", "draw_rate_finder", "draw_rate_map"),
     "alpha": ("draw_alpha_map", "draw_first_steps", "draw_plane", "draw_scalings", "draw_twins"),

@@ -33,8 +33,8 @@ HELP = (
 class SeedsButton(WorkingBox):
     """Is b better than a? The verdict so far, and a button: "5 more seeds, about 40 s".
 
-    A click, or `start()`, trains both settings up to the next look of the plan: 5, 10 or 20 seeds.
-    After `wait()`, `a` and `b` hold the runs, and `comparison` what they say.
+    A click, or `train()`, trains both settings up to the next look of the plan: 5, 10 or 20 seeds.
+    Then `a` and `b` hold the runs, and `comparison` what they say.
 
     Args:
         base: stays as it was.
@@ -96,6 +96,12 @@ class SeedsButton(WorkingBox):
         if not self.train_button.disabled:
             self.panel.set_busy(True)
             self._work.submit("train", self._train)
+
+    def train(self) -> Comparison | None:
+        """Train up to the next look as a click does, wait for the end, and give the comparison."""
+        self.start()
+        self.wait()
+        return self.comparison
 
     def stop(self) -> None:
         """End the training after the step at hand; finished runs are kept, and not looked at."""
