@@ -16,6 +16,9 @@ REWRITTEN = (  # it grows with each lesson
     "01_should_i_fine_tune.ipynb",
     "02_one_token_through_the_model.ipynb",
     "03_the_maths_of_lora.ipynb",
+    "04_reading_a_run.ipynb",
+    "05_rank.ipynb",
+    "06_alpha.ipynb",
 )
 WIDGET = "application/vnd.jupyter.widget-view+json"
 FENCED = re.compile(r"```.*?```", re.DOTALL)

@@ -77,7 +77,9 @@ def draw_lora_parts(
     ax.set(xlim=(-1, left + BARS / unit), ylim=(height + 4 / unit, -HEAD / unit))
     ax.set(xticks=[], yticks=[], aspect="equal", anchor="W")
     ax.spines[["left", "bottom"]].set_visible(False)
-    share = fine_percent(_norm(change) / _norm(weight))
+    drawn = sum(len(row) for row in weight)  # of W, maybe one number in a few
+    size_of_W = _norm(weight) * math.sqrt(height * width / drawn)
+    share = fine_percent(_norm([values]) / size_of_W)
     ax.set_label(
         f"{title}. W holds {height * width:,} numbers, A and B {r * (height + width):,}. "
         f"ΔW's size is {share} of W's, and its largest singular value {significant(max(values))}."
