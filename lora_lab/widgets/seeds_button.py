@@ -16,9 +16,7 @@ from lora_lab.tasks.examples import Task
 from lora_lab.training.pairing import compare, compare_at_look
 from lora_lab.training.store import DEFAULT, Default, Run
 from lora_lab.widgets import markup, run_summary
-from lora_lab.widgets.background import Pace
 from lora_lab.widgets.boxes import row
-from lora_lab.widgets.following import UPDATES
 from lora_lab.widgets.memory_check import check_room
 from lora_lab.widgets.sweep_following import SweepFollower, duration, with_seeds
 from lora_lab.widgets.working_box import WorkingBox
@@ -191,19 +189,9 @@ class SeedsButton(WorkingBox):
         for setting in self._settings:
             check_room(self.base, self.task, setting)
         new = with_seeds(self._settings, seeds)
-        self.progress.max = sum(recipe.steps for recipe in new)
-        speaking = Pace(UPDATES)
-        followed = self._follower.follow(
-            self._settings, seeds, go_on=lambda: not self._work.stopped
-        )
-        for _ in followed:
-            if speaking.due and not self._work.stopped:
-                with speaking.turn():
-                    self._say(self._follower.progress)
-                    self.progress.value = self._follower.steps_done(new)
-        self.progress.value = self._follower.steps_done(new)
+        self.panel.follow_sweep(self._follower, self._settings, seeds)
         if len(self._follower.finished(new)) < len(new):
-            self._say(f"{self._follower.ending}; the button goes on")
+            self._say(f"{self.panel.outcome}; the button goes on")
             return
         self.progress.bar_style = "success"
         sides = (
