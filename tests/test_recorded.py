@@ -75,7 +75,7 @@ def test_a_script_makes_the_tables_that_are_named_or_all(plans):
 
 
 def test_a_script_refuses_a_name_that_is_no_table(plans):
-    with pytest.raises(SystemExit, match=r"rank.toml names no 'sick'; it has alpha-and-rank, "):
+    with pytest.raises(SystemExit, match=r"rank.toml names no 'sick'; it has sick-of-alpha, "):
         plans.chosen_plans("rank.toml", "About it.", ["sick"])
 
 
