@@ -1,6 +1,7 @@
 """Controls for the choices of a recipe, each with a sentence of help; and the code for them."""
 
 import dataclasses
+import json
 from collections.abc import Callable, Sequence
 
 import ipywidgets as widgets
@@ -165,16 +166,20 @@ def recipe_code(recipe: Recipe) -> str:
     return "lab.Recipe(\n" + "".join(f"    {argument},\n" for argument in arguments) + ")"
 
 
+def task_code(name_or_file: str, **columns: str) -> str:
+    """The expression that loads a task: `lab.load_task("my.csv", base, prompt="question")`."""
+    given = [json.dumps(name_or_file, ensure_ascii=False), "base"]
+    given += [f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in columns.items()]
+    return f"lab.load_task({', '.join(given)})"
+
+
 def script(base: Base, task: str | None, recipe: Recipe) -> str:
-    """The fine-tune in Python. `task` is its name; None: the task can't be loaded by a name."""
+    """The fine-tune in Python. `task` is the expression that loads it; None: there is none."""
     name = base.name if base.name in BUILT_IN else str(base.path)
-    task_code = "...  # the Task that this lab was given"
-    if task is not None:
-        task_code = f'lab.load_task("{task}", base)'
     return (
         "import lora_lab as lab\n\n"
         f'base = lab.load_base("{name}", dtype="{named(base.dtype)}")\n'
-        f"task = {task_code}\n"
+        f"task = {task or '...  # the Task that this lab was given'}\n"
         f"recipe = {recipe_code(recipe)}\n"
         "run = lab.fit(base, task, recipe)"
     )
