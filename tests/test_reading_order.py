@@ -144,12 +144,13 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
     "widgets": dict.fromkeys(
         ["markup", "background", "memory_check", "boxes", "run_summary", "following"]
         + ["working_box", "recipe_controls", "samples", "before_after", "forgetting_film", "seeds"]
-        + ["lab_results", "lab_face", "live_result", "live_lab", "lora_picture", "explorer"]
+        + ["lab_results", "lab_readings", "lab_face", "live_result", "live_lab"]
+        + ["lora_picture", "explorer"]
         + ["toggle", "token_path", "prediction", "module_tree"]
         + ["svd_slider", "rank_slider", "rank_map", "module_sets", "importance_inspector"]
         + ["nf4_lab", "memory_bars", "budget_curve", "pick_runs", "run_here", "five_minutes"]
         + ["decision_aid", "sweep_following", "cell_grid", "surface_lab", "seeds_button"]
-        + ["evidence_card"],
+        + ["evidence_card", "recipe_cost", "kept_runs", "studio"],
         "torch ipywidgets anywidget traitlets IPython pandas",
     ),
     "cli": dict.fromkeys(

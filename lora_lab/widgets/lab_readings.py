@@ -3,6 +3,7 @@
 from lora_lab import plots
 from lora_lab.models.adapted import Adapted
 from lora_lab.records import Scores, StepRecord
+from lora_lab.tasks.examples import Task
 from lora_lab.training.loop import Training
 from lora_lab.training.store import Run
 from lora_lab.widgets.lab_results import LabResults
@@ -12,6 +13,11 @@ class LabReadings:
     """Properties of a lab that keeps the results of the task at hand in `_results`."""
 
     _results: LabResults
+
+    @property
+    def part(self) -> Task:
+        """The task at hand with as many test questions as are asked."""
+        return self._results.part
 
     @property
     def prompts(self) -> list[str]:

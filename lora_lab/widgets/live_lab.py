@@ -78,9 +78,7 @@ class LiveLab(LabReadings, WorkingBox):
         self.questions, self._filmed = questions or (20 if large else 100), film and not large
         self._watchers: list[Watcher] = []
         self._by_task: dict[str, LabResults] = {}
-        self.face = LabFace(
-            title, [*self._tasks], in_sight, self.panel, self.state, elsewhere
-        )
+        self.face = LabFace(title, [*self._tasks], in_sight, self.panel, self.state, elsewhere)
         self.children = self.face.rows
         self._name_parts()
         self._choose(self.task_choice.value)
