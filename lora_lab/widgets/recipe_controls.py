@@ -40,7 +40,6 @@ TARGETS = (  # of a Llama, and of models whose matrices bear the same names
     ("q_proj", "v_proj"),
 )
 _WIDE = {"description_width": "7.5em"}
-_LONG = {"description_width": "13.5em"}  # for gradient_accumulation_steps
 NONE = "none"  # stands for None, which a Dropdown would take for "nothing is chosen"
 
 
@@ -179,9 +178,8 @@ class RecipeControls:
         self.changed: Callable[[], None] = lambda: None  # called after a control was moved
         self.controls = {field: _CONTROL[field](getattr(recipe, field)) for field in fields}
         for field, control in self.controls.items():
-            long = len(field) > 16
-            control.description, control.style = field, _LONG if long else _WIDE
-            control.layout.width = "22em" if long else "16em"
+            control.description, control.style = field, _WIDE
+            control.layout.width = "16em"
             control.observe(lambda _: self._on_change(), names="value")
         self._on_change()
 
@@ -211,6 +209,18 @@ class RecipeControls:
         control = self.controls[field]
         control.style.description_width, control.layout.width = "initial", "auto"
         return self.row(field)
+
+    def aligned_rows(self, fields: Sequence[str]) -> list[widgets.Widget]:
+        """The same for several fields: their labels as wide as the longest name."""
+        label = 0.6 * max(map(len, fields))
+        for field in fields:
+            control = self.controls[field]
+            control.style.description_width = f"{label:.1f}em"
+            control.layout.width = f"{label + 8:.1f}em"
+            if isinstance(control, widgets.Checkbox):
+                control.indent = True  # its name stands to the right of the box
+                control.layout.width = f"{label + max(8, 0.6 * len(field) + 3):.1f}em"
+        return [self.row(field) for field in fields]
 
     @property
     def recipe(self) -> Recipe:

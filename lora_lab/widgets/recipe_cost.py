@@ -25,7 +25,7 @@ from lora_lab.widgets.recipe_controls import RecipeControls
 from lora_lab.widgets.sweep_following import duration
 from lora_lab.wording import fine_percent, in_short, significant
 
-SIZE = (460, 230)  # pixels: beside the choices on a laptop
+SIZE = (420, 240)  # pixels: beside the choices on a laptop
 OTHERS = {  # bars beside that of the choices: what is changed in them
     "on 4 bits": {"quantize": "nf4"},
     "full": {"method": "full", "quantize": None},
@@ -43,7 +43,7 @@ class RecipeCost(widgets.VBox):
         self.words = widgets.HTML()
         self.bars = PictureView(SIZE[0])
         self._forget()
-        super().__init__([self.words, self.bars], layout={"flex": "1 1 460px"})
+        super().__init__([self.words, self.bars], layout={"flex": "1 1 420px"})
         self.bars.layout.display = "none"
 
     def show(self, base: Base, task: Task, controls: RecipeControls, recipe: Recipe) -> None:
@@ -70,24 +70,24 @@ class RecipeCost(widgets.VBox):
             rate = flops_per_second(find_shape(base), recipe, base.device)
             least, most = expected_seconds(budget.flops_per_step, rate)
             self.seconds = recipe.steps * least, recipe.steps * most
-        self.words.value = (
-            f"{_parameters_text(budget)}<br>{_scaling_text(recipe)}<br>"
-            + " · ".join(filter(None, [self._seconds_text(recipe), _memory_text(budget, base)]))
-        )
-        self._show_bars(base, task, controls, recipe)
+        self._draw_bars(base, task, controls, recipe)
+        lines = _parameters_text(budget), _scaling_text(recipe), self._seconds_text(recipe)
+        self.words.value = "<br>".join(filter(None, [*lines, _memory_text(budget, base)]))
         check_room(base, task, recipe)
 
     def show_error(self, error: Exception) -> None:
-        """Say why the choices can't be; what else is known stays."""
-        known = f"{self.words.value}<br>" if self.budget else ""
-        self.words.value = known + markup.error_text(error)
+        """Say why the choices can't be. Where only memory lacks, all the rest stays."""
+        if not isinstance(error, MemoryError):
+            self._forget()
+            self.words.value, self.bars.layout.display = "", "none"
+        self.words.value = "<br>".join(filter(None, [self.words.value, markup.error_text(error)]))
 
     def _forget(self) -> None:
         self.budget: Budget | None = None
         self.memory: dict[str, Memory] = {}
         self.seconds: tuple[float, float] | None = None
 
-    def _show_bars(self, base: Base, task: Task, controls: RecipeControls, recipe: Recipe) -> None:
+    def _draw_bars(self, base: Base, task: Task, controls: RecipeControls, recipe: Recipe) -> None:
         bars = {"as chosen": self.budget}
         for name, changes in OTHERS.items():
             if any(getattr(recipe, field) != value for field, value in changes.items()):

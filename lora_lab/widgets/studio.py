@@ -256,7 +256,6 @@ class Studio(WorkingBox):
             self._take(self._lab_of(load_base(name), None))
         finally:
             self.live.train_button.disabled = False
-        self._say(f"{self.live.base.about}.")
 
     def _on_file(self) -> None:
         self._work.submit("file", lambda: self._shown(self._load_file))
@@ -302,6 +301,7 @@ class Studio(WorkingBox):
             control.observe(lambda _: self._on_choice(), names="value")
         live.train_button.observe(lambda _: self._on_rest(), names="disabled")
         self.children = self._rows(live)
+        self._say(f"{live.base.about}.")
         self._show_kept()
         self._on_rest()
         if before is not None:
@@ -312,11 +312,11 @@ class Studio(WorkingBox):
         columns_ = self.prompt_column, self.answer_column
         own_file = Folded("Your own file", row(self.file, *columns_, self.file_button))
         groups = [
-            widgets.VBox([widgets.HTML(markup.subtitle(name)), *map(controls.row, fields)])
+            widgets.VBox([widgets.HTML(markup.subtitle(name)), *controls.aligned_rows(fields)])
             for name, fields in GROUPS.items()
         ]
-        choices = row(*map(controls.row, IN_SIGHT))
-        choices.layout.flex, choices.layout.width = "1 1 420px", "auto"
+        choices = row(*controls.aligned_rows(IN_SIGHT))
+        choices.layout.flex, choices.layout.width = "1 1 480px", "auto"
         files = row(self.folder, self.save_button, self.export_button, self.written)
         kept = row(self.keep_button, self.kept_choice, self.refer_button, self.drop_button)
         return [
@@ -359,8 +359,8 @@ class Studio(WorkingBox):
         count = len(self.kept.rows)
         chosen = self.kept_choice.value
         self.kept_choice.options = [*range(1, count + 1)]
-        if chosen in self.kept_choice.options:
-            self.kept_choice.value = chosen
+        if count:
+            self.kept_choice.value = min(chosen or 1, count)
         for control in (self.kept_choice, self.refer_button, self.drop_button):
             control.disabled = not count
         self.kept_page.value = self.kept.page
