@@ -109,6 +109,10 @@ def test_the_studio_costs_trains_keeps_compares_and_saves(visit, tmp_path):  # n
     assert root.get_by_role("combobox", name="run", exact=True).input_value() == "1"
     root.get_by_text("that may explain a difference").click()
     wait_for(root, r"run 2: The scaling moves along")
+    press(root, "4 more seeds")
+    wait_for(root, "noise band: 5 seeds")
+    press(root, "Keep")
+    wait_for(root, r"run 2 has 5 seeds[^⚑]*\(?.* points .*5 seeds.* ⚑")
 
     # saving and exporting, and a folder that is taken
     root.get_by_role("button", name="Save and export").click()
@@ -143,6 +147,13 @@ def test_the_studio_costs_trains_keeps_compares_and_saves(visit, tmp_path):  # n
     press(root, "Load")
     wait_for(root, "did you mean 'smollm2'")
     keep_pictures(root, "studio-error")
+    base.fill("smollm2")
+    press(root, "Load")
+    wait_for(root, r"smollm2: 134\.5 M parameters on ")
+    wait_for(root, r"trains 1\.2 M of 136 M parameters")
+    root.get_by_role("combobox", name="task", exact=True).select_option("home-commands")
+    wait_for(root, r"pocket · new-facts")  # what was kept stays
+    keep_pictures(root, "studio-smollm2")
 
     assert nameless(root) == {}
     assert visit.complaints == []

@@ -11,13 +11,14 @@ from peft import PeftModel
 import lora_lab as lab
 from lora_lab import plots
 from lora_lab.machine import resources
+from lora_lab.places import NotPrepared
 from lora_lab.recipe import Recipe
 from lora_lab.records import Scores
 from lora_lab.training.confounds import confounds_of
 from lora_lab.training.evaluation import evaluate
 from lora_lab.training.loop import Training
 from lora_lab.training.store import Run
-from lora_lab.widgets import following, kept_runs
+from lora_lab.widgets import following, kept_runs, live_lab
 from lora_lab.widgets.kept_runs import MOST, KeptRuns
 from lora_lab.widgets.live_lab import LiveLab
 from lora_lab.widgets.recipe_controls import RecipeControls
@@ -382,6 +383,19 @@ def test_while_it_trains_base_and_file_stay_and_nothing_is_saved(studio, monkeyp
         release.set()
     studio.wait(LIMIT)
     assert not studio.base_button.disabled
+
+
+def test_a_task_that_cannot_be_loaded_is_told_and_the_last_one_stays(monkeypatch):
+    def not_prepared(name, base):
+        raise NotPrepared(f"{name} is not here yet; run lora-lab prepare")
+
+    studio = lab.studio("pocket", "json")
+    monkeypatch.setattr(live_lab, "load_task", not_prepared)
+    studio.live.task_choice.value = "style"
+    assert studio.live.task.name == studio.live.task_choice.value == "json"
+    assert "NotPrepared: style is not here yet; run lora-lab prepare" in studio.live.state.value
+    studio.wait(LIMIT)
+    studio.close()
 
 
 def test_a_task_is_taken_by_its_name_and_an_unknown_one_is_refused():

@@ -100,11 +100,18 @@ class LiveLab(LabReadings, WorkingBox):
         self.noise_button.on_click(lambda _: self.noise_band())
         self.ask_button.on_click(lambda _: self.ask(self.own_prompt.value))
         self.own_prompt.on_msg(self._on_enter)
-        self.task_choice.observe(lambda change: self._choose(change["new"]), names="value")
+        self.task_choice.observe(self._on_task, names="value")
         self.strength.observe(
             lambda _: self._work.submit("answer", self._answer_again), names="value"
         )
         self.controls.changed = self._show_code
+
+    def _on_task(self, change: dict) -> None:
+        try:
+            self._choose(change["new"])
+        except (OSError, ValueError) as error:  # such as NotPrepared
+            self.task_choice.value = change["old"]
+            self._show_error(error)
 
     def _on_enter(self, _: object, content: dict, __: object) -> None:
         if content.get("event") == "submit":
