@@ -64,7 +64,7 @@ class Studio(WorkingBox):
         self._wire()
 
     def _make_controls(self) -> None:
-        self.base_choice = widgets.Combobox(options=[*BUILT_IN], continuous_update=False)
+        self.base_choice = widgets.Combobox(options=[*BUILT_IN])
         self.base_choice.placeholder = "a folder or a hub id"
         labelled(self.base_choice, "base", "22em")
         self.base_button = action("Load")
