@@ -10,6 +10,7 @@ from transformers import Trainer, TrainingArguments
 
 name, examples, adapter, rate = sys.argv[1:]  # each line: {"prompt": "...", "answer": "..."}
 tokenizer = AutoTokenizer.from_pretrained(name)
+tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token  # Llama's has none
 
 
 def encoded(row):  # only the answer has labels; -100 means "do not ask"
@@ -17,6 +18,7 @@ def encoded(row):  # only the answer has labels; -100 means "do not ask"
     whole = [*question, {"role": "assistant", "content": row["answer"]}]
     start = tokenizer.apply_chat_template(question, add_generation_prompt=True)["input_ids"]
     ids = tokenizer.apply_chat_template(whole)["input_ids"]
+    assert ids[: len(start)] == start, "this template writes a question otherwise before an answer"
     return {"input_ids": ids, "labels": [-100] * len(start) + ids[len(start) :]}
 
 

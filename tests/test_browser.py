@@ -298,6 +298,16 @@ def wait_for_state(root, start: str) -> None:
         root.page.wait_for_timeout(50)
 
 
+def turn_the_knob(page) -> None:
+    """An arrow key takes alpha from 16 to 64, and a button shows the first step."""
+    root = page.locator(".lora-lab", has=page.get_by_role("button", name="after 1 step"))
+    root.get_by_role("slider").focus()
+    page.keyboard.press("ArrowRight")
+    root.get_by_role("img", name=re.compile("alpha 64, step 30")).wait_for()
+    root.get_by_role("button", name="after 1 step").click()
+    root.get_by_role("img", name=re.compile("alpha 64, step 1")).wait_for()
+
+
 def fill_a_smaller_map(page) -> None:
     """Fewer values and one more seed: Train trains what is missing; a click on a cell: curves."""
     root = page.locator(".lora-lab", has=page.get_by_role("spinbutton", name="seeds", exact=True))
@@ -328,7 +338,6 @@ def read_a_verdict_after_more_seeds(page) -> None:
 
 ALSO = {  # what else is done in a notebook, beside its lab
     "04_reading_a_run": read_a_verdict_after_more_seeds,
-    "06_alpha": fill_a_smaller_map,
 }
 
 
@@ -417,6 +426,20 @@ def test_in_each_notebook_a_moved_control_trains_anew_and_other_seeds_are_a_clic
 
     if also := ALSO.get(visit.notebook.stem):
         also(visit.page)
+    look_at_each_widget(visit)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("notebook", [NOTEBOOKS / "06_alpha.ipynb"], ids=["06_alpha"])
+def test_in_the_lesson_on_alpha_the_knob_turns_and_the_map_fills(visit):
+    run_all(visit.page)
+    turn_the_knob(visit.page)
+    fill_a_smaller_map(visit.page)
+    look_at_each_widget(visit)
+
+
+def look_at_each_widget(visit) -> None:
+    """Each has names for a screen reader, can be used by keyboard, and asks no other host."""
     widgets = visit.page.locator(".lora-lab").all()
     assert len(widgets) >= len(widget_cells(visit.notebook))
     for place, root in enumerate(widgets):

@@ -1,13 +1,12 @@
-import contextlib
 import copy
 import importlib
 import inspect
 import math
 import pkgutil
 import re
-import statistics
 
 import pytest
+import scipy.stats
 import torch
 from peft import LoraConfig, get_peft_model
 from peft.tuners.tuners_utils import check_target_module_exists
@@ -32,18 +31,42 @@ from lora_lab.checks import (
 )
 from lora_lab.checks.compare import Exercise, first_difference
 from lora_lab.checks.exercises import EXERCISES
-from lora_lab.checks.maths_of_lora import lora_forward
 from lora_lab.lessons.labels import row_of
+from lora_lab.maths.comparison import comparison_of
 from lora_lab.maths.lora import LoRALinear
 from lora_lab.records import Verdict
 from lora_lab.tasks.examples import Example, collate, encode
-from lora_lab.training.loop import Diverged, train
 from lora_lab.training.optimizers import learning_rate_at
-from tiny import letters_task, recipe, tiny_base, tiny_tokenizer
+from tiny import recipe, tiny_base, tiny_tokenizer
 
 SLIPS = [(exercise, hint) for exercise in EXERCISES.values() for hint in exercise.slips]
-right_forward = lora_forward.reference
 
+
+# --- a small exercise, for what all checks do -------------------------------------------------
+
+
+def right_forward(x, weight, lora_A, lora_B, lora_alpha):
+    """The output of a linear layer with LoRA, (batch, out)."""
+    return x @ weight.T + lora_alpha / lora_A.shape[0] * x @ lora_A.T @ lora_B.T
+
+
+def forward_cases():
+    generator = torch.Generator().manual_seed(0)
+    shapes = {"x": (2, 7), "weight": (5, 7), "lora_A": (3, 7), "lora_B": (5, 3)}
+    for _ in range(3):
+        tensors = {
+            name: torch.randn(shape, generator=generator, dtype=torch.float64)
+            for name, shape in shapes.items()
+        }
+        yield tensors | {"lora_alpha": 4.0}
+
+
+NO_BASE = "the base layer is missing: add x @ weight.T"
+lora_forward = Exercise(
+    right_forward,
+    forward_cases,
+    slips={NO_BASE: lambda x, weight, **case: right_forward(x, 0 * weight, **case)},
+)
 
 # --- every exercise -------------------------------------------------------------------------
 
@@ -94,7 +117,7 @@ def test_lab_check_has_every_exercise_of_every_module_and_lists_them():
     ]
     assert dir(lab.check) == sorted(names) == sorted(EXERCISES)
     assert all(getattr(lab.check, name).name == name for name in EXERCISES)
-    assert lab.check.lora_forward(right_forward)
+    assert lab.check.lora_gradients(maths_of_lora.lora_gradients.reference)
 
 
 def is_exercise(thing):
@@ -102,15 +125,17 @@ def is_exercise(thing):
 
 
 def test_a_misspelt_exercise_is_refused_with_the_nearest_name():
-    with pytest.raises(AttributeError, match="'lora_foward'; did you mean 'lora_forward'\\? There"):
-        _ = lab.check.lora_foward
+    with pytest.raises(
+        AttributeError, match="'lora_gradeints'; did you mean 'lora_gradients'\\? There"
+    ):
+        _ = lab.check.lora_gradeints
 
 
 def test_a_check_tells_how_to_call_it_and_what_it_wants():
     assert repr(lab.check.linear_schedule).startswith(
         "lab.check.linear_schedule(linear_schedule): The learning rate that each step uses"
     )
-    assert "lora_forward, " in repr(lab.check)
+    assert "lora_gradients, " in repr(lab.check)
 
 
 # --- any other answer -----------------------------------------------------------------------
@@ -228,7 +253,7 @@ def test_what_means_the_same_is_accepted(answer, right):
 
 
 def test_a_function_that_is_right_on_the_first_input_only_gets_no_slips_hint():
-    right, slip = right_forward, lora_forward.slips["the base layer is missing: add x @ weight.T"]
+    right, slip = right_forward, lora_forward.slips[NO_BASE]
     first = next(iter(lora_forward.cases()))["x"]
     verdict = lora_forward(lambda x, **more: (right if x.equal(first) else slip)(x=x, **more))
     assert "of the values differ" in verdict.message
@@ -404,11 +429,27 @@ def layer_of(case):
     return layer
 
 
-@pytest.mark.parametrize("case", list(lora_forward.cases()))
-def test_forward_and_merge_are_those_of_the_packages_layer(case):
-    torch.testing.assert_close(right_forward(**case), layer_of(case)(case["x"]))
-    merged = maths_of_lora.lora_merge.reference(**{k: v for k, v in case.items() if k != "x"})
-    torch.testing.assert_close(merged, layer_of(case).merge().weight.detach())
+def test_layers_that_stand_in_the_attention_alone_fail_their_trial():
+    def attention_only(model, names, make_layer):
+        if len(names) == 7:  # the trial's
+            names = ("q_proj", "k_proj", "v_proj", "o_proj")
+        maths_of_lora.add_lora.reference(model, names, make_layer)
+
+    message = maths_of_lora.add_lora(attention_only).message
+    assert "In its trial your function raised ValueError: " in message
+    assert "mlp.gate_proj is a Linear without lora_A and lora_B" in message
+
+
+def test_a_base_that_is_trained_too_fails_its_trial():
+    def trains_norms(model, names, make_layer):
+        maths_of_lora.add_lora.reference(model, names, make_layer)
+        for name, parameter in model.named_parameters():
+            if "layernorm" in name:
+                parameter.requires_grad_(True)
+
+    verdict = maths_of_lora.add_lora(trains_norms)
+    assert not verdict
+    assert "what is trained, or where, differs in a whole model" in verdict.message
 
 
 @pytest.mark.parametrize("case", list(maths_of_lora.lora_gradients.cases()))
@@ -421,95 +462,35 @@ def test_the_gradients_are_autograds_and_at_step_0_that_of_a_alone_is_zero(case)
     assert gradients[1].any()
 
 
-def test_pefts_start_passes_and_so_does_the_packages():
-    def pefts(in_features, out_features, r):
-        base = nn.Sequential(nn.Linear(in_features, out_features))
-        layer = get_peft_model(base, LoraConfig(r=r, target_modules=["0"])).base_model.model[0]
-        return layer.lora_A["default"].weight, layer.lora_B["default"].weight
-
-    def ours(in_features, out_features, r):
-        layer = LoRALinear(nn.Linear(in_features, out_features), r, 16)
-        return layer.lora_A, layer.lora_B
-
-    assert lab.check.lora_init(pefts)
-    assert lab.check.lora_init(ours)
+@pytest.mark.parametrize("seeds", [5, 10])
+def test_the_interval_of_the_pairs_is_scipys(seeds):
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.rand(2, seeds, generator=generator, dtype=torch.float64).tolist()
+    theirs = scipy.stats.ttest_rel(b, a).confidence_interval(0.95)
+    answer = reading_a_run.paired_difference.reference(a, b, reading_a_run.STUDENT[seeds])
+    assert answer[1:3] == pytest.approx((theirs.low, theirs.high), rel=2e-3)  # t has four digits
 
 
-def test_a_start_that_is_no_pair_of_tensors_is_told_so():
-    assert lab.check.lora_init(lambda **sizes: 3) == Verdict(
-        False, "return two tensors: `return lora_A, lora_B`."
-    )
-
-
-@pytest.mark.parametrize("case", list(maths_of_lora.lora_count.cases()))
-def test_the_count_is_pefts(case):
-    model = get_peft_model(llama(case), LoraConfig(r=case["r"], target_modules="all-linear"))
-    assert maths_of_lora.lora_count.reference(**case) == model.get_nb_trainable_parameters()[0]
-
-
-def test_the_count_for_a_layer_worked_out_by_hand():
-    # r 2: q, o (5 + 4), k, v (5 + 2), gate, up, down (5 + 11): 2 * (18 + 14 + 48) = 160
-    assert maths_of_lora.lora_count.reference(5, 11, 2, 1, 2, num_hidden_layers=3, r=2) == 480
-
-
-def test_the_standard_error_is_that_of_the_counts_of_disagreements():
-    """Another route: b items only B got, c only A; sum of squares b + c, mean (b - c) / n."""
-    n, c, b = 200, 4, 16
-    right_a = [True] * (150 + c) + [False] * (n - 150 - c)
-    right_b = [True] * 150 + [False] * c + [True] * b + [False] * (n - 150 - b - c)
-    error = math.sqrt((b + c - (b - c) ** 2 / n) / (n - 1) / n)
-    answer = reading_a_run.paired_difference.reference(right_a, right_b)
-    assert answer == pytest.approx((0.06, 0.06 - 1.96 * error, 0.06 + 1.96 * error, "better"))
-
-
-def test_the_interval_holds_the_true_difference_19_times_of_20():
-    """1,000 tests of 200 items; a is right on 70 %, b on 76 %, mostly on the same items."""
-    generator, inside, n = torch.Generator().manual_seed(0), 0, 1000
-    for _ in range(n):
-        draw = torch.rand(200, generator=generator)
-        right_a, right_b = draw < 0.7, (draw > 0.04) & (draw < 0.8)
-        _, low, high, _ = reading_a_run.paired_difference.reference(
-            right_a.tolist(), right_b.tolist()
-        )
-        inside += low <= 0.06 <= high
-    # binomial: 950 of 1,000, deviation 6.9; three of them, and the interval is approximate
-    assert 925 <= inside <= 975
+@pytest.mark.parametrize("case", list(reading_a_run.paired_difference.cases()))
+def test_the_verdict_of_the_pairs_is_that_of_lab_compare(case):
+    differences = [b - a for a, b in zip(case["scores_a"], case["scores_b"], strict=True)]
+    theirs = comparison_of(differences, measure="accuracy").result
+    assert reading_a_run.paired_difference.reference(**case)[3] == theirs
 
 
 def test_the_unpaired_slip_calls_a_real_difference_noise():
-    """Why the exercise is there: on the same items, pairing sees what two intervals do not."""
+    """Why the exercise is there: with the same seeds, pairing sees what two intervals do not."""
     case = next(iter(reading_a_run.paired_difference.cases()))
     unpaired = next(iter(reading_a_run.paired_difference.slips.values()))
     assert reading_a_run.paired_difference.reference(**case)[3] == "better"
     assert unpaired(**case)[3] == "not settled"
 
 
-@pytest.mark.parametrize(("diagnosis", "case"), list(reading_a_run.made_curves()))
-def test_each_made_curve_has_the_diagnosis_it_was_made_for(diagnosis, case):
-    assert reading_a_run.diagnose.reference(**case) == diagnosis
-
-
-@pytest.mark.parametrize(
-    ("diagnosis", "examples", "changes"),
-    [
-        ("too low", 24, {"learning_rate": 1e-6, "steps": 40}),
-        ("too high", 24, {"method": "full", "learning_rate": 1.0, "steps": 40}),
-        ("over-fitting", 4, {"method": "full", "learning_rate": 1e-2, "steps": 100}),
-        ("fine", 24, {"method": "full", "learning_rate": 1e-2, "steps": 100}),
-    ],
-)
-def test_real_runs_are_diagnosed_as_what_was_done_to_them(diagnosis, examples, changes):
-    records, task = [], letters_task(examples)
-    with contextlib.suppress(Diverged):
-        records.extend(
-            train(tiny_base(), task, recipe(eval_steps=5, lr_scheduler_type="constant", **changes))
-        )
-        # `extend` keeps what came before the run diverged
-    train_losses = [record.loss for record in records]
-    validation = [
-        record.validation_loss for record in records if record.validation_loss is not None
-    ]
-    assert reading_a_run.diagnose.reference(train_losses, validation) == diagnosis
+def test_the_trial_trains_and_says_what_lab_compare_says():
+    verdict = lab.check.paired_difference(reading_a_run.paired_difference.reference)
+    own, theirs = verdict.message.split("lab.compare says: ")
+    assert "10 runs of pocket" in own
+    assert re.search(r"better by (\d+) points", own)[1] == re.search(r"better by (\d+)", theirs)[1]
 
 
 @pytest.mark.parametrize("case", list(reading_a_run.linear_schedule.cases()))
@@ -528,22 +509,48 @@ def test_the_schedule_is_transformers_and_the_packages(case):
     assert ours == pytest.approx([learning_rate_at(step, own) for step in range(1, steps + 1)])
 
 
-def test_the_reference_uses_the_deviation_of_a_sample():
-    right_a, right_b = [True, False, True], [True, True, False]
-    error = statistics.stdev([0, 1, -1]) / math.sqrt(3)
-    answer = reading_a_run.paired_difference.reference(right_a, right_b)
-    assert answer[2] == pytest.approx(1.96 * error)
+def test_the_sweep_picks_each_ranks_rate_by_validation_and_reports_the_test():
+    def train(config, learning_rate):  # the test would have chosen the other rate
+        assert (config.peft_type, config.lora_alpha) == ("LORA", 16)
+        assert config.target_modules == "all-linear"
+        good = (learning_rate > 1e-3) == (config.r == 1)
+        return (0.2, 0.7) if good else (0.5, 0.9)
+
+    found = rank.rank_sweep.reference(train, (1, 8), (1e-3, 1e-2))
+    assert found == {1: (1e-2, 0.7), 8: (1e-3, 0.7)}
 
 
-@pytest.mark.parametrize("case", list(rank.energy_share.cases()))
-def test_the_energy_is_that_of_torchs_best_approximation(case):
-    values, k = torch.tensor(case["values"], dtype=torch.float64), case["k"]
-    random = torch.randn(len(values), len(values), generator=torch.Generator().manual_seed(0))
-    left, right = torch.linalg.qr(random.double()).Q, torch.linalg.qr(random.double().T).Q
-    change = left @ values.diag() @ right
-    u, s, vh = torch.linalg.svd(change)
-    kept = (u[:, :k] * s[:k] @ vh[:k]).square().sum() / change.square().sum()
-    assert rank.energy_share.reference(**case) == pytest.approx(kept.item())
+@pytest.fixture
+def quick_trial(monkeypatch):
+    """The trial with few steps, so that it takes seconds."""
+    monkeypatch.setattr(rank, "TRIAL_STEPS", 2)
+
+
+def test_a_sweep_that_agrees_trains_pocket_and_shows_what_alpha_2r_would_have(quick_trial):
+    message = rank.rank_sweep(rank.rank_sweep.reference).message
+    assert re.search(
+        r"on 2 inputs. It trained pocket for 2 steps each time. New facts right: rank 1 \d+ % "
+        r"\(rate 0\.\d+\), rank 4 .*, rank 16 .* With alpha = 2r and one rate you would have "
+        r"seen: rank 1 \d+ % \(rate 0.003\)",
+        message,
+    )
+
+
+def test_a_sweep_that_does_otherwise_with_real_trainings_fails_its_trial(quick_trial):
+    def cautious(train, ranks, rates):
+        real = rates == rank.TRIAL_RATES
+        return rank.rank_sweep.reference(train, ranks, rates[:1] if real else rates)
+
+    def boastful(train, ranks, rates):
+        found = rank.rank_sweep.reference(train, ranks, rates)
+        return {
+            r: (rate, right + (rates == rank.TRIAL_RATES)) for r, (rate, right) in found.items()
+        }
+
+    for learner in (cautious, boastful):
+        verdict = rank.rank_sweep(learner)
+        assert not verdict
+        assert "But with real trainings of pocket it finds other rates or shares" in verdict.message
 
 
 @pytest.mark.parametrize("case", list(rank.smallest_r.cases()))
@@ -560,24 +567,6 @@ def test_the_least_rank_holds_the_facts_and_one_less_does_not(case):
 
     assert capacity(r) >= bits
     assert r == 1 or capacity(r - 1) < bits
-
-
-def test_an_elbow_read_by_hand():
-    # means: 0.5, 0.8, 0.72; the best is 0.8, and 0.72 is within 0.1 of it, but 4 is less than 16
-    assert rank.read_elbow.reference({1: [0.5, 0.5], 4: [0.8, 0.8], 16: [0.7, 0.74]}, 0.1) == 4
-    assert rank.read_elbow.reference({8: [1.0], 2: [0.96]}, 0.05) == 2
-
-
-@pytest.mark.parametrize("case", list(rank.adapter_count.cases()))
-def test_the_count_with_a_rank_pattern_is_pefts(case):
-    modules = nn.ModuleDict(
-        {name: nn.Linear(wide, out) for name, (out, wide) in case["shapes"].items()}
-    )
-    config = LoraConfig(
-        r=case["r"], rank_pattern=case["rank_pattern"], target_modules=[*case["shapes"]]
-    )
-    trained, _ = get_peft_model(modules, config).get_nb_trainable_parameters()
-    assert rank.adapter_count.reference(**case) == trained
 
 
 # --- target modules -------------------------------------------------------------------------

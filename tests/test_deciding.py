@@ -1,6 +1,7 @@
 """The decision aid's rule: each branch, what would change it, and bad input."""
 
 import dataclasses
+import itertools
 import math
 
 import pytest
@@ -11,6 +12,9 @@ from lora_lab.maths.statistics import wilson
 
 MISSES = {"prompt_right": 30, "prompt_asked": 100}  # 22 to 40 %
 REACHES = {"prompt_right": 99, "prompt_asked": 100}  # 95 to 100 %
+TUNED_WORSE = {"lora_right": 20, "lora_asked": 100}
+TUNED_BETTER = {"lora_right": 45, "lora_asked": 100}
+TUNED_ENOUGH = {"lora_right": 99, "lora_asked": 100}
 BUSY = {"answers_per_day": 10_000, "tokens_saved": 130, "price": 1, "setup_cost": 100}
 
 
@@ -39,6 +43,17 @@ BUSY = {"answers_per_day": 10_000, "tokens_saved": 130, "price": 1, "setup_cost"
             deciding.LORA,
         ),
         ({"goal": "format", "examples": 300} | REACHES | BUSY, deciding.LORA),
+        ({"goal": "format", "examples": 300} | MISSES | TUNED_WORSE, deciding.PROMPT),
+        ({"goal": "format", "examples": 300} | MISSES | TUNED_BETTER, deciding.LORA),
+        ({"goal": "format", "examples": 300} | MISSES | TUNED_ENOUGH, deciding.LORA),
+        ({"goal": "format", "examples": 300} | REACHES | BUSY | TUNED_WORSE, deciding.PROMPT),
+        ({"goal": "format", "examples": 50} | MISSES | TUNED_WORSE, deciding.COLLECT),
+        ({"goal": "format", "examples": 300, "changes_per_year": 12} | MISSES | TUNED_BETTER,
+         deciding.LORA),  # 45 % of the answers, for 77 % of the year, are more than 30 %
+        ({"goal": "format", "examples": 300, "changes_per_year": 24} | MISSES | TUNED_BETTER,
+         deciding.PROMPT),
+        ({"goal": "style", "changes_per_year": 12, "retrieval_right": 50, "retrieval_asked": 100}
+         | MISSES, deciding.RETRIEVAL),
         ({"goal": "facts", "examples": 300} | REACHES | BUSY, deciding.PROMPT),
         ({"goal": "format", "examples": 50} | REACHES | BUSY, deciding.PROMPT),
         ({"goal": "format", "examples": 300, "changes_per_year": 5} | REACHES | BUSY,
@@ -47,6 +62,23 @@ BUSY = {"answers_per_day": 10_000, "tokens_saved": 130, "price": 1, "setup_cost"
 )  # fmt: skip
 def test_the_rule_recommends_what_its_words_say(facts, recommendation):
     assert advise(Situation(**facts)).recommendation == recommendation
+
+
+@pytest.mark.parametrize("goal", GOALS)
+def test_what_measured_worse_is_never_recommended(goal):
+    ways = {deciding.PROMPT: "prompt", deciding.RETRIEVAL: "retrieval", deciding.LORA: "lora"}
+    for counts in itertools.product((20, 60, 97), repeat=3):
+        right = dict(zip(ways.values(), counts, strict=True))
+        facts = {f"{way}_right": count for way, count in right.items()}
+        facts |= {f"{way}_asked": 100 for way in right}
+        for changes in (0, 12):
+            situation = Situation(
+                goal=goal, examples=300, changes_per_year=changes, **facts, **BUSY
+            )
+            chosen = advise(situation).recommendation
+            others = [count for way, count in right.items() if way != "lora" or not changes]
+            if chosen in ways:
+                assert right[ways[chosen]] >= max(others)
 
 
 @pytest.mark.parametrize("goal", GOALS)

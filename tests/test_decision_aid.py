@@ -62,4 +62,4 @@ def test_a_bad_answer_is_told_of_in_words_and_gives_no_advice(aid, field, given,
 
 
 def test_without_a_widget_it_says_what_it_is(aid):
-    assert aid._repr_mimebundle_()["text/plain"] == "DecisionAid: 13 questions"
+    assert aid._repr_mimebundle_()["text/plain"] == "DecisionAid: 15 questions"

@@ -51,6 +51,14 @@ def test_the_pictures_words_give_each_mean_with_its_interval(card):
     assert len(card.picture().png) < 60_000
 
 
+def test_a_picture_of_some_settings_leaves_out_the_others(card):
+    alt = card.picture("r 2").alt
+    assert "r 2, exact match: 60 %" in alt
+    assert "r 1" not in alt
+    with pytest.raises(ValueError, match="'r 3' is no setting of rank; did you mean 'r [12]'"):
+        card.picture("r 1", "r 3")
+
+
 def test_each_seed_has_a_tick_and_each_setting_a_row():
     scores = {"value": VALUES, "old_knowledge": {"r 1": [1.0] * 5, "r 2": []}}
     ax = plots.draw_evidence(axes_for(plots.draw_evidence, (500, 200)), "?", "accuracy", scores)

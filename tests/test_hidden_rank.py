@@ -19,7 +19,7 @@ def test_a_word_draws_the_same_rank_always_however_it_is_typed():
 def test_every_rank_is_drawn_about_as_often_as_any_other():
     drawn = Counter(map(hidden_rank, WORDS))
     assert {*drawn} == {*RANKS}
-    assert min(drawn.values()) >= 70  # of 400, 100 each; the deviation is 9
+    assert min(drawn.values()) >= 56  # of 400, 80 each; the deviation is 8
 
 
 def test_the_change_has_the_rank_that_the_word_draws():
@@ -38,7 +38,7 @@ def test_what_can_be_read_off_the_task_does_not_tell_the_rank():
     assert seen[0] == seen[1]
     plain = planted_task(tiny_base(), r=2, target_modules="q_proj", n=5)
     assert "rank 2" in plain.about  # what there is to hide
-    assert "whose rank, 1 to 4, is drawn" in seen[0].about
+    assert "whose rank, 1 to 5, is drawn" in seen[0].about
 
 
 def test_an_empty_word_is_refused():

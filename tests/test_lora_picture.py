@@ -179,5 +179,13 @@ def test_the_heat_maps_are_to_scale_and_the_bars_are_the_singular_values():
     assert ax.images[0].get_array().tolist() == [[1.0, 2.0, 3.0]] * 4
     bars = [patch.get_height() for patch in ax.patches if patch.get_height() < 0]
     assert bars == [-4.0, -2.0]
-    share = math.sqrt(4 * 3 * 0.25 / (4 * 14))
+    share = math.hypot(3.0, 1.5) / math.sqrt(4 * 14)
     assert f"{100 * share:.0f} % of W's" in ax.get_label()
+
+
+def test_of_a_larger_matrix_the_share_is_told_for_the_whole_though_a_part_is_drawn():
+    weight, A, B = [[1.0, -1.0, 1.0]] * 2, [[1.0, 1.0, 1.0]], [[0.5]] * 2  # every second number
+    ax = plots.axes_for(plots.draw_lora_parts, plots.lora_parts_size((4, 6)))
+    change = [[0.5, 0.5, 0.5]] * 2
+    plots.draw_lora_parts(ax, "title", (4, 6), weight, A, B, change, [math.sqrt(6.0)])
+    assert "ΔW's size is 50 % of W's" in ax.get_label()

@@ -20,7 +20,9 @@ def test_each_bar_is_what_estimate_tells_of_its_recipe():
         recipe = lab.Recipe(r=4, batch_size=2, max_length=128, **changes)
         assert bars.recipes[name] == recipe
         budget = lab.estimate("llama-3.2-3b", recipe)
-        assert bars.memory[name] == (budget.usual_memory if name == "full" else budget.memory)
+        assert bars.memory[name] == (
+            budget.usual_memory if name == "full" else budget.trainer_memory
+        )
     assert bars.view.value == plots.png(plots.draw_memory, bars.memory)
     assert bars.view.tooltip == bars.picture.alt
     assert bars.picture.alt in html.unescape(bars.said.value)
@@ -42,7 +44,7 @@ def test_another_model_and_a_card_draw_anew():
     bars = MemoryBars("pocket")
     card = next(one for one in cards() if one.usable > 20 * 2**30)
     bars.card.value, bars.model.value = card.name, "llama-13b"
-    assert bars.memory["LoRA"] == lab.estimate("llama-13b", lab.Recipe()).memory
+    assert bars.memory["LoRA"] == lab.estimate("llama-13b", lab.Recipe()).trainer_memory
     assert f"On {card.name}:" in bars.picture.alt
 
 
@@ -62,6 +64,17 @@ def test_an_unknown_model_or_card_is_refused_with_the_nearest():
     name = cards()[0].name
     with pytest.raises(ValueError, match="no card is called"):
         MemoryBars("pocket", card=f"{name}x")
+
+
+def test_its_table_has_the_parts_of_each_bar_in_gib():
+    bars = MemoryBars("llama-3.2-3b", batch_size=2)
+    table = bars.table()
+    assert [*table.columns] == [*bars.memory]
+    assert table.loc["adapters", "full"] == "–"
+    assert table.loc["adapters", "LoRA"] == f"{bars.memory['LoRA'].adapters / 2**30:.2f}"
+    for name, memory in bars.memory.items():
+        assert table.loc["activations", name] == f"{memory.activations / 2**30:.1f}"
+        assert table.loc["together, at the peak", name] == f"{memory.total / 2**30:.1f}"
 
 
 def test_a_notebook_keeps_the_same_words_at_each_run():

@@ -541,32 +541,27 @@ def test_the_cliff_shows_each_ranks_mean_on_a_logarithmic_axis_and_the_base():
     assert "0.6 at rank 1, 0.3 at rank 2, 0.002 at rank 3. The means of 2 seeds" in ax.get_label()
 
 
-def test_new_and_old_facts_stand_in_percent_over_the_rank():
-    ax = plots.draw_new_and_old(axes(), {1: [0.5, 0.7], 64: [1.0, 1.0]}, {1: [0.2], 64: [0.9]})
-    assert drawn(ax, "new facts") == [[1, pytest.approx(60)], [64, 100]]
-    assert drawn(ax, "old facts") == [[1, pytest.approx(20)], [64, pytest.approx(90)]]
-    assert "new facts 60 % at 1, 100 % at 64; old facts 20 % at 1, 90 % at 64" in ax.get_label()
-
-
-def test_bits_stand_over_parameters_beside_the_published_capacity():
-    bits = {"few": {1: [100.0, 140.0], 2: [180.0, 180.0]}, "many": {1: [300.0], 2: [500.0]}}
-    offered = {"few": 180, "many": 1800}
-    ax = plots.draw_held(axes(), bits, {1: 100, 2: 200}, offered, 2)
-    assert drawn(ax, "few") == [[100, 120], [200, 180]]
-    assert drawn(ax, "many") == [[100, 300], [200, 500]]
-    assert drawn(ax, "2 bits a parameter (published)") == [[100, 200], [200, 400]]
-    assert [text.get_text() for text in ax.get_xticklabels()] == ["100\n(r 1)", "200\n(r 2)"]
-    assert "few: 120 at rank 1, 180 at rank 2, of 180 offered" in ax.get_label()
-
-
-def test_the_first_steps_of_each_rank_are_drawn_with_their_seeds():
-    losses = {1: [[4.0, 2.0], [4.0, 3.0]], 16: [[4.0, 1.0], [4.0, 1.2]]}
-    ax = plots.draw_together(axes(), losses, "alpha stays")
+def test_the_losses_of_each_rank_are_drawn_with_their_seeds_as_far_as_they_are():
+    losses = {1: [[4.0, 2.0], [4.0, 3.0]], 8: [[4.0], []], 16: [[], []]}
+    ax = plots.draw_together(axes(), losses, "Do they coincide?", 15)
     assert drawn(ax, "r 1") == [[1, 4.0], [2, 2.5]]
-    assert drawn(ax, "r 16") == [[1, 4.0], [2, pytest.approx(1.1)]]
-    assert len(ax.lines) == 6
+    assert drawn(ax, "r 8") == [[1, 4.0]]
+    assert drawn(ax, "r 16") == []
+    assert len(ax.lines) == 3 + 2  # a line a rank, and rank 1's two seeds
+    assert (ax.get_xlim(), ax.get_ylim()) == ((0, 15), (0, 4))
     assert ax.get_title(loc="right") == "2 seeds"
-    assert ax.get_label() == "alpha stays: the mean loss after 2 steps, rank 1 2.50, rank 16 1.10."
+    assert ax.get_label() == (
+        "Do they coincide? Losses by step and rank: the mean loss at the last step drawn, "
+        "rank 1 2.5, rank 8 4."
+    )
+
+
+def test_a_logarithmic_axis_of_losses_ends_at_a_power_of_ten():
+    ax = plots.draw_together(axes(), {1: [[0.2, 0.03]]}, "?", 2, True)
+    assert ax.get_yscale() == "log"
+    assert ax.get_ylim() == pytest.approx((0.01, 0.2))
+    empty = plots.draw_together(axes(), {1: [[]]}, "?", 2, True)
+    assert empty.get_label().endswith("no step yet.")
 
 
 def test_stable_ranks_stand_at_their_layer_and_kind():

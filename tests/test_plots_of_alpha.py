@@ -5,7 +5,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from lora_lab.lessons.scalings import found_scalings
-from lora_lab.plots import draw_alpha_map, draw_best_rates, draw_plane, draw_scalings, draw_twins
+from lora_lab.plots import draw_alpha_map, draw_first_steps, draw_plane, draw_scalings, draw_twins
 from lora_lab.records import StepRecord
 
 
@@ -65,16 +65,25 @@ def test_the_plane_shows_means_and_seeds_old_across_and_new_upwards(ax):
     assert "trained, alpha 1: old 90 %, new 30 %" in ax.get_label()
 
 
-def test_the_best_rates_stand_over_their_ranks_and_equal_ones_are_both_seen(ax):
-    best = {"alpha 16": {2: 3e-3, 8: 3e-3}, "alpha = 2r": {2: 1e-2, 8: 3e-3}}
-    draw_best_rates(ax, best, [1e-3, 3e-3, 1e-2], 3)
-    still, twice = ax.lines
-    assert still.get_xydata().tolist() == [[2, 3e-3], [8, 3e-3]]
-    assert twice.get_xydata().tolist() == [[2, 1e-2], [8, 3e-3]]
-    assert still.get_markersize() > twice.get_markersize()
-    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["0.001", "0.003", "0.01"]
-    assert ax.get_title(loc="right") == "3 seeds"
-    assert "alpha = 2r: 0.01 at r 2, 0.003 at r 8" in ax.get_label()
+def test_settings_that_lie_together_share_a_label(ax):
+    near = {"64": [(0.40, 0.92)], "256": [(0.39, 0.93)], "4": [(0.65, 0.80)]}
+    draw_plane(ax, {"alpha": near})
+    assert [text.get_text() for text in ax.texts] == ["64, 256", "4"]
+
+
+def test_a_first_steps_optimizer_has_a_colour_and_its_factor_a_line(ax):
+    sizes = {
+        "AdamW, α / r": {1: 0.02, 64: 0.01},
+        "AdamW, α / √r": {1: 0.02, 64: 0.05},
+        "SGD, α / r": {1: 0.03, 64: 0.0002},
+    }
+    draw_first_steps(ax, sizes)
+    whole, root, sgd = ax.lines
+    assert whole.get_xydata() == pytest.approx(np.array([[1, 2], [64, 1]]))
+    assert whole.get_color() == root.get_color() != sgd.get_color()
+    assert (whole.get_linestyle(), root.get_linestyle()) == ("-", "--")
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["1", "64"]
+    assert "From r 1 to r 64, AdamW, α / r: from 2.0 % to 1.0 %" in ax.get_label()
 
 
 def test_each_scaling_stands_at_its_factor_and_like_ones_are_stacked(ax):

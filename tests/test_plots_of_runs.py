@@ -1,13 +1,17 @@
 import math
 
+import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from scipy.stats import ttest_1samp, ttest_ind
 
 from lora_lab import plots
 from lora_lab.plots import (
     draw_by_rate,
+    draw_curves,
     draw_differences,
     draw_noise,
+    draw_pairs,
     draw_rate_finder,
     draw_rate_map,
 )
@@ -93,3 +97,38 @@ def test_differences_are_drawn_with_both_intervals_and_their_verdict():
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["r 8"]
     assert [text.get_text() for text in ax.texts] == ["better"]
     assert ax.get_label() == "r 8 +10 points, 4 to 16 paired, p 0.0022: better."
+
+
+def test_pairs_are_drawn_as_a_line_for_each_seed_beside_both_intervals():
+    a, b = (0.5, 0.6, 0.9), (0.6, 0.7, 0.85)
+    ax = draw_pairs(axes(), {"ranks": (a, b)})
+    lines, intervals = ax.child_axes
+    assert [[y for _, y in line] for line in drawn(lines)] == [[50, 60], [60, 70], [90, 85]]
+    assert [to_hex(line.get_color()).upper() for line in lines.lines] == [
+        plots.RUN,
+        plots.RUN,
+        plots.EARLIER,
+    ]
+    differences = [100 * (y - x) for x, y in zip(a, b, strict=True)]
+    paired = ttest_1samp(differences, 0).confidence_interval()
+    apart = ttest_ind([100 * y for y in b], [100 * x for x in a]).confidence_interval()
+    for line, wanted in ((intervals.lines[1], paired), (intervals.lines[3], apart)):
+        assert line.get_xdata() == pytest.approx([wanted.low, wanted.high])
+    assert ax.get_title(loc="right") == "3 seeds"
+    assert ax.get_label().startswith("ranks: B less A is +5.0 points, paired -16.5 to 26.5")
+
+
+def test_curves_are_drawn_in_a_panel_each_with_the_validation_dashed():
+    records = [
+        StepRecord(1, 4.0, 0.1, 1.0, 9),
+        StepRecord(2, 1.0, 0.1, 1.0, 9, validation_loss=2.0),
+    ]
+    broken = [StepRecord(1, 4.0, 0.1, 1.0, 9), StepRecord(2, math.nan, 0.1, 1.0, 9)]
+    ax = draw_curves(axes(), {"A": records, "B": broken})
+    one, other = ax.child_axes
+    assert [line.get_linestyle() for line in one.lines] == ["-", "--"]
+    assert one.lines[1].get_xydata().tolist() == [[2, 2]]
+    assert len(other.lines) == 1
+    assert "A: training loss from 4.00 to 1.00, validation loss 2.00 at its lowest and 2.00" in (
+        ax.get_label()
+    )

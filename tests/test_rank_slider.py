@@ -65,7 +65,7 @@ def test_a_notebook_keeps_the_same_words_at_each_run(run):
 
 def pictures():
     return {
-        name: plots.picture(plots.draw_new_and_old, {1: [0.5], 4: [value]}, {1: [0.9], 4: [0.8]})
+        name: plots.picture(plots.draw_cliff, {1: [0.5], 4: [value]}, 0.9)
         for name, value in (("one", 0.6), ("other", 0.7))
     }
 

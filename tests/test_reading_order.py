@@ -117,8 +117,12 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "weight_change": "torch",
         "equal_loss": "",
         "scalings": "",
+        "alpha": "torch pandas",
         "token_path": "torch pandas",
         "labels": "torch pandas",
+        "reading_runs": "pandas",
+        "by_hand": "torch pandas",
+        "thin_change": "torch pandas",
     },
     "checks": dict.fromkeys(
         ["compare", "start_here", "should_i_fine_tune", "one_token", "maths_of_lora"]
@@ -136,21 +140,22 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
     ),
     "plots": dict.fromkeys(
         ["canvas", "losses", "meters", "tokens", "matrices", "predicted", "noise", "by_rank"]
-        + ["learning_rates", "alpha", "module_sets", "competing", "quantized", "memory_bars"]
-        + ["decay", "lengths", "ways", "surface", "fields", "lora_parts", "evidence"],
+        + ["pairs", "learning_rates", "alpha", "module_sets", "competing", "quantized"]
+        + ["memory_bars", "decay", "lengths", "ways", "surface", "fields", "lora_parts"]
+        + ["evidence"],
         "matplotlib",
     )
     | {"canvas": "matplotlib PIL"},
     "widgets": dict.fromkeys(
-        ["markup", "background", "memory_check", "boxes", "run_summary", "following"]
-        + ["working_box", "recipe_controls", "samples", "before_after", "forgetting_film", "seeds"]
-        + ["lab_results", "lab_readings", "lab_face", "live_result", "live_lab"]
-        + ["lora_picture", "explorer"]
-        + ["toggle", "token_path", "prediction", "module_tree"]
-        + ["svd_slider", "rank_slider", "rank_map", "module_sets", "importance_inspector"]
-        + ["nf4_lab", "memory_bars", "budget_curve", "pick_runs", "run_here", "five_minutes"]
-        + ["decision_aid", "sweep_following", "cell_grid", "surface_lab", "seeds_button"]
-        + ["evidence_card", "recipe_cost", "kept_runs", "studio"],
+        ["markup", "background", "memory_check", "boxes", "run_summary", "sweep_following"]
+        + ["following", "working_box", "recipe_controls", "samples", "before_after"]
+        + ["forgetting_film", "seeds", "lab_results", "lab_readings", "lab_face", "live_result"]
+        + ["live_lab", "lora_picture", "explorer", "toggle", "token_path", "prediction"]
+        + ["module_tree", "svd_slider", "rank_slider", "rank_map", "module_sets"]
+        + ["importance_inspector", "nf4_lab", "memory_bars", "budget_curve", "pairs"]
+        + ["pick_runs", "run_here", "five_minutes", "decision_aid", "cell_grid", "surface_lab"]
+        + ["rank_lab", "seeds_button", "evidence_card", "gain_knob", "recipe_cost", "kept_runs"]
+        + ["studio"],
         "torch ipywidgets anywidget traitlets IPython pandas",
     ),
     "cli": dict.fromkeys(

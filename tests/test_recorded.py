@@ -69,14 +69,14 @@ def test_a_script_makes_the_tables_that_are_named_or_all(plans):
     everything, fresh = plans.chosen_plans("rank.toml", "About it.", [])
     assert [*everything] == [*sweep_plans()]
     assert not fresh
-    some, fresh = plans.chosen_plans("rank.toml", "About it.", ["style", "--fresh"])
-    assert some == {"style": sweep_plans()["style"]}
+    some, fresh = plans.chosen_plans("rank.toml", "About it.", ["sick-of-alpha", "--fresh"])
+    assert some == {"sick-of-alpha": sweep_plans()["sick-of-alpha"]}
     assert fresh
 
 
 def test_a_script_refuses_a_name_that_is_no_table(plans):
-    with pytest.raises(SystemExit, match=r"rank.toml names no 'styel'; it has alpha-conventions, "):
-        plans.chosen_plans("rank.toml", "About it.", ["styel"])
+    with pytest.raises(SystemExit, match=r"rank.toml names no 'sick'; it has alpha-and-rank, "):
+        plans.chosen_plans("rank.toml", "About it.", ["sick"])
 
 
 @pytest.mark.parametrize("script", sorted((data_folder() / "recorded").glob("make_*.py")))

@@ -91,25 +91,6 @@ def test_every_setting_is_tried_with_every_learning_rate(name):
     assert {one.steps for one in recipes} == {plan["common"]["steps"]}
 
 
-def test_the_three_conventions_of_alpha_are_what_the_settings_say():
-    found = {(one["r"], one["lora_alpha"]) for one in PLANS["alpha-conventions"]["settings"]}
-    ranks = (1, 4, 64)
-    fixed, twice = {(r, 8) for r in ranks}, {(r, 2 * r) for r in ranks}
-    assert found == fixed | twice | {(r, 4 * math.sqrt(r)) for r in ranks}
-
-
-def test_the_scalings_of_notebook_06_are_what_the_settings_say():
-    plan = PLANS["alpha-and-rank"]
-    found = [
-        (one.r, one.use_rslora, one.lora_alpha, one.scaling)
-        for one in recipes_of(plan | {"learning_rates": [1e-3]})
-    ]
-    still = [(r, False, 16, 16 / r) for r in (2, 8, 32)]
-    twice = [(r, False, 2 * r, 2) for r in (2, 32)]  # at r 8 it is 16, which stands there
-    rslora = [(r, True, 16, 16 / math.sqrt(r)) for r in (2, 8, 32)]
-    assert found == still + twice + rslora
-
-
 def test_where_facts_are_asked_as_taught_the_test_is_made_of_training_examples():
     task = task_of({"task": "new-facts", "n": 30, "asked_as_taught": True}, tiny_base())
     assert [*task.test] == [*task.train]

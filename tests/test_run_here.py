@@ -139,10 +139,10 @@ def test_a_second_start_while_it_runs_leaves_the_run_alone(here, monkeypatch):
 
 
 def test_in_a_notebook_its_words_are_those_of_the_recording():
-    runs = recorded_runs("home-commands-r1")
+    runs = recorded_runs("home-commands")
     told = " to ".join(fine_percent(end(run.scores.value for run in runs)) for end in (min, max))
-    assert RunHere("home-commands-r1")._repr_mimebundle_()["text/plain"] == (
-        f"RunHere: home-commands-r1 · recorded: exact match {told}, 3 seeds"
+    assert RunHere("home-commands")._repr_mimebundle_()["text/plain"] == (
+        f"RunHere: home-commands · recorded: exact match {told}, 3 seeds"
     )
 
 

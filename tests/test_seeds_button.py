@@ -89,6 +89,11 @@ def test_a_click_trains_both_settings_with_new_seeds_and_looks_again(unsure, bas
     assert (unsure.progress.value, unsure.progress.max) == (30, 30)
 
 
+def test_train_does_what_a_click_does_and_gives_the_comparison(unsure):
+    assert unsure.train() == unsure.comparison
+    assert unsure.comparison.pairs == 10
+
+
 def test_after_the_last_look_the_plan_ends_settled_or_not(unsure, base, runs, monkeypatch):
     clicked(clicked(unsure))
     assert len(unsure.a) == 20

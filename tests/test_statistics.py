@@ -8,9 +8,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from scipy.special import xlogy
-from scipy.stats import binomtest, t, ttest_1samp, ttest_rel
+from scipy.stats import binomtest, t, ttest_1samp, ttest_ind, ttest_rel
 
-from lora_lab.checks.reading_a_run import paired_difference
 from lora_lab.maths.statistics import (
     LOOK_LEVEL,
     LOOKS,
@@ -20,6 +19,7 @@ from lora_lab.maths.statistics import (
     mean_p_value,
     next_look,
     numbers_needed,
+    separate_interval,
     standard_error,
     wilson,
 )
@@ -95,7 +95,6 @@ def test_the_difference_is_the_exercises_and_that_of_the_answers(counts):
     found = compare(scores(*right_a), scores(*right_b))
     mean = statistics.mean(b - a for a, b in zip(right_a, right_b, strict=True))
     assert found.difference == found.answers.difference == pytest.approx(mean)
-    assert paired_difference.reference(right_a, right_b)[0] == pytest.approx(mean)
 
 
 def score_at(answers, true):
@@ -248,3 +247,10 @@ def test_runs_without_answers_are_refused_with_what_would_fit():
     nothing = Scores("accuracy", 0.5, {}, None, None, 0.1, (), "test")
     with pytest.raises(ValueError, match="a holds 0 answers, b 0, .+recorded runs hold no"):
         compare(nothing, nothing)
+
+
+@pytest.mark.parametrize("level", [0.05, 0.2])
+def test_the_interval_of_two_separate_groups_is_scipys(level):
+    a, b = np.random.default_rng(0).normal([[0.5], [0.6]], 0.1, size=(2, 7))
+    theirs = ttest_ind(b, a).confidence_interval(1 - level)
+    assert separate_interval(a.tolist(), b.tolist(), level) == pytest.approx(tuple(theirs))

@@ -294,3 +294,30 @@ def test_in_a_notebook_its_words_are_always_the_same(surface_lab):
 def test_what_makes_no_surface_is_refused(base, changes, said):
     with pytest.raises(ValueError, match=said):
         SurfaceLab(base, TASK, **VALUES | changes)
+
+
+def test_train_waits_for_the_whole_surface_and_gives_it(surface_lab):
+    surface = surface_lab.train()
+    assert surface.is_whole
+    assert surface.ridge == surface_lab.surface.ridge
+
+
+def test_train_says_that_it_was_stopped(surface_lab, at_step):
+    at_step(5, surface_lab.stop)
+    with pytest.raises(RuntimeError, match="stopped before its end"):
+        surface_lab.train()
+
+
+def test_the_ridges_table_has_what_the_test_says_at_each_best_setting(surface_lab):
+    surface = surface_lab.train()
+    table = surface_lab.ridge_table()
+    assert [*table.index] == ["1", "3"]
+    assert [*table["best learning_rate"]] == [f"{surface.ridge[r]:g}" for r in (1, 3)]
+    runs = [
+        run
+        for run in surface_lab.sweep.runs
+        if (run.recipe.r, run.recipe.learning_rate) == (3, surface.ridge[3])
+    ]
+    mean = sum(run.scores.value for run in runs) / len(runs)
+    assert table.loc["3", "new facts right"] == f"{100 * mean:.0f} %"
+    assert "old facts kept" not in table  # this task asks none

@@ -1,52 +1,157 @@
-"""Checks for notebook 06, What does alpha / r do: the factor, its twin, a diagnosis."""
+"""Checks for notebook 06, Alpha: a learning rate for B, another alpha for the same run."""
 
-import math
+import functools
 from collections.abc import Iterator
 
-from lora_lab.checks.compare import Case, Exercise, Function
+import torch
+from torch import nn
 
-# --- the factor in front of BA --------------------------------------------------------------
+from lora_lab.checks.compare import Case, Exercise, Function, WrongAnswer
+from lora_lab.lessons.alpha import train_with_groups
+from lora_lab.models.bases import load_base
+from lora_lab.records import Verdict
+from lora_lab.tasks.loading import load_task
 
+TRIAL_RATE = 3e-3
 
-def _scaling(r: int, lora_alpha: float, use_rslora: bool) -> float:
-    """The factor in front of an adapter's BA: alpha / r, or alpha / √r with rsLoRA."""
-    return lora_alpha / math.sqrt(r) if use_rslora else lora_alpha / r
-
-
-def _adapters() -> Iterator[Case]:
-    """Factors above and below 1, whole and not, both ways."""
-    for r, lora_alpha in ((8, 16), (16, 8), (4, 10), (64, 16)):
-        for use_rslora in (False, True):
-            yield {"r": r, "lora_alpha": lora_alpha, "use_rslora": use_rslora}
+# --- a learning rate for B ------------------------------------------------------------------
 
 
-scaling = Exercise(
-    _scaling,
-    _adapters,
+def _loraplus_groups(
+    parameters: dict[str, nn.Parameter], learning_rate: float, ratio: float
+) -> list[dict[str, object]]:
+    """The groups for torch.optim.AdamW in which B learns `ratio` times as fast as A.
+
+    Each group is {"params": [...], "lr": ...}. What is frozen stands in no group.
+    """
+    sides: dict[str, list[nn.Parameter]] = {"lora_A": [], "lora_B": []}
+    for name, parameter in parameters.items():
+        if parameter.requires_grad:
+            sides["lora_B" if "lora_B" in name else "lora_A"].append(parameter)
+    return [
+        {"params": sides["lora_A"], "lr": learning_rate},
+        {"params": sides["lora_B"], "lr": learning_rate * ratio},
+    ]
+
+
+def _layers() -> Iterator[Case]:
+    """The parameters of one and of three layers by PEFT's names: each has a frozen weight."""
+    for layers, learning_rate, ratio in ((1, 1e-3, 4.0), (3, 2e-4, 16.0), (2, 3e-3, 0.25)):
+        parameters = {}
+        for layer in range(layers):
+            place = f"base_model.model.model.layers.{layer}.mlp.up_proj"
+            for part, size in (("base_layer", 6), ("lora_A.default", 2), ("lora_B.default", 3)):
+                trained = part != "base_layer"
+                tensor = nn.Parameter(torch.zeros(size), requires_grad=trained)
+                parameters[f"{place}.{part}.weight"] = tensor
+        yield {"parameters": parameters, "learning_rate": learning_rate, "ratio": ratio}
+
+
+def _rates(function: Function, case: Case) -> dict[str, float]:
+    """The learning rate that a function's groups give to each parameter, by name."""
+    groups = function(**case)
+    if groups is None:
+        return None
+    names = {id(parameter): name for name, parameter in case["parameters"].items()}
+    rates = {}
+    for group in groups:
+        if not isinstance(group, dict) or not {"params", "lr"} <= group.keys():
+            raise WrongAnswer('each group is a dict: {"params": [...], "lr": a number}.')
+        for parameter in group["params"]:
+            if id(parameter) not in names:
+                raise WrongAnswer("a group holds something that is none of the parameters.")
+            name = names[id(parameter)]
+            if name in rates:
+                raise WrongAnswer(f"{name} stands in two groups, and the optimizer refuses that.")
+            rates[name] = float(group["lr"])
+    return dict(sorted(rates.items()))
+
+
+def _at(rate: Function) -> Function:
+    """A slip: a group for each parameter, at a rate of (name, parameter, learning rate, ratio)."""
+
+    def slip(
+        parameters: dict[str, nn.Parameter], learning_rate: float, ratio: float
+    ) -> list[dict[str, object]]:
+        rates = {
+            name: rate(name, parameter, learning_rate, ratio)
+            for name, parameter in parameters.items()
+        }
+        return [
+            {"params": [parameters[name]], "lr": one}
+            for name, one in rates.items()
+            if one is not None
+        ]
+
+    return slip
+
+
+def _trial(function: Function) -> Verdict:
+    """Train pocket at alpha 16 with the learner's groups, and at four times the alpha without."""
+    base = load_base("pocket", dtype="float32")
+    facts = load_task("new-facts", base, n=40)
+    yours, slow, louder = (
+        train_with_groups(
+            base, facts, alpha, functools.partial(groups, learning_rate=TRIAL_RATE, ratio=ratio)
+        )
+        for alpha, groups, ratio in (
+            (16, function, 4.0),
+            (16, function, 1.0),
+            (64, _loraplus_groups, 1.0),
+        )
+    )
+    gap, other = (
+        max(abs(one - two) for one, two in zip(louder, losses, strict=True))
+        for losses in (yours, slow)
+    )
+    if gap > 1e-3:
+        return Verdict(
+            False,
+            f"But pocket trained with it at alpha 16 and ratio 4 is up to {gap:.2f} nats away from "
+            "a run at alpha 64, and should be its twin: are all of A and B in a group?",
+        )
+    return Verdict(
+        True,
+        f"Pocket trained with it for {len(yours)} steps, from {yours[0]:.1f} to {yours[-1]:.1f} "
+        "nats: at alpha 16 and ratio 4 each step has the loss of a run at alpha 64, within a "
+        f"thousandth of a nat. At ratio 1 the widest gap is {other:.1f} nats.",
+    )
+
+
+loraplus_groups = Exercise(
+    _loraplus_groups,
+    _layers,
     slips={
-        "this is r over alpha; a larger alpha makes the change stronger": (
-            lambda r, lora_alpha, use_rslora: r / lora_alpha
+        "the frozen weight is in a group, and gets decay and memory; look at requires_grad": _at(
+            lambda name, parameter, rate, ratio: rate * ratio if "lora_B" in name else rate
         ),
-        "rsLoRA is not looked at; with it, alpha is divided by the root of r": (
-            lambda r, lora_alpha, use_rslora: lora_alpha / r
-        ),
-        "this is rsLoRA's factor in both cases; without it, divide by r itself": (
-            lambda r, lora_alpha, use_rslora: lora_alpha / math.sqrt(r)
-        ),
-        "the two cases are swapped": (
-            lambda r, lora_alpha, use_rslora: _scaling(r, lora_alpha, not use_rslora)
-        ),
-        "this is the root of the whole quotient; with rsLoRA, alpha itself stays as it is": (
-            lambda r, lora_alpha, use_rslora: (
-                math.sqrt(lora_alpha / r) if use_rslora else lora_alpha / r
+        "A has the faster rate here; it is B's": _at(
+            lambda name, parameter, rate, ratio: (
+                None if not parameter.requires_grad else rate * ratio if "lora_A" in name else rate
             )
         ),
-        "// drops what is behind the point; factors below 1 are usual, so take /": (
-            lambda r, lora_alpha, use_rslora: (
-                lora_alpha // math.sqrt(r) if use_rslora else lora_alpha // r
+        "B is slower here: multiply the rate by the ratio": _at(
+            lambda name, parameter, rate, ratio: (
+                None if not parameter.requires_grad else rate / ratio if "lora_B" in name else rate
+            )
+        ),
+        "the ratio is not used: B learns as fast as A": _at(
+            lambda name, parameter, rate, ratio: rate if parameter.requires_grad else None
+        ),
+        "A stands in no group, so it would stay as it was": _at(
+            lambda name, parameter, rate, ratio: rate * ratio if "lora_B" in name else None
+        ),
+        "both are faster here; A keeps the rate itself": _at(
+            lambda name, parameter, rate, ratio: rate * ratio if parameter.requires_grad else None
+        ),
+        "B's rate is the ratio itself here; it is the learning rate times the ratio": _at(
+            lambda name, parameter, rate, ratio: (
+                None if not parameter.requires_grad else ratio if "lora_B" in name else rate
             )
         ),
     },
+    ask=_rates,
+    trial=_trial,
 )
 
 # --- another alpha, the same run ------------------------------------------------------------
@@ -109,63 +214,6 @@ same_run = Exercise(
         ),
         "this leaves the ratio as it was: then the run is another one": (
             _ratio_by(lambda old, new, optimizer: 1.0)
-        ),
-    },
-)
-
-# --- three diagnoses ------------------------------------------------------------------------
-
-
-def _diagnose_alpha(new: float, old: float, enough: float) -> str:
-    """The diagnosis of a run from the shares of new facts learnt and of old facts kept, 0 to 1.
-
-    "too strong" where fewer old facts than `enough` are left, whatever was learnt: a change that
-    breaks what was there teaches nothing either. Else "too weak" where fewer new facts than
-    `enough` are right. Else "fine".
-    """
-    if old < enough:
-        return "too strong"
-    return "too weak" if new < enough else "fine"
-
-
-def _scored() -> Iterator[Case]:
-    """Each diagnosis, both shares low, and shares that are just enough."""
-    for new, old in ((0.1, 1.0), (1.0, 0.3), (0.98, 0.95), (0.05, 0.02), (0.9, 0.9), (0.88, 0.97)):
-        yield {"new": new, "old": old, "enough": 0.9}
-    yield {"new": 0.7, "old": 0.75, "enough": 0.7}
-
-
-diagnose_alpha = Exercise(
-    _diagnose_alpha,
-    _scored,
-    slips={
-        "where both are low, this says too weak; more of a change that broke the old facts "
-        "will not teach the new ones": (
-            lambda new, old, enough: (
-                "too weak" if new < enough else "too strong" if old < enough else "fine"
-            )
-        ),
-        "this never looks at the old facts; a run that learnt all can have forgotten all": (
-            lambda new, old, enough: "too weak" if new < enough else "fine"
-        ),
-        "this never looks at the new facts; a run that kept all may have learnt nothing": (
-            lambda new, old, enough: "too strong" if old < enough else "fine"
-        ),
-        "the two shares are swapped": lambda new, old, enough: _diagnose_alpha(old, new, enough),
-        "a share that is just enough is enough: compare with <, not with <=": (
-            lambda new, old, enough: (
-                "too strong" if old <= enough else "too weak" if new <= enough else "fine"
-            )
-        ),
-        "0.9 is written in; the threshold is `enough`": (
-            lambda new, old, enough: _diagnose_alpha(new, old, 0.9)
-        ),
-        "too weak and too strong are swapped: what forgets is too strong": (
-            lambda new, old, enough: {
-                "too weak": "too strong",
-                "too strong": "too weak",
-                "fine": "fine",
-            }[_diagnose_alpha(new, old, enough)]
         ),
     },
 )

@@ -1,4 +1,4 @@
-"""All exercises by name: `lab.check.lora_forward(lora_forward)`."""
+"""All exercises by name: `lab.check.add_lora(add_lora)`."""
 
 from lora_lab.checks import (
     adalora,

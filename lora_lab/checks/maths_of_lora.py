@@ -1,13 +1,153 @@
-"""Checks for notebook 03, The maths of LoRA: forward, start, merge, count, first gradients."""
+"""Checks for notebook 03, The maths of LoRA: layers put into a model, first gradients."""
 
-import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from lora_lab.checks.compare import Case, Exercise, Function, WrongAnswer
-from lora_lab.checks.one_token import llama_shapes, llama_sizes
+from lora_lab.checks.compare import Case, Exercise, Function
+from lora_lab.lessons import by_hand
+from lora_lab.maths.lora import LoRALinear
+from lora_lab.models.bases import load_base
+from lora_lab.records import Verdict
+from lora_lab.tasks.loading import load_task
+
+# --- layers put into a model ----------------------------------------------------------------
+
+
+def _add_lora(
+    model: nn.Module, names: tuple[str, ...], make_layer: Callable[[nn.Linear], nn.Module]
+) -> None:
+    """Freeze a model, and put `make_layer(linear)` in the place of each linear layer so named."""
+    by_hand.add_lora(model, names, make_layer)
+
+
+def _make_layer(linear: nn.Linear) -> LoRALinear:
+    return LoRALinear(linear, r=2, lora_alpha=4)
+
+
+def _models() -> Iterator[Case]:
+    """Two models of two blocks: a name in the first, two names in the second."""
+    for names in (("q_proj",), ("v_proj", "up_proj")):
+        with torch.random.fork_rng(devices=[]):
+            blocks = [
+                nn.ModuleDict(
+                    {
+                        "attention": nn.ModuleDict(
+                            {name: nn.Linear(6, 6) for name in ("q_proj", "v_proj")}
+                        ),
+                        "norm": nn.LayerNorm(6),
+                        "up_proj": nn.Linear(6, 9, bias=False),
+                    }
+                )
+                for _ in range(2)
+            ]
+            model = nn.ModuleDict(
+                {
+                    "embed_tokens": nn.Embedding(11, 6),
+                    "layers": nn.ModuleList(blocks),
+                    "lm_head": nn.Linear(6, 11, bias=False),
+                }
+            )
+        yield {"model": model, "names": names, "make_layer": _make_layer}
+
+
+def _parameters_after(function: Function, case: Case) -> dict[str, str]:
+    """Each parameter of the model after a call: its shape, and whether it is trained."""
+    function(**case)
+    return {
+        name: f"{tuple(one.shape)}, {'trained' if one.requires_grad else 'frozen'}"
+        for name, one in case["model"].named_parameters()
+    }
+
+
+def _puts_in(is_chosen: Callable[[str, tuple[str, ...]], bool]) -> Function:
+    """A slip: the layers whose names are chosen are replaced, by (name, names)."""
+
+    def slip(model: nn.Module, names: tuple[str, ...], make_layer: Function) -> None:
+        model.requires_grad_(False)
+        chosen = [
+            (name, module)
+            for name, module in model.named_modules()
+            if isinstance(module, nn.Linear) and is_chosen(name, names)
+        ]
+        for name, module in chosen:
+            parent, _, last = name.rpartition(".")
+            setattr(model.get_submodule(parent), last, make_layer(module))
+
+    return slip
+
+
+def _freezes_nothing(model: nn.Module, names: tuple[str, ...], make_layer: Function) -> None:
+    _add_lora(model, names, make_layer)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("base_layer" not in name)
+
+
+def _freezes_last(model: nn.Module, names: tuple[str, ...], make_layer: Function) -> None:
+    _add_lora(model, names, make_layer)
+    model.requires_grad_(False)
+
+
+def _puts_at_the_top(model: nn.Module, names: tuple[str, ...], make_layer: Function) -> None:
+    model.requires_grad_(False)
+    for name, module in [*model.named_modules()]:
+        if name.rpartition(".")[2] in names:
+            setattr(model, name.rpartition(".")[2], make_layer(module))
+
+
+TRIAL_STEPS = 30  # of pocket, about 2 seconds each training
+
+
+def _trial(function: Function) -> Verdict:
+    """Train pocket with layers that the learner's function puts in, and with PEFT's."""
+    base = load_base("pocket", dtype="float32")
+    facts = load_task("new-facts", base, n=60)
+    trained = by_hand.train_by_hand(base, facts, add=function, steps=TRIAL_STEPS)
+    own, peft = trained.own, trained.peft
+    if not trained.difference < 1e-3:
+        return Verdict(
+            False,
+            f"But pocket trained with it ends at {own.losses[-1]:.3f} nats, and with PEFT at "
+            f"{peft.losses[-1]:.3f}: what is trained, or where, differs in a whole model.",
+        )
+    return Verdict(
+        True,
+        f"Pocket has {trained.layers} such layers now, and learned for {TRIAL_STEPS} steps: the "
+        f"loss falls from {own.losses[0]:.2f} to {own.losses[-1]:.3f}, with PEFT from "
+        f"{peft.losses[0]:.2f} to {peft.losses[-1]:.3f}; {own.right} and {peft.right} of "
+        f"{len(own.wanted)} new facts are right.",
+    )
+
+
+add_lora = Exercise(
+    _add_lora,
+    _models,
+    slips={
+        "nothing in the model changed: a new value of the loop's variable stays outside; use "
+        "setattr(parent, name, layer)": lambda model, names, make_layer: None,
+        "all is frozen, but no layer stands in the model: use setattr(parent, name, layer)": (
+            lambda model, names, make_layer: model.requires_grad_(False)
+        ),
+        "embeddings, norms and output layer are still trained: freeze the whole model first": (
+            _freezes_nothing
+        ),
+        "lora_A and lora_B are frozen too: freeze the model before you put the layers in": (
+            _freezes_last
+        ),
+        "every linear layer got one, whatever its name; take those alone whose last part is in "
+        "names": _puts_in(lambda name, names: True),
+        "only the first block got them: go through all modules": (
+            _puts_in(lambda name, names: "layers.1" not in name and name.split(".")[-1] in names)
+        ),
+        "the layers stand at the top of the model, where nothing calls them: a layer belongs into "
+        "its parent, model.get_submodule(name.rpartition('.')[0])": _puts_at_the_top,
+    },
+    ask=_parameters_after,
+    trial=_trial,
+)
+
+# --- the first gradients --------------------------------------------------------------------
 
 
 def _random(shapes: dict[str, tuple[int, int]], count: int = 3) -> Iterator[dict[str, Tensor]]:
@@ -18,271 +158,6 @@ def _random(shapes: dict[str, tuple[int, int]], count: int = 3) -> Iterator[dict
             name: torch.randn(shape, generator=generator, dtype=torch.float64)
             for name, shape in shapes.items()
         }
-
-
-# --- the layer ------------------------------------------------------------------------------
-
-
-def _lora_forward(
-    x: Tensor, weight: Tensor, lora_A: Tensor, lora_B: Tensor, lora_alpha: float
-) -> Tensor:
-    """The output of a linear layer with LoRA, (batch, out): x Wᵀ + (lora_alpha / r) x Aᵀ Bᵀ."""
-    scaling = lora_alpha / lora_A.shape[0]
-    return x @ weight.T + scaling * x @ lora_A.T @ lora_B.T
-
-
-def _forward_cases() -> Iterator[Case]:
-    shapes = {"x": (2, 7), "weight": (5, 7), "lora_A": (3, 7), "lora_B": (5, 3)}
-    for tensors in _random(shapes):
-        yield tensors | {"lora_alpha": 4.0}
-
-
-lora_forward = Exercise(
-    _lora_forward,
-    _forward_cases,
-    slips={
-        "the scaling is missing: multiply the change by lora_alpha / r": (
-            lambda x, weight, lora_A, lora_B, lora_alpha: x @ weight.T + x @ lora_A.T @ lora_B.T
-        ),
-        "the scaling is lora_alpha, but should be lora_alpha / r": (
-            lambda x, weight, lora_A, lora_B, lora_alpha: (
-                x @ weight.T + lora_alpha * x @ lora_A.T @ lora_B.T
-            )
-        ),
-        "the scaling divides by √r, as rsLoRA's does; LoRA's divides by r": (
-            lambda x, weight, lora_A, lora_B, lora_alpha: (
-                x @ weight.T + lora_alpha / math.sqrt(len(lora_A)) * x @ lora_A.T @ lora_B.T
-            )
-        ),
-        "this r is not the rank: lora_A is (r, in), so r is its first size": (
-            lambda x, weight, lora_A, lora_B, lora_alpha: (
-                x @ weight.T + lora_alpha / lora_A.shape[1] * x @ lora_A.T @ lora_B.T
-            )
-        ),
-        "the base layer is missing: add x @ weight.T": (
-            lambda x, weight, lora_A, lora_B, lora_alpha: (
-                lora_alpha / len(lora_A) * x @ lora_A.T @ lora_B.T
-            )
-        ),
-        "the scaling is on the base layer too; it belongs to the change alone": (
-            lambda x, weight, lora_A, lora_B, lora_alpha: (
-                lora_alpha / len(lora_A) * (x @ weight.T + x @ lora_A.T @ lora_B.T)
-            )
-        ),
-    },
-)
-
-# --- its start ------------------------------------------------------------------------------
-
-
-def _lora_init(in_features: int, out_features: int, r: int) -> tuple[Tensor, Tensor]:
-    """lora_A (r, in), uniform between -1/√in and 1/√in as PEFT draws it; lora_B (out, r), zero."""
-    bound = 1 / math.sqrt(in_features)
-    lora_A = torch.empty(r, in_features).uniform_(-bound, bound)
-    return lora_A, torch.zeros(out_features, r)
-
-
-def _init_cases() -> Iterator[Case]:
-    for sizes in ((900, 500, 16), (600, 800, 12)):
-        yield dict(zip(("in_features", "out_features", "r"), sizes, strict=True))
-
-
-def _drawn(function: Function, case: Case) -> dict[str, object]:
-    """Facts about the two random tensors that do not depend on the random numbers."""
-    answer = function(**case)
-    pair = isinstance(answer, tuple | list) and len(answer) == 2
-    if not (pair and all(isinstance(tensor, Tensor) for tensor in answer)):
-        raise WrongAnswer("return two tensors: `return lora_A, lora_B`.")
-    lora_A, lora_B = (tensor.detach().double() for tensor in answer)
-    relative = lora_A * math.sqrt(case["in_features"])  # to the bound
-    return {
-        "the shape of lora_A": tuple(lora_A.shape),
-        "the shape of lora_B": tuple(lora_B.shape),
-        "lora_B": "not all zero" if lora_B.any() else "all zero",
-        "the largest size in lora_A, times √in": round(relative.abs().max().item(), 1),
-        "the share of lora_A below 0": round((lora_A < 0).double().mean().item(), 1),
-        "the root mean square of lora_A, times √in": round(
-            relative.square().mean().item() ** 0.5, 1
-        ),
-    }
-
-
-def _drawn_by(lora_A: Function, lora_B: Function = torch.zeros) -> Function:
-    """A slip: the two tensors come from functions of (rows, columns)."""
-    return lambda in_features, out_features, r: (lora_A(r, in_features), lora_B(out_features, r))
-
-
-def _bounded(bound: Function) -> Function:
-    """A function that draws a uniform tensor; its bound is a function of (rows, columns)."""
-
-    def draw(rows: int, columns: int) -> Tensor:
-        end = bound(rows, columns)
-        return torch.empty(rows, columns).uniform_(-end, end)
-
-    return draw
-
-
-_as_peft = _bounded(lambda rows, columns: 1 / math.sqrt(columns))
-
-lora_init = Exercise(
-    _lora_init,
-    _init_cases,
-    slips={
-        "both are zero: then both gradients are zero too, and nothing is ever learnt": (
-            _drawn_by(torch.zeros)
-        ),
-        "it is the wrong way round: in PEFT lora_A is drawn, and lora_B is zero": (
-            _drawn_by(torch.zeros, _as_peft)
-        ),
-        "both are drawn, so B A is not zero, and training would not start at the base": (
-            _drawn_by(_as_peft, _as_peft)
-        ),
-        "torch.randn is far too large for lora_A: its outputs would grow with √in": (
-            _drawn_by(torch.randn)
-        ),
-        "torch.rand lies between 0 and 1; lora_A is uniform between -1/√in and 1/√in": (
-            _drawn_by(torch.rand)
-        ),
-        'this lora_A is normal with deviation 1/r: PEFT\'s init_lora_weights="gaussian", not its '
-        "default": _drawn_by(lambda rows, columns: torch.randn(rows, columns) / rows),
-        "kaiming_uniform_ needs a=√5 here; its default, a=0, is √6 times as wide": (
-            _drawn_by(_bounded(lambda rows, columns: math.sqrt(6 / columns)))
-        ),
-        "the bound is 1/√r here; what comes in has in_features values, so it is 1/√in": (
-            _drawn_by(_bounded(lambda rows, columns: 1 / math.sqrt(rows)))
-        ),
-    },
-    ask=_drawn,
-)
-
-# --- merging --------------------------------------------------------------------------------
-
-
-def _lora_merge(weight: Tensor, lora_A: Tensor, lora_B: Tensor, lora_alpha: float) -> Tensor:
-    """One new weight with the same outputs, (out, in): W + (lora_alpha / r) B A."""
-    return weight + lora_alpha / lora_A.shape[0] * lora_B @ lora_A
-
-
-def _merge_cases() -> Iterator[Case]:
-    for tensors in _random({"weight": (5, 7), "lora_A": (3, 7), "lora_B": (5, 3)}):
-        yield tensors | {"lora_alpha": 4.0}
-
-
-def _merge_in_place(weight: Tensor, lora_A: Tensor, lora_B: Tensor, lora_alpha: float) -> Tensor:
-    weight += lora_alpha / len(lora_A) * lora_B @ lora_A
-    return weight
-
-
-lora_merge = Exercise(
-    _lora_merge,
-    _merge_cases,
-    slips={
-        "the scaling is missing: add lora_alpha / r times B A": (
-            lambda weight, lora_A, lora_B, lora_alpha: weight + lora_B @ lora_A
-        ),
-        "the scaling is lora_alpha, but should be lora_alpha / r": (
-            lambda weight, lora_A, lora_B, lora_alpha: weight + lora_alpha * lora_B @ lora_A
-        ),
-        "this is the change alone: add it to weight": (
-            lambda weight, lora_A, lora_B, lora_alpha: lora_alpha / len(lora_A) * lora_B @ lora_A
-        ),
-        "the change is taken away here; that is how one unmerges": (
-            lambda weight, lora_A, lora_B, lora_alpha: (
-                weight - lora_alpha / len(lora_A) * lora_B @ lora_A
-            )
-        ),
-        "this is the merged weight transposed; nn.Linear keeps its weight as (out, in)": (
-            lambda weight, lora_A, lora_B, lora_alpha: (
-                _lora_merge(weight, lora_A, lora_B, lora_alpha).T
-            )
-        ),
-        "weight itself changed: `+=` writes into it, and the base is lost; use weight + ...": (
-            _merge_in_place
-        ),
-    },
-)
-
-# --- how much is trained --------------------------------------------------------------------
-
-
-def _lora_count(
-    hidden_size: int,
-    intermediate_size: int,
-    num_attention_heads: int,
-    num_key_value_heads: int,
-    head_dim: int,
-    num_hidden_layers: int,
-    r: int,
-) -> int:
-    """The number of trainable parameters of LoRA on all seven linear layers of a Llama's layers.
-
-    A matrix of (out, in) is given A of (r, in) and B of (out, r).
-    """
-    shapes = llama_shapes(
-        hidden_size, intermediate_size, num_attention_heads, num_key_value_heads, head_dim
-    )
-    return num_hidden_layers * sum(r * (ins + outs) for outs, ins in shapes.values())
-
-
-def _llama_cases() -> Iterator[Case]:
-    for sizes, layers, r in zip(llama_sizes(), (30, 16, 5), (8, 16, 4), strict=True):
-        yield sizes | {"num_hidden_layers": layers, "r": r}
-
-
-def _count_by_matrix(count: Function) -> Function:
-    """A slip: the sum of another count over a model's matrices, for (name, out, in, r)."""
-
-    def slip(num_hidden_layers: int, r: int, **sizes: int) -> int:
-        shapes = llama_shapes(**sizes)
-        return num_hidden_layers * sum(count(name, *shape, r) for name, shape in shapes.items())
-
-    return slip
-
-
-_ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
-
-lora_count = Exercise(
-    _lora_count,
-    _llama_cases,
-    slips={
-        "k and v count as wide as q here; with grouped-query attention their outputs are "
-        "num_key_value_heads * head_dim wide": (
-            lambda **case: _lora_count(
-                **case | {"num_key_value_heads": case["num_attention_heads"]}
-            )
-        ),
-        "the heads together count as hidden_size wide here; they are num_attention_heads * "
-        "head_dim wide": (
-            _count_by_matrix(
-                lambda name, outs, ins, r: (
-                    r * {"q_proj": 2 * ins, "o_proj": 2 * outs}.get(name, ins + outs)
-                )
-            )
-        ),
-        "this is one layer; multiply by num_hidden_layers": (
-            lambda **case: _lora_count(**case | {"num_hidden_layers": 1})
-        ),
-        "these are the base's own weights, out times in; A and B have r (in + out)": (
-            _count_by_matrix(lambda name, outs, ins, r: outs * ins)
-        ),
-        "only lora_A is counted: lora_B has r out parameters more": (
-            _count_by_matrix(lambda name, outs, ins, r: r * ins)
-        ),
-        "r is missing: A and B together have r (in + out) parameters": (
-            _count_by_matrix(lambda name, outs, ins, r: ins + outs)
-        ),
-        "only attention is counted; gate, up and down are linear layers too": (
-            _count_by_matrix(lambda name, outs, ins, r: r * (ins + outs) * (name in _ATTENTION))
-        ),
-        "only q and v are counted, as in the LoRA paper; here all seven have an adapter": (
-            _count_by_matrix(
-                lambda name, outs, ins, r: r * (ins + outs) * (name in ("q_proj", "v_proj"))
-            )
-        ),
-    },
-)
-
-# --- the first gradients --------------------------------------------------------------------
 
 
 def _lora_gradients(

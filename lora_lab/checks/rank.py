@@ -1,60 +1,148 @@
-"""Checks for notebook 05, How much can r hold: energy, the least rank, an elbow, a count."""
+"""Checks for notebook 05, Rank: a rank sweep, and the least rank that can hold a list of facts."""
 
+import functools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from statistics import mean
 
 from lora_lab.checks.compare import Case, Exercise, Function
+from lora_lab.models.adapters import to_peft
+from lora_lab.models.bases import load_base
+from lora_lab.recipe import Recipe
+from lora_lab.records import Verdict
+from lora_lab.tasks.loading import load_task
+from lora_lab.training.fit import fit
+from lora_lab.wording import percent
 
 Shapes = Mapping[str, tuple[int, int]]  # by a matrix's name: (out, in), as nn.Linear keeps it
+Scored = tuple[float, float]  # validation loss in nats, share of the test that is right
+Train = Callable[[object, float], Scored]  # of a LoraConfig and a learning rate
+Found = dict[int, tuple[float, float]]  # by rank: learning rate, share of the test
 
-# --- how much of a change its strongest terms keep ------------------------------------------
+# --- a rank sweep ---------------------------------------------------------------------------
+
+ALPHA = 16
 
 
-def _energy_share(values: Sequence[float], k: int) -> float:
-    """The share of a change's energy that its k strongest terms keep, 0 to 1.
+def _rank_sweep(train: Train, ranks: tuple[int, ...], rates: tuple[float, ...]) -> Found:
+    """Each rank's own learning rate, by the least validation loss, and its share of right answers.
 
-    `values` are its singular values, falling; the energy is the sum of their squares.
+    `train(config, learning_rate)` trains a PEFT `LoraConfig` and gives (validation loss, share
+    right on the test). All linear layers are adapted, with lora_alpha = 16 at every rank.
     """
-    return sum(value**2 for value in values[:k]) / sum(value**2 for value in values)
+    return _swept(train, ranks, rates)
 
 
-def _spectra() -> Iterator[Case]:
-    """Singular values that fall fast, slowly, and not at all."""
-    for values in ([4.0, 2.0, 1.0, 0.5], [3.0, 2.5, 2.0, 1.5, 1.0], [2.0, 2.0, 2.0]):
-        for k in (1, 2):
-            yield {"values": list(values), "k": k}
+def _swept(
+    train: Train,
+    ranks: tuple[int, ...],
+    rates: tuple[float, ...],
+    alpha: Callable[[int], int] = lambda r: ALPHA,
+    targets: str | None = "all-linear",
+    cost: Callable[[Scored], float] = lambda scored: scored[0],
+    shown: int = 1,
+) -> Found:
+    """The sweep; each option makes a slip of it."""
+    found = {}
+    for r in ranks:
+        config = _config(r, alpha(r), targets)
+        tried = {rate: train(config, rate) for rate in rates}
+        best = min(tried, key=lambda rate: cost(tried[rate]))
+        found[r] = best, tried[best][shown]
+    return found
 
 
-energy_share = Exercise(
-    _energy_share,
-    _spectra,
+def _config(r: int, alpha: int, targets: str | None = "all-linear") -> object:
+    config = to_peft(Recipe(r=r, lora_alpha=alpha))
+    config.target_modules = targets
+    return config
+
+
+def _made_training(config: object, learning_rate: float) -> Scored:
+    """Made numbers: the best rate falls as alpha rises; the test favours a rate by luck."""
+    step = math.log10(learning_rate * config.lora_alpha / ALPHA)
+    best = -2.3 - 0.2 * math.log2(config.r)
+    narrow = 0 if config.target_modules == "all-linear" else 0.7
+    validation = abs(step - best) + 1 / config.r + narrow
+    return validation, 1 / (1 + validation) + 0.5 * (learning_rate > 5e-3)
+
+
+def _sweeps() -> Iterator[Case]:
+    """Three ranks with two rates, four with three."""
+    yield {"train": _made_training, "ranks": (1, 4, 16), "rates": (1e-3, 1e-2)}
+    yield {"train": _made_training, "ranks": (2, 8, 32, 64), "rates": (3e-2, 4e-4, 3e-3)}
+
+
+def _one_rate_for_all(train: Train, ranks: tuple[int, ...], rates: tuple[float, ...]) -> Found:
+    def loss(rate: float) -> float:
+        return mean(train(_config(r, ALPHA), rate)[0] for r in ranks)
+
+    return _swept(train, ranks, (min(rates, key=loss),))
+
+
+TRIAL_STEPS, TRIAL_RANKS, TRIAL_RATES = 50, (1, 4, 16), (3e-3, 1e-2)
+
+
+def _trial(function: Function) -> Verdict:
+    """Let the learner's sweep train pocket, and show what alpha = 2r at one rate would have."""
+    base = load_base("pocket", dtype="float32")
+    task = replace(load_task("new-facts", base, n=60), old_knowledge=(), strangers=())
+
+    @functools.cache
+    def trained(r: int, alpha: int, targets: object, learning_rate: float) -> Scored:
+        chosen = Recipe(r=r, lora_alpha=alpha, target_modules=targets, steps=TRIAL_STEPS)
+        chosen = replace(chosen, learning_rate=learning_rate, eval_steps=TRIAL_STEPS)
+        run = fit(base, task, chosen, store=None)
+        return run.records[-1].validation_loss, run.scores.value
+
+    def train(config: object, learning_rate: float) -> Scored:
+        return trained(config.r, config.lora_alpha, config.target_modules, learning_rate)
+
+    yours = function(train=train, ranks=TRIAL_RANKS, rates=TRIAL_RATES)
+    if yours != _swept(train, TRIAL_RANKS, TRIAL_RATES):
+        return Verdict(
+            False, "But with real trainings of pocket it finds other rates or shares than ours."
+        )
+    twice = _swept(train, TRIAL_RANKS, TRIAL_RATES[:1], alpha=lambda r: 2 * r)
+    return Verdict(
+        True,
+        f"It trained pocket for {TRIAL_STEPS} steps each time. New facts right: {_in_words(yours)}."
+        f" With alpha = 2r and one rate you would have seen: {_in_words(twice)}.",
+    )
+
+
+def _in_words(found: Found) -> str:
+    """`rank 1 95 % (rate 0.01), rank 4 99 % (rate 0.003)`."""
+    return ", ".join(
+        f"rank {r} {percent(right)} (rate {rate:g})" for r, (rate, right) in found.items()
+    )
+
+
+rank_sweep = Exercise(
+    _rank_sweep,
+    _sweeps,
     slips={
-        "these are shares of the values themselves; energy is their squares": (
-            lambda values, k: sum(values[:k]) / sum(values)
+        "alpha moves with r here, and the size of the steps with it; keep lora_alpha at 16": (
+            functools.partial(_swept, alpha=lambda r: 2 * r)
         ),
-        "this is the share of the norm, √ of the energy's; leave the root out": (
-            lambda values, k: math.sqrt(_energy_share(values, k))
+        "the test chose the rate here, so its score flatters; choose by the validation loss": (
+            functools.partial(_swept, cost=lambda scored: -scored[1])
         ),
-        "this is the energy that is lost; the share that is kept is 1 minus it": (
-            lambda values, k: 1 - _energy_share(values, k)
+        "this takes the rate with the highest validation loss; a loss is good when it is low": (
+            functools.partial(_swept, cost=lambda scored: -scored[0])
         ),
-        "these are the weakest k terms; the values fall, so the strongest stand first": (
-            lambda values, k: _energy_share(values[::-1], k)
+        "all ranks get the same rate here; each rank needs its own": _one_rate_for_all,
+        "only the first rate is tried": (
+            lambda train, ranks, rates: _swept(train, ranks, rates[:1])
         ),
-        "this is the energy of the k-th term alone; sum those of the first k": (
-            lambda values, k: values[k - 1] ** 2 / sum(value**2 for value in values)
-        ),
-        "this keeps k + 1 terms; values[:k] holds k of them": (
-            lambda values, k: _energy_share(values, k + 1)
-        ),
-        "this is not yet a share; divide by the energy of all the terms": (
-            lambda values, k: sum(value**2 for value in values[:k])
-        ),
-        "this is in percent; give a share between 0 and 1": (
-            lambda values, k: 100 * _energy_share(values, k)
+        "this gives the validation loss; wanted is the share right on the test, the second "
+        "number of train(config, learning_rate)": functools.partial(_swept, shown=0),
+        "target_modules is not set, and PEFT then adapts q and v alone; give 'all-linear'": (
+            functools.partial(_swept, targets=None)
         ),
     },
+    trial=_trial,
 )
 
 # --- the least rank that can hold so much ---------------------------------------------------
@@ -118,145 +206,5 @@ smallest_r = Exercise(
             whole=math.floor
         ),
         "only the first matrix is counted; every one of them bears an adapter": _first_matrix_alone,
-    },
-)
-
-# --- an elbow -------------------------------------------------------------------------------
-
-
-def _read_elbow(scores: Mapping[int, Sequence[float]], margin: float) -> int:
-    """The least rank whose mean score is at most `margin` below the best mean of all ranks.
-
-    `scores`: by rank, a score for each seed; higher is better.
-    """
-    means = {r: mean(of_seeds) for r, of_seeds in scores.items()}
-    return min(r for r in means if means[r] >= max(means.values()) - margin)
-
-
-def _swept() -> Iterator[Case]:
-    """An elbow; ranks out of order and a lucky seed; the best rank in the middle; flat lines."""
-    yield {
-        "scores": {1: [0.3, 0.34], 2: [0.6, 0.64], 4: [0.9, 0.92], 8: [0.93, 0.95]},
-        "margin": 0.05,
-    }
-    yield {
-        "scores": {16: [0.9, 0.9, 0.9], 2: [0.88, 0.5, 0.6], 8: [0.85, 0.88, 0.91]},
-        "margin": 0.05,
-    }
-    yield {"scores": {1: [0.75, 0.75], 4: [0.9, 0.9], 16: [0.8, 0.8]}, "margin": 0.12}
-    yield {"scores": {2: [0.9, 0.98], 4: [0.99, 0.99], 8: [0.99, 1.0]}, "margin": 0.06}
-    yield {"scores": {8: [0.9, 0.9], 4: [0.9, 0.9], 2: [0.88, 0.88], 1: [0.5, 0.5]}, "margin": 0.05}
-
-
-def _compared_by(value: Function) -> Function:
-    """A slip: ranks are compared by another value of their seeds than the mean."""
-
-    def slip(scores: Mapping[int, Sequence[float]], margin: float) -> int:
-        values = {r: value(of_seeds) for r, of_seeds in scores.items()}
-        return min(r for r in values if values[r] >= max(values.values()) - margin)
-
-    return slip
-
-
-def _by_means(chosen: Function) -> Function:
-    """A slip: another choice from the means by rank and the margin."""
-    return lambda scores, margin: chosen(
-        {r: mean(of_seeds) for r, of_seeds in scores.items()}, margin
-    )
-
-
-read_elbow = Exercise(
-    _read_elbow,
-    _swept,
-    slips={
-        "this is the best rank; the elbow is the least rank that is nearly as good": (
-            _by_means(lambda means, margin: max(means, key=means.get))
-        ),
-        "this takes each rank's best seed; take the mean of its seeds": _compared_by(max),
-        "this takes each rank's worst seed; take the mean of its seeds": _compared_by(min),
-        "this compares with the highest rank; a lower one may be the best": (
-            _by_means(
-                lambda means, margin: min(
-                    r for r in means if means[r] >= means[max(means)] - margin
-                )
-            )
-        ),
-        "this takes the first rank in the order given; the least of them is wanted": (
-            _by_means(
-                lambda means, margin: next(
-                    r for r in means if means[r] >= max(means.values()) - margin
-                )
-            )
-        ),
-        "this is the highest rank within the margin; the least is the elbow": (
-            _by_means(
-                lambda means, margin: max(
-                    r for r in means if means[r] >= max(means.values()) - margin
-                )
-            )
-        ),
-        "no margin is left here; ranks at most `margin` below the best are as good": (
-            lambda scores, margin: _read_elbow(scores, 0)
-        ),
-    },
-)
-
-# --- a count --------------------------------------------------------------------------------
-
-
-def _adapter_count(shapes: Shapes, r: int, rank_pattern: Mapping[str, int]) -> int:
-    """How many parameters LoRA trains: r for every matrix, but where `rank_pattern` has another.
-
-    `shapes`: by name, (out, in) of each adapted matrix; `rank_pattern`: by name, as PEFT's.
-    """
-    return sum(rank_pattern.get(name, r) * (out + wide) for name, (out, wide) in shapes.items())
-
-
-def patterned() -> Iterator[Case]:
-    """Four matrices of a layer, of which two, one or no matrix has a rank of its own."""
-    shapes = {"q_proj": (24, 24), "k_proj": (8, 24), "up_proj": (40, 24), "down_proj": (24, 40)}
-    for r, pattern in ((4, {"k_proj": 2, "up_proj": 7}), (8, {"down_proj": 1}), (3, {})):
-        yield {"shapes": dict(shapes), "r": r, "rank_pattern": pattern}
-
-
-def _count_by(parameters: Function) -> Function:
-    """A slip: the count with another number for a matrix, a function of (rank, out, in)."""
-
-    def slip(shapes: Shapes, r: int, rank_pattern: Mapping[str, int]) -> int:
-        ranks = {name: rank_pattern.get(name, r) for name in shapes}
-        return sum(parameters(ranks[name], *shape) for name, shape in shapes.items())
-
-    return slip
-
-
-adapter_count = Exercise(
-    _adapter_count,
-    patterned,
-    slips={
-        "the pattern has no say here; where it names a matrix, its rank holds": (
-            lambda shapes, r, rank_pattern: _adapter_count(shapes, r, {})
-        ),
-        "only the matrices that the pattern names are counted; the others have rank r": (
-            lambda shapes, r, rank_pattern: _adapter_count(
-                {name: shapes[name] for name in rank_pattern}, r, rank_pattern
-            )
-        ),
-        "the pattern's rank is added to r here; it stands in r's place": (
-            lambda shapes, r, rank_pattern: _adapter_count(
-                shapes, r, {name: r + own for name, own in rank_pattern.items()}
-            )
-        ),
-        "this counts B alone; A has r * in numbers more": (
-            _count_by(lambda rank, out, wide: rank * out)
-        ),
-        "this counts A alone; B has out * r numbers more": (
-            _count_by(lambda rank, out, wide: rank * wide)
-        ),
-        "these are the numbers of a full change, out * in, times the rank; A and B are thin": (
-            _count_by(lambda rank, out, wide: rank * out * wide)
-        ),
-        "the frozen matrices are counted too; only A and B are trained": (
-            _count_by(lambda rank, out, wide: rank * (out + wide) + out * wide)
-        ),
     },
 )

@@ -1,234 +1,191 @@
-"""Checks for notebook 04, Reading a run: a difference or noise, four curves, the schedule."""
+"""Checks for notebook 04, Reading a run: a paired comparison, four curves, the schedule."""
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from statistics import mean, pstdev, stdev
 
 import torch
 
 from lora_lab.checks.compare import Case, Exercise, Function
+from lora_lab.lessons.reading_runs import CURVES
+from lora_lab.maths.comparison import SEEDS
 from lora_lab.maths.statistics import NORMAL_95
+from lora_lab.models.bases import load_base
+from lora_lab.recipe import Recipe
+from lora_lab.records import Verdict
+from lora_lab.tasks.loading import load_task
+from lora_lab.training.pairing import compare
+from lora_lab.training.sweep import sweep
 
 # --- is this difference real? ---------------------------------------------------------------
 
 Difference = tuple[float, float, float, str]  # difference, low, high, verdict
+Scores = Sequence[float]
 
 
-def _paired_difference(right_a: Sequence[bool], right_b: Sequence[bool]) -> Difference:
-    """(difference, low, high, verdict) of two models' answers to the same items.
+def _paired_difference(scores_a: Scores, scores_b: Scores, t: float) -> Difference:
+    """(difference, low, high, verdict) of two settings' scores, a number for each seed.
 
-    The mean of b - a, item by item; its 95 % interval, 1.96 standard errors to each side (the
-    standard deviation divides by n - 1). "better" if the interval is above 0, "worse" if below 0,
-    else "not settled".
+    The mean of b - a, seed by seed; its interval, t standard errors to each side (the standard
+    deviation divides by n - 1). "better" if the interval is above 0, "worse" if below 0, else "not
+    settled"; with fewer than five seeds always "not settled".
     """
-    differences = [b - a for a, b in zip(right_a, right_b, strict=True)]  # -1, 0 or 1
-    error = stdev(differences) / math.sqrt(len(differences))
-    return _with_verdict(mean(differences), NORMAL_95 * error)
+    differences = [b - a for a, b in zip(scores_a, scores_b, strict=True)]
+    margin = t * stdev(differences) / math.sqrt(len(differences))
+    return _with_verdict(mean(differences), margin, len(differences))
 
 
-def _with_verdict(difference: float, margin: float) -> Difference:
+def _with_verdict(difference: float, margin: float, seeds: int = SEEDS) -> Difference:
     low, high = difference - margin, difference + margin
     verdict = "better" if low > 0 else "worse" if high < 0 else "not settled"
-    return difference, low, high, verdict
+    return difference, low, high, verdict if seeds >= SEEDS else "not settled"
 
 
-def _marked_tests() -> Iterator[Case]:
-    """200 items: b is better, b is worse, no difference, a difference that is too small."""
-    for both, only_a, only_b in ((150, 4, 16), (140, 25, 9), (160, 0, 0), (120, 21, 29)):
-        pairs = [(True, True)] * both + [(True, False)] * only_a + [(False, True)] * only_b
-        pairs += [(False, False)] * (200 - len(pairs))
-        right_a, right_b = zip(*pairs, strict=True)
-        yield {"right_a": list(right_a), "right_b": list(right_b)}
+STUDENT = {3: 4.303, 5: 2.776, 10: 2.262}  # 95 %, by the number of seeds
 
 
-def _unpaired(right_a: Sequence[bool], right_b: Sequence[bool]) -> Difference:
-    a, b = mean(map(float, right_a)), mean(map(float, right_b))
-    error = math.sqrt((a * (1 - a) + b * (1 - b)) / len(right_a))
-    return _with_verdict(b - a, NORMAL_95 * error)
+def _scored_seeds() -> Iterator[Case]:
+    """b is better, seen in pairs only; worse; not settled; better, but of three seeds."""
+    random = torch.Generator().manual_seed(0)
+    for seeds, difference, spread in (
+        (5, 0.03, 0.004),
+        (10, -0.05, 0.02),
+        (10, 0.03, 0.08),
+        (3, 0.1, 0.01),
+    ):
+        a = 0.6 + 0.08 * torch.randn(seeds, generator=random, dtype=torch.float64)
+        b = a + difference + spread * torch.randn(seeds, generator=random, dtype=torch.float64)
+        yield {"scores_a": a.tolist(), "scores_b": b.tolist(), "t": STUDENT[seeds]}
+
+
+def _unpaired(scores_a: Scores, scores_b: Scores, t: float) -> Difference:
+    error = math.hypot(stdev(scores_a), stdev(scores_b)) / math.sqrt(len(scores_a))
+    return _with_verdict(mean(scores_b) - mean(scores_a), t * error, len(scores_a))
 
 
 def _other_margin(margin: Function) -> Function:
-    """A slip: another margin, a function of the differences."""
+    """A slip: another margin, a function of the differences and t."""
 
-    def slip(right_a: Sequence[bool], right_b: Sequence[bool]) -> Difference:
-        differences = [b - a for a, b in zip(right_a, right_b, strict=True)]
-        return _with_verdict(mean(differences), margin(differences))
+    def slip(scores_a: Scores, scores_b: Scores, t: float) -> Difference:
+        differences = [b - a for a, b in zip(scores_a, scores_b, strict=True)]
+        return _with_verdict(mean(differences), margin(differences, t), len(differences))
 
     return slip
 
 
+def _other_verdict(verdict: Function) -> Function:
+    """A slip: another verdict, a function of the right answer."""
+
+    def slip(scores_a: Scores, scores_b: Scores, t: float) -> Difference:
+        answer = _paired_difference(scores_a, scores_b, t)
+        return *answer[:3], verdict(*answer)
+
+    return slip
+
+
+TRIAL = Recipe(steps=30, batch_size=16, max_length=96)  # of pocket: a second a run
+RATES = 1e-3, 3e-3
+
+
+def _trial(function: Function) -> Verdict:
+    """Compare two learning rates, five seeds each, with the learner's function."""
+    base = load_base("pocket", dtype="float32")
+    facts = replace(load_task("new-facts", base, n=60), old_knowledge=(), strangers=())
+    recipes = [replace(TRIAL, learning_rate=rate) for rate in RATES]
+    runs = sweep(base, facts, recipes, seeds=range(SEEDS), engine="sequential", store=None).runs
+    a, b = runs[:SEEDS], runs[SEEDS:]
+    shares = ([run.scores.value for run in side] for side in (a, b))
+    difference, low, high, verdict = function(*shares, STUDENT[SEEDS])
+    said = f"{verdict} by {100 * difference:.0f} points ({100 * low:.0f} to {100 * high:.0f})"
+    slow, fast = (f"{rate:g}" for rate in RATES)
+    return Verdict(
+        True,
+        f"It was then given {len(runs)} runs of pocket, trained just now: of {fast} beside {slow} "
+        f"it says {said}. lab.compare says: {compare(a, b).verdict}.",
+    )
+
+
 paired_difference = Exercise(
     _paired_difference,
-    _marked_tests,
+    _scored_seeds,
     slips={
-        "this interval is for two separate tests; both models answered the same items, so take "
-        "b - a item by item first, and the spread of that": _unpaired,
-        "this margin is one standard error, which holds 68 %; for 95 % take 1.96 of them": (
-            _other_margin(lambda d: stdev(d) / math.sqrt(len(d)))
+        "this interval is for two separate groups; both settings had the same seeds, so take b - a "
+        "seed by seed first, and the spread of that": _unpaired,
+        "this margin is one standard error, which holds 68 % at best; take t of them": (
+            _other_margin(lambda d, t: stdev(d) / math.sqrt(len(d)))
         ),
-        "this is the spread of single items; that of their mean is √n times smaller": (
-            _other_margin(lambda d: NORMAL_95 * stdev(d))
+        "1.96 is for hundreds of numbers; of a few seeds the spread is known badly, so take t": (
+            _other_margin(lambda d, t: NORMAL_95 * stdev(d) / math.sqrt(len(d)))
+        ),
+        "this is the spread of single seeds; that of their mean is √n times smaller": (
+            _other_margin(lambda d, t: t * stdev(d))
         ),
         "this standard deviation divides by n, as numpy's does unless told ddof=1; from a sample, "
-        "divide by n - 1": _other_margin(lambda d: NORMAL_95 * pstdev(d) / math.sqrt(len(d))),
+        "divide by n - 1": _other_margin(lambda d, t: t * pstdev(d) / math.sqrt(len(d))),
         "the sign is turned: take b - a, so that a better b gives a number above 0": (
-            lambda right_a, right_b: _paired_difference(right_b, right_a)
+            lambda scores_a, scores_b, t: _paired_difference(scores_b, scores_a, t)
+        ),
+        "three seeds settle nothing here: below five, say not settled": _other_verdict(
+            lambda _, low, high, __: "better" if low > 0 else "worse" if high < 0 else "not settled"
         ),
         "every difference but 0 is settled here; it is settled if 0 lies outside the interval": (
-            lambda right_a, right_b: (
-                *(answer := _paired_difference(right_a, right_b))[:3],
-                "better" if answer[0] > 0 else "worse" if answer[0] < 0 else "not settled",
-            )
+            _other_verdict(lambda difference, *_: "better" if difference > 0 else "worse")
         ),
-        "only a better b is found here; a worse one is a finding, too": (
-            lambda right_a, right_b: (
-                *(answer := _paired_difference(right_a, right_b))[:3],
-                "better" if answer[1] > 0 else "not settled",
-            )
+        "only a better b is found here; a worse one is a finding, too": _other_verdict(
+            lambda *answer: "not settled" if answer[3] == "worse" else answer[3]
         ),
         "better and worse are the wrong way round: a difference above 0 says that b is better": (
-            lambda right_a, right_b: (
-                *(answer := _paired_difference(right_a, right_b))[:3],
-                {"better": "worse", "worse": "better"}.get(answer[3], answer[3]),
-            )
-        ),
-        "these are percentage points; give shares between -1 and 1": (
-            lambda right_a, right_b: (
-                *(100 * number for number in _paired_difference(right_a, right_b)[:3]),
-                _paired_difference(right_a, right_b)[3],
+            _other_verdict(
+                lambda *answer: {"better": "worse", "worse": "better"}.get(answer[3], answer[3])
             )
         ),
     },
+    trial=_trial,
 )
 
 # --- four curves ----------------------------------------------------------------------------
 
 
-def _diagnose(train_losses: Sequence[float], validation_losses: Sequence[float]) -> str:
-    """ "too high", "over-fitting", "too low" or "fine": what these losses say, in this order.
-
-    Start and end of the training loss are the means of its first and its last tenth. too high (the
-    learning rate): its end is not finite, or 10 % or more above its start. over-fitting: the
-    validation loss ends 10 % or more above its lowest. too low: the training loss fell by less
-    than a quarter of its start. fine: the rest.
-    """
-    tenth = math.ceil(len(train_losses) / 10)
-    first, last = mean(train_losses[:tenth]), mean(train_losses[-tenth:])
-    if not math.isfinite(last) or last >= 1.1 * first:
-        return "too high"
-    if validation_losses[-1] >= 1.1 * min(validation_losses):
-        return "over-fitting"
-    return "too low" if last > 0.75 * first else "fine"
+def _diagnose(chart: str) -> str:
+    """ "too high", "over-fitting", "too low" or "fine": what the chart of that letter shows."""
+    return CURVES[chart][0]
 
 
-STEPS, EVERY = 60, 10  # training losses of a curve; from one validation loss to the next
+def _charts() -> Iterator[Case]:
+    yield from ({"chart": name} for name in CURVES)
 
 
-def made_curves() -> Iterator[tuple[str, Case]]:
-    """Curves made for this exercise, by formula: no run gave them. Each with its diagnosis."""
-    random = torch.Generator().manual_seed(0)
-
-    def curve(train: Function, validation: Function) -> Case:
-        noise = 1 + 0.04 * torch.randn(STEPS, generator=random)
-        losses = [train(step) * noise[step].item() for step in range(STEPS)]
-        return {
-            "train_losses": losses,
-            "validation_losses": [validation(step) for step in range(EVERY, STEPS + 1, EVERY)],
-        }
-
-    def falling(start: float, end: float, steps: float = 10) -> Function:
-        return lambda step: end + (start - end) * math.exp(-step / steps)
-
-    yield "fine", curve(falling(3, 0.3), falling(3, 0.4))
-    yield "fine", curve(falling(9, 2.4), falling(9, 2.6))  # a high loss, and learnt all the same
-    yield "fine", curve(falling(3, 0.2), falling(3, 0.7))  # a gap, and no rise
-    spike = curve(falling(3, 0.3), falling(3, 0.4))
-    spike["train_losses"][-1] = 4.0  # one hard batch at the end
-    yield "fine", spike
-    yield "too low", curve(falling(3, 2.7, 60), falling(3, 2.75, 60))
-    yield "too low", curve(falling(0.9, 0.8, 60), falling(0.9, 0.82, 60))
-    yield "over-fitting", curve(falling(3, 0.02), lambda step: 0.7 + abs(step - 20) * 0.02)
-    yield "over-fitting", curve(falling(3, 0.05), lambda step: 0.7 + abs(step - 40) * 0.05)
-    yield "too high", curve(lambda step: 3 + step / 12, lambda step: 3.2 + step / 12)
-    blown_up = curve(falling(3, 1.5), falling(3, 1.6))
-    blown_up["train_losses"][-8:] = [math.nan] * 8
-    blown_up["validation_losses"][-1] = math.nan
-    yield "too high", blown_up
-    late = curve(lambda step: 3 - step / 20 if step < 30 else 6.0, falling(3, 1.5))
-    late["validation_losses"][-3:] = [5.0, 6.0, 6.0]  # fell at first, then broke
-    yield "too high", late
-
-
-def _four_curves() -> Iterator[Case]:
-    yield from (case for _, case in made_curves())
-
-
-def _end_loss(losses: Sequence[float]) -> float:
-    return mean(losses[-math.ceil(len(losses) / 10) :])
-
-
-def _by_last_loss(train_losses: Sequence[float], validation_losses: Sequence[float]) -> str:
-    return _diagnose([*train_losses[:-1], *train_losses[-1:] * 7], validation_losses)
-
-
-def _by_training_alone(train_losses: Sequence[float], validation_losses: Sequence[float]) -> str:
-    return _diagnose(train_losses, [1.0])
-
-
-def _first_over_fitting(train_losses: Sequence[float], validation_losses: Sequence[float]) -> str:
-    if validation_losses[-1] >= 1.1 * min(validation_losses):
-        return "over-fitting"
-    return _diagnose(train_losses, validation_losses)
-
-
-def _by_gap(train_losses: Sequence[float], validation_losses: Sequence[float]) -> str:
-    diagnosis = _diagnose(train_losses, [1.0])
-    gap = validation_losses[-1] > 1.5 * _end_loss(train_losses)
-    return "over-fitting" if diagnosis == "fine" and gap else diagnosis
-
-
-def _by_height(train_losses: Sequence[float], validation_losses: Sequence[float]) -> str:
-    diagnosis = _diagnose(train_losses, validation_losses)
-    if diagnosis in ("fine", "too low"):
-        return "too low" if _end_loss(train_losses) > 1 else "fine"
-    return diagnosis
-
-
-def _without_nan(train_losses: Sequence[float], validation_losses: Sequence[float]) -> str:
-    if math.isnan(_end_loss(train_losses)):
-        return "fine"  # each comparison with nan is False
-    return _diagnose(train_losses, validation_losses)
-
-
-def _from_the_start(train_losses: Sequence[float], validation_losses: Sequence[float]) -> str:
-    diagnosis = _diagnose(train_losses, [1.0])
-    worse = validation_losses[-1] >= 1.1 * validation_losses[0]
-    return "over-fitting" if diagnosis in ("fine", "too low") and worse else diagnosis
-
-
-def _turned(train_losses: Sequence[float], validation_losses: Sequence[float]) -> str:
-    diagnosis = _diagnose(train_losses, validation_losses)
-    return {"too low": "too high", "too high": "too low"}.get(diagnosis, diagnosis)
+def _read_as(**wrong: str) -> Function:
+    """A slip: the right answers, but for some charts."""
+    return lambda chart: wrong.get(chart, _diagnose(chart))
 
 
 diagnose = Exercise(
     _diagnose,
-    _four_curves,
+    _charts,
     slips={
-        "over-fitting is never found: the training loss cannot show it, the validation loss can": (
-            _by_training_alone
+        "A and D are the wrong way round: a rate that is too high makes the loss jump, one that is "
+        "too low makes it creep": _read_as(A="too low", D="too high"),
+        "look at C's dashed line: on new examples the loss rises, while the training loss is 0": (
+            _read_as(C="fine")
         ),
-        "a run that broke is called over-fitting here, since its validation loss rose too; look "
-        "at the training loss first": _first_over_fitting,
-        "a gap between the two losses is called over-fitting here; that is usual, and no harm "
-        "while the validation loss still falls": _by_gap,
-        "nan slips through: every comparison with it is False; ask math.isfinite": _without_nan,
-        "the loss's height says nothing by itself; compare with where it started": _by_height,
-        "one last loss is one batch, easy or hard; take the mean of the last few": _by_last_loss,
-        "over-fitting is missed where the validation loss ends below its first value; compare "
-        "with its lowest": _from_the_start,
-        "too low and too high are the wrong way round: a rate that is too low learns slowly": (
-            _turned
+        "C's training loss falls at once, so its rate is not too high; look at the dashed line": (
+            _read_as(C="too high")
+        ),
+        "A's validation loss does not rise at the end, so this is no over-fitting; look at its "
+        "first ten steps, and at the height where it stays": _read_as(A="over-fitting"),
+        "A's loss jumps to three times its start, and then stays three times as high as B's": (
+            _read_as(A="fine")
+        ),
+        "A ends flat, and D still falls: a flat loss need not be a low rate; look at A's jump": (
+            _read_as(A="too low")
+        ),
+        "D falls, but after 40 steps it has come a third of the way; B took two steps for that": (
+            _read_as(D="fine")
+        ),
+        "B jumps less with each step and ends low; batches differ, so no curve is smooth": (
+            _read_as(B="too high")
         ),
     },
 )

@@ -1,12 +1,13 @@
 """Should this be fine-tuned? A rule that turns a learner's own numbers into a recommendation.
 
 The rule puts measurements before hopes and cheap means before expensive ones: a prompt, then
-retrieval, then an adapter. It is a rule of thumb of this course, not a theorem.
+retrieval, then an adapter. What was measured to be worse is never recommended. It is a rule of
+thumb of this course, not a theorem.
 """
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from lora_lab.findings.claims import claim
@@ -23,6 +24,8 @@ GOALS = {  # the purpose of a fine-tune
 }
 MEASURE, PROMPT, RETRIEVAL = "measure first", "stay with the prompt", "retrieval"
 COLLECT, STRONGER, LORA = "collect examples first", "a stronger base", "LoRA"
+WAYS = {PROMPT: "prompt", RETRIEVAL: "retrieval", LORA: "lora"}  # what can be measured first
+NAMES = {PROMPT: "the prompt", RETRIEVAL: "retrieval", LORA: "LoRA"}
 FEW = 100  # examples: below, too few to train on and to test with
 LESSON_FEW = 1000  # the same line as a common rule draws it
 STALE = 0.1  # the share of a year that an adapter may be out of date
@@ -42,6 +45,8 @@ class Situation:
     prompt_asked: int = 0  # test questions asked that way; 0: not tried yet
     retrieval_right: int = 0  # with retrieved notes or similar examples in the prompt
     retrieval_asked: int = 0
+    lora_right: int = 0  # with an adapter, on the same test
+    lora_asked: int = 0
     examples: int = 0  # good examples to train on
     changes_per_year: float = 0.0  # how often the right answers change
     days_to_renew: float = 7.0  # to make new examples, train and test again
@@ -69,7 +74,7 @@ class Situation:
                 f"needed={self.needed!r} is not a share of answers; give one above 0 and up to 1, "
                 "such as 0.9"
             )
-        for way in ("prompt", "retrieval"):
+        for way in WAYS.values():
             right, asked = getattr(self, f"{way}_right"), getattr(self, f"{way}_asked")
             if right > asked:
                 raise ValueError(
@@ -154,27 +159,31 @@ def advise(situation: Situation) -> Advice:
 
 
 def _decide(situation: Situation) -> tuple[str, str]:
-    """The recommendation and why: the first case that applies."""
+    """The recommendation and why: the first case that applies.
+
+    Of two ways that were measured, the worse one is never recommended.
+    """
     if not situation.prompt_asked:
         return MEASURE, "nobody knows yet what a good prompt reaches; ask it some test questions."
-    name, low, high = _best_approach(situation)
+    tried = _tried(situation)
+    best = _best_of(tried)
+    low, high = wilson(*tried[best])
     needed = percent(situation.needed)
-    reached = f"{name} reaches {percent_range(low, high)} on your test; you need {needed}"
+    reached = f"{NAMES[best]} reaches {percent_range(low, high)} on your test; you need {needed}"
     if low >= situation.needed:
-        if _saves(situation):
+        if LORA not in tried and _saves(situation):
             return LORA, (
                 f"{reached}, but an adapter would spare tokens, and be paid for after "
                 f"{situation.pays_back_after:,.0f} days."
             )
-        return (RETRIEVAL if name == "retrieval" else PROMPT), f"{reached}."
+        return best, f"{reached}."
     if high >= situation.needed:
         return MEASURE, f"{reached}: the test is too small to tell. Ask more questions."
     if situation.goal == "general":
         return STRONGER, f"{reached}. A fine-tune seldom adds what the base does not know."
-    if situation.goal == "facts" and not situation.retrieval_asked:
-        return RETRIEVAL, f"{reached}. Facts are read more safely than learnt: try that first."
-    if situation.stale > STALE:
-        other = RETRIEVAL if situation.goal == "facts" else PROMPT
+    if situation.goal == "facts" and RETRIEVAL not in tried:
+        return RETRIEVAL, f"{reached}. Facts are read more safely than learned: try that first."
+    if (other := _fresher(situation, tried)) is not None:
         return other, (
             f"{reached}, but an adapter would be stale for {percent(situation.stale)} of the year; "
             "a prompt is edited in a minute."
@@ -182,6 +191,11 @@ def _decide(situation: Situation) -> tuple[str, str]:
     if situation.examples < FEW:
         return COLLECT, (
             f"{reached}, and {situation.examples} examples are too few to train and test on."
+        )
+    if LORA in tried:
+        return best, (
+            f"{reached}. Nothing you measured is enough, and this is the best of it: look for more "
+            "examples, or a stronger base."
         )
     if situation.goal == "facts":
         return LORA, (
@@ -194,13 +208,33 @@ def _decide(situation: Situation) -> tuple[str, str]:
     )
 
 
-def _best_approach(situation: Situation) -> tuple[str, float, float]:
-    """The name of the better approach tried so far, with its 95 % interval."""
-    tried = [("the prompt", situation.prompt_right, situation.prompt_asked)]
-    if situation.retrieval_asked:
-        tried.append(("retrieval", situation.retrieval_right, situation.retrieval_asked))
-    name, right, asked = max(tried, key=lambda approach: (approach[1] / approach[2], approach[2]))
-    return name, *wilson(right, asked)
+def _tried(situation: Situation) -> dict[str, tuple[int, int]]:
+    """The ways that were measured: right answers, and questions asked."""
+    counts = {
+        way: (getattr(situation, f"{name}_right"), getattr(situation, f"{name}_asked"))
+        for way, name in WAYS.items()
+    }
+    return {way: (right, asked) for way, (right, asked) in counts.items() if asked}
+
+
+def _best_of(tried: Mapping[str, tuple[int, int]]) -> str:
+    """The way with the largest share of right answers; of equals, the one asked more."""
+    return max(tried, key=lambda way: (tried[way][0] / tried[way][1], tried[way][1]))
+
+
+def _fresher(situation: Situation, tried: Mapping[str, tuple[int, int]]) -> str | None:
+    """The best way without training, where an adapter is out of date too often; else None.
+
+    A measured adapter stays where its share of right answers is larger even over a whole year,
+    counting the days on which it is out of date as wrong.
+    """
+    if situation.stale <= STALE:
+        return None
+    other = _best_of({way: counts for way, counts in tried.items() if way != LORA})
+    if LORA in tried:
+        shares = {way: right / asked for way, (right, asked) in tried.items()}
+        return None if shares[LORA] * (1 - situation.stale) > shares[other] else other
+    return other
 
 
 def _saves(situation: Situation) -> bool:
@@ -235,7 +269,8 @@ def _reasons(situation: Situation) -> Iterator[Reason]:
     """Five reasons for fine-tuning, then four against."""
     for goal in ("domain", "style", "format", "facts"):
         yield Reason(GOALS[goal], True, situation.goal == goal)
-    low, high = _best_approach(situation)[1:] if situation.prompt_asked else (0.0, 1.0)
+    tried = {way: counts for way, counts in _tried(situation).items() if way != LORA}
+    low, high = wilson(*tried[_best_of(tried)]) if situation.prompt_asked else (0.0, 1.0)
     unclear = low < situation.needed <= high  # not tried, or the test is too small
     reached = None if unclear else low >= situation.needed
     misses = None if unclear else not reached
@@ -247,8 +282,9 @@ def _reasons(situation: Situation) -> Iterator[Reason]:
 
 
 VALUES = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 100_000, 1_000_000)
-FIELDS = ("needed", "prompt_right", "retrieval_right", "examples", "changes_per_year")
-FIELDS += ("days_to_renew", "answers_per_day", "tokens_saved", "price", "setup_cost")
+FIELDS = ("needed", "prompt_right", "retrieval_right", "lora_right", "examples")
+FIELDS += ("changes_per_year", "days_to_renew", "answers_per_day", "tokens_saved", "price")
+FIELDS += ("setup_cost",)
 
 
 def _changes(situation: Situation, recommendation: str) -> Iterator[Change]:

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lora_lab.models.adapters import adapt
 from lora_lab.models.bases import Base
@@ -87,9 +87,15 @@ def train_with(base: Base, task: Task, collator: Collator, steps: int = 60) -> T
             the padding token; gives `input_ids`, `attention_mask` and `labels`.
         steps: each of a batch of 16; the learning rate falls to 0.
     """
+    return train_model(adapt(base, RECIPE), base, task, collator, steps)
+
+
+def train_model(
+    model: nn.Module, base: Base, task: Task, collator: Collator, steps: int = 60
+) -> Trained:
+    """`train_with` for a model that is given: what needs gradients is trained, in place."""
     rows = [row_of(base.tokenizer, example) for example in task.train]
-    model = adapt(base, RECIPE).train()
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    trainable = [parameter for parameter in model.train().parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trainable, lr=RECIPE.learning_rate, weight_decay=0)
     decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1, 0, total_iters=steps)
     order, losses = order_of_examples(len(rows), RECIPE.seed), []

@@ -140,6 +140,24 @@ def mean_interval(numbers: Sequence[float], level: float = LEVEL) -> tuple[float
     return float(mean - half), float(mean + half)
 
 
+def separate_interval(
+    a: Sequence[float], b: Sequence[float], level: float = LEVEL
+) -> tuple[float, float]:
+    """The interval of the true mean(b) - mean(a), by Student's t for two separate groups.
+
+    It takes the numbers of a and b as not paired, and both groups as equally spread.
+
+    Args:
+        a: two numbers or more.
+        b: as many.
+        level: how often the interval misses the true difference, 0 to 1.
+    """
+    n, mean = len(a), statistics.fmean(b) - statistics.fmean(a)
+    error = math.sqrt((statistics.variance(a) + statistics.variance(b)) / n)
+    half = stdtrit(2 * n - 2, 1 - level / 2) * error
+    return float(mean - half), float(mean + half)
+
+
 def mean_p_value(numbers: Sequence[float]) -> float:
     """How often a mean as far from 0 as this one comes by chance, if the true mean is 0.
 

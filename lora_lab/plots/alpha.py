@@ -1,4 +1,4 @@
-"""The effect of alpha: a map with the learning rate, twin runs, facts learnt against facts lost."""
+"""The effect of alpha: a map with the rate, twin runs, first steps, facts learnt against lost."""
 
 import math
 import statistics
@@ -22,14 +22,15 @@ from lora_lab.plots.canvas import (
     tidy,
 )
 from lora_lab.records import StepRecord
-from lora_lab.wording import counted
+from lora_lab.wording import counted, fine_percent
 
 STYLES = ("-o", "--s", ":^")  # of the plane's paths, up to three
 SIDES = (
     (7, 4, "left"),
-    (-8, 7, "right"),
+    (2, 11, "center"),
     (8, -13, "left"),
 )  # the labels' offset in points, and their alignment
+NEAR = 3  # percent: settings so near to each other share a label
 Shares = tuple[float, float]  # of old facts kept and new facts learnt, 0 to 1
 
 
@@ -114,6 +115,9 @@ def draw_twins(ax: Axes, name: str, curves: Mapping[str, Sequence[StepRecord]]) 
     return ax
 
 
+draw_twins.colours = 64  # of its PNG
+
+
 def draw_plane(ax: Axes, paths: Mapping[str, Mapping[str, Sequence[Shares]]]) -> Axes:
     """Old facts kept against new facts learnt, a point for each setting.
 
@@ -132,14 +136,18 @@ def draw_plane(ax: Axes, paths: Mapping[str, Mapping[str, Sequence[Shares]]]) ->
         ]
         line, (*offset, side) = STYLES[place], SIDES[place]
         ax.plot(*zip(*means, strict=True), line, color=colour, markersize=7, label=name)
+        labels: dict[Shares, list[str]] = {}
         for (setting, seeds), (old, new) in zip(settings.items(), means, strict=True):
             dots = [[100 * share for share in shares] for shares in zip(*seeds, strict=True)]
             ax.plot(*dots, "o", color=colour, markersize=3.5, alpha=0.45)
-            look = {"textcoords": "offset points", "ha": side, "fontsize": 9, "color": colour}
-            words = ax.annotate(setting, (old, new), offset, **look)
-            words.set_path_effects([withStroke(linewidth=3, foreground="white")])
+            near = (at for at in labels if math.dist(at, (old, new)) < NEAR)
+            labels.setdefault(next(near, (old, new)), []).append(setting)
             summaries.append(f"{name}, {setting}: old {old:.0f} %, new {new:.0f} %")
             most = max(most, len(seeds))
+        look = {"textcoords": "offset points", "ha": side, "fontsize": 9, "color": colour}
+        for at, names in labels.items():
+            words = ax.annotate(", ".join(names), at, offset, **look)
+            words.set_path_effects([withStroke(linewidth=3, foreground="white")])
     ax.set(xlim=(-12, 122), ylim=(-12, 116), xticks=range(0, 101, 25), yticks=range(0, 101, 25))
     if len(paths) > 1:
         ax.legend(**LEGEND, loc="lower left")
@@ -148,36 +156,41 @@ def draw_plane(ax: Axes, paths: Mapping[str, Mapping[str, Sequence[Shares]]]) ->
     return ax
 
 
-def draw_best_rates(
-    ax: Axes, best: Mapping[str, Mapping[int, float]], tried: Sequence[float], seeds: int
-) -> Axes:
-    """The best learning rate at each rank, for each convention of alpha.
+draw_plane.colours = 64  # of its PNG
+
+
+def draw_first_steps(ax: Axes, sizes: Mapping[str, Mapping[int, float]]) -> Axes:
+    """The size of the first step's change by rank, for each optimizer and factor.
 
     Args:
         ax: where to draw.
-        best: the best learning rate by convention (up to three) and rank.
-        tried: all the rates that were tried.
-        seeds: the number of seeds behind each rate.
+        sizes: shares of ‖Wx‖ by rank; by a name such as "SGD, α / √r", in which the optimizer gives
+            the colour, and the factor the line.
     """
-    tidy(ax, "Does the best rate stay as r grows?", "rank r", "best learning rate")
-    shades, summaries = mpl.colormaps["viridis"], []
-    for place, (name, rates) in enumerate(best.items()):
-        colour = shades(0.15 + 0.6 * place / max(len(best) - 1, 1))
-        size = 13 - 4 * place  # where two are equal, both are seen
-        ax.plot([*rates], [*rates.values()], STYLES[place], color=colour, markersize=size)
-        ax.lines[-1].set_label(name)
-        summaries.append(f"{name}: {', '.join(f'{rate:g} at r {r}' for r, rate in rates.items())}")
+    tidy(ax, "How large is the first step, by rank?", "rank r", "change of the output, % of Wx")
+    summaries, optimizers = [], [*dict.fromkeys(name.partition(",")[0] for name in sizes)]
+    for name, by_rank in sizes.items():
+        optimizer, _, factor = name.partition(", ")
+        colour = (RUN, EARLIER)[optimizers.index(optimizer)]
+        line = "--s" if "√" in factor else "-o"
+        shares = [100 * share for share in by_rank.values()]
+        ax.plot([*by_rank], shares, line, color=colour, markersize=4, label=name)
+        ends = (fine_percent(share) for share in (by_rank[min(by_rank)], by_rank[max(by_rank)]))
+        summaries.append(f"{name}: from {' to '.join(ends)}")
+    ranks = [*next(iter(sizes.values()))]
     ax.set_xscale("log", base=2)
     ax.set_yscale("log")
     ax.minorticks_off()
-    ranks = [*next(iter(best.values()))]
     ax.set_xticks(ranks, [f"{r}" for r in ranks])
-    ax.set_yticks(tried, [f"{rate:g}" for rate in tried])
-    ax.set_ylim(min(tried) / 1.5, max(tried) * 1.5)
+    powers = [10.0**power for power in range(-2, 2)]
+    ax.set_yticks(powers, [f"{power:g}" for power in powers])
     ax.legend(**LEGEND, loc="lower left")
-    corner(ax, counted(seeds, "seed"))
-    ax.set_label(f"The best of {len(tried)} learning rates. {'; '.join(summaries)}.")
+    corner(ax, "alpha 16; 1 seed")
+    ax.set_label(f"From r {min(ranks)} to r {max(ranks)}, {'; '.join(summaries)}.")
     return ax
+
+
+draw_first_steps.colours = 64  # of its PNG
 
 
 def draw_scalings(ax: Axes, settings: Sequence[ToolDefaults]) -> Axes:

@@ -28,7 +28,7 @@ def draw_evidence(ax: Axes, title: str, metric: str, scores: Mapping[str, Scores
         scores: by "value", "old_knowledge" and "strangers": shares, by setting and seed.
     """
     settings = [*scores["value"]]
-    tidy(ax, title, "%", "")
+    tidy(ax, title, "", "")
     step = 0.62 / len(scores)
     summaries = []
     for number, (kind, by_setting) in enumerate(scores.items()):
@@ -60,7 +60,8 @@ def draw_evidence(ax: Axes, title: str, metric: str, scores: Mapping[str, Scores
             summaries.append(f"{setting}, {name}: {percent(mean)}{span}")
     count = {len(seeds) for seeds in scores["value"].values() if seeds}
     corner(ax, " or ".join(counted(number, "seed") for number in sorted(count)))
-    ax.set(xlim=(-2, 102), ylim=(len(settings) - 0.4, -0.6), xticks=range(0, 101, 25))
+    ax.set(xlim=(-2, 102), ylim=(len(settings) - 0.4, -0.6))
+    ax.set_xticks(range(0, 101, 25), [f"{share} %" for share in range(0, 101, 25)])
     ax.set_yticks(range(len(settings)), settings, fontsize=9.5, color=INK)
     ax.tick_params(axis="y", length=0)
     ax.grid(visible=False, axis="y")

@@ -8,7 +8,7 @@ from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from matplotlib.patches import Rectangle
 
 from lora_lab.plots.canvas import EARLIER, INK, RUN, tidy
-from lora_lab.wording import fine_percent, significant
+from lora_lab.wording import counted, fine_percent, significant
 
 LEVELS = 8  # shades: few make small files
 FROZEN = LinearSegmentedColormap.from_list("frozen", ["white", "#2B2B2B"], LEVELS)
@@ -68,7 +68,8 @@ def draw_lora_parts(
         left += wide + GAP / unit
     most, step = max(values), BARS / unit / len(values)
     words = f"the largest {significant(most)}" if most else "all 0, since B is 0"
-    ax.text(left, -4 / unit, f"ΔW's {len(values)} singular values\n{words}", **look)
+    count = counted(len(values), "singular value")
+    ax.text(left, -4 / unit, f"ΔW's {count}\n{words}", **look)
     for place, value in enumerate(values):
         size = height * value / most if most else 0
         ax.add_artist(Rectangle((left + place * step, height), 0.8 * step, -size, color=RUN))
@@ -76,7 +77,9 @@ def draw_lora_parts(
     ax.set(xlim=(-1, left + BARS / unit), ylim=(height + 4 / unit, -HEAD / unit))
     ax.set(xticks=[], yticks=[], aspect="equal", anchor="W")
     ax.spines[["left", "bottom"]].set_visible(False)
-    share = fine_percent(_norm(change) / _norm(weight))
+    drawn = sum(len(row) for row in weight)  # of W, maybe one number in a few
+    size_of_W = _norm(weight) * math.sqrt(height * width / drawn)
+    share = fine_percent(_norm([values]) / size_of_W)
     ax.set_label(
         f"{title}. W holds {height * width:,} numbers, A and B {r * (height + width):,}. "
         f"ΔW's size is {share} of W's, and its largest singular value {significant(max(values))}."

@@ -7,10 +7,9 @@ from lora_lab.models.bases import Base
 from lora_lab.tasks.examples import Task
 from lora_lab.tasks.planted import planted_task
 
-# The ranks that can be drawn: notebook 05's sweep finds each of them. With rank 5 the sweep missed
-# one word of three, since the loss fell as much at rank 1. With one word it took rank 7 for rank 6,
-# and rank 8 for rank 1.
-RANKS = range(1, 5)
+# The ranks that can be drawn: in o_proj of layer 2, with 240 steps of 8 texts, lesson 05
+# finds each of them. In v_proj, rank 5 was missed with one word of three.
+RANKS = range(1, 6)
 
 
 def hidden_rank(word: str) -> int:

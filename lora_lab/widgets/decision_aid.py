@@ -15,6 +15,8 @@ QUESTIONS = {  # by the field of Situation that holds the answer
     "prompt_asked": "… of how many test questions (0: not tried)",
     "retrieval_right": "Right answers with notes or examples searched for …",
     "retrieval_asked": "… of how many test questions (0: not tried)",
+    "lora_right": "Right answers of an adapter, if you have trained one …",
+    "lora_asked": "… of how many test questions (0: not tried)",
     "examples": "Good examples that you could train on",
     "changes_per_year": "How often a year does a right answer change?",
     "days_to_renew": "Days to make new examples, train and test again",

@@ -7,23 +7,36 @@ from IPython.display import display
 from lora_lab import plots
 from lora_lab.findings.evidence import Evidence
 from lora_lab.maths.comparison import LOWER_IS_BETTER
+from lora_lab.recipe import nearest
 from lora_lab.training.store import Run
 
 
 class EvidenceCard(Evidence):
     """Evidence as a notebook shows it: a verdict and its picture; the numbers a click away."""
 
-    def picture(self) -> plots.Picture:
+    def picture(self, *settings: str) -> plots.Picture:
         """Each setting's scores, with those of old facts and strangers where they were asked.
 
         A setting with a diverged seed has none: the other seeds would flatter it.
 
+        Args:
+            settings: names of the settings to draw; none: all.
+
         Raises:
-            ValueError: if nothing is measured yet, or the metric is no share.
+            ValueError: if nothing is measured yet, or the metric is no share; for a name that is
+                no setting.
         """
         if lack := self._lack_of_picture():
             raise ValueError(f"{self.plan.id} has no picture: {lack}; see table()")
+        for name in settings:
+            if name not in self.plan.settings:
+                known = tuple(self.plan.settings)
+                raise ValueError(
+                    f"{name!r} is no setting of {self.plan.id}; {nearest(name, known)}there are: "
+                    f"{', '.join(known)}"
+                )
         runs = self._drawn()
+        runs = {name: runs[name] for name in settings or runs}
         scores = {
             kind: {name: _asked(own, kind) for name, own in runs.items()} for kind in plots.KINDS
         }

@@ -1,4 +1,4 @@
-"""A training made ready, followed to its end or to Stop, and shown without slowing it down."""
+"""A training or a sweep, followed to its end or to Stop, and shown without slowing it down."""
 
 import math
 import time
@@ -16,6 +16,7 @@ from lora_lab.training.loop import Training, train
 from lora_lab.widgets import markup, run_summary
 from lora_lab.widgets.background import Background, Pace
 from lora_lab.widgets.boxes import PictureView, action
+from lora_lab.widgets.sweep_following import SweepFollower, with_seeds
 from lora_lab.wording import counted
 
 FRAMES, DRAWING = 5, 0.08  # pictures a second at most, and their share of the time at most
@@ -74,9 +75,13 @@ class TrainingPanel:
     def prepare(self, base: Base, task: Task, recipe: Recipe) -> Training:
         """A training about to begin; its warnings are shown in `warnings`."""
         training, lines = prepare(base, task, recipe)
+        self.warn(lines)
+        return training
+
+    def warn(self, lines: Sequence[str]) -> None:
+        """Show warnings; none takes the line away."""
         self.warnings.value = markup.faint(" ".join(lines))
         self.warnings.layout.display = "" if lines else "none"
-        return training
 
     def follow(
         self,
@@ -111,6 +116,40 @@ class TrainingPanel:
             self.outcome = after_step(ending, training)
         if training.step == steps:
             self.outcome = f"finished: {counted(steps, 'step')} in {self.seconds:.0f} s"
+
+    def follow_sweep(
+        self,
+        follower: SweepFollower,
+        settings: Sequence[Recipe],
+        seeds: Sequence[int],
+        draw: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Train what is missing of a sweep, to the end or until the worker is asked to stop.
+
+        Args:
+            follower: trains, and keeps what came.
+            settings: recipes; their own seeds are replaced.
+            seeds: of each setting.
+            draw: shows what there is, now and then and at the end.
+        """
+        recipes = with_seeds(settings, seeds)
+        self.progress.max = sum(recipe.steps for recipe in recipes)
+        drawing, speaking = Pace(FRAMES, DRAWING), Pace(UPDATES)
+        followed = follower.follow(settings, seeds, go_on=lambda: not self._worker.stopped)
+        try:
+            for _ in followed:
+                if speaking.due and not self._worker.stopped:
+                    with speaking.turn():
+                        self._say(follower.progress)
+                        self.progress.value = follower.steps_done(recipes)
+                if drawing.due:
+                    with drawing.turn():
+                        draw()
+        finally:
+            followed.close()
+            self.progress.value = follower.steps_done(recipes)
+            draw()
+        self.outcome = follower.ending
 
     def _take_steps(
         self,

@@ -48,7 +48,7 @@ class LoraPicture(anywidget.AnyWidget):
     looks = traitlets.List().tag(sync=True)
 
     def __init__(self, base: Base, module: str, r: int = 8) -> None:
-        layer = _linear_layer(base, module)
+        layer = linear_layer(base, module)
         largest = min(LARGEST, layer.in_features, layer.out_features)
         if isinstance(r, bool) or r not in range(1, largest + 1):
             raise ValueError(
@@ -130,13 +130,7 @@ class LoraPicture(anywidget.AnyWidget):
         when = [look for look in self.looks if look["r"] == self.r]
         title = f"{self.module}, r = {self.r}, "
         title += f"step {when[-1]['step']} of {when[-1]['steps']}" if when else "before training"
-        values = singular_values(lora_A, lora_B, scaling).tolist()
-        change = scaling * lora_B @ lora_A  # (out, r) @ (r, in) -> (out, in)
-        n = -(-max(self.shape) // STILL)
-        parts = self._weight[::n, ::n], lora_A[:, ::n], lora_B[::n], change[::n, ::n]
-        numbers = title, self.shape, *(part.tolist() for part in parts), values
-        size = plots.lora_parts_size(self.shape)
-        return plots.picture(plots.draw_lora_parts, *numbers, size=size)
+        return still(title, self._weight, lora_A, lora_B, scaling)
 
     def __repr__(self) -> str:
         out, width = self.shape
@@ -153,6 +147,27 @@ class LoraPicture(anywidget.AnyWidget):
         return {"image/png": image["image/png"]} | data, metadata | size
 
 
+def still(
+    title: str, weight: Tensor, lora_A: Tensor, lora_B: Tensor, scaling: float
+) -> plots.Picture:
+    """The parts of a layer as a picture that stands still: W, B, A, ΔW and its singular values.
+
+    Args:
+        title: the module's name, and when this was.
+        weight: W, (out, in).
+        lora_A: (r, in).
+        lora_B: (out, r).
+        scaling: the factor in front of BA.
+    """
+    values = singular_values(lora_A, lora_B, scaling).tolist()
+    change = scaling * lora_B @ lora_A  # (out, r) @ (r, in) -> (out, in)
+    n = -(-max(weight.shape) // STILL)
+    parts = weight[::n, ::n], lora_A[:, ::n], lora_B[::n], change[::n, ::n]
+    shape = tuple(weight.shape)
+    numbers = title, shape, *(part.tolist() for part in parts), values
+    return plots.picture(plots.draw_lora_parts, *numbers, size=plots.lora_parts_size(shape))
+
+
 def picture_of_lora(base: Base, module: str, r: int = 8) -> LoraPicture:
     """W, B and A of a linear layer, drawn to scale from the real tensors, with r as a slider.
 
@@ -167,7 +182,7 @@ def picture_of_lora(base: Base, module: str, r: int = 8) -> LoraPicture:
     return LoraPicture(base, module, r)
 
 
-def _linear_layer(base: Base, module: str) -> nn.Linear:
+def linear_layer(base: Base, module: str) -> nn.Linear:
     """The layer of this name, whose weight holds numbers."""
     layers = dict(base.model.named_modules())
     layer = layers.get(module)

@@ -3,6 +3,7 @@
 import dataclasses
 
 import ipywidgets as widgets
+import pandas as pd
 
 from lora_lab import plots
 from lora_lab.cost.estimates import estimate
@@ -49,7 +50,8 @@ class MemoryBars(DescribedExplorer):
     """A bar a method, drawn anew at each choice. Nothing is loaded.
 
     `memory` holds what the bars show. Full fine-tuning is the usual, in mixed precision: 16 bytes a
-    parameter beside activations (`lora_lab.cost.static_memory.usual_static_memory`).
+    parameter beside activations (`lora_lab.cost.static_memory.usual_static_memory`). LoRA and QLoRA
+    are those of transformers' Trainer with PEFT on a GPU.
 
     Args:
         model: one of `MODELS`.
@@ -88,14 +90,28 @@ class MemoryBars(DescribedExplorer):
             name: estimate(self.model.value, recipe) for name, recipe in self.recipes.items()
         }
         self.memory: dict[str, Memory] = {
-            name: budget.usual_memory if name == "full" else budget.memory
+            name: budget.usual_memory if name == "full" else budget.trainer_memory
             for name, budget in budgets.items()
         }
         card = self._cards.get(self.card.value)
         return plots.picture(plots.draw_memory, self.memory, card)
 
+    def table(self) -> pd.DataFrame:
+        """What the bars show, in GiB: a row for each part, and the peak."""
+        columns = {
+            name: [_gib(getattr(memory, part)) for part in (*plots.PARTS, "total")]
+            for name, memory in self.memory.items()
+        }
+        return pd.DataFrame(columns, index=[*plots.PARTS, "together, at the peak"])
+
     def __repr__(self) -> str:
         return f"MemoryBars: {self.model.value} · {', '.join(METHODS)}"
+
+
+def _gib(size: int) -> str:
+    """A size in GiB, with two decimals where it is small."""
+    gib = size / 2**30
+    return f"{gib:.1f}" if gib >= 1 else f"{gib:.2f}" if gib else "–"
 
 
 def _name_choice(description: str, options: tuple[str, ...], value: str) -> widgets.Dropdown:

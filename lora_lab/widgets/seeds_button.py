@@ -16,9 +16,7 @@ from lora_lab.tasks.examples import Task
 from lora_lab.training.pairing import compare, compare_at_look
 from lora_lab.training.store import DEFAULT, Default, Run
 from lora_lab.widgets import markup, run_summary
-from lora_lab.widgets.background import Pace
 from lora_lab.widgets.boxes import row
-from lora_lab.widgets.following import UPDATES
 from lora_lab.widgets.memory_check import check_room
 from lora_lab.widgets.sweep_following import SweepFollower, duration, with_seeds
 from lora_lab.widgets.working_box import WorkingBox
@@ -35,8 +33,8 @@ HELP = (
 class SeedsButton(WorkingBox):
     """Is b better than a? The verdict so far, and a button: "5 more seeds, about 40 s".
 
-    A click, or `start()`, trains both settings up to the next look of the plan: 5, 10 or 20 seeds.
-    After `wait()`, `a` and `b` hold the runs, and `comparison` what they say.
+    A click, or `train()`, trains both settings up to the next look of the plan: 5, 10 or 20 seeds.
+    Then `a` and `b` hold the runs, and `comparison` what they say.
 
     Args:
         base: stays as it was.
@@ -98,6 +96,12 @@ class SeedsButton(WorkingBox):
         if not self.train_button.disabled:
             self.panel.set_busy(True)
             self._work.submit("train", self._train)
+
+    def train(self) -> Comparison | None:
+        """Train up to the next look as a click does, wait for the end, and give the comparison."""
+        self.start()
+        self.wait()
+        return self.comparison
 
     def stop(self) -> None:
         """End the training after the step at hand; finished runs are kept, and not looked at."""
@@ -191,19 +195,9 @@ class SeedsButton(WorkingBox):
         for setting in self._settings:
             check_room(self.base, self.task, setting)
         new = with_seeds(self._settings, seeds)
-        self.progress.max = sum(recipe.steps for recipe in new)
-        speaking = Pace(UPDATES)
-        followed = self._follower.follow(
-            self._settings, seeds, go_on=lambda: not self._work.stopped
-        )
-        for _ in followed:
-            if speaking.due and not self._work.stopped:
-                with speaking.turn():
-                    self._say(self._follower.progress)
-                    self.progress.value = self._follower.steps_done(new)
-        self.progress.value = self._follower.steps_done(new)
+        self.panel.follow_sweep(self._follower, self._settings, seeds)
         if len(self._follower.finished(new)) < len(new):
-            self._say(f"{self._follower.ending}; the button goes on")
+            self._say(f"{self.panel.outcome}; the button goes on")
             return
         self.progress.bar_style = "success"
         sides = (

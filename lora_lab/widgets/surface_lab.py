@@ -2,10 +2,12 @@
 
 import dataclasses
 import html
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
 import ipywidgets as widgets
+import pandas as pd
 
 from lora_lab import plots
 from lora_lab.models.bases import Base
@@ -15,17 +17,17 @@ from lora_lab.training.store import DEFAULT, Default
 from lora_lab.training.surface import VALIDATION, Place, Surface, surface_of
 from lora_lab.training.sweep import Sweep
 from lora_lab.widgets import markup
-from lora_lab.widgets.background import Pace
 from lora_lab.widgets.boxes import columns, labelled, row
 from lora_lab.widgets.cell_grid import CellGrid
-from lora_lab.widgets.following import DRAWING, FRAMES, UPDATES, prepare
+from lora_lab.widgets.following import prepare
 from lora_lab.widgets.memory_check import check_room
 from lora_lab.widgets.sweep_following import SweepFollower, with_seeds
 from lora_lab.widgets.working_box import WorkingBox
-from lora_lab.wording import counted
+from lora_lab.wording import counted, percent
 
 NUMBERS = tuple(name for name in (*WHOLE, *REAL) if name not in ("seed", "eval_steps"))
 MOST = 10  # values of a field: more cells are too small to read
+TESTED = {"new facts right": "value", "old facts kept": "old_knowledge"}  # of a ridge
 CURVES = (460, 270)  # pixels on the screen: beside the surface on a laptop
 HELP = (
     "Choose a setting by its validation loss; the test scores the chosen one (notebook 04). The "
@@ -118,6 +120,18 @@ class SurfaceLab(WorkingBox):
             self._set_busy(True)
             self._work.submit("train", self._train)
 
+    def train(self) -> Surface:
+        """Train what is missing, as a click on Train does, wait for the end, and give the surface.
+
+        Raises:
+            RuntimeError: if it was stopped before its end.
+        """
+        self.start()
+        self.wait()
+        if not self.surface.is_whole:
+            raise RuntimeError("it was stopped before its end; train() goes on from there")
+        return self.surface
+
     def stop(self) -> None:
         """End the training after the step at hand; finished runs are kept."""
         self._say("stopping after this step …")
@@ -164,6 +178,26 @@ class SurfaceLab(WorkingBox):
             seeds=len(self._seeds),
             done=done,
         )
+
+    def ridge_table(self) -> pd.DataFrame:
+        """A row for each x: its best y by the score that is shown, and what the test says there.
+
+        Shares are means over the seeds.
+        """
+        rows = []
+        for x, y in self.surface.ridge.items():
+            runs = self._follower.finished(self._runs_of((x, y)))
+            scores = {
+                name: [getattr(run.scores, measure) for run in runs]
+                for name, measure in TESTED.items()
+            }
+            shares = {
+                name: percent(statistics.fmean(known))
+                for name, known in scores.items()
+                if None not in known
+            }
+            rows.append({self.x: f"{x:g}", f"best {self.y}": f"{y:g}"} | shares)
+        return pd.DataFrame(rows).set_index(self.x)
 
     @property
     def picture(self) -> plots.Picture:
@@ -232,38 +266,17 @@ class SurfaceLab(WorkingBox):
         self.panel.reset_bar()
         self._say("getting ready …")
         self._check(settings)
-        recipes = with_seeds(settings, self._seeds)
-        self.progress.max = sum(recipe.steps for recipe in recipes)
-        drawing, speaking = Pace(FRAMES, DRAWING), Pace(UPDATES)
-        followed = self._follower.follow(
-            settings, self._seeds, go_on=lambda: not self._work.stopped
-        )
-        try:
-            for _ in followed:
-                if speaking.due and not self._work.stopped:
-                    with speaking.turn():
-                        self._say(self._follower.progress)
-                        self.progress.value = self._follower.steps_done(recipes)
-                if drawing.due:
-                    with drawing.turn():
-                        self._show()
-                        self._show_curves()
-        finally:
-            followed.close()
-            self.progress.value = self._follower.steps_done(recipes)
-            self._show()
-            self._show_curves()
+        self.panel.follow_sweep(self._follower, settings, self._seeds, self._show_all)
         whole = self.surface.is_whole
         self.progress.bar_style = "success" if whole else ""
-        self._say(self._follower.ending + ("" if whole else "; Train goes on"))
+        self._say(self.panel.outcome + ("" if whole else "; Train goes on"))
 
     def _check(self, settings: Sequence[Recipe]) -> None:
         """Refuse what does not fit into memory, and show what the largest cell warns of."""
         largest = max(settings, key=lambda setting: (setting.r, setting.batch_size))
         check_room(self.base, self.task, largest)
         _, lines = prepare(self.base, self.task, largest)
-        self.panel.warnings.value = markup.faint(" ".join(lines))
-        self.panel.warnings.layout.display = "" if lines else "none"
+        self.panel.warn(lines)
 
     # --- what is shown ---
 
@@ -280,6 +293,10 @@ class SurfaceLab(WorkingBox):
         names = {place: plots.cell_in_words(surface, place) for place in surface.cells}
         drawn = plots.picture(plots.draw_surface, surface, size=self._size)
         self.grid.show(drawn, names)
+
+    def _show_all(self) -> None:
+        self._show()
+        self._show_curves()
 
     def _show_curves(self) -> None:
         place = self.grid.chosen
