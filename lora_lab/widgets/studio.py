@@ -1,5 +1,6 @@
 """`lab.studio`: the live lab with everything: any base, task and choice, and runs side by side."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -244,8 +245,9 @@ class Studio(WorkingBox):
         return live
 
     def _on_load(self) -> None:
-        name = self.base_choice.value
-        self._work.submit("base", lambda: self._shown(lambda: self._load_base(name)))
+        self._work.submit(
+            "base", lambda: self._shown(lambda: self._load_base(self.base_choice.value))
+        )
 
     def _load_base(self, name: str | Path) -> None:
         self._refuse_if_busy("the base stays as it is")
@@ -272,6 +274,7 @@ class Studio(WorkingBox):
 
     def _shown(self, do: Callable[[], None]) -> None:
         """Do what a click asks for; an error is shown, and no later call raises it."""
+        time.sleep(0.3)  # a click may overtake what was typed right before it: each has a subshell
         try:
             do()
         except (ImportError, MemoryError, OSError, RuntimeError, TypeError, ValueError) as error:
