@@ -31,6 +31,7 @@ _HOME = {  # public name: the module it lives in
     "paper": "findings.papers",
     "claim": "findings.claims",
     "evidence": "widgets.evidence_card",
+    "studio": "widgets.studio",
     "picture_of_lora": "widgets.lora_picture",
     "check": "checks.exercises",
 }

@@ -30,6 +30,7 @@ SIGNATURES = {
     "paper": "id",
     "claim": "id",
     "picture_of_lora": "base, module, r=8",
+    "studio": "base='pocket', task=None, **changes",
 }
 FIELDS = {  # of a recipe, with their promised defaults (... : none promised)
     "method": "lora", "r": 8, "lora_alpha": 16, "target_modules": "all-linear",

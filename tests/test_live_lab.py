@@ -772,7 +772,7 @@ def test_a_control_in_sight_is_not_folded_and_changes_the_recipe(base):
     live.controls.controls["r"].value = 6
     assert (live.recipe.r, live.recipe.steps) == (6, 2)
     assert "r=6" in live.code_view.value
-    with pytest.raises(ValueError, match="there is no control for 'rank'; there are: method, r,"):
+    with pytest.raises(ValueError, match="there is no control for 'rank'; there are: r, "):
         LiveLab(base, TASK, in_sight=("rank",))
 
 

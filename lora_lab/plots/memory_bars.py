@@ -82,7 +82,8 @@ def draw_memory(
     patches.append(Patch(color=EARLIER, alpha=0.3, label="not at the peak"))
     if measured:
         patches.append(Line2D([], [], color=BASE, linewidth=2.2, label="measured"))
-    below = {"loc": "outside lower center", "ncols": 4}
+    narrow = ax.figure.get_figwidth() < 4.5
+    below = {"loc": "outside lower center", "ncols": 3 if narrow else 4}
     ax.figure.legend(handles=patches, **below, **LEGEND, handlelength=1)
     ax.set_label(_memory_in_words(named, card, measured, error))
     return ax

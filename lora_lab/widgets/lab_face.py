@@ -16,7 +16,8 @@ from lora_lab.widgets.recipe_controls import FOLDED, RecipeControls
 class LabFace:
     """Task, Train, Stop and strength in sight, then loss and answers; the rest is folded.
 
-    `rows` holds all of it, from top to bottom.
+    `rows` holds all of it, from top to bottom: the heading, `choosing` (task, buttons) and
+    `showing` (how far it is, and what comes of it).
 
     Args:
         title: the heading.
@@ -24,6 +25,7 @@ class LabFace:
         in_sight: recipe fields whose controls stand beside the task, not folded.
         panel: the button, the bar and the loss of the training.
         state: the line that says how far it is.
+        elsewhere: recipe fields whose controls are shown elsewhere: none of them stands here.
     """
 
     def __init__(
@@ -33,6 +35,7 @@ class LabFace:
         in_sight: Sequence[str],
         panel: TrainingPanel,
         state: widgets.HTML,
+        elsewhere: Sequence[str] = (),
     ) -> None:
         self.panel, self.state = panel, state
         panel.progress.layout.margin = "2px 10px 2px 2px"
@@ -55,22 +58,23 @@ class LabFace:
         self.strength.style.description_width = "4.6em"
         self.own_prompt = labelled(widgets.Text(), "a prompt of your own", "38em")
         self.ask_button = action("Ask")
-        self.controls = RecipeControls(Recipe(), [*dict.fromkeys([*in_sight, *FOLDED])])
-        self.rows = self._rows(title, in_sight)
-
-    def _rows(self, title: str, in_sight: Sequence[str]) -> list[widgets.Widget]:
-        panel = self.panel
+        fields = dict.fromkeys([*in_sight, *FOLDED, *elsewhere])
+        self.controls = RecipeControls(Recipe(), [*fields])
         beside = [self.controls.narrow_row(field) for field in in_sight]
-        folded = [self.controls.row(field) for field in FOLDED if field not in in_sight]
-        more = {
-            "More choices": widgets.VBox(folded),
+        folded = [field for field in FOLDED if field not in (*in_sight, *elsewhere)]
+        buttons = panel.train_button, panel.stop_button
+        self.choosing = [row(self.task_choice, *buttons, *beside), self.about]
+        self.showing = self._showing([self.controls.row(field) for field in folded])
+        self.rows = [widgets.HTML(markup.title(title)), *self.choosing, *self.showing]
+
+    def _showing(self, folded: Sequence[widgets.Widget]) -> list[widgets.Widget]:
+        panel = self.panel
+        more = {"More choices": widgets.VBox(folded)} if folded else {}
+        more |= {
             "Ask a prompt of your own": row(self.own_prompt, self.ask_button, self.ask_said),
             "Show the code": self.code_view,
         }
         return [
-            widgets.HTML(markup.title(title)),
-            row(self.task_choice, panel.train_button, panel.stop_button, *beside),
-            self.about,
             row(panel.progress, self.state),
             row(self.strength, self.noise_button, self.marks),  # above the answers, which grow
             columns(panel.loss_picture, self.film_place, self.answers),

@@ -10,11 +10,12 @@ from lora_lab.records import Scores, StepRecord
 from lora_lab.tasks.examples import Task
 from lora_lab.training.evaluation import evaluate
 from lora_lab.training.loop import Training
+from lora_lab.training.store import Run
 from lora_lab.widgets.before_after import BeforeAfter
 from lora_lab.widgets.forgetting_film import ForgettingFilm
 from lora_lab.widgets.run_summary import differences
 from lora_lab.widgets.samples import smaller_task, with_different_answers
-from lora_lab.widgets.seeds import FinishedRun, Seeds
+from lora_lab.widgets.seeds import MORE, Seeds
 
 KEPT = 4  # earlier runs that stay in the picture
 METERS_SIZE = (500, 150)  # pixels
@@ -32,15 +33,22 @@ class LabResults:
         questions: of each kind, at most, that are asked to count right answers.
         shown: how many prompts are answered before and after.
         film: whether its questions are asked while it is trained.
+        seeds: how many a noise band has beside that of the run at hand.
     """
 
     def __init__(
-        self, base: Base, task: Task, questions: int, shown: int, film: bool = False
+        self,
+        base: Base,
+        task: Task,
+        questions: int,
+        shown: int,
+        film: bool = False,
+        seeds: int = MORE,
     ) -> None:
         self.base, self.task, self.part = base, task, smaller_task(task, questions)
         examples = [] if task.teacher else with_different_answers(self.part.test, shown)
         self.before_after = BeforeAfter(base, task, examples)
-        self.seeds = Seeds()
+        self.seeds = Seeds(seeds)
         self.forgetting = ForgettingFilm(base, task) if film else None
         self.base_scores: Scores | None = None  # the base is marked once
         self._earlier: deque[tuple[Recipe, list[StepRecord]]] = deque(maxlen=KEPT)
@@ -63,7 +71,18 @@ class LabResults:
         if self.base_scores is None and go_on():
             self.base_scores = evaluate(self.base, self.part)
         if self.is_finished:
-            self.seeds.keep(self.training.recipe, FinishedRun(tuple(self.records), self.scores))
+            self.seeds.keep(self.scored(self.training, self.scores))
+
+    def scored(self, training: Training, scores: Scores) -> Run:
+        """A training on this task as a Run without what was learnt: records and scores."""
+        return Run(
+            recipe=training.recipe,
+            records=tuple(training.records),
+            scores=scores,
+            base_name=self.base.name,
+            task_name=self.task.name,
+            path=None,
+        )
 
     @property
     def watchers(self) -> list[ForgettingFilm]:
@@ -81,6 +100,11 @@ class LabResults:
         if self.training is None or self.scores is None:
             return False
         return self.training.step == self.training.recipe.steps
+
+    @property
+    def runs(self) -> list[Run]:
+        """The run at hand, once it is finished and has scores, then those of its noise band."""
+        return self.seeds.band(self.training.recipe) if self.is_finished else []
 
     @property
     def scores_by_seed(self) -> list[Scores]:

@@ -4,32 +4,31 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from lora_lab import plots
-from lora_lab.models.adapted import Adapted
 from lora_lab.models.bases import Base
 from lora_lab.recipe import Recipe
-from lora_lab.records import Scores, StepRecord
 from lora_lab.tasks.examples import Example, Task
 from lora_lab.tasks.loading import NAMES, load_task
 from lora_lab.training.evaluation import evaluate
 from lora_lab.training.loop import Training
+from lora_lab.training.store import Run
 from lora_lab.widgets import markup, run_summary
 from lora_lab.widgets.background import DROP_ALL
 from lora_lab.widgets.following import Watcher, prepare
 from lora_lab.widgets.lab_face import LabFace
+from lora_lab.widgets.lab_readings import LabReadings
 from lora_lab.widgets.lab_results import LabResults
 from lora_lab.widgets.live_result import LiveResult
 from lora_lab.widgets.memory_check import check_room
-from lora_lab.widgets.recipe_controls import script
+from lora_lab.widgets.recipe_controls import script, task_code
 from lora_lab.widgets.samples import shared_opening
-from lora_lab.widgets.seeds import FinishedRun
+from lora_lab.widgets.seeds import MORE
 from lora_lab.widgets.working_box import WorkingBox
 
 LARGE = 20_000_000  # parameters; from here on an answer takes long enough to ask for fewer
 LONGEST_OWN = 1000  # characters of the learner's own prompt: more would keep them waiting
 
 
-class LiveLab(WorkingBox):
+class LiveLab(LabReadings, WorkingBox):
     """One fine-tune after another of a base, watched as it happens.
 
     `train()` trains and gives the result; after a click on Train, `result` has it. The lab itself
@@ -47,6 +46,9 @@ class LiveLab(WorkingBox):
         shown: how many prompts are answered before and after.
         film: show the forgetting film, if the base is small and the task has old facts. It adds
             at most 15 % to the time that the training takes.
+        seeds: how many a noise band trains beside that of the run at hand.
+        elsewhere: recipe fields whose controls are made, and shown by whoever made this lab:
+            `live.controls.row(field)`.
         changes: recipe fields that replace those of the task's own recipe.
     """
 
@@ -60,18 +62,23 @@ class LiveLab(WorkingBox):
         questions: int | None = None,
         shown: int = 3,
         film: bool = True,
+        seeds: int = MORE,
+        elsewhere: Sequence[str] = (),
         **changes: object,
     ) -> None:
         super().__init__("Train")
         tasks = NAMES.get(base.name, NAMES["smollm2"]) if tasks is None else tasks
         tasks = [tasks] if isinstance(tasks, str | Task) else tasks
         self._tasks = {task.name if isinstance(task, Task) else task: task for task in tasks}
-        self.base, self.shown, self._changes = base, shown, changes
+        self._task_code = {
+            name: task_code(name) for name, task in self._tasks.items() if isinstance(task, str)
+        }
+        self.base, self.shown, self._changes, self._seeds = base, shown, changes, seeds
         large = base.model.num_parameters() > LARGE
         self.questions, self._filmed = questions or (20 if large else 100), film and not large
         self._watchers: list[Watcher] = []
         self._by_task: dict[str, LabResults] = {}
-        self.face = LabFace(title, [*self._tasks], in_sight, self.panel, self.state)
+        self.face = LabFace(title, [*self._tasks], in_sight, self.panel, self.state, elsewhere)
         self.children = self.face.rows
         self._name_parts()
         self._choose(self.task_choice.value)
@@ -93,11 +100,18 @@ class LiveLab(WorkingBox):
         self.noise_button.on_click(lambda _: self.noise_band())
         self.ask_button.on_click(lambda _: self.ask(self.own_prompt.value))
         self.own_prompt.on_msg(self._on_enter)
-        self.task_choice.observe(lambda change: self._choose(change["new"]), names="value")
+        self.task_choice.observe(self._on_task, names="value")
         self.strength.observe(
             lambda _: self._work.submit("answer", self._answer_again), names="value"
         )
         self.controls.changed = self._show_code
+
+    def _on_task(self, change: dict) -> None:
+        try:
+            self._choose(change["new"])
+        except (OSError, ValueError) as error:  # such as NotPrepared
+            self.task_choice.value = change["old"]
+            self._show_error(error)
 
     def _on_enter(self, _: object, content: dict, __: object) -> None:
         if content.get("event") == "submit":
@@ -194,6 +208,24 @@ class LiveLab(WorkingBox):
         own = Example(prompt, "") if prompt else None
         self._work.submit("ask", lambda: self._answer_with(own))
 
+    def add_task(self, task: Task, code: str | None = None) -> None:
+        """Add a task to those that can be chosen, in place of one with its name, and choose it.
+
+        Args:
+            task: any, such as a file's.
+            code: the expression that loads it, for "Show the code".
+        """
+        self._tasks[task.name] = task
+        self._by_task.pop(task.name, None)
+        self._task_code.pop(task.name, None)
+        if code is not None:
+            self._task_code[task.name] = code
+        if self.task_choice.value == task.name:
+            self._choose(task.name)
+        else:
+            self.task_choice.options = [*self._tasks]
+            self.task_choice.value = task.name
+
     def watch(self, watcher: Watcher) -> None:
         """Let something else follow each training from now on, such as `lab.picture_of_lora`."""
         self._watchers.append(watcher)
@@ -211,65 +243,9 @@ class LiveLab(WorkingBox):
         return recipe
 
     @property
-    def prompts(self) -> list[str]:
-        """The prompts that are answered before and after."""
-        return [example.prompt for example in self._before_after.shown]
-
-    @property
-    def before(self) -> list[str]:
-        """The base's answers to `prompts`; none before it was asked."""
-        return self._before_after.before
-
-    @property
-    def after(self) -> list[str]:
-        """The adapted model's answers to `prompts`; none before it was asked."""
-        return self._before_after.after
-
-    @property
-    def adapted(self) -> Adapted | None:
-        """The base with what it learnt, at the strength at which it answered."""
-        return self._before_after.adapted
-
-    @property
-    def training(self) -> Training | None:
-        """The training at hand."""
-        return self._results.training
-
-    @property
-    def records(self) -> list[StepRecord]:
-        """The records of the run at hand, one per step."""
-        return self._results.records
-
-    @property
-    def scores(self) -> Scores | None:
-        """The adapted model's scores on a part of the test split, at strength 1."""
-        return self._results.scores
-
-    @property
-    def base_scores(self) -> Scores | None:
-        """The base's scores on the same part."""
-        return self._results.base_scores
-
-    @property
-    def scores_by_seed(self) -> list[Scores]:
-        """The scores of the run at hand, then those of its noise band."""
-        return self._results.scores_by_seed
-
-    @property
-    def picture(self) -> plots.Picture:
-        """The loss chart as it stands, for readers without a kernel."""
-        return self._results.picture
-
-    @property
-    def meters(self) -> plots.Picture:
-        """What was learnt and what was lost, once both models are marked."""
-        return self._results.meters
-
-    @property
     def code(self) -> str:
         """The same fine-tune as a script."""
-        has_name = isinstance(self._tasks[self.task.name], str)
-        return script(self.base, self.task.name if has_name else None, self.recipe)
+        return script(self.base, self._task_code.get(self.task_choice.value), self.recipe)
 
     def __repr__(self) -> str:
         return f"LiveLab: {self.base.name} · {', '.join(self._tasks)}"
@@ -281,7 +257,8 @@ class LiveLab(WorkingBox):
             task = self._tasks[name]
             task = task if isinstance(task, Task) else load_task(task, self.base)
             given = self.base, task, self.questions, self.shown
-            self._by_task[name] = LabResults(*given, self._filmed and bool(task.old_knowledge))
+            film = self._filmed and bool(task.old_knowledge)
+            self._by_task[name] = LabResults(*given, film, self._seeds)
         for results in self._by_task.values():
             results.forget()
         self._results = self._by_task[name]
@@ -379,7 +356,7 @@ class LiveLab(WorkingBox):
         self.progress.bar_style = "success"
         self._say(self._outcome)
 
-    def _train_seed(self, recipe: Recipe) -> FinishedRun | None:
+    def _train_seed(self, recipe: Recipe) -> Run | None:
         """Train and score with another seed; None: it was stopped."""
         name = f"seed {recipe.seed}"
         check_room(self.base, self._part, recipe)
@@ -389,7 +366,7 @@ class LiveLab(WorkingBox):
             return None
         self._say(f"{name}: counting right answers …")
         scores = evaluate(training.adapted(), self._part)
-        return None if self._work.stopped else FinishedRun(tuple(training.records), scores)
+        return None if self._work.stopped else self._results.scored(training, scores)
 
     def _answer_again(self) -> None:
         """Answer at the strength that the slider shows now."""

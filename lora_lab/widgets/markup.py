@@ -32,6 +32,11 @@ _LOOK = """
 .lora-lab-runs th, .lora-lab-runs td, .lora-lab-best th, .lora-lab-best td {
   padding: 1px 16px 1px 0; text-align: left; }
 .lora-lab-runs tr:last-child td { font-weight: 600; }
+.lora-lab-kept { border-collapse: collapse; }
+.lora-lab-kept th, .lora-lab-kept td { padding: 2px 14px 2px 0; text-align: left;
+  vertical-align: top; border-bottom: 1px solid var(--jp-border-color2, #ccc); }
+.lora-lab-kept td { font-variant-numeric: tabular-nums; }
+.lora-lab h4 { margin: 8px 0 0; font-size: 13px; }
 .lora-lab-help summary { cursor: pointer; list-style: none; width: 1.4em; height: 1.4em;
   border-radius: 50%; text-align: center; border: 1px solid var(--jp-border-color1, #999); }
 .lora-lab-help { display: flex; gap: 8px; }
@@ -45,6 +50,11 @@ STYLE = f'<style onload="{_NAME_SLIDERS}">{_LOOK}</style>'
 def title(heading: str) -> str:
     """A widget's heading, with the style of everything below it."""
     return f"{STYLE}<h3>{html.escape(heading)}</h3>"
+
+
+def subtitle(heading: str) -> str:
+    """The heading of a part."""
+    return f"<h4>{html.escape(heading)}</h4>"
 
 
 def faint(remark: str) -> str:

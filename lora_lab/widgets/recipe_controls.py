@@ -1,6 +1,7 @@
 """Controls for the choices of a recipe, each with a sentence of help; and the code for them."""
 
 import dataclasses
+import json
 from collections.abc import Callable, Sequence
 
 import ipywidgets as widgets
@@ -8,16 +9,30 @@ import ipywidgets as widgets
 from lora_lab.machine.devices import named
 from lora_lab.models.bases import Base
 from lora_lab.models.built_in import BUILT_IN
-from lora_lab.recipe import CHOICES, HELP, Recipe
+from lora_lab.recipe import (
+    CHOICES,
+    FLAGS,
+    HELP,
+    INITIALISATIONS,
+    LAYERS,
+    OF_4_BITS,
+    ONLY,
+    Recipe,
+)
 from lora_lab.widgets import markup
 
 FOLDED = ("method", "r", "lora_alpha", "learning_rate", "steps", "batch_size", "seed")
 
+_ADAPTERS = ("lora", "adalora")
 _USED_BY = {  # the methods that use a field; with others it has no effect
     "r": ("lora",),
-    "lora_alpha": ("lora", "adalora"),
-    "lora_dropout": ("lora", "adalora"),
+    **dict.fromkeys(("lora_alpha", "lora_dropout", "target_modules"), _ADAPTERS),
+    **dict.fromkeys(("layers_to_transform", "modules_to_save"), _ADAPTERS),
+    **{field: (method,) for method, fields in ONLY.items() for field in fields},
 }
+# A recipe refuses these where they have no effect: a control that is off gives their default.
+_REFUSED = (*ONLY["lora"], *ONLY["adalora"], *OF_4_BITS)
+_DEFAULTS = {field.name: field.default for field in dataclasses.fields(Recipe)}
 TARGETS = (  # of a Llama, and of models whose matrices bear the same names
     "all-linear",
     *((name,) for name in ("q_proj", "k_proj", "v_proj", "o_proj")),
@@ -25,12 +40,26 @@ TARGETS = (  # of a Llama, and of models whose matrices bear the same names
     ("q_proj", "v_proj"),
 )
 _WIDE = {"description_width": "7.5em"}
+NONE = "none"  # stands for None, which a Dropdown would take for "nothing is chosen"
+
+
+# --- the kinds of controls ----------------------------------------------------------------------
 
 
 def _number_control(
     kind: type[widgets.Widget], **limits: object
 ) -> Callable[[object], widgets.Widget]:
     return lambda value: kind(value=value, **limits)
+
+
+def _choice_control(
+    options_with: Callable[[object], Sequence],
+) -> Callable[[object], widgets.Widget]:
+    return lambda value: widgets.Dropdown(value=_option(value), options=options_with(value))
+
+
+def _option(value: object) -> object:
+    return NONE if value is None else value
 
 
 def _target_options(targets: str | tuple[str, ...]) -> list[tuple[str, str | tuple[str, ...]]]:
@@ -41,32 +70,93 @@ def _target_options(targets: str | tuple[str, ...]) -> list[tuple[str, str | tup
     ]
 
 
-NONE = "none"  # stands for None, which a Dropdown would take for "nothing is chosen"
+def _start_options(start: bool | str) -> list[tuple[str, bool | str]]:
+    """The options for `init_lora_weights`; the value at hand is among them."""
+    options = dict.fromkeys([True, False, *INITIALISATIONS, start])
+    return [(str(option).lower(), option) for option in options]
 
 
-def _option(value: object) -> object:
-    return NONE if value is None else value
+_OPTIONS = {"target_modules": _target_options, "init_lora_weights": _start_options}
 
 
+# --- values that are written as text ------------------------------------------------------------
+
+
+def _text_of(value: object) -> str:
+    """A value as its text box has it: `0, 1`; empty for None and for no names."""
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
+    return "" if value is None else f"{value:g}"
+
+
+def _whole_or_none(field: str, text: str) -> int | None:
+    if not text.strip():
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(
+            f"{field}={text!r} is not a whole number; give one, or leave it empty"
+        ) from None
+
+
+def _real(field: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{field}={text!r} is not a number; give 1, or inf for none") from None
+
+
+def _names(_: str, text: str) -> tuple[str, ...]:
+    return tuple(filter(None, map(str.strip, text.split(","))))
+
+
+def _layers_or_none(field: str, text: str) -> tuple[int, ...] | None:
+    """`0, 1, 4-6` as (0, 1, 4, 5, 6); None for an empty text."""
+    layers: list[int] = []
+    for part in _names(field, text):
+        ends = part.split("-")
+        if len(ends) > 2 or not all(end.strip().isdecimal() for end in ends):
+            raise ValueError(
+                f"{part!r} in {field} is no layer; give numbers from 0, such as 0, 1 or 0-3, or "
+                "leave it empty for all layers"
+            )
+        first, last = int(ends[0]), int(ends[-1])
+        if last > LAYERS:
+            raise ValueError(f"{field}={text!r} goes beyond {LAYERS:,} layers; give fewer")
+        layers += range(first, last + 1)
+    return tuple(dict.fromkeys(layers)) or None
+
+
+_READ = {  # how the value of a text box is read
+    **dict.fromkeys(("tinit", "tfinal", "eval_steps"), _whole_or_none),
+    "layers_to_transform": _layers_or_none,
+    "modules_to_save": _names,
+    "max_grad_norm": _real,  # inf too, which a number box can't send to the browser
+}
+
+_COUNT = _number_control(widgets.BoundedIntText, min=1, max=1024)
+_STEPS = _number_control(widgets.BoundedIntText, min=1, max=100_000)
+_SHARE = _number_control(widgets.FloatText, step=0.05)
 _CONTROL = {
-    "method": lambda value: widgets.Dropdown(value=value, options=CHOICES["method"]),
-    "r": _number_control(widgets.BoundedIntText, min=1, max=1024),
+    "r": _COUNT,
     "lora_alpha": _number_control(widgets.FloatText, step=1),
+    **dict.fromkeys(("init_r", "target_r", "batch_size", "gradient_accumulation_steps"), _COUNT),
+    **dict.fromkeys(("steps", "deltaT"), _STEPS),
     "learning_rate": _number_control(widgets.FloatText, step=0.0001),
-    "steps": _number_control(widgets.BoundedIntText, min=1, max=100_000),
-    "batch_size": _number_control(widgets.BoundedIntText, min=1, max=1024),
-    "gradient_accumulation_steps": _number_control(widgets.BoundedIntText, min=1, max=1024),
+    "loraplus_lr_ratio": _number_control(widgets.FloatText, step=1),
     "warmup_steps": _number_control(widgets.BoundedIntText, min=0, max=100_000),
     "weight_decay": _number_control(widgets.FloatText, step=0.01),
-    "lora_dropout": _number_control(widgets.FloatText, step=0.05),
+    **dict.fromkeys(("lora_dropout", "beta1", "beta2", "orth_reg_weight"), _SHARE),
     "max_length": _number_control(widgets.BoundedIntText, min=2, max=1_000_000),
-    "gradient_checkpointing": lambda value: widgets.Checkbox(value=value, indent=False),
-    "loss_on": lambda value: widgets.Dropdown(value=value, options=CHOICES["loss_on"]),
     "seed": _number_control(widgets.BoundedIntText, min=0, max=10**9),
-    "quantize": lambda value: widgets.Dropdown(
-        value=_option(value), options=[*map(_option, CHOICES["quantize"])]
-    ),
-    "target_modules": lambda value: widgets.Dropdown(value=value, options=_target_options(value)),
+    **dict.fromkeys(FLAGS, lambda value: widgets.Checkbox(value=value, indent=False)),
+    **{
+        field: _choice_control(lambda _, known=known: [*map(_option, known)])
+        for field, known in CHOICES.items()
+    },
+    **{field: _choice_control(options) for field, options in _OPTIONS.items()},
+    **dict.fromkeys(_READ, lambda value: widgets.Text(value=_text_of(value))),
 }
 
 
@@ -94,11 +184,10 @@ class RecipeControls:
         self._on_change()
 
     def _on_change(self) -> None:
-        """Switch off what the method does not use, and call `changed`."""
-        method = self._value_of("method")
-        for field, methods in _USED_BY.items():
-            if field in self.controls:
-                self.controls[field].disabled = method not in methods
+        """Switch off what has no effect with the other choices, and call `changed`."""
+        chosen = {field: self._value_of(field) for field in ("method", "quantize")}
+        for field, control in self.controls.items():
+            control.disabled = not _has_effect(field, **chosen)
         self.changed()
 
     def _value_of(self, field: str) -> object:
@@ -106,6 +195,8 @@ class RecipeControls:
         control = self.controls.get(field)
         if control is None:
             return getattr(self._recipe, field)
+        if field in _READ:
+            return _READ[field](field, control.value)
         return None if control.value == NONE else control.value
 
     def row(self, field: str) -> widgets.Widget:
@@ -119,6 +210,18 @@ class RecipeControls:
         control.style.description_width, control.layout.width = "initial", "auto"
         return self.row(field)
 
+    def aligned_rows(self, fields: Sequence[str]) -> list[widgets.Widget]:
+        """The same for several fields: their labels as wide as the longest name."""
+        label = 0.6 * max(map(len, fields))
+        for field in fields:
+            control = self.controls[field]
+            control.style.description_width = f"{label:.1f}em"
+            control.layout.width = f"{label + 8:.1f}em"
+            if isinstance(control, widgets.Checkbox):
+                control.indent = True  # its name stands to the right of the box
+                control.layout.width = f"{label + max(8, 0.6 * len(field) + 3):.1f}em"
+        return [self.row(field) for field in fields]
+
     @property
     def recipe(self) -> Recipe:
         """The recipe that is chosen now.
@@ -126,30 +229,58 @@ class RecipeControls:
         Raises:
             ValueError: if the choices do not fit together, with what would.
         """
-        values = {field: self._value_of(field) for field in self.controls}
-        return dataclasses.replace(self._recipe, **values)
+        return self.recipe_with()
+
+    def recipe_with(self, **changes: object) -> Recipe:
+        """The recipe that is chosen now, but for some fields; what is off keeps its default."""
+        values = {field: self._value_of(field) for field in self.controls if field not in changes}
+        whole = dataclasses.asdict(self._recipe) | values | changes
+        chosen = {field: whole[field] for field in ("method", "quantize")}
+        for field in values:
+            if field in _REFUSED and not _has_effect(field, **chosen):
+                values[field] = _DEFAULTS[field]
+        return dataclasses.replace(self._recipe, **values, **changes)
 
     def choose(self, **values: object) -> None:
-        """Set controls by their fields, as a learner would.
+        """Set controls by their fields, as a learner would; all of them, or none.
 
         Raises:
-            ValueError: for a field without a control, with those that have one.
+            ValueError: for a field without a control, with those that have one; for values that
+                make no recipe, with what would.
         """
-        for field, value in values.items():
+        for field in values:
             if field not in self.controls:
                 raise ValueError(
                     f"no control for {field!r} is here; {', '.join(self.controls)} are"
                 )
-            self.controls[field].value = _option(value)
+        recipe = self.recipe_with(**values)
+        for field in values:
+            self._set(field, getattr(recipe, field))
 
     def reset(self, recipe: Recipe) -> None:
         """Take every value from another recipe."""
         self._recipe = recipe
-        for field, control in self.controls.items():
-            if field == "target_modules":
-                control.options = _target_options(recipe.target_modules)
-            control.value = _option(getattr(recipe, field))
+        for field in self.controls:
+            self._set(field, getattr(recipe, field))
         self._on_change()
+
+    def _set(self, field: str, value: object) -> None:
+        control = self.controls[field]
+        if field in _READ:
+            control.value = _text_of(value)
+            return
+        if field in _OPTIONS:
+            control.options = _OPTIONS[field](value)
+        elif isinstance(control, widgets.BoundedIntText):
+            control.max = max(control.max, value)
+        control.value = _option(value)
+
+
+def _has_effect(field: str, method: str, quantize: str | None) -> bool:
+    """Whether a field does something with a method and a quantisation."""
+    return method in _USED_BY.get(field, (method,)) and (
+        field not in OF_4_BITS or quantize in ("nf4", "fp4")
+    )
 
 
 def recipe_code(recipe: Recipe) -> str:
@@ -165,16 +296,20 @@ def recipe_code(recipe: Recipe) -> str:
     return "lab.Recipe(\n" + "".join(f"    {argument},\n" for argument in arguments) + ")"
 
 
+def task_code(name_or_file: str, **columns: str) -> str:
+    """The expression that loads a task: `lab.load_task("my.csv", base, prompt="question")`."""
+    given = [json.dumps(name_or_file, ensure_ascii=False), "base"]
+    given += [f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in columns.items()]
+    return f"lab.load_task({', '.join(given)})"
+
+
 def script(base: Base, task: str | None, recipe: Recipe) -> str:
-    """The fine-tune in Python. `task` is its name; None: the task can't be loaded by a name."""
+    """The fine-tune in Python. `task` is the expression that loads it; None: there is none."""
     name = base.name if base.name in BUILT_IN else str(base.path)
-    task_code = "...  # the Task that this lab was given"
-    if task is not None:
-        task_code = f'lab.load_task("{task}", base)'
     return (
         "import lora_lab as lab\n\n"
         f'base = lab.load_base("{name}", dtype="{named(base.dtype)}")\n'
-        f"task = {task_code}\n"
+        f"task = {task or '...  # the Task that this lab was given'}\n"
         f"recipe = {recipe_code(recipe)}\n"
         "run = lab.fit(base, task, recipe)"
     )

@@ -2,51 +2,48 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 from lora_lab.recipe import Recipe
-from lora_lab.records import Scores, StepRecord
+from lora_lab.training.store import Run
 from lora_lab.wording import counted
 
 MORE = 3  # seeds beside that of the run at hand: a spread for three times its seconds
 
 
-@dataclass(frozen=True, slots=True)
-class FinishedRun:
-    """The records and scores of a run that came to its end."""
-
-    records: tuple[StepRecord, ...]
-    scores: Scores
-    replayed: bool = False  # trained before in this lab, not just now
-
-
 class Seeds:
-    """The finished runs of a task, by recipe; and those of `others` that are shown now."""
+    """The finished runs of a task, by recipe; and those of `others` that are shown now.
 
-    def __init__(self) -> None:
-        self._finished: dict[Recipe, FinishedRun] = {}
-        self.shown: list[FinishedRun] = []
+    Args:
+        more: how many seeds a band has beside that of the run at hand.
+    """
 
-    def keep(self, recipe: Recipe, run: FinishedRun) -> None:
+    def __init__(self, more: int = MORE) -> None:
+        self.more = more
+        self._finished: dict[Recipe, Run] = {}
+        self.shown: list[Run] = []
+
+    def keep(self, run: Run) -> None:
         """Remember a finished run, so that it need not be trained again for a band."""
-        self._finished[recipe] = run
+        self._finished[run.recipe] = run
 
-    def others(
-        self, recipe: Recipe, train: Callable[[Recipe], FinishedRun | None]
-    ) -> Iterator[None]:
+    def band(self, recipe: Recipe) -> list[Run]:
+        """The finished run of a recipe, then those that are shown."""
+        return [self._finished[recipe], *self.shown]
+
+    def others(self, recipe: Recipe, train: Callable[[Recipe], Run | None]) -> Iterator[None]:
         """Show the recipe with the next seeds too, one after the other; pause after each.
 
         Args:
             recipe: of the run at hand.
             train: trains and scores a recipe that is not known; None from it ends all.
         """
-        for seed in range(recipe.seed + 1, recipe.seed + 1 + MORE):
+        for seed in range(recipe.seed + 1, recipe.seed + 1 + self.more):
             other = dataclasses.replace(recipe, seed=seed)
             known = self._finished.get(other)
             run = dataclasses.replace(known, replayed=True) if known else train(other)
             if run is None:
                 return
-            self.keep(other, run)
+            self.keep(run)
             self.shown.append(run)
             yield
 
