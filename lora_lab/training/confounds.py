@@ -67,7 +67,8 @@ def _tied_fields(settings: Sequence[Setting]) -> Iterator[str]:
     if tied:
         yield (
             f"{' and '.join(tied)} never change{'s' * (len(tied) == 1)} alone "
-            f"({_listed(map(_setting_text, settings))}): a difference cannot be laid to one field."
+            f"({_listed(map(_setting_text, settings))}): a difference cannot be attributed to one "
+            "of them."
         )
 
 
