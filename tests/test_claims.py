@@ -303,7 +303,8 @@ def test_what_the_conventions_count_of_pocket_is_so():
 
 def test_a_claim_is_shown_with_the_verdict_of_its_evidence():
     shown = repr(claim("decay-range"))
-    assert f"Evidence: decay: {Evidence.read('decay').verdict}\n" in shown + "\n"
+    verdict = Evidence.read("decay-finer").verdict
+    assert f"Evidence: decay-finer: {verdict}\n" in shown + "\n"
 
 
 def test_every_evidence_that_a_claim_names_is_planned():
