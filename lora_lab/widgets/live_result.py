@@ -8,7 +8,7 @@ import pandas as pd
 from lora_lab.models.adapted import Adapted
 from lora_lab.plots import meter_rows
 from lora_lab.recipe import Recipe
-from lora_lab.records import Scores, StepRecord
+from lora_lab.records import Answer, Scores, StepRecord
 from lora_lab.tasks.examples import Example, Task
 from lora_lab.training.evaluation import answers_to, rule_of
 from lora_lab.widgets.samples import shared_opening
@@ -57,17 +57,22 @@ class LiveResult:
         try:
             for strength in strengths:
                 self.adapted.strength = strength
-                name = f"strength {strength:g}"
-                columns[name] = [
-                    answer.given for answer in answers_to(self.adapted, self.task, self.examples)
-                ]
-                answers = answers_to(self.adapted, self.task, self.task.test)
-                counts.append(sum(answer.right for answer in answers))
+                shown, asked = self._answers_at(strength)
+                columns[f"strength {strength:g}"] = shown
+                counts.append(sum(answer.right for answer in asked))
         finally:
             self.adapted.strength = trained
         table = self._side_by_side(columns)
         table.loc[f"right, of {len(self.task.test)}"] = [*map(str, counts)]
         return table
+
+    def _answers_at(self, strength: float) -> tuple[Sequence[str], Sequence[Answer]]:
+        """The answers that are shown, and those to the test's part; 0 and 1 are known already."""
+        if strength in (0, 1):
+            scores = self.scores if strength else self.base_scores
+            return self.after if strength else self.before, scores.answers
+        shown = [answer.given for answer in answers_to(self.adapted, self.task, self.examples)]
+        return shown, answers_to(self.adapted, self.task, self.task.test)
 
     def _side_by_side(self, columns: Mapping[str, Sequence[str]]) -> pd.DataFrame:
         right = rule_of(self.task)
