@@ -540,7 +540,7 @@ MUTATIONS = [  # (file, what it says, what it says when broken, the test that mu
     ("lessons/alpha.py", "        model.zero_grad()\n", "", "test_alpha.py::test_a_training_with_groups"),
     ("lessons/alpha.py", 'layer.scaling["default"] * B(A(x))', "B(A(x))", "test_alpha.py::test_the_first_steps_size"),
     ("lessons/alpha.py", "use_rslora=use_rslora,", "", "test_alpha.py::test_the_first_step_grows"),
-    ("lessons/alpha.py", "run.learned, strength=strength", "run.learned", "test_alpha.py::test_a_run_is_scored"),
+    ("lessons/alpha.py", "            adapted.strength = strength\n", "            pass\n", "test_alpha.py::test_a_run_is_scored"),
     ("lessons/alpha.py", "(run.scores.old_knowledge, run.scores.value)", "(run.scores.value, run.scores.old_knowledge)", "test_alpha.py::test_evidence_is_read"),
     ("lessons/by_hand.py", "    model.requires_grad_(False)\n", "", "test_by_hand.py::test_layers_stand"),
     ("lessons/by_hand.py", "            own.lora_A.copy_(module.lora_A[\"default\"].weight)", "            pass", "test_by_hand.py::test_training_by_hand"),

@@ -95,7 +95,7 @@ def test_train_gives_the_result_as_tables_with_the_numbers_that_the_lab_shows(li
     marked = answers_to(result.adapted, TASK, TASK.test[:3])
     assert given == live.after == [answer.given for answer in marked]
     assert right == [answer.right for answer in marked]
-    assert result.scores == evaluate(result.adapted, live._part)
+    assert result.scores == evaluate(result.adapted, live.part)
     table = result.table()
     name, (before, after) = table.index[0], table.values.tolist()[0]
     assert name == "new: exact match"
@@ -119,7 +119,7 @@ def test_a_result_stays_as_it_was_when_another_training_follows(live):
     live.controls.controls["r"].value = 2
     second = live.train()
     assert live.result.recipe == second.recipe != first.recipe
-    assert first.scores == evaluate(first.adapted, live._part)
+    assert first.scores == evaluate(first.adapted, live.part)
 
 
 def test_a_result_answers_with_more_or_less_of_what_was_learned(live, base):
@@ -132,9 +132,9 @@ def test_a_result_answers_with_more_or_less_of_what_was_learned(live, base):
         assert [text.removesuffix(" ✓") for text in table[name][:3]] == [
             answer.given for answer in answers
         ]
-        asked = answers_to(model, TASK, live._part.test)
+        asked = answers_to(model, TASK, live.part.test)
         assert table[name].iloc[-1] == str(sum(answer.right for answer in asked))
-    assert table.index[-1] == f"right, of {len(live._part.test)}"
+    assert table.index[-1] == f"right, of {len(live.part.test)}"
     assert result.adapted.strength == 1
 
 
@@ -236,15 +236,15 @@ def test_adalora_stopped_before_its_ranks_are_decided_answers_all_the_same(base,
     trained(live)
     assert live.state.value == "stopped after step 3 of 12"
     assert len(live.after) == 3
-    assert live.scores.loss == pytest.approx(evaluate(live.training, live._part).loss)
+    assert live.scores.loss == pytest.approx(evaluate(live.training, live.part).loss)
 
 
 def test_what_was_trained_on_4_bits_answers_on_4_bits():
     live = LiveLab(tiny_base(hidden=64), TASK, quantize="nf4")
     trained(live)
-    on_4_bits = evaluate(live.training, live._part).loss
+    on_4_bits = evaluate(live.training, live.part).loss
     assert live.scores.loss == pytest.approx(on_4_bits, rel=1e-6)
-    on_whole_weights = evaluate(Adapted(live.base, live.training.learned), live._part).loss
+    on_whole_weights = evaluate(Adapted(live.base, live.training.learned), live.part).loss
     assert on_4_bits != pytest.approx(on_whole_weights, rel=1e-4)
 
 

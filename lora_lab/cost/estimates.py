@@ -136,11 +136,6 @@ def budget_of(base: "Base", task: Task, recipe: Recipe) -> Budget | None:
             return None
 
 
-def largest_run(recipes: Iterable[Recipe]) -> Recipe:
-    """The recipe of the run that takes the most memory, by the choices that weigh most."""
-    return max(recipes, key=lambda of: (of.method == "full", of.batch_size, of.loss_on, of.r))
-
-
 def more_memory(base: "Base", task: Task, recipe: Recipe) -> int | None:
     """The bytes that a run will take beside the loaded base; None: not known.
 

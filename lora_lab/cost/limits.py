@@ -1,6 +1,6 @@
 """Whether a step can be taken here at all, checked before its adapter is made."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
 
 import torch
@@ -67,3 +67,8 @@ def free_memory(device: torch.device) -> int | None:
 
 def _gib(count: float) -> str:
     return f"{count / 2**30:,.2g} GiB" if count < 100 * 2**30 else f"{count / 2**30:,.0f} GiB"
+
+
+def largest_run(recipes: Iterable[Recipe]) -> Recipe:
+    """The recipe of the run that takes the most memory, by the choices that weigh most."""
+    return max(recipes, key=lambda of: (of.method == "full", of.batch_size, of.loss_on, of.r))

@@ -145,7 +145,7 @@ def write_rows(plan: Plan, rows: Sequence[Row]) -> None:
         key=lambda row: (row.stage != TUNING, order[row.setting], row.choice, row.seed),
     )
     text = io.StringIO()
-    measured = FIXED if all(map(plan.is_trained, plan.settings)) else (*FIXED, *OF_WAYS)
+    measured = FIXED if plan.only_trains else (*FIXED, *OF_WAYS)
     writer = csv.DictWriter(text, [*measured, *plan.varying], lineterminator="\n")
     writer.writeheader()
     for row in rows:
@@ -284,7 +284,7 @@ class Evidence:
                 "an end was the best) by the least mean validation loss of "
                 f"{counted(len(plan.tuning_seeds), 'seed')}."
             )
-        if not all(map(plan.is_trained, plan.settings)):
+        if not plan.only_trains:
             chosen += " The ways to ask have their instruction or number of examples chosen so too."
         return (
             f"{plan.base}, {task}; in all settings: {common or 'the default recipe'}. {chosen} "
@@ -300,8 +300,7 @@ class Evidence:
     @property
     def _chosen(self) -> str:
         """The heading of what validation chose."""
-        every = all(map(self.plan.is_trained, self.plan.settings))
-        return "learning rate" if every else "chosen"
+        return "learning rate" if self.plan.only_trains else "chosen"
 
     def _choice_text(self, setting: str) -> str:
         """What validation chose for a setting: a learning rate, "8 examples", "instruction 2"."""
@@ -309,7 +308,7 @@ class Evidence:
             row.choice for row in self.rows if row.stage == FINAL and row.setting == setting
         )
         if self.plan.is_trained(setting):
-            return f"{choice:g}" if self._chosen == "learning rate" else f"rate {choice:g}"
+            return f"{choice:g}" if self.plan.only_trains else f"rate {choice:g}"
         if self.plan.settings[setting][WAY] == INSTRUCTION:
             return f"{INSTRUCTION} {choice}"
         return counted(choice, "example")

@@ -25,7 +25,7 @@ from lora_lab.machine.resources import processor
 from lora_lab.models.bases import Base, load_base
 from lora_lab.places import writing_in
 from lora_lab.records import StepRecord
-from lora_lab.tasks.examples import Task, encode_prompts
+from lora_lab.tasks.examples import Example, Task, encode_prompts
 from lora_lab.training.evaluation import evaluate, mean_loss
 from lora_lab.training.run_files import FINISHED
 from lora_lab.training.store import Run
@@ -173,7 +173,6 @@ def _made(plan: Plan, base: Base, wanted: Sequence[Wanted]) -> Iterator[Row | St
     for run in wanted:
         by_task.setdefault((plan.examples(run.setting), run.seed), []).append(run)
     options = {"store": None, "evaluate": wanted[0].stage == FINAL}
-    only_trained = all(map(plan.is_trained, plan.settings))
     for (n, seed), runs in by_task.items():
         task = plan.make_task(base, n, seed)
         trained = {
@@ -181,7 +180,7 @@ def _made(plan: Plan, base: Base, wanted: Sequence[Wanted]) -> Iterator[Row | St
             for run in runs
             if plan.is_trained(run.setting)
         }
-        tokens = None if only_trained else _prompt_tokens(base, task)
+        tokens = None if plan.only_trains else _prompt_tokens(base, task.test)
         made = follow_sweep(base, task, trained, seeds=(seed,), **options) if trained else ()
         for recipe, news in made:
             done = isinstance(news, Run)
@@ -225,13 +224,13 @@ def _asked(plan: Plan, base: Base, task: Task, wanted: Wanted) -> Row:
         validation_loss=loss,
         metric=scores and scores.metric_name,
         **kept_scores(scores),
-        prompt_tokens=_prompt_tokens(base, replace(task, test=examples)),
+        prompt_tokens=_prompt_tokens(base, examples),
     )
 
 
-def _prompt_tokens(base: Base, task: Task) -> float:
-    """The mean length of a test question's prompt, in tokens, chat format included."""
-    ids = encode_prompts([question.prompt for question in task.test], base.tokenizer)
+def _prompt_tokens(base: Base, examples: Sequence[Example]) -> float:
+    """The mean length of the examples' prompts, in tokens, chat format included."""
+    ids = encode_prompts([example.prompt for example in examples], base.tokenizer)
     return statistics.fmean(map(len, ids))
 
 

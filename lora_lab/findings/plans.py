@@ -82,6 +82,11 @@ class Plan:
         """Whether a setting trains an adapter; else it is a way to ask the base."""
         return WAY not in self.settings[setting]
 
+    @property
+    def only_trains(self) -> bool:
+        """Whether every setting trains an adapter: none is a way to ask the base."""
+        return all(map(self.is_trained, self.settings))
+
     def choices(self, setting: str) -> tuple[float, ...]:
         """The numbers that validation chooses from, before it looks further: a setting's rates.
 

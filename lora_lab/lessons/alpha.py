@@ -178,8 +178,10 @@ def at_strengths(
     made = sweep(base, task, recipes, seeds=seeds, engine="sequential", evaluate=False)
     rows = []
     for run in made.runs:
+        adapted = Adapted(base, run.learned)
         for strength in strengths:
-            scores = evaluate(Adapted(base, run.learned, strength=strength), task)
+            adapted.strength = strength
+            scores = evaluate(adapted, task)
             rows.append(
                 {
                     "lora_alpha": run.recipe.lora_alpha,

@@ -194,9 +194,7 @@ class FactWays:
     @property
     def strangers(self) -> float:
         """The share of strangers, 0 to 1, that are still “not known” with the notes."""
-        strangers = self.facts.strangers[:MOST]
-        prompts = [self.put(one.prompt) for one in strangers]
-        return try_approach(self.name, self.base, self.facts, prompts, examples=strangers).share
+        return self._try(self.name, self.base, self.put, self.facts.strangers[:MOST]).share
 
     def after(self, now: ChangedFacts, models: Mapping[str, Model]) -> pd.DataFrame:
         """The same ways after some facts have changed, and their notes with them.
@@ -213,6 +211,12 @@ class FactWays:
     def _with_notes_of(self, facts: Task) -> Callable[[str], str]:
         return noted(notes_of(facts), self.notes, same_name=self.same_name)
 
+    def _try(
+        self, name: str, model: Model, ask: Callable[[str], str], questions: Sequence[Example]
+    ) -> Tried:
+        prompts = [ask(question.prompt) for question in questions]
+        return try_approach(name, model, self.facts, prompts, examples=questions)
+
     def _table(
         self,
         models: Mapping[str, Model],
@@ -224,14 +228,7 @@ class FactWays:
         rows = {}
         for name, (model, ask) in ways.items():
             tried = {
-                what: try_approach(
-                    name,
-                    model,
-                    self.facts,
-                    [ask(one.prompt) for one in questions],
-                    examples=questions,
-                )
-                for what, questions in asked.items()
+                what: self._try(name, model, ask, questions) for what, questions in asked.items()
             }
             rows[name] = {what: percent(one.share) for what, one in tried.items()}
             rows[name]["tokens read"] = f"{next(iter(tried.values())).prompt_tokens:.0f}"

@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from lora_lab.cost.estimates import budget_of, largest_run, more_memory
-from lora_lab.cost.limits import free_memory
+from lora_lab.cost.estimates import budget_of, more_memory
+from lora_lab.cost.limits import free_memory, largest_run
 from lora_lab.models.adapters import as_trained, check_trainable, quantization_for
 from lora_lab.models.architecture import adapted_matrices
 from lora_lab.models.bases import Base

@@ -9,8 +9,8 @@ from pathlib import Path
 import pandas as pd
 from tqdm.auto import tqdm
 
-from lora_lab.cost.estimates import largest_run, more_memory
-from lora_lab.cost.limits import free_memory
+from lora_lab.cost.estimates import more_memory
+from lora_lab.cost.limits import free_memory, largest_run
 from lora_lab.machine.devices import SMALL
 from lora_lab.machine.resources import cores
 from lora_lab.models.adapters import check_trainable

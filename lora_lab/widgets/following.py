@@ -9,6 +9,7 @@ from typing import Protocol
 import ipywidgets as widgets
 
 from lora_lab import plots
+from lora_lab.cost.limits import largest_run
 from lora_lab.models.bases import Base
 from lora_lab.recipe import Recipe
 from lora_lab.tasks.examples import Task
@@ -16,6 +17,7 @@ from lora_lab.training.loop import Training, train
 from lora_lab.widgets import markup, run_summary
 from lora_lab.widgets.background import Background, Pace
 from lora_lab.widgets.boxes import PictureView, action
+from lora_lab.widgets.memory_check import check_room
 from lora_lab.widgets.sweep_following import SweepFollower, with_seeds
 from lora_lab.wording import counted
 
@@ -116,6 +118,16 @@ class TrainingPanel:
             self.outcome = after_step(ending, training)
         if training.step == steps:
             self.outcome = f"finished: {counted(steps, 'step')} in {self.seconds:.0f} s"
+
+    def check_sweep(self, base: Base, task: Task, settings: Sequence[Recipe]) -> None:
+        """Refuse runs that do not fit into memory, and show what the largest of them warns of.
+
+        Raises:
+            MemoryError: as `check_room` does.
+        """
+        largest = largest_run(settings)
+        check_room(base, task, largest)
+        self.warn(prepare(base, task, largest)[1])
 
     def follow_sweep(
         self,

@@ -6,6 +6,7 @@ from lora_lab.records import Scores, StepRecord
 from lora_lab.tasks.examples import Task
 from lora_lab.training.loop import Training
 from lora_lab.training.store import Run
+from lora_lab.widgets.forgetting_film import ForgettingFilm
 from lora_lab.widgets.lab_results import LabResults
 
 
@@ -13,6 +14,16 @@ class LabReadings:
     """Properties of a lab that keeps the results of the task at hand in `_results`."""
 
     _results: LabResults
+
+    @property
+    def task(self) -> Task:
+        """The task at hand."""
+        return self._results.task
+
+    @property
+    def film(self) -> ForgettingFilm | None:
+        """The forgetting film of the task at hand; None: it has none."""
+        return self._results.forgetting
 
     @property
     def part(self) -> Task:

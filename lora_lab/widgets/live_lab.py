@@ -187,8 +187,8 @@ class LiveLab(LabReadings, WorkingBox):
             recipe=self.training.recipe,
             records=tuple(self.records),
             adapted=self.training.adapted(),
-            task=self._part,
-            examples=tuple(self._before_after.shown),
+            task=self.part,
+            examples=tuple(self._results.before_after.shown),
             before=tuple(self.before),
             after=tuple(self.after),
             base_scores=self.base_scores,
@@ -262,11 +262,8 @@ class LiveLab(LabReadings, WorkingBox):
         for results in self._by_task.values():
             results.forget()
         self._results = self._by_task[name]
-        self.task, self._part = self._results.task, self._results.part
-        self.film = self._results.forgetting
-        self._before_after = self._results.before_after
-        self._before_after.own = None
-        self.own_prompt.value = shared_opening(self._part.test)
+        self._results.before_after.own = None
+        self.own_prompt.value = shared_opening(self.part.test)
         self._forget()
         self.controls.reset(dataclasses.replace(self.task.recipe, **self._changes))
         self.about.value = markup.about(self.task.about)
@@ -292,7 +289,7 @@ class LiveLab(LabReadings, WorkingBox):
         if not again and self._results.is_finished and self.training.recipe == recipe:
             self._say(f"{self._outcome} · with these very choices; Train does it again")
             return
-        check_room(self.base, self._part, recipe)
+        check_room(self.base, self.part, recipe)
         self._forget()
         self.strength.value = 1.0
         self._say("asking the base first …")
@@ -300,7 +297,7 @@ class LiveLab(LabReadings, WorkingBox):
         self._say("getting ready …")
         self._results.training = self._prepare_training(recipe)
         self._follow(self.training)
-        self._before_after.adapted = self.training.adapted()
+        self._results.before_after.adapted = self.training.adapted()
         self.cost.value = run_summary.cost(self.training, self.panel.seconds)
         stopped = self._work.stopped  # asked once, the training; asked again, what follows, too
         if self._work.stopped == stopped < DROP_ALL:
@@ -313,12 +310,12 @@ class LiveLab(LabReadings, WorkingBox):
         self._say(self._outcome)
 
     def _ask_models(self) -> None:
-        self._before_after.ask(self._before_after.own, 1.0)
+        self._results.before_after.ask(self._results.before_after.own, 1.0)
         self.face.show_answers(self._results)
 
     def _prepare_training(self, recipe: Recipe) -> Training:
         """A training about to begin; its warnings stand under the task."""
-        training, warnings = prepare(self.base, self._part, recipe)
+        training, warnings = prepare(self.base, self.part, recipe)
         self.about.value = markup.about(self.task.about, warnings)
         return training
 
@@ -359,24 +356,24 @@ class LiveLab(LabReadings, WorkingBox):
     def _train_seed(self, recipe: Recipe) -> Run | None:
         """Train and score with another seed; None: it was stopped."""
         name = f"seed {recipe.seed}"
-        check_room(self.base, self._part, recipe)
+        check_room(self.base, self.part, recipe)
         training = self._prepare_training(recipe)
         self.panel.follow(training, name=name)
         if self._work.stopped:
             return None
         self._say(f"{name}: counting right answers …")
-        scores = evaluate(training.adapted(), self._part)
+        scores = evaluate(training.adapted(), self.part)
         return None if self._work.stopped else self._results.scored(training, scores)
 
     def _answer_again(self) -> None:
         """Answer at the strength that the slider shows now."""
-        self._answer_with(self._before_after.own)
+        self._answer_with(self._results.before_after.own)
 
     def _answer_with(self, own: Example | None) -> None:
         self.face.set_asking()
         strength = self.strength.value
         self._say("asking …" if self.adapted is None else f"asking at strength {strength:g} …")
-        self._before_after.ask(own, strength, lambda: not self._work.stopped)
+        self._results.before_after.ask(own, strength, lambda: not self._work.stopped)
         self.face.say_beside_ask("")
         self.face.show_answers(self._results)
         self._say(self._outcome)

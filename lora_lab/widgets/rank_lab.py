@@ -16,8 +16,6 @@ from lora_lab.training.store import Run
 from lora_lab.training.sweep import Sweep
 from lora_lab.widgets import markup
 from lora_lab.widgets.boxes import row
-from lora_lab.widgets.following import prepare
-from lora_lab.widgets.memory_check import check_room
 from lora_lab.widgets.sweep_following import SweepFollower, with_seeds
 from lora_lab.widgets.working_box import WorkingBox
 from lora_lab.wording import percent, significant
@@ -210,12 +208,9 @@ class RankLab(WorkingBox):
         self.panel.reset_bar()
         self._say("asking the base first …")
         self._follower = self._new_follower()
-        largest = max(self._settings, key=lambda setting: setting.r)
-        check_room(self.base, self.task, largest)
+        self.panel.check_sweep(self.base, self.task, self._settings)
         if self._score and self._start is None:
             self._start = evaluate(self.base, self.task).value
-        _, lines = prepare(self.base, self.task, largest)
-        self.panel.warn(lines)
         self.panel.follow_sweep(self._follower, self._settings, self._seeds, self._show)
         self.progress.bar_style = "success"
         self._say(self.panel.outcome)

@@ -19,8 +19,6 @@ from lora_lab.training.sweep import Sweep
 from lora_lab.widgets import markup
 from lora_lab.widgets.boxes import columns, labelled, row
 from lora_lab.widgets.cell_grid import CellGrid
-from lora_lab.widgets.following import prepare
-from lora_lab.widgets.memory_check import check_room
 from lora_lab.widgets.sweep_following import SweepFollower, with_seeds
 from lora_lab.widgets.working_box import WorkingBox
 from lora_lab.wording import counted, percent
@@ -265,18 +263,11 @@ class SurfaceLab(WorkingBox):
         settings = [*self._settings.values()]
         self.panel.reset_bar()
         self._say("getting ready …")
-        self._check(settings)
+        self.panel.check_sweep(self.base, self.task, settings)
         self.panel.follow_sweep(self._follower, settings, self._seeds, self._show_all)
         whole = self.surface.is_whole
         self.progress.bar_style = "success" if whole else ""
         self._say(self.panel.outcome + ("" if whole else "; Train goes on"))
-
-    def _check(self, settings: Sequence[Recipe]) -> None:
-        """Refuse what does not fit into memory, and show what the largest cell warns of."""
-        largest = max(settings, key=lambda setting: (setting.r, setting.batch_size))
-        check_room(self.base, self.task, largest)
-        _, lines = prepare(self.base, self.task, largest)
-        self.panel.warn(lines)
 
     # --- what is shown ---
 
