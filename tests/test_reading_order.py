@@ -124,6 +124,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "reading_runs": "pandas",
         "by_hand": "torch pandas",
         "thin_change": "torch pandas",
+        "qlora": "torch pandas",
     },
     "checks": dict.fromkeys(
         ["compare", "start_here", "should_i_fine_tune", "one_token", "maths_of_lora"]
