@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lora_lab.cost.estimates import estimate
 from lora_lab.cost.gpus import FITS, NOT, cards, verdict_on
 from lora_lab.cost.published_memory import Published, published
-from lora_lab.maths.nf4 import levels
+from lora_lab.maths.nf4 import dequantize, levels, quantize
 from lora_lab.models.adapted import Adapted
 from lora_lab.models.bases import Base, quantized_base
 from lora_lab.models.quantization import Quantization, dequantized, is_quantized, weight_of
@@ -117,15 +117,6 @@ class Shipped:
         columns = {"ΔW / W": self.size, "codes that move": self.moved}
         return pd.DataFrame(columns).map(lambda share: percent(share))
 
-    def shares(self, name: str) -> dict[str, dict[str, list[float]]]:
-        """The shares of new facts right and old facts kept, for `plots.draw_evidence`."""
-        return {
-            kind: {
-                way: [getattr(one, kind) for one in made] for way, made in self.scores[name].items()
-            }
-            for kind in ("value", "old_knowledge")
-        }
-
     def __repr__(self) -> str:
         return self.table().to_string()
 
@@ -225,6 +216,34 @@ def _codes(layer: nn.Module) -> Tensor:
     """The codes of a 4-bit layer; bitsandbytes packs two into a byte."""
     packed = layer.weight.data.flatten()
     return torch.stack([packed >> 4, packed & 15])
+
+
+def arrival(
+    weight: Tensor, sizes: Sequence[float] = (0.02, 0.05, 0.1, 0.2, 0.3), seed: int = 0
+) -> dict[str, dict[float, float]]:
+    """How much of a change of rank 8 is left once its sum with a matrix is rounded to NF4.
+
+    It is the part of what came that lies along the change, as a share of the change: 1 is all. The
+    noise beside it is left out.
+
+    Args:
+        weight: a matrix, (out, in).
+        sizes: ‖change‖ / ‖weight‖.
+        seed: of the change.
+
+    Returns:
+        By the weights that the change is added to, and by its size.
+    """
+    draw, (out, wide) = torch.Generator().manual_seed(seed), weight.shape
+    thin = torch.randn(out, 8, generator=draw) @ torch.randn(8, wide, generator=draw)
+    restored, shares = dequantize(quantize(weight)), {}
+    for name, start in (("into restored weights", restored), ("into the original", weight)):
+        shares[name] = {}
+        for size in sizes:
+            change = size * weight.norm() / thin.norm() * thin
+            came = dequantize(quantize(start + change)) - restored
+            shares[name][size] = ((came * change).sum() / change.square().sum()).item()
+    return shares
 
 
 # --- a base rounded by a learner's function -----------------------------------------------------

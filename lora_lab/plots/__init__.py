@@ -43,7 +43,7 @@ _NAMES = {  # module: its public names
     "alpha": ("draw_alpha_map", "draw_first_steps", "draw_plane", "draw_scalings", "draw_twins"),
     "module_sets": ("draw_sets",),
     "competing": ("draw_budget", "draw_importance", "draw_rivals"),
-    "quantized": ("draw_block", "draw_block_sizes", "draw_rounding"),
+    "quantized": ("draw_arrival", "draw_block", "draw_block_sizes", "draw_rounding"),
     "memory_bars": ("PARTS", "draw_memory"),
     "decay": ("draw_decay",),
     "lengths": ("draw_cost_of_length", "draw_lengths"),

@@ -16,7 +16,7 @@ from lora_lab.plots.canvas import (
     corner,
     tidy,
 )
-from lora_lab.wording import fine_percent
+from lora_lab.wording import fine_percent, percent
 
 BINS = 80  # of the histogram, from -1 to 1
 FALL = 0.45  # how far down the falling weights reach, as a share of the histogram's height
@@ -104,6 +104,40 @@ def draw_rounding(
         f"Grey: the weights as shares of their block's greatest; blue: the {len(each)} levels and "
         f"how many weights each holds, {least:.1f} to {most:.1f} %; below, {block} weights of a "
         f"block fall to theirs. Relative error {fine_percent(error)}, {bits:.4g} bits a parameter."
+    )
+    return ax
+
+
+def draw_arrival(
+    ax: Axes, shares: Mapping[str, Mapping[float, float]], trained: Mapping[str, float]
+) -> Axes:
+    """How much of a change arrives in 4-bit weights, by its size.
+
+    Args:
+        ax: where to draw.
+        shares: the share that arrives, by where it is merged and by ‖ΔW‖ / ‖W‖.
+        trained: ‖ΔW‖ / ‖W‖ of real trainings: dotted lines.
+    """
+    words = "size of the change, % of W", "it arrives to, %"
+    tidy(ax, "A small change is rounded away on the levels", *words)
+    for (name, by_size), colour in zip(shares.items(), (FULL, RUN), strict=True):
+        sizes = [100 * size for size in by_size]
+        arrived = [100 * share for share in by_size.values()]
+        ax.plot(sizes, arrived, "o-", color=colour, markersize=5, label=name)
+    for name, size in trained.items():
+        ax.axvline(100 * size, color=EARLIER, linestyle=":", linewidth=1.4)
+        ax.text(100 * size + 0.3, 3, name, fontsize=9, color=INK)
+    ax.set(xlim=(0, None), ylim=(0, 110))
+    ax.legend(**LEGEND, loc="lower right")
+    summaries = (
+        f"{name} "
+        + ", ".join(f"{percent(share)} of {percent(size)}" for size, share in by_size.items())
+        for name, by_size in shares.items()
+    )
+    lines = ", ".join(f"{name} {percent(size)}" for name, size in trained.items())
+    ax.set_label(
+        f"The share that arrives of a change, by its size as a share of W: {'; '.join(summaries)}. "
+        f"Trained here: {lines}."
     )
     return ax
 
