@@ -118,7 +118,7 @@ def draw_arrival(
         shares: the share that arrives, by where it is merged and by ‖ΔW‖ / ‖W‖.
         trained: ‖ΔW‖ / ‖W‖ of real trainings: dotted lines.
     """
-    words = "size of the change, % of W", "it arrives to, %"
+    words = "size of the change, % of W", "what arrives of it, %"
     tidy(ax, "A small change is rounded away on the levels", *words)
     for (name, by_size), colour in zip(shares.items(), (FULL, RUN), strict=True):
         sizes = [100 * size for size in by_size]
