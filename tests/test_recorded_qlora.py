@@ -1,4 +1,4 @@
-"""What notebook 09 shows as recorded: by the settings that were committed, and nothing left out."""
+"""What the evidence of lesson 09 shows as recorded: by the settings that were committed, and nothing left out."""
 
 import tomllib
 

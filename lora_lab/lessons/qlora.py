@@ -237,7 +237,8 @@ def arrival(
     draw, (out, wide) = torch.Generator().manual_seed(seed), weight.shape
     thin = torch.randn(out, 8, generator=draw) @ torch.randn(8, wide, generator=draw)
     restored, shares = dequantize(quantize(weight)), {}
-    for name, start in (("into restored weights", restored), ("into the original", weight)):
+    starts = {"into the 4-bit base": restored, "into the 16-bit base, then 4 bits": weight}
+    for name, start in starts.items():
         shares[name] = {}
         for size in sizes:
             change = size * weight.norm() / thin.norm() * thin
