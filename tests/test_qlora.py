@@ -116,6 +116,25 @@ def test_the_size_is_that_of_the_change_over_all_matrices_together(base, shipped
     assert shipped.size["large"] == pytest.approx(sum(found) / 2, rel=1e-3)
 
 
+def test_the_share_that_moves_is_counted_over_both_codes_of_each_byte(base, shipped):
+    four, found = quantized_base(base, Quantization("nf4")), []
+    for seed in (0, 1):
+        run = fit(base, TASK, dataclasses.replace(LARGE, quantize="nf4", seed=seed), store=None)
+        before, after = (
+            [
+                code
+                for layer in model.modules()
+                if is_quantized(layer)
+                for byte in layer.weight.data.flatten().tolist()
+                for code in divmod(byte, 16)
+            ]
+            for model in (four.model, qlora.merged(four, run))
+        )
+        pairs = zip(before, after, strict=True)
+        found.append(sum(one != other for one, other in pairs) / len(before))
+    assert shipped.moved["large"] == pytest.approx(sum(found) / 2)
+
+
 def test_the_table_has_a_row_a_way_and_says_how_large_each_change_is(shipped):
     table = shipped.table()
     assert [*table.index] == [*qlora.WAYS]

@@ -115,7 +115,7 @@ class Shipped:
     def sizes(self) -> pd.DataFrame:
         """For each training: the size of its change, and how many codes the merge moves."""
         columns = {"ΔW / W": self.size, "codes that move": self.moved}
-        return pd.DataFrame(columns).map(lambda share: percent(share))
+        return pd.DataFrame(columns).map(percent)
 
     def __repr__(self) -> str:
         return self.table().to_string()
