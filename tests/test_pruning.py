@@ -8,6 +8,7 @@ from lora_lab.findings.recordings import recording
 from lora_lab.lessons.pruning import (
     ceiling,
     found_table,
+    left_table,
     planted_table,
     rivals_table,
     train_by_steps,
@@ -73,6 +74,7 @@ def test_of_a_pruned_model_all_numbers_are_trained_and_the_file_holds_what_is_le
     saved = training.learned.tensors.values()
     assert left["triplets left"] == 14
     assert left["numbers trained"] == before["numbers trained"]
+    assert left_table({"one": training.model}).loc["one"].to_dict() == left
     assert left["numbers in the file"] == sum(tensor.numel() for tensor in saved)
 
 

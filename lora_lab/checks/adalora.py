@@ -2,14 +2,12 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from types import SimpleNamespace
 
 import torch
 from torch import Tensor, nn
 
 from lora_lab.checks.compare import Case, Exercise, Function
-from lora_lab.lessons.pruning import train_by_steps, what_is_left
-from lora_lab.models.adapters import to_peft
+from lora_lab.lessons.pruning import little_model, train_by_steps, what_is_left
 from lora_lab.models.bases import load_base
 from lora_lab.recipe import Recipe
 from lora_lab.records import Verdict
@@ -34,9 +32,7 @@ def _adalora_step(
 def _stepped(parts: str, first: int = 1) -> Function:
     """A step that does these parts in this order, where steps are counted from `first`."""
 
-    def take(
-        model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, step: int
-    ) -> float:
+    def take(model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, step: int) -> float:
         loss = model(**batch).loss
         acts = {
             "backward": loss.backward,
@@ -51,28 +47,13 @@ def _stepped(parts: str, first: int = 1) -> Function:
     return take
 
 
-class _Little(nn.Module):
-    """Two layers, called as a language model is: it gives something with a loss."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.up, self.down = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
-
-    def forward(self, x: Tensor, y: Tensor) -> SimpleNamespace:
-        return SimpleNamespace(loss=(self.down(self.up(x).tanh()) - y).square().mean())
-
-
 def _little_models() -> Iterator[Case]:
     """Two models of other widths, with other schedules; `step` is the last one."""
-    from peft import get_peft_model  # takes seconds
-
     for width, init_r, steps in ((4, 3, 8), (6, 4, 11)):
-        recipe = Recipe(method="adalora", init_r=init_r, target_r=1, steps=steps)
-        config = to_peft(recipe)
-        config.target_modules, config.task_type = ["up", "down"], None
         with torch.random.fork_rng(devices=[]):
             torch.random.default_generator.manual_seed(width)
-            model = get_peft_model(_Little(width), config)
+            recipe = Recipe(method="adalora", init_r=init_r, target_r=1, steps=steps)
+            model = little_model(width, recipe)
             batch = {"x": torch.randn(16, width), "y": torch.randn(16, width)}
         trained = [one for one in model.parameters() if one.requires_grad]
         optimizer = torch.optim.AdamW(trained, lr=3e-2)

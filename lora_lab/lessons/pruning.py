@@ -3,14 +3,15 @@
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lora_lab.findings.evidence import Evidence
 from lora_lab.findings.recordings import recording
-from lora_lab.models.adapters import adapt
+from lora_lab.models.adapters import adapt, to_peft
 from lora_lab.models.bases import Base
 from lora_lab.recipe import Recipe
 from lora_lab.tasks.examples import Task, collate, encode, order_of_examples
@@ -105,9 +106,37 @@ def what_is_left(model: nn.Module) -> dict[str, int]:
     }
 
 
-def train_by_steps(
-    base: Base, task: Task, recipe: Recipe, take_step: Callable[..., float]
-) -> Base:
+def left_table(models: Mapping[str, nn.Module]) -> pd.DataFrame:
+    """`what_is_left` of several PEFT models, by name."""
+    return pd.DataFrame.from_dict(
+        {name: what_is_left(one) for name, one in models.items()}, "index"
+    )
+
+
+class _Little(nn.Module):
+    """Two layers, called as a language model is: it gives something with a loss."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
+
+    def forward(self, x: Tensor, y: Tensor) -> SimpleNamespace:
+        return SimpleNamespace(loss=(self.down(self.up(x).tanh()) - y).square().mean())
+
+
+def little_model(width: int, recipe: Recipe) -> nn.Module:
+    """A PEFT model that is trained in milliseconds: two layers, each with AdaLoRA.
+
+    It is called with x and y, (rows, width); the loss is the mean square of its error.
+    """
+    from peft import get_peft_model  # takes seconds
+
+    config = to_peft(recipe)
+    config.target_modules, config.task_type = ["up", "down"], None
+    return get_peft_model(_Little(width), config)
+
+
+def train_by_steps(base: Base, task: Task, recipe: Recipe, take_step: Callable[..., float]) -> Base:
     """A copy of the base, trained in plain PEFT and torch, whose steps are taken from outside.
 
     Args:
