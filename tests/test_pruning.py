@@ -54,10 +54,10 @@ def test_the_recorded_teachers_are_counted_seed_by_seed():
     assert table["the ceiling"].tolist() == [6, 28, 28]
 
 
-def test_the_rivals_are_compared_at_equal_budget_and_at_equal_cost():
+def test_the_rivals_are_compared_at_equal_budget_and_at_equal_flops():
     evidence = Evidence.read("adalora-facts")
     table = rivals_table(evidence)
-    assert [*table.index] == ["final budget"] * 2 + ["training cost"] * 2
+    assert [*table.index] == ["final budget"] * 2 + ["FLOPs"] * 2
     main = evidence.comparison("AdaLoRA, 3 to 2")
     assert table["new facts"].iloc[0] == f"{main.interval}: {main.result}"
     old = evidence.comparison("AdaLoRA, 8 to 2", of="old_knowledge")

@@ -20,8 +20,8 @@ from lora_lab.training.pairing import compare_measure
 RIVALS = (  # what is equal, LoRA, AdaLoRA
     ("final budget", "LoRA, r 2", "AdaLoRA, 3 to 2"),
     ("final budget", "LoRA, r 2", "AdaLoRA, 8 to 2"),
-    ("training cost", "LoRA, r 3", "AdaLoRA, 3 to 2"),
-    ("training cost", "LoRA, r 8", "AdaLoRA, 8 to 2"),
+    ("FLOPs", "LoRA, r 3", "AdaLoRA, 3 to 2"),
+    ("FLOPs", "LoRA, r 8", "AdaLoRA, 8 to 2"),
 )
 TEACHERS = ("one", "uneven", "q and k")  # those of the recording that leave a place better
 Ranks = Mapping[str, int]  # by a matrix's whole name
