@@ -445,11 +445,11 @@ def test_in_the_lesson_on_adalora_the_film_moves_while_ranks_are_pruned(visit):
     lab = Lab(visit.page, -1)
     both = visit.page.locator(".lora-lab", has=lab.train.locator("visible=true")).first
     ranks = both.get_by_role("img", name=re.compile("triplets in 28 matrices"))
-    seen = [ranks.get_attribute("alt")]
+    seen = [ranks.get_attribute("title")]
     lab.train.click()
 
     def is_trained() -> bool:
-        now = ranks.get_attribute("alt")
+        now = ranks.get_attribute("title")
         if now != seen[-1]:
             seen.append(now)
         return lab.state.startswith("finished: 120 steps in ") and lab.train.is_enabled()

@@ -52,6 +52,7 @@ def test_the_recorded_teachers_are_counted_seed_by_seed():
     ]
     assert table.loc["28 in 6 of 28", "found, by seed"] == ", ".join(map(str, there))
     assert table["the ceiling"].tolist() == [6, 28, 28]
+    assert table["there by chance"].tolist() == ["1", "6", "8"]
 
 
 def test_the_rivals_are_compared_at_equal_budget_and_at_equal_flops():

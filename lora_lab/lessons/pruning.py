@@ -62,8 +62,8 @@ def planted_table(teachers: Sequence[str] = TEACHERS) -> pd.DataFrame:
         left = sum(ranks.values())
         there = [sum(row["ranks"][name] for name in row["planted"]) for row in rows]
         found[f"{sum(planted.values())} in {len(planted)} of {len(ranks)}"] = {
-            "left": left,
-            "by chance": f"{by_chance(planted, ranks):.2g}",
+            "triplets left": left,
+            "there by chance": f"{by_chance(planted, ranks):.2g}",
             "found, by seed": ", ".join(map(str, there)),
             "the ceiling": ceiling(planted, init_r, left),
         }

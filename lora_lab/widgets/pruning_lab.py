@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from lora_lab.models.bases import Base
 from lora_lab.plots import Picture
 from lora_lab.tasks.examples import Task
-from lora_lab.widgets.boxes import LabBox
+from lora_lab.widgets.boxes import LabBox, columns
 from lora_lab.widgets.live_lab import LiveLab
 from lora_lab.widgets.live_result import LiveResult
-from lora_lab.widgets.rank_map import RankMap
+from lora_lab.widgets.rank_map import SIZE, RankMap
 
 
 class PruningLab(LabBox):
@@ -34,7 +34,8 @@ class PruningLab(LabBox):
         self.film = RankMap(base, self.live.recipe, planted=planted)
         self.live.watch(self.film)
         self._about = f"{base.name} · {task.name}"
-        super().__init__([self.live, self.film])
+        self.film.layout.width, self.live.layout.width = f"{SIZE[0] + 10}px", "510px"
+        super().__init__([columns(self.film, self.live)])
 
     def train(self, **choices: object) -> LiveResult:
         """Train as a click on Train does, wait for the end, and give the result.
