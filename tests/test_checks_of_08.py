@@ -37,7 +37,7 @@ def test_the_models_of_the_check_are_pruned_to_one_triplet_a_layer():
         assert outcome.answer["losses"][-1] < outcome.answer["losses"][0]
 
 
-def test_in_its_trial_a_function_that_stops_to_allocate_is_found_out():
+def test_in_its_trial_a_step_that_never_leaves_step_1_is_found_out():
     verdict = adalora_step.trial(lambda **given: plain_step(**given | {"step": 1}))
     assert not verdict.passed
     assert "28 should be left" in verdict.message

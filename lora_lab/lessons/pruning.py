@@ -1,7 +1,7 @@
 """What AdaLoRA's pruning finds and leaves: planted ranks, a model's triplets, rivals in numbers."""
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -52,11 +52,11 @@ def found_table(ranks: Ranks, planted: Ranks, init_r: int) -> pd.DataFrame:
     return pd.DataFrame({"triplets": rows}).astype(str)
 
 
-def planted_table(teachers: Sequence[str] = TEACHERS) -> pd.DataFrame:
+def planted_table() -> pd.DataFrame:
     """What AdaLoRA found of the ranks that three kinds of teachers hide, three seeds each."""
     made, found = recording("adalora/planted"), {}
     init_r = made.settings["recipe"]["init_r"]
-    for teacher in teachers:
+    for teacher in TEACHERS:
         rows = [row for row in made.rows if row["teacher"] == teacher]
         planted, ranks = rows[0]["planted"], rows[0]["ranks"]
         left = sum(ranks.values())
