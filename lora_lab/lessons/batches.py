@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from lora_lab.findings.claims import Claim
 from lora_lab.findings.evidence import FINAL, Evidence
 from lora_lab.lessons.weight_change import relative_changes
 from lora_lab.models.adapters import adapt
@@ -240,3 +241,17 @@ def beside_limit(runs: pd.DataFrame, limit: float) -> pd.DataFrame:
             for side, some in sides.items()
         }
     return pd.DataFrame(rows).T.rename_axis("right answers")
+
+
+def claim_means(claim: Claim) -> pd.DataFrame:
+    """The settings of a claim that was measured: means over its seeds of losses and scores."""
+    kept = [{"setting": trial.setting} | dict(trial.scores) for trial in claim.trials]
+    means = pd.DataFrame(kept).groupby("setting", sort=False).mean(numeric_only=True)
+    return pd.DataFrame(
+        {
+            "last training loss": means["last_loss"].map(significant),
+            "test loss": means["loss"].map(significant),
+            "right on the test": means["value"].map(percent),
+            "old facts kept": means["old_knowledge"].map(percent),
+        }
+    ).rename_axis(f"{len(claim.seeds)} seeds")
