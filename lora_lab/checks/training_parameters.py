@@ -1,4 +1,4 @@
-"""Checks for notebook 10, Training parameters: steps, decay, rows packed, a recipe diagnosed."""
+"""Checks for lessons 10 and 11: steps, decay, packed rows, a diagnosis, steps in small batches."""
 
 import math
 from collections.abc import Iterator, Sequence

@@ -25,7 +25,7 @@ from lora_lab.tasks.examples import (
 )
 from lora_lab.training.loop import train
 from lora_lab.training.sweep import sweep
-from lora_lab.wording import fine_percent, percent, significant
+from lora_lab.wording import counted, fine_percent, percent, significant
 
 DRAWS = 40  # batches of each size
 ADDED = Recipe(r=8, lora_alpha=16, steps=10, learning_rate=3e-3, max_length=96)
@@ -235,7 +235,7 @@ def beside_limit(runs: pd.DataFrame, limit: float) -> pd.DataFrame:
     for task, own in runs.groupby("task", sort=False):
         sides = {"below": own[own.train_loss < limit], "above": own[own.train_loss >= limit]}
         rows[task] = {
-            f"{side} {limit:g}": f"{percent(some.right.mean())} ({len(some)} runs)"
+            f"{side} {limit:g}": f"{percent(some.right.mean())} ({counted(len(some), 'run')})"
             if len(some)
             else "no run"
             for side, some in sides.items()

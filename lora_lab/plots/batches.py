@@ -65,7 +65,7 @@ def draw_by_batch(ax: Axes, series: Mapping[str, Mapping[int, Sequence[float]]])
         ax: where to draw.
         series: each seed's share, 0 to 1, by what is held equal and by batch size.
     """
-    tidy(ax, "Two careful teams, opposite conclusions", "batch", "new facts right, %")
+    tidy(ax, "The best batch depends on what is held equal", "batch", "new facts right, %")
     shades, summaries = mpl.colormaps["viridis"], []
     seeds = {len(shares) for by_size in series.values() for shares in by_size.values()}
     for place, (name, by_size) in enumerate(series.items()):

@@ -36,4 +36,5 @@ class BatchFan(Explorer):
         return plots.picture(plots.draw_fan, *numbers, size=SIZE)
 
     def __repr__(self) -> str:
-        return f"BatchFan: {self.picture.alt}"
+        sizes = ", ".join(str(size) for size in self.size.options)
+        return f"BatchFan: {len(self.gradients.labels)} examples · batch_size {sizes}"
