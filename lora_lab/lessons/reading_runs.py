@@ -24,10 +24,10 @@ from lora_lab.wording import percent
 RECIPE = Recipe(r=32, lora_alpha=64, learning_rate=3e-3, steps=40, batch_size=16, max_length=96)
 SEEDS = (0, 1, 2, 3, 4)
 CURVES = {  # what each shows: (diagnosis, learning rate, examples; None: all)
-    "A": ("too high", 1e-1, None),
-    "B": ("fine", 3e-3, None),
-    "C": ("over-fitting", 3e-3, 24),
-    "D": ("too low", 3e-5, None),
+    1: ("too high", 1e-1, None),
+    2: ("fine", 3e-3, None),
+    3: ("over-fitting", 3e-3, 24),
+    4: ("too low", 3e-5, None),
 }
 RECIPES = {"A": replace(RECIPE, r=1, lora_alpha=2), "B": RECIPE}  # alpha is twice the rank
 
@@ -48,7 +48,7 @@ def find_rate(base: Base, task: Task) -> tuple[tuple[StepRecord, ...], float]:
 # --- curves -------------------------------------------------------------------------------------
 
 
-def train_curves(base: Base, task: Task) -> dict[str, tuple[StepRecord, ...]]:
+def train_curves(base: Base, task: Task) -> dict[int, tuple[StepRecord, ...]]:
     """The records of the four runs of `CURVES`, each as far as it came."""
     curves = {}
     for name, (_, rate, examples) in CURVES.items():
@@ -109,10 +109,10 @@ class TwoRecipes:
         found = self.compare(rate)
         rows = {name: [*map(percent, shares)] for name, shares in scores.items()}
         pairs = zip(scores["A"], scores["B"], strict=True)
-        rows["B − A, points"] = [f"{100 * (b - a):+.0f}" for a, b in pairs]
+        rows["B − A, points"] = [_signed(100 * (b - a)) for a, b in pairs]
         table = pd.DataFrame(rows, index=[f"seed {seed}" for seed in self.seeds]).T
         means = [statistics.fmean(shares) for shares in scores.values()]
-        table["mean"] = [*map(percent, means), f"{100 * found.difference:+.0f}"]
+        table["mean"] = [*map(percent, means), _signed(100 * found.difference)]
         table["95 % interval"] = ["", "", found.interval.removesuffix(" points")]
         return table
 
@@ -144,6 +144,11 @@ class TwoRecipes:
         """B compared with A, each at the learning rate that its validation loss chooses."""
         sides = [self.runs(name, self.best_rate(name)) for name in RECIPES]
         return replace(compare(*sides), a="A", b="B")
+
+
+def _signed(points: float) -> str:
+    """Points with their sign, in print: `+10`, `−20`."""
+    return f"{points:+.0f}".replace("-", "−")
 
 
 def two_recipes(
