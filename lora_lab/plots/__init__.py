@@ -45,7 +45,7 @@ _NAMES = {  # module: its public names
     "competing": ("draw_budget", "draw_importance", "draw_rivals"),
     "quantized": ("draw_arrival", "draw_block", "draw_block_sizes", "draw_rounding"),
     "memory_bars": ("PARTS", "draw_memory"),
-    "decay": ("draw_decay",),
+    "batches": ("draw_by_batch", "draw_fan", "draw_last_losses"),
     "lengths": ("draw_cost_of_length", "draw_lengths"),
     "ways": ("draw_examples",),
     "fields": ("draw_field", "field_size"),
