@@ -110,6 +110,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
     },
     "lessons": {
         "predictions": "",
+        "cases": "",
         "attempts": "",
         "approaches": "pandas",
         "deciding": "",
@@ -155,7 +156,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         + ["importance_inspector", "nf4_lab", "memory_bars", "budget_curve", "pairs"]
         + ["pick_runs", "run_here", "five_minutes", "decision_aid", "cell_grid", "surface_lab"]
         + ["rank_lab", "seeds_button", "evidence_card", "gain_knob", "recipe_cost", "kept_runs"]
-        + ["studio"],
+        + ["studio", "cases"],
         "torch ipywidgets anywidget traitlets IPython pandas",
     ),
     "cli": dict.fromkeys(
