@@ -124,6 +124,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "reading_runs": "pandas",
         "by_hand": "torch pandas",
         "thin_change": "torch pandas",
+        "way_in": "torch",
     },
     "checks": dict.fromkeys(
         ["compare", "start_here", "should_i_fine_tune", "one_token", "maths_of_lora"]
@@ -135,6 +136,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
             "adalora",
             "qlora",
             "training_parameters",
+            "way_in",
             "exercises",
         ],
         "torch",
@@ -156,7 +158,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         + ["importance_inspector", "nf4_lab", "memory_bars", "budget_curve", "pairs"]
         + ["pick_runs", "run_here", "five_minutes", "decision_aid", "cell_grid", "surface_lab"]
         + ["rank_lab", "seeds_button", "evidence_card", "gain_knob", "recipe_cost", "kept_runs"]
-        + ["studio", "cases"],
+        + ["studio", "cases", "token_strips", "ways_lab"],
         "torch ipywidgets anywidget traitlets IPython pandas",
     ),
     "cli": dict.fromkeys(

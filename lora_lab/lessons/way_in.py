@@ -24,6 +24,7 @@ QUESTIONS = 100  # asked after a training, at most
 STEPS = 60
 SEED = 0  # draws the examples that are left out at random
 Batch = dict[str, Tensor]
+Segment = tuple[str, int]  # what stands there, and in how many places
 Mask = Callable[[list[int]], Tensor]  # of the lengths in a row: (n, n) of bool, n their sum
 
 # --- tasks --------------------------------------------------------------------------------------
@@ -47,6 +48,12 @@ def facts_task(base: Base) -> Task:
 # --- rows ---------------------------------------------------------------------------------------
 
 
+def mixed_batch(base: Base, each: int = 2) -> list[Encoded]:
+    """A batch of pocket's four kinds of examples: facts, reviews, a style, JSON."""
+    tasks = [load_task(name, base) for name in ("new-facts", "sentiment", "style", "json")]
+    return [row for task in tasks for row in encoded_whole(base, task)[:each]]
+
+
 def encoded_whole(base: Base, task: Task) -> list[Encoded]:
     """All training examples of a task, whole, with the loss on the answer."""
     return [encode(base.tokenizer, example, LONGEST) for example in task.train]
@@ -57,8 +64,12 @@ def cut(rows: Sequence[Encoded], max_length: int) -> list[Encoded]:
 
     An example of whose answer nothing is left has no label, so it is left out.
     """
-    short = [Encoded(row.input_ids[:max_length], row.labels[:max_length]) for row in rows]
+    short = [_shortened(row, max_length) for row in rows]
     return [row for row in short if any(label != IGNORED for label in row.labels)]
+
+
+def _shortened(row: Encoded, max_length: int) -> Encoded:
+    return Encoded(row.input_ids[:max_length], row.labels[:max_length])
 
 
 def fitting(rows: Sequence[Encoded], max_length: int) -> list[Encoded]:
@@ -90,6 +101,41 @@ def first_fit(rows: Sequence[Encoded], row_length: int) -> list[list[Encoded]]:
 
 def _tokens(rows: Sequence[Encoded]) -> int:
     return sum(len(row.input_ids) for row in rows)
+
+
+def strips(rows: Sequence[Encoded], way: str, max_length: int) -> list[list[Segment]]:
+    """A batch as it goes into the model, a row each.
+
+    Args:
+        rows: the examples.
+        way: "padded" (whole), "cut" (to `max_length`, then padded) or "packed" (the same, into rows
+            of `max_length`).
+        max_length: in tokens.
+
+    Returns:
+        The segments of each row, from left to right: "prompt", "answer", "end" (token), "pad", and
+        "cut" for what is not in the batch.
+    """
+    kept = rows if way == "padded" else [_shortened(row, max_length) for row in rows]
+    together = first_fit(kept, max_length) if way == "packed" else [[row] for row in kept]
+    longest = max(map(_tokens, together))
+    ends = {row.input_ids[-1] for row in rows}  # the end token, which no cut example has
+    made = [[part for row in packed for part in _segments(row, ends)] for packed in together]
+    for parts, packed in zip(made, together, strict=True):
+        if _tokens(packed) < longest:
+            parts.append(("pad", longest - _tokens(packed)))
+    if way == "cut":
+        for parts, row in zip(made, rows, strict=True):
+            if len(row.input_ids) > max_length:
+                parts.append(("cut", len(row.input_ids) - max_length))
+    return made
+
+
+def _segments(row: Encoded, ends: set[int]) -> list[Segment]:
+    """An example's prompt, answer and end token; a cut example lacks what was cut."""
+    prompt, end = sum(label == IGNORED for label in row.labels), int(row.labels[-1] in ends)
+    parts = [("prompt", prompt), ("answer", len(row.labels) - prompt - end), ("end", end)]
+    return [(name, count) for name, count in parts if count]
 
 
 def block_mask(lengths: Sequence[int]) -> Tensor:
