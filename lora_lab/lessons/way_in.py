@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from lora_lab.findings.recordings import recording
+from lora_lab.maths.comparison import Comparison, comparison_of
 from lora_lab.models.adapted import Adapted
 from lora_lab.models.adapters import adapt
 from lora_lab.models.bases import Base
@@ -57,6 +59,21 @@ def mixed_batch(base: Base, each: int = 2) -> list[Encoded]:
 def encoded_whole(base: Base, task: Task) -> list[Encoded]:
     """All training examples of a task, whole, with the loss on the answer."""
     return [encode(base.tokenizer, example, LONGEST) for example in task.train]
+
+
+def lengths_of(tasks: Mapping[str, Base], examples: int = 300) -> dict[str, list[int]]:
+    """The tokens of a task's first training examples, whole: by the task's name.
+
+    Args:
+        tasks: the base whose tokens are counted, by the name of one of its tasks.
+        examples: how many of each task, at most.
+    """
+    found = {}
+    for name, base in tasks.items():
+        task = load_task(name, base)
+        first = replace(task, train=task.train[:examples])
+        found[name] = [len(row.input_ids) for row in encoded_whole(base, first)]
+    return found
 
 
 def cut(rows: Sequence[Encoded], max_length: int) -> list[Encoded]:
@@ -308,6 +325,28 @@ def loss_behind(base: Base, before: Sequence[Encoded], last: Encoded, mask: Mask
     rows = [*silent, last]
     with answering(base.model):
         return base.model(**pack(rows, _tokens(rows), mask), use_cache=False).loss.item()
+
+
+# --- what was recorded --------------------------------------------------------------------------
+
+
+def recorded_shares(name: str, of: str = "value") -> dict[str, dict[int, list[float]]]:
+    """A score of data/recorded/way_in/, by way and length: a number for each seed, in their order.
+
+    Args:
+        name: "too-long" or "packing".
+        of: "value" (the task's score), "runs_on", "old_knowledge" or "last_loss".
+    """
+    found: dict[str, dict[int, list[float]]] = {}
+    for row in sorted(recording(f"way_in/{name}").rows, key=lambda row: row["seed"]):
+        found.setdefault(row["way"], {}).setdefault(row["length"], []).append(row[of])
+    return found
+
+
+def compared(one: Sequence[float], other: Sequence[float]) -> Comparison:
+    """Recorded scores less those of another way, paired by seed."""
+    leads = [a - b for a, b in zip(one, other, strict=True)]
+    return comparison_of(leads, measure="exact match")
 
 
 def shares(outcomes: Mapping[str, Sequence[Outcome]]) -> dict[str, list[float]]:

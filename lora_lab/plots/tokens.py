@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from matplotlib.axes import Axes
 
 from lora_lab.plots.canvas import EARLIER, FULL, INK, LEGEND, NEW, PALE, RUN, tidy
+from lora_lab.wording import percent
 
 
 def draw_next_token(ax: Axes, shares: Mapping[str, float]) -> Axes:
@@ -162,7 +163,7 @@ def draw_strips(ax: Axes, title: str, rows: Sequence[Sequence[tuple[str, int]]])
     kept = sum(count for row in rows for name, count in row if name not in ("pad", "cut"))
     padding = sum(count for row in rows for name, count in row if name == "pad")
     lost = sum(any(name == "cut" for name, _ in row) for row in rows)
-    share = f"{_percent_text(padding / (kept + padding))} padding"
+    share = f"{percent(padding / (kept + padding))} padding"
     said = f"{len(rows)} rows, {kept + padding} places, {share}"
     said += f", {lost} without an end token" if lost else ""
     tidy(ax, f"{title}: {said}", "place in the row, in tokens", "")

@@ -34,7 +34,7 @@ class TokenStrips(DescribedExplorer):
         self.way = widgets.ToggleButtons(options=[*WAYS])
         self.way.style.button_width = "auto"
         longest = max(len(row.input_ids) for row in rows)
-        self.max_length = widgets.IntSlider(max_length, 8, 2 * longest, description="max_length")
+        self.max_length = widgets.IntSlider(max_length, 4, 2 * longest, description="max_length")
         width, _ = plots.strips_size(len(rows))
         controls = [self.way, self.max_length]
         super().__init__("What goes into the model?", controls, width=width)
