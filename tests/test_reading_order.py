@@ -21,6 +21,8 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "nf4": "torch",
         "spectra": "torch",
         "statistics": "scipy",
+        "measures": "",
+        "looks": "",
         "comparison": "",
     },
     "machine": {"resources": "psutil", "devices": "torch", "lifelines": ""},
