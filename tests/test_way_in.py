@@ -152,7 +152,12 @@ def test_what_was_recorded_has_five_seeds_for_each_way_and_length(name):
         row["seed"]: row["value"] for row in rows if (row["way"], row["length"]) == (way, length)
     }
     assert found[way][length] == [one[seed] for seed in range(5)]
-    assert way_in.compared([0.5] * 5, [0.25] * 5).difference == 0.25
+
+
+def test_a_verdict_is_paired_by_seed_and_names_the_second_as_the_reference():
+    one, other = [0.5, 0.6, 0.7, 0.5, 0.6], [0.75, 0.85, 0.95, 0.75, 0.86]
+    assert way_in.verdict(one, other).startswith("worse by 25.2 points (24.")
+    assert way_in.verdict(other, one).startswith("better by 25.2 points (24.")
 
 
 def test_the_lengths_of_a_task_are_those_of_its_first_examples(base):

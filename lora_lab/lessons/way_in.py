@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lora_lab.findings.recordings import recording
-from lora_lab.maths.comparison import Comparison, comparison_of
+from lora_lab.maths.comparison import comparison_of
 from lora_lab.models.adapted import Adapted
 from lora_lab.models.adapters import adapt
 from lora_lab.models.bases import Base
@@ -343,10 +343,10 @@ def recorded_shares(name: str, of: str = "value") -> dict[str, dict[int, list[fl
     return found
 
 
-def compared(one: Sequence[float], other: Sequence[float]) -> Comparison:
-    """Recorded scores less those of another way, paired by seed."""
+def verdict(one: Sequence[float], other: Sequence[float]) -> str:
+    """Recorded scores beside those of another way, paired by seed: `worse by 38 points (…)`."""
     leads = [a - b for a, b in zip(one, other, strict=True)]
-    return comparison_of(leads, measure="exact match")
+    return comparison_of(leads, measure="exact match").verdict.removeprefix("b is ")
 
 
 def shares(outcomes: Mapping[str, Sequence[Outcome]]) -> dict[str, list[float]]:
