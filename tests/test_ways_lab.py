@@ -66,7 +66,7 @@ def test_what_has_just_been_trained_is_not_trained_again_at_the_same_length(lab)
 def test_the_pictures_and_the_state_end_where_the_training_does(lab):
     assert lab.picture.alt.endswith("none trained yet.")
     lab.train(120)
-    assert lab.picture.title == "What does it cost? row length 120"
+    assert lab.picture.title == "What is right at row length 120?"
     assert lab.bars.value == lab.picture.png
     assert lab.loss_picture.value == lab.curves.png
     assert "packed, no mask" in lab.curves.alt

@@ -129,7 +129,7 @@ def draw_by_limit(
     for count, (name, by_limit) in enumerate(right.items()):
         means = {limit: fmean(shares) for limit, shares in sorted(by_limit.items())}
         look = {"color": colours[count], "marker": MARKERS[count], "markersize": 5}
-        ax.plot([*means], [100 * mean for mean in means.values()], label=name, **look)
+        ax.plot([*means], [100 * mean for mean in means.values()], label=fill(name, 18), **look)
         for limit, shares in by_limit.items():
             dots = [100 * share for share in shares]
             look = {"color": colours[count], "marker": ".", "linestyle": "", "markersize": 3}

@@ -18,8 +18,8 @@ from lora_lab.widgets.following import DRAWING, FRAMES
 from lora_lab.widgets.working_box import WorkingBox
 from lora_lab.wording import percent, significant
 
-CURVES, BARS = (480, 250), (400, 250)  # pixels on the screen
-LOSS = "Does the training loss tell?"
+CURVES, BARS = (520, 250), (400, 250)  # pixels on the screen
+LOSS = "Does the loss tell?"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -158,7 +158,7 @@ class WaysLab(WorkingBox):
     @property
     def picture(self) -> plots.Picture:
         """The right answers as they stand, for readers without a kernel."""
-        title = f"{self.title} {self.length.description} {self._length}"
+        title = f"What is right at {self.length.description} {self._length}?"
         return plots.picture(plots.draw_right, shares(self._outcomes), title, size=BARS)
 
     @property
