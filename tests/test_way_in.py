@@ -9,6 +9,7 @@ import torch
 from lora_lab.findings.recordings import recording
 from lora_lab.lessons import way_in
 from lora_lab.lessons.way_in import (
+    Steps,
     block_mask,
     causal_mask,
     cut,
@@ -119,14 +120,17 @@ def test_as_many_are_left_out_at_random_as_do_not_fit_and_long_ones_stay():
     counts = {name: len(way.rows) for name, way in ways.items()}
     assert counts["left out"] == counts["as many left out at random"] < counts["whole"]
     assert counts["cut"] == counts["whole"] == 300
+    assert [*ways["as many left out at random"].rows] != ways["whole"].rows[: counts["left out"]]
     longest = {name: max(len(one.input_ids) for one in way.rows) for name, way in ways.items()}
     assert longest["left out"] == longest["cut"] == 34 < longest["as many left out at random"]
 
 
 def test_answers_that_are_longer_than_the_right_ones_are_counted(base):
-    outcome = trained(base, TASK, too_long(base, TASK, 1)["whole"])
-    longer = [len(one.given) > len(one.expected) for one in outcome.scores.answers]
-    assert outcome.runs_on == sum(longer) / len(longer)
+    untaught = dataclasses.replace(TASK, recipe=recipe(steps=1, learning_rate=1e-9))
+    made = Steps(base, too_long(base, untaught, 1)["whole"])
+    assert len([*made]) == 1
+    lengths = [len(one.given) - 1 for one in made.outcome(TASK).scores.answers]  # beside a letter
+    assert made.outcome(TASK).runs_on == sum(more > 0 for more in lengths) / 3 > 0
 
 
 def test_strips_hold_each_token_once_and_say_what_was_cut():

@@ -112,6 +112,9 @@ def draw_right(ax: Axes, right: Mapping[str, Sequence[float]], title: str) -> Ax
     return ax
 
 
+draw_right.colours = 64
+
+
 def draw_by_limit(
     ax: Axes, right: Mapping[str, Mapping[int, Sequence[float]]], whole: float, title: str
 ) -> Axes:
@@ -143,3 +146,6 @@ def draw_by_limit(
     corner(ax, counted(max(len(one) for way in right.values() for one in way.values()), "seed"))
     ax.set_label(f"{title} Right answers: {'; '.join(said)}.")
     return ax
+
+
+draw_by_limit.colours = 64
