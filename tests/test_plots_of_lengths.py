@@ -68,6 +68,6 @@ def test_a_strip_has_its_segments_in_a_row_and_the_title_counts_them(ax):
     kept = [(bar.get_x(), bar.get_width()) for bar in ax.patches if bar.get_height() == 0.8]
     segments = [(0, 2), (2, 1), (3, 1), (4, 1), (5, 1), (0, 3), (3, 3), (6, 4)]
     assert kept[: len(segments)] == segments
-    assert ax.get_title(loc="left").startswith("Cut at 6: 2 rows, 12 places, 25 % padding, 1 with")
+    assert ax.get_title(loc="left").startswith("Cut at 6: 2 rows, 12 places, 25 % padding, 2 with")
     assert ax.get_label().endswith("9 tokens of examples.")
     assert strips_size(3)[1] > strips_size(2)[1]

@@ -18,6 +18,7 @@ def test_the_button_and_the_slider_choose_what_is_drawn(rows):
     strips.way.value = "cut"
     assert strips.picture.title.startswith("Cut at 7: 4 rows, 28 places")
     assert "4 without an end token" in strips.picture.title
+    assert "4 without an end token" in strips.still("packed", 7).title
     strips.max_length.value = 2 * max(len(row.input_ids) for row in rows)
     strips.way.value = "packed"
     packed = strips.picture

@@ -3,6 +3,7 @@
 import math
 import statistics
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 
 from matplotlib import colormaps
 from matplotlib.axes import Axes
@@ -62,7 +63,13 @@ def draw_together(
         mean = [statistics.mean(step) for step in zip(*begun, strict=False)]
         for curve in begun if len(begun) > 1 else ():
             ax.plot(range(1, len(curve) + 1), curve, color=colour, linewidth=0.6, alpha=0.6)
-        ax.plot(range(1, len(mean) + 1), mean, color=colour, linewidth=1.7, label=_named(r, "r"))
+        ax.plot(
+            range(1, len(mean) + 1),
+            mean,
+            color=colour,
+            linewidth=1.7,
+            label=fill(_named(r, "r"), 22),
+        )
         ends += [f"{_named(r, 'rank')} {mean[-1]:.2g}"] if mean else []
     ax.set(xlim=(0, steps))
     if logarithmic:

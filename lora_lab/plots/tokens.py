@@ -162,7 +162,8 @@ def draw_strips(ax: Axes, title: str, rows: Sequence[Sequence[tuple[str, int]]])
     """
     kept = sum(count for row in rows for name, count in row if name not in ("pad", "cut"))
     padding = sum(count for row in rows for name, count in row if name == "pad")
-    lost = sum(any(name == "cut" for name, _ in row) for row in rows)
+    parts = [name for row in rows for name, _ in row]
+    lost = parts.count("prompt") - parts.count("end")
     share = f"{percent(padding / (kept + padding))} padding"
     said = f"{len(rows)} rows, {kept + padding} places, {share}"
     said += f", {lost} without an end token" if lost else ""

@@ -165,7 +165,7 @@ class WaysLab(WorkingBox):
     def curves(self) -> plots.Picture:
         """The losses as they stand."""
         steps = max(way.recipe.steps for way in self._ways.values())
-        return plots.picture(plots.draw_together, self._losses, LOSS, steps, size=CURVES)
+        return plots.picture(plots.draw_together, self._losses, LOSS, steps, True, size=CURVES)
 
     def __repr__(self) -> str:
         lengths = ", ".join(map(str, self.length.options))
