@@ -19,6 +19,7 @@ REWRITTEN = (  # it grows with each lesson
     "04_reading_a_run.ipynb",
     "05_rank.ipynb",
     "06_alpha.ipynb",
+    "08_adalora.ipynb",
     "11_data_on_its_way_in.ipynb",
 )
 WIDGET = "application/vnd.jupyter.widget-view+json"
