@@ -20,6 +20,8 @@ REWRITTEN = (  # it grows with each lesson
     "05_rank.ipynb",
     "06_alpha.ipynb",
     "08_adalora.ipynb",
+    "09_qlora.ipynb",
+    "10_batch_steps_rate.ipynb",
     "11_data_on_its_way_in.ipynb",
 )
 WIDGET = "application/vnd.jupyter.widget-view+json"
