@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lora_lab.checks.compare import Case, Exercise, Function
 from lora_lab.lessons.batches import Batch, train_in_parts
