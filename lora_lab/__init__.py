@@ -34,6 +34,8 @@ _HOME = {  # public name: the module it lives in
     "studio": "widgets.studio",
     "picture_of_lora": "widgets.lora_picture",
     "check": "checks.exercises",
+    "questions": "widgets.cases",
+    "decisions": "widgets.cases",
 }
 
 __all__ = [*_HOME]  # noqa: PLE0604 - the table is the list

@@ -153,5 +153,5 @@ def test_evidence_is_read_as_old_facts_kept_and_new_ones_learned():
     old, new = (sum(column) / 10 for column in zip(*found["16"], strict=True))
     card = lab.evidence("alpha-fixed-rate").table().set_index("setting").loc["alpha 16"]
     assert f"{100 * new:.1f}" == card["exact match, %"]
-    assert f"{100 * old:.1f}" == card["old knowledge kept, %"]
+    assert f"{100 * old:.1f}" == card["old facts kept, %"]
     assert math.isclose(old, 0.842, abs_tol=1e-3)

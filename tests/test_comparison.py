@@ -35,6 +35,11 @@ def compared(low, high, n, measure="accuracy", **options):
             "of 2 points",
         ),
         (
+            compared(-0.6, 0.2, 5),
+            "not settled: −60 to 20 points after 5 seeds; over 1,000 more would settle a "
+            "difference of 2 points",
+        ),
+        (
             compared(-0.03, 0.08, 3),
             "not settled: −3 to 8 points after 3 seeds; a verdict takes 5 seeds; about 19 more "
             "would settle a difference of 2 points",
@@ -146,6 +151,14 @@ def test_the_method_says_what_was_paired_and_how_often_the_plan_errs():
     assert "98.05 % interval" in looked.method
     assert "looks after 5, 10, 20 seeds; all looks together call equal settings" in looked.method
     assert "10 seeds, look 2 of 3)" in looked.verdict
+
+
+@pytest.mark.parametrize(
+    ("seeds", "then"), [(5, "; the plan looks again after 10"), (20, "; about")]
+)
+def test_an_unsettled_look_names_the_next_one_and_the_last_a_number_of_seeds(seeds, then):
+    looked = dataclasses.replace(compared(-0.02, 0.06, seeds), look=1)
+    assert f"look 1 of 3{then}" in looked.verdict
 
 
 def test_a_comparison_is_immutable():

@@ -351,7 +351,7 @@ def test_a_verdict_can_be_about_what_is_kept_of_old_facts(folder):
         for each in finals(chosen, {"r 1": [0.5] * 5, "r 2": [0.5] * 5})
     ]
     verdict = Evidence(chosen, tuple(rows)).verdict
-    assert verdict.startswith("r 2 beside r 1, old knowledge: worse by 30")
+    assert verdict.startswith("r 2 beside r 1, old facts kept: worse by 30")
 
 
 def test_what_is_not_measured_or_diverged_is_said_and_not_compared(folder):

@@ -24,6 +24,7 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 FENCED = re.compile(r"```.*?```", re.DOTALL)
 FOLDED_WORDS = re.compile(r"<details>.*?</details>", re.DOTALL)
 BOOLEAN = re.compile(r"\b(?:True|False)\s*$", re.MULTILINE)
+CASES = re.compile(r'lab\.(questions|decisions)\("\d\d"\)')
 WAIT = re.compile(r"\bwait(?:_for_results)?\(")
 AS_A_SOURCE = re.compile(
     r"\b[Tt]he lesson(?:'s)? (?:says|gives|names|has|calls|recommends|claims|promises)|\(lesson\)"
@@ -118,9 +119,27 @@ def test_half_of_a_lessons_code_cells_have_at_most_4_lines(lesson):
     assert len(short) >= len(code(lesson)) / 2
 
 
-def test_a_lesson_has_at_most_6_widgets(lesson):
-    outputs = [output for cell in in_sight(lesson, "code") for output in cell["outputs"]]
+def test_a_lesson_has_at_most_6_widgets_beside_its_cases(lesson):
+    outputs = [
+        output
+        for cell in in_sight(lesson, "code")
+        if not CASES.match(source(cell))
+        for output in cell["outputs"]
+    ]
     assert sum(WIDGET in output.get("data", {}) for output in outputs) <= 6
+
+
+def test_a_lesson_with_cases_asks_before_it_predicts_and_lets_decide_before_the_work(lesson):
+    cells = [source(cell) for cell in lesson["cells"]]
+    asked = [match[1] for words in cells if (match := CASES.match(words))]
+    number = re.search(r"^# (\d+)\.", cells[0], re.MULTILINE)[1].zfill(2)
+    if number not in {path.stem for path in (FOLDER.parent / "data/cases").glob("*.toml")}:
+        assert asked == []
+        return
+    assert asked == ["questions", "decisions"]
+    places = {line: place for place, words in enumerate(cells) for line in words.splitlines()}
+    assert places[f'lab.questions("{number}")'] < places["## Predict, then run"]
+    assert places[f'lab.decisions("{number}")'] < places["## At work"]
 
 
 def test_a_lesson_opens_with_a_short_answer_of_at_most_60_words(lesson):
@@ -245,8 +264,16 @@ BREACHES = [  # a rule, and what breaks it
     (test_a_lesson_has_no_code_cell_of_more_than_15_lines, add(_code("x\n" * 16))),
     (test_half_of_a_lessons_code_cells_have_at_most_4_lines, add(*[_code("x\n" * 5)] * 3)),
     (
-        test_a_lesson_has_at_most_6_widgets,
+        test_a_lesson_has_at_most_6_widgets_beside_its_cases,
         add(_code(outputs=[_data(**{WIDGET: {}, "text/plain": "Lab"})] * 6)),
+    ),
+    (
+        test_a_lesson_with_cases_asks_before_it_predicts_and_lets_decide_before_the_work,
+        change(0, source=["# 5. A title\n> **Short answer.** Start with 16 (*published*)."]),
+    ),
+    (
+        test_a_lesson_with_cases_asks_before_it_predicts_and_lets_decide_before_the_work,
+        add(_code('lab.decisions("02")')),
     ),
     (
         test_a_lesson_opens_with_a_short_answer_of_at_most_60_words,

@@ -760,7 +760,7 @@ def test_old_knowledge_and_strangers_bring_the_meters(base):
     live = trained(LiveLab(base, whole))
     assert live.meters_picture.layout.display == ""
     assert live.meters_picture.value == live.meters.png
-    assert "old facts still right" in live.meters_picture.tooltip
+    assert "old facts kept" in live.meters_picture.tooltip
 
 
 def test_a_control_in_sight_is_not_folded_and_changes_the_recipe(base):

@@ -26,6 +26,7 @@ from lora_lab.plots import (
     draw_reading,
     draw_terms,
     draw_thin,
+    loss_finding,
     picture,
     png,
 )
@@ -150,6 +151,23 @@ def test_the_alternative_text_of_a_noise_band_says_where_the_seeds_end():
     assert "validation between" not in draw_loss(axes(), [], band=[records(2.0)]).get_label()
 
 
+@pytest.mark.parametrize(
+    ("losses", "validation", "finding"),
+    [
+        ((3.0, 2.0, 1.0), {}, "the loss falls"),
+        ((3.0, 1.0, 0.1), {1: 2.0, 3: 2.1}, "the loss falls"),
+        ((3.0, 1.0, 0.1), {1: 2.0, 3: 2.6}, "the loss falls, and rises again in validation"),
+        ((3.0, 2.9, 3.0), {}, "the loss hardly moves"),
+        ((3.0, 3.0, 5.0), {}, "the loss rises"),
+        ((3.0, 3.0, math.nan), {}, "the loss breaks"),
+    ],
+)
+def test_the_finding_of_a_finished_run_is_its_title(losses, validation, finding):
+    run = records(*losses, validation=validation)
+    assert loss_finding(run) == finding
+    assert draw_loss(axes(), run, title=finding).get_title(loc="left") == finding
+
+
 def test_a_picture_in_a_notebook_has_its_title_as_text_and_its_finding_as_alternative_text():
     chart = picture(draw_loss, records(3.0, 2.0), size=(400, 200))
     data, metadata = chart._repr_mimebundle_()
@@ -176,7 +194,7 @@ def test_the_meters_show_new_old_and_strangers_with_the_bases_value_as_a_tick():
         "76 %  (base 100 %)",
         "52 %  (base 98 %)",
     ]
-    assert "old facts still right 100 % to 76 %" in ax.get_label()
+    assert "old facts kept 100 % to 76 %" in ax.get_label()
     assert ax.get_title(loc="right") == "1 seed"
 
 
@@ -192,7 +210,7 @@ def test_the_meters_of_several_seeds_have_whiskers_from_the_least_to_the_greates
     ]
     assert [bar.get_width() for bar in ax.patches[1::2]] == [97, 76, 50]
     assert ax.get_title(loc="right") == "3 seeds"
-    assert "old facts still right 100 % to 76 % (70–80 %)" in ax.get_label()
+    assert "old facts kept 100 % to 76 % (70–80 %)" in ax.get_label()
     assert ax.get_label().endswith("(50 %), least to greatest of 3 seeds.")
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lora_lab import plots
-from lora_lab.lessons.predictions import Log, Prediction, Question, check_guess, keep, read_log
+from lora_lab.lessons.predictions import Log, Prediction, Question, keep, read_log
 from lora_lab.places import predictions_file
 from lora_lab.widgets.prediction import CHOICE_SIZE, Predict
 
@@ -218,28 +218,6 @@ def test_only_the_first_answer_to_a_question_counts():
         "2 predictions so far: 80 % sure on average, 67 % right; mean score 0.48"
     )
     assert f"05 rank: {first}" in repr(log)
-
-
-# --- the plain form -------------------------------------------------------------------------
-
-
-def test_without_a_guess_the_answer_stays_hidden_and_nothing_is_kept():
-    verdict = check_guess(SHARE, None, [0.390625])
-    assert repr(verdict) == (
-        "Not yet: there is no guess; write one where `guess = None` stands, and run on from there."
-    )
-    assert read_log() == Log(())
-
-
-def test_a_guess_in_a_cell_is_set_beside_the_measurement_and_kept():
-    assert repr(check_guess(SHARE, 4, [0.390625])) == (
-        "Not yet: you said 4 %, 50 % sure; it was 0.391 %, 10.2 times less (1 seed) · score 0.50."
-    )
-    assert check_guess(RANK, 4, [4, 4, 8], confidence=0.9, reason="facts")
-    assert [(one.confidence, one.reason) for one in read_log().predictions] == [
-        (0.5, ""),
-        (0.9, "facts"),
-    ]
 
 
 # --- the widget -----------------------------------------------------------------------------

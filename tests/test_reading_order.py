@@ -21,6 +21,8 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "nf4": "torch",
         "spectra": "torch",
         "statistics": "scipy",
+        "measures": "",
+        "looks": "",
         "comparison": "",
     },
     "machine": {"resources": "psutil", "devices": "torch", "lifelines": ""},
@@ -56,6 +58,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "files": "",
         "planted": "torch",
         "hidden_rank": "",
+        "hidden_modules": "",
         "loading": "",
         "losses": "torch",
         "retrieval": "bm25s",
@@ -110,6 +113,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
     },
     "lessons": {
         "predictions": "",
+        "cases": "",
         "attempts": "",
         "approaches": "pandas",
         "deciding": "",
@@ -154,8 +158,8 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         + ["module_tree", "svd_slider", "rank_slider", "rank_map"]
         + ["importance_inspector", "nf4_lab", "memory_bars", "budget_curve", "pairs"]
         + ["pick_runs", "run_here", "five_minutes", "decision_aid", "cell_grid", "surface_lab"]
-        + ["rank_lab", "hunt_lab", "seeds_button", "evidence_card", "gain_knob", "recipe_cost", "kept_runs"]
-        + ["studio"],
+        + ["rank_lab", "hunt_lab", "seeds_button", "evidence_card", "gain_knob", "recipe_cost"]
+        + ["kept_runs", "studio", "cases"],
         "torch ipywidgets anywidget traitlets IPython pandas",
     ),
     "cli": dict.fromkeys(

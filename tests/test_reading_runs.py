@@ -99,8 +99,8 @@ def test_each_curve_has_its_own_rate_and_examples(monkeypatch):
     assert [*curves] == [*CURVES]
     for name, records in curves.items():
         assert records[0].learning_rate == CURVES[name][1]
-    assert curves["B"][-1].validation_loss is not None
-    assert curves["C"][-1].loss != curves["B"][-1].loss, "other examples"
+    assert curves[2][-1].validation_loss is not None
+    assert curves[3][-1].loss != curves[2][-1].loss, "other examples"
 
 
 def test_the_slider_says_how_many_seeds_are_looked_at(both):

@@ -65,11 +65,17 @@ def clicked(button):
     return button
 
 
+def at_look(button):
+    """The comparison of its runs by the plan, with the names of the two settings."""
+    names = {"a": "learning_rate 0.001", "b": "learning_rate 0.002"}
+    return dataclasses.replace(compare_at_look(button.a, button.b), **names)
+
+
 def test_an_unsettled_verdict_offers_the_seeds_up_to_the_next_look_and_their_time(unsure):
-    assert unsure.comparison == compare_at_look(unsure.a, unsure.b)
+    assert unsure.comparison == at_look(unsure)
     assert unsure.comparison.result == UNSETTLED
     assert "exact match: not settled: " in unsure.verdict.value
-    assert "after 5 seeds, look 1 of 3" in unsure.verdict.value
+    assert "after 5 seeds, look 1 of 3; the plan looks again after 10" in unsure.verdict.value
     # five more seeds of two settings, three steps of a second each
     assert unsure.train_button.description == "5 more seeds, about 30 s"
     assert not unsure.train_button.disabled
@@ -84,7 +90,7 @@ def test_a_click_trains_both_settings_with_new_seeds_and_looks_again(unsure, bas
     assert [run.records for run in (*unsure.a[5:], *unsure.b[5:])] == [
         run.records for run in fitted
     ]
-    assert unsure.comparison == compare_at_look(unsure.a, unsure.b)
+    assert unsure.comparison == at_look(unsure)
     assert unsure.comparison.look == 2
     assert (unsure.progress.value, unsure.progress.max) == (30, 30)
 
@@ -129,7 +135,7 @@ def test_two_recipes_are_trained_from_the_first_seed_on(base):
     )
     clicked(button)
     assert [run.recipe.seed for run in button.b] == [0, 1, 2, 3, 4]
-    assert button.comparison == compare_at_look(button.a, button.b)
+    assert button.comparison == at_look(button)
 
 
 def test_between_two_looks_there_is_no_verdict_and_below_five_seeds_none_that_settles(base, runs):

@@ -10,14 +10,12 @@ from scipy.optimize import minimize_scalar
 from scipy.special import xlogy
 from scipy.stats import binomtest, t, ttest_1samp, ttest_ind, ttest_rel
 
+from lora_lab.maths.looks import LOOK_LEVEL, LOOKS, next_look
 from lora_lab.maths.statistics import (
-    LOOK_LEVEL,
-    LOOKS,
     PairedAnswers,
     holm_levels,
     mean_interval,
     mean_p_value,
-    next_look,
     numbers_needed,
     separate_interval,
     standard_error,

@@ -147,8 +147,8 @@ paired_difference = Exercise(
 # --- four curves ----------------------------------------------------------------------------
 
 
-def _diagnose(chart: str) -> str:
-    """ "too high", "over-fitting", "too low" or "fine": what the chart of that letter shows."""
+def _diagnose(chart: int) -> str:
+    """ "too high", "over-fitting", "too low" or "fine": what the chart of that number shows."""
     return CURVES[chart][0]
 
 
@@ -156,7 +156,7 @@ def _charts() -> Iterator[Case]:
     yield from ({"chart": name} for name in CURVES)
 
 
-def _read_as(**wrong: str) -> Function:
+def _read_as(wrong: dict[int, str]) -> Function:
     """A slip: the right answers, but for some charts."""
     return lambda chart: wrong.get(chart, _diagnose(chart))
 
@@ -165,27 +165,27 @@ diagnose = Exercise(
     _diagnose,
     _charts,
     slips={
-        "A and D are the wrong way round: a rate that is too high makes the loss jump, one that is "
-        "too low makes it creep": _read_as(A="too low", D="too high"),
-        "look at C's dashed line: on new examples the loss rises, while the training loss is 0": (
-            _read_as(C="fine")
+        "charts 1 and 4 are the wrong way round: a rate that is too high makes the loss jump, one "
+        "that is too low makes it creep": _read_as({1: "too low", 4: "too high"}),
+        "look at 3's dashed line: on new examples the loss rises, while the training loss is 0": (
+            _read_as({3: "fine"})
         ),
-        "C's training loss falls at once, so its rate is not too high; look at the dashed line": (
-            _read_as(C="too high")
+        "3's training loss falls at once, so its rate is not too high; look at the dashed line": (
+            _read_as({3: "too high"})
         ),
-        "A's validation loss does not rise at the end, so this is no over-fitting; look at its "
-        "first ten steps, and at the height where it stays": _read_as(A="over-fitting"),
-        "A's loss jumps to three times its start, and then stays three times as high as B's": (
-            _read_as(A="fine")
+        "1's validation loss does not rise at the end, so this is no over-fitting; look at its "
+        "first ten steps, and at the height where it stays": _read_as({1: "over-fitting"}),
+        "1's loss jumps to three times its start, and then stays three times as high as 2's": (
+            _read_as({1: "fine"})
         ),
-        "A ends flat, and D still falls: a flat loss need not be a low rate; look at A's jump": (
-            _read_as(A="too low")
+        "1 ends flat, and 4 still falls: a flat loss need not be a low rate; look at 1's jump": (
+            _read_as({1: "too low"})
         ),
-        "D falls, but after 40 steps it has come a third of the way; B took two steps for that": (
-            _read_as(D="fine")
+        "4 falls, but after 40 steps it has come a third of the way; 2 took two steps for that": (
+            _read_as({4: "fine"})
         ),
-        "B jumps less with each step and ends low; batches differ, so no curve is smooth": (
-            _read_as(B="too high")
+        "2 jumps less with each step and ends low; batches differ, so no curve is smooth": (
+            _read_as({2: "too high"})
         ),
     },
 )

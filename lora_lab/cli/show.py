@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 WIDE = 200  # columns of a pipe or a file, which should not lose words
 FORGETTING = {  # fields of Scores, in words
-    "old_knowledge": "old knowledge still right",
+    "old_knowledge": "old facts kept",
     "strangers": 'strangers still "not known"',
 }
 

@@ -14,7 +14,8 @@ import pandas as pd
 
 from lora_lab.findings.plans import DIGITS, INSTRUCTION, WAY, Plan, evidence_folder, plan
 from lora_lab.findings.recordings import run_of_scores
-from lora_lab.maths.comparison import LOWER_IS_BETTER, Comparison
+from lora_lab.maths.comparison import Comparison
+from lora_lab.maths.measures import LOWER_IS_BETTER
 from lora_lab.maths.statistics import LEVEL, holm_levels
 from lora_lab.places import write_atomically
 from lora_lab.recipe import Recipe
@@ -58,6 +59,7 @@ class Row:
         return self.tried if self.learning_rate is None else self.learning_rate
 
 
+SHARES = {"old_knowledge": "old facts kept", "strangers": "strangers kept"}  # by a reader's name
 OF_WAYS = ("tried", "prompt_tokens")  # columns that only a plan with ways to ask has
 FIXED = tuple(part.name for part in fields(Row) if part.name not in OF_WAYS)
 
@@ -228,7 +230,7 @@ class Evidence:
             if broken := self._lack(name):
                 return f"not settled: {name} {broken}"
         found, of = self.comparison(main), self.plan.measure
-        measured = "" if of == "value" else f", {of.replace('_', ' ')}"
+        measured = "" if of == "value" else f", {SHARES.get(of, of)}"
         return f"{main} beside {against}{measured}: {_bare(found)}"
 
     def table(self) -> pd.DataFrame:
@@ -251,11 +253,10 @@ class Evidence:
                     f"{self._metric}{unit}": significant(scale * mean),
                     "95 % interval": f"{significant(scale * low)} to {significant(scale * high)}",
                 }
-                for share in ("old_knowledge", "strangers"):
+                for share, name_of_share in SHARES.items():
                     kept = [getattr(run.scores, share) for run in runs]
                     if None not in kept:
-                        said = f"{share.replace('_', ' ')} kept, %"
-                        row[said] = significant(100 * statistics.fmean(kept))
+                        row[f"{name_of_share}, %"] = significant(100 * statistics.fmean(kept))
             rows.append(row | {"seeds": len(runs), self._beside: verdicts[name]})
         return pd.DataFrame(rows).fillna("")
 
@@ -317,7 +318,7 @@ class Evidence:
     def _beside(self) -> str:
         """The heading of the verdicts."""
         of = self.plan.measure
-        return f"beside {self.plan.against}" + f" ({of.replace('_', ' ')})" * (of != "value")
+        return f"beside {self.plan.against}" + f" ({SHARES.get(of, of)})" * (of != "value")
 
     @property
     def _metric(self) -> str:

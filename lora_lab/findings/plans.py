@@ -12,7 +12,7 @@ from typing import Annotated
 
 from msgspec import Meta, ValidationError, convert
 
-from lora_lab.maths.comparison import MARGIN
+from lora_lab.maths.measures import MARGIN
 from lora_lab.models.bases import Base
 from lora_lab.places import data_folder
 from lora_lab.recipe import Recipe, nearest

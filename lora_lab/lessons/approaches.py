@@ -261,7 +261,7 @@ def _rows_of_ways(evidence: Evidence) -> pd.DataFrame:
             "95 % interval": measured.get("95 % interval", "not measured yet"),
             "chosen": measured["chosen"],
             "tokens read": tokens,
-            "old facts kept, %": measured.get("old knowledge kept, %", ""),
+            "old facts kept, %": measured.get("old facts kept, %", ""),
             "seeds": measured["seeds"],
         }
     return pd.DataFrame(rows).T

@@ -2,13 +2,11 @@
 
 import json
 import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from statistics import mean, median, multimode
 
 from lora_lab.places import append_line, predictions_file
-from lora_lab.records import Verdict
 from lora_lab.wording import counted, percent, significant
 
 Value = str | int | float
@@ -265,33 +263,3 @@ def read_log() -> Log:
         except (ValueError, TypeError, KeyError, AttributeError):
             unreadable.append(number)
     return Log(tuple(predictions), tuple(unreadable))
-
-
-def check_guess(
-    question: Question,
-    guess: Value | None,
-    measured: Sequence[Value],
-    confidence: float | None = None,
-    reason: str = "",
-) -> Verdict:
-    """The verdict on a guess beside its measurement; both are kept. `Predict` is the same to click.
-
-    Args:
-        question: the question.
-        guess: None: no guess yet, and so no answer.
-        measured: a value per seed.
-        confidence: the probability that the guess is right; None: a blind guess.
-        reason: for the guess.
-
-    Raises:
-        ValueError: if the guess or the confidence does not fit the question.
-    """
-    if guess is None:
-        return Verdict(
-            False,
-            "there is no guess; write one where `guess = None` stands, and run on from there.",
-        )
-    sure = question.blind if confidence is None else confidence
-    prediction = Prediction(question, guess, tuple(measured), sure, reason)
-    keep(prediction)
-    return Verdict(prediction.right >= 0.5, f"{prediction}.")

@@ -24,10 +24,10 @@ from lora_lab.wording import percent
 RECIPE = Recipe(r=32, lora_alpha=64, learning_rate=3e-3, steps=40, batch_size=16, max_length=96)
 SEEDS = (0, 1, 2, 3, 4)
 CURVES = {  # what each shows: (diagnosis, learning rate, examples; None: all)
-    "A": ("too high", 1e-1, None),
-    "B": ("fine", 3e-3, None),
-    "C": ("over-fitting", 3e-3, 24),
-    "D": ("too low", 3e-5, None),
+    1: ("too high", 1e-1, None),
+    2: ("fine", 3e-3, None),
+    3: ("over-fitting", 3e-3, 24),
+    4: ("too low", 3e-5, None),
 }
 RECIPES = {"A": replace(RECIPE, r=1, lora_alpha=2), "B": RECIPE}  # alpha is twice the rank
 
@@ -48,7 +48,7 @@ def find_rate(base: Base, task: Task) -> tuple[tuple[StepRecord, ...], float]:
 # --- curves -------------------------------------------------------------------------------------
 
 
-def train_curves(base: Base, task: Task) -> dict[str, tuple[StepRecord, ...]]:
+def train_curves(base: Base, task: Task) -> dict[int, tuple[StepRecord, ...]]:
     """The records of the four runs of `CURVES`, each as far as it came."""
     curves = {}
     for name, (_, rate, examples) in CURVES.items():

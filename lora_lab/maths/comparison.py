@@ -5,9 +5,10 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lora_lab.maths.looks import LOOKS, next_look
+from lora_lab.maths.measures import LOWER_IS_BETTER, checked_margin
 from lora_lab.maths.statistics import (
     LEVEL,
-    LOOKS,
     PairedAnswers,
     mean_interval,
     mean_p_value,
@@ -15,12 +16,8 @@ from lora_lab.maths.statistics import (
 )
 from lora_lab.wording import counted
 
-MARGIN = 0.02  # of a share, unless another is given: 2 points
 SEEDS = 5  # below, the spread between seeds is too uncertain for a verdict
-RIGHT = "right answers"
-ANSWERS = ("exact match", "accuracy", "field F1", "valid JSON", "King James style")
-SHARES = (RIGHT, *ANSWERS, "old_knowledge", "strangers")
-LOWER_IS_BETTER = {"loss": " nats", "KL": " nats", "perplexity": ""}  # with their units
+MANY = 1000  # seeds: beyond, the number itself says nothing
 BETTER, WORSE, ALIKE, UNSETTLED = "better", "worse", "no difference", "not settled"
 
 
@@ -154,10 +151,14 @@ class Comparison:
         return text.replace("-", "−") if float(text) else text.lstrip("-")
 
     def _more_text(self) -> str:
+        """What would settle it: the plan's next look, or a number of seeds."""
         few = f"; a verdict takes {SEEDS} seeds" if self._few else ""
+        if self.look and (seeds := next_look(self.pairs)):
+            return f"{few}; the plan looks again after {seeds}"
         more = self.seeds_to_settle
         if more and self.pairs + more > SEEDS:
-            few += f"; about {more:,} more would settle a difference of {self._margin_text}"
+            about = f"about {more:,}" if more <= MANY else f"over {MANY:,}"
+            few += f"; {about} more would settle a difference of {self._margin_text}"
         return few
 
 
@@ -185,17 +186,3 @@ def comparison_of(
         level=level,
         deviation=statistics.stdev(differences),
     )
-
-
-def checked_margin(measure: str, margin: float | None) -> float | None:
-    """The margin, or the measure's default; refused where it can't be meant."""
-    share = measure not in LOWER_IS_BETTER
-    if share and measure not in SHARES:
-        known = ", ".join((*SHARES, *LOWER_IS_BETTER))
-        raise ValueError(f"whether more {measure!r} is better is not known; known are {known}")
-    if margin is None:
-        return MARGIN if share else None
-    if not 0 < margin < (1 if share else math.inf):
-        fitting = "0.02 for 2 points of a share" if share else "a number above 0"
-        raise ValueError(f"margin={margin:g} is no difference of {measure!r}; give {fitting}")
-    return margin

@@ -9,8 +9,6 @@ from scipy.special import ndtri, stdtr, stdtrit  # quantile; Student's t: share 
 
 NORMAL_95 = 1.96  # standard errors to each side that hold 95 % of a normal distribution
 LEVEL = 0.05  # how often equal settings may be called different
-LOOKS = (5, 10, 20)  # seeds after which the plan looks at the result
-LOOK_LEVEL = 0.0195  # of each look; 5 % over all three (see `next_look`)
 
 
 def standard_error(share: float, items: int) -> float:
@@ -203,16 +201,3 @@ def holm_levels(p_values: Sequence[float]) -> list[float]:
         stopped = stopped or p_values[place] >= level
         levels[place] = level
     return levels
-
-
-def next_look(count: int) -> int | None:
-    """The number of seeds at the plan's next look; None after the last.
-
-    Testing again after more seeds gives more chances to be wrong: t-tests at 5 % after 5, 10 and 20
-    seeds call equal settings different in 12 % of cases. At 1.95 % each, it is 5 % in all. Pocock's
-    constant, 2.2 %, supposes equal steps and a known spread; here it would make 5.6 %.
-
-    Source:
-        Pocock, 1977, "Group sequential methods in the design and analysis of clinical trials".
-    """
-    return next((look for look in LOOKS if look > count), None)

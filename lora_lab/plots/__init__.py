@@ -24,7 +24,7 @@ _NAMES = {  # module: its public names
         "picture",
         "png",
     ),
-    "losses": ("LossFilm", "draw_loss"),
+    "losses": ("LossFilm", "draw_loss", "loss_finding"),
     "meters": ("NOT_SHARES", "draw_meters", "meter_rows"),
     "tokens": ("draw_next_token", "draw_path", "draw_reading"),
     "matrices": (

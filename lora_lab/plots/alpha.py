@@ -126,7 +126,7 @@ def draw_plane(ax: Axes, paths: Mapping[str, Mapping[str, Sequence[Shares]]]) ->
         paths: up to three series of settings, by name; by setting, a pair of shares for each seed.
     """
     title = "What is paid for what is learnt?"
-    tidy(ax, title, "old facts still right, %", "new facts right, %")
+    tidy(ax, title, "old facts kept, %", "new facts right, %")
     shades, summaries, most = mpl.colormaps["viridis"], [], 0
     for place, (name, settings) in enumerate(paths.items()):
         colour = shades(0.15 + 0.6 * place / max(len(paths) - 1, 1))

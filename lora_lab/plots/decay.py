@@ -18,7 +18,7 @@ def draw_decay(ax: Axes, old: Mapping[str, Mapping[float, Sequence[float]]]) -> 
         ax: where to draw.
         old: the share of old facts, 0 to 1, by name ("LoRA", "full") and decay, for each seed.
     """
-    tidy(ax, "Does decay keep old facts?", "weight decay", "old facts still right, %")
+    tidy(ax, "Does decay keep old facts?", "weight decay", "old facts kept, %")
     decays = sorted(
         {decay for by_decay in old.values() for decay in by_decay}
     )  # evenly spaced: 0 has no log
@@ -39,7 +39,5 @@ def draw_decay(ax: Axes, old: Mapping[str, Mapping[float, Sequence[float]]]) -> 
     ax.set_ylim(0, 104)
     ax.legend(loc="upper left", **LEGEND)
     corner(ax, counted(most, "seed"))
-    ax.set_label(
-        f"Old facts still right, means of {counted(most, 'seed')}: {'; '.join(summaries)}."
-    )
+    ax.set_label(f"Old facts kept, means of {counted(most, 'seed')}: {'; '.join(summaries)}.")
     return ax

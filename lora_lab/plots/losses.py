@@ -2,6 +2,7 @@
 
 import io
 import math
+import statistics
 from collections.abc import Sequence
 from itertools import chain
 
@@ -26,6 +27,8 @@ from lora_lab.plots.canvas import (
 from lora_lab.records import StepRecord
 from lora_lab.wording import counted
 
+QUESTION = "Does the loss fall?"
+
 
 def draw_loss(
     ax: Axes,
@@ -34,6 +37,7 @@ def draw_loss(
     steps: int | None = None,
     band: Sequence[Sequence[StepRecord]] = (),
     named: Sequence[str] = (),
+    title: str = QUESTION,
 ) -> Axes:
     """The training and the validation loss by step, over the curves of earlier runs.
 
@@ -45,8 +49,10 @@ def draw_loss(
         band: the records of runs that differ only in their seed: a thin line each, a band from
             the least to the greatest training loss, a whisker for the validation loss.
         named: the names at the ends of the earlier runs' curves, in their order.
+        title: the question; or, once the run is over, the finding.
     """
-    _draw_loss_frame(ax, _loss_ends([records, *earlier, *band], steps), earlier, band, named)
+    ends = _loss_ends([records, *earlier, *band], steps)
+    _draw_loss_frame(ax, ends, earlier, band, named, title)
     for line in _loss_lines(records):
         ax.add_line(line)
     ax.set_label(_loss_in_words(records, earlier, band, named))
@@ -54,6 +60,26 @@ def draw_loss(
 
 
 draw_loss.margins = 62, 20, 46, 26  # pixels on the screen: left, right, bottom, top
+
+
+def loss_finding(records: Sequence[StepRecord]) -> str:
+    """What the loss of a finished run did: `the loss falls`, `the loss hardly moves` …
+
+    The mean of the last fifth of the steps is set beside that of the first two. A tenth is a
+    movement. The validation loss rises if it ends a tenth above its lowest value.
+    """
+    losses = [record.loss for record in records]
+    last = statistics.fmean(losses[-max(1, len(losses) // 5) :])
+    first = statistics.fmean(losses[:2])
+    checked = [one.validation_loss for one in records if one.validation_loss is not None]
+    if not math.isfinite(last):
+        return "the loss breaks"
+    if last > 1.1 * first:
+        return "the loss rises"
+    if last > 0.9 * first:
+        return "the loss hardly moves"
+    again = ", and rises again in validation"
+    return f"the loss falls{again * bool(checked and checked[-1] > 1.1 * min(checked))}"
 
 
 def _loss_ends(runs: Sequence[Sequence[StepRecord]], steps: int | None) -> tuple[float, float]:
@@ -75,9 +101,10 @@ def _draw_loss_frame(
     earlier: Sequence[Sequence[StepRecord]],
     band: Sequence[Sequence[StepRecord]],
     named: Sequence[str],
+    title: str = QUESTION,
 ) -> None:
     """Draw the parts that stand still: axes, legend, earlier runs, and other seeds."""
-    tidy(ax, "Does the loss fall?", "steps", "loss, nats per token")
+    tidy(ax, title, "steps", "loss, nats per token")
     ax.set(xlim=(0, ends[0]), ylim=(0, ends[1]))
     for age, run in enumerate(reversed(earlier)):  # the newest is the darkest
         ax.plot(*_by_step(run), color=EARLIER, alpha=0.75 * 0.65**age, linewidth=1)

@@ -17,7 +17,7 @@ def meter_rows(base: Scores, adapted: Scores) -> list[tuple[str, str, float, flo
     if base.metric_name not in NOT_SHARES:
         rows.append((f"new: {base.metric_name}", NEW, base.value, adapted.value))
     if base.old_knowledge is not None and adapted.old_knowledge is not None:
-        rows.append(("old facts still right", OLD, base.old_knowledge, adapted.old_knowledge))
+        rows.append(("old facts kept", OLD, base.old_knowledge, adapted.old_knowledge))
     if base.strangers is not None and adapted.strangers is not None:
         rows.append(("strangers “not known”", EARLIER, base.strangers, adapted.strangers))
     return rows

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 
-from lora_lab.maths.comparison import ANSWERS, Comparison, comparison_of
+from lora_lab.maths.comparison import Comparison, comparison_of
+from lora_lab.maths.measures import ANSWERS
 from lora_lab.maths.statistics import separate_interval
 from lora_lab.plots.canvas import BASE, EARLIER, INK, RUN, axis_end, corner, tidy
 from lora_lab.records import StepRecord

@@ -18,7 +18,7 @@ NAMES = {  # of a measure, and its unit
     "loss": "loss on the test, nats per token",
     "KL": "KL to the teacher, nats per token",
     "perplexity": "perplexity on the test",
-    "old_knowledge": "old facts still right, %",
+    "old_knowledge": "old facts kept, %",
     "strangers": "strangers still “not known”, %",
 }
 Point = tuple[float, float]

@@ -27,9 +27,9 @@ RECIPE = Recipe(
     r=2,
     lora_alpha=8,
     layers_to_transform=(LAYER,),
-    learning_rate=2e-2,
+    learning_rate=1e-2,
     batch_size=8,
-    steps=120,
+    steps=160,
     loss_on="all",
 )
 

@@ -4,8 +4,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from lora_lab.maths.comparison import RIGHT, SEEDS, Comparison, checked_margin, comparison_of
-from lora_lab.maths.statistics import LEVEL, LOOK_LEVEL, LOOKS, PairedAnswers, next_look
+from lora_lab.maths.comparison import SEEDS, Comparison, comparison_of
+from lora_lab.maths.looks import LOOK_LEVEL, LOOKS, next_look
+from lora_lab.maths.measures import RIGHT, checked_margin
+from lora_lab.maths.statistics import LEVEL, PairedAnswers
 from lora_lab.records import Scores
 from lora_lab.training.run_files import DIVERGED
 from lora_lab.training.store import Run

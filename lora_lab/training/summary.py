@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from lora_lab.maths.comparison import LOWER_IS_BETTER, Comparison
+from lora_lab.maths.comparison import Comparison
+from lora_lab.maths.measures import LOWER_IS_BETTER
 from lora_lab.maths.statistics import holm_levels, mean_interval
 from lora_lab.recipe import Recipe, nearest
 from lora_lab.training.confounds import confounds_of, value_text

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from lora_lab.maths.comparison import LOWER_IS_BETTER, SEEDS
+from lora_lab.maths.comparison import SEEDS
+from lora_lab.maths.measures import LOWER_IS_BETTER
 from lora_lab.maths.statistics import LEVEL, mean_p_value
 from lora_lab.recipe import nearest
 from lora_lab.training.run_files import DIVERGED

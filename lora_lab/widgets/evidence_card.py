@@ -6,7 +6,7 @@ from IPython.display import display
 
 from lora_lab import plots
 from lora_lab.findings.evidence import Evidence
-from lora_lab.maths.comparison import LOWER_IS_BETTER
+from lora_lab.maths.measures import LOWER_IS_BETTER
 from lora_lab.recipe import nearest
 from lora_lab.training.store import Run
 

@@ -118,8 +118,13 @@ class LabResults:
         steps = None if self.training is None else self.training.recipe.steps
         others = [run.records for run in self.seeds.shown]
         band = [self.records, *others] if others else ()
+        title = []
+        if steps is not None and self.training.step == steps:
+            found = plots.loss_finding(self.records)
+            title = [f"{self.base.name} · {self.task.name}: {found}"]
+        earlier = self._earlier_curves
         return plots.picture(
-            plots.draw_loss, self.records, self._earlier_curves, steps, band, self._earlier_names
+            plots.draw_loss, self.records, earlier, steps, band, self._earlier_names, *title
         )
 
     @property

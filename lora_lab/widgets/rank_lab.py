@@ -7,7 +7,7 @@ import ipywidgets as widgets
 import pandas as pd
 
 from lora_lab import plots
-from lora_lab.maths.comparison import LOWER_IS_BETTER
+from lora_lab.maths.measures import LOWER_IS_BETTER
 from lora_lab.models.bases import Base
 from lora_lab.recipe import Recipe
 from lora_lab.tasks.examples import Task

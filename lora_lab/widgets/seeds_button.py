@@ -9,7 +9,8 @@ from pathlib import Path
 import ipywidgets as widgets
 
 from lora_lab.maths.comparison import UNSETTLED, Comparison
-from lora_lab.maths.statistics import LEVEL, LOOKS, next_look
+from lora_lab.maths.looks import LOOKS, next_look
+from lora_lab.maths.statistics import LEVEL
 from lora_lab.models.bases import Base
 from lora_lab.recipe import Recipe
 from lora_lab.tasks.examples import Task
@@ -26,7 +27,7 @@ LOOKS_TEXT = f"{', '.join(map(str, LOOKS[:-1]))} and {LOOKS[-1]}"
 HELP = (
     f"The plan looks at the result after {LOOKS_TEXT} seeds a setting, and ends once it is "
     f"settled. Each look takes a wider interval, so that all looks together call equal settings "
-    f"different in {100 * LEVEL:g} % of cases. More looks would err more often (notebook 04)."
+    f"different in {100 * LEVEL:g} % of cases. More looks would err more often (lesson 4)."
 )
 
 
@@ -143,6 +144,8 @@ class SeedsButton(WorkingBox):
             found = compare_at_look(a, b, margin=self.margin)
         elif seeds > 1:
             found = compare(a, b, margin=self.margin)
+        if found is not None:
+            found = dataclasses.replace(found, **dict(zip("ab", self._names, strict=True)))
         between = LOOKS[0] < seeds < LOOKS[-1] and seeds not in LOOKS
         self.a, self.b, self.comparison = tuple(a), tuple(b), None if between else found
         self.verdict.value = f"<b>{html.escape(self._verdict_words())}</b>"
@@ -153,9 +156,7 @@ class SeedsButton(WorkingBox):
         seeds = f"{counted(len(self.a), 'seed')} a setting"
         if self.comparison is None:
             return f"no verdict after {seeds}: the plan looks after {LOOKS_TEXT}"
-        names = dict(zip("ab", self._names, strict=True))
-        named = dataclasses.replace(self.comparison, **names)
-        return f"{named.measure}: {named.verdict}"
+        return f"{self.comparison.measure}: {self.comparison.verdict}"
 
     def _show_buttons(self, *, busy: bool) -> None:
         self.train_button.description = self._button_words()

@@ -342,5 +342,5 @@ def _scores_of(task: Task) -> list[tuple[str, str]]:
     """The scores that a run of the task has: a name, and the word for `surface_of`."""
     scores = [("validation loss", VALIDATION)] if task.validation else []
     scores += [(f"{task.metric} on the test", "value"), ("loss on the test", "loss")]
-    scores += [("old facts still right", "old_knowledge")] if task.old_knowledge else []
+    scores += [("old facts kept", "old_knowledge")] if task.old_knowledge else []
     return scores + ([("strangers still “not known”", "strangers")] if task.strangers else [])
