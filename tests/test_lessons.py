@@ -19,6 +19,7 @@ REWRITTEN = (  # it grows with each lesson
     "04_reading_a_run.ipynb",
     "05_rank.ipynb",
     "06_alpha.ipynb",
+    "07_target_modules.ipynb",
 )
 WIDGET = "application/vnd.jupyter.widget-view+json"
 FENCED = re.compile(r"```.*?```", re.DOTALL)
