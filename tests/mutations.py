@@ -524,7 +524,7 @@ MUTATIONS = [  # (file, what it says, what it says when broken, the test that mu
     ("training/adalora.py", "of_E[:, 0] + of_A.mean(1) + of_B.mean(0)", "of_E[:, 0]", "test_ranks.py::test_the_most_important"),
     ("training/adalora.py", "reversed([*records])", "[*records]", "test_ranks.py::test_the_last_ranks"),
     ("training/adalora.py", 'mean["lora_E"][:, 0], spread["lora_E"][:, 0], score', 'spread["lora_E"][:, 0], mean["lora_E"][:, 0], score', "test_ranks.py::test_the_first_two"),
-    ("tasks/planted.py", "(share * weight.norm()", "(SIZE * weight.norm()", "test_planted.py::test_each_named"),
+    ("tasks/planted.py", "(size * weight.norm()", "(SIZE * weight.norm()", "test_planted.py::test_each_named"),
     ("tasks/retrieval.py", "heapq.nlargest(", "heapq.nsmallest(", "test_retrieval.py::test_the_best"),
     ("tasks/retrieval.py", "if scores[place] > 0]", "if scores[place] >= 0]", "test_retrieval.py::test_the_best"),
     ("tasks/retrieval.py", "stopwords=None", "stopwords='english'", "test_retrieval.py::test_scores_are"),

@@ -104,9 +104,7 @@ def draw_module_tree(
     layers = sorted({layer_of(matrix.name) for matrix in matrices})
     tall: dict[str, float] = {}  # by kind: the height of its row
     for matrix in matrices:
-        tall[last_name(matrix.name)] = max(
-            tall.get(last_name(matrix.name), 0), matrix.out_features
-        )
+        tall[last_name(matrix.name)] = max(tall.get(last_name(matrix.name), 0), matrix.out_features)
     widest = max(matrix.in_features for matrix in matrices)
     gap, rows, y = 0.3 * min(tall.values()), {}, 0.0
     for kind, height in tall.items():

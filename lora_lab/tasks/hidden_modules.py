@@ -3,25 +3,21 @@
 import dataclasses
 import functools
 import itertools
+import math
 import random
+
+import torch
+from torch import Tensor
 
 from lora_lab.models.bases import Base
 from lora_lab.recipe import Recipe
-from lora_lab.tasks.examples import Task
-from lora_lab.tasks.planted import planted_ranks
+from lora_lab.tasks.examples import Task, collate, encode_fitting
+from lora_lab.tasks.losses import loss_of_batch
+from lora_lab.tasks.planted import planted_task, teacher_model
 
 LAYER, HIDDEN = 2, 2  # where the changes are, and how many
-# A change's size as a share of its matrix's. So each of them alone is about as far from the base.
-SIZES = {
-    "self_attn.q_proj": 1.05,
-    "self_attn.k_proj": 1.03,
-    "self_attn.v_proj": 0.9,
-    "self_attn.o_proj": 0.95,
-    "mlp.gate_proj": 1.2,
-    "mlp.up_proj": 1.5,
-    "mlp.down_proj": 1.07,
-}
-MODULES = tuple(name.partition(".")[2] for name in SIZES)
+MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+FAR = 0.15  # nats per token by which each change alone moves the base: none is easier to see
 # With this many steps a rank of 2 finds a change of rank 1 in any of them.
 RECIPE = Recipe(
     r=2,
@@ -48,24 +44,35 @@ def hidden_modules(word: str) -> tuple[str, ...]:
 
 
 def hidden_modules_task(base: Base, word: str) -> Task:
-    """A planted task of pocket in which the word draws the modules. Nothing that is shown tells.
+    """A planted task of a Llama in which the word draws the modules. Nothing that is shown tells.
 
-    Each hidden change has rank 1 and is in layer 2.
+    Each hidden change has rank 1, is in layer 2, and alone moves the base about as far.
 
     Raises:
-        ValueError: for an empty word, and as `planted_ranks`.
+        ValueError: for an empty word, and as `planted_task`.
     """
     secret = hidden_modules(word)
-    places = {
-        f"model.layers.{LAYER}.{name}": size
-        for name, size in SIZES.items()
-        if name.partition(".")[2] in secret
-    }
     seed = random.Random(f"hidden place {word.strip().casefold()}").randrange(2**31)
-    n = RECIPE.steps * RECIPE.batch_size
-    task = planted_ranks(base, dict.fromkeys(places, 1), size=places, n=n, seed=seed)
+    places = {"target_modules": secret, "layers": (LAYER,)}
+    task = planted_task(base, r=1, n=RECIPE.steps * RECIPE.batch_size, seed=seed, **places)
     about = f"A teacher that differs from {base.name} in {HIDDEN} modules of layer {LAYER}."
-    return dataclasses.replace(task, name="hidden-modules", about=about, recipe=RECIPE)
+    changes = {"teacher": _evened(base, task), "about": about, "recipe": RECIPE}
+    return dataclasses.replace(task, name="hidden-modules", **changes)
+
+
+def _evened(base: Base, task: Task) -> dict[str, Tensor]:
+    """The hidden changes, each scaled so that it alone moves the base by about `FAR`.
+
+    A distance grows with about the square of a change's size.
+    """
+    encoded = encode_fitting(task.validation, base.tokenizer, 4096, "all").encoded
+    batch = collate(encoded, base.tokenizer.pad_token_id)
+    evened = {}
+    for name, change in task.teacher.items():
+        with torch.no_grad():
+            total, tokens = loss_of_batch(base.model, batch, teacher_model(base, {name: change}))
+        evened[name] = change * math.sqrt(FAR * tokens / total.item())
+    return evened
 
 
 @functools.cache

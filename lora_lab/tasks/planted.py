@@ -74,7 +74,7 @@ def planted_ranks(
     base: Base,
     ranks: Mapping[str, int],
     *,
-    size: float | Mapping[str, float] = SIZE,
+    size: float = SIZE,
     n: int | None = None,
     seed: int = 0,
 ) -> Task:
@@ -83,8 +83,7 @@ def planted_ranks(
     Args:
         base: the student's start, and the teacher's.
         ranks: a linear layer's whole name: the hidden rank there, 1 or more.
-        size: each change's Frobenius norm, as a share of the norm of the weight it is added to;
-            one for all, or by a layer's whole name.
+        size: each change's Frobenius norm, as a share of the norm of the weight it is added to.
         n: training texts; None: 2,000.
         seed: draws the changes and the texts.
 
@@ -103,8 +102,7 @@ def planted_ranks(
         B = torch.randn(weight.shape[0], r, generator=generator)  # (out, r)
         A = torch.randn(r, weight.shape[1], generator=generator)  # (r, in)
         change = B @ A  # (out, in)
-        share = size[name] if isinstance(size, Mapping) else size
-        teacher[name] = change * (share * weight.norm() / change.norm())
+        teacher[name] = change * (size * weight.norm() / change.norm())
     n = DEFAULT_N if n is None else n
     texts = _planted_texts(base, n + 2 * HELD_OUT, seed)
     changes = f"hidden changes in {len(ranks)} matrices, {sum(ranks.values())} ranks in all"

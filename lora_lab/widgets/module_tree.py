@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import ipywidgets as widgets
 
+from lora_lab import plots
 from lora_lab.cost.budget import adapter_parameters, trainable_parameters
 from lora_lab.cost.estimates import find_shape
 from lora_lab.models.architecture import (
@@ -19,7 +20,6 @@ from lora_lab.models.architecture import (
     naming,
 )
 from lora_lab.recipe import Recipe
-from lora_lab import plots
 from lora_lab.widgets import markup
 from lora_lab.widgets.boxes import LabBox, PictureView
 from lora_lab.wording import fine_percent
