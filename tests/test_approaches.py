@@ -183,6 +183,7 @@ def test_the_ways_of_several_plans_stand_in_one_table_with_what_they_cost():
     row = table.loc[("pocket, style", "LoRA")]
     own = evidence.table().set_index("setting").loc["LoRA"]
     assert row["score, %"] == own["exact match, %"]
+    assert row["metric"] == "exact match"
     assert row["old facts kept, %"] == own["old facts kept, %"]
     tokens = [
         one.prompt_tokens for one in evidence.rows if (one.stage, one.setting) == ("final", "LoRA")

@@ -409,17 +409,6 @@ def test_a_collator_that_fails_in_its_trial_is_told_so():
     assert "In its trial your function raised ValueError: too many rows" in message
 
 
-def test_freezing_leaves_trained_what_peft_trains():
-    model = tiny_base().model
-    config = LoraConfig(target_modules=["q_proj", "down_proj"])
-    peft_model = get_peft_model(model, config)
-    trained = {name for name, parameter in peft_model.named_parameters() if parameter.requires_grad}
-    one_token.freeze_for_lora.reference(peft_model.requires_grad_(True))
-    assert {
-        name for name, parameter in peft_model.named_parameters() if parameter.requires_grad
-    } == trained
-
-
 def layer_of(case):
     layer = LoRALinear(nn.Linear(7, 5, bias=False, dtype=torch.float64), 3, case["lora_alpha"])
     with torch.no_grad():

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lora_lab.checks.compare import Case, Exercise, Function
 from lora_lab.lessons.labels import (
@@ -14,7 +14,6 @@ from lora_lab.lessons.labels import (
     collate_moved_twice,
     train_with,
 )
-from lora_lab.maths.lora import LoRALinear
 from lora_lab.models.bases import load_base
 from lora_lab.records import Verdict
 from lora_lab.tasks.examples import IGNORED
@@ -213,82 +212,4 @@ answer_collator = Exercise(
         "prompt_length": _one_late,
     },
     trial=_trial,
-)
-
-# --- the parameters that are trained --------------------------------------------------------
-
-
-def _freeze_for_lora(model: nn.Module) -> None:
-    """Set requires_grad so that only the model's lora_A and lora_B are trained."""
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad = "lora_" in name
-
-
-def small_models() -> Iterator[Case]:
-    """Two models with LoRA in some layers: every parameter is trained so far, or no parameter."""
-    for trained in (True, False):
-        with torch.random.fork_rng(devices=[]):
-            layers = {
-                "embed_tokens": nn.Embedding(11, 6),
-                "q_proj": LoRALinear(nn.Linear(6, 5), r=2, lora_alpha=4),
-                "o_proj": LoRALinear(nn.Linear(5, 6, bias=False), r=2, lora_alpha=4),
-                "norm": nn.LayerNorm(6),
-                "lm_head": nn.Linear(6, 11, bias=False),
-            }
-        yield {"model": nn.ModuleDict(layers).requires_grad_(trained)}
-
-
-def _what_is_trained(function: Function, case: Case) -> dict[str, str]:
-    """Each parameter of the model after a call: trained or frozen."""
-    model = case["model"]
-    function(model)
-    return {
-        name: "trained" if parameter.requires_grad else "frozen"
-        for name, parameter in model.named_parameters()
-    }
-
-
-def _trains(is_chosen: Function) -> Function:
-    """A slip that trains the parameters whose names are chosen, and freezes the others."""
-
-    def slip(model: nn.Module) -> None:
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad = is_chosen(name)
-
-    return slip
-
-
-def _only_freezes(model: nn.Module) -> None:
-    for name, parameter in model.named_parameters():
-        if "lora_" not in name:
-            parameter.requires_grad = False
-
-
-freeze_for_lora = Exercise(
-    _freeze_for_lora,
-    small_models,
-    slips={
-        "nothing changed: `model.requires_grad = False` only gives the module an attribute, and "
-        "eval() and no_grad() freeze nothing; set it on each parameter": lambda model: None,
-        "all is frozen, lora_A and lora_B too: there is nothing left to train": (
-            lambda model: model.requires_grad_(False)
-        ),
-        "it is the wrong way round: the base is trained, and the adapter is frozen": (
-            _trains(lambda name: "lora_" not in name)
-        ),
-        "lora_A is frozen; only the first gradient of lora_A is zero, then it moves too": (
-            _trains(lambda name: "lora_B" in name)
-        ),
-        "lora_B is frozen at zero here, so the change would stay zero for ever": (
-            _trains(lambda name: "lora_A" in name)
-        ),
-        "the biases are still trained; they are the base's too": (
-            _trains(lambda name: "lora_" in name or name.endswith("bias"))
-        ),
-        "embeddings, norm or output layer are still trained: freeze all, not the adapted layers "
-        "alone": _trains(lambda name: "base_layer" not in name),
-        "a parameter that was frozen before stays so here: set requires_grad to True on lora_A "
-        "and lora_B": _only_freezes,
-    },
-    ask=_what_is_trained,
 )

@@ -292,8 +292,19 @@ class Evidence:
             f"Then {' or '.join(map(str, sorted(lengths)))} fresh seeds were trained and tested "
             "once. A seed draws the examples, the questions, the start and the order. Verdicts are "
             f"paired by seed; a difference below {100 * plan.margin:g} points does not matter. "
-            f"{plan.notes}"
+            f"{self._holm_words}{plan.notes}"
         ).rstrip()
+
+    @property
+    def _holm_words(self) -> str:
+        """Why the table's intervals are wider than the verdict's, where they are."""
+        others = sum(bool(runs) for runs in self.runs.values()) - 1
+        if others < 2:
+            return ""
+        return (
+            f"The table's {others} verdicts have wider intervals than the line above it: several "
+            "comparisons find a false difference more easily, and Holm's correction allows for it. "
+        )
 
     def __repr__(self) -> str:
         return f"{self.question}\n{self.verdict}\n{self.table().to_string(index=False)}"

@@ -257,6 +257,7 @@ def _rows_of_ways(evidence: Evidence) -> pd.DataFrame:
         score = next(column for column in table if column.endswith(", %"))
         tokens = f"{mean(row.prompt_tokens for row in finals):.0f}" if finals else ""
         rows[task, name] = {
+            "metric": score.removesuffix(", %"),
             "score, %": measured[score],
             "95 % interval": measured.get("95 % interval", "not measured yet"),
             "chosen": measured["chosen"],

@@ -109,10 +109,10 @@ class TwoRecipes:
         found = self.compare(rate)
         rows = {name: [*map(percent, shares)] for name, shares in scores.items()}
         pairs = zip(scores["A"], scores["B"], strict=True)
-        rows["B − A, points"] = [f"{100 * (b - a):+.0f}" for a, b in pairs]
+        rows["B − A, points"] = [_signed(100 * (b - a)) for a, b in pairs]
         table = pd.DataFrame(rows, index=[f"seed {seed}" for seed in self.seeds]).T
         means = [statistics.fmean(shares) for shares in scores.values()]
-        table["mean"] = [*map(percent, means), f"{100 * found.difference:+.0f}"]
+        table["mean"] = [*map(percent, means), _signed(100 * found.difference)]
         table["95 % interval"] = ["", "", found.interval.removesuffix(" points")]
         return table
 
@@ -144,6 +144,11 @@ class TwoRecipes:
         """B compared with A, each at the learning rate that its validation loss chooses."""
         sides = [self.runs(name, self.best_rate(name)) for name in RECIPES]
         return replace(compare(*sides), a="A", b="B")
+
+
+def _signed(points: float) -> str:
+    """Points with their sign, in print: `+10`, `−20`."""
+    return f"{points:+.0f}".replace("-", "−")
 
 
 def two_recipes(

@@ -125,8 +125,7 @@ def draw_plane(ax: Axes, paths: Mapping[str, Mapping[str, Sequence[Shares]]]) ->
         ax: where to draw.
         paths: up to three series of settings, by name; by setting, a pair of shares for each seed.
     """
-    title = "What is paid for what is learnt?"
-    tidy(ax, title, "old facts kept, %", "new facts right, %")
+    tidy(ax, "New facts learnt against old facts kept", "old facts kept, %", "new facts right, %")
     shades, summaries, most = mpl.colormaps["viridis"], [], 0
     for place, (name, settings) in enumerate(paths.items()):
         colour = shades(0.15 + 0.6 * place / max(len(paths) - 1, 1))

@@ -18,6 +18,9 @@ KINDS = {  # what is measured: its name in the chart, colour, marker
 }
 
 
+BARS = "bar: 95 % interval of the mean; tick: a seed"
+
+
 def draw_evidence(ax: Axes, title: str, metric: str, scores: Mapping[str, Scores]) -> Axes:
     """A row for each setting: means with 95 % intervals, and a faint tick for each seed.
 
@@ -28,7 +31,7 @@ def draw_evidence(ax: Axes, title: str, metric: str, scores: Mapping[str, Scores
         scores: by "value", "old_knowledge" and "strangers": shares, by setting and seed.
     """
     settings = [*scores["value"]]
-    tidy(ax, title, "", "")
+    tidy(ax, title, BARS, "")
     step = 0.62 / len(scores)
     summaries = []
     for number, (kind, by_setting) in enumerate(scores.items()):
@@ -66,11 +69,11 @@ def draw_evidence(ax: Axes, title: str, metric: str, scores: Mapping[str, Scores
     ax.tick_params(axis="y", length=0)
     ax.grid(visible=False, axis="y")
     if len(scores) > 1:
-        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=len(scores), **LEGEND)
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.24), ncols=len(scores), **LEGEND)
     ax.set_label(f"{title} Means with 95 % intervals. {'; '.join(summaries)}.")
     return ax
 
 
 def evidence_size(settings: int, kinds: int) -> tuple[int, int]:
     """The size of the picture in pixels: the more rows, the taller."""
-    return 560, 110 + max(26, 15 * kinds) * settings
+    return 560, 126 + max(26, 15 * kinds) * settings
