@@ -109,6 +109,20 @@ def test_a_stopped_training_leaves_nothing_and_says_what_to_do(hunt, monkeypatch
     assert hunt.left == {}
 
 
+def test_a_word_that_comes_while_it_trains_gets_none_of_the_old_ones_trainings(hunt, monkeypatch):
+    follow = hunt.panel.follow
+
+    def follow_and_type(training):
+        follow(training)
+        hunt.word.value = "maple"
+
+    monkeypatch.setattr(hunt.panel, "follow", follow_and_type)
+    hunt.buttons["q_proj"].value = True
+    hunt.train_button.click()
+    hunt.wait(LIMIT)
+    assert hunt.left == {}
+
+
 def test_a_notebook_keeps_the_same_words_at_each_run(hunt):
     words = hunt._repr_mimebundle_()["text/plain"]
     assert words == f"HuntLab: pocket · 2 of {', '.join(MODULES)}"

@@ -82,7 +82,7 @@ class HuntLab(WorkingBox):
             module: widgets.ToggleButton(description=module, layout={"width": "6.5em"})
             for module in MODULES
         }
-        self.answer_button = action("These are my answer")
+        self.answer_button = action("This is my answer")
         self.view = PictureView(SIZE[0])
         self.children = [
             widgets.HTML(markup.title(f"Two of these {len(MODULES)} modules were changed. Which?")),
@@ -183,18 +183,19 @@ class HuntLab(WorkingBox):
     def _train(self, modules: tuple[str, ...]) -> None:
         self.panel.reset_bar()
         self._say("training …")
-        recipe = dataclasses.replace(self.task.recipe, target_modules=modules)
-        training = self.panel.prepare(self.base, self.task, recipe)
+        task, left = self.task, self.left  # another word may come meanwhile
+        recipe = dataclasses.replace(task.recipe, target_modules=modules)
+        training = self.panel.prepare(self.base, task, recipe)
         self.panel.follow(training)
-        if self._work.stopped:
+        if self._work.stopped or self.task is not task:
             self._say(self.panel.outcome)
             return
         if self._before is None:
-            self._before = evaluate(self.base, self.task).value
-        self.left[modules] = evaluate(training.adapted(), self.task).value / self._before
+            self._before = evaluate(self.base, task).value
+        left[modules] = evaluate(training.adapted(), task).value / self._before
         self.progress.bar_style = "success"
         self._show()
-        self._say(f"{percent(self.left[modules])} of the error is left")
+        self._say(f"{percent(left[modules])} of the error is left")
 
     def _show(self) -> None:
         self.view.show(self.picture)
