@@ -438,6 +438,31 @@ def test_in_the_lesson_on_alpha_the_knob_turns_and_the_map_fills(visit):
     look_at_each_widget(visit)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("notebook", [NOTEBOOKS / "08_adalora.ipynb"], ids=["08_adalora"])
+def test_in_the_lesson_on_adalora_the_film_moves_while_ranks_are_pruned(visit):
+    run_all(visit.page)
+    lab = Lab(visit.page, -1)
+    both = visit.page.locator(".lora-lab", has=lab.train.locator("visible=true")).first
+    ranks = both.get_by_role("img", name=re.compile("triplets in 28 matrices"))
+    seen = [ranks.get_attribute("title")]
+    lab.train.click()
+
+    def is_trained() -> bool:
+        now = ranks.get_attribute("title")
+        if now != seen[-1]:
+            seen.append(now)
+        return lab.state.startswith("finished: 120 steps in ") and lab.train.is_enabled()
+
+    lab.wait_until(is_trained)
+    assert len(seen) > 3, seen
+    assert seen[-1].startswith("28 triplets in 28 matrices: ")
+    both.get_by_role("slider", name="step", exact=True).focus()
+    visit.page.keyboard.press("Home")
+    both.get_by_role("img", name=re.compile("^168 triplets in 28 matrices: ")).wait_for()
+    look_at_each_widget(visit)
+
+
 def look_at_each_widget(visit) -> None:
     """Each has names for a screen reader, can be used by keyboard, and asks no other host."""
     widgets = visit.page.locator(".lora-lab").all()

@@ -35,3 +35,12 @@ def test_what_does_not_fit_together_is_said_in_the_recipes_words_and_the_curve_s
     assert curve.view.value == before
     curve.controls["target_r"].value = 5
     assert "28 × 5 = 140" in curve.said.value
+
+
+def test_between_two_allocations_the_budget_stands_still():
+    curve = BudgetCurve(RECIPE, 28)
+    phases = {"tinit": 15, "tfinal": 60, "total_step": 120}
+    curve.controls["deltaT"].value = 10
+    for step, allocated in ((19, 0), (20, 20), (29, 20), (30, 30), (59, 50), (60, 60), (75, 75)):
+        assert curve.budgets[step - 1] == budget_schedule(allocated, 168, 28, **phases)
+    assert "Step 30: 0.67 of the way is left, so 28 + 140 × 0.67³ = 69." in curve.said.value

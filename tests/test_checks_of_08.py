@@ -1,11 +1,11 @@
-"""Notebook 08's exercises: their right answers are the allocator's, which is PEFT's."""
+"""Notebook 08's exercises: their right answers are PEFT's and its allocator's."""
 
 import pytest
 import torch
 from torch import nn
 
-from lora_lab.checks.adalora import budget_at, importance, share_out
-from lora_lab.maths.adalora import RankAllocator, SVDLinear, budget_schedule
+from lora_lab.checks.adalora import adalora_step, share_out
+from lora_lab.maths.adalora import RankAllocator, SVDLinear
 
 
 def allocator(sizes, target_r=1, **betas):
@@ -14,23 +14,33 @@ def allocator(sizes, target_r=1, **betas):
     return RankAllocator(layers, target_r=target_r, tinit=1, tfinal=1, total_step=9, **betas)
 
 
-@pytest.mark.parametrize("case", list(importance.cases()))
-def test_the_importance_is_the_allocators(case):
-    own = allocator({"one": 2}, beta1=case["beta1"], beta2=case["beta2"])
-    layer = own.layers["one"]
-    for value, gradient in zip(case["values"], case["gradients"], strict=True):
-        for p in layer.parameters():
-            p.grad = torch.zeros_like(p)
-        layer.lora_E.data.fill_(value)
-        layer.lora_E.grad.fill_(gradient)
-        own.update_ipt()
-    scores = own.triplet_ipt()["one"]  # the vectors have no gradient: only λ counts
-    assert scores.tolist() == pytest.approx([importance.reference(**case)] * 2)
+def plain_step(model, optimizer, batch, step):
+    """The step as PEFT's documentation has it."""
+    loss = model(**batch).loss
+    loss.backward()
+    optimizer.step()
+    model.base_model.update_and_allocate(step)
+    optimizer.zero_grad()
+    return loss.item()
 
 
-@pytest.mark.parametrize("case", list(budget_at.cases()))
-def test_the_budget_is_the_packages(case):
-    assert budget_at.reference(**case) == budget_schedule(**case)
+def test_a_plain_step_is_right_and_trains_pocket_to_its_budget():
+    verdict = adalora_step(plain_step)
+    assert verdict.passed
+    assert "28 of 168 triplets are left" in verdict.message
+
+
+def test_the_models_of_the_check_are_pruned_to_one_triplet_a_layer():
+    for case in adalora_step.cases():
+        outcome = adalora_step.outcome(plain_step, case)
+        assert outcome.answer["triplets left"] == 2
+        assert outcome.answer["losses"][-1] < outcome.answer["losses"][0]
+
+
+def test_in_its_trial_a_step_that_never_leaves_step_1_is_found_out():
+    verdict = adalora_step.trial(lambda **given: plain_step(**given | {"step": 1}))
+    assert not verdict.passed
+    assert "28 should be left" in verdict.message
 
 
 @pytest.mark.parametrize("case", list(share_out.cases()))

@@ -20,6 +20,7 @@ REWRITTEN = (  # it grows with each lesson
     "05_rank.ipynb",
     "06_alpha.ipynb",
     "07_target_modules.ipynb",
+    "08_adalora.ipynb",
 )
 WIDGET = "application/vnd.jupyter.widget-view+json"
 FENCED = re.compile(r"```.*?```", re.DOTALL)

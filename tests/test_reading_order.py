@@ -127,6 +127,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "reading_runs": "pandas",
         "by_hand": "torch pandas",
         "thin_change": "torch pandas",
+        "pruning": "torch pandas peft",
     },
     "checks": dict.fromkeys(
         ["compare", "start_here", "should_i_fine_tune", "one_token", "maths_of_lora"]
@@ -155,8 +156,8 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         + ["following", "working_box", "recipe_controls", "samples", "before_after"]
         + ["forgetting_film", "seeds", "lab_results", "lab_readings", "lab_face", "live_result"]
         + ["live_lab", "lora_picture", "explorer", "toggle", "token_path", "prediction"]
-        + ["module_tree", "svd_slider", "rank_slider", "rank_map"]
-        + ["importance_inspector", "nf4_lab", "memory_bars", "budget_curve", "pairs"]
+        + ["module_tree", "svd_slider", "rank_slider", "rank_map", "pruning_lab"]
+        + ["nf4_lab", "memory_bars", "budget_curve", "pairs"]
         + ["pick_runs", "run_here", "five_minutes", "decision_aid", "cell_grid", "surface_lab"]
         + ["rank_lab", "hunt_lab", "seeds_button", "evidence_card", "gain_knob", "recipe_cost"]
         + ["kept_runs", "studio", "cases"],

@@ -1,4 +1,4 @@
-"""Notebook 08's recordings are of the settings that were committed, and read as these say."""
+"""Lesson 08's recordings are of the settings that were committed, and read as these say."""
 
 import tomllib
 

@@ -1,186 +1,127 @@
-"""Checks for notebook 08, AdaLoRA: the importance of a number, the budget, who keeps how much."""
+"""Checks for notebook 08, AdaLoRA: a training step that allocates, and who keeps how much."""
 
-import math
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
 
 from lora_lab.checks.compare import Case, Exercise, Function
+from lora_lab.lessons.pruning import little_model, train_by_steps, what_is_left
+from lora_lab.models.bases import load_base
+from lora_lab.recipe import Recipe
+from lora_lab.records import Verdict
+from lora_lab.tasks.loading import load_task
+from lora_lab.training.evaluation import evaluate
 
-# --- importance -----------------------------------------------------------------------------
+# --- a training step ------------------------------------------------------------------------
+
+Batch = Mapping[str, Tensor]
 
 
-def _importance(values: list[float], gradients: list[float], beta1: float, beta2: float) -> float:
-    """The importance of one trained number after several steps, from its values and gradients.
+def _adalora_step(
+    model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, step: int
+) -> float:
+    """One training step of a PEFT model with AdaLoRA: it learns, and allocates. Gives the loss.
 
-    The sensitivity of a step is |value × gradient|. Its uncertainty is the distance between the
-    sensitivity and its new average. Both have a moving average that begins at 0: the sensitivity
-    by beta1, the uncertainty by beta2. The importance is the product of the two averages.
+    The loss is model(**batch).loss, and what is given is its number. Steps count from 1.
     """
-    mean = spread = 0.0
-    for value, gradient in zip(values, gradients, strict=True):
-        sensitivity = abs(value * gradient)
-        mean = beta1 * mean + (1 - beta1) * sensitivity
-        spread = beta2 * spread + (1 - beta2) * abs(sensitivity - mean)
-    return mean * spread
+    return _stepped("backward step allocate clear")(model, optimizer, batch, step)
 
 
-def _importance_cases() -> Iterator[Case]:
-    rows = (
-        ([0.5, -0.25, 0.75, 1.0], [0.2, 0.4, -0.1, 0.3], 0.85, 0.85),
-        ([1.0, 1.0, -2.0], [-0.5, 0.25, 0.125], 0.5, 0.9),
-        ([-0.1, 0.3, 0.2, -0.4, 0.6], [1.0, -2.0, 0.5, 1.5, -0.25], 0.7, 0.4),
-    )
-    names = "values", "gradients", "beta1", "beta2"
-    yield from (dict(zip(names, row, strict=True)) for row in rows)
+def _stepped(parts: str, first: int = 1) -> Function:
+    """A step that does these parts in this order, where steps are counted from `first`."""
+
+    def take(model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, step: int) -> float:
+        loss = model(**batch).loss
+        acts = {
+            "backward": loss.backward,
+            "step": optimizer.step,
+            "allocate": lambda: model.base_model.update_and_allocate(step - 1 + first),
+            "clear": optimizer.zero_grad,
+        }
+        for part in parts.split():
+            acts[part]()
+        return loss.item()
+
+    return take
 
 
-def _followed(
-    sensitivity: Callable[[float, float], float] = lambda value, gradient: abs(value * gradient),
-    away: Callable[[float, float, float], float] = lambda now, new, old: abs(now - new),
-    end: Callable[[float, float], float] = lambda mean, spread: mean * spread,
-    betas: Callable[[float, float], tuple[float, float]] = lambda beta1, beta2: (beta1, beta2),
-) -> Function:
-    """A slip: the same steps, but a part of them done in another way."""
-
-    def slip(values: list[float], gradients: list[float], beta1: float, beta2: float) -> float:
-        first, second = betas(beta1, beta2)
-        mean = spread = 0.0
-        for value, gradient in zip(values, gradients, strict=True):
-            now, old = sensitivity(value, gradient), mean
-            mean = first * mean + (1 - first) * now
-            spread = second * spread + (1 - second) * away(now, mean, old)
-        return end(mean, spread)
-
-    return slip
+def _little_models() -> Iterator[Case]:
+    """Two models of other widths, with other schedules; `step` is the last one."""
+    for width, init_r, steps in ((4, 3, 8), (6, 4, 11)):
+        with torch.random.fork_rng(devices=[]):
+            torch.random.default_generator.manual_seed(width)
+            recipe = Recipe(method="adalora", init_r=init_r, target_r=1, steps=steps)
+            model = little_model(width, recipe)
+            batch = {"x": torch.randn(16, width), "y": torch.randn(16, width)}
+        trained = [one for one in model.parameters() if one.requires_grad]
+        optimizer = torch.optim.AdamW(trained, lr=3e-2)
+        yield {"model": model, "optimizer": optimizer, "batch": batch, "step": steps}
 
 
-importance = Exercise(
-    _importance,
-    _importance_cases,
-    slips={
-        "a sensitivity is a size: without abs, steps up and steps down cancel out": (
-            _followed(sensitivity=lambda value, gradient: value * gradient)
-        ),
-        "this is the gradient's size alone: a number of 0 would count as much as a large one": (
-            _followed(sensitivity=lambda value, gradient: abs(gradient))
-        ),
-        "the uncertainty is measured from the new average, after this step's has been added": (
-            _followed(away=lambda now, new, old: abs(now - old))
-        ),
-        "the uncertainty is a distance: take its size, abs": (
-            _followed(away=lambda now, new, old: now - new)
-        ),
-        "this is the smoothed sensitivity alone; multiply it by the smoothed uncertainty": (
-            _followed(end=lambda mean, spread: mean)
-        ),
-        "the two are multiplied, not added up": _followed(end=lambda mean, spread: mean + spread),
-        "beta weighs what was there before; what is new gets 1 - beta": (
-            _followed(betas=lambda beta1, beta2: (1 - beta1, 1 - beta2))
-        ),
-        "beta1 smooths the sensitivity and beta2 the uncertainty: here they are swapped": (
-            _followed(betas=lambda beta1, beta2: (beta2, beta1))
-        ),
-        "both averages begin at 0, and nothing makes up for it (Adam does; this does not)": (
-            lambda values, gradients, beta1, beta2: (
-                _importance(values, gradients, beta1, beta2)
-                / ((1 - beta1 ** len(values)) * (1 - beta2 ** len(values)))
-            )
-        ),
-    },
+def _all_steps(function: Function, case: Case) -> dict[str, object] | None:
+    """What a function's steps lead to, from the first one to the case's."""
+    losses = [function(**case | {"step": step}) for step in range(1, case["step"] + 1)]
+    if None in losses:
+        return None
+    named = case["model"].named_parameters()
+    left = {name: int((one != 0).sum()) for name, one in named if "lora_E" in name}
+    return {"triplets left": sum(left.values()), "by layer": left, "losses": losses}
+
+
+TRIAL = Recipe(
+    method="adalora",
+    init_r=6,
+    target_r=1,
+    lora_alpha=16,
+    steps=60,
+    batch_size=8,
+    learning_rate=3e-2,
 )
 
-# --- schedule -------------------------------------------------------------------------------
+
+def _trial(function: Function) -> Verdict:
+    """Let the learner's step train pocket on new facts."""
+    base = load_base("pocket", dtype="float32")
+    facts = replace(load_task("new-facts", base, n=40), old_knowledge=(), strangers=())
+    trained = train_by_steps(base, facts, TRIAL, function)
+    left = what_is_left(trained.model)
+    count, knows = left["triplets left"], evaluate(trained, facts)
+    said = (
+        f"Pocket trained with it for {TRIAL.steps} steps: {count} of 168 triplets are left, and it "
+        f"knows {knows.value:.0%} of 40 new facts. The file has {left['numbers in the file']:,} of "
+        f"the {left['numbers trained']:,} numbers that were trained."
+    )
+    return Verdict(count == 28, said if count == 28 else f"{said} 28 should be left.")
 
 
-def _budget_at(
-    step: int, init_bgt: int, target_bgt: int, tinit: int, tfinal: int, total_step: int
-) -> int:
-    """The number of triplets that may be left after a step.
-
-    All are left up to step tinit, and the target from step total_step - tfinal on. In between it is
-    target + (init - target) × left³, rounded down, where left is the share of the way still to go.
-    """
-    if step <= tinit:
-        return init_bgt
-    if step >= total_step - tfinal:
-        return target_bgt
-    left = 1 - (step - tinit) / (total_step - tfinal - tinit)
-    return int(target_bgt + (init_bgt - target_bgt) * left**3)
-
-
-def _schedule_cases() -> Iterator[Case]:
-    for step in (5, 12, 30, 47, 80, 100):
-        yield {
-            "step": step, "init_bgt": 224, "target_bgt": 56,
-            "tinit": 10, "tfinal": 40, "total_step": 100,
-        }  # fmt: skip
-    yield {
-        "step": 3, "init_bgt": 100, "target_bgt": 36, "tinit": 2, "tfinal": 3, "total_step": 9,
-    }  # fmt: skip
-
-
-def _scheduled(
-    curve: Callable[[float], float] = lambda left: left**3,
-    left_at: Callable[[int, int, int, int], float] = lambda step, tinit, tfinal, total: (
-        1 - (step - tinit) / (total - tfinal - tinit)
-    ),
-    ends: Callable[[int, int, int], int] = lambda tinit, tfinal, total: total - tfinal,
-    whole: Callable[[float], float] = int,
-    add: bool = True,
-) -> Function:
-    """A slip: the budget, but a part of the formula is another."""
-
-    def slip(
-        step: int, init_bgt: int, target_bgt: int, tinit: int, tfinal: int, total_step: int
-    ) -> float:
-        if step <= tinit:
-            return init_bgt
-        if step >= ends(tinit, tfinal, total_step):
-            return target_bgt
-        share = curve(left_at(step, tinit, tfinal, total_step))
-        return whole(target_bgt * add + (init_bgt - target_bgt) * share)
-
-    return slip
-
-
-budget_at = Exercise(
-    _budget_at,
-    _schedule_cases,
+adalora_step = Exercise(
+    _adalora_step,
+    _little_models,
     slips={
-        "the way down is a cube, not a straight line: left ** 3": _scheduled(lambda left: left),
-        "the cube is of what is left of the way, not of what is done": (
-            _scheduled(left_at=lambda step, tinit, tfinal, total: (
-                (step - tinit) / (total - tfinal - tinit)
-            ))
+        "nothing is pruned here, and PEFT says nothing: call model.base_model.update_and_allocate"
+        "(step)": _stepped("backward step clear"),
+        "the allocator comes before the optimizer here, which then moves the masked λ off 0": (
+            _stepped("backward allocate step clear")
         ),
-        "the way ends tfinal steps before the last one; here it goes on to the end": (
-            _scheduled(
-                left_at=lambda step, tinit, tfinal, total: 1 - (step - tinit) / (total - tinit),
-                ends=lambda tinit, tfinal, total: total,
-            )
+        "the gradients are gone when the allocator asks for them: clear them last": (
+            _stepped("backward step clear allocate")
         ),
-        "tfinal is counted back from the end; here it is taken as a step's number": (
-            _scheduled(
-                left_at=lambda step, tinit, tfinal, total: 1 - (step - tinit) / (tfinal - tinit),
-                ends=lambda tinit, tfinal, total: tfinal,
-            )
+        "the gradients are never cleared, so each step adds to those before": (
+            _stepped("backward step allocate")
         ),
-        "the paper's formula takes tinit off above, too, and ends with a jump; the way is "
-        "step - tinit of total_step - tfinal - tinit": (
-            _scheduled(left_at=lambda step, tinit, tfinal, total: (
-                1 - (step - tinit - tfinal) / (total - tfinal - tinit)
-            ))
+        "the optimizer's step is missing: nothing is trained": _stepped("backward allocate clear"),
+        "the allocator counts steps from 1, and here it is one behind": (
+            _stepped("backward step allocate clear", first=0)
         ),
-        "the target is missing: the cube shrinks what is above it, and it comes on top": (
-            _scheduled(add=False)
-        ),
-        "a budget counts triplets: round it down to a whole number, with int": (
-            _scheduled(whole=lambda budget: budget)
-        ),
-        "it is rounded up, and then more are kept than the curve allows: round down, with int": (
-            _scheduled(whole=math.ceil)
+        "the allocator is one step ahead: give it the step as it is": (
+            _stepped("backward step allocate clear", first=2)
         ),
     },
-)  # fmt: skip
+    ask=_all_steps,
+    trial=_trial,
+)
 
 # --- allocate a budget ----------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""AdaLoRA's budget over the steps: move its four numbers, and see the curve and the arithmetic."""
+"""AdaLoRA's budget over the steps: move its five numbers, and see the curve and the arithmetic."""
 
 import html
 
@@ -12,15 +12,16 @@ from lora_lab.widgets import markup
 from lora_lab.widgets.boxes import row
 from lora_lab.widgets.explorer import Explorer
 
-FIELDS = ("init_r", "target_r", "tinit", "tfinal")
+FIELDS = ("init_r", "target_r", "tinit", "tfinal", "deltaT")
+RANGES = {"init_r": (1, 16), "target_r": (1, 16), "deltaT": (1, 20)}  # of the sliders
 SIZE = (500, 240)  # pixels on the screen
 
 
 class BudgetCurve(Explorer):
-    """Sliders for init_r, target_r, tinit and tfinal over the curve that they make.
+    """Sliders for init_r, target_r, tinit, tfinal and deltaT over the curve that they make.
 
     `controls` holds the sliders by name, `budgets` what may be left after each step, `said` the
-    arithmetic; where the four don't fit together, `said` says why, and the curve stays.
+    arithmetic; where the five don't fit together, `said` says why, and the curve stays.
 
     Args:
         recipe: of AdaLoRA, where the sliders begin.
@@ -31,10 +32,10 @@ class BudgetCurve(Explorer):
         self.recipe, self.matrices = recipe, matrices
         tinit, tfinal = recipe.schedule
         starts = {"init_r": recipe.init_r, "target_r": recipe.target_r}
-        starts |= {"tinit": tinit, "tfinal": tfinal}
+        starts |= {"tinit": tinit, "tfinal": tfinal, "deltaT": recipe.deltaT}
         self.controls = {
             name: widgets.IntSlider(
-                value, name.endswith("_r"), 16 if name.endswith("_r") else recipe.steps,
+                value, *RANGES.get(name, (0, recipe.steps)),
                 description=name, layout={"width": "240px"},
             )
             for name, value in starts.items()
@@ -58,7 +59,7 @@ class BudgetCurve(Explorer):
         """The budget over the steps, with its arithmetic in `said`.
 
         Raises:
-            ValueError: if the four numbers don't fit together.
+            ValueError: if the five numbers don't fit together.
         """
         values = {name: control.value for name, control in self.controls.items()}
         recipe = Recipe(method="adalora", steps=self.recipe.steps, **values)
@@ -66,7 +67,8 @@ class BudgetCurve(Explorer):
         first, last = self.matrices * recipe.init_r, self.matrices * recipe.target_r
         phases = {"tinit": tinit, "tfinal": tfinal, "total_step": recipe.steps}
         steps = range(1, recipe.steps + 1)
-        self.budgets = [budget_schedule(step, first, last, **phases) for step in steps]
+        allocated = (_last_allocation(step, recipe) for step in steps)
+        self.budgets = [budget_schedule(step, first, last, **phases) for step in allocated]
         self.said.value = html.escape(self._arithmetic(recipe, first, last))
         return plots.picture(plots.draw_budget, self.budgets, tinit, tfinal, size=SIZE)
 
@@ -74,7 +76,7 @@ class BudgetCurve(Explorer):
         """The schedule in words, with one step in the middle worked out."""
         tinit, tfinal = recipe.schedule
         end = recipe.steps - tfinal
-        step = (tinit + end) // 2
+        step = (tinit + end) // 2 // recipe.deltaT * recipe.deltaT
         left = (end - step) / (end - tinit)
         middle = f"Step {step}: {left:.2f} of the way is left, so {last} + {first - last} × "
         middle += f"{left:.2f}³ = {self.budgets[step - 1]}. " if step else ""
@@ -86,3 +88,11 @@ class BudgetCurve(Explorer):
 
     def __repr__(self) -> str:
         return f"BudgetCurve: {self.matrices} matrices, {self.recipe.steps} steps"
+
+
+def _last_allocation(step: int, recipe: Recipe) -> int:
+    """The step of the last allocation up to a step; before the first one, step 0."""
+    tinit, tfinal = recipe.schedule
+    end = recipe.steps - tfinal
+    due = step // recipe.deltaT * recipe.deltaT
+    return step if step >= end else due if due > tinit else 0

@@ -79,7 +79,7 @@ class HuntLab(WorkingBox):
             widgets.Text(word, continuous_update=False), "a neighbour's word", "18em"
         )
         self.buttons = {
-            module: widgets.ToggleButton(description=module, layout={"width": "6.5em"})
+            module: widgets.ToggleButton(description=module, layout={"width": "7.5em"})
             for module in MODULES
         }
         self.answer_button = action("This is my answer")

@@ -1,4 +1,4 @@
-"""A run's ranks as they were pruned: one heat-map, and a slider over the allocations."""
+"""The film of ranks: who has how much rank after each step, in one heat-map with a slider."""
 
 import html
 from collections.abc import Mapping, Sequence
@@ -6,38 +6,47 @@ from collections.abc import Mapping, Sequence
 import ipywidgets as widgets
 
 from lora_lab import plots
+from lora_lab.lessons.pruning import ceiling
+from lora_lab.models.architecture import adapted_matrices
+from lora_lab.models.bases import Base
+from lora_lab.models.read_architecture import modules_of
 from lora_lab.plots import Picture
+from lora_lab.recipe import Recipe
 from lora_lab.records import StepRecord
+from lora_lab.training.loop import Training
+from lora_lab.widgets.background import Pace
 from lora_lab.widgets.explorer import Explorer
-from lora_lab.wording import counted
+from lora_lab.widgets.following import DRAWING, FRAMES
 
 SIZE = (420, 270)  # pixels on the screen
 
 
 class RankMap(Explorer):
-    """Layer by kind, the rank that each matrix had after an allocation; `step` chooses which.
+    """Layer by kind, the rank that each matrix has after a step; `step` chooses which.
+
+    The records of a finished run fill it. `live.watch(film)` lets it follow each training of a live
+    lab. Before the first allocation each matrix has `init_r`.
 
     Args:
-        records: of a run with AdaLoRA.
-        planted: by module's name, what is hidden there: such cells are framed.
-
-    Raises:
-        ValueError: if nothing was allocated.
+        base: whose matrices compete.
+        recipe: AdaLoRA's.
+        records: of a run with this recipe.
+        planted: by module's name, the rank that is hidden there: such cells are framed.
     """
 
     def __init__(
-        self, records: Sequence[StepRecord], planted: Mapping[str, int] | None = None
+        self,
+        base: Base,
+        recipe: Recipe,
+        records: Sequence[StepRecord] = (),
+        planted: Mapping[str, int] | None = None,
     ) -> None:
-        self._ranks = {record.step: record.ranks for record in records if record.ranks is not None}
-        if not self._ranks:
-            raise ValueError(
-                f"no ranks were allocated in {len(records)} steps; give the records of a run with "
-                'method="adalora" that went on past step tinit'
-            )
-        self._steps, self._planted = len(records), planted
-        steps = [*self._ranks]
-        self.step = widgets.SelectionSlider(
-            options=steps, value=steps[-1], description="step", layout={"width": "90%"}
+        self._modules = modules_of(base.model, base.name)
+        self._planted, self._pace = planted or {}, Pace(FRAMES, DRAWING)
+        self._begin(recipe)
+        self._frames |= {one.step: one.ranks for one in records if one.ranks is not None}
+        self.step = widgets.IntSlider(
+            len(records), 0, recipe.steps, description="step", layout={"width": "90%"}
         )
         self.step.style.description_width = "2.5em"
         self.said = widgets.HTML()
@@ -45,14 +54,51 @@ class RankMap(Explorer):
         title, above = "Who has how much rank?", [self.step, self.said]
         super().__init__(title, [self.step], above, width=SIZE[0])
 
+    def look(self, training: Training) -> None:
+        """Take the ranks of the step that was trained. To be called before the first step, too.
+
+        Raises:
+            ValueError: for a training without AdaLoRA.
+        """
+        if training.step == 0:
+            self._begin(training.recipe)
+            self.step.value = 0
+            self.step.max = training.recipe.steps
+        elif (ranks := training.records[-1].ranks) is not None:
+            self._frames[training.step] = ranks
+        if self._pace.due or training.step == training.recipe.steps:
+            with self._pace.turn():
+                self.step.value = training.step
+
     def draw(self) -> Picture:
         """The ranks after the chosen step, which `said` counts."""
-        step = self.step.value
-        ranks = self._ranks[step]
-        gone = sum(rank == 0 for rank in ranks.values())
-        left = f"after step {step} of {self._steps}: {sum(ranks.values())} triplets left"
-        self.said.value = html.escape(f"{left} · {gone} of {len(ranks)} matrices have none")
+        ranks = self._ranks_after(self.step.value)
+        gone, left = sum(rank == 0 for rank in ranks.values()), sum(ranks.values())
+        words = [
+            f"after step {self.step.value} of {self._recipe.steps}: {left} triplets left",
+            f"{gone} of {len(ranks)} matrices have none",
+        ]
+        if self._planted:
+            there = sum(ranks[name] for name in self._planted)
+            most = ceiling(self._planted, self._recipe.init_r, left)
+            words.append(f"{there} where ranks are planted, of {most} at most")
+        self.said.value = html.escape(" · ".join(words))
         return plots.picture(plots.draw_ranks, ranks, self._planted, size=SIZE)
 
     def __repr__(self) -> str:
-        return f"RankMap: {counted(len(self._ranks), 'allocation')} of {self._steps} steps"
+        return f"RankMap: {len(self._frames[0])} matrices, {self._recipe.steps} steps"
+
+    def _begin(self, recipe: Recipe) -> None:
+        """Drop all ranks but those before the first step."""
+        if recipe.method != "adalora":
+            raise ValueError(
+                f"this film shows AdaLoRA's ranks, and method={recipe.method!r} shares out none; "
+                'give method="adalora"'
+            )
+        self._recipe = recipe
+        start = {one.name: recipe.init_r for one in adapted_matrices(self._modules, recipe)}
+        self._frames = {0: start}  # by the step after which they hold
+
+    def _ranks_after(self, step: int) -> Mapping[str, int]:
+        """The ranks of the last allocation up to a step."""
+        return self._frames[max(one for one in self._frames if one <= step)]
