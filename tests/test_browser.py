@@ -463,6 +463,26 @@ def test_in_the_lesson_on_adalora_the_film_moves_while_ranks_are_pruned(visit):
     look_at_each_widget(visit)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "notebook", [NOTEBOOKS / "10_batch_steps_rate.ipynb"], ids=["10_batch_steps_rate"]
+)
+def test_in_the_lesson_on_batches_the_fan_follows_its_slider_and_steps_follow_the_batch(visit):
+    run_all(visit.page)
+    fan = visit.page.locator(".lora-lab", has_text="Where does a batch point?")
+    fan.get_by_role("slider").focus()
+    visit.page.keyboard.press("ArrowRight")
+    fan.get_by_role("img", name=re.compile("^40 batches of 32 examples")).wait_for()
+    seeds = visit.page.get_by_role("spinbutton", name="seeds", exact=True)
+    surface = visit.page.locator(".lora-lab", has=seeds)
+    for name, values in (("batch_size", "32, 128"), ("learning_rate", "0.01, 0.03")):
+        surface.get_by_label(name, exact=True).fill(values)
+        surface.get_by_label(name, exact=True).press("Enter")
+    surface.get_by_role("button", name="batch_size 128, learning_rate 0.03: ").click()
+    surface.get_by_role("img", name=re.compile("in 8 steps")).wait_for()
+    look_at_each_widget(visit)
+
+
 def look_at_each_widget(visit) -> None:
     """Each has names for a screen reader, can be used by keyboard, and asks no other host."""
     widgets = visit.page.locator(".lora-lab").all()

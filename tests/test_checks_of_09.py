@@ -1,12 +1,13 @@
-"""Notebook 09's exercises: their right answers against bitsandbytes, the estimate, the cards."""
+"""Notebook 09's exercises: their right answers against bitsandbytes and the estimate."""
+
+import re
 
 import pytest
 import torch
 
 import lora_lab as lab
-from lora_lab.checks.qlora import blocks, choose_for_card, qlora_bytes, quantize_block
+from lora_lab.checks.qlora import blocks, qlora_bytes, quantize_block
 from lora_lab.cost.estimates import find_shape
-from lora_lab.cost.gpus import Card
 
 bnb = pytest.importorskip(
     "bitsandbytes.functional", reason="bitsandbytes does not exist for this machine"
@@ -41,8 +42,14 @@ def test_the_counts_in_the_cases_are_those_of_the_models():
         assert (case["linear"], case["others"]) == (linear, shape.parameters - linear)
 
 
-def test_what_is_left_of_a_card_is_what_the_cards_say():
-    usable = Card("one", 24, "made up").usable / 2**30
-    for need in (usable - 0.01, usable, usable + 0.01):
-        fits = choose_for_card.reference({"LoRA": need}, 24) == "LoRA"
-        assert fits == (need <= usable)
+def test_the_trial_trains_on_what_the_function_rounded_and_refuses_another_rounding():
+    right = quantize_block.trial(quantize_block.reference)
+    assert right.passed
+    share, whole = map(int, re.findall(r"(\d+) %", right.message))
+    assert min(share, whole) > 50
+
+    def only_for_16(block, levels):  # right on the cases, which have 16 weights
+        codes, absmax = quantize_block.reference(block[:16], levels)
+        return codes.repeat(len(block) // 16), absmax
+
+    assert not quantize_block.trial(only_for_16).passed

@@ -1,4 +1,6 @@
-"""Notebook 10's exercises: their right answers against transformers, torch, the pocket, by hand."""
+"""Exercises of lessons 10 and 11: right answers against transformers, torch, pocket, by hand."""
+
+import copy
 
 import pytest
 import torch
@@ -7,6 +9,7 @@ from transformers import Trainer, TrainingArguments
 
 import lora_lab as lab
 from lora_lab.checks.training_parameters import (
+    accumulated_step,
     decayed,
     diagnose_recipe,
     diagnosed,
@@ -79,3 +82,42 @@ def test_the_diagnoses_are_those_that_each_recipe_was_made_with():
     diagnoses = [diagnose_recipe.reference(**case) for _, case in diagnosed()]
     assert diagnoses == [diagnosis for diagnosis, _ in diagnosed()]
     assert {*diagnoses} == {"fine", "too short", "not seen", "all warm-up"}
+
+
+def test_the_accumulated_step_is_the_one_that_a_batch_of_all_rows_takes():
+    model = lab.load_base("pocket", device="cpu", dtype="float32").model
+    parts = [torch.tensor([[5, 9, 17, 4, 8, 30, 2]]), torch.tensor([[30, 8, 77, 12, 3, 9, 1]] * 3)]
+    batches = [{"input_ids": ids, "labels": ids.clone()} for ids in parts]
+    batches[0]["labels"][:, :2] = -100  # 5 labels
+    batches[1]["labels"][:, :6] = -100  # 3 labels
+    whole = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
+    weights = []
+    for step, given in ((accumulated_step.reference, batches), (None, whole)):
+        trained = copy.deepcopy(model)
+        optimizer = torch.optim.SGD(trained.parameters(), lr=0.1)
+        if step:
+            step(trained, given, optimizer)
+        else:
+            trained(**given).loss.backward()
+            optimizer.step()
+        weights.append(trained.get_input_embeddings().weight.detach())
+    torch.testing.assert_close(*weights, rtol=1e-4, atol=1e-6)
+    assert (weights[0] - model.get_input_embeddings().weight).abs().max() > 1e-3
+
+
+def test_in_its_trial_a_step_that_leaves_something_behind_is_told_apart():
+    def drifting(model, batches, optimizer):
+        accumulated_step.reference(model, batches, optimizer)
+        if hasattr(model, "peft_config"):  # pocket, and no model of the cases
+            for group in optimizer.param_groups:
+                group["lr"] *= 2
+
+    verdict = lab.check.accumulated_step(drifting)
+    assert not verdict
+    assert "does anything of one step stay for the next?" in verdict.message
+
+
+def test_the_trial_of_the_accumulated_step_names_the_gap_of_the_mean_of_means():
+    verdict = lab.check.accumulated_step(accumulated_step.reference)
+    assert verdict
+    assert "4 batches of 4 have the losses of one batch of 16" in verdict.message

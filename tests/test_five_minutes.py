@@ -55,6 +55,7 @@ def test_one_run_is_trained_scored_on_the_validation_split_and_kept(game):
     scores = evaluate(again, game.task, split="validation")
     assert (game.attempt.new, game.attempt.old) == (scores.value, scores.old_knowledge)
     assert best_attempts(game.game) == (game.attempt,)
+    assert heads(game)[4:] == ["learning_rate", "batch_size", "steps"]  # of a single attempt too
     assert game.attempt.choices == {name: getattr(game.recipe, name) for name in CHOSEN}
     assert game.state.value.endswith("finished after step 6 of 6")
     assert (game.train_button.disabled, game.stop_button.disabled) == (False, True)
@@ -68,13 +69,17 @@ def test_the_test_split_is_never_asked():
         game.wait(LIMIT)
 
 
-def test_the_list_shows_the_best_and_in_which_choices_they_differ(game):
-    for steps in (2, 3):
+def test_the_board_shows_the_best_first_with_rate_batch_steps_and_in_what_else_they_differ(game):
+    for r, steps in ((2, 2), (3, 3)):
+        game.controls.controls["r"].value = r
         game.controls.controls["steps"].value = steps
         game.start()
         game.wait(LIMIT)
-    assert heads(game) == ["score", "new", "old", "seconds", "steps"]
-    assert {row[-1] for row in rows(game)} == {"2", "3"}
+    chosen = ["r", "learning_rate", "batch_size", "steps"]
+    assert heads(game) == ["score", "new", "old", "seconds", *chosen]
+    assert {(row[4], row[-1]) for row in rows(game)} == {("2", "2"), ("3", "3")}
+    scores = [float(row[0].rstrip(" %")) for row in rows(game)]
+    assert scores == sorted(scores, reverse=True)
     again = FiveMinutes(tiny_base(), task())
     again.wait(LIMIT)
     assert rows(again) == rows(game)  # they outlast the widget

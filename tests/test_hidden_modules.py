@@ -38,11 +38,8 @@ def test_every_pair_of_modules_is_drawn_about_as_often_as_any_other():
 
 
 def test_each_change_has_rank_1_is_where_the_word_says_and_alone_moves_the_base_as_far(pocket):
-    task = hidden_modules_task(pocket, "window")
-    assert sorted(task.teacher) == [
-        "model.layers.2.mlp.up_proj",
-        "model.layers.2.self_attn.o_proj",
-    ]
+    task = hidden_modules_task(pocket, "lantern")
+    assert [*task.teacher] == ["model.layers.2.mlp.gate_proj", "model.layers.2.mlp.up_proj"]
     for name, change in task.teacher.items():
         values = torch.linalg.svdvals(change.double())
         assert int((values > 1e-4 * values[0]).sum()) == 1

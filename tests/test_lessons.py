@@ -21,6 +21,8 @@ REWRITTEN = (  # it grows with each lesson
     "06_alpha.ipynb",
     "07_target_modules.ipynb",
     "08_adalora.ipynb",
+    "09_qlora.ipynb",
+    "10_batch_steps_rate.ipynb",
 )
 WIDGET = "application/vnd.jupyter.widget-view+json"
 FENCED = re.compile(r"```.*?```", re.DOTALL)

@@ -166,6 +166,13 @@ def test_the_cost_is_told_in_parameters_bytes_and_seconds(live):
     assert "on this CPU" in live.cost.value
 
 
+def test_the_parameters_of_a_4_bit_base_are_counted_as_if_none_were_packed():
+    packed = lab.load_base("pocket", quantize="nf4")
+    task = lab.load_task("new-facts", packed, n=10)
+    training = train(packed, task, Recipe(r=8, batch_size=2, steps=1))
+    assert "trained 81.9 K of 1.2 M parameters (7.0 %)" in run_summary.cost(training, 1.0)
+
+
 def test_a_full_fine_tune_is_shown_like_any_other(base):
     live = trained(LiveLab(base, TASK, method="full", learning_rate=1e-3, steps=4))
     assert "(100 %) · model 132 KB" in live.cost.value  # 33,056 weights of 4 bytes

@@ -128,6 +128,8 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "by_hand": "torch pandas",
         "thin_change": "torch pandas",
         "pruning": "torch pandas peft",
+        "qlora": "torch pandas",
+        "batches": "torch pandas",
     },
     "checks": dict.fromkeys(
         ["compare", "start_here", "should_i_fine_tune", "one_token", "maths_of_lora"]
@@ -146,7 +148,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
     "plots": dict.fromkeys(
         ["canvas", "losses", "meters", "tokens", "matrices", "predicted", "noise", "by_rank"]
         + ["pairs", "learning_rates", "alpha", "module_sets", "competing", "quantized"]
-        + ["memory_bars", "decay", "lengths", "ways", "surface", "fields", "lora_parts"]
+        + ["memory_bars", "batches", "lengths", "ways", "surface", "fields", "lora_parts"]
         + ["evidence"],
         "matplotlib",
     )
@@ -159,8 +161,9 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         + ["module_tree", "svd_slider", "rank_slider", "rank_map", "pruning_lab"]
         + ["nf4_lab", "memory_bars", "budget_curve", "pairs"]
         + ["pick_runs", "run_here", "five_minutes", "decision_aid", "cell_grid", "surface_lab"]
-        + ["rank_lab", "hunt_lab", "seeds_button", "evidence_card", "gain_knob", "recipe_cost"]
-        + ["kept_runs", "studio", "cases"],
+        + ["rank_lab", "hunt_lab", "seeds_button", "evidence_card", "gain_knob"]
+        + ["batch_fan", "recipe_cost", "kept_runs"]
+        + ["studio", "cases"],
         "torch ipywidgets anywidget traitlets IPython pandas",
     ),
     "cli": dict.fromkeys(

@@ -1,4 +1,4 @@
-"""What notebook 09 shows as recorded: by the settings that were committed, and nothing left out."""
+"""What lesson 09's evidence reads as recorded: by the settings that were committed, all of it."""
 
 import tomllib
 

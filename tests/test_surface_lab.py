@@ -64,6 +64,19 @@ def curves_of(runs):
     return [[record.loss for record in run.records] for run in runs]
 
 
+def test_a_field_may_follow_the_columns_as_steps_follow_the_batch(base):
+    tied = SurfaceLab(
+        base, TASK, "batch_size", "learning_rate", xs=(2, 4), ys=(3e-3, 3e-2), seeds=1,
+        engine="sequential", store=None, steps=lambda batch_size: 8 // batch_size,
+    )  # fmt: skip
+    tied.train()
+    ran = {(run.recipe.batch_size, run.recipe.steps) for run in tied.sweep.runs}
+    assert ran == {(2, 4), (4, 2)}
+    assert {run.recipe.eval_steps for run in tied.sweep.runs} == {4, 2}
+    tied.show_cell(4, 3e-3)
+    assert "in 2 steps" in tied.curves.alt
+
+
 def test_a_click_on_train_fits_every_setting_with_every_seed_as_a_sweep_does(surface_lab, base):
     trained(surface_lab)
     settings = [

@@ -1,4 +1,4 @@
-"""What notebook 10 shows of data/recorded/training_parameters/: of the settings written down."""
+"""What lesson 10's evidence shows of data/recorded/: of the settings written down."""
 
 import tomllib
 

@@ -1,12 +1,22 @@
-"""Checks for notebook 09, What do 4 bits cost: a block in 4 bits, a base's bytes, a card."""
+"""Checks for notebook 09, QLoRA: a block in 4 bits, a base's bytes."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from lora_lab.checks.compare import Case, Exercise, Function
+from lora_lab.lessons.qlora import rounded_base
 from lora_lab.maths.nf4 import levels as levels_of
+from lora_lab.models.bases import load_base
+from lora_lab.recipe import Recipe
+from lora_lab.records import Verdict
+from lora_lab.tasks.loading import load_task
+from lora_lab.training.fit import fit
+from lora_lab.wording import percent
+
+TRIAL = Recipe(steps=50, batch_size=8, max_length=96, learning_rate=3e-3)
 
 # --- a block --------------------------------------------------------------------------------
 
@@ -52,6 +62,25 @@ def _evenly(block: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
     return ((block / absmax + 1) / 2 * (len(levels) - 1)).round().long(), absmax
 
 
+def _trial(function: Function) -> Verdict:
+    """Round pocket with the learner's function, and train LoRA on it and on the whole weights."""
+    base = load_base("pocket", dtype="float32")
+    task = replace(load_task("new-facts", base, n=40), old_knowledge=(), strangers=())
+    yours, ours = (rounded_base(base, one) for one in (function, _quantize_block))
+    pairs = zip(yours.model.parameters(), ours.model.parameters(), strict=True)
+    if not all(torch.equal(one, other) for one, other in pairs):
+        return Verdict(
+            False, "But in pocket's blocks of 64 weights it gives other codes than ours."
+        )
+    rounded, whole = (fit(one, task, TRIAL, store=None).scores.value for one in (yours, base))
+    return Verdict(
+        True,
+        f"It rounded all of pocket's linear layers, in blocks of 64. LoRA trained on them for "
+        f"{TRIAL.steps} steps knows {percent(rounded)} of {len(task.test)} new facts; on the "
+        f"weights as they were, {percent(whole)}.",
+    )
+
+
 quantize_block = Exercise(
     _quantize_block,
     blocks,
@@ -81,6 +110,7 @@ quantize_block = Exercise(
             )
         ),
     },
+    trial=_trial,
 )
 
 # --- a base's bytes -------------------------------------------------------------------------
@@ -143,73 +173,5 @@ qlora_bytes = Exercise(
         ),
         "these are bits; a byte has 8": (lambda **case: 8 * _qlora_bytes(**case)),
         "a code is a byte here; two of them share one": _bytes(_absmax_bytes, code=1),
-    },
-)
-
-# --- a card ---------------------------------------------------------------------------------
-
-NO_WAY = "none"
-
-
-def _choose_for_card(needs: Mapping[str, float], card: float) -> str:
-    """The first of the methods that fits on the card; "none" where no method fits.
-
-    `needs`: the GiB of a training step by method, the best method first. `card`: the GiB of the
-    card, of which CUDA itself takes 1.
-    """
-    return next((name for name, gib in needs.items() if gib <= card - 1), NO_WAY)
-
-
-def _cards() -> Iterator[Case]:
-    """Cards with room for all methods, for some, for no method, and with just enough room."""
-    seven = {"full": 139.1, "LoRA": 13.2, "QLoRA": 5.0}
-    yield {"needs": dict(seven), "card": 141}
-    yield {"needs": dict(seven), "card": 24}
-    yield {"needs": dict(seven), "card": 14}
-    yield {"needs": dict(seven), "card": 5.5}
-    yield {"needs": {"LoRA": 15.0, "int8": 10.5, "QLoRA": 5.0}, "card": 16}
-    yield {"needs": {"int8": 9.4, "QLoRA": 5.0, "LoRA": 13.2}, "card": 24}
-
-
-def _first_method(fits: Function) -> Function:
-    """A slip: the first method for which `fits(GiB, card)` is true."""
-    return lambda needs, card: next(
-        (name for name, gib in needs.items() if fits(gib, card)), NO_WAY
-    )
-
-
-def _of_those_that_fit(choose: Function) -> Function:
-    def slip(needs: Mapping[str, float], card: float) -> str:
-        fitting = {name: gib for name, gib in needs.items() if gib <= card - 1}
-        return choose(fitting) if fitting else NO_WAY
-
-    return slip
-
-
-choose_for_card = Exercise(
-    _choose_for_card,
-    _cards,
-    slips={
-        "the whole card is filled here; CUDA itself takes 1 GiB of it": (
-            _first_method(lambda gib, card: gib <= card)
-        ),
-        "what needs exactly all that is left fits, too": _first_method(
-            lambda gib, card: gib < card - 1
-        ),
-        "this is the one that needs least; the first that fits is liked more": (
-            _of_those_that_fit(lambda fitting: min(fitting, key=fitting.get))
-        ),
-        "this is the largest that fits; the first that fits is liked more": (
-            _of_those_that_fit(lambda fitting: max(fitting, key=fitting.get))
-        ),
-        "this is the last that fits; take the first": (
-            _of_those_that_fit(lambda fitting: [*fitting][-1])
-        ),
-        "this gives the methods that do not fit; those that need at most card - 1 do": (
-            _first_method(lambda gib, card: gib > card - 1)
-        ),
-        "this gives all that fit; one name is wanted": (
-            lambda needs, card: [name for name, gib in needs.items() if gib <= card - 1]
-        ),
     },
 )

@@ -28,6 +28,7 @@ def draw_memory(
     card: Card | None = None,
     measured: Mapping[str, int] | None = None,
     error: float = ERROR,
+    title: str = "How much memory does a training step take?",
 ) -> Axes:
     """The memory of a training step: a stacked bar for each method.
 
@@ -40,9 +41,10 @@ def draw_memory(
         card: a card, whose usable memory is a dashed line.
         measured: the measured bytes at the peak, for some of the bars: a tick.
         error: the error of the estimates, as a share of the peak: a whisker.
+        title: a question, or a finding where it is known.
     """
     measured = measured or {}
-    tidy(ax, "How much memory does a training step take?", "", "")
+    tidy(ax, title, "", "")
     ax.grid(visible=False, axis="y")
     stacked = [sum(getattr(memory, part) for part in PARTS) for memory in named.values()]
     ends = [memory.total * (1 + error) for memory in named.values()]

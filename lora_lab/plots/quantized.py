@@ -5,13 +5,60 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 
-from lora_lab.plots.canvas import EARLIER, FULL, INK, LEGEND, NEW, PAPER, RUN, tidy
-from lora_lab.wording import fine_percent
+from lora_lab.plots.canvas import (
+    EARLIER,
+    FULL,
+    INK,
+    LEGEND,
+    NEW,
+    PAPER,
+    RUN,
+    corner,
+    tidy,
+)
+from lora_lab.wording import fine_percent, percent
 
 BINS = 80  # of the histogram, from -1 to 1
 FALL = 0.45  # how far down the falling weights reach, as a share of the histogram's height
 COLOURS = {"nf4": RUN, "e2m1": NEW, "int4": PAPER, "fp4": FULL}  # of the 4-bit types
 MARKERS = dict(zip(COLOURS, "os^v", strict=True))
+
+
+def draw_block(
+    ax: Axes, weights: Sequence[float], codes: Sequence[int], levels: Sequence[float]
+) -> Axes:
+    """A block's weights as they fall to their levels.
+
+    Args:
+        ax: where to draw.
+        weights: a few of them, which share an absmax.
+        codes: the number of each weight's level.
+        levels: the value of each code, -1 to 1, rising.
+    """
+    absmax = max(map(abs, weights))
+    title = f"{len(weights)} weights keep {len(set(codes))} of {len(levels)} values"
+    tidy(ax, title, f"weight / absmax (absmax = {absmax:.3f})", "")
+    ax.grid(visible=False)
+    for weight, code in zip(weights, codes, strict=True):
+        ax.plot([weight / absmax, levels[code]], [1, 0], color=EARLIER, linewidth=1)
+    ax.plot([weight / absmax for weight in weights], [1] * len(weights), "o", color=INK)
+    ax.plot(levels, [0] * len(levels), "|", color=RUN, markersize=14)
+    for code, level in enumerate(levels):
+        down = 0.2 + 0.14 * (code % 2)  # neighbours stand on two lines
+        ax.text(level, -down, str(code), ha="center", va="center", fontsize=9, color=RUN)
+    ax.set(xlim=(-1.06, 1.06), ylim=(-0.5, 1.2))
+    ax.set_yticks([1, 0, -0.27], ["weights", "levels", "codes"])
+    ax.tick_params(axis="y", length=0)
+    pairs = zip(weights, codes, strict=True)
+    off = (sum((weight - levels[code] * absmax) ** 2 for weight, code in pairs)) ** 0.5
+    error = fine_percent(off / sum(weight**2 for weight in weights) ** 0.5)
+    corner(ax, f"relative error {error}")
+    ax.set_label(
+        f"{len(weights)} weights, divided by their largest size, {absmax:.3f}, fall to the nearest "
+        f"of {len(levels)} levels, which lie closer together around 0. They reach "
+        f"{len(set(codes))} of the levels. Relative error {error}."
+    )
+    return ax
 
 
 def draw_rounding(
@@ -57,6 +104,40 @@ def draw_rounding(
         f"Grey: the weights as shares of their block's greatest; blue: the {len(each)} levels and "
         f"how many weights each holds, {least:.1f} to {most:.1f} %; below, {block} weights of a "
         f"block fall to theirs. Relative error {fine_percent(error)}, {bits:.4g} bits a parameter."
+    )
+    return ax
+
+
+def draw_arrival(
+    ax: Axes, shares: Mapping[str, Mapping[float, float]], trained: Mapping[str, float]
+) -> Axes:
+    """How much of a change arrives in 4-bit weights, by its size.
+
+    Args:
+        ax: where to draw.
+        shares: the share that arrives, by where it is merged and by ‖ΔW‖ / ‖W‖.
+        trained: ‖ΔW‖ / ‖W‖ of real trainings: dotted lines.
+    """
+    words = "size of the change, % of W", "what arrives of it, %"
+    tidy(ax, "A small change is rounded away on the levels", *words)
+    for (name, by_size), colour in zip(shares.items(), (FULL, RUN), strict=True):
+        sizes = [100 * size for size in by_size]
+        arrived = [100 * share for share in by_size.values()]
+        ax.plot(sizes, arrived, "o-", color=colour, markersize=5, label=name)
+    for name, size in trained.items():
+        ax.axvline(100 * size, color=EARLIER, linestyle=":", linewidth=1.4)
+        ax.text(100 * size + 0.3, 3, name, fontsize=9, color=INK)
+    ax.set(xlim=(0, None), ylim=(0, 110))
+    ax.legend(**LEGEND, loc="lower right")
+    summaries = (
+        f"{name} "
+        + ", ".join(f"{percent(share)} of {percent(size)}" for size, share in by_size.items())
+        for name, by_size in shares.items()
+    )
+    lines = ", ".join(f"{name} {percent(size)}" for name, size in trained.items())
+    ax.set_label(
+        f"The share that arrives of a change, by its size as a share of W: {'; '.join(summaries)}. "
+        f"Trained here: {lines}."
     )
     return ax
 

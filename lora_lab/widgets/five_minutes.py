@@ -28,6 +28,7 @@ CHOSEN = (
     *("method", "r", "lora_alpha", "lora_dropout", "learning_rate", "weight_decay"),
     *("batch_size", "gradient_accumulation_steps", "steps", "warmup_steps"),
 )
+ALWAYS = ("learning_rate", "batch_size", "steps")  # on the board, also where all are alike
 DRAWN = 50  # steps whose batches are drawn for an estimate: more would take too long
 
 
@@ -200,9 +201,11 @@ class FiveMinutes(WorkingBox):
 
 
 def _attempts_table(best: Sequence[Attempt]) -> str:
-    """The best attempts, and in which choices they differ from each other."""
+    """The best attempts: scores, rate, batch and steps, and in what else they differ."""
     fields = [
-        name for name in CHOSEN if len({str(attempt.choices.get(name)) for attempt in best}) > 1
+        name
+        for name in CHOSEN
+        if name in ALWAYS or len({str(attempt.choices.get(name)) for attempt in best}) > 1
     ]
     rows = [
         (

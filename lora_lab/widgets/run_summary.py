@@ -104,9 +104,10 @@ def _names_expected(answer: Answer) -> bool:
 
 def cost(training: Training, seconds: float) -> str:
     """`trained 1.2 M of 136 M parameters (0.90 %) · adapter 4.9 MB · 23 s on this CPU`."""
-    parameters = list(training.model.parameters())
-    total = sum(parameter.numel() for parameter in parameters)
+    parameters = training.model.parameters()
     trained = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
+    beside = 0 if training.recipe.method == "full" else trained
+    total = training.base.parameters + beside  # 4-bit weights are packed, two to a byte
     tensors = training.learned.tensors.values()
     size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     what = "model" if training.recipe.method == "full" else "adapter"

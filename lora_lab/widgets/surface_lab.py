@@ -53,7 +53,8 @@ class SurfaceLab(WorkingBox):
             (on the test), "old_knowledge" or "strangers"; None: the first that the task has.
         engine: as in `lab.sweep`.
         store: as in `lab.sweep`: finished runs are replayed.
-        changes: recipe fields that replace those of the task's own recipe.
+        changes: recipe fields that replace those of the task's own recipe. A function gives a
+            field's value for each x: `steps=lambda batch_size: 960 // batch_size`.
 
     Raises:
         ValueError: for a field that is no number, or values that make no recipe.
@@ -77,7 +78,9 @@ class SurfaceLab(WorkingBox):
         super().__init__("Train")
         _check_fields(x, y)
         self.base, self.task, self.x, self.y = base, task, x, y
-        self._recipe = dataclasses.replace(task.recipe, **changes)
+        self._tied = {field: value for field, value in changes.items() if callable(value)}
+        fixed = {field: value for field, value in changes.items() if field not in self._tied}
+        self._recipe = dataclasses.replace(task.recipe, **fixed)
         self._follower = SweepFollower(base, task, engine=engine, store=store)
         self.x_values, self.y_values = _values_text(x, xs), _values_text(y, ys)
         self.seeds = labelled(widgets.BoundedIntText(seeds, 1, 100), "seeds", "8em")
@@ -249,7 +252,8 @@ class SurfaceLab(WorkingBox):
 
     def _setting(self, x: float, y: float) -> Recipe:
         """The recipe of a cell. Its last step is validated."""
-        recipe = dataclasses.replace(self._recipe, **{self.x: x, self.y: y})
+        tied = {field: value(x) for field, value in self._tied.items()}
+        recipe = dataclasses.replace(self._recipe, **{self.x: x, self.y: y}, **tied)
         if recipe.eval_steps is not None:
             return recipe
         return dataclasses.replace(recipe, eval_steps=recipe.steps)
