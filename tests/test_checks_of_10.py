@@ -1,4 +1,4 @@
-"""Exercises of lessons 10 and 11: right answers against transformers, torch, pocket, by hand."""
+"""Lesson 10's exercises: right answers against transformers, torch, pocket, by hand."""
 
 import copy
 
@@ -13,7 +13,6 @@ from lora_lab.checks.training_parameters import (
     decayed,
     diagnose_recipe,
     diagnosed,
-    packed_mask,
     update_steps,
 )
 
@@ -56,26 +55,6 @@ def test_the_decay_is_that_of_torchs_adamw_on_a_weight_without_a_gradient(case):
         weight.grad = torch.zeros_like(weight)
         optimizer.step()
     assert decayed.reference(**case) == pytest.approx(weight.item(), rel=1e-12)
-
-
-def test_with_the_mask_a_packed_example_is_read_as_if_it_stood_alone():
-    model = lab.load_base("pocket", device="cpu", dtype="float32").model
-    rows = [torch.tensor([[5, 9, 17, 4]]), torch.tensor([[30, 8, 77, 12, 3]])]
-    lengths = [row.shape[1] for row in rows]
-    packed = torch.cat(rows, dim=1)
-    places = torch.cat([torch.arange(long) for long in lengths])[None]
-    mask = packed_mask.reference(lengths)[None, None]
-    with torch.no_grad():
-        alone = [model(row).logits[0] for row in rows]
-        together = model(packed, attention_mask=mask, position_ids=places).logits[0]
-        leaked = model(packed).logits[0]
-    torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=0)
-    assert (leaked[lengths[0] :] - alone[1]).abs().max() > 0.1
-
-
-def test_the_mask_of_two_examples_by_hand():
-    expected = [[1, 0, 0], [0, 1, 0], [0, 1, 1]]
-    assert packed_mask.reference([1, 2]).int().tolist() == expected
 
 
 def test_the_diagnoses_are_those_that_each_recipe_was_made_with():

@@ -22,6 +22,7 @@ REWRITTEN = (  # it grows with each lesson
     "08_adalora.ipynb",
     "09_qlora.ipynb",
     "10_batch_steps_rate.ipynb",
+    "11_data_on_its_way_in.ipynb",
 )
 WIDGET = "application/vnd.jupyter.widget-view+json"
 FENCED = re.compile(r"```.*?```", re.DOTALL)

@@ -129,6 +129,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "pruning": "torch pandas peft",
         "qlora": "torch pandas",
         "batches": "torch pandas",
+        "way_in": "torch",
     },
     "checks": dict.fromkeys(
         ["compare", "start_here", "should_i_fine_tune", "one_token", "maths_of_lora"]
@@ -140,6 +141,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
             "adalora",
             "qlora",
             "training_parameters",
+            "way_in",
             "exercises",
         ],
         "torch",
@@ -162,7 +164,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         + ["pick_runs", "run_here", "five_minutes", "decision_aid", "cell_grid", "surface_lab"]
         + ["rank_lab", "seeds_button", "evidence_card", "gain_knob"]
         + ["batch_fan", "recipe_cost", "kept_runs"]
-        + ["studio", "cases"],
+        + ["studio", "cases", "token_strips", "ways_lab"],
         "torch ipywidgets anywidget traitlets IPython pandas",
     ),
     "cli": dict.fromkeys(

@@ -12,6 +12,7 @@ from lora_lab.checks import (
     start_here,
     target_modules,
     training_parameters,
+    way_in,
 )
 from lora_lab.checks.compare import Exercise
 from lora_lab.recipe import nearest
@@ -30,6 +31,7 @@ EXERCISES = {
         adalora,
         qlora,
         training_parameters,
+        way_in,
     )
     for name, exercise in vars(module).items()
     if isinstance(exercise, Exercise)

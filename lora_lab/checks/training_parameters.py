@@ -1,4 +1,4 @@
-"""Checks for lessons 10 and 11: steps, decay, packed rows, a diagnosis, steps in small batches."""
+"""Checks for lesson 10: steps, decay, a diagnosis, steps in small batches."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -139,66 +139,6 @@ decayed = Exercise(
         ),
         "this is L2 in Adam, where the decay is a gradient; in AdamW it never meets the moments": (
             _as_l2_in_adam
-        ),
-    },
-)
-
-# --- several examples in one row ------------------------------------------------------------
-
-
-def _packed_mask(lengths: Sequence[int]) -> Tensor:
-    """The attention mask of a row that holds several examples of these lengths.
-
-    (n, n) of bool, n the sum of the lengths: [i, j] is true where token i looks at token j. A token
-    looks at itself and at the earlier tokens of its own example.
-    """
-    example = torch.tensor([number for number, length in enumerate(lengths) for _ in range(length)])
-    same = example[:, None] == example[None, :]
-    return same & _causal(len(example))
-
-
-def _causal(n: int) -> Tensor:
-    return torch.ones(n, n, dtype=torch.bool).tril()
-
-
-def _packed_rows() -> Iterator[Case]:
-    """Two examples of different lengths, three of which two are equal, a single example."""
-    for lengths in ([2, 3], [3, 1, 3], [4]):
-        yield {"lengths": list(lengths)}
-
-
-def _mask_by(mask: Function) -> Function:
-    """A slip: a function of (the right mask, the causal mask)."""
-    return lambda lengths: mask(_packed_mask(lengths), _causal(sum(lengths)))
-
-
-def _by_length(lengths: Sequence[int]) -> Tensor:
-    length_of = torch.tensor([length for length in lengths for _ in range(length)])  # each token's
-    return (length_of[:, None] == length_of[None, :]) & _causal(len(length_of))
-
-
-packed_mask = Exercise(
-    _packed_mask,
-    _packed_rows,
-    slips={
-        "this is the causal mask alone: the second example sees the first": (
-            _mask_by(lambda right, causal: causal)
-        ),
-        "here a token sees its own future; it may look back only": (
-            _mask_by(lambda right, causal: right | right.T)
-        ),
-        "this is turned: rows are who looks, columns what is looked at": (
-            _mask_by(lambda right, causal: right.T)
-        ),
-        "a token must see itself, too; the diagonal is true": (
-            _mask_by(lambda right, causal: right & ~torch.eye(len(right), dtype=torch.bool))
-        ),
-        "true and false are swapped: true is where a token looks": (
-            _mask_by(lambda right, causal: ~right)
-        ),
-        "examples of equal length are taken for one; number them": _by_length,
-        "give bool; numbers would be added to the attention": (
-            _mask_by(lambda right, causal: right.float())
         ),
     },
 )

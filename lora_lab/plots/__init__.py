@@ -26,7 +26,7 @@ _NAMES = {  # module: its public names
     ),
     "losses": ("LossFilm", "draw_loss", "loss_finding"),
     "meters": ("NOT_SHARES", "draw_meters", "meter_rows"),
-    "tokens": ("draw_next_token", "draw_path", "draw_reading"),
+    "tokens": ("draw_next_token", "draw_path", "draw_reading", "draw_strips", "strips_size"),
     "matrices": (
         "draw_changes",
         "draw_energy_kept",
@@ -46,7 +46,7 @@ _NAMES = {  # module: its public names
     "quantized": ("draw_arrival", "draw_block", "draw_block_sizes", "draw_rounding"),
     "memory_bars": ("PARTS", "draw_memory"),
     "batches": ("draw_by_batch", "draw_fan", "draw_last_losses"),
-    "lengths": ("draw_cost_of_length", "draw_lengths"),
+    "lengths": ("draw_by_limit", "draw_cost_of_length", "draw_lengths", "draw_right"),
     "ways": ("draw_examples",),
     "fields": ("draw_field", "field_size"),
     "lora_parts": ("draw_lora_parts", "lora_parts_size"),

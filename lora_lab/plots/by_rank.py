@@ -3,6 +3,7 @@
 import math
 import statistics
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 
 from matplotlib import colormaps
 from matplotlib.axes import Axes
@@ -39,7 +40,7 @@ def draw_cliff(ax: Axes, left: Mapping[int, Seeds], start: float) -> Axes:
 
 def draw_together(
     ax: Axes,
-    losses: Mapping[int, Sequence[Seeds]],
+    losses: Mapping[int | str, Sequence[Seeds]],
     title: str,
     steps: int,
     logarithmic: bool = False,
@@ -48,7 +49,8 @@ def draw_together(
 
     Args:
         ax: where to draw.
-        losses: the loss of every step so far by rank, for each seed, in nats per token.
+        losses: the loss of every step so far by rank, for each seed, in nats per token; what is
+            compared may have a name in place of a rank.
         title: the question that the curves answer.
         steps: where the axis ends.
         logarithmic: whether the axis of the loss is.
@@ -61,8 +63,14 @@ def draw_together(
         mean = [statistics.mean(step) for step in zip(*begun, strict=False)]
         for curve in begun if len(begun) > 1 else ():
             ax.plot(range(1, len(curve) + 1), curve, color=colour, linewidth=0.6, alpha=0.6)
-        ax.plot(range(1, len(mean) + 1), mean, color=colour, linewidth=1.7, label=f"r {r}")
-        ends += [f"rank {r} {mean[-1]:.2g}"] if mean else []
+        ax.plot(
+            range(1, len(mean) + 1),
+            mean,
+            color=colour,
+            linewidth=1.7,
+            label=fill(_named(r, "r"), 22),
+        )
+        ends += [f"{_named(r, 'rank')} {mean[-1]:.2g}"] if mean else []
     ax.set(xlim=(0, steps))
     if logarithmic:
         low, high = (min(drawn), max(drawn)) if drawn else (0.1, 1)
@@ -75,6 +83,10 @@ def draw_together(
     said = f"the mean loss at the last step drawn, {', '.join(ends)}" if ends else "no step yet"
     ax.set_label(f"{title} Losses by step and rank: {said}.")
     return ax
+
+
+def _named(r: int | str, rank: str) -> str:
+    return r if isinstance(r, str) else f"{rank} {r}"
 
 
 draw_together.colours = 64  # the curves of many steps make a large file

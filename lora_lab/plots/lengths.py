@@ -1,12 +1,14 @@
-"""The lengths of a task's examples, and the cost of longer examples."""
+"""The lengths of a task's examples, the cost of longer ones, and what ways to batch them teach."""
 
 from collections.abc import Mapping, Sequence
-from statistics import median
+from statistics import fmean, median
+from textwrap import fill
 
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 
-from lora_lab.plots.canvas import INK, LEGEND, PAPER, RUN, tidy
+from lora_lab.plots.canvas import EARLIER, FULL, INK, LEGEND, NEW, PAPER, RUN, corner, tidy
+from lora_lab.wording import counted, percent
 
 MARKERS = "os^v"  # so that lines differ without their colour
 
@@ -79,3 +81,71 @@ def draw_cost_of_length(ax: Axes, costs: Mapping[str, Mapping[int, float]]) -> A
     ax.legend(loc="upper left", **LEGEND)
     ax.set_label(f"Beside the shortest: {'; '.join(summaries)}.")
     return ax
+
+
+def draw_right(ax: Axes, right: Mapping[str, Sequence[float]], title: str) -> Axes:
+    """The share of right answers of each way, a bar; a dot for each seed.
+
+    Args:
+        ax: where to draw.
+        right: shares by way, for each seed; none: it is not trained yet.
+        title: the question, or what was found.
+    """
+    count = counted(max((len(shares) for shares in right.values()), default=0), "seed")
+    tidy(ax, title, f"right, % ({count})", "")
+    ax.grid(visible=False, axis="y")
+    said = []
+    for place, (name, shares) in enumerate(right.items()):
+        if not shares:
+            continue
+        mean = fmean(shares)
+        ax.barh(place, 100 * mean, height=0.6, color=NEW, alpha=0.35, linewidth=0)
+        points = [100 * share for share in shares]
+        look = {"color": NEW, "marker": "o", "linestyle": "", "markersize": 5, "clip_on": False}
+        ax.plot(points, [place] * len(points), **look)
+        ax.annotate(percent(mean), (104, place), va="center", fontsize=9, color=INK)
+        said.append(f"{name} {percent(mean)}")
+    ax.set_yticks(range(len(right)), [fill(name, 16) for name in right], fontsize=9)
+    ax.set(xlim=(0, 116), xticks=range(0, 101, 25), ylim=(len(right) - 0.5, -0.5))
+    ax.tick_params(axis="y", length=0)
+    ax.set_label(f"{title} Right answers: {', '.join(said) or 'none trained yet'}.")
+    return ax
+
+
+draw_right.colours = 64
+
+
+def draw_by_limit(
+    ax: Axes, right: Mapping[str, Mapping[int, Sequence[float]]], whole: float, title: str
+) -> Axes:
+    """The share of right answers by `max_length`, a line for each way; a dot for each seed.
+
+    Args:
+        ax: where to draw.
+        right: by way and max_length, for each seed.
+        whole: the share with nothing cut, a dotted line.
+        title: the question, or what was found.
+    """
+    tidy(ax, title, "max_length, tokens", "right, %")
+    ax.axhline(100 * whole, color=INK, linestyle=":", linewidth=1.2, label="whole")
+    colours, said = (FULL, RUN, EARLIER), [f"whole {percent(whole)}"]
+    for count, (name, by_limit) in enumerate(right.items()):
+        means = {limit: fmean(shares) for limit, shares in sorted(by_limit.items())}
+        look = {"color": colours[count], "marker": MARKERS[count], "markersize": 5}
+        ax.plot([*means], [100 * mean for mean in means.values()], label=fill(name, 18), **look)
+        for limit, shares in by_limit.items():
+            dots = [100 * share for share in shares]
+            look = {"color": colours[count], "marker": ".", "linestyle": "", "markersize": 3}
+            ax.plot([limit] * len(dots), dots, **look)
+        found = ", ".join(f"{percent(mean)} at {limit}" for limit, mean in means.items())
+        said.append(f"{name} {found}")
+    limits = sorted({limit for by_limit in right.values() for limit in by_limit})
+    ax.set_xticks(limits)
+    ax.set(ylim=(0, 102))
+    ax.legend(loc="upper left", bbox_to_anchor=(1, 1), **LEGEND)
+    corner(ax, counted(max(len(one) for way in right.values() for one in way.values()), "seed"))
+    ax.set_label(f"{title} Right answers: {'; '.join(said)}.")
+    return ax
+
+
+draw_by_limit.colours = 64

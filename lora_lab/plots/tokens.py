@@ -1,10 +1,11 @@
-"""The next tokens and their probabilities; a row of tokens with its labels and losses."""
+"""The next tokens, likeliest first; a row of tokens with its labels and losses; rows of a batch."""
 
 from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 
-from lora_lab.plots.canvas import FULL, INK, NEW, PALE, RUN, tidy
+from lora_lab.plots.canvas import EARLIER, FULL, INK, LEGEND, NEW, PALE, RUN, tidy
+from lora_lab.wording import percent
 
 
 def draw_next_token(ax: Axes, shares: Mapping[str, float]) -> Axes:
@@ -135,3 +136,55 @@ def _draw_cell(ax: Axes, place: int, row: int, words: str, colour: str, strength
 def _percent_text(share: float) -> str:
     """A share of 1 in percent, with one decimal below 10 %: `62 %`, `9.5 %`, `0.1 %`."""
     return f"{100 * share:.{0 if share >= 0.0995 else 1}f} %"
+
+
+SEGMENTS = {  # what a place of a batch holds: its colour, how strong it is, its words
+    "prompt": (EARLIER, 0.45, "prompt"),
+    "answer": (NEW, 0.75, "answer"),
+    "end": (INK, 1, "end token"),
+    "pad": (PALE, 0.6, "padding"),
+    "cut": (FULL, 0.5, "cut off"),
+}
+
+
+def strips_size(rows: int) -> tuple[int, int]:
+    """The size of `draw_strips` in pixels on the screen."""
+    return 620, 96 + 20 * rows
+
+
+def draw_strips(ax: Axes, title: str, rows: Sequence[Sequence[tuple[str, int]]]) -> Axes:
+    """A batch as it goes into the model: a row each, its tokens in colour by what they are.
+
+    Args:
+        ax: where to draw.
+        title: what was done to the examples.
+        rows: the segments of each row from left to right: a name of SEGMENTS, and how many tokens.
+    """
+    kept = sum(count for row in rows for name, count in row if name not in ("pad", "cut"))
+    padding = sum(count for row in rows for name, count in row if name == "pad")
+    parts = [name for row in rows for name, _ in row]
+    lost = parts.count("prompt") - parts.count("end")
+    share = f"{percent(padding / (kept + padding))} padding"
+    said = f"{len(rows)} rows, {kept + padding} places, {share}"
+    said += f", {lost} without an end token" if lost else ""
+    tidy(ax, f"{title}: {said}", "place in the row, in tokens", "")
+    ax.grid(visible=False)
+    for place, row in enumerate(rows):
+        start = 0
+        for name, count in row:
+            colour, strength, _ = SEGMENTS[name]
+            look = {"color": colour, "alpha": strength, "height": 0.8, "linewidth": 0}
+            ax.barh(place, count, left=start, **look)
+            if name == "prompt" and start:  # another example begins
+                ax.barh(place, 0.35, left=start - 0.2, color="white", height=0.9)
+            start += count
+    for colour, strength, words in SEGMENTS.values():
+        ax.barh(0, 0, color=colour, alpha=strength, label=words)
+    ax.set(ylim=(len(rows) - 0.4, -0.6), yticks=[], xlim=(0, None))
+    ax.spines[["left"]].set_visible(False)
+    ax.figure.legend(loc="outside lower left", ncols=len(SEGMENTS), **LEGEND)
+    ax.set_label(f"{title}: {said}; {kept} tokens of examples.")
+    return ax
+
+
+draw_strips.colours = 32
