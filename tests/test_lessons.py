@@ -19,6 +19,7 @@ REWRITTEN = (  # it grows with each lesson
     "04_reading_a_run.ipynb",
     "05_rank.ipynb",
     "06_alpha.ipynb",
+    "07_target_modules.ipynb",
     "08_adalora.ipynb",
     "09_qlora.ipynb",
     "10_batch_steps_rate.ipynb",

@@ -742,6 +742,9 @@ def test_an_earlier_run_is_named_by_what_it_did_otherwise(base, monkeypatch):
     other = dataclasses.replace(one, **changes)
     assert run_summary.differences(one, other) == "q_proj + up_proj, learning_rate 0.002"
     assert run_summary.differences(one, one) == ""
+    packed = dataclasses.replace(one, quantize="nf4")
+    assert run_summary.differences(one, packed) == "quantize nf4"
+    assert run_summary.differences(packed, one) == "quantize none"
 
 
 def test_another_task_brings_its_own_prompts_and_choices(base):

@@ -1,48 +1,63 @@
-"""Sets of modules drawn side by side, and the recorded table that they come from."""
+"""Sets of modules drawn: what they learn, a hunt, a model's tree; and the recorded tables."""
 
 import itertools
 import tomllib
 
-import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
 import lora_lab as lab
 from lora_lab import plots
+from lora_lab.cost.estimates import find_shape
 from lora_lab.findings.recordings import recording
+from lora_lab.models.architecture import layer_of
 from lora_lab.places import data_folder
-from lora_lab.widgets.module_sets import ModuleSets
 
 TOML = data_folder() / "recorded" / "target_modules.toml"
-TABLE = pd.DataFrame(
-    [
-        {"setting": setting, "trained": trained, "value": value, "old_knowledge": value / 2}
-        for setting, trained, values in (("q, r 2", 10, (0.2, 0.4)), ("q, r 4", 20, (0.6, 0.8)))
-        for value in values
-    ]
-)
-COMPARISONS = {"equal r": {"q": "q, r 2"}, "equal parameters": {"q": "q, r 4"}}
 
 
-def test_a_set_is_a_bar_to_its_mean_with_a_dot_for_each_seed():
-    new, old = {"q": [0.2, 0.4], "all": [1.0, 1.0]}, {"q": [0.5, 0.6], "all": [0.1, 0.3]}
-    ax = plots.draw_sets(Figure().subplots(), new, {"q": 10, "all": 2000}, old, "equal r")
-    assert [bar.get_width() for bar in ax.patches] == pytest.approx([30, 100])
-    dots = [round(share) for line in ax.lines for share in line.get_xdata()]
-    assert dots == [20, 40, 50, 60, 100, 100, 10, 30]
-    assert [text.get_text() for text in ax.get_yticklabels()] == ["q\n10", "all\n2,000"]
-    assert "at equal r" in ax.get_title(loc="left")
-    assert "q 30 % (10 parameters); all 100 % (2,000 parameters)" in ax.get_label()
+def axes():
+    return Figure().subplots()
 
 
-def test_the_toggle_draws_the_settings_of_its_comparison():
-    sets = ModuleSets(TABLE, COMPARISONS)
-    assert "at equal r, as a mean of 2 seeds: q 30 % (10 parameters)" in sets.picture.alt
-    before = sets.view.value
-    sets.compared.value = "equal parameters"
-    assert "at equal parameters, as a mean of 2 seeds: q 70 % (20 parameters)" in sets.picture.alt
-    assert sets.view.value != before
-    assert sets._repr_mimebundle_()[0]["text/plain"] == "ModuleSets: equal r, equal parameters"
+def test_a_set_has_a_mark_at_its_mean_and_a_line_over_its_interval_for_each_task():
+    scores = {
+        "facts": {"q": [0.2, 0.4], "all": [1.0, 1.0]},
+        "JSON": {"q": [0.5, 0.6], "all": [0, 0]},
+    }
+    ax = plots.draw_sets(axes(), "Which?", scores)
+    marks = [line.get_xdata()[0] for line in ax.lines if len(line.get_xdata()) == 1]
+    assert marks == pytest.approx([30, 100, 55, 0])
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["q", "all"]
+    assert ax.get_title(loc="right") == "2 seeds"
+    assert "q, facts: 30 % (" in ax.get_label()
+    assert "all, JSON: 0 % (" in ax.get_label()
+
+
+def test_a_hunt_has_a_row_for_each_training_and_frames_the_secret():
+    left = {("q", "k"): 0.8, ("k",): 0.25}
+    ax = plots.draw_hunt(axes(), ("q", "k", "v"), left, ("k",))
+    bars = [bar for bar in ax.patches if bar.get_height() == pytest.approx(0.5)]
+    assert [bar.get_width() for bar in bars] == pytest.approx([4, 1.25])
+    assert "q, k: 80 %; k: 25 %" in ax.get_label()
+    assert ax.get_label().endswith("The change is in k.")
+    framed = len(ax.patches)
+    assert len(plots.draw_hunt(axes(), ("q", "k", "v"), left).patches) == framed - 1
+
+
+def test_a_tree_draws_each_matrix_to_scale_and_a_and_b_where_there_is_an_adapter():
+    inside = [one for one in find_shape("pocket").matrices if layer_of(one.name) is not None]
+    (down,) = (one for one in inside if one.name == "model.layers.1.mlp.down_proj")
+    ax = plots.draw_module_tree(axes(), "pocket", inside, {down.name}, 16)
+    sizes = [(round(bar.get_width()), round(bar.get_height())) for bar in ax.patches]
+    assert len(sizes) == 28 + 2
+    assert sizes.count((384, 128)) == 4
+    assert sizes.count((128, 384)) == 8
+    assert (16, 128) in sizes  # B
+    assert (384, 16) in sizes  # A
+    assert ax.get_label() == (
+        "1 of the 28 matrices in pocket's 4 layers get an adapter of rank 16: down_proj."
+    )
 
 
 # --- what was recorded --------------------------------------------------------------------------

@@ -119,5 +119,9 @@ def test_other_architectures_have_their_own_names_and_groups():
 
 
 def test_a_notebook_keeps_the_same_words_at_each_run():
-    words = ModuleTree("pocket")._repr_mimebundle_()["text/plain"]
+    tree = ModuleTree("pocket", target_modules=("q_proj", "v_proj"))
+    shown, alt = tree._repr_mimebundle_()
+    words = shown["text/plain"]
+    assert alt["image/png"]["alt"] == tree.view.tooltip
+    assert "8 of the 28 matrices in pocket's 4 layers get an adapter of rank 8" in tree.view.tooltip
     assert words == "ModuleTree: pocket · 30 matrices to choose from"

@@ -187,7 +187,7 @@ def test_each_weight_falls_to_the_level_of_its_code():
         (-0.25, 0.0),
         (pytest.approx(0.45), 0.5),
     ]
-    assert ax.get_title(loc="left") == "3 weights keep 3 of 4 values"
+    assert ax.get_title(loc="left") == "3 weights use 3 of 4 levels"
     assert "largest size, 0.200" in ax.get_label()
     assert "Relative error 23 %" in ax.get_label()
 

@@ -60,6 +60,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "hidden_rank": "",
         "loading": "",
         "losses": "torch",
+        "hidden_modules": "torch",
         "retrieval": "bm25s",
         "prompting": "",
     },
@@ -160,9 +161,9 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         + ["forgetting_film", "seeds", "lab_results", "lab_readings", "lab_face", "live_result"]
         + ["live_lab", "lora_picture", "explorer", "toggle", "token_path", "prediction"]
         + ["module_tree", "svd_slider", "rank_slider", "rank_map", "pruning_lab"]
-        + ["module_sets", "nf4_lab", "memory_bars", "budget_curve", "pairs"]
+        + ["nf4_lab", "memory_bars", "budget_curve", "pairs"]
         + ["pick_runs", "run_here", "five_minutes", "decision_aid", "cell_grid", "surface_lab"]
-        + ["rank_lab", "seeds_button", "evidence_card", "gain_knob"]
+        + ["rank_lab", "hunt_lab", "seeds_button", "evidence_card", "gain_knob"]
         + ["batch_fan", "recipe_cost", "kept_runs"]
         + ["studio", "cases", "token_strips", "ways_lab"],
         "torch ipywidgets anywidget traitlets IPython pandas",

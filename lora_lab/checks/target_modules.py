@@ -2,10 +2,18 @@
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from lora_lab.checks.compare import Case, Exercise, Function, WrongAnswer
 from lora_lab.checks.one_token import llama_shapes
 from lora_lab.models.architecture import ends, last_name, layer_of, matching
+from lora_lab.models.bases import load_base
+from lora_lab.recipe import Recipe
+from lora_lab.records import Verdict
+from lora_lab.tasks.loading import load_task
+from lora_lab.training.fit import fit
+from lora_lab.training.store import Run
+from lora_lab.wording import percent
 
 Shapes = Mapping[str, tuple[int, int]]  # (out, in) of each matrix, by name
 
@@ -139,6 +147,38 @@ def _regex_slip(write: Function) -> Function:
     return lambda modules, layers: write(*_parts(modules, layers))
 
 
+TRIAL_MODULES, TRIAL_LAYERS, TRIAL_STEPS = MLP, (2, 3), 60
+
+
+def _trial(function: Function) -> Verdict:
+    """Let PEFT read the learner's regex, count what it reaches, and train pocket with that."""
+    base = load_base("pocket", dtype="float32")
+    task = replace(load_task("new-facts", base, n=60), old_knowledge=(), strangers=())
+
+    def trained(targets: object) -> Run:
+        recipe = Recipe(target_modules=targets, learning_rate=1e-2, steps=TRIAL_STEPS)
+        return fit(base, task, recipe, store=None)
+
+    run = trained(function(modules=TRIAL_MODULES, layers=TRIAL_LAYERS))
+    reached = {name.rpartition(".lora_")[0] for name in run.learned.tensors}
+    wanted = len(TRIAL_MODULES) * len(TRIAL_LAYERS)
+    places = {(last_name(name), layer_of(name)) for name in reached}
+    if places != {(module, layer) for module in TRIAL_MODULES for layer in TRIAL_LAYERS}:
+        return Verdict(
+            False,
+            f"But in pocket, which has 4 layers, it reaches {len(reached)} matrices where "
+            f"{wanted} are wanted.",
+        )
+    count = sum(tensor.numel() for tensor in run.learned.tensors.values())
+    attention = trained(_reach_regex(ATTENTION, TRIAL_LAYERS)).scores.value
+    return Verdict(
+        True,
+        f"PEFT adapted {wanted} matrices of pocket with it, the MLP of its upper half: {count:,} "
+        f"numbers. Trained for {TRIAL_STEPS} steps, they learned {percent(run.scores.value)} of 60 "
+        f"new facts; the attention of the same layers learned {percent(attention)}.",
+    )
+
+
 reach_regex = Exercise(
     _reach_regex,
     _regex_cases,
@@ -168,6 +208,7 @@ reach_regex = Exercise(
         ),
     },
     ask=_reached,
+    trial=_trial,
 )
 
 # --- predict a count ------------------------------------------------------------------------

@@ -41,7 +41,7 @@ _NAMES = {  # module: its public names
     "by_rank": ("draw_cliff", "draw_together"),
     "learning_rates": ("draw_by_rate", "draw_rate_finder", "draw_rate_map"),
     "alpha": ("draw_alpha_map", "draw_first_steps", "draw_plane", "draw_scalings", "draw_twins"),
-    "module_sets": ("draw_sets",),
+    "module_sets": ("draw_hunt", "draw_module_tree", "draw_sets"),
     "competing": ("draw_budget", "draw_importance", "draw_rivals"),
     "quantized": ("draw_arrival", "draw_block", "draw_block_sizes", "draw_rounding"),
     "memory_bars": ("PARTS", "draw_memory"),

@@ -36,7 +36,7 @@ def draw_block(
         levels: the value of each code, -1 to 1, rising.
     """
     absmax = max(map(abs, weights))
-    title = f"{len(weights)} weights keep {len(set(codes))} of {len(levels)} values"
+    title = f"{len(weights)} weights use {len(set(codes))} of {len(levels)} levels"
     tidy(ax, title, f"weight / absmax (absmax = {absmax:.3f})", "")
     ax.grid(visible=False)
     for weight, code in zip(weights, codes, strict=True):

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import ipywidgets as widgets
 
+from lora_lab import plots
 from lora_lab.cost.budget import adapter_parameters, trainable_parameters
 from lora_lab.cost.estimates import find_shape
 from lora_lab.models.architecture import (
@@ -20,10 +21,11 @@ from lora_lab.models.architecture import (
 )
 from lora_lab.recipe import Recipe
 from lora_lab.widgets import markup
-from lora_lab.widgets.boxes import LabBox
+from lora_lab.widgets.boxes import LabBox, PictureView
 from lora_lab.wording import fine_percent
 
 NAME, SIZES = "12em", "16em"  # widths
+DRAWN, SIZE = 16, (560, 330)  # layers that are drawn at most; the picture in pixels
 
 
 class ModuleTree(LabBox):
@@ -46,7 +48,7 @@ class ModuleTree(LabBox):
         self._columns: dict[str, list[Matrix]] = {}  # by kind of module: its matrix in each layer
         for matrix in self.shape.matrices:
             self._columns.setdefault(column_of(matrix.name), []).append(matrix)
-        self._size = "30px" if self.shape.num_layers <= 16 else "20px"  # of a cell
+        self._size = "30px" if self.shape.num_layers <= DRAWN else "20px"  # of a cell
         self._sizes: dict[str, widgets.HTML] = {}
         self._quiet = False  # while many cells change at once
         self.cells = {matrix.name: self._cell(matrix) for matrix in self.shape.matrices}
@@ -59,6 +61,7 @@ class ModuleTree(LabBox):
         self.typed.style.description_width = "initial"
         self.state, self.code = widgets.HTML(), widgets.HTML()
         self.state.add_class("lora-lab-state")
+        self.view = PictureView(SIZE[0])
         clear = _toggle_button("nothing", lambda: self._set(()), "6em")
         super().__init__(
             [
@@ -67,6 +70,7 @@ class ModuleTree(LabBox):
                 widgets.VBox(self._rows(), layout={"overflow": "auto", "max_width": "100%"}),
                 self.state,
                 self.code,
+                *[self.view] * (self.shape.num_layers <= DRAWN),
             ]
         )
         self.typed.observe(lambda change: self._on_typed(change.new), names="value")
@@ -184,6 +188,7 @@ class ModuleTree(LabBox):
         return cell
 
     def _show(self) -> None:
+        self._draw()
         for cell in self.cells.values():
             cell.button_style = "primary" if cell.value else ""
         for column, label in self._sizes.items():
@@ -198,6 +203,23 @@ class ModuleTree(LabBox):
         share = fine_percent(count / self.shape.parameters)
         self.state.value = f"{matrices} · {count:,} parameters · {share} of the model's"
         self.code.value = markup.code(_peft_code(self.recipe))
+
+    def _draw(self) -> None:
+        if self.shape.num_layers <= DRAWN:
+            self.view.show(self.picture)
+
+    @property
+    def picture(self) -> plots.Picture:
+        """The matrices in the layers to scale, with their adapters."""
+        inside = [one for one in self.shape.matrices if layer_of(one.name) is not None]
+        chosen = {name for name in self.chosen if layer_of(name) is not None}
+        numbers = self.shape.name, inside, chosen, self.r.value
+        return plots.picture(plots.draw_module_tree, *numbers, size=SIZE)
+
+    def _repr_mimebundle_(self, **options: object) -> tuple[dict[str, object], dict[str, object]]:
+        """The widget; and its picture for readers without a kernel."""
+        still, alt = self.picture._repr_mimebundle_()
+        return super()._repr_mimebundle_(**options) | still | {"text/plain": repr(self)}, alt
 
     def __repr__(self) -> str:
         return f"ModuleTree: {self.shape.name} · {len(self.cells)} matrices to choose from"

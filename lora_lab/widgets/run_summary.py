@@ -35,11 +35,18 @@ def differences(recipe: Recipe, other: Recipe) -> str:
         value = getattr(other, field.name)
         if field.name != "eval_steps" and value != getattr(recipe, field.name):
             values = value if isinstance(value, tuple) else (value,)
-            texts = (f"{part:g}" if isinstance(part, float) else str(part) for part in values)
+            texts = map(_value_text, values)
             # modules are recognised without their field's name
             name = "" if field.name == "target_modules" else f"{field.name} "
             phrases.append(name + " + ".join(texts))
     return ", ".join(phrases)
+
+
+def _value_text(value: object) -> str:
+    """A recipe's value in words: `0.003`, `none`."""
+    if value is None:
+        return "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def score_text(metric: str, value: float) -> str:
