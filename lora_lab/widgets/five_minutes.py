@@ -81,7 +81,6 @@ class FiveMinutes(WorkingBox):
         self.expected, self.best = widgets.HTML(), widgets.HTML()
         self.children = self._rows()
         self.train_button.on_click(lambda _: self.start())
-        self.stop_button.on_click(lambda _: self.stop())
         self.controls.changed = lambda: self._work.submit("estimate", self._show_expected)
         self._say("ready: choose, then train")
         self._show_loss(self.controls.recipe.steps)
@@ -114,11 +113,6 @@ class FiveMinutes(WorkingBox):
         if not self.train_button.disabled:
             self.panel.set_busy(True)
             self._work.submit("train", self._train)
-
-    def stop(self) -> None:
-        """End the training after its step; it is not scored then."""
-        self._say("stopping …")
-        self._work.stop()
 
     @property
     def recipe(self) -> Recipe:

@@ -94,7 +94,6 @@ class HuntLab(WorkingBox):
         ]
         self.word.observe(lambda _: self._begin_anew(), names="value")
         self.train_button.on_click(lambda _: self._start(self._pressed))
-        self.stop_button.on_click(lambda _: self._work.stop())
         self.answer_button.on_click(lambda _: self._answered())
         self._begin_anew()
 

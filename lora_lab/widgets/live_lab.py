@@ -96,7 +96,6 @@ class LiveLab(LabReadings, WorkingBox):
 
     def _wire(self) -> None:
         self.train_button.on_click(lambda _: self._begin(again=True))
-        self.stop_button.on_click(lambda _: self.stop())
         self.noise_button.on_click(lambda _: self.noise_band())
         self.ask_button.on_click(lambda _: self.ask(self.own_prompt.value))
         self.own_prompt.on_msg(self._on_enter)

@@ -137,7 +137,6 @@ class RankLab(WorkingBox):
             self.loss_picture,
         ]
         self.train_button.on_click(lambda _: self._begin(again=True))
-        self.stop_button.on_click(lambda _: self.stop())
         self._say("ready: press Train all")
         self._show()
 
@@ -152,11 +151,6 @@ class RankLab(WorkingBox):
         if not self.train_button.disabled and (again or not self._is_finished):
             self.panel.set_busy(True)
             self._work.submit("train", self._train)
-
-    def stop(self) -> None:
-        """End the training after the step at hand."""
-        self._say("stopping after this step …")
-        self._work.stop()
 
     def train(self) -> RankResult:
         """Train as a click on the button does, wait for the end, and give the result.

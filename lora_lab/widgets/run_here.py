@@ -48,7 +48,6 @@ class RunHere(WorkingBox):
         ]
         self.result.add_class("lora-lab-result")
         self.train_button.on_click(lambda _: self.start())
-        self.stop_button.on_click(lambda _: self.stop())
         self._say("not run here yet")
         self._show()
 
@@ -57,11 +56,6 @@ class RunHere(WorkingBox):
         if not self.train_button.disabled:
             self.panel.set_busy(True)
             self._work.submit("run", self._run)
-
-    def stop(self) -> None:
-        """End the training after its step; it is not scored then."""
-        self._say("stopping …")
-        self._work.stop()
 
     @property
     def picture(self) -> plots.Picture:

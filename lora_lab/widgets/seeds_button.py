@@ -87,7 +87,6 @@ class SeedsButton(WorkingBox):
             widgets.HTML(markup.help_text(HELP)),
         ]
         self.train_button.on_click(lambda _: self.start())
-        self.stop_button.on_click(lambda _: self.stop())
         self._look(*sides)
 
     # --- what a notebook calls and reads ---
@@ -103,11 +102,6 @@ class SeedsButton(WorkingBox):
         self.start()
         self.wait()
         return self.comparison
-
-    def stop(self) -> None:
-        """End the training after the step at hand; finished runs are kept, and not looked at."""
-        self._say("stopping after this step …")
-        self._work.stop()
 
     @property
     def settled(self) -> bool:

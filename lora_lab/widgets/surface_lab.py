@@ -108,7 +108,6 @@ class SurfaceLab(WorkingBox):
 
     def _wire(self) -> None:
         self.train_button.on_click(lambda _: self.start())
-        self.stop_button.on_click(lambda _: self.stop())
         self.score.observe(lambda _: self._show(), names="value")
         for control in (self.x_values, self.y_values, self.seeds):
             control.observe(lambda _: self._on_values(), names="value")
@@ -132,11 +131,6 @@ class SurfaceLab(WorkingBox):
         if not self.surface.is_whole:
             raise RuntimeError("it was stopped before its end; train() goes on from there")
         return self.surface
-
-    def stop(self) -> None:
-        """End the training after the step at hand; finished runs are kept."""
-        self._say("stopping after this step …")
-        self._work.stop()
 
     def show_cell(self, x: float, y: float) -> None:
         """Show the curves of a cell, as a click on it does."""

@@ -108,7 +108,6 @@ class WaysLab(WorkingBox):
         ]
         self._forget()
         self.train_button.on_click(lambda _: self._begin(again=True))
-        self.stop_button.on_click(lambda _: self.stop())
         self._say("ready: press Train all")
         self._show()
 
@@ -123,11 +122,6 @@ class WaysLab(WorkingBox):
         if not self.train_button.disabled and (again or self._trained_at != self.length.value):
             self.panel.set_busy(True)
             self._work.submit("train", self._train)
-
-    def stop(self) -> None:
-        """End the training after the step at hand."""
-        self._say("stopping after this step …")
-        self._work.stop()
 
     def train(self, length: int | None = None) -> WaysResult:
         """Train as a click on the button does, wait for the end, and give the result.

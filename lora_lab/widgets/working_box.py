@@ -29,8 +29,14 @@ class WorkingBox(LabBox):
             panel = self.panel = TrainingPanel(begin, self._work, self._say)
             self.train_button, self.stop_button = panel.train_button, panel.stop_button
             self.progress, self.loss_picture = panel.progress, panel.loss_picture
+            self.stop_button.on_click(lambda _: self.stop())
         super().__init__([])
         self.state.add_class("lora-lab-state")
+
+    def stop(self) -> None:
+        """End the training after the step at hand. Runs that are finished are kept."""
+        self._say("stopping after this step …")
+        self._work.stop()
 
     def wait(self, timeout: float | None = None) -> None:
         """Return when all is done. An interrupt ends it within a step.
