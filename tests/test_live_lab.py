@@ -80,7 +80,9 @@ def test_a_click_on_train_trains_as_lab_train_does(live, base):
     assert live.recipe == dataclasses.replace(TASK.recipe, eval_steps=3)  # a quarter of the steps
     assert (live.progress.value, live.progress.max) == (12, 12)
     assert live.state.value.startswith("finished: 12 steps in ")
-    assert live.loss_picture.value == plots.png(plots.draw_loss, live.records)
+    title = f"{base.name} · {TASK.name}: {plots.loss_finding(live.records)}"
+    drawn = plots.png(plots.draw_loss, live.records, (), 12, (), (), title)
+    assert live.loss_picture.value == drawn  # it states what was found
     assert live.loss_picture.tooltip == live.picture.alt
 
 
@@ -457,7 +459,8 @@ def test_the_noise_band_is_what_lab_fit_gives_with_the_next_seeds(live, base):
     with_band(live)
     assert live.scores_by_seed == [run.scores for run in expected]
     runs = [run.records for run in expected]
-    drawn = plots.png(plots.draw_loss, runs[0], (), 12, runs)
+    title = f"{base.name} · {TASK.name}: {plots.loss_finding(runs[0])}"
+    drawn = plots.png(plots.draw_loss, runs[0], (), 12, runs, (), title)
     assert live.loss_picture.value == live.picture.png == drawn
     assert live.state.value.endswith(" · noise band: 4 seeds")
     right = [sum(answer.right for answer in run.scores.answers) for run in expected]
