@@ -6,7 +6,15 @@ import pytest
 
 import lora_lab as lab
 from lora_lab.findings.evidence import Evidence
-from lora_lab.lessons.approaches import NAME, FactWays, noted, notes_of, try_approach, ways_table
+from lora_lab.lessons.approaches import (
+    NAME,
+    FactWays,
+    learning_curves,
+    noted,
+    notes_of,
+    try_approach,
+    ways_table,
+)
 from lora_lab.maths.statistics import wilson
 from lora_lab.tasks.changing_facts import changed_facts
 from lora_lab.tasks.examples import Example, prompt_ids
@@ -189,6 +197,16 @@ def test_the_ways_of_several_plans_stand_in_one_table_with_what_they_cost():
         one.prompt_tokens for one in evidence.rows if (one.stage, one.setting) == ("final", "LoRA")
     ]
     assert row["tokens read"] == f"{sum(tokens) / 10:.0f}"
+
+
+def test_a_learning_curve_has_each_number_of_examples_with_its_seeds():
+    curves = learning_curves("examples-json", "examples-label")
+    assert [*curves] == ["json", "sentiment"]
+    assert [*curves["json"]] == [10, 50, 200, 1000, 2000]
+    for id, curve in zip(("examples-json", "examples-label"), curves.values(), strict=True):
+        runs = lab.evidence(id).runs["1,000"]
+        assert curve[1000] == [run.scores.value for run in runs]
+        assert len(curve[1000]) == 10
 
 
 def test_a_plan_that_is_not_measured_says_so_in_one_row(monkeypatch):

@@ -14,7 +14,6 @@ from lora_lab.findings.recordings import (
     recorded_names,
     recorded_sweep,
     recording,
-    recordings_by_seed,
     sweep_plans,
     task_of,
 )
@@ -68,15 +67,6 @@ def test_each_recording_of_the_course_can_be_read_and_is_not_empty(name):
     assert made.rows
     assert made.settings
     assert made.device
-
-
-def test_the_measurements_of_several_seeds_are_read_together(folder):
-    for name in ("facts-0", "facts-1", "facts-more-0"):
-        keep_recording(folder / f"rank/{name}.json", {}, [{"name": name}], "some CPU")
-    made = recordings_by_seed("rank/facts")
-    assert [one.rows[0]["name"] for one in made] == ["facts-0", "facts-1"]
-    with pytest.raises(ValueError, match="did you mean 'rank/facts-0'"):
-        recordings_by_seed("rank/fact")
 
 
 # --- sweeps ---------------------------------------------------------------------------------

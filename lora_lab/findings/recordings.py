@@ -117,16 +117,6 @@ def recording(name: str) -> Recording:
     return Recording(**record | {"rows": tuple(record["rows"])})
 
 
-def recordings_by_seed(name: str) -> tuple[Recording, ...]:
-    """The measurements `<name>-<seed>` of data/recorded/, a seed each.
-
-    Raises:
-        ValueError: if there is none, with the nearest name.
-    """
-    names = _of_each_seed(recorded_names(), name) or [f"{name}-0"]
-    return tuple(map(recording, names))
-
-
 # --- runs -----------------------------------------------------------------------------------
 
 

@@ -14,7 +14,6 @@ from statistics import mean
 import pandas as pd
 
 from lora_lab.findings.evidence import FINAL, Evidence
-from lora_lab.findings.recordings import recordings_by_seed
 from lora_lab.maths.statistics import wilson
 from lora_lab.models.bases import Base
 from lora_lab.tasks.changing_facts import ChangedFacts
@@ -268,22 +267,17 @@ def _rows_of_ways(evidence: Evidence) -> pd.DataFrame:
     return pd.DataFrame(rows).T
 
 
-# --- recorded -------------------------------------------------------------------------------
+def learning_curves(*ids: str) -> dict[str, dict[int, list[float]]]:
+    """The test's score by the number of training examples: for each plan's task, a share per seed.
 
-
-def recorded_curves() -> dict[str, dict[int, tuple[float, ...]]]:
-    """Scores on pocket's tests: task -> number of training examples -> a share per seed.
-
-    Raises:
-        ValueError: if nothing was recorded.
+    Args:
+        ids: of plans whose settings are numbers of examples, "50" or "1,000".
     """
-    curves: dict[str, dict[int, tuple[float, ...]]] = {}
-    for row in _recorded_rows("curves"):
-        scores = curves.setdefault(row["task"], {})
-        scores[row["n"]] = (*scores.get(row["n"], ()), row["value"])
-    return curves
-
-
-def _recorded_rows(table: str) -> list[Mapping]:
-    """The rows of data/recorded/approaches/<table>-<seed>.json, seed by seed."""
-    return [row for record in recordings_by_seed(f"approaches/{table}") for row in record.rows]
+    found = map(Evidence.read, ids)
+    return {
+        one.plan.task: {
+            int(setting.replace(",", "")): [run.scores.value for run in runs]
+            for setting, runs in one.runs.items()
+        }
+        for one in found
+    }

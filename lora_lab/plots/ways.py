@@ -5,10 +5,10 @@ from statistics import mean
 
 from matplotlib.axes import Axes
 
-from lora_lab.plots.canvas import LEGEND, PALE, RUN, corner, tidy
+from lora_lab.plots.canvas import LEGEND, NEW, OLD, PALE, RUN, corner, tidy
 from lora_lab.wording import counted
 
-MARKS = "os^D"
+MARKS, COLOURS = "os^", (RUN, OLD, NEW)
 
 
 def draw_examples(ax: Axes, curves: Mapping[str, Mapping[int, Sequence[float]]]) -> Axes:
@@ -18,12 +18,13 @@ def draw_examples(ax: Axes, curves: Mapping[str, Mapping[int, Sequence[float]]])
     """
     tidy(ax, "How many examples?", "training examples", "score on the test, %")
     summaries, ends = [], []
-    for mark, (name, scores) in zip(MARKS, curves.items(), strict=False):
+    looks = zip(MARKS, COLOURS, curves.items(), strict=False)
+    for mark, colour, (name, scores) in looks:
         numbers = sorted(scores)
         means = [100 * mean(scores[n]) for n in numbers]
         low, high = ([100 * end(scores[n]) for n in numbers] for end in (min, max))
-        ax.fill_between(numbers, low, high, color=RUN, alpha=0.15, linewidth=0)
-        ax.plot(numbers, means, color=RUN, marker=mark, markersize=5, linewidth=1.2, label=name)
+        ax.fill_between(numbers, low, high, color=colour, alpha=0.15, linewidth=0)
+        ax.plot(numbers, means, color=colour, marker=mark, markersize=5, linewidth=1.2, label=name)
         summaries.append(
             f"{name}: " + ", ".join(f"{n} {m:.0f} %" for n, m in zip(numbers, means, strict=True))
         )
