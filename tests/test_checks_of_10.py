@@ -10,9 +10,6 @@ from transformers import Trainer, TrainingArguments
 import lora_lab as lab
 from lora_lab.checks.training_parameters import (
     accumulated_step,
-    decayed,
-    diagnose_recipe,
-    diagnosed,
     update_steps,
 )
 
@@ -44,23 +41,6 @@ def test_the_steps_are_those_that_transformers_trainer_takes(case, tmp_path):
     trainer = Trainer(model=Line(), args=arguments, train_dataset=data)
     trainer.train()
     assert update_steps.reference(**case) == trainer.state.global_step
-
-
-@pytest.mark.parametrize("case", list(decayed.cases()))
-def test_the_decay_is_that_of_torchs_adamw_on_a_weight_without_a_gradient(case):
-    weight = nn.Parameter(torch.tensor([case["weight"]], dtype=torch.float64))
-    optimizer = torch.optim.AdamW([weight], weight_decay=case["weight_decay"])
-    for rate in case["rates"]:
-        optimizer.param_groups[0]["lr"] = rate
-        weight.grad = torch.zeros_like(weight)
-        optimizer.step()
-    assert decayed.reference(**case) == pytest.approx(weight.item(), rel=1e-12)
-
-
-def test_the_diagnoses_are_those_that_each_recipe_was_made_with():
-    diagnoses = [diagnose_recipe.reference(**case) for _, case in diagnosed()]
-    assert diagnoses == [diagnosis for diagnosis, _ in diagnosed()]
-    assert {*diagnoses} == {"fine", "too short", "not seen", "all warm-up"}
 
 
 def test_the_accumulated_step_is_the_one_that_a_batch_of_all_rows_takes():

@@ -18,7 +18,7 @@ from lora_lab.findings.evidence_runs import (
     repeat_some,
 )
 from lora_lab.findings.plans import evidence_ids, plan
-from lora_lab.maths.statistics import holm_levels
+from lora_lab.maths.looks import holm_levels
 from lora_lab.training.pairing import compare
 from lora_lab.training.run_files import DIVERGED, FINISHED
 

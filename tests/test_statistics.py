@@ -10,10 +10,9 @@ from scipy.optimize import minimize_scalar
 from scipy.special import xlogy
 from scipy.stats import binomtest, t, ttest_1samp, ttest_ind, ttest_rel
 
-from lora_lab.maths.looks import LOOK_LEVEL, LOOKS, next_look
+from lora_lab.maths.looks import LOOK_LEVEL, LOOKS, holm_levels, next_look
 from lora_lab.maths.statistics import (
     PairedAnswers,
-    holm_levels,
     mean_interval,
     mean_p_value,
     numbers_needed,

@@ -20,9 +20,9 @@ from lora_lab.findings.evidence import Evidence
 from lora_lab.findings.papers import PaperTable, paper
 from lora_lab.findings.recordings import read_record, write_record
 from lora_lab.maths.comparison import SEEDS
+from lora_lab.maths.looks import holm_levels
 from lora_lab.maths.statistics import (
     LEVEL,
-    holm_levels,
     mean_interval,
     mean_p_value,
     numbers_needed,

@@ -15,8 +15,9 @@ import pandas as pd
 from lora_lab.findings.plans import DIGITS, INSTRUCTION, WAY, Plan, evidence_folder, plan
 from lora_lab.findings.recordings import run_of_scores
 from lora_lab.maths.comparison import Comparison
+from lora_lab.maths.looks import holm_levels
 from lora_lab.maths.measures import LOWER_IS_BETTER
-from lora_lab.maths.statistics import LEVEL, holm_levels
+from lora_lab.maths.statistics import LEVEL
 from lora_lab.places import write_atomically
 from lora_lab.recipe import Recipe
 from lora_lab.training.confounds import value_text

@@ -312,13 +312,6 @@ def packings(base: Base, task: Task, row_length: int) -> dict[str, Way]:
     }
 
 
-def answers_cut(whole: Sequence[Encoded], max_length: int) -> dict[str, int]:
-    """Counts of what a cut at `max_length` does: the ends that are lost, and whole answers."""
-    longer = [row for row in whole if len(row.input_ids) > max_length]
-    empty = [row for row in longer if all(label == IGNORED for label in row.labels[:max_length])]
-    return {"end token lost": len(longer), "whole answer lost": len(empty)}
-
-
 def loss_behind(base: Base, before: Sequence[Encoded], last: Encoded, mask: Mask) -> float:
     """The loss of an example's answer in nats per token, packed behind others in one row."""
     silent = [replace(one, labels=[IGNORED] * len(one.labels)) for one in before]

@@ -1,4 +1,8 @@
-"""The plan that looks at a comparison after 5, 10 and 20 seeds."""
+"""Several looks or several comparisons: how each is made stricter, so that all err in 5 %."""
+
+from collections.abc import Sequence
+
+from lora_lab.maths.statistics import LEVEL
 
 LOOKS = (5, 10, 20)  # seeds after which the plan looks at the result
 LOOK_LEVEL = 0.0195  # of each look; 5 % over all three (see `next_look`)
@@ -15,3 +19,19 @@ def next_look(count: int) -> int | None:
         Pocock, 1977, "Group sequential methods in the design and analysis of clinical trials".
     """
     return next((look for look in LOOKS if look > count), None)
+
+
+def holm_levels(p_values: Sequence[float]) -> list[float]:
+    """The level of each of m comparisons, so that any false difference comes in 5 % of such tables.
+
+    The smallest p-value must be below 0.05 / m, the next below 0.05 / (m - 1), until one is not.
+
+    Source:
+        Holm, 1979, "A simple sequentially rejective multiple test procedure".
+    """
+    levels, level, stopped = [LEVEL] * len(p_values), LEVEL, False
+    for done, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        level = level if stopped else LEVEL / (len(p_values) - done)
+        stopped = stopped or p_values[place] >= level
+        levels[place] = level
+    return levels

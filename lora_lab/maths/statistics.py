@@ -185,19 +185,3 @@ def numbers_needed(deviation: float, width: float, level: float = LEVEL) -> int:
     while 2 * stdtrit(n - 1, 1 - level / 2) * deviation / math.sqrt(n) > width:
         n += 1
     return n
-
-
-def holm_levels(p_values: Sequence[float]) -> list[float]:
-    """The level of each of m comparisons, so that any false difference comes in 5 % of such tables.
-
-    The smallest p-value must be below 0.05 / m, the next below 0.05 / (m - 1), until one is not.
-
-    Source:
-        Holm, 1979, "A simple sequentially rejective multiple test procedure".
-    """
-    levels, level, stopped = [LEVEL] * len(p_values), LEVEL, False
-    for done, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        level = level if stopped else LEVEL / (len(p_values) - done)
-        stopped = stopped or p_values[place] >= level
-        levels[place] = level
-    return levels

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import pandas as pd
 
 from lora_lab.maths.comparison import Comparison
+from lora_lab.maths.looks import holm_levels
 from lora_lab.maths.measures import LOWER_IS_BETTER
-from lora_lab.maths.statistics import holm_levels, mean_interval
+from lora_lab.maths.statistics import mean_interval
 from lora_lab.recipe import Recipe, nearest
 from lora_lab.training.confounds import confounds_of, value_text
 from lora_lab.training.pairing import compare_measure

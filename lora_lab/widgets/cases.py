@@ -105,8 +105,7 @@ def questions(lesson: str) -> CasesView:
     Raises:
         ValueError: if the lesson has no cases.
     """
-    cases = lesson_cases(lesson).questions
-    return CasesView(f"{_number(len(cases))} questions first", cases)
+    return CasesView("Two questions first", lesson_cases(lesson).questions)
 
 
 def decisions(lesson: str) -> CasesView:
@@ -118,12 +117,7 @@ def decisions(lesson: str) -> CasesView:
     Raises:
         ValueError: if the lesson has no cases.
     """
-    cases = lesson_cases(lesson).decisions
-    return CasesView(f"{_number(len(cases))} decisions from work", cases)
-
-
-def _number(count: int) -> str:
-    return {2: "Two", 3: "Three"}.get(count, str(count))
+    return CasesView("Three decisions from work", lesson_cases(lesson).decisions)
 
 
 def _why(case: Case) -> str:

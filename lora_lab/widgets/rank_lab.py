@@ -17,7 +17,7 @@ from lora_lab.training.sweep import Sweep
 from lora_lab.widgets import markup
 from lora_lab.widgets.boxes import row
 from lora_lab.widgets.sweep_following import SweepFollower, with_seeds
-from lora_lab.widgets.working_box import WorkingBox
+from lora_lab.widgets.working_box import TrainAllBox
 from lora_lab.wording import percent, significant
 
 SIZE = (560, 300)  # pixels on the screen
@@ -86,7 +86,7 @@ class RankResult:
         return self.table().to_html()
 
 
-class RankLab(WorkingBox):
+class RankLab(TrainAllBox):
     """A button that trains one adapter of each rank, all in one batch, and a chart of their losses.
 
     Nothing is kept from earlier sessions, so each click trains anew. `train()` does it by code and
@@ -116,7 +116,7 @@ class RankLab(WorkingBox):
         score: bool = True,
         **changes: object,
     ) -> None:
-        super().__init__("Train all")
+        super().__init__()
         if len({*ranks}) < max(2, len(ranks)):
             raise ValueError(f"ranks={ranks!r} can't be compared; give two or more, each once")
         self.base, self.task = base, task
@@ -136,21 +136,8 @@ class RankLab(WorkingBox):
             self.panel.warnings,
             self.loss_picture,
         ]
-        self.train_button.on_click(lambda _: self._begin(again=True))
         self._say("ready: press Train all")
         self._show()
-
-    def start(self) -> None:
-        """Train all ranks in the background, if they have not just been trained.
-
-        A click on the button does the same, and trains in any case.
-        """
-        self._begin(again=False)
-
-    def _begin(self, again: bool) -> None:
-        if not self.train_button.disabled and (again or not self._is_finished):
-            self.panel.set_busy(True)
-            self._work.submit("train", self._train)
 
     def train(self) -> RankResult:
         """Train as a click on the button does, wait for the end, and give the result.

@@ -15,7 +15,7 @@ from lora_lab.widgets import markup
 from lora_lab.widgets.background import Pace
 from lora_lab.widgets.boxes import PictureView, columns, labelled, row
 from lora_lab.widgets.following import DRAWING, FRAMES
-from lora_lab.widgets.working_box import WorkingBox
+from lora_lab.widgets.working_box import TrainAllBox
 from lora_lab.wording import percent, significant
 
 CURVES, BARS = (520, 250), (400, 250)  # pixels on the screen
@@ -65,7 +65,7 @@ class WaysResult:
         return self.table().to_html()
 
 
-class WaysLab(WorkingBox):
+class WaysLab(TrainAllBox):
     """A button that trains each way in turn, at a length to be chosen, and shows what it learned.
 
     Nothing is kept from earlier sessions, so each click trains anew. `train(36)` does it by code
@@ -94,7 +94,7 @@ class WaysLab(WorkingBox):
         length: int,
         seeds: int = 1,
     ) -> None:
-        super().__init__("Train all")
+        super().__init__()
         self.base, self.task, self.ways_at, self.title = base, task, ways, title
         self.seeds, self._trained_at = seeds, None
         slider = widgets.SelectionSlider(options=[*lengths], value=length)
@@ -107,21 +107,8 @@ class WaysLab(WorkingBox):
             columns(self.loss_picture, self.bars),
         ]
         self._forget()
-        self.train_button.on_click(lambda _: self._begin(again=True))
         self._say("ready: press Train all")
         self._show()
-
-    def start(self) -> None:
-        """Train all ways in the background, if they have not just been trained at this length.
-
-        A click on the button does the same, and trains in any case.
-        """
-        self._begin(again=False)
-
-    def _begin(self, again: bool) -> None:
-        if not self.train_button.disabled and (again or self._trained_at != self.length.value):
-            self.panel.set_busy(True)
-            self._work.submit("train", self._train)
 
     def train(self, length: int | None = None) -> WaysResult:
         """Train as a click on the button does, wait for the end, and give the result.
@@ -148,6 +135,10 @@ class WaysLab(WorkingBox):
         if self._trained_at is None:
             raise RuntimeError("not all ways are trained; press Train all and let it end")
         return WaysResult(self._ways, {name: tuple(some) for name, some in self._outcomes.items()})
+
+    @property
+    def _is_finished(self) -> bool:
+        return self._trained_at == self.length.value
 
     @property
     def picture(self) -> plots.Picture:

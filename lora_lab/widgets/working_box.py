@@ -69,3 +69,33 @@ class WorkingBox(LabBox):
         if self._work is not None:
             self._work.close()
         super().close()
+
+
+class TrainAllBox(WorkingBox):
+    """A box with a button that trains several runs anew at each click.
+
+    A subclass says in `_is_finished` whether all are trained, and trains them in `_train`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("Train all")
+        self.train_button.on_click(lambda _: self._begin(again=True))
+
+    def start(self) -> None:
+        """Train all in the background, if they have not just been trained.
+
+        A click on the button does the same, and trains in any case.
+        """
+        self._begin(again=False)
+
+    def _begin(self, again: bool) -> None:
+        if not self.train_button.disabled and (again or not self._is_finished):
+            self.panel.set_busy(True)
+            self._work.submit("train", self._train)
+
+    @property
+    def _is_finished(self) -> bool:
+        raise NotImplementedError
+
+    def _train(self) -> None:
+        raise NotImplementedError
