@@ -111,6 +111,10 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "claim_runs": "",
         "claims": "tqdm",
     },
+    "review": {
+        "finding": "",
+        "brought": "",
+    },
     "lessons": {
         "predictions": "",
         "cases": "",
