@@ -173,8 +173,8 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "torch ipywidgets anywidget traitlets IPython pandas",
     ),
     "cli": dict.fromkeys(
-        ["show", "task_spec", "options", "resolve", "doctor", "setup", "lab", "estimate", "train"]
-        + ["sweep", "ask", "app"],
+        ["show", "task_spec", "options", "resolve", "doctor", "setup", "lab", "check", "estimate"]
+        + ["train", "sweep", "ask", "app"],
         "typer rich torch packaging jupyter_client",
     ),
 }
