@@ -325,8 +325,13 @@ class Recipe:
         if self.method == "full":
             return 1.0
         if self.method == "adalora":
-            return self.lora_alpha / self.init_r
-        return self.lora_alpha / (math.sqrt(self.r) if self.use_rslora else self.r)
+            return scaling_of(self.lora_alpha, self.init_r)
+        return scaling_of(self.lora_alpha, self.r, self.use_rslora)
+
+
+def scaling_of(lora_alpha: float, r: int, use_rslora: bool = False) -> float:
+    """The factor in front of BA: α/r, or α/√r for rsLoRA."""
+    return lora_alpha / (math.sqrt(r) if use_rslora else r)
 
 
 def _check_choice(name: str, value: object, known: tuple[object, ...]) -> None:

@@ -98,7 +98,7 @@ def find_model(
         FileNotFoundError: if nothing has this name; with the nearest name.
     """
     from lora_lab.models.adapted import Adapted, load_adapter
-    from lora_lab.models.adapter_files import CONFIG_FILE
+    from lora_lab.models.adapter_config import CONFIG_FILE
     from lora_lab.models.adapters import as_trained
     from lora_lab.models.bases import load_base
 
@@ -154,7 +154,7 @@ def _run_or_base(name: str, store: Path | Default) -> Run | None:
 
 def _base_of_adapter(adapter: Path) -> str:
     """The base that an adapter's configuration names, by its short name where it has one."""
-    from lora_lab.models.adapter_files import read_settings
+    from lora_lab.models.adapter_config import read_settings
 
     base = read_settings(adapter).get("base_model_name_or_path") or ""
     for name in BUILT_IN:

@@ -23,7 +23,12 @@ from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
 
 from lora_lab.machine.devices import own_randomness
-from lora_lab.models.adapter_files import SAVE_AGAIN, check_base, check_ranks
+from lora_lab.models.adapter_files import (
+    SAVE_AGAIN,
+    check_base,
+    check_ranks,
+    warn_of_what_is_missing,
+)
 from lora_lab.models.adapters import merge_into_copies, spell_patterns_out
 from lora_lab.models.bases import Base
 from lora_lab.models.learned import Learned
@@ -87,6 +92,7 @@ class Adapted:
             raise
         self.model.eval().requires_grad_(False)
         self.names.append(name)
+        warn_of_what_is_missing(self.base, learned.tensors, learned.config, Path(folder))
         return self.use(self.active)
 
     def use(self, name: str) -> "Adapted":
@@ -272,9 +278,13 @@ def load_adapter(
         name: what to call it; None: the folder's name.
         strength: 0 (the base) to 10; 1 is as trained.
 
+    Warns:
+        UserWarning: if a name in its target_modules reaches nothing in the base, or if it has
+            learned nothing.
+
     Raises:
         FileNotFoundError: if the folder or the adapter in it is not there.
-        ValueError: if it is a pickle, damaged, or made for another base.
+        ValueError: if it is a pickle, damaged, made for another base, or unlike its configuration.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -282,4 +292,8 @@ def load_adapter(
     if name is None:
         name = re.sub(r"\W+", "_", folder.resolve().name) or "adapter"
         name += "_" * hasattr(nn.ModuleDict(), name)  # a folder called "training", or "keys"
-    return Adapted(base, Learned.load(folder), name=name, strength=strength)
+    learned = Learned.load(folder)
+    adapted = Adapted(base, learned, name=name, strength=strength)
+    if learned.config is not None:
+        warn_of_what_is_missing(base, learned.tensors, learned.config, folder)
+    return adapted

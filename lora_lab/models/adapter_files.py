@@ -1,105 +1,26 @@
 """An adapter's folder, read and checked: what would fail later or answer wrongly is refused."""
 
-import json
 import math
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, fields
+import warnings
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING
 
-import msgspec
 import torch
 from torch import Tensor
 
+from lora_lab.models.adapter_config import CONFIG_FILE, read_settings, unmatched_targets
+from lora_lab.models.architecture import last_name
 from lora_lab.models.bases import Base
 from lora_lab.models.read_architecture import modules_of
 from lora_lab.models.tensor_files import load_tensors
+from lora_lab.recipe import nearest
 
 if TYPE_CHECKING:  # PEFT takes seconds to import, and is quiet once lora_lab.models.bases is there
     from peft import PeftConfig
 
-WEIGHTS_FILE = "adapter_model.safetensors"
-CONFIG_FILE = "adapter_config.json"
-MODEL_FILE = "model.safetensors"  # every weight of a model, where there is no adapter
-
 SAVE_AGAIN = "save it again with save_adapter or PEFT's save_pretrained"  # ends an error
-
-Rank = Annotated[int, msgspec.Meta(ge=1)]
-Names = str | list[str] | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """The fields of `adapter_config.json` that decide the answers, and what each may hold."""
-
-    peft_type: Literal["LORA", "ADALORA"]
-    task_type: Literal["CAUSAL_LM"] | None = None
-    base_model_name_or_path: str | None = None
-    target_modules: Names = None
-    exclude_modules: Names = None
-    layers_to_transform: int | list[int] | None = None
-    layers_pattern: Names = None
-    modules_to_save: list[str] | None = None
-    r: Rank = 8
-    init_r: Rank = 12  # AdaLoRA's
-    lora_alpha: float = 8
-    lora_dropout: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
-    rank_pattern: dict[str, Rank | list[bool]] | None = None  # AdaLoRA's are lists
-    alpha_pattern: dict[str, float] | None = None
-    use_rslora: bool = False
-    use_dora: bool = False
-    lora_bias: bool = False
-    fan_in_fan_out: bool = False
-    inference_mode: bool = False
-    bias: Literal["none"] = "none"  # others change the base's own
-
-
-FIELDS_WITHOUT_EFFECT = {  # where it comes from, how it began, how AdaLoRA shared out the ranks
-    *("auto_mapping", "peft_version", "revision", "runtime_config", "ensure_weight_tying"),
-    *("init_lora_weights", "loftq_config", "eva_config", "corda_config", "lora_ga_config"),
-    *("target_r", "tinit", "tfinal", "deltaT", "beta1", "beta2", "orth_reg_weight", "total_step"),
-    *("megatron_core", "qalora_group_size"),  # set even where their features are off
-}
-
-
-def read_settings(folder: Path) -> dict[str, object]:
-    """The fields of `adapter_config.json`, checked.
-
-    Raises:
-        ValueError: if it can't be read, or switches on a field that is not known here.
-    """
-    path = folder / CONFIG_FILE
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        settings = msgspec.convert(config, Settings)
-    except (ValueError, RecursionError, OSError, msgspec.ValidationError) as error:
-        raise ValueError(
-            f"{path} is no configuration of an adapter that is known here: {error}; PEFT's LORA "
-            "and ADALORA for CAUSAL_LM are, with ranks of 1 or more and bias 'none'"
-        ) from error
-    known = {field.name for field in fields(Settings)} | FIELDS_WITHOUT_EFFECT
-    for name, value in config.items():
-        if value and name not in known:
-            raise ValueError(
-                f"{path} says {name}={value!r}, which is not known here and may change the "
-                "answers; load this adapter with the PEFT that wrote it, or switch the field off"
-            )
-    for name, value in _alphas(settings):
-        if not math.isfinite(value):
-            raise ValueError(f"{path} says {name}={value}; give a finite number")
-    is_adalora = settings.peft_type == "ADALORA"
-    for name, rank in (settings.rank_pattern or {}).items():
-        if isinstance(rank, list) != is_adalora:
-            right = "a list of yes and no for AdaLoRA" if is_adalora else "a number for LoRA"
-            raise ValueError(f"{path} says rank_pattern of {name!r} is {rank!r}; give {right}")
-    return config
-
-
-def _alphas(settings: Settings) -> Iterable[tuple[str, float]]:
-    yield "lora_alpha", settings.lora_alpha
-    for name, alpha in (settings.alpha_pattern or {}).items():
-        yield f"alpha_pattern of {name!r}", alpha
 
 
 def read_config(folder: Path) -> "PeftConfig":
@@ -138,31 +59,6 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
                 "train it again, with a lower learning_rate"
             )
     return tensors
-
-
-def check_files(folder: Path) -> str:
-    """The name of the file with the weights in an adapter's or a model's folder.
-
-    Raises:
-        FileNotFoundError: if there is no adapter in the folder.
-        ValueError: if its weights are a pickle.
-    """
-    if (folder / MODEL_FILE).exists():
-        return MODEL_FILE
-    if not (folder / CONFIG_FILE).exists():
-        raise FileNotFoundError(
-            f"{folder} holds no {CONFIG_FILE}, so it is not an adapter; give a folder that "
-            "save_adapter or PEFT's save_pretrained wrote"
-        )
-    if not (folder / WEIGHTS_FILE).exists():
-        pickles = [path.name for path in folder.iterdir() if path.suffix in (".bin", ".pt")]
-        if pickles:
-            raise ValueError(
-                f"{folder} holds {pickles[0]}, a pickle, which can run any code when it is "
-                f"read; save it again as {WEIGHTS_FILE} (PEFT's save_pretrained does)"
-            )
-        raise FileNotFoundError(f"{folder} holds a {CONFIG_FILE} but no {WEIGHTS_FILE}")
-    return WEIGHTS_FILE
 
 
 # --- an adapter and its base ------------------------------------------------------------------
@@ -235,4 +131,31 @@ def check_ranks(base: Base, tensors: dict[str, Tensor], config: "PeftConfig") ->
         raise ValueError(
             f"the adapter's configuration says rank {max(unseen_ranks)}, which no tensor has, and "
             f"the widest layer is {widest} wide; {SAVE_AGAIN}"
+        )
+
+
+def warn_of_what_is_missing(
+    base: Base, tensors: dict[str, Tensor], config: "PeftConfig", folder: Path
+) -> None:
+    """Warn of targets that reach nothing, and of an adapter that never learned.
+
+    Both load without a word, and answer as if less had been asked for.
+    """
+    matrices = modules_of(base.model, base.name).matrices
+    known = tuple(sorted({last_name(matrix.name) for matrix in matrices}))
+    targets = unmatched_targets(config.target_modules, [matrix.name for matrix in matrices])
+    if targets:
+        warnings.warn(
+            f"the adapter in {folder} names {', '.join(map(repr, targets))} in target_modules, "
+            f"and {base.name} has no such layer: nothing was trained there; "
+            f"{nearest(targets[0], known)}`lora-lab check {folder}` says more",
+            stacklevel=3,
+        )
+    starts = "lora_E" if config.peft_type == "ADALORA" else "lora_B", "lora_embedding_B"
+    begun_at_0 = [tensor for key, tensor in tensors.items() if any(one in key for one in starts)]
+    if begun_at_0 and not any(tensor.any() for tensor in begun_at_0):
+        warnings.warn(
+            f"the adapter in {folder} has learned nothing: {starts[0]} is all zero, as before the "
+            f"first step, so it answers as {base.name} does; `lora-lab check {folder}` says more",
+            stacklevel=3,
         )

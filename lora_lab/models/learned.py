@@ -10,13 +10,8 @@ import torch
 from peft import PeftConfig
 from torch import Tensor, nn
 
-from lora_lab.models.adapter_files import (
-    MODEL_FILE,
-    WEIGHTS_FILE,
-    check_files,
-    read_config,
-    read_tensors,
-)
+from lora_lab.models.adapter_config import MODEL_FILE, WEIGHTS_FILE, check_files
+from lora_lab.models.adapter_files import read_config, read_tensors
 from lora_lab.models.adapters import adapter_tensors
 from lora_lab.models.tensor_files import save_tensors
 from lora_lab.places import make_folder_atomically

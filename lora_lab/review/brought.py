@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from lora_lab.models.adapter_files import CONFIG_FILE
+from lora_lab.models.adapter_config import CONFIG_FILE
 from lora_lab.recipe import nearest
 from lora_lab.tasks.tables import KINDS
 

@@ -128,7 +128,7 @@ class RunFolder:
 
     def _check_learned(self) -> None:
         """Refuse a folder of learned weights that is damaged, without loading them."""
-        from lora_lab.models.adapter_files import MODEL_FILE, check_files, read_settings
+        from lora_lab.models.adapter_config import MODEL_FILE, check_files, read_settings
 
         folder = self.path / LEARNED
         try:
