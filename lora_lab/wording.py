@@ -45,3 +45,11 @@ def in_short(count: float) -> str:
         if count >= size:
             return f"{count / size:.{1 if count < 100 * size else 0}f}{unit}"
     return f"{count:.0f}"
+
+
+def file_size(count: float) -> str:
+    """Bytes as file managers say them, in thousands: `40 bytes`, `1.3 KB`, `26.9 MB`, `1.3 GB`."""
+    for size, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "KB")):
+        if count >= size:
+            return f"{count / size:,.1f} {unit}"
+    return f"{count:.0f} bytes"

@@ -34,7 +34,7 @@ def check(
             from lora_lab.review.data import check_data
 
             review = check_data(path)
-        elif kind == "adapter":
+        elif kind in ("adapter", "model"):
             from lora_lab.review.adapter import check_adapter
 
             review = check_adapter(path)

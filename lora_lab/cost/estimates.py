@@ -1,12 +1,10 @@
 """The cost of a fine-tune before it runs: `estimate`, and the models that it knows by name."""
 
-import functools
 import json
-import tomllib
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, replace
 from itertools import islice
 from operator import ge
 from pathlib import Path
@@ -15,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lora_lab.cost.budget import Batch, flops, total_parameters, trainable_parameters
+from lora_lab.cost.known_shapes import Known, known_shapes
 from lora_lab.cost.memory import memory, stack_memory, usual_memory
 from lora_lab.cost.stacks import TRAINER
 from lora_lab.machine.devices import WIDE, choose_dtype, matmul_speed, named
 from lora_lab.models.architecture import Shape
 from lora_lab.models.built_in import base_folder
 from lora_lab.models.read_architecture import cached_shape, shape_of
-from lora_lab.places import data_folder
 from lora_lab.recipe import Recipe, nearest
 from lora_lab.records import Budget, Memory
 from lora_lab.tasks.examples import (
@@ -42,23 +40,6 @@ if TYPE_CHECKING:  # transformers takes a second to import, and a name does with
 
 FIRST = 50  # batches that are drawn to find the largest
 DRAWN = 20_000  # batches that a mean is taken of, at most: more batches do not move it
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """A well-known model, with its publisher's figures."""
-
-    name: str
-    hub: str
-    published: str  # its number of parameters, as the source in data/shapes.toml gives it
-    config: dict  # fields of transformers' config
-
-
-@functools.cache
-def known_shapes() -> dict[str, Known]:
-    """The models of data/shapes.toml, by the names that `estimate` takes."""
-    with (data_folder() / "shapes.toml").open("rb") as file:
-        return {name: Known(name, **facts) for name, facts in tomllib.load(file).items()}
 
 
 def estimate(model: object, recipe: Recipe, task: Task | None = None) -> Budget:

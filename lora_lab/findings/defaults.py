@@ -6,11 +6,13 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-
-import pandas
+from typing import TYPE_CHECKING
 
 from lora_lab.places import data_folder
 from lora_lab.recipe import Recipe
+
+if TYPE_CHECKING:  # pandas takes a moment to import, and the values do without
+    import pandas
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,8 +69,10 @@ def defaults() -> Mapping[str, ToolDefaults]:
     return MappingProxyType({name: _tool_defaults(name, facts) for name, facts in found.items()})
 
 
-def table() -> pandas.DataFrame:
+def table() -> "pandas.DataFrame":
     """One row for each file, by name: its values, then scaling, batch and source."""
+    import pandas
+
     fields = [field.name for field in dataclasses.fields(ToolDefaults)]
     columns = [*fields[1 : fields.index("repository")], "scaling", "batch", "source", "note"]
     rows = [{column: getattr(tool, column) for column in columns} for tool in defaults().values()]

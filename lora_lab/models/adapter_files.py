@@ -1,6 +1,5 @@
 """An adapter's folder, read and checked: what would fail later or answer wrongly is refused."""
 
-import math
 import re
 import warnings
 from dataclasses import fields

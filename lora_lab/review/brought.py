@@ -1,21 +1,23 @@
-"""What somebody brought, known by its content: data, an adapter's folder, or a recipe."""
+"""What somebody brought, known by its content: data, an adapter's or a model's folder, a recipe."""
 
 from pathlib import Path
 from typing import Literal
 
-from lora_lab.models.adapter_config import CONFIG_FILE
+from lora_lab.models.adapter_config import CONFIG_FILE, PICKLES
 from lora_lab.recipe import nearest
 from lora_lab.tasks.tables import KINDS
 
-Kind = Literal["data", "adapter", "recipe"]
+Kind = Literal["data", "adapter", "model", "recipe"]
 
 RECIPES = (".yaml", ".yml", ".toml", ".py", ".ipynb", ".sh")  # files that can only be a recipe
+WEIGHTS = (".safetensors", ".gguf", ".npz", *PICKLES)
 
 
 def kind_of(path: str | Path) -> Kind:
-    """Whether a path is data, an adapter's folder, or a recipe.
+    """Whether a path is data, an adapter's folder, a whole model's folder, or a recipe.
 
-    A JSON file with a list is data; a JSON file with an object is a recipe.
+    A JSON file with a list is data; a JSON file with an object is a recipe, save an adapter's
+    own configuration: that means its folder.
 
     Raises:
         FileNotFoundError: there is nothing at the path.
@@ -25,9 +27,13 @@ def kind_of(path: str | Path) -> Kind:
     if path.is_dir():
         if (path / CONFIG_FILE).exists():
             return "adapter"
+        if (path / "config.json").exists():
+            return "model"
+        inside = sorted(found.parent.name for found in path.glob(f"*/{CONFIG_FILE}"))
+        hint = f" ({', '.join(inside[:3])} in it is one)" if inside else ""
         raise ValueError(
-            f"{path} is a folder without {CONFIG_FILE}, so it is no adapter; give an adapter's "
-            "folder, or one file of data or one recipe"
+            f"{path} is a folder without {CONFIG_FILE}, so it is no adapter{hint}; give an "
+            "adapter's folder, or one file of data or one recipe"
         )
     if not path.exists():
         names = tuple(entry.name for entry in path.parent.glob("*")) if path.parent.is_dir() else ()
@@ -36,6 +42,12 @@ def kind_of(path: str | Path) -> Kind:
             f"({', '.join(KINDS)}), an adapter's folder, or a recipe ({', '.join(RECIPES)}, .json)"
         )
     suffix = path.suffix.lower()
+    if path.name == CONFIG_FILE:
+        return "adapter"
+    if suffix in WEIGHTS:
+        raise ValueError(
+            f"{path.name!r} holds weights alone; give the folder that it is in, with {CONFIG_FILE}"
+        )
     if suffix == ".json" and _holds_object(path):
         return "recipe"
     if suffix in KINDS:

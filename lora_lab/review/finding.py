@@ -103,3 +103,9 @@ class Review(Sequence[Finding]):
 
 def _row(cells: Sequence[str]) -> str:
     return f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in cells)}</tr>"
+
+
+def named(names: Sequence[str], most: int = 3) -> str:
+    """The first of several names, and how many more there are: `a, b, c and 9 more`."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more:,} more" if more > 0 else "")
