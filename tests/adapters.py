@@ -32,7 +32,7 @@ def adapted(model=None, *, adalora=False, **fields):
         found = peft.get_peft_model(pocket() if model is None else model, config)
     generator = torch.Generator().manual_seed(1)
     for name, parameter in found.named_parameters():
-        if "lora_B" in name or "lora_E" in name or "embedding_B" in name:
+        if "lora_B" in name or "lora_E" in name or "embedding_A" in name:
             parameter.data.normal_(0, 0.01, generator=generator)
     return found
 

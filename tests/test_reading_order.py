@@ -120,6 +120,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "adapter_weights": "numpy",
         "adapter_base": "numpy",
         "adapter_config": "",
+        "adapter_factor": "",
         "adapter_size": "",
         "adapter_tokenizer": "msgspec",
         "whole_model": "",

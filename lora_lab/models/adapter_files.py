@@ -150,7 +150,7 @@ def warn_of_what_is_missing(
             f"{nearest(targets[0], known)}`lora-lab check {folder}` says more",
             stacklevel=3,
         )
-    starts = "lora_E" if config.peft_type == "ADALORA" else "lora_B", "lora_embedding_B"
+    starts = "lora_E" if config.peft_type == "ADALORA" else "lora_B", "lora_embedding_A"
     begun_at_0 = [tensor for key, tensor in tensors.items() if any(one in key for one in starts)]
     if begun_at_0 and not any(tensor.any() for tensor in begun_at_0):
         warnings.warn(

@@ -18,12 +18,8 @@ from lora_lab.models.adapter_config import (
 from lora_lab.models.architecture import last_name, layer_of
 from lora_lab.models.tensor_files import TensorFile
 from lora_lab.review.adapter_base import LocalBase, find_base, models_that_fit, vocabulary_of
-from lora_lab.review.adapter_config import (
-    config_findings,
-    factor_findings,
-    factor_in_words,
-    shipped_in_words,
-)
+from lora_lab.review.adapter_config import config_findings
+from lora_lab.review.adapter_factor import factor_findings, factor_in_words, shipped_in_words
 from lora_lab.review.adapter_size import norms_of, size_findings, size_in_words
 from lora_lab.review.adapter_tokenizer import look_at_tokenizer
 from lora_lab.review.adapter_weights import Weights, dtypes_in_words, read_weights

@@ -1,6 +1,6 @@
 """The tokenizer and the chat template in a folder, beside those of the base. No code is run."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,8 +19,8 @@ class TokenizerFiles:
     """What the files of a tokenizer say."""
 
     is_here: bool = False
-    vocabulary: Mapping[str, int] = field(default_factory=dict)  # without added tokens
-    added: Mapping[str, int] = field(default_factory=dict)
+    vocabulary: dict[str, int] = field(default_factory=dict)  # without added tokens
+    added: dict[str, int] = field(default_factory=dict)
     eos: str | None = None
     pad: str | None = None
     template: str | None = None
@@ -53,15 +53,16 @@ def read_tokenizer(folder: Path) -> TokenizerFiles:
         known = (fast.get("model") or {}).get("vocab") or {}
         if isinstance(known, list):  # Unigram's, each with its score
             known = {entry[0]: number for number, entry in enumerate(known)}
-        return TokenizerFiles(
-            is_here=bool(parts) or (folder / TEMPLATE_FILE).is_file(),
-            vocabulary=known,
-            added=added,
-            eos=_content(config.get("eos_token", special.get("eos_token"))),
-            pad=_content(config.get("pad_token", special.get("pad_token"))),
-            template=_template(folder, config),
-        )
-    except (TypeError, KeyError, AttributeError, LookupError) as error:
+        found = {
+            "is_here": bool(parts) or (folder / TEMPLATE_FILE).is_file(),
+            "vocabulary": known,
+            "added": added,
+            "eos": _content(config.get("eos_token", special.get("eos_token"))),
+            "pad": _content(config.get("pad_token", special.get("pad_token"))),
+            "template": _template(folder, config),
+        }
+        return msgspec.convert(found, TokenizerFiles)
+    except (TypeError, AttributeError, LookupError, ValueError) as error:
         raise ValueError(
             f"the tokenizer's files are not as transformers writes them: {error!r}"
         ) from error

@@ -52,6 +52,7 @@ class Weights:
     magnitudes: dict[str, str]  # DoRA's, by module: names in the file
     whole: dict[str, str]  # modules in the file as a whole, such as "lm_head"
     odd_names: list[str]  # that PEFT would not find
+    with_adapter: list[str]  # names that hold an adapter's name, as "lora_A.default.weight"
     findings: list[Finding] = field(default_factory=list)
 
     @property
@@ -62,7 +63,7 @@ class Weights:
 
 def read_weights(file: TensorFile) -> Weights:
     """An adapter's tensors, sorted and measured, with what is wrong about them alone."""
-    weights = Weights(file, {}, {}, {}, [])
+    weights = Weights(file, {}, {}, {}, [], [])
     for key in file.entries:
         name = WRAPPERS.sub("", key)
         is_odd = name != key or not name.startswith(PREFIX)
@@ -73,7 +74,8 @@ def read_weights(file: TensorFile) -> Weights:
                 weights.whole[name.rpartition(".")[0]] = key
         else:
             module, part, tail = match["module"], match["part"], match["tail"]
-            is_odd |= tail not in TAILS and not (part == "lora_B" and tail == ".bias")
+            if tail not in (*TAILS, ".bias"):
+                weights.with_adapter.append(key)
             if part == "lora_magnitude_vector":
                 weights.magnitudes[module] = key
             elif tail != ".bias":
@@ -102,21 +104,33 @@ def _of_names(weights: Weights) -> list[Finding]:
                 "set stage3_gather_16bit_weights_on_model_save)",
             )
         ]
+    found = []
     if weights.odd_names:
-        example = weights.odd_names[0]
-        return [
+        found.append(
             Finding(
                 severity="grave",
                 what=f"{len(weights.odd_names)} names in the file are not PEFT's, such as "
-                f"{example!r}",
+                f"{weights.odd_names[0]!r}",
                 why="PEFT finds tensors by their names alone: it skips these with no more than a "
                 "warning, and answers as the base does",
                 do="save with model.save_pretrained(folder) from the unwrapped model, not with "
                 f"torch's state_dict; PEFT's names look like '{PREFIX}model.layers.0."
                 "self_attn.q_proj.lora_A.weight'",
             )
-        ]
-    return []
+        )
+    if weights.with_adapter:
+        found.append(
+            Finding(
+                severity="warning",
+                what=f"{len(weights.with_adapter)} names in the file hold an adapter's name, such "
+                f"as {weights.with_adapter[0]!r}",
+                why="PEFT finds them only where the adapter is loaded under that very name, and "
+                "else answers as the base does; load_adapter and vLLM refuse or skip them",
+                do="save with model.save_pretrained(folder), which leaves the name out, not with "
+                "torch's state_dict",
+            )
+        )
+    return found
 
 
 def _of_numbers(file: TensorFile) -> list[Finding]:
@@ -233,7 +247,8 @@ def _of_zeros(weights: Weights) -> list[Finding]:
     """Matrices that never learned. AdaLoRA's that keep no rank are left out."""
     changes = [change for change in weights.sound if change.rank]
     zero = [change.module for change in changes if change.is_zero]
-    part = "lora_E" if any("E" in change.keys for change in changes) else "lora_B"
+    is_adalora = any("E" in change.keys for change in changes)
+    part = "lora_E" if is_adalora else "lora_B"  # of an embedding it is lora_embedding_A
     if not zero:
         return []
     if len(zero) == len(changes):
