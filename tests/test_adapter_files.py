@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import warnings
 from pathlib import Path
 
 import peft
@@ -10,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
+import adapters
 from lora_lab.cli.app import app
 from lora_lab.models.adapted import load_adapter
 from lora_lab.models.learned import save_adapter
@@ -274,6 +276,69 @@ def test_an_adapter_that_is_refused_beside_others_leaves_them_as_they_were(base,
     save_file(whole, adapter / WEIGHTS)
     assert adapted.load(adapter, "other").names == ["good", "other"]
     assert torch.equal(adapted.use("other").model(PROMPT).logits, expected)
+
+
+def test_a_target_that_reaches_nothing_is_said_where_the_adapter_is_loaded(base, adapter, saved):
+    words = json.loads((adapter / CONFIG).read_text())["target_modules"]
+    configured(adapter, target_modules=[*words, "v_porj", "gate"])
+    said = "names 'gate', 'v_porj' in target_modules, and tiny has no such layer"
+    with pytest.warns(UserWarning, match=said):
+        load_adapter(base, adapter)
+    adapted = load_adapter(base, saved / "plain", name="good")
+    with pytest.warns(UserWarning, match=said):
+        adapted.load(adapter, "other")
+
+
+@pytest.mark.parametrize(
+    ("kind", "part"), [("plain", "lora_B"), ("adalora", "lora_E"), ("embedding", "lora_B")]
+)
+def test_an_adapter_that_never_learned_says_so_when_it_is_loaded(base, saved, kind, part, tmp_path):
+    folder = Path(shutil.copytree(saved / kind, tmp_path / "adapter"))
+    starts = (part, "lora_embedding_A")
+    tensors = load_file(folder / WEIGHTS)
+    holding(folder, {key: one * 0 for key, one in tensors.items() if any(s in key for s in starts)})
+    with pytest.warns(UserWarning, match=f"has learned nothing: {part} is all zero"):
+        load_adapter(base, folder)
+
+
+def test_a_sound_adapter_is_loaded_without_a_word(base, saved):
+    for kind in ("plain", "adalora", "dora", "head", "embedding"):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", "the adapter in", UserWarning)
+            load_adapter(base, saved / kind)
+
+
+@pytest.mark.parametrize("start", ["pissa", "pissa_niter_4", "olora"])
+def test_an_adapter_that_began_on_a_changed_base_is_refused(start, tmp_path):
+    config = peft.LoraConfig(
+        r=4, target_modules=["q_proj"], init_lora_weights=start, task_type="CAUSAL_LM"
+    )
+    peft.get_peft_model(tiny_base().model, config).save_pretrained(tmp_path)
+    refused(tiny_base(), tmp_path, f"init_lora_weights='{start}': A and B were taken out")
+
+
+@pytest.mark.parametrize("size", [0, 5, 100, 5000])
+def test_a_file_cut_short_or_emptied_is_one_clear_line(adapter, size):
+    whole = (adapter / WEIGHTS).read_bytes()
+    (adapter / WEIGHTS).write_bytes(whole[:size])
+    for words in (
+        ["chat", str(adapter), "hello"],
+        ["evaluate", str(adapter), "--task", "new-facts"],
+    ):
+        result = CliRunner().invoke(app, [*words, "--base", "pocket"])
+        assert result.exit_code == 2
+        (line,) = result.stderr.splitlines()
+        assert line.startswith("lora-lab: ")
+        assert "damaged or not a safetensors file" in line
+
+
+def test_chat_says_what_a_misspelt_target_left_out(tmp_path):
+    model = adapters.adapted(target_modules=["q_proj", "v_porj"])
+    adapters.saved(model, tmp_path / "adapter")
+    result = CliRunner().invoke(app, ["chat", str(tmp_path / "adapter"), "hello"])
+    assert result.exit_code == 0
+    assert "names 'v_porj' in target_modules, and pocket has no such layer" in result.stderr
+    assert "did you mean 'v_proj'?" in result.stderr
 
 
 @pytest.mark.parametrize("name", ["training", "keys", "type", "forward", "a.b", "über – uns", "1"])
