@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from adapters import CONFIG, NAMES, WEIGHTS, adapted, configured, holding, pocket, saved, tensors_of
 from lora_lab.cli.app import app
 from lora_lab.models.built_in import base_folder
+from lora_lab.models.smollm2 import smollm2_is_here
 from lora_lab.review.adapter import check_adapter
 from lora_lab.wording import fine_percent
 
@@ -160,7 +161,7 @@ def test_the_size_of_the_change_equals_pefts_own_change_beside_the_weight(fields
         for layer, pairs in by_layer.items()
     }
     assert facts["by layer"] == ", ".join(
-        f"{layer} {fine_percent(share)}" for layer, share in expected.items()
+        f"{layer}: {fine_percent(share)}" for layer, share in expected.items()
     )
 
 
@@ -176,6 +177,25 @@ def test_where_the_base_is_not_here_the_change_is_given_alone_and_says_why(plain
     assert facts["size of ΔW"].startswith(f"‖ΔW‖ {min(norms):.3g} to {max(norms):.3g}, ")
     assert facts["beside W"] == "not known: the base is not here, and nothing is fetched"
     assert facts["base"] == "somebody/a-model, not here; by its shapes: pocket"
+
+
+def test_a_base_that_was_exported_beside_the_adapter_is_found(plain):
+    configured(plain, base_model_name_or_path="/home/anna/base")
+    shutil.copytree(base_folder("pocket"), plain / "base")
+    review = check_adapter(plain)
+    assert [*review] == []
+    assert "‖ΔW‖/‖W‖" in review.facts["size of ΔW"]
+
+
+@pytest.mark.skipif(not smollm2_is_here(), reason="lora-lab prepare was not run")
+@pytest.mark.parametrize("name", ["smollm2", "HuggingFaceTB/SmolLM2-135M-Instruct"])
+def test_smollm2_is_known_by_its_short_name_and_by_the_hubs(name, tmp_path):
+    config = LlamaConfig.from_pretrained(base_folder("smollm2"), num_hidden_layers=2)
+    model = adapted(AutoModelForCausalLM.from_config(config), layers_to_transform=[0, 1])
+    review = check_adapter(saved(model, tmp_path / "adapter", name))
+    assert [*review] == []
+    assert "‖ΔW‖/‖W‖" in review.facts["size of ΔW"]
+    assert ("stands in" in review.facts["base"]) == (name != "smollm2")
 
 
 def test_the_factor_stands_beside_what_tools_ship(plain):

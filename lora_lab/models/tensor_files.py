@@ -126,13 +126,12 @@ class TensorFile:
         entry = self.entries[name]
         raw = self._bytes[entry.start : entry.end]
         kind = DTYPES[entry.dtype][1]
-        if kind is None:
-            return self._by_torch(raw, entry)[::every]
-        found = raw.view(kind).reshape(entry.shape)
+        found = self._by_torch(raw, entry) if kind is None else raw.view(kind)
+        found = found.reshape(entry.shape)
         if every > 1:
             found = found[::every]
         if entry.dtype == "BF16":  # the upper half of a float32
-            return (found.astype(np.uint32) << 16).view(np.float32)
+            return np.asarray(found.astype(np.uint32) << 16).view(np.float32)
         return found.astype(np.float64 if entry.dtype == "F64" else np.float32)
 
     def is_finite(self, name: str) -> bool:
@@ -153,7 +152,5 @@ class TensorFile:
     def _by_torch(raw: np.ndarray, entry: Entry) -> np.ndarray:
         import torch
 
-        tensor = torch.frombuffer(bytearray(raw), dtype=torch.uint8)
-        return (
-            tensor.view(getattr(torch, DTYPES[entry.dtype][0])).float().reshape(entry.shape).numpy()
-        )
+        tensor = torch.from_numpy(np.array(raw))
+        return tensor.view(getattr(torch, DTYPES[entry.dtype][0])).float().numpy()

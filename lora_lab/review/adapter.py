@@ -208,12 +208,14 @@ class _Adapter:
     def _find_base(self) -> None:
         name = self.config.get("base_model_name_or_path")
         name = name if isinstance(name, str) else ""
-        self.base = find_base(name)
+        self.base = find_base(name, self.folder)
         changes = [] if self.weights is None else self.weights.sound
         fitting = models_that_fit(changes) if changes else []
         by_shape = f"; by its shapes: {', '.join(fitting)}" if fitting else ""
         if self.base is not None:
-            self.facts["base"] = f"{self.base.name}, which is here{by_shape}"
+            is_other = f"{name}; here {self.base.name} stands in, its weights rounded"
+            here = is_other if self.base.stands_in else f"{self.base.name}, which is here"
+            self.facts["base"] = here
             return
         self.facts["base"] = f"{name or 'not named'}, not here{by_shape}"
         if not name:
@@ -293,7 +295,8 @@ class _Adapter:
         )
         name = self.config.get("base_model_name_or_path")
         rows = vocabulary_of(name if isinstance(name, str) else "", self.base)
-        folder = None if self.base is None else self.base.folder
+        is_it = self.base is not None and not self.base.stands_in
+        folder = self.base.folder if is_it else None
         facts, findings = look_at_tokenizer(self.folder, folder, rows, trains_embedding)
         self.facts |= facts
         self.findings += findings

@@ -4,7 +4,7 @@ import json
 import math
 import os
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,7 @@ class LocalBase:
     config: dict
     places: dict[str, tuple[TensorFile, str]]  # by module: the file, and the tensor's name in it
     is_quantized: bool  # its weights are packed, so that shapes and norms say nothing
+    stands_in: bool = False  # for the hub's weights, of which these are a rounded copy
 
     def shape(self, module: str) -> tuple[int, int]:
         """A matrix's shape as its layer holds it: (out, in); an embedding's (tokens, width)."""
@@ -53,19 +54,36 @@ class LocalBase:
         return math.sqrt(squared * file.entries[key].numbers / max(rows.size, 1))
 
 
-def find_base(name: str) -> LocalBase | None:
+def find_base(name: str, adapter: Path | None = None) -> LocalBase | None:
     """The base of this name if its folder is here: pocket, smollm2 or any other; else None.
 
     Nothing is fetched, and a pickle is not read.
+
+    Args:
+        name: as the adapter's configuration gives it.
+        adapter: its folder, in which an export may have put the base, as "base".
     """
-    known = next((short for short in BUILT_IN if name in (short, str(base_folder(short)))), None)
-    folder = base_folder(known) if known else Path(name).expanduser()
-    if not name or not os.path.isfile(folder / "config.json"):
-        return None
-    try:
-        return read_base(folder, known or folder.resolve().name)
-    except (ValueError, OSError):
-        return None
+    known = next((one for one in BUILT_IN if name in (one, str(base_folder(one)))), None)
+    stands_in = next((one for one in BUILT_IN if _is_hub_id_of(one, name)), None)
+    folders = [(base_folder(one), one) for one in (known, stands_in) if one]
+    if name:
+        folders.append((Path(name).expanduser(), ""))
+    if adapter is not None:
+        folders.insert(0, (adapter / "base", ""))
+    for folder, short in folders:
+        if os.path.isfile(folder / "config.json"):
+            try:
+                base = read_base(folder, short or folder.resolve().name)
+            except (ValueError, OSError):
+                return None
+            return replace(base, stands_in=short != "" and short == stands_in)
+    return None
+
+
+def _is_hub_id_of(short: str, name: str) -> bool:
+    """Whether a name is the hub's id of a built-in base."""
+    known = known_shapes().get(short)
+    return known is not None and known.hub.lower() == name.lower()
 
 
 def read_base(folder: Path, name: str) -> LocalBase:

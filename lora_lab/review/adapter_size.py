@@ -85,7 +85,7 @@ def _range(values: Collection[float], words: Callable[[float], str]) -> str:
 def _grouped(
     changes: Mapping[str, float], norms: Mapping[str, float], key: Callable[[str], str]
 ) -> str:
-    """‖ΔW‖/‖W‖ of groups of matrices, each taken as one: `q_proj 0.9 %, v_proj 1.2 %`."""
+    """‖ΔW‖/‖W‖ of groups of matrices, each taken as one: `q_proj: 0.9 %, v_proj: 1.2 %`."""
     groups: dict[str, list[str]] = {}
     for module in norms:
         groups.setdefault(key(module), []).append(module)
@@ -94,6 +94,6 @@ def _grouped(
         return math.sqrt(sum(found[one] ** 2 for one in modules))
 
     return ", ".join(
-        f"{name} {fine_percent(size(changes, modules) / (size(norms, modules) or math.inf))}"
+        f"{name}: {fine_percent(size(changes, modules) / (size(norms, modules) or math.inf))}"
         for name, modules in groups.items()
     )
