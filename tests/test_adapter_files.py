@@ -301,6 +301,16 @@ def test_an_adapter_that_never_learned_says_so_when_it_is_loaded(base, saved, ki
         load_adapter(base, folder)
 
 
+def test_a_template_that_is_not_the_bases_is_said_where_the_adapter_is_loaded(base, adapter):
+    base.tokenizer.save_pretrained(adapter)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", ".*chat template", UserWarning)
+        load_adapter(base, adapter)
+    (adapter / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    with pytest.warns(UserWarning, match="holds a chat template of its own, and prompts are"):
+        load_adapter(base, adapter)
+
+
 def test_a_sound_adapter_is_loaded_without_a_word(base, saved):
     for kind in ("plain", "adalora", "dora", "head", "embedding"):
         with warnings.catch_warnings():

@@ -14,6 +14,7 @@ from lora_lab.recipe import scaling_of
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "adapter_config.json"
+TEMPLATE_FILE, TOKENIZER_FILE = "chat_template.jinja", "tokenizer_config.json"
 MODEL_FILE = "model.safetensors"  # every weight of a model, where there is no adapter
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")  # which run code when they are read
 MOST_BYTES = 50_000_000  # of a configuration: AdaLoRA's ranks of a large model take 2 MB
@@ -177,6 +178,27 @@ def check_files(folder: Path) -> str:
             )
         raise FileNotFoundError(f"{folder} holds a {CONFIG_FILE} but no {WEIGHTS_FILE}")
     return WEIGHTS_FILE
+
+
+def chat_template_of(folder: Path) -> str | None:
+    """The chat template in a folder, as transformers finds it; None: there is none.
+
+    Raises:
+        ValueError: if the tokenizer's configuration can't be read.
+        OSError: likewise.
+    """
+    path = folder / TEMPLATE_FILE
+    if path.is_file() and path.stat().st_size < MOST_BYTES:
+        return path.read_text(encoding="utf-8", errors="replace")
+    path = folder / TOKENIZER_FILE
+    template = read_json(path).get("chat_template") if path.is_file() else None
+    if isinstance(template, list):  # several, by name
+        try:
+            by_name = {one["name"]: one["template"] for one in template}
+        except (TypeError, LookupError) as error:
+            raise ValueError(f"{TOKENIZER_FILE} names its templates oddly: {error!r}") from error
+        template = by_name.get("default") or next(iter(by_name.values()), None)
+    return template if isinstance(template, str) else None
 
 
 # --- what the configuration says of each module -------------------------------------------------

@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +10,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from lora_lab.models.adapter_config import CONFIG_FILE, read_settings, unmatched_targets
+from lora_lab.models.adapter_config import (
+    CONFIG_FILE,
+    chat_template_of,
+    read_settings,
+    unmatched_targets,
+)
 from lora_lab.models.architecture import last_name
 from lora_lab.models.bases import Base
 from lora_lab.models.read_architecture import modules_of
@@ -136,9 +142,9 @@ def check_ranks(base: Base, tensors: dict[str, Tensor], config: "PeftConfig") ->
 def warn_of_what_is_missing(
     base: Base, tensors: dict[str, Tensor], config: "PeftConfig", folder: Path
 ) -> None:
-    """Warn of targets that reach nothing, and of an adapter that never learned.
+    """Warn of targets that reach nothing, of an adapter that never learned, of another template.
 
-    Both load without a word, and answer as if less had been asked for.
+    All of them load without a word, and answer worse than they could.
     """
     matrices = modules_of(base.model, base.name).matrices
     known = tuple(sorted({last_name(matrix.name) for matrix in matrices}))
@@ -158,3 +164,12 @@ def warn_of_what_is_missing(
             f"first step, so it answers as {base.name} does; `lora-lab check {folder}` says more",
             stacklevel=3,
         )
+    with suppress(ValueError, OSError):
+        template = chat_template_of(folder)
+        if template and template != base.tokenizer.chat_template:
+            warnings.warn(
+                f"{folder} holds a chat template of its own, and prompts are written by "
+                f"{base.name}'s: an adapter answers best in the form in which it was trained; "
+                f"`lora-lab check {folder}` says more",
+                stacklevel=3,
+            )

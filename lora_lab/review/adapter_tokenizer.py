@@ -7,10 +7,10 @@ from pathlib import Path
 
 import msgspec
 
+from lora_lab.models.adapter_config import TEMPLATE_FILE, chat_template_of
 from lora_lab.review.finding import Finding, named
 
 FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
-TEMPLATE_FILE = "chat_template.jinja"
 MOST_BYTES = 200_000_000  # of a tokenizer's file: the largest known have 35 MB
 
 
@@ -59,7 +59,7 @@ def read_tokenizer(folder: Path) -> TokenizerFiles:
             "added": added,
             "eos": _content(config.get("eos_token", special.get("eos_token"))),
             "pad": _content(config.get("pad_token", special.get("pad_token"))),
-            "template": _template(folder, config),
+            "template": chat_template_of(folder),
         }
         return msgspec.convert(found, TokenizerFiles)
     except (TypeError, AttributeError, LookupError, ValueError) as error:
@@ -80,17 +80,6 @@ def _object(path: Path) -> dict:
 def _content(token: object) -> str | None:
     """A token's text: older files give it as an object."""
     return token.get("content") if isinstance(token, dict) else token
-
-
-def _template(folder: Path, config: dict) -> str | None:
-    path = folder / TEMPLATE_FILE
-    if path.is_file() and path.stat().st_size < MOST_BYTES:
-        return path.read_text(encoding="utf-8", errors="replace")
-    template = config.get("chat_template")
-    if isinstance(template, list):  # several, by name
-        by_name = {one["name"]: one["template"] for one in template}
-        template = by_name.get("default") or next(iter(by_name.values()), None)
-    return template if isinstance(template, str) else None
 
 
 # --- beside the base's --------------------------------------------------------------------------
