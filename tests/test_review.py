@@ -92,6 +92,28 @@ def test_a_folder_with_an_adapters_config_is_an_adapter_and_another_folder_is_re
         kind_of(tmp_path)
     (tmp_path / "adapter_config.json").write_text("{}")
     assert kind_of(tmp_path) == "adapter"
+    assert kind_of(tmp_path / "adapter_config.json") == "adapter"
+
+
+def test_a_folder_with_a_models_config_is_a_model_and_an_adapter_goes_before(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    assert kind_of(tmp_path) == "model"
+    (tmp_path / "adapter_config.json").write_text("{}")
+    assert kind_of(tmp_path) == "adapter"
+
+
+def test_a_trainings_folder_names_the_checkpoints_in_it(tmp_path):
+    (tmp_path / "checkpoint-50").mkdir()
+    (tmp_path / "checkpoint-50" / "adapter_config.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"no adapter \(checkpoint-50 in it is one\)"):
+        kind_of(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_model.bin", "m.gguf"])
+def test_weights_alone_ask_for_their_folder(tmp_path, name):
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(ValueError, match="holds weights alone; give the folder that it is in"):
+        kind_of(tmp_path / name)
 
 
 def test_an_unknown_kind_is_refused_with_the_kinds_that_are_known(tmp_path):

@@ -216,6 +216,13 @@ class _Adapter:
             is_other = f"{name}; here {self.base.name} stands in, its weights rounded"
             here = is_other if self.base.stands_in else f"{self.base.name}, which is here"
             self.facts["base"] = here
+            if _is_path(name):
+                self._add(
+                    "note",
+                    f"base_model_name_or_path is a folder of this machine: {name!r}",
+                    "elsewhere plain PEFT, vLLM and the hub do not find it",
+                    f"write the base's hub id into {CONFIG_FILE} before you share the adapter",
+                )
             return
         self.facts["base"] = f"{name or 'not named'}, not here{by_shape}"
         if not name:

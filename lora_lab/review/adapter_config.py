@@ -10,7 +10,7 @@ from lora_lab.models.adapter_config import (
     unmatched_targets,
 )
 from lora_lab.models.architecture import last_name, layer_of
-from lora_lab.recipe import nearest
+from lora_lab.recipe import nearest, scaling_of
 from lora_lab.review.adapter_base import LocalBase
 from lora_lab.review.adapter_weights import Weights, layers_in_words, places
 from lora_lab.review.finding import Finding, named
@@ -201,14 +201,16 @@ def _of_ranks(settings: Settings, weights: Weights) -> Iterator[Finding]:
     if odd:
         ranks = sorted({change.rank for change in odd})
         said = sorted({by_module[change.module].r for change in odd})
+        by_config = by_module[odd[0].module].scaling
+        alpha = by_module[odd[0].module].lora_alpha
+        by_weights = scaling_of(alpha, odd[0].rank, settings.use_rslora)
         yield Finding(
             severity="grave",
             what=f"{CONFIG_FILE} says r={named(list(map(str, said)))}, and the weights have rank "
             f"{named(list(map(str, ranks)))} in {len(odd)} of {len(weights.changes)} matrices: "
             f"{places([change.module for change in odd])}",
-            why="PEFT stops with a size mismatch. Whoever takes the configuration's r scales by "
-            f"alpha / {said[0]}, not alpha / {ranks[0]}: {significant(ranks[0] / said[0])} times "
-            "the change",
+            why="PEFT stops with a size mismatch. A tool that takes the configuration's r applies "
+            f"the factor {significant(by_config)} instead of {significant(by_weights)}",
             do=f"give the rank of the weights as r, or in rank_pattern, in {CONFIG_FILE}; alpha "
             "stays as it was in training",
             lesson="05",
@@ -223,8 +225,8 @@ def _of_rank_mask(settings: Settings, weights: Weights) -> Iterator[Finding]:
             what=f"AdaLoRA without rank_pattern: every matrix keeps all {settings.init_r} ranks",
             why="the ranks were never shared out. No trainer of transformers calls "
             "update_and_allocate, so AdaLoRA then trains like LoRA at its largest rank",
-            do="call model.base_model.update_and_allocate(step) after each optimizer step, or "
-            "train with method='lora'",
+            do="call model.base_model.update_and_allocate(step) after each optimizer step, before "
+            "zero_grad, or train with method='lora'",
             lesson="08",
         )
         return
