@@ -384,7 +384,7 @@ def test_a_base_of_other_widths_and_layers_that_it_lacks(tmp_path):
     [
         (None, "base_model_name_or_path is empty"),
         ("", "base_model_name_or_path is empty"),
-        ("/home/anna/models/llama", "a folder of another machine: '/home/anna/models/llama'"),
+        ("/data/anna/llama", "a folder of another machine: '/data/anna/llama'"),
         ("C:\\models\\llama", "a folder of another machine"),
         ("./checkpoints/llama", "a folder of another machine"),
     ],
