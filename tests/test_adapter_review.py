@@ -327,6 +327,13 @@ def test_a_factor_that_no_tool_ships(plain, changes, severity, words):
     only(plain, severity, words, "06")
 
 
+def test_a_factor_out_of_all_proportion_is_said_in_short(plain):
+    configured(plain, lora_alpha=1e308)
+    review = check_adapter(plain)
+    assert of(review, "warning")[0].startswith("the factor in front of BA is 1.25e+307, and")
+    assert review.facts["factor"] == "1.25e+307 = lora_alpha / r = 1e+308 / 8"
+
+
 def test_an_adapter_that_never_learned(tmp_path):
     model = adapted()
     for name, parameter in model.named_parameters():

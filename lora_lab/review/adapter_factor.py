@@ -9,22 +9,27 @@ from lora_lab.review.finding import Finding
 from lora_lab.wording import significant
 
 
+def _short(number: float) -> str:
+    """Three digits; with an exponent where the number is out of all proportion."""
+    return significant(number) if 1e-4 < abs(number) < 1e6 else f"{number:.3g}"
+
+
 def factor_in_words(settings: Settings, by_module: Collection[Factor]) -> str:
     """The factor that PEFT applies, with its arithmetic: `2 = lora_alpha / r = 16 / 8`."""
     scalings = sorted({factor.scaling for factor in by_module})
     if len(scalings) > 1:
-        return f"{significant(scalings[0])} to {significant(scalings[-1])}, by layer"
+        return f"{_short(scalings[0])} to {_short(scalings[-1])}, by layer"
     one = next(iter(by_module))
     alpha, r = f"{one.lora_alpha:g}", f"{one.r}"
     if settings.is_adalora:
-        return f"{significant(one.scaling)} = lora_alpha / init_r = {alpha} / {r}"
+        return f"{_short(one.scaling)} = lora_alpha / init_r = {alpha} / {r}"
     if settings.use_rslora:
-        plain = significant(one.lora_alpha / one.r)
+        plain = _short(one.lora_alpha / one.r)
         return (
-            f"{significant(one.scaling)} = lora_alpha / √r = {alpha} / √{r} (rsLoRA; alpha / r "
+            f"{_short(one.scaling)} = lora_alpha / √r = {alpha} / √{r} (rsLoRA; alpha / r "
             f"would be {plain})"
         )
-    return f"{significant(one.scaling)} = lora_alpha / r = {alpha} / {r}"
+    return f"{_short(one.scaling)} = lora_alpha / r = {alpha} / {r}"
 
 
 def shipped_in_words(scaling: float) -> str:
@@ -32,9 +37,9 @@ def shipped_in_words(scaling: float) -> str:
     shipped = {name: tool.scaling for name, tool in defaults().items() if tool.scaling is not None}
     same = [name for name, one in shipped.items() if abs(one - scaling) <= 0.01 * abs(scaling)]
     return (
-        f"{len(shipped)} files: {significant(min(shipped.values()))} to "
-        f"{significant(max(shipped.values()))}, middle "
-        f"{significant(statistics.median(shipped.values()))}; "
+        f"{len(shipped)} files: {_short(min(shipped.values()))} to "
+        f"{_short(max(shipped.values()))}, middle "
+        f"{_short(statistics.median(shipped.values()))}; "
         + (
             f"the same: {'; '.join(same[:3])}" + f"; {len(same) - 3} more" * (len(same) > 3)
             if same

@@ -91,7 +91,7 @@ def _grouped(
         groups.setdefault(key(module), []).append(module)
 
     def size(found: Mapping[str, float], modules: list[str]) -> float:
-        return math.sqrt(sum(found[one] ** 2 for one in modules))
+        return math.hypot(*(found[one] for one in modules))
 
     return ", ".join(
         f"{name}: {fine_percent(size(changes, modules) / (size(norms, modules) or math.inf))}"
