@@ -248,7 +248,7 @@ MUTATIONS = [  # (file, what it says, what it says when broken, the test that mu
     ("review/adapter_weights.py", "change.is_zero = not (B.any() and A.any())", "change.is_zero = False", "test_adapter_review.py::test_an_adapter_that_never"),
     ("review/adapter_weights.py", '        B = B * file.array(change.keys["E"]).T', "        pass", "test_adapter_review.py::test_the_size_of_the_change"),
     ("review/adapter_weights.py", "A[0] != B[1] or ", "", "test_adapter_review.py::test_factors_of_odd"),
-    ("review/adapter_base.py", "last < config.get", "0 < config.get", "test_adapter_review.py::test_a_well_known_base"),
+    ("review/adapter_base.py", "last < config.get", "0 < config.get", "test_adapter_review.py::test_a_model_with_too_few"),
     ("review/adapter_base.py", "return (columns, rows) if is_conv1d else", "return (rows, columns) if is_conv1d else", "test_adapter_review.py::test_nothing_is_wrong_with_an_adapter_on"),
     ("review/adapter_base.py", "/ max(rows.size, 1)", "/ 2", "test_adapter_review.py::test_the_size_of_the_change"),
     ("review/adapter_config.py", "        if name not in weights.changes and EXPERTS", "        if EXPERTS", "test_adapter_review.py::test_nothing_is_wrong"),

@@ -19,6 +19,8 @@ from lora_lab.cli.app import app
 from lora_lab.models.built_in import base_folder
 from lora_lab.models.smollm2 import smollm2_is_here
 from lora_lab.review.adapter import check_adapter
+from lora_lab.review.adapter_base import models_that_fit
+from lora_lab.review.adapter_weights import Change
 from lora_lab.wording import fine_percent
 
 A = "base_model.model.model.layers.{}.self_attn.{}.lora_A.weight"
@@ -413,6 +415,12 @@ def test_a_well_known_base_that_its_shapes_contradict(tmp_path):
     assert of(check_adapter(folder), "grave") == []
     configured(folder, base_model_name_or_path="meta-llama/Llama-3.2-3B")
     only(folder, "grave", "names meta-llama/Llama-3.2-3B, and the shapes are those of llama-7b")
+
+
+def test_a_model_with_too_few_layers_does_not_fit_by_its_shapes():
+    for layer, names in ((31, ["llama-7b"]), (32, [])):  # Llama 7B has 32 layers
+        change = Change(f"model.layers.{layer}.mlp.down_proj", in_features=11008, out_features=4096)
+        assert models_that_fit([change]) == names
 
 
 class Fuse:
