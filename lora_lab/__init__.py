@@ -25,6 +25,7 @@ _HOME = {  # public name: the module it lives in
     "train": "training.loop",
     "fit": "training.fit",
     "to_code": "training.script",
+    "export": "training.exports",
     "compare": "training.pairing",
     "sweep": "training.sweep",
     "doctor": "cli.doctor",

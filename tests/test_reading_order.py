@@ -43,6 +43,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "adapter_files": "torch peft msgspec",
         "learned": "torch peft",
         "adapted": "torch peft",
+        "merging": "torch",
     },
     "tasks": {
         "styles": "",
@@ -92,6 +93,8 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "packing": "torch",
         "script_template": "torch transformers peft bitsandbytes",
         "script": "",
+        "model_card": "huggingface_hub",
+        "exports": "torch",
         "packages": "torch cloudpickle",
         "processes": "torch loky msgspec",
         "cluster": "torch",
@@ -174,7 +177,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
     ),
     "cli": dict.fromkeys(
         ["show", "task_spec", "options", "resolve", "doctor", "setup", "lab", "check", "estimate"]
-        + ["train", "sweep", "ask", "app"],
+        + ["train", "sweep", "ask", "export", "app"],
         "typer rich torch packaging jupyter_client",
     ),
 }
