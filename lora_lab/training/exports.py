@@ -151,7 +151,7 @@ def _place(run: Run, base: str | None) -> str:
     if base and _is_folder(base):
         return base
     place = run.base_place
-    if place in BUILT_IN or Path(place).is_dir():
+    if place in BUILT_IN or (Path(place) / "config.json").is_file():
         return place
     if base or hub_id(run.base_name):
         return base or run.base_name

@@ -335,6 +335,8 @@ def _data(run: Run, task: Task | None) -> str:
     changed = ""
     if run.scores and run.scores.answers and not _asked(run.scores, task):
         changed = " The data have changed since it was scored."
+    if f"{len(task.train):,} to train" in task.about:  # a file's says it
+        return f"{_one_line(task.about)}{changed}"
     return f"{_one_line(task.about)}\n\n{sizes[0].upper()}{sizes[1:]}.{changed}"
 
 
