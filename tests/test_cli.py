@@ -24,6 +24,8 @@ from lora_lab.cost.gpus import which_gpu
 from lora_lab.machine import resources
 from lora_lab.recipe import HELP
 from lora_lab.tasks import pocket, texts
+from lora_lab.tools import reading
+from lora_lab.tools.writing import TOOLS
 from lora_lab.training.run_folder import RunFolder
 from lora_lab.training.store import list_runs, read_run
 from tiny import letters_task, tiny_base
@@ -688,6 +690,29 @@ def test_an_exported_base_goes_along_with_its_adapter(adapted, tmp_path):
     run("export", adapted, tmp_path / "a", "--with-base")
     (tmp_path / "a").rename(tmp_path / "moved")
     assert run("chat", tmp_path / "moved", "ab").stdout == run("chat", adapted, "ab").stdout
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_a_recipe_is_exported_for_another_tool_with_its_examples(tool, train, tiny, tmp_path):
+    facts = train("--r", "4", "--lora-alpha", "6", "--learning-rate", "7e-4")
+    result = run("export", facts["name"], tmp_path / "a", "--to", tool, "--json")
+    assert json.loads(result.stdout)["files"][0] == TOOLS[tool].file
+    brought = reading.read(tmp_path / "a" / TOOLS[tool].file).recipe(None)
+    kept = ("r", "lora_alpha", "learning_rate", "batch_size", "steps", "seed")
+    assert {name: getattr(brought, name) for name in kept} == {
+        name: facts["recipe"][name] for name in kept
+    }
+    assert str(tiny) in (tmp_path / "a" / TOOLS[tool].file).read_text()
+    rows = [json.loads(line) for line in (tmp_path / "a/train.jsonl").read_text().splitlines()]
+    assert len(rows) == 64
+    assert all(row["answer"] == row["prompt"][-1].upper() for row in rows)
+
+
+def test_a_recipe_for_another_tool_needs_a_known_tool_and_no_weights(adapted, tmp_path):
+    assert "did you mean 'trl'" in refused("export", adapted, tmp_path / "a", "--to", "tlr")
+    words = refused("export", adapted, tmp_path / "a", "--to", "trl", "--merge")
+    assert "--to writes none" in words
+    assert not (tmp_path / "a").exists()
 
 
 def test_an_adapter_of_smollm2s_hub_id_finds_smollm2_here(tmp_path):

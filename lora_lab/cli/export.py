@@ -1,6 +1,7 @@
 """`export`: a run written out for programs that know nothing of lora_lab."""
 
 from contextlib import suppress
+from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from lora_lab.tasks.examples import Task
     from lora_lab.training.store import Run
 
+EXAMPLES = "train.jsonl"  # of a recipe for another tool
 ROUGH = 0.1  # the rounding's share of the change from which it is told
 
 
@@ -38,6 +40,13 @@ def export(
         str | None,
         typer.Option(metavar="DTYPE", help="Of merged weights: bfloat16 (default) or float16."),
     ] = None,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TOOL",
+            help="Write the recipe for trl, axolotl, llamafactory or peft instead.",
+        ),
+    ] = None,
     store: options.Store = None,
     json: options.Json = False,
 ) -> None:
@@ -50,14 +59,23 @@ def export(
     An adapter names its base: smollm2 and models of the hub by the hub's id, others by their
     folder. --base names another, or says where a base that has moved is now.
 
+    --to writes no weights: a file that trains the same recipe with another tool, and the examples.
+
     \b
     Examples:
       lora-lab export 3f2a9c my-adapter
       lora-lab export 3f2a9c my-model --merge --dtype float16
       lora-lab export 3f2a9c my-adapter --with-base
+      lora-lab export 3f2a9c my-recipe --to axolotl
     """
     from lora_lab.cli.resolve import chosen_store, find_run
 
+    if to is not None:
+        for option, given in (("--merge", merge), ("--with-base", with_base), ("--dtype", dtype)):
+            if given:
+                raise ValueError(f"{option} is about weights, and --to writes none; leave it out")
+        _write_recipe(find_run(run, chosen_store(store)), folder, to, base, json)
+        return
     if dtype is not None and not merge:
         raise ValueError(f"--dtype {dtype} is that of merged weights; give --merge too")
     trained = find_run(run, chosen_store(store))
@@ -93,6 +111,31 @@ def export(
             f"The adapter names its base by a folder of this machine: {made.base}. For others add "
             "--with-base or --merge, or give the base's id on the hub: --base OWNER/NAME."
         )
+
+
+def _write_recipe(run: "Run", folder: Path, tool: str, base: str | None, json: bool) -> None:
+    """Write a run's recipe for another tool, and its training examples beside it."""
+    from lora_lab.places import make_new_folder
+    from lora_lab.tools.writing import write
+    from lora_lab.training.exports import base_for_others
+
+    files = write(tool, run.recipe, base_for_others(run, base), EXAMPLES)
+    task = _task_of(run)
+    if task is None:
+        raise ValueError(
+            f"the examples of {run.task_name!r} are not to be had any more, and {tool} needs them; "
+            "put the file back where it was"
+        )
+    rows = ({"prompt": one.prompt, "answer": one.answer} for one in task.train)
+    files[EXAMPLES] = "".join(dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    with make_new_folder(folder.expanduser()) as new:
+        for name, text in files.items():
+            (new / name).write_text(text, encoding="utf-8")
+    if json:
+        as_json({"folder": folder.expanduser().absolute(), "tool": tool, "files": [*files]})
+        return
+    first = next(iter(files))
+    say(f"{folder} now holds {', '.join(files)}. {first} says how to start.")
 
 
 def _task_of(run: "Run") -> "Task | None":

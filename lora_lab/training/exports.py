@@ -83,7 +83,7 @@ def export(
         made = Export(
             folder=folder,
             kind=kind,
-            base=str(folder / "base") if with_base else _base_for_others(run, base),
+            base=str(folder / "base") if with_base else base_for_others(run, base),
             hub=hub,
             base_inside=with_base,
             has_template=tokenizer.chat_template is not None,
@@ -161,7 +161,7 @@ def _place(run: Run, base: str | None) -> str:
     )
 
 
-def _base_for_others(run: Run, base: str | None) -> str:
+def base_for_others(run: Run, base: str | None) -> str:
     """What an adapter's configuration names as its base: a hub id, else an absolute path."""
     if base:
         return str(Path(base).expanduser().absolute()) if _is_folder(base) else base
