@@ -1,6 +1,5 @@
 """An adapter merged into its base: plain weights in 16 bits, and what the rounding takes away."""
 
-import copy
 from dataclasses import dataclass, replace
 
 import torch
@@ -9,7 +8,7 @@ from torch import nn
 from lora_lab.models.adapted import Adapted
 from lora_lab.models.bases import Base
 from lora_lab.models.learned import Learned
-from lora_lab.models.quantization import dequantized
+from lora_lab.models.quantization import dequantized, share_tensors
 from lora_lab.models.quiet import quietly
 
 
@@ -42,7 +41,7 @@ def merge(base: Base, learned: Learned, dtype: torch.dtype) -> Merged:
     with quietly():
         whole = on_plain.model.merge_and_unload()
     _tie_again(whole)
-    rounded = copy.deepcopy(whole).to(dtype)
+    rounded = share_tensors(whole).to(dtype)
     return Merged(rounded, _rounding(plain, whole, rounded))
 
 
