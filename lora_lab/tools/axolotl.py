@@ -229,7 +229,7 @@ def settings(recipe: Recipe, base: str, data: str) -> dict[str, object]:
     found["datasets"] = [
         {
             "path": data,
-            "ds_type": "json",
+            "ds_type": "csv" if data.lower().endswith(".csv") else "json",
             "type": {
                 "field_instruction": "prompt",
                 "field_output": "answer",

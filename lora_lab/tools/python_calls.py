@@ -161,8 +161,12 @@ def _collect_defaults(tree: ast.AST, names: dict, attributes: dict) -> None:
             default = _keyword(node, "default")
             if option and default is not None:
                 attributes[option] = _value(default, {}, {})
-            elif option and _keyword(node, "action") is not None:
-                attributes[option] = UNREAD
+            elif option and (action := _keyword(node, "action")) is not None:
+                switch = _value(action, {}, {})  # store_true: off, unless it is given
+                known = {"store_true": False, "store_false": True}
+                attributes[option] = (
+                    known.get(switch, UNREAD) if isinstance(switch, str) else UNREAD
+                )
 
 
 def _keyword(call: ast.Call, name: str) -> ast.expr | None:
