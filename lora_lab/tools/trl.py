@@ -75,7 +75,7 @@ def read(values: Mapping[str, object], source: str) -> BroughtRecipe:
     traits["trainer"] = "SFTTrainer"
     stage = next((kind for key, kind in STAGES.items() if key in reading.values), "sft")
     words = keys_of("TRL", "transformers")
-    base, data = take("model_name_or_path", "model_name"), _data(reading)
+    base, data = reading.text("model_name_or_path", "model_name"), _data(reading)
     untranslated, unknown = reading.rest(words)
     return BroughtRecipe(
         tool=NAME,
