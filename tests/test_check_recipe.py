@@ -6,10 +6,13 @@ import math
 import re
 import shlex
 import tomllib
+from pathlib import Path
 
 import pytest
 import typer
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lora_lab.cli.app import app
 from lora_lab.cli.options import value_of
@@ -241,14 +244,19 @@ BROKEN = {  # the failure: (settings or code, severity, what is found)
 }
 
 
+def as_source(source: dict | str, folder) -> dict | Path:
+    """Settings as they are; code as a file."""
+    if isinstance(source, dict):
+        return source
+    path = folder / "train.py"
+    path.write_text(source)
+    return path
+
+
 @pytest.mark.parametrize("failure", BROKEN)
 def test_each_failure_has_its_finding_and_no_other_alarm(failure, tmp_path):
-    given, severity, words = BROKEN[failure]
-    if isinstance(given, str):
-        path = tmp_path / "train.py"
-        path.write_text(given)
-        given = path
-    review = check_recipe(given)
+    source, severity, words = BROKEN[failure]
+    review = check_recipe(as_source(source, tmp_path))
     assert [(found.severity, found.what) for found in review if words in found.what], str(review)
     found = next(found for found in review if words in found.what)
     assert found.severity == severity
@@ -256,13 +264,9 @@ def test_each_failure_has_its_finding_and_no_other_alarm(failure, tmp_path):
     assert others == []
 
 
-@pytest.mark.parametrize("given", [AXOLOTL, LLAMA_FACTORY, TRL, PLAIN], ids=["A", "L", "T", "S"])
-def test_the_settings_without_the_failure_raise_nothing(given, tmp_path):
-    if isinstance(given, str):
-        path = tmp_path / "train.py"
-        path.write_text(given)
-        given = path
-    assert alarms(check_recipe(given)) == []
+@pytest.mark.parametrize("source", [AXOLOTL, LLAMA_FACTORY, TRL, PLAIN], ids=["A", "L", "T", "S"])
+def test_the_settings_without_the_failure_raise_nothing(source, tmp_path):
+    assert alarms(check_recipe(as_source(source, tmp_path))) == []
 
 
 def test_rows_longer_than_the_maximum_are_counted_in_the_file_beside_the_recipe(tmp_path):
@@ -505,3 +509,43 @@ def test_facts_of_settings_do_not_depend_on_the_order_of_keys():
     backwards = dict(reversed(AXOLOTL.items()))
     assert check_recipe(AXOLOTL).facts == check_recipe(backwards).facts
     assert read_settings(AXOLOTL, "x").fields == read_settings(backwards, "x").fields
+
+
+# --- odd values, and the command line -----------------------------------------------------------
+
+ODD = st.sampled_from(
+    [None, "", 0, -1, True, "x", "2e-4", [], {}, ["a"], {"a": 1}, 10**30, math.nan, math.inf, -0.5]
+    + [[1, [2]], [None], "(((a+)+)+)$", [{"path": 3}], "auto", 1e-300, {"_component_": 3}]
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    given_settings=st.sampled_from([AXOLOTL, LLAMA_FACTORY, TRL]),
+    place=st.integers(0, 99),
+    value=ODD,
+)
+def test_an_odd_value_is_refused_in_words_or_reviewed(given_settings, place, value):
+    keys = [*given_settings]
+    changed = given_settings | {keys[place % len(keys)]: value}
+    try:
+        said = str(check_recipe(changed))
+    except ValueError as error:
+        said = str(error)
+    assert "; " in said or "odd" in said or "do: " in said  # a remedy, or nothing odd
+
+
+def test_the_command_line_ends_with_1_on_a_grave_finding(tmp_path, capsys):
+    path = tmp_path / "axolotl.yaml"
+    path.write_text(yaml.safe_dump(BROKEN["a misspelt module"][0]))
+    with pytest.raises(SystemExit) as ended:
+        app(["check", str(path), "--json"])
+    assert ended.value.code == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["kind"] == "recipe for Axolotl"
+    assert found["findings"][0]["severity"] == "grave"
+    path.write_text(yaml.safe_dump(AXOLOTL))
+    with pytest.raises(SystemExit) as ended:
+        app(["check", str(path)])
+    assert ended.value.code in (None, 0)
+    assert "Nothing odd was found." in capsys.readouterr().out
