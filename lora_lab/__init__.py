@@ -35,6 +35,7 @@ _HOME = {  # public name: the module it lives in
     "studio": "widgets.studio",
     "picture_of_lora": "widgets.lora_picture",
     "check": "checks.exercises",
+    "check_recipe": "review.recipe",
     "questions": "widgets.cases",
     "decisions": "widgets.cases",
 }

@@ -46,7 +46,6 @@ PEFT_TARGETS = {
     **dict.fromkeys(("falcon", "gpt_neox"), ("query_key_value",)),
     **dict.fromkeys(("bert", "roberta"), ("query", "value")),
     "phi": ("q_proj", "v_proj", "fc1", "fc2"),
-    "phi3": ("qkv_proj",),
     "gpt2": ("c_attn",),
     "t5": ("q", "v"),
     "deberta-v2": ("query_proj", "value_proj"),

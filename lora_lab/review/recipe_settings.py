@@ -61,7 +61,7 @@ def _rate(brought: BroughtRecipe, recipe: Recipe, width: int | None) -> Iterator
             severity="warning",
             what=f"learning_rate {rate_text(rate)}{whose} with LoRA",
             why="It is full fine-tuning's rate. LoRA's best rate is about ten times higher (LoRA "
-            "Without Regret, 14 models), so this run will hardly learn.",
+            "Without Regret, 14 models), so a short run hardly learns.",
             do="Try 1e-4 to 3e-4, and compare the validation losses.",
             lesson="10",
         )

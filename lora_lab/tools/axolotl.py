@@ -57,7 +57,7 @@ def read(values: Mapping[str, object], source: str) -> BroughtRecipe:
         *(reading.take, reading.say, reading.number),
         *(reading.flag, reading.traits),
     )
-    adapter = take("adapter")
+    adapter = reading.text("adapter")
     method = ADAPTERS.get(adapter, "other")
     if method != "other":
         say("method", method)
@@ -111,7 +111,7 @@ def read(values: Mapping[str, object], source: str) -> BroughtRecipe:
         say("loss_on", "all")
     elif "train_on_inputs" in reading.values:
         say("loss_on", "answer")
-    base = take("base_model")
+    base = reading.text("base_model")
     untranslated, unknown = reading.rest(keys_of(NAME))
     assumed = dict(ASSUMED)
     if method == "full":
@@ -229,7 +229,7 @@ def settings(recipe: Recipe, base: str, data: str) -> dict[str, object]:
     found["datasets"] = [
         {
             "path": data,
-            "ds_type": "json",
+            "ds_type": "csv" if data.lower().endswith(".csv") else "json",
             "type": {
                 "field_instruction": "prompt",
                 "field_output": "answer",

@@ -97,6 +97,11 @@ class Reading:
         """
         return as_number(self.take(*names), " or ".join(names))
 
+    def text(self, *names: str) -> str | None:
+        """A text; None: it is not set, or is none."""
+        value = self.take(*names)
+        return value if isinstance(value, str) and value else None
+
     def flag(self, *names: str) -> bool | None:
         """A yes or no, which may stand between quotes."""
         value = self.take(*names)

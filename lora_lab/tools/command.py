@@ -2,11 +2,17 @@
 
 import math
 import shlex
+from dataclasses import fields
 
 from lora_lab.recipe import Recipe
 from lora_lab.tools.brought_recipe import BroughtRecipe
 
 FILE = "data.jsonl"  # stands for data that are no file here
+PLAIN = (  # fields that no task's own recipe sets: their defaults go without saying
+    *("method", "use_rslora", "use_dora", "init_lora_weights", "modules_to_save", "double_quant"),
+    *("loraplus_lr_ratio", "lora_dropout", "optimizer", "max_grad_norm", "weight_decay"),
+    *("gradient_checkpointing", "gradient_accumulation_steps", "compute_dtype", "eval_steps"),
+)
 ENDINGS = (".csv", ".tsv", ".json", ".jsonl")
 
 
@@ -36,8 +42,10 @@ def command_of(recipe: Recipe, names: tuple[str, ...], base: str | None, data: s
     words = ["lora-lab", "train", data]
     if base:
         words += ["--base", base]
-    for name in names:
-        words += _option(name, getattr(recipe, name))
+    for field in fields(Recipe):
+        value = getattr(recipe, field.name)
+        if field.name in names and not (field.name in PLAIN and value == field.default):
+            words += _option(field.name, value)
     return shlex.join(words)
 
 

@@ -67,7 +67,7 @@ def mapping_of(text: str, name: str) -> dict[str, object]:
     kind = Path(name).suffix.lower()
     try:
         if kind == ".json":
-            values = json.loads(text)
+            values = _json(text, name)
         elif kind == ".toml":
             values = tomllib.loads(text)
         elif kind == ".sh":
@@ -92,6 +92,15 @@ def mapping_of(text: str, name: str) -> dict[str, object]:
     return {str(key): value for key, value in values.items()}
 
 
+def _json(text: str, name: str) -> object:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        raise
+    except ValueError as error:  # a whole number with thousands of digits
+        raise ValueError(f"{name} is broken: {error}; write that value between quotes") from error
+
+
 def _yaml(text: str, name: str) -> object:
     try:
         depth = 0
@@ -100,7 +109,12 @@ def _yaml(text: str, name: str) -> object:
             depth -= isinstance(event, yaml.CollectionEndEvent)
             if depth > DEEPEST:
                 raise ValueError(f"{name} nests deeper than any recipe does; give flat settings")
-        documents = [value for value in yaml.safe_load_all(text) if value is not None]
+        try:
+            documents = [value for value in yaml.safe_load_all(text) if value is not None]
+        except (ValueError, OverflowError) as error:  # a date or number that there can't be
+            raise ValueError(
+                f"{name} is broken: {error}; write that value between quotes"
+            ) from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
@@ -133,14 +147,14 @@ def _options_of(text: str, name: str) -> dict[str, object]:
     lines = text.replace("\\\r\n", " ").replace("\\\n", " ").splitlines()
     found: dict[str, object] = {}
     for number, line in enumerate(lines, start=1):
+        if "--" not in line:
+            continue
         try:
             words = shlex.split(line.rstrip("\\ "), comments=True)
         except ValueError as error:
             raise ValueError(
                 f"{name} is broken in line {number}: {error}; mend it there"
             ) from error
-        if not any(word.startswith("--") for word in words):
-            continue
         for place, word in enumerate(words):
             if not word.startswith("--") or len(word) < 3:
                 continue

@@ -39,7 +39,7 @@ def read(values: Mapping[str, object], source: str) -> BroughtRecipe:
     epochs, ratio = read_training(reading)
     read_evaluation(reading)
     stage = str(take("stage", default="sft"))
-    kind = take("finetuning_type", default="lora")
+    kind = reading.text("finetuning_type") or "lora"
     traits["adapter"] = kind
     if kind in ("lora", "full"):
         say("method", kind)
@@ -65,7 +65,7 @@ def read(values: Mapping[str, object], source: str) -> BroughtRecipe:
     if "model" in values and "dpo" in str(data):  # the newer form names no stage
         stage = "dpo"
     words = keys_of(NAME, "transformers")
-    base = take("model_name_or_path")
+    base = reading.text("model_name_or_path")
     untranslated, unknown = reading.rest(words)
     return BroughtRecipe(
         tool=NAME,

@@ -29,6 +29,7 @@ def read(values: Mapping[str, object], source: str) -> BroughtRecipe:
     reading.traits["adapter"] = kind.lower()
     if kind in ("LORA", "ADALORA"):
         read_adapter(reading, kind == "ADALORA")
+    task = reading.take("task_type", default="CAUSAL_LM")
     total = reading.number("total_step")
     reading.traits["total_step"] = total
     if total:
@@ -42,6 +43,7 @@ def read(values: Mapping[str, object], source: str) -> BroughtRecipe:
         said=reading.said,
         assumed={k: v for k, v in ASSUMED.items() if k != "r" or kind != "ADALORA"},
         base=base if isinstance(base, str) else None,
+        stage="sft" if task == "CAUSAL_LM" else "another head",
         traits=reading.traits,
         untranslated={key: value for key, value in untranslated.items() if value},
         unknown=unknown,

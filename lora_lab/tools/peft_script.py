@@ -7,9 +7,11 @@ from lora_lab.tools.trl import training_arguments
 
 HEAD = '''"""A fine-tune with PEFT and transformers' Trainer. Start with: python train_peft.py"""
 
+import csv
+import json
+
 import torch
 import transformers
-from datasets import load_dataset
 {imports}
 BASE = {base!r}
 DATA = {data!r}  # its columns are prompt and answer
@@ -35,10 +37,19 @@ def encode(row):
     return {{"input_ids": prompt + answer, "labels": labels + answer}}
 
 
-kind = "csv" if DATA.endswith(".csv") else "json"
-rows = load_dataset(kind, data_files=DATA, split="train")
-rows = rows.map(encode, remove_columns=rows.column_names)
-rows = rows.filter(lambda row: len(row["input_ids"]) <= MAX_LENGTH)
+def read_rows():
+    """The file's rows: CSV, a list of objects (JSON), or an object a line (JSONL)."""
+    with open(DATA, encoding="utf-8-sig", newline="") as file:
+        if DATA.lower().endswith((".csv", ".tsv")):
+            return list(csv.DictReader(file, delimiter="\\t" if DATA.endswith("tsv") else ","))
+        text = file.read()
+    if DATA.lower().endswith(".json"):
+        return json.loads(text)
+    return [json.loads(line) for line in text.split("\\n") if line.strip()]
+
+
+rows = [encode(row) for row in read_rows()]
+rows = [row for row in rows if len(row["input_ids"]) <= MAX_LENGTH]
 {split}
 '''
 TRAIN = """
@@ -55,6 +66,7 @@ class Allocate(transformers.TrainerCallback):
 
 
 '''
+HAS_BFLOAT16 = "torch.cuda.is_available() and torch.cuda.is_bf16_supported()"
 QUANTIZED = {"int8": {"load_in_8bit": True}}
 OF_ADALORA = ("init_r", "target_r", "deltaT", "beta1", "beta2", "orth_reg_weight")
 
@@ -74,9 +86,10 @@ def script(recipe: Recipe, base: str, data: str) -> str:
         data=data,
         max_length=recipe.max_length,
         loss_on=recipe.loss_on,
-        split="rows = rows.train_test_split(0.1, seed=0)"
+        split="held_out = rows[::10]  # a tenth, for the validation loss\n"
+        "rows = [row for place, row in enumerate(rows) if place % 10]\n"
         if recipe.eval_steps
-        else 'rows = {"train": rows}',
+        else "",
     )
     if recipe.loraplus_lr_ratio != 1:
         text = text.replace(
@@ -129,12 +142,14 @@ def _model(recipe: Recipe) -> str:
     if recipe.quantize:
         config = _literals(QUANTIZED.get(recipe.quantize, {}))
         if recipe.quantize != "int8":
-            dtype = "bfloat16" if recipe.compute_dtype == "auto" else recipe.compute_dtype
+            dtype = f"torch.{recipe.compute_dtype}"
+            if recipe.compute_dtype == "auto":
+                dtype = f"torch.bfloat16 if {HAS_BFLOAT16} else torch.float32"
             config = {
                 "load_in_4bit": True,
                 "bnb_4bit_quant_type": repr(recipe.quantize),
                 "bnb_4bit_use_double_quant": recipe.double_quant,
-                "bnb_4bit_compute_dtype": f"torch.{dtype}",
+                "bnb_4bit_compute_dtype": dtype,
             }
         text += f"quantization = {_call('transformers.BitsAndBytesConfig', config)}\n"
         loading["quantization_config"] = "quantization"
@@ -172,14 +187,14 @@ def _arguments(recipe: Recipe) -> str:
     fields["gradient_checkpointing_kwargs"] = {"use_reentrant": False}
     fields |= {"bf16": False, "logging_steps": 1, "output_dir": "outputs", "report_to": "none"}
     literals = _literals(fields)
-    literals["bf16"] = "torch.cuda.is_available() and torch.cuda.is_bf16_supported()"
+    literals["bf16"] = HAS_BFLOAT16
     return f"arguments = {_call('transformers.TrainingArguments', literals)}\n"
 
 
 def _trainer(recipe: Recipe) -> str:
-    fields = {"model": "model", "args": "arguments", "train_dataset": 'rows["train"]'}
+    fields = {"model": "model", "args": "arguments", "train_dataset": "rows"}
     if recipe.eval_steps:
-        fields["eval_dataset"] = 'rows["test"]'
+        fields["eval_dataset"] = "held_out"
     fields["data_collator"] = "transformers.DataCollatorForSeq2Seq(tokenizer)"
     text = ""
     if recipe.method == "adalora":

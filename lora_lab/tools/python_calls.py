@@ -8,6 +8,7 @@ import ast
 import json
 import operator
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -74,7 +75,21 @@ def read_code(text: str, name: str) -> Code:
         ValueError: if the script is no Python, or the notebook no JSON with cells.
     """
     code, attributes = Code(), {}
-    trees = []
+    with warnings.catch_warnings(action="ignore"):  # of their code, which they see when they run it
+        trees = _trees(text, name, code)
+    try:
+        for tree in trees:
+            _collect_defaults(tree, code.names, attributes)
+        for tree in trees:
+            _Reader(code, attributes).visit(tree)
+    except RecursionError as error:
+        raise ValueError(f"{name} nests deeper than can be read; give a simpler script") from error
+    return code
+
+
+def _trees(text: str, name: str, code: Code) -> list[ast.AST]:
+    """The parsed script, or each parsed cell; a cell that is no Python is noted and left out."""
+    trees: list[ast.AST] = []
     if name.lower().endswith(".ipynb"):
         for number, source in _cells(text, name):
             try:
@@ -90,14 +105,7 @@ def read_code(text: str, name: str) -> Code:
             ) from error
         except (ValueError, RecursionError, MemoryError) as error:
             raise ValueError(f"{name} can't be parsed: {error}; give a shorter script") from error
-    try:
-        for tree in trees:
-            _collect_defaults(tree, code.names, attributes)
-        for tree in trees:
-            _Reader(code, attributes).visit(tree)
-    except RecursionError as error:
-        raise ValueError(f"{name} nests deeper than can be read; give a simpler script") from error
-    return code
+    return trees
 
 
 def _cells(text: str, name: str) -> Iterator[tuple[int, str]]:
@@ -161,8 +169,12 @@ def _collect_defaults(tree: ast.AST, names: dict, attributes: dict) -> None:
             default = _keyword(node, "default")
             if option and default is not None:
                 attributes[option] = _value(default, {}, {})
-            elif option and _keyword(node, "action") is not None:
-                attributes[option] = UNREAD
+            elif option and (action := _keyword(node, "action")) is not None:
+                switch = _value(action, {}, {})  # store_true: off, unless it is given
+                known = {"store_true": False, "store_false": True}
+                attributes[option] = (
+                    known.get(switch, UNREAD) if isinstance(switch, str) else UNREAD
+                )
 
 
 def _keyword(call: ast.Call, name: str) -> ast.expr | None:

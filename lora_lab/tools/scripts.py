@@ -66,6 +66,9 @@ def read(text: str, source: str) -> BroughtRecipe | None:
     else:
         reading.say("method", "full")
     _read_base(reading, code, unsloth)
+    four = reading.said.get("quantize") in ("nf4", "fp4")
+    if reading.said.get("init_lora_weights") == "loftq" and not four:
+        traits["initialisation"] = reading.said.pop("init_lora_weights")
     length = reading.number("max_length", "max_seq_length")
     loading = _loading_call(code)
     if length is None and unsloth and loading is not None:
@@ -87,6 +90,7 @@ def read(text: str, source: str) -> BroughtRecipe | None:
         assumed |= ADAPTER_OF_UNSLOTH if unsloth else ADAPTER_OF_PEFT
         if adapter.name == "AdaLoraConfig":
             assumed.pop("r")
+    _per_step(reading, is_trl)
     unread = _unread(adapter, arguments)
     for key in unread:  # a default would be a guess
         assumed.pop(_field(key), None)
@@ -111,6 +115,14 @@ def read(text: str, source: str) -> BroughtRecipe | None:
         vocabulary=words,
         notes=tuple(notes),
     )
+
+
+def _per_step(reading: Reading, is_trl: bool) -> None:
+    """AdaLoRA's orthogonality term for a whole step: PEFT adds it to the loss of each batch."""
+    batches = reading.said.get("gradient_accumulation_steps", 1)
+    weight = reading.said.get("orth_reg_weight")
+    if weight is not None and batches != 1 and (is_trl or reading.traits.get("trainer")):
+        reading.said["orth_reg_weight"] = weight * batches
 
 
 def _adapter_call(code: Code) -> Call | None:
@@ -279,6 +291,9 @@ def _stage(code: Code) -> str:
             found = [kind for key, kind in OTHER_STAGES.items() if name.startswith(key)]
             if found:
                 return found[-1]
+    kinds = {call.known().get("task_type") for call in code.all(*CONFIGS)}
+    if kinds - {None, "CAUSAL_LM"}:
+        return "another head"
     if any(head in name for name in code.mentioned for head in HEADS if "AutoModel" in name):
         return "another head"
     diffusion = {"UNet2DConditionModel", "StableDiffusionPipeline", "DiffusionPipeline"}

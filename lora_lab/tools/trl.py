@@ -75,7 +75,7 @@ def read(values: Mapping[str, object], source: str) -> BroughtRecipe:
     traits["trainer"] = "SFTTrainer"
     stage = next((kind for key, kind in STAGES.items() if key in reading.values), "sft")
     words = keys_of("TRL", "transformers")
-    base, data = take("model_name_or_path", "model_name"), _data(reading)
+    base, data = reading.text("model_name_or_path", "model_name"), _data(reading)
     untranslated, unknown = reading.rest(words)
     return BroughtRecipe(
         tool=NAME,
@@ -178,8 +178,8 @@ def settings(recipe: Recipe, base: str, data: str) -> dict[str, object]:
     if recipe.quantize in ("nf4", "fp4"):
         found["bnb_4bit_quant_type"] = recipe.quantize
         found["use_bnb_nested_quant"] = recipe.double_quant
-        if recipe.compute_dtype != "auto":
-            found["dtype"] = recipe.compute_dtype  # TRL computes in the base's own dtype
+        # TRL computes in the dtype of the base, and would take float32
+        found["dtype"] = "bfloat16" if recipe.compute_dtype == "auto" else recipe.compute_dtype
     found["use_peft"] = recipe.method == "lora"
     if recipe.method == "lora":
         targets = recipe.target_modules

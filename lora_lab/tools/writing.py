@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import yaml
 
@@ -10,6 +10,15 @@ from lora_lab.recipe import Recipe, nearest
 from lora_lab.tools import axolotl, llamafactory, peft_script, trl
 
 DEFAULT = Recipe()
+EXPRESSED = {  # fields that a tool has a word for, save those that it lacks; others are refused
+    *("method", "r", "lora_alpha", "target_modules", "lora_dropout", "use_rslora", "use_dora"),
+    *("init_lora_weights", "layers_to_transform", "modules_to_save", "loraplus_lr_ratio"),
+    *("init_r", "target_r", "tinit", "tfinal", "deltaT", "beta1", "beta2", "orth_reg_weight"),
+    *("quantize", "double_quant", "compute_dtype", "optimizer", "learning_rate"),
+    *("lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm", "batch_size"),
+    *("gradient_accumulation_steps", "gradient_checkpointing", "max_length", "loss_on", "steps"),
+    *("eval_steps", "seed"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +100,9 @@ def write(tool: str, recipe: Recipe, base: str, data: str = "data.jsonl") -> dic
 
 def _check(tool: Tool, recipe: Recipe) -> None:
     """Refuse a recipe that the tool can't express."""
-    problems = [name for name in tool.lacks if getattr(recipe, name) != getattr(DEFAULT, name)]
-    if tool.name == "TRL" and recipe.method == "full":
-        problems = []
+    lacks = [field.name for field in fields(Recipe) if field.name not in EXPRESSED]
+    names = (*tool.lacks, *lacks)
+    problems = [name for name in names if getattr(recipe, name) != getattr(DEFAULT, name)]
     if recipe.method == "adalora" and tool.name != "PEFT":
         problems = ["method"]
     if tool.name == "LLaMA-Factory":
@@ -111,7 +120,11 @@ def _check(tool: Tool, recipe: Recipe) -> None:
 
 
 def _others(tool: Tool, name: str) -> list[str]:
-    return [key for key, other in TOOLS.items() if other is not tool and name not in other.lacks]
+    """The tools that have a word for a field; "none" where no tool has."""
+    keys = [key for key, other in TOOLS.items() if other is not tool and name not in other.lacks]
+    return (
+        keys if name in EXPRESSED and name != "method" else ["peft" if name == "method" else "none"]
+    )
 
 
 class _Dumper(yaml.SafeDumper):
