@@ -25,6 +25,7 @@ _HOME = {  # public name: the module it lives in
     "train": "training.loop",
     "fit": "training.fit",
     "to_code": "training.script",
+    "export": "training.exports",
     "compare": "training.pairing",
     "sweep": "training.sweep",
     "doctor": "cli.doctor",
@@ -34,6 +35,7 @@ _HOME = {  # public name: the module it lives in
     "studio": "widgets.studio",
     "picture_of_lora": "widgets.lora_picture",
     "check": "checks.exercises",
+    "check_recipe": "review.recipe",
     "questions": "widgets.cases",
     "decisions": "widgets.cases",
 }

@@ -222,6 +222,19 @@ def make_folder_atomically(path: Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextmanager
+def make_new_folder(path: Path) -> Iterator[Path]:
+    """As `make_folder_atomically`, for a folder that is new or empty: nothing is replaced.
+
+    Raises:
+        FileExistsError: if the folder holds something already, or is a file.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise FileExistsError(f"{path} is not an empty folder; give a new one, nothing is lost")
+    with make_folder_atomically(path) as new:
+        yield new
+
+
 # --- cached values --------------------------------------------------------------------------
 
 

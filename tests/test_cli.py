@@ -24,6 +24,8 @@ from lora_lab.cost.gpus import which_gpu
 from lora_lab.machine import resources
 from lora_lab.recipe import HELP
 from lora_lab.tasks import pocket, texts
+from lora_lab.tools import reading
+from lora_lab.tools.writing import TOOLS
 from lora_lab.training.run_folder import RunFolder
 from lora_lab.training.store import list_runs, read_run
 from tiny import letters_task, tiny_base
@@ -658,6 +660,67 @@ def test_an_exported_adapter_is_read_by_plain_peft(adapted, tiny, tmp_path):
     assert run("chat", tmp_path / "out", "ab", "--base", tiny).stdout == answer
     assert "not an empty folder" in refused("export", adapted, tmp_path / "out")
     assert "no run" in refused("export", "unheard-of", tmp_path / "other")
+
+
+def test_an_export_says_what_it_wrote_and_how_to_load_it(adapted, tiny, tmp_path):
+    result = run("export", adapted, tmp_path / "a")
+    assert f'peft.AutoPeftModelForCausalLM.from_pretrained("{tmp_path / "a"}"' in result.stdout
+    assert f"The adapter names its base by a folder of this machine: {tiny}" in result.stderr
+    page = (tmp_path / "a" / "README.md").read_text()
+    assert page.count("64 to train, 8 to validate, 8 to test") == 1  # of the file itself
+    rows = [line for line in page.splitlines() if line.startswith("| accuracy")]
+    assert [cell.strip() for cell in rows[0].split("|")][2].endswith("%")  # the base's own
+    assert run("export", adapted, tmp_path / "b", "--base", "me/mine").stderr == ""
+    result = run("export", adapted, tmp_path / "c", "--merge", "--dtype", "float16", "--json")
+    facts = json.loads(result.stdout)
+    assert (facts["kind"], facts["dtype"]) == ("merged", "float16")
+    assert 0 < facts["rounding"] < 0.1
+    assert run("chat", tmp_path / "c", "ab").stdout == run("chat", adapted, "ab").stdout
+    assert "give --merge too" in refused("export", adapted, tmp_path / "d", "--dtype", "float16")
+
+
+def test_a_rounding_that_costs_much_is_told(train, tmp_path):
+    gentle = train("--learning-rate", "1e-6", "--steps", "1")["name"]
+    result = run("export", gentle, tmp_path / "a", "--merge")
+    assert "of what the training did" in result.stderr
+    assert "of the change's size" in (tmp_path / "a" / "README.md").read_text()
+
+
+def test_an_exported_base_goes_along_with_its_adapter(adapted, tmp_path):
+    run("export", adapted, tmp_path / "a", "--with-base")
+    (tmp_path / "a").rename(tmp_path / "moved")
+    assert run("chat", tmp_path / "moved", "ab").stdout == run("chat", adapted, "ab").stdout
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_a_recipe_is_exported_for_another_tool_with_its_examples(tool, train, tiny, tmp_path):
+    facts = train("--r", "4", "--lora-alpha", "6", "--learning-rate", "7e-4")
+    result = run("export", facts["name"], tmp_path / "a", "--to", tool, "--json")
+    assert json.loads(result.stdout)["files"][0] == TOOLS[tool].file
+    brought = reading.read(tmp_path / "a" / TOOLS[tool].file).recipe(None)
+    kept = ("r", "lora_alpha", "learning_rate", "batch_size", "steps", "seed")
+    assert {name: getattr(brought, name) for name in kept} == {
+        name: facts["recipe"][name] for name in kept
+    }
+    assert str(tiny) in (tmp_path / "a" / TOOLS[tool].file).read_text()
+    rows = [json.loads(line) for line in (tmp_path / "a/train.jsonl").read_text().splitlines()]
+    assert len(rows) == 64
+    assert all(row["answer"] == row["prompt"][-1].upper() for row in rows)
+
+
+def test_a_recipe_for_another_tool_needs_a_known_tool_and_no_weights(adapted, tmp_path):
+    assert "did you mean 'trl'" in refused("export", adapted, tmp_path / "a", "--to", "tlr")
+    words = refused("export", adapted, tmp_path / "a", "--to", "trl", "--merge")
+    assert "--to writes none" in words
+    assert not (tmp_path / "a").exists()
+
+
+def test_an_adapter_of_smollm2s_hub_id_finds_smollm2_here(tmp_path):
+    from lora_lab.cli.resolve import _base_of_adapter
+
+    words = {"peft_type": "LORA", "base_model_name_or_path": "HuggingFaceTB/SmolLM2-135M-Instruct"}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(words))
+    assert _base_of_adapter(tmp_path) == "smollm2"
 
 
 def test_an_adapter_whose_base_is_elsewhere_asks_for_it(train, tiny, tmp_path):

@@ -26,6 +26,8 @@ SIGNATURES = {
     "load_adapter": "base, folder, *, name=None, strength=1.0",
     "to_peft": "recipe, base=None",
     "to_code": "recipe, base, task",
+    "export": "run, folder, *, base=None, with_base=False, merge=False, dtype='bfloat16', "
+    "task=None, before=None",
     "doctor": "",
     "paper": "id",
     "claim": "id",

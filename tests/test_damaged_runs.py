@@ -274,8 +274,10 @@ def run(*arguments):
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_the_command_line_lists_a_damaged_run_and_works_on(whole, name, tmp_path):
+def test_the_command_line_lists_a_damaged_run_and_works_on(base, whole, name, tmp_path):
     store, path = copied(whole, name, tmp_path / "store")
+    base.model.save_pretrained(tmp_path / "base")
+    base.tokenizer.save_pretrained(tmp_path / "base")
     damage(path / name, b"\x00\xff")
     listed = run("runs", "--store", store)
     assert listed.exit_code == 0
@@ -285,7 +287,8 @@ def test_the_command_line_lists_a_damaged_run_and_works_on(whole, name, tmp_path
     assert [row["status"] for row in rows] == ["finished", "damaged"]
     assert rows[1]["name"] == path.name
     assert rows[0].keys() == rows[1].keys()
-    exported = run("export", rows[0]["name"], tmp_path / "adapter", "--store", store)
+    words = ("--store", store, "--base", tmp_path / "base")
+    exported = run("export", rows[0]["name"], tmp_path / "adapter", *words)
     assert exported.exit_code == 0, exported.stderr
     refused = run("export", path.name, tmp_path / "other", "--store", store)
     assert refused.exit_code == 2

@@ -45,6 +45,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "adapter_files": "torch peft",
         "learned": "torch peft",
         "adapted": "torch peft",
+        "merging": "torch",
     },
     "tasks": {
         "styles": "",
@@ -95,6 +96,8 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "packing": "torch",
         "script_template": "torch transformers peft bitsandbytes",
         "script": "",
+        "model_card": "huggingface_hub",
+        "exports": "torch",
         "packages": "torch cloudpickle",
         "processes": "torch loky msgspec",
         "cluster": "torch",
@@ -114,6 +117,24 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "claim_runs": "",
         "claims": "tqdm",
     },
+    "tools": {
+        "brought_recipe": "",
+        "files": "yaml",
+        "vocabulary": "",
+        "training_arguments": "",
+        "axolotl": "",
+        "trl": "",
+        "llamafactory": "",
+        "torchtune": "",
+        "peft_config": "",
+        "python_calls": "",
+        "scripts": "",
+        "trainer_state": "",
+        "reading": "",
+        "command": "",
+        "peft_script": "",
+        "writing": "yaml",
+    },
     "review": {
         "finding": "",
         "brought": "",
@@ -125,6 +146,12 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "adapter_tokenizer": "msgspec",
         "whole_model": "",
         "adapter": "",
+        "named_base": "",
+        "recipe_settings": "",
+        "recipe_base": "",
+        "recipe_data": "",
+        "recipe_curves": "",
+        "recipe": "",
     },
     "lessons": {
         "predictions": "",
@@ -185,7 +212,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
     ),
     "cli": dict.fromkeys(
         ["show", "task_spec", "options", "resolve", "doctor", "setup", "lab", "check", "estimate"]
-        + ["train", "sweep", "ask", "app"],
+        + ["train", "sweep", "ask", "export", "app"],
         "typer rich torch packaging jupyter_client",
     ),
 }

@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from lora_lab import __version__
-from lora_lab.cli import ask, check, estimate, lab, setup, sweep, train
+from lora_lab.cli import ask, check, estimate, export, lab, setup, sweep, train
 from lora_lab.cli.options import gathered
 from lora_lab.cli.show import note
 from lora_lab.places import NoRoom
@@ -130,4 +130,4 @@ app.command("sweep")(sweep.sweep)
 app.command("runs")(train.runs)
 app.command("evaluate")(ask.evaluate)
 app.command("chat")(ask.chat)
-app.command("export")(ask.export)
+app.command("export")(export.export)

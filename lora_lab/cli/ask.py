@@ -1,8 +1,7 @@
-"""`evaluate`, `chat` and `export`: a base, a run or an adapter scored, asked or written out."""
+"""`evaluate` and `chat`: a base, a run or an adapter scored or asked."""
 
 import contextlib
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,7 +12,6 @@ from lora_lab.cli.show import as_json, busy, indented, note, say, show_scores
 if TYPE_CHECKING:
     from lora_lab.cli.resolve import NamedModel
     from lora_lab.cli.task_spec import TaskSpec
-    from lora_lab.training.store import Run
 
 Strength = Annotated[
     float | None,
@@ -176,54 +174,3 @@ def _set_strength(subject: "NamedModel", line: str) -> None:
         note(f"The strength is {subject.model.strength:g} now.")
     except ValueError as error:
         note(str(error))
-
-
-# --- export -------------------------------------------------------------------------------------
-
-
-def export(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A run from `lora-lab runs`.")],
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new or an empty folder.")],
-    store: options.Store = None,
-    json: options.Json = False,
-) -> None:
-    """Write what a run learnt as plain files.
-
-    A LoRA run gives an adapter (PeftModel.from_pretrained reads it); a full fine-tune gives a
-    model's folder, tokenizer included (AutoModelForCausalLM.from_pretrained reads it).
-
-    \b
-    Examples:
-      lora-lab export 3f2a9c my-adapter
-    """
-    from lora_lab.cli.resolve import chosen_store, find_run
-    from lora_lab.models.learned import save_adapter
-
-    trained = find_run(run, chosen_store(store))
-    folder = folder.expanduser()
-    kind = "model" if trained.recipe.method == "full" else "adapter"
-    if kind == "model":
-        _save_model(trained, folder)
-    else:
-        save_adapter(trained, folder)
-    size = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
-    if json:
-        as_json({"folder": folder.resolve(), "kind": kind, "megabytes": round(size, 3)})
-        return
-    say(f"{folder} now holds the {kind} ({size:.1f} MB). To load it:")
-    if kind == "model":
-        say(f'  AutoModelForCausalLM.from_pretrained("{folder}")')
-    else:
-        say(f'  PeftModel.from_pretrained(base, "{folder}")     base: {trained.base_name}')
-        say(f"  lora-lab chat {folder}")
-
-
-def _save_model(run: "Run", folder: Path) -> None:
-    """Write a full fine-tune and its tokenizer into a new or empty folder."""
-    from lora_lab.places import make_folder_atomically
-
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(f"{folder} is not an empty folder; give a new one, nothing is lost")
-    with make_folder_atomically(folder) as new:
-        run.model.save_pretrained(new)
-        run.tokenizer.save_pretrained(new)

@@ -157,11 +157,13 @@ def _base_of_adapter(adapter: Path) -> str:
     from lora_lab.models.adapter_config import read_settings
 
     base = read_settings(adapter).get("base_model_name_or_path") or ""
-    for name in BUILT_IN:
+    for name, known in BUILT_IN.items():
         folder = base_folder(name)
         same = os.path.isdir(base) and Path(base).resolve() == folder.resolve()
-        if base in (name, str(folder)) or same:
+        if base in (name, known.hub, str(folder)) or same:
             return name
+    if os.path.isfile(adapter / "base" / "config.json"):  # `lora-lab export --with-base` wrote it
+        return str(adapter / "base")
     is_hub_id = "/" in base and not Path(base).is_absolute()
     if os.path.isdir(base) or is_hub_id:
         return base

@@ -123,9 +123,7 @@ def load_base(
             model.to(device)
         else:
             quantize_layers(model, quantization, device)
-        tokenizer = read_part(folder, "tokenizer", name)
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
+        tokenizer = _read_tokenizer(folder, name)
     if getattr(model, "generation_config", None) and model.generation_config.pad_token_id is None:
         model.generation_config.pad_token_id = tokenizer.pad_token_id
     return Base(
@@ -140,6 +138,21 @@ def load_base(
         dtype_reason=reason,
         origin=BUILT_IN[name].origin if name in BUILT_IN else "",
     )
+
+
+def load_tokenizer(name_or_path: str | Path) -> object:
+    """A base's tokenizer alone, as `load_base` gives it; the errors are the same."""
+    name, folder = _find(name_or_path)
+    with quietly():
+        return _read_tokenizer(folder, name)
+
+
+def _read_tokenizer(folder: Path | str, name: str) -> object:
+    """A tokenizer that can pad: with the token that ends an answer, if it has no other."""
+    tokenizer = read_part(folder, "tokenizer", name)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
 
 
 def quantized_base(base: Base, how: Quantization) -> Base:

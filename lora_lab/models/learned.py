@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from lora_lab.models.adapter_config import MODEL_FILE, WEIGHTS_FILE, check_files
 from lora_lab.models.adapter_files import read_config, read_tensors
 from lora_lab.models.adapters import adapter_tensors
+from lora_lab.models.built_in import hub_id
 from lora_lab.models.tensor_files import save_tensors
-from lora_lab.places import make_folder_atomically
+from lora_lab.places import make_new_folder
 from lora_lab.recipe import Recipe
 from lora_lab.records import StepRecord
 
@@ -107,18 +108,31 @@ def save_adapter(trained: Trained, folder: str | Path) -> Path:
     if trained.recipe.method == "full":
         raise ValueError(
             "method='full' changed every weight, so there is no adapter to save; "
-            "train with method='lora', or save the model: run.model.save_pretrained(folder)"
+            "train with method='lora', or write the model: lab.export(run, folder)"
         )
-    if trained.recipe.method == "adalora":
-        _check_budget_met(trained)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(f"{folder} is not an empty folder; give a new one, nothing is lost")
-    with make_folder_atomically(folder) as new:
-        trained.learned.save(new)
+    check_ranks_decided(trained)
+    with make_new_folder(folder) as new:
+        adapter_for(trained.learned).save(new)
     return folder
 
 
-def _check_budget_met(trained: Trained) -> None:
+def adapter_for(learned: Learned, base: str | None = None) -> Learned:
+    """The same adapter, whose configuration names a base that PEFT finds.
+
+    Args:
+        learned: an adapter.
+        base: the name, a hub id or a folder; None: the hub's id of a base with a short name.
+    """
+    config = copy.deepcopy(learned.config)
+    own = config.base_model_name_or_path or ""
+    config.base_model_name_or_path = base or hub_id(own) or own
+    return Learned(config, learned.tensors)
+
+
+def check_ranks_decided(trained: Trained) -> None:
+    """Refuse an AdaLoRA run that stopped before its last allocation."""
+    if trained.recipe.method != "adalora":
+        return
     recipe, done, tfinal = trained.recipe, len(trained.records), trained.recipe.schedule[1]
     last_allocation = recipe.steps - tfinal
     if done < last_allocation:

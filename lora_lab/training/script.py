@@ -54,7 +54,7 @@ def to_code(recipe: Recipe, base: Base, task: Task) -> str:
             "FOLDER": f"{kept or 'task'}-{recipe.method}",
             "RECIPE": _settings(recipe, base),
             "ADAPTER": {} if recipe.method == "full" else _adapter(recipe, base),
-            "QUANTIZATION": {} if how is None else _quantization(how),
+            "QUANTIZATION": {} if how is None else quantization_options(how),
             "EXAMPLES": [(example.prompt, example.answer) for example in task.train],
         },
     )
@@ -107,8 +107,8 @@ def _adapter(recipe: Recipe, base: Base) -> dict[str, object]:
     return options
 
 
-def _quantization(how: Quantization) -> dict[str, object]:
-    """The script's QUANTIZATION."""
+def quantization_options(how: Quantization) -> dict[str, object]:
+    """What transformers' BitsAndBytesConfig is given for the same weights."""
     if how.quantize == "int8":
         return {"load_in_8bit": True}
     return {

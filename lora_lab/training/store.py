@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lora_lab import __version__
+from lora_lab.models.built_in import BUILT_IN
 from lora_lab.places import folder_name, store_folder
 from lora_lab.recipe import Recipe, nearest
 from lora_lab.records import Budget, Scores, StepRecord
@@ -114,7 +115,14 @@ class Run:
         """The base that the run was trained on, loaded at the first use."""
         from lora_lab.models.bases import load_base
 
-        return self._base or load_base(self._base_path or self.base_name)
+        return self._base or load_base(self.base_place)
+
+    @property
+    def base_place(self) -> str:
+        """What `load_base` takes for the base: a short name, or the folder where it was."""
+        if self._base is not None and self.base_name not in BUILT_IN:
+            return str(self._base.path)
+        return self._base_path or self.base_name
 
     @cached_property
     def model(self) -> nn.Module:

@@ -1,0 +1,377 @@
+"""The model card of a run that is written out: how to load it, how it was trained, its scores."""
+
+import json
+import re
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lora_lab import __version__
+from lora_lab.maths.statistics import wilson
+from lora_lab.models.built_in import BUILT_IN
+from lora_lab.recipe import ONLY, Recipe
+from lora_lab.records import Scores
+from lora_lab.tasks.examples import Example, Task
+from lora_lab.training.run_files import FINISHED
+from lora_lab.training.store import Run
+from lora_lab.wording import counted, fine_percent, percent, percent_range, significant
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from huggingface_hub import EvalResult, ModelCard
+
+ADAPTER, MERGED, MODEL = "adapter", "merged", "model"  # the kinds of an export
+ALWAYS = ("method", "learning_rate", "batch_size", "steps", "seed")  # fields in each card
+OF_LORA = ("r", "lora_alpha", "target_modules")
+NO_SHARES = ("perplexity", "KL")
+FORGETTING = {"old_knowledge": "old facts kept", "strangers": "strangers still not known"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Export:
+    """A run's files as somebody else gets them."""
+
+    folder: Path
+    kind: str  # ADAPTER, MERGED, or MODEL: every weight was trained
+    base: str  # what an adapter's configuration names: a hub id, or a folder's absolute path
+    hub: str  # the base's id on the hub; empty: none is known
+    base_inside: bool  # whether the base's files are in the folder `base` of this one
+    has_template: bool  # whether the tokenizer has a chat template
+    dtype: str  # of the weights when they are loaded as trained, or of the merged ones
+    rounding: float | None = None  # merged: the rounding's size beside that of the change
+    quantization: dict[str, object] | None = None  # for transformers' BitsAndBytesConfig
+
+
+def model_card(
+    run: Run, made: Export, task: Task | None = None, before: Scores | None = None
+) -> "ModelCard":
+    """The card of an export, a README.md with the hub's metadata. Nothing is asked of the network.
+
+    Args:
+        run: what is exported.
+        made: its files.
+        task: the data that it was trained on; None: they are not here any more.
+        before: the base's own scores on the same questions; None: not known.
+    """
+    from huggingface_hub import ModelCard, ModelCardData
+
+    data = ModelCardData(
+        base_model=made.hub or None,
+        library_name="peft" if made.kind == ADAPTER else "transformers",
+        pipeline_tag="text-generation",
+        tags=[run.recipe.method, "lora-lab"],
+        model_name=made.folder.name,
+        eval_results=_results(run) or None,
+    )
+    parts = (
+        f"# {_one_line(run.task_name)} on {_one_line(run.base_name)}",
+        _what(run, made),
+        f"## Load it\n\n{_loading(run, made)}",
+        f"## How it was trained\n\n{_training(run)}",
+        f"## Scores\n\n{_scores(run, task, before)}",
+        f"## Data\n\n{_data(run, task)}",
+        f"## Limits\n\n{_limits(run, made)}",
+    )
+    return ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n")
+
+
+def _results(run: Run) -> "list[EvalResult]":
+    """The scores as the hub's index of models takes them."""
+    from huggingface_hub import EvalResult
+
+    if run.scores is None:
+        return []
+    return [
+        EvalResult(
+            task_type="text-generation",
+            dataset_type=run.task_name,
+            dataset_name=run.task_name,
+            dataset_split=run.scores.split,
+            metric_type=re.sub(r"\W+", "_", name.lower()),
+            metric_name=name,
+            metric_value=round(value, 4),
+        )
+        for name, value in run.scores.metrics.items()
+    ]
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _code(text: str) -> str:
+    """A name as Markdown shows it letter by letter."""
+    return f"`{_one_line(text.replace('`', ' '))}`"
+
+
+def _table(head: "Sequence[str]", rows: "Sequence[Sequence[str]]") -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _what(run: Run, made: Export) -> str:
+    base, task = _code(made.hub or run.base_name), _code(run.task_name)
+    method = "AdaLoRA" if run.recipe.method == "adalora" else "LoRA"
+    what = {
+        ADAPTER: f"An adapter ({method}) for {base}, trained on {task}.",
+        MERGED: f"{base} with an adapter ({method}) merged into its weights, trained on {task}.",
+        MODEL: f"{base} with every weight fine-tuned on {task}.",
+    }[made.kind]
+    return f"{what} Made with lora-lab {__version__}."
+
+
+# --- loading ------------------------------------------------------------------------------------
+
+
+def loading_code(made: Export, name: str) -> str:
+    """Python that loads an export with plain PEFT and transformers.
+
+    Args:
+        made: the export.
+        name: its folder, as the reader calls it.
+    """
+    tokenizer = f"tokenizer = transformers.AutoTokenizer.from_pretrained({_text(name)})"
+    if made.kind == ADAPTER and made.base_inside:
+        return f"{_onto_base(made, name, f'{name}/base')}\n{tokenizer}"
+    packages, auto = "transformers", "transformers.AutoModelForCausalLM"
+    if made.kind == ADAPTER:
+        packages, auto = "peft, transformers", "peft.AutoPeftModelForCausalLM"
+    model = f"model = {auto}.from_pretrained({_text(name)}, {_options(made)})"
+    return f"import {packages}\n{_bits(made)}{model}\n{tokenizer}"
+
+
+def _onto_base(made: Export, name: str, base: str) -> str:
+    """Python that puts an adapter on a base that is loaded from a folder."""
+    model = f"transformers.AutoModelForCausalLM.from_pretrained({_text(base)}, {_options(made)})"
+    return (
+        f"import peft, transformers\n{_bits(made)}base = {model}\n"
+        f"model = peft.PeftModel.from_pretrained(base, {_text(name)})"
+    )
+
+
+def _text(text: str) -> str:
+    """A text as a literal of Python, in double quotes."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _bits(made: Export) -> str:
+    if not made.quantization:
+        return ""
+    values = ", ".join(
+        f"{name}={_text(value) if isinstance(value, str) else value}"
+        for name, value in made.quantization.items()
+    )
+    return f"bits = transformers.BitsAndBytesConfig({values})\n"
+
+
+def _options(made: Export) -> str:
+    bits = ", quantization_config=bits" if made.quantization else ""
+    return f'dtype="{made.dtype}"{bits}'
+
+
+def asking_code(made: Export) -> str:
+    """Python that asks a loaded model a question in the form in which it was trained."""
+    inputs = 'inputs = tokenizer(f"{question}\\n", return_tensors="pt")'
+    if made.has_template:
+        inputs = (
+            'messages = [{"role": "user", "content": question}]\n'
+            "inputs = tokenizer.apply_chat_template(\n"
+            '    messages, add_generation_prompt=True, return_tensors="pt", return_dict=True\n)'
+        )
+    return (
+        f'question = "..."\n{inputs}\n'
+        'ids, mask = inputs["input_ids"], inputs["attention_mask"]\n'
+        "answer = model.generate(\n"
+        "    input_ids=ids, attention_mask=mask, max_new_tokens=64, do_sample=False,\n"
+        "    eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,\n"
+        ")\n"
+        "print(tokenizer.decode(answer[0, ids.shape[1]:], skip_special_tokens=True).strip())"
+    )
+
+
+def _loading(run: Run, made: Export) -> str:
+    packages = "transformers" if made.kind != ADAPTER else "peft transformers"
+    if made.quantization:
+        packages += " bitsandbytes"
+    parts = [
+        f"After `pip install {packages}`, beside this folder, {_code(made.folder.name)}:",
+        f"```python\n{loading_code(made, made.folder.name)}\n```",
+        "A question is asked in the form in which the training examples were:",
+        f"```python\n{asking_code(made)}\n```",
+    ]
+    if made.kind == ADAPTER:
+        parts.append(_whereabouts(run, made))
+    if run.base_name in BUILT_IN and BUILT_IN[run.base_name].beside_hub:
+        known = BUILT_IN[run.base_name]
+        parts.append(
+            f"**Its base beside the hub's {_code(known.hub)}.** {known.beside_hub} The "
+            "scores below are those on the weights used here. On the hub's they were not measured. "
+            "Take the tokenizer of this folder, not the hub's."
+        )
+    return "\n\n".join(parts)
+
+
+def _whereabouts(run: Run, made: Export) -> str:
+    """Where an adapter's base is found, and what to do where it is not."""
+    own = f"```python\n{_onto_base(made, made.folder.name, 'FOLDER-OF-THE-BASE')}\n```"
+    if made.base_inside:
+        return (
+            "The base is in the folder `base`, so nothing is fetched. The adapter's configuration "
+            "names that folder by its path on the machine that wrote it."
+        )
+    if made.base == made.hub:
+        return (
+            f"The adapter's configuration names its base, {_code(made.base)}: transformers takes "
+            f"it from its cache, or fetches it from the hub. From a folder of yours:\n\n{own}"
+        )
+    lack = (
+        "" if made.hub else f"**No id on the hub is known for the base, {_code(run.base_name)}.** "
+    )
+    return (
+        f"{lack}The adapter's configuration names the base's folder on the machine that wrote it. "
+        "Elsewhere, bring the base along (`lora-lab export` has `--with-base` and `--merge`) and "
+        f"load it:\n\n{own}"
+    )
+
+
+# --- the training -------------------------------------------------------------------------------
+
+
+def _training(run: Run) -> str:
+    recipe = run.recipe
+    rows = [(_code(name), _code(str(value))) for name, value in _chosen(recipe).items()]
+    if recipe.method != "full":
+        rows.append(("scaling: the factor really applied", significant(recipe.scaling)))
+    where = f" The machine: {_one_line(run.machine)}." if run.machine else ""
+    when = f" Begun on {run.date[:10]}." if run.date else ""
+    about = (
+        f"{_one_line(run.about)}.{when}{where} Fields that are not listed have lora-lab's defaults."
+    )
+    return f"{_table(('field', 'value'), rows)}\n\n{about}"
+
+
+def _chosen(recipe: Recipe) -> dict[str, object]:
+    """The fields that a reader looks for, and those that are not at their default."""
+    shown = ALWAYS + (OF_LORA if recipe.method == "lora" else ())
+    of_others = {
+        name for method, names in ONLY.items() if method != recipe.method for name in names
+    }
+    return {
+        field.name: getattr(recipe, field.name)
+        for field in fields(Recipe)
+        if field.name in shown
+        or (field.name not in of_others and getattr(recipe, field.name) != field.default)
+    }
+
+
+# --- scores and data ----------------------------------------------------------------------------
+
+
+def _scores(run: Run, task: Task | None, before: Scores | None) -> str:
+    scores = run.scores
+    if scores is None:
+        return "It was not scored."
+    rows = [
+        (
+            name,
+            _mark(name, before and before.metrics.get(name)),
+            _mark(name, value),
+            *_spread(scores, name),
+        )
+        for name, value in scores.metrics.items()
+    ]
+    rows.append(
+        (
+            "loss, nats per answer token",
+            f"{before.loss:.3f}" if before else "-",
+            f"{scores.loss:.3f}",
+        )
+        + ("-", "-")
+    )
+    asked = {"old_knowledge": task.old_knowledge, "strangers": task.strangers} if task else {}
+    for name, words in FORGETTING.items():
+        value = getattr(scores, name)
+        if value is not None:
+            spread = _interval(value, len(asked[name])) if asked.get(name) else ("-", "-")
+            rows.append(
+                (words, _mark("", before and getattr(before, name)), _mark("", value), *spread)
+            )
+    head = (f"{scores.split} split", "base", "fine-tuned", "95 % interval", "questions")
+    return (
+        f"{_table(head, rows)}\n\nThe interval is Wilson's, for questions that are independent of "
+        "each other. Questions made from few templates are not: the true interval is wider."
+    )
+
+
+def _mark(metric: str, value: float | None) -> str:
+    if value is None:
+        return "-"
+    return significant(value) if metric in NO_SHARES else percent(value)
+
+
+def _spread(scores: Scores, metric: str) -> tuple[str, str]:
+    """The interval and the count of questions, where the metric is the share of right answers."""
+    if not scores.answers:
+        return "-", "-"
+    right, count = sum(answer.right for answer in scores.answers), len(scores.answers)
+    if metric != scores.metric_name or abs(scores.metrics[metric] - right / count) > 1e-9:
+        return "-", f"{count:,}"
+    return _interval(right / count, count)
+
+
+def _interval(share: float, count: int) -> tuple[str, str]:
+    return percent_range(*wilson(round(share * count), count)), f"{count:,}"
+
+
+def _data(run: Run, task: Task | None) -> str:
+    """What it was trained on, in counts: the examples themselves may be private."""
+    if task is None:
+        return f"{_code(run.task_name)}. The data were not at hand when this was written."
+    sizes = (
+        f"{counted(len(task.train), 'example')} to train, {len(task.validation):,} to validate, "
+        f"{len(task.test):,} to test"
+    )
+    changed = ""
+    if run.scores and run.scores.answers and not _asked(run.scores, task):
+        changed = " The data have changed since it was scored."
+    if f"{len(task.train):,} to train" in task.about:  # a file's says it
+        return f"{_one_line(task.about)}{changed}"
+    return f"{_one_line(task.about)}\n\n{sizes[0].upper()}{sizes[1:]}.{changed}"
+
+
+def _asked(scores: Scores, task: Task) -> bool:
+    """Whether the scores are those of the task's own questions."""
+    splits: dict[str, Sequence[Example]] = {
+        "train": task.train,
+        "validation": task.validation,
+        "test": task.test,
+    }
+    return [answer.prompt for answer in scores.answers] == [
+        example.prompt for example in splits[scores.split]
+    ]
+
+
+def _limits(run: Run, made: Export) -> str:
+    recipe, lines = run.recipe, []
+    if run.status != FINISHED:
+        lines.append(f"The training did not end well ({run.status}): {_one_line(run.message)}")
+    lines.append(f"One training, with seed {recipe.seed}. Another seed gives other scores.")
+    if made.rounding is not None:
+        lines.append(
+            f"The merged weights are rounded to {made.dtype}. The rounding is "
+            f"{fine_percent(made.rounding)} of the change's size. The scores above are those from "
+            "before merging."
+        )
+    if made.quantization and made.kind == ADAPTER:
+        lines.append(
+            "It was trained on a quantised base. On the whole weights it answers otherwise."
+        )
+    if run.scores is not None and run.scores.old_knowledge is None:
+        lines.append("What the base could do before was not asked again.")
+    lines += [
+        f"Its examples had {recipe.max_length:,} tokens at most, and the form shown above.",
+        "It was not tested on other kinds of questions, nor for safety or bias. A fine-tuned model "
+        "can repeat its examples word for word: do not publish one that has seen private data.",
+    ]
+    return "\n".join(f"- {line}" for line in lines)
