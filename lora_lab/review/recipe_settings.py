@@ -250,8 +250,7 @@ def _packing(brought: BroughtRecipe, recipe: Recipe, width: int | None) -> Itera
         yield Finding(
             severity="warning",
             what=f"examples are packed, and the attention ({attention}) does not keep them apart",
-            why="Each example reads those before it in its row, and learns to lean on them. "
-            f"{brought.tool} says so when it starts, too.",
+            why="Each example reads those before it in its row, and learns to lean on them.",
             do=f"{cure}, or switch packing off.",
             lesson="11",
         )
@@ -332,14 +331,6 @@ def _axolotls_bits(brought: BroughtRecipe) -> Iterator[Finding]:
             what="adapter: qlora without load_in_4bit: true",
             why="Axolotl refuses it: QLoRA trains on a base of 4 bits.",
             do="Give load_in_4bit: true, or adapter: lora.",
-            lesson="09",
-        )
-    elif not adapter and bits:
-        yield Finding(
-            severity="grave",
-            what=f"load_in_{bits}bit without an adapter",
-            why="Quantised weights have no gradient; Axolotl refuses it.",
-            do="Give adapter: qlora, or switch the quantisation off.",
             lesson="09",
         )
 
