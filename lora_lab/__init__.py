@@ -34,6 +34,7 @@ _HOME = {  # public name: the module it lives in
     "studio": "widgets.studio",
     "picture_of_lora": "widgets.lora_picture",
     "check": "checks.exercises",
+    "check_data": "review.data",
     "questions": "widgets.cases",
     "decisions": "widgets.cases",
 }

@@ -62,7 +62,8 @@ def refused(*arguments, status=2, stdin=None):
     result = run(*arguments, stdin=stdin)
     assert result.exit_code == status
     assert result.stdout == ""
-    (line,) = result.stderr.splitlines()
+    *about_data, line = result.stderr.splitlines()
+    assert about_data == [] or (len(about_data) == 3 and " rows read, " in about_data[0])
     assert line.startswith("lora-lab: ")
     return line.removeprefix("lora-lab: ")
 
@@ -464,9 +465,11 @@ def test_a_missing_file_a_misspelt_task_or_base_are_told_from_each_other(tiny, l
     assert "is no file" in refused("train", "style", "--prompt", "x", "--base", tiny)
 
 
-def test_a_missing_column_names_the_option_that_chooses_one(tiny, letters):
-    assert "as its prompt (prompt=..., or --prompt)" in refused("train", letters, "--base", tiny)
-    line = refused("train", letters, "--base", tiny, "--prompt", "question")
+def test_a_missing_column_names_the_option_that_chooses_one(tiny, tmp_path):
+    file = tmp_path / "letters.csv"
+    file.write_text("asked,given\n" + "".join(f"{a},{a.upper()}\n" for a in "abcdef"))
+    assert "as its prompt (prompt=..., or --prompt)" in refused("train", file, "--base", tiny)
+    line = refused("train", file, "--base", tiny, "--prompt", "asked")
     assert "as its answer (answer=..., or --answer)" in line
 
 

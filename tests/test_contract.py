@@ -27,6 +27,7 @@ SIGNATURES = {
     "to_peft": "recipe, base=None",
     "to_code": "recipe, base, task",
     "doctor": "",
+    "check_data": "path, *, prompt='prompt', answer='answer', max_length=256",
     "paper": "id",
     "claim": "id",
     "picture_of_lora": "base, module, r=8",

@@ -55,6 +55,8 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "changing_facts": "",
         "texts": "",
         "tables": "",
+        "chats": "",
+        "records": "",
         "files": "",
         "planted": "torch",
         "hidden_rank": "",
@@ -114,6 +116,11 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
     "review": {
         "finding": "",
         "brought": "",
+        "data_personal": "",
+        "data_lengths": "tokenizers jinja2",
+        "data_templates": "",
+        "data_rows": "",
+        "data": "",
     },
     "lessons": {
         "predictions": "",

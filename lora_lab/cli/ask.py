@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lora_lab.cli import options
+from lora_lab.cli.check import note_data
 from lora_lab.cli.show import as_json, busy, indented, note, say, show_scores
 
 if TYPE_CHECKING:
@@ -66,7 +67,9 @@ def evaluate(
     subject = find_model(model, base=base, strength=strength, store=chosen_store(store))
     spec = TaskSpec(task) if task else _own_task(subject, model)
     base_model = subject.model if isinstance(subject.model, Base) else subject.model.base
-    data = examples.of(spec).load(base_model)
+    spec = examples.of(spec)
+    data = spec.load(base_model)
+    note_data(spec, data)
     with busy("Evaluating …"):
         scores = scores_of(subject.model, data, split=split)
     if json:

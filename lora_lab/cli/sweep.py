@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lora_lab.cli import options
+from lora_lab.cli.check import note_data
 from lora_lab.cli.show import as_json, listed_run_facts, mark, note, say, slow_bars_in_logs, table
 from lora_lab.recipe import Recipe, nearest
 
@@ -72,6 +73,7 @@ def sweep(
         dataclasses.replace(common, **dict(zip(names, setting, strict=True)))
         for setting in itertools.product(*(values for _, values in varied))
     ]
+    note_data(spec, data)
     from lora_lab.cli.resolve import chosen_store
     from lora_lab.training.store import folder_of, resolve_store
     from lora_lab.training.sweep import sweep as run_sweep

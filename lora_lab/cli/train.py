@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from lora_lab.cli import options
+from lora_lab.cli.check import note_data
 from lora_lab.cli.show import (
     as_json,
     busy,
@@ -60,6 +61,7 @@ def train(
         spec = examples.of(TaskSpec(task))
         model, data = spec.load_with_base(training.base, training.device, training.dtype)
         settings = replace(data.recipe, **recipe)
+        note_data(spec, data)
         from lora_lab.cli.resolve import chosen_store, scores_before
         from lora_lab.training.fit import fit
         from lora_lab.training.store import folder_of, resolve_store

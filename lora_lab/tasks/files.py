@@ -9,13 +9,14 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from lora_lab.recipe import Recipe, nearest
+from lora_lab.recipe import Recipe
 from lora_lab.tasks.examples import Example, Task
-from lora_lab.tasks.tables import LEAST, Table, read_table
+from lora_lab.tasks.records import Pairs, pairs_of, take
+from lora_lab.tasks.tables import LEAST, Table, read_table, rows_in_words
 from lora_lab.wording import counted
 
 LABELS = 100  # different answers, at most, that count as labels
-SHOWN = 12  # column names that an error lists
+CONTESTED = 8  # prompts with different answers that `about` names
 
 
 def file_task(
@@ -27,8 +28,11 @@ def file_task(
 ) -> Task:
     """A task with the file's `prompt` column as prompts and its `answer` column as right answers.
 
-    Rows with a blank are left out, and exact repeats are taken once. Of rows with the same prompt
-    and different answers, the first is taken. So no prompt is in two splits. `seed` draws the
+    Without these columns a form that fits most rows is taken: a chat, Alpaca's instruction, input
+    and output, or another pair of names, such as question and answer. `about` says which.
+
+    Rows with a blank are left out, and exact repeats are taken once. A prompt with different
+    answers is in training only, with all of them. So no prompt is in two splits. `seed` draws the
     splits: 80 % train, 10 % validate, 10 % test. `n` takes that many of the training examples.
 
     The metric is "field F1" if every answer is a JSON object. It is "accuracy" if the answers are
@@ -43,21 +47,16 @@ def file_task(
     """
     path = Path(path)
     table = read_table(path)
-    for role, column in (("prompt", prompt), ("answer", answer)):
-        _check_column(table, role, column, path)
-    if prompt == answer:
-        raise ValueError(
-            f"prompt={prompt!r} and answer={answer!r} are one column; give two: "
-            f"{path.name} has {', '.join(table.columns[:SHOWN])}"
-        )
-    examples = _examples_of(table, prompt, answer)
+    taken = take(table, path, prompt, answer)
+    pairs = pairs_of(table, taken)
+    examples = [pair.example for pair in pairs.used]
     if len(examples) < LEAST:
         raise ValueError(
             f"{path.name} has {counted(len(examples), 'row')} to use, and training, validation and "
             f"test need one each; give {LEAST} or more (100 is a start){_left_out(table)}"
         )
-    metric = _metric([example.answer for example in examples])
-    train, validation, test = _split(examples, metric, random.Random(seed), table)
+    metric = metric_of(examples)
+    train, validation, test = split(pairs, metric, random.Random(seed), table)
     if n is not None and not 1 <= n <= len(train):
         raise ValueError(
             f"n={n} training examples are not to be had from {path.name}; give 1 to {len(train)} "
@@ -71,7 +70,7 @@ def file_task(
         test=test,
         metric=metric,
         about=(
-            f"{path.name}, {prompt!r} to {answer!r}: {counted(len(table.rows), 'row')} read, "
+            f"{path.name}, {taken.how}: {counted(len(table.rows), 'row')} read, "
             f"{len(examples):,} used ({len(train):,} to train, {len(validation):,} to validate, "
             f"{len(test):,} to test){_left_out(table)}"
             + "".join(f"; {note}" for note in table.notes)
@@ -87,72 +86,12 @@ def _first_recipe(count: int) -> Recipe:
     return Recipe(steps=steps, batch_size=8, learning_rate=1e-3)
 
 
-# --- from rows to examples --------------------------------------------------------------------
+# --- splits ---------------------------------------------------------------------------------------
 
 
-def _check_column(table: Table, role: str, column: str, path: Path) -> None:
-    """Refuse a column that is not in the table, or blank in every row."""
-    names = [name for name in table.columns if name]
-    if not names:
-        raise ValueError(
-            f"{path.name} names no column in its first line; begin it with prompt,answer"
-            if path.suffix.lower() in (".csv", ".tsv")
-            else f'{path.name} holds empty objects; give {{"prompt": "…", "answer": "…"}}'
-        )
-    more = f" … ({len(names)} columns)" if len(names) > SHOWN else ""
-    listed = f"{', '.join(names[:SHOWN])}{more}"
-    if column not in names:
-        raise ValueError(
-            f"{path.name} has no column {column!r}; {nearest(column, tuple(names[:1000]))}"
-            f"name one of {listed} as its {role} ({role}=..., or --{role})"
-        )
-    if not any(_text(row.values.get(column)) for row in table.rows):
-        raise ValueError(
-            f"column {column!r} of {path.name} is blank in every row; give another of: {listed}"
-        )
-
-
-def _text(value: object) -> str:
-    """A value as text, without white space around it. JSON writes what is not text."""
-    if value is None or (isinstance(value, float) and value != value):
-        return ""
-    return (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)).strip()
-
-
-def _examples_of(table: Table, prompt: str, answer: str) -> list[Example]:
-    """The rows that can be used, each prompt once. The table notes why the others are dropped."""
-    first: dict[str, tuple[str, int]] = {}  # prompt: its first answer, and that row's number
-    already = {number for numbers in table.dropped.values() for number in numbers}
-    for row in table.rows:
-        if row.number in already:
-            continue
-        texts = {column: _text(row.values.get(column)) for column in (prompt, answer)}
-        question, reply = texts.values()
-        blank = [repr(column) for column, text in texts.items() if not text]
-        if blank:
-            table.drop(f"blank {' and '.join(blank)}", row.number)
-        elif not _is_writable(question + reply):
-            table.drop("half a letter (a surrogate alone), which no model can read", row.number)
-        elif question not in first:
-            first[question] = (reply, row.number)
-        elif first[question][0] == reply:
-            table.drop("the same as an earlier row", row.number)
-        else:
-            table.drop(f"the prompt of row {first[question][1]} with another answer", row.number)
-    return [Example(question, reply) for question, (reply, _) in first.items()]
-
-
-def _is_writable(text: str) -> bool:
-    """Whether a text can be written as UTF-8. JSON's escapes may hold halves of letters."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _metric(answers: Sequence[str]) -> str:
+def metric_of(examples: Sequence[Example]) -> str:
     """The metric that fits the answers: see `file_task`."""
+    answers = [example.answer for example in examples]
     if all(_is_object(answer) for answer in answers):
         return "field F1"
     counts = Counter(answers)
@@ -167,22 +106,42 @@ def _is_object(answer: str) -> bool:
         return False
 
 
-def _split(
-    examples: Sequence[Example], metric: str, generator: random.Random, table: Table
+def split(
+    pairs: Pairs, metric: str, generator: random.Random, table: Table
 ) -> tuple[list[Example], list[Example], list[Example]]:
-    """(training, validation, test): 80, 10 and 10 %, at least one example each."""
+    """(training, validation, test): 80, 10 and 10 %, at least one example each.
+
+    Contested prompts, and labels that occur once, stay in training.
+    """
+    examples = [pair.example for pair in pairs.used]
     counts = Counter(example.answer for example in examples)
     lone = {label for label, count in counts.items() if count == 1 and metric == "accuracy"}
+    if pairs.contested:
+        rows = [rows_in_words(rows) for rows in pairs.contested.values()]
+        more = f" and {len(rows) - CONTESTED:,} more prompts" if len(rows) > CONTESTED else ""
+        table.notes.append(
+            "only in training, because one prompt has different answers: "
+            f"{'; '.join(rows[:CONTESTED])}{more}"
+        )
     if lone:
         shown = ", ".join(repr(label) for label in sorted(lone)[:5])
         more = f" and {len(lone) - 5} more" if len(lone) > 5 else ""
         table.notes.append(f"only in training, because it occurs once: {shown}{more}")
     if len(counts) == 1:
         table.notes.append(f"every answer is {next(iter(counts))[:40]!r}: there is little to learn")
-    kept = [example for example in examples if example.answer in lone]
-    drawn = [example for example in examples if example.answer not in lone]
+    kept, drawn = [], []
+    for example in examples:
+        stays = example.answer in lone or example.prompt in pairs.contested
+        (kept if stays else drawn).append(example)
     generator.shuffle(drawn)
-    tenth = max(1, round(len(examples) / 10))
+    free = len(drawn) - (not kept)  # training needs an example too
+    tenth = max(1, min(round(len(examples) / 10), free // 2))
+    if 2 * tenth > free:
+        rows = "; ".join(map(rows_in_words, [*pairs.contested.values()][:CONTESTED]))
+        raise ValueError(
+            f"only {counted(len(drawn), 'prompt')} of {counted(len(examples), 'row')} have a "
+            f"single answer, and validation and test need one each; settle the others: {rows}"
+        )
     train = kept + drawn[2 * tenth :]
     generator.shuffle(train)
     return train, drawn[tenth : 2 * tenth], drawn[:tenth]
@@ -193,9 +152,5 @@ def _left_out(table: Table) -> str:
     if not table.dropped:
         return ""
     total = sum(map(len, table.dropped.values()))
-    reasons = []
-    for why, numbers in table.dropped.items():
-        shown = ", ".join(map(str, numbers[:8]))
-        more = f" and {len(numbers) - 8:,} more" if len(numbers) > 8 else ""
-        reasons.append(f"{why}: {'row' if len(numbers) == 1 else 'rows'} {shown}{more}")
+    reasons = [f"{why}: {rows_in_words(numbers)}" for why, numbers in table.dropped.items()]
     return f"; {total:,} left out ({'; '.join(reasons)})"
