@@ -10,6 +10,7 @@ from lora_lab.cli.show import as_json, busy, note, say
 
 if TYPE_CHECKING:
     from lora_lab.cli.task_spec import TaskSpec
+    from lora_lab.models.bases import Base
     from lora_lab.tasks.examples import Task
 
 
@@ -72,12 +73,19 @@ def check(
         raise typer.Exit(1)
 
 
-def note_data(spec: "TaskSpec", task: "Task") -> None:
-    """Say three lines on stderr about a task's file: its rows, its splits, its answers."""
+def note_data(
+    spec: "TaskSpec", task: "Task", base: "Base | None" = None, max_length: int | None = None
+) -> None:
+    """Say three lines on stderr about a task's file: its rows, its splits, its answers.
+
+    With a base and `max_length`, also how long its training examples are.
+    """
     if not Path(spec.task).is_file():
         return  # a built-in task
     from lora_lab.review.data import summary
 
     columns = {"prompt": spec.prompt, "answer": spec.answer}
     columns = {name: value for name, value in columns.items() if value is not None}
+    if base is not None:
+        columns |= {"tokenizer": base.tokenizer, "max_length": max_length}
     note(*summary(spec.task, task, **columns))

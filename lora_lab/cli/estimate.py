@@ -78,7 +78,7 @@ def estimate(
             spec = examples.of(TaskSpec(task))
             source, data = spec.load_with_base(model, device)
             settings = replace(data.recipe, **recipe)
-            note_data(spec, data)
+            note_data(spec, data, source, settings.max_length)
         shape = estimates.find_shape(source)
         cost = estimates.estimate(source, settings, data)
         saving = replace(settings, gradient_checkpointing=True)

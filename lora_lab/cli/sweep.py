@@ -73,7 +73,7 @@ def sweep(
         dataclasses.replace(common, **dict(zip(names, setting, strict=True)))
         for setting in itertools.product(*(values for _, values in varied))
     ]
-    note_data(spec, data)
+    note_data(spec, data, model, common.max_length)
     from lora_lab.cli.resolve import chosen_store
     from lora_lab.training.store import folder_of, resolve_store
     from lora_lab.training.sweep import sweep as run_sweep

@@ -61,7 +61,7 @@ def train(
         spec = examples.of(TaskSpec(task))
         model, data = spec.load_with_base(training.base, training.device, training.dtype)
         settings = replace(data.recipe, **recipe)
-        note_data(spec, data)
+        note_data(spec, data, model, settings.max_length)
         from lora_lab.cli.resolve import chosen_store, scores_before
         from lora_lab.training.fit import fit
         from lora_lab.training.store import folder_of, resolve_store

@@ -1,6 +1,7 @@
 """`check_data`: what is odd about a file of prompts and answers, before anything is trained."""
 
 import random
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from lora_lab.review.data_personal import hidden
 from lora_lab.review.data_rows import NAMED, Material, row_findings
 from lora_lab.review.data_templates import Twins, twins_of
 from lora_lab.review.finding import Finding, Review
-from lora_lab.tasks.examples import Example, Task
+from lora_lab.tasks.examples import Example, Task, encode_fitting
 from lora_lab.tasks.files import metric_of, split
 from lora_lab.tasks.records import ANSWER, PROMPT, Pair, pairs_of, take
 from lora_lab.tasks.tables import LEAST, Table, read_table, rows_in_words
@@ -48,7 +49,7 @@ def check_data(
         raise ValueError(f"max_length={max_length} leaves no room; give 1 or more (256 is usual)")
     table = read_table(path)
     material = material_of(table, path, prompt, answer)
-    table.rows.clear()  # the examples hold all that is needed
+    table.rows.clear()  # the examples hold all that is needed from here on
     used = material.pairs.used
     facts = _facts(material)
     findings = [*row_findings(material)]
@@ -81,10 +82,19 @@ def material_of(table: Table, path: Path, prompt: str, answer: str) -> Material:
     return Material(len(table.rows), columns, table.dropped, table.encoding, taken, pairs, metric)
 
 
-def summary(path: str | Path, task: Task, prompt: str = PROMPT, answer: str = ANSWER) -> list[str]:
+def summary(
+    path: str | Path,
+    task: Task,
+    *,
+    prompt: str = PROMPT,
+    answer: str = ANSWER,
+    tokenizer: object | None = None,
+    max_length: int = MAX_LENGTH,
+) -> list[str]:
     """Three lines about a file, for the commands that train or score on it.
 
-    Its rows, what is odd about its prompts and splits, its answers. The splits are the task's.
+    Its rows, what is odd about its prompts and splits, its answers. The splits are the task's. With
+    a tokenizer, the lengths of the training examples too.
     """
     path = Path(path)
     material = material_of(read_table(path), path, prompt, answer)
@@ -104,11 +114,16 @@ def summary(path: str | Path, task: Task, prompt: str = PROMPT, answer: str = AN
         kinds = "answers are JSON objects" if material.metric == "field F1" else "answers are texts"
     count = sum(found.severity != "note" for found in row_findings(material))
     odd = f"{counted(count, 'warning')} about rows" if count else "no warning about rows"
+    if tokenizer is not None:
+        fitting = encode_fitting(task.train, tokenizer, max_length, "answer")
+        longest = max((len(row.input_ids) for row in fitting.encoded), default=0)
+        beyond = f", {fitting.left_out:,} beyond {max_length}" if fitting.left_out else ""
+        kinds += f"; up to {counted(longest, 'token')} to train on{beyond}"
     return [
         f"{path.name}: {_rows_in_words(material)}; {material.taken.how}" + _reasons(material),
         f"  {different}; {len(twins.twins):,} of {twins.held_out:,} test prompts have a near-twin "
         "in training",
-        f"  {kinds}; {odd}; more: lora-lab check {path.name}",
+        f"  {kinds}; {odd}; more: lora-lab check {shlex.quote(str(path))}",
     ]
 
 

@@ -112,16 +112,16 @@ def lengths_of(pairs: Sequence[Pair], max_length: int, counter: TokenCounter | N
 class Bounds(dict):
     """The most tokens that a word can have: as counted in a sample, else its bytes and a space.
 
-    A tokenizer of bytes joins no tokens across white space, so a text has at most as many tokens as
-    its words, and one for each further sign of white space. It is 50 times as fast as counting.
+    A tokenizer of bytes joins no words across white space. So a text has at most as many tokens as
+    its words, and one for each sign of white space that is no single space between two words.
     """
 
     def __init__(self, counter: TokenCounter, sample: Iterable[Example]) -> None:
         words = {
             word for example in sample for word in f"{example.prompt} {example.answer}".split()
         }
-        self.around = sum(map(len, counter.parts)) + 1
         encode = counter.tokenizer.encode_batch_fast
+        self.around = sum(map(len, encode(list(counter.parts), add_special_tokens=False))) + 1
         for spaced in (" ", ""):  # a word has more tokens at the beginning of a line
             texts = [f"{spaced}{word}" for word in words]
             for word, encoded in zip(words, encode(texts, add_special_tokens=False), strict=True):
@@ -134,5 +134,6 @@ class Bounds(dict):
         """The most tokens that an example can have."""
         text = f"{example.prompt} {example.answer}"
         words = text.split()
-        spaces = len(text) - sum(map(len, words)) - len(words) + 1
-        return self.around + sum(map(self.__getitem__, words)) + spaces
+        blank = len(text) - sum(map(len, words))
+        apart = 2 * blank - len(words) + 1 - text.count(" ")  # all but single spaces
+        return self.around + sum(map(self.__getitem__, words)) + apart

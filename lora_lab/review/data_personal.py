@@ -13,7 +13,7 @@ CARD = re.compile(r"(?<![\w.-])[3-6](?:[ -]?\d){12,18}(?![\w-])")
 PHONE = re.compile(
     r"(?<![\w./,-])(?:"
     r"(?:\+|00)[1-9]\d{0,2}[ ./()-]*\d(?:[ ./()-]{0,2}\d){6,11}"  # with a country's code
-    r"|\(?0\d{2,4}\)?[ /-]\d(?:[ -]?\d){4,8}"  # with an area's code, which begins with 0
+    r"|\(?0[1-9]\d{1,3}\)?[ /-]\d(?:[ -]?\d){4,8}"  # with an area's code, which begins with 0
     r"|\(?[2-9]\d{2}\)?[ .-][2-9]\d{2}[ .-]\d{4}"  # North American
     r")(?![\w-]|[.,]\d)"
 )

@@ -121,8 +121,9 @@ def take(table: Table, path: Path, prompt: str = PROMPT, answer: str = ANSWER) -
         taken = Taken(*best.needs, best.how)
     else:
         taken = _written_out(table, path, best)
-    for role, column in ((PROMPT, taken.prompt), (ANSWER, taken.answer)):
-        _check_column(table, role, column, path)
+    columns = {PROMPT: taken.prompt, ANSWER: taken.answer}
+    for role in sorted(columns, key=lambda role: columns[role] == role):  # the named ones first
+        _check_column(table, role, columns[role], path)
     if taken.prompt == taken.answer:
         raise ValueError(
             f"prompt={prompt!r} and answer={answer!r} are one column; give two: "
