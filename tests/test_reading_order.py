@@ -21,6 +21,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "nf4": "torch",
         "spectra": "torch",
         "statistics": "scipy",
+        "grouped": "scipy",
         "measures": "",
         "looks": "",
         "comparison": "",
@@ -55,6 +56,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "changing_facts": "",
         "texts": "",
         "tables": "",
+        "splits": "",
         "files": "",
         "planted": "torch",
         "hidden_rank": "",
@@ -96,6 +98,8 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "processes": "torch loky msgspec",
         "cluster": "torch",
         "pairing": "",
+        "intervals": "",
+        "errors": "",
         "confounds": "",
         "summary": "pandas",
         "sweep": "torch pandas tqdm",
@@ -170,7 +174,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
     ),
     "cli": dict.fromkeys(
         ["show", "task_spec", "options", "resolve", "doctor", "setup", "lab", "estimate", "train"]
-        + ["sweep", "ask", "app"],
+        + ["choice", "sweep", "ask", "app"],
         "typer rich torch packaging jupyter_client",
     ),
 }

@@ -4,6 +4,7 @@ No row is dropped in silence: the task's `about` names the rows that were left o
 """
 
 import json
+import os
 import random
 from collections import Counter
 from collections.abc import Sequence
@@ -11,7 +12,21 @@ from pathlib import Path
 
 from lora_lab.recipe import Recipe, nearest
 from lora_lab.tasks.examples import Example, Task
-from lora_lab.tasks.tables import LEAST, Table, read_table
+from lora_lab.tasks.splits import (
+    SPLITS,
+    TEMPLATE,
+    TEST,
+    TRAIN,
+    VALIDATION,
+    UsedRow,
+    kept_apart,
+    left_out,
+    split_named,
+    splits_of,
+    templates_of,
+    without_contradicted,
+)
+from lora_lab.tasks.tables import Table, read_table
 from lora_lab.wording import counted
 
 LABELS = 100  # different answers, at most, that count as labels
@@ -24,60 +39,93 @@ def file_task(
     answer: str = "answer",
     n: int | None = None,
     seed: int = 0,
+    *,
+    test: str | Path | None = None,
+    validation: str | Path | None = None,
+    split_column: str | None = None,
+    group_by: str | None = None,
 ) -> Task:
     """A task with the file's `prompt` column as prompts and its `answer` column as right answers.
 
     Rows with a blank are left out, and exact repeats are taken once. Of rows with the same prompt
-    and different answers, the first is taken. So no prompt is in two splits. `seed` draws the
-    splits: 80 % train, 10 % validate, 10 % test. `n` takes that many of the training examples.
+    and different answers, the first is taken, and only to train on. No prompt is in two splits: a
+    prompt of the test is left out of training.
+
+    Without `test`, `validation` and `split_column`, `seed` draws the splits: 80 % train, 10 %
+    validate, 10 % test. A split that they don't give is drawn from the rows to train on. `n` takes
+    that many of the training examples.
 
     The metric is "field F1" if every answer is a JSON object. It is "accuracy" if the answers are
     labels: at most 100 different ones, and two rows in three share theirs with another row. Else it
-    is "exact match". A label that occurs once stays in training.
+    is "exact match". A label that occurs once stays in training where splits are drawn by row.
+
+    Args:
+        path: CSV, TSV, JSON or JSONL.
+        prompt: a column.
+        answer: a column.
+        n: training examples; None: all that there are.
+        seed: draws.
+        test: a file with the test's rows, in the same columns.
+        validation: a file with the validation's rows.
+        split_column: a column that says train, validation or test of each row.
+        group_by: a column, such as the person who wrote a row: no group is in two splits. Without
+            a column of that name, "template" groups prompts that differ in numbers, quoted strings
+            and capitalised names alone.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is of another kind, empty, binary or broken (with the place); a column
-            is not there (with the nearest name) or blank; there are fewer than three rows to use,
-            or fewer training examples than `n`.
+            is not there (with the nearest name) or blank; there are fewer than three rows or groups
+            to use, or fewer training examples than `n`; two arguments contradict each other.
     """
     path = Path(path)
-    table = read_table(path)
-    for role, column in (("prompt", prompt), ("answer", answer)):
-        _check_column(table, role, column, path)
-    if prompt == answer:
+    files = {None: path} | {
+        split: Path(file) for split, file in ((TEST, test), (VALIDATION, validation)) if file
+    }
+    _check_together(files, prompt, answer, split_column, group_by)
+    tables = {split: read_table(file) for split, file in files.items()}
+    by_template = group_by == TEMPLATE and TEMPLATE not in tables[None].columns
+    columns = {"prompt": prompt, "answer": answer}
+    if group_by is not None and not by_template:
+        columns["group_by"] = group_by
+    rows: list[UsedRow] = []
+    for split, table in tables.items():
+        own = columns | ({"split_column": split_column} if split_column and not split else {})
+        for role, column in own.items():
+            _check_column(table, role, column, files[split])
+        if prompt == answer:
+            raise ValueError(
+                f"prompt={prompt!r} and answer={answer!r} are one column; give two: "
+                f"{path.name} has {', '.join(table.columns[:SHOWN])}"
+            )
+        rows += _used_rows(table, own, split, files[split].name)
+    if split_column:
+        _check_several(rows, split_column, path)
+    if by_template:
+        templates = templates_of([row.example.prompt for row in rows])
+        for row, template in zip(rows, templates, strict=True):
+            row.group = template
+    rows = kept_apart(rows)
+    metric = _metric([row.example.answer for row in rows])
+    splits = splits_of(rows, files, tables, metric, group_by, random.Random(seed))
+    if n is not None and not 1 <= n <= len(splits[TRAIN]):
         raise ValueError(
-            f"prompt={prompt!r} and answer={answer!r} are one column; give two: "
-            f"{path.name} has {', '.join(table.columns[:SHOWN])}"
+            f"n={n} training examples are not to be had from {path.name}; give 1 to "
+            f"{len(splits[TRAIN])} (validation and test have theirs besides)"
         )
-    examples = _examples_of(table, prompt, answer)
-    if len(examples) < LEAST:
-        raise ValueError(
-            f"{path.name} has {counted(len(examples), 'row')} to use, and training, validation and "
-            f"test need one each; give {LEAST} or more (100 is a start){_left_out(table)}"
-        )
-    metric = _metric([example.answer for example in examples])
-    train, validation, test = _split(examples, metric, random.Random(seed), table)
-    if n is not None and not 1 <= n <= len(train):
-        raise ValueError(
-            f"n={n} training examples are not to be had from {path.name}; give 1 to {len(train)} "
-            "(validation and test have theirs besides)"
-        )
-    train = train[:n]
+    splits[TRAIN] = splits[TRAIN][:n]
+    examples = {split: [row.example for row in own] for split, own in splits.items()}
+    if group_by is not None:
+        tables[None].notes.append(_groups_text(splits, group_by, by_template))
     return Task(
         name=path.name,
-        train=train,
-        validation=validation,
-        test=test,
+        train=examples[TRAIN],
+        validation=examples[VALIDATION],
+        test=examples[TEST],
         metric=metric,
-        about=(
-            f"{path.name}, {prompt!r} to {answer!r}: {counted(len(table.rows), 'row')} read, "
-            f"{len(examples):,} used ({len(train):,} to train, {len(validation):,} to validate, "
-            f"{len(test):,} to test){_left_out(table)}"
-            + "".join(f"; {note}" for note in table.notes)
-            + "."
-        ),
-        recipe=_first_recipe(len(train)),
+        about=f"{path.name}, {prompt!r} to {answer!r}: {_rows_text(splits, files, tables)}.",
+        recipe=_first_recipe(len(splits[TRAIN])),
+        groups=group_by and {row.example.prompt: row.group for row in rows},
     )
 
 
@@ -85,6 +133,53 @@ def _first_recipe(count: int) -> Recipe:
     """A recipe to start with: three passes through the examples, and 20 to 120 steps."""
     steps = min(max(-(-3 * count // 8), 20), 120)
     return Recipe(steps=steps, batch_size=8, learning_rate=1e-3)
+
+
+# --- what contradicts itself ------------------------------------------------------------------
+
+
+def _check_together(
+    files: dict[str | None, Path],
+    prompt: str,
+    answer: str,
+    split_column: str | None,
+    group_by: str | None,
+) -> None:
+    """Refuse arguments that contradict each other."""
+    for split in (TEST, VALIDATION):
+        if split in files and split_column:
+            raise ValueError(
+                f"{split}={str(files[split])!r} and split_column={split_column!r} both say which "
+                f"rows are the {split}; give one of the two"
+            )
+    seen: dict[str, str | None] = {}
+    for split, file in files.items():
+        place = os.path.abspath(file)
+        if place in seen:
+            other = seen[place]
+            raise ValueError(
+                f"{split}={str(file)!r} is the file of the {other or 'training rows'} too, and no "
+                "row can be in two splits; give another file, or split_column='…' for one file"
+            )
+        seen[place] = split
+    roles = {"prompt": prompt, "answer": answer, "split_column": split_column, "group_by": group_by}
+    for role in ("split_column", "group_by"):
+        for other, column in roles.items():
+            if other != role and column is not None and column == roles[role]:
+                raise ValueError(
+                    f"{role}={column!r} is the column of {other} too; give another column"
+                )
+
+
+def _check_several(rows: Sequence[UsedRow], column: str, path: Path) -> None:
+    """Refuse a split column with no row to train on, or with nothing else."""
+    splits = {row.split for row in rows}
+    if splits and (TRAIN not in splits or len(splits) == 1):
+        said = " and ".join(split for split in SPLITS if split in splits)
+        raise ValueError(
+            f"column {column!r} of {path.name} says {said} in every row that can be used; it has "
+            "to say train, and validation or test or both. Or leave it out: then splits are drawn"
+        )
 
 
 # --- from rows to examples --------------------------------------------------------------------
@@ -104,7 +199,8 @@ def _check_column(table: Table, role: str, column: str, path: Path) -> None:
     if column not in names:
         raise ValueError(
             f"{path.name} has no column {column!r}; {nearest(column, tuple(names[:1000]))}"
-            f"name one of {listed} as its {role} ({role}=..., or --{role})"
+            f"name one of {listed} as its {role.replace('_', ' ')} "
+            f"({role}=..., or --{role.replace('_', '-')})"
         )
     if not any(_text(row.values.get(column)) for row in table.rows):
         raise ValueError(
@@ -119,27 +215,46 @@ def _text(value: object) -> str:
     return (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)).strip()
 
 
-def _examples_of(table: Table, prompt: str, answer: str) -> list[Example]:
-    """The rows that can be used, each prompt once. The table notes why the others are dropped."""
-    first: dict[str, tuple[str, int]] = {}  # prompt: its first answer, and that row's number
+def _used_rows(
+    table: Table, columns: dict[str, str], split: str | None, name: str
+) -> list[UsedRow]:
+    """The rows that can be used, each prompt once a split. The table notes why others are not.
+
+    Args:
+        table: whose rows.
+        columns: by their roles: prompt, answer, and perhaps group_by and split_column.
+        split: of all rows; None: the split column's, or to be drawn.
+        name: the file's.
+    """
+    first: dict[tuple[str | None, str], UsedRow] = {}
     already = {number for numbers in table.dropped.values() for number in numbers}
     for row in table.rows:
         if row.number in already:
             continue
-        texts = {column: _text(row.values.get(column)) for column in (prompt, answer)}
-        question, reply = texts.values()
-        blank = [repr(column) for column, text in texts.items() if not text]
+        texts = {role: _text(row.values.get(column)) for role, column in columns.items()}
+        blank = [
+            repr(columns[role]) for role in texts if not texts[role] and role != "split_column"
+        ]
+        question, reply = texts["prompt"], texts["answer"]
         if blank:
             table.drop(f"blank {' and '.join(blank)}", row.number)
-        elif not _is_writable(question + reply):
+            continue
+        if not _is_writable(question + reply):
             table.drop("half a letter (a surrogate alone), which no model can read", row.number)
-        elif question not in first:
-            first[question] = (reply, row.number)
-        elif first[question][0] == reply:
+            continue
+        own = split
+        if "split_column" in columns:
+            own = split_named(texts["split_column"], columns["split_column"], row.number, name)
+        used = UsedRow(Example(question, reply), row.number, table, own, texts.get("group_by"))
+        earlier = first.setdefault((own, question), used)
+        if earlier is used:
+            continue
+        if earlier.example.answer == reply:
             table.drop("the same as an earlier row", row.number)
         else:
-            table.drop(f"the prompt of row {first[question][1]} with another answer", row.number)
-    return [Example(question, reply) for question, (reply, _) in first.items()]
+            table.drop(f"the prompt of row {earlier.number} with another answer", row.number)
+            earlier.contradicted = True
+    return without_contradicted(first.values())
 
 
 def _is_writable(text: str) -> bool:
@@ -167,35 +282,41 @@ def _is_object(answer: str) -> bool:
         return False
 
 
-def _split(
-    examples: Sequence[Example], metric: str, generator: random.Random, table: Table
-) -> tuple[list[Example], list[Example], list[Example]]:
-    """(training, validation, test): 80, 10 and 10 %, at least one example each."""
-    counts = Counter(example.answer for example in examples)
-    lone = {label for label, count in counts.items() if count == 1 and metric == "accuracy"}
-    if lone:
-        shown = ", ".join(repr(label) for label in sorted(lone)[:5])
-        more = f" and {len(lone) - 5} more" if len(lone) > 5 else ""
-        table.notes.append(f"only in training, because it occurs once: {shown}{more}")
-    if len(counts) == 1:
-        table.notes.append(f"every answer is {next(iter(counts))[:40]!r}: there is little to learn")
-    kept = [example for example in examples if example.answer in lone]
-    drawn = [example for example in examples if example.answer not in lone]
-    generator.shuffle(drawn)
-    tenth = max(1, round(len(examples) / 10))
-    train = kept + drawn[2 * tenth :]
-    generator.shuffle(train)
-    return train, drawn[tenth : 2 * tenth], drawn[:tenth]
+# --- in words ---------------------------------------------------------------------------------
 
 
-def _left_out(table: Table) -> str:
-    """The rows that were left out, by reason, in words."""
-    if not table.dropped:
-        return ""
-    total = sum(map(len, table.dropped.values()))
-    reasons = []
-    for why, numbers in table.dropped.items():
-        shown = ", ".join(map(str, numbers[:8]))
-        more = f" and {len(numbers) - 8:,} more" if len(numbers) > 8 else ""
-        reasons.append(f"{why}: {'row' if len(numbers) == 1 else 'rows'} {shown}{more}")
-    return f"; {total:,} left out ({'; '.join(reasons)})"
+def _rows_text(
+    splits: dict[str, list[UsedRow]], files: dict[str | None, Path], tables: dict[str | None, Table]
+) -> str:
+    """How many rows of each file were read and used, and where they went; then all notes."""
+    parts = []
+    for given, table in tables.items():
+        counts = {split: sum(row.table is table for row in splits[split]) for split in SPLITS}
+        of_table = sum(counts.values())
+        words = f"{counted(len(table.rows), 'row')} read, {of_table:,} used"
+        parts.append(
+            f"{given} from {files[given].name}: {words}{left_out(table)}"
+            if given
+            else f"{words} ({_shared_out(counts)}){left_out(table)}"
+        )
+    return "; ".join([*parts, *(note for table in tables.values() for note in table.notes)])
+
+
+def _shared_out(counts: dict[str, int]) -> str:
+    """`16 to train, 2 to validate, 2 to test`: the splits that have any."""
+    verbs = {TRAIN: "train", VALIDATION: "validate", TEST: "test"}
+    return ", ".join(
+        f"{counts[split]:,} to {verb}" for split, verb in verbs.items() if counts[split]
+    )
+
+
+def _groups_text(splits: dict[str, list[UsedRow]], group_by: str, by_template: bool) -> str:
+    """How rows were grouped, and how many groups went where."""
+    how = repr(group_by)
+    if by_template:
+        how = "template (numbers, quoted strings and names in the prompt masked)"
+    elif group_by == TEMPLATE:
+        how = "the file's own column 'template', not by the prompts' templates"
+    groups = {split: len({row.group for row in own}) for split, own in splits.items()}
+    count = counted(sum(groups.values()), "group")
+    return f"grouped by {how}: {count} ({_shared_out(groups)}), none of them in two splits"
