@@ -65,7 +65,7 @@ def choice_facts(done: "Sweep", task: "Task", tested: "Sequence[Run] | None") ->
 def _score_of_setting(runs: "Sequence[Run]", task: "Task") -> dict:
     """The mean score of a setting's seeds, and its intervals over seeds and over questions."""
     from lora_lab.maths.measures import LOWER_IS_BETTER
-    from lora_lab.training.intervals import method_text, pooled_interval
+    from lora_lab.training.intervals import groups_in, method_text, pooled_interval
     from lora_lab.training.summary import interval_of_scores
 
     scores = [run.scores for run in runs]
@@ -77,6 +77,7 @@ def _score_of_setting(runs: "Sequence[Run]", task: "Task") -> dict:
         "mean": sum(values) / len(values),
         "over_seeds": interval_of_scores(values, share=share) if len(values) > 1 else None,
         "over_questions": pooled_interval(scores, task),
+        "groups": groups_in(scores[0], task),
         "interval_method": method_text(scores[0], task),
     }
 
@@ -85,14 +86,21 @@ def show_choice(
     done: "Sweep", names: Sequence[str], task: "Task", tested: "Sequence[Run] | None"
 ) -> None:
     """Print which setting validation chose; and its score on the test, if that was asked for."""
+    from lora_lab.training.summary import TIE, summary_of
+
     try:
         chosen = done.best()
     except ValueError as error:
         say("", f"Nothing is chosen: {error}")
         return
     setting = ", ".join(f"{name}={written(getattr(chosen[0].recipe, name))}" for name in names)
-    say("", f"Chosen by the best mean on validation: {setting}")
-    say(f"  validation  {_setting_text(_score_of_setting(chosen, task))}")
+    facts = _score_of_setting(chosen, task)
+    equals = sum(
+        abs(row["mean"] - facts["mean"]) < TIE for row in summary_of(done.runs, "value", [])
+    )
+    tie = f" (the first of {equals} with this mean)" if equals > 1 else ""
+    say("", f"Chosen by the best mean on validation: {setting}{tie}")
+    say(f"  validation  {_setting_text(facts)}")
     if tested is None:
         say("  --then-test scores it once on the test split.")
         return
@@ -106,16 +114,17 @@ def show_choice(
     else:
         say("The test was looked at once, for this setting alone, after it was chosen.")
     if task.groups is not None:
-        say(facts["interval_method"])
+        say(f"With other groups: {facts['interval_method']}.")
 
 
 def _setting_text(facts: dict) -> str:
     """`58 %; 45 to 70 with other questions, 50 to 65 with other seeds`: a setting's score."""
     ranges = []
-    for key, words in (("over_questions", "with other questions"), ("over_seeds", "other seeds")):
+    for key, words in (("over_questions", "questions"), ("over_seeds", "seeds")):
         if facts[key]:
             low, high = (mark(facts["metric"], end).removesuffix(" %") for end in facts[key])
-            ranges.append(f"{low} to {high} {words}")
+            others = "groups" if key == "over_questions" and facts["groups"] else words
+            ranges.append(f"{low} to {high} with other {others}")
     return "; ".join(
         [mark(facts["metric"], facts["mean"]), *([", ".join(ranges)] if ranges else [])]
     )

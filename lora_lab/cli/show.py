@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from lora_lab.wording import percent
+from lora_lab.wording import counted, percent
 
 if TYPE_CHECKING:
     from lora_lab.records import Scores
@@ -122,7 +122,7 @@ def show_scores(after: "Scores", task: "Task", before: "Scores | None" = None) -
     Shares have their intervals. With the base's scores there are two columns of numbers, before
     and after, and a sentence on the difference.
     """
-    from lora_lab.training.intervals import change_of, intervals_of, method_text
+    from lora_lab.training.intervals import change_of, groups_in, intervals_of, method_text
 
     columns = [after] if before is None else [before, after]
     ends = [intervals_of(scores, task) for scores in columns]
@@ -137,12 +137,14 @@ def show_scores(after: "Scores", task: "Task", before: "Scores | None" = None) -
             cells = (mark_within("", getattr(own, name), found.get(name)) for own, found in both)
             rows.append((words, *cells))
     questions = f", {len(after.answers)} questions" if after.answers else ""
+    if groups := groups_in(after, task):
+        questions += f" of {counted(groups, 'group')}"
     head = ("score",) if before is None else ("before", "after")
     table((f"{after.split}{questions}", *head), rows, right="score, before, after")
     if change := before and change_of(before, after, task):
         say(f"right answers: {change.words}")
     if words := method_text(after, task):
-        say(words)
+        say(f"In brackets: {words}." if groups_in(after, task) != 1 else f"There are {words}.")
 
 
 def show_errors(scores: "Scores") -> None:

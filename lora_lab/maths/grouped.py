@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from scipy.special import stdtrit  # the quantile of Student's t
 
-from lora_lab.maths.statistics import LEVEL, NORMAL_95, wilson
+from lora_lab.maths.statistics import LEVEL, NORMAL_95, PairedAnswers, wilson
 
 
 def ratio_error(hits: Sequence[float], totals: Sequence[float]) -> float:
@@ -62,7 +62,8 @@ def grouped_difference(
 ) -> tuple[float, float]:
     """The 95 % interval of the share of b minus that of a, on the same questions in groups.
 
-    It is difference ± t · error, with `ratio_error` of each group's b - a.
+    It is difference ± t · error, with `ratio_error` of each group's b - a. Where all groups gain
+    alike, that has no width: then each group counts as one question, in `PairedAnswers`.
 
     Args:
         a: the right answers of a in each group; two groups or more.
@@ -70,6 +71,9 @@ def grouped_difference(
         totals: of each group: its questions.
     """
     gains = [right - left for left, right in zip(a, b, strict=True)]
-    half = stdtrit(len(gains) - 1, 1 - LEVEL / 2) * ratio_error(gains, totals)
-    difference = sum(gains) / sum(totals)
+    error, difference, n = ratio_error(gains, totals), sum(gains) / sum(totals), len(gains)
+    if error == 0:
+        won, lost = (round(n * max(0.0, share)) for share in (difference, -difference))
+        return PairedAnswers(items=n, both=0, only_a=lost, only_b=won).interval
+    half = stdtrit(n - 1, 1 - LEVEL / 2) * error
     return float(max(-1.0, difference - half)), float(min(1.0, difference + half))

@@ -42,22 +42,23 @@ def pooled_interval(scores: Sequence[Scores], task: Task) -> Ends | None:
 
 
 def method_text(scores: Scores, task: Task) -> str:
-    """How the intervals on this split were made, in words; empty where there are none."""
-    groups = len(_clusters(scores.answers, task))
+    """How the intervals on this split were made, in words; empty where there are no answers."""
     if not scores.answers:
         return ""
     if task.groups is None:
-        return "In brackets: 95 % intervals (Wilson)."
+        return "95 % intervals (Wilson)"
+    groups, questions = groups_in(scores, task), len(scores.answers)
     if groups < 2:
-        return (
-            "All questions of this split are of one group, and one group tells nothing about "
-            "others: there is no interval."
-        )
+        return "no intervals: all questions are of one group, which tells nothing of other groups"
     return (
-        f"In brackets: 95 % intervals by group (Dean and Pagano, 2015). These "
-        f"{len(scores.answers)} questions are of {groups} groups, and the questions of a group are "
-        "alike: they tell less than as many independent questions."
+        f"95 % intervals by group (Dean and Pagano, 2015), since {questions} questions of {groups} "
+        f"groups tell less than {questions} independent ones"
     )
+
+
+def groups_in(scores: Scores, task: Task) -> int:
+    """The number of groups in the split that was scored; 0: the task has none."""
+    return len(_clusters(scores.answers, task)) if task.groups is not None else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +90,13 @@ def change_of(before: Scores, after: Scores, task: Task) -> Change | None:
     totals = [len(own) for own in pairs[0].values()]
     difference = (sum(right[1]) - sum(right[0])) / sum(totals)
     low, high = grouped_difference(*right, totals)
-    result = "better" if low > 0 else "worse" if high < 0 else "not settled"
-    ends = f"{100 * low:.0f} to {100 * high:.0f} points, by {len(totals)} groups"
-    words = f"not settled: {ends}" if result == "not settled" else f"after is {result} ({ends})"
+    words = f"not settled: {100 * low:.0f} to {100 * high:.0f} points after {len(totals)} groups"
+    if low > 0 or high < 0:
+        ends = (low, high) if low > 0 else (-high, -low)
+        words = (
+            f"after is {'better' if low > 0 else 'worse'} by {100 * abs(difference):.0f} points "
+            f"({100 * ends[0]:.0f} to {100 * ends[1]:.0f}; {len(totals)} groups)"
+        )
     return Change(difference, low, high, words.replace("-", "−"))
 
 
