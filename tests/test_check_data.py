@@ -15,10 +15,11 @@ from lora_lab.models.built_in import base_folder
 from lora_lab.review import data, data_lengths
 from lora_lab.review.data_lengths import Bounds, TokenCounter, counter_here, lengths_of
 from lora_lab.review.data_personal import kinds_of_personal_data
-from lora_lab.review.data_templates import names_in, template_of, twins_of
+from lora_lab.review.data_twins import twins_of
 from lora_lab.tasks.examples import Example, encode
 from lora_lab.tasks.loading import load_task
-from lora_lab.tasks.records import Pair
+from lora_lab.tasks.splits import UsedRow
+from lora_lab.tasks.templates import templates_of
 
 SUBJECTS = "fox owl cat crow hare mole newt pike seal toad wolf wren".split()
 VERBS = "sleeps hunts sings digs swims hides eats runs".split()
@@ -114,7 +115,9 @@ def test_many_prompts_with_different_answers_are_grave(table):
 
 def test_where_no_prompt_is_left_to_test_on_the_reason_is_a_fact(table):
     review = lab.check_data(table([*PAIRS[:5], *((prompt, "else") for prompt, _ in PAIRS[:5])]))
-    assert review.facts["splits"].startswith("none: only 0 prompts of 10 rows have a single answer")
+    assert review.facts["splits"].startswith(
+        "none: no row of a.csv is left for validation and test: prompts with several"
+    )
     assert review.is_grave
 
 
@@ -229,13 +232,12 @@ def test_a_label_in_two_spellings_is_a_warning(table):
         ("Does Ada Fell live here?", "Does Bob live here?"),
         ("write to ada@a.org today", "write to bob@b.com today"),
         ("Where is it?", "where is it"),
-        ("send A-12 and B-7 back", "send C-9 back and"),
+        ("send A-12 and B-7 back", "send C-9 and D-105 back"),
+        ("town 3", "town 4"),
     ],
 )
 def test_prompts_that_differ_in_numbers_quotes_or_names_alone_share_a_template(one, other):
-    names = names_in([one, other])
-    same = template_of(one, names) == template_of(other, names)
-    assert same == (not other.endswith("back and"))
+    assert len({*templates_of([one, other])}) == 1
 
 
 @pytest.mark.parametrize(
@@ -244,21 +246,19 @@ def test_prompts_that_differ_in_numbers_quotes_or_names_alone_share_a_template(o
         ("turn on the light", "turn off the light"),
         ("Who wrote it then?", "What wrote it then?"),
         ("12 + 7", "3 + 4"),  # no words: the numbers are the question
-        ("town 3", "town 4"),
         ("Paris", "London"),
+        ("I am here", "We am here"),
         ("I can't do 'it", "you can't do 'it"),
     ],
 )
 def test_other_prompts_do_not(one, other):
-    names = names_in([one, other])
-    assert template_of(one, names) != template_of(other, names)
+    assert len({*templates_of([one, other])}) == 2
 
 
 def test_a_name_that_begins_a_sentence_is_known_from_within_another():
     texts = ["Ada wants a pizza", "Bob wants a pizza", "we met Ada and Bob"]
-    names = names_in(texts)
-    assert names == {"Ada", "Bob"}
-    assert template_of(texts[0], names) == template_of(texts[1], names) == "… wants a pizza"
+    assert templates_of(texts) == ["… wants a pizza", "… wants a pizza", "we met … and …"]
+    assert templates_of(texts[:2]) == ["ada wants a pizza", "bob wants a pizza"]
 
 
 def test_twins_are_the_held_out_prompts_whose_template_is_in_training():
@@ -330,7 +330,7 @@ def test_a_sample_finds_every_row_that_is_too_long(monkeypatch):
     counter = counter_here()
     generator = random.Random(0)
     pairs = [
-        Pair(row, Example(" ".join(generator.choices(SUBJECTS + VERBS, k=k)), "yes"))
+        UsedRow(Example(" ".join(generator.choices(SUBJECTS + VERBS, k=k)), "yes"), row, None)
         for row, k in enumerate(generator.choices([5, 20, 60, 200], k=300))
     ]
     whole = lengths_of(pairs, 64, counter)

@@ -21,6 +21,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "nf4": "torch",
         "spectra": "torch",
         "statistics": "scipy",
+        "grouped": "scipy",
         "measures": "",
         "looks": "",
         "comparison": "",
@@ -57,6 +58,8 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "tables": "",
         "chats": "",
         "records": "",
+        "templates": "",
+        "splits": "",
         "files": "",
         "planted": "torch",
         "hidden_rank": "",
@@ -98,6 +101,8 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "processes": "torch loky msgspec",
         "cluster": "torch",
         "pairing": "",
+        "intervals": "",
+        "errors": "",
         "confounds": "",
         "summary": "pandas",
         "sweep": "torch pandas tqdm",
@@ -118,8 +123,8 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "brought": "",
         "data_personal": "",
         "data_lengths": "tokenizers jinja2",
-        "data_templates": "",
         "data_rows": "",
+        "data_twins": "",
         "data": "",
     },
     "lessons": {
@@ -181,7 +186,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
     ),
     "cli": dict.fromkeys(
         ["show", "task_spec", "options", "resolve", "doctor", "setup", "lab", "check", "estimate"]
-        + ["train", "sweep", "ask", "app"],
+        + ["train", "choice", "sweep", "ask", "app"],
         "typer rich torch packaging jupyter_client",
     ),
 }

@@ -14,9 +14,9 @@ import json
 import pytest
 
 from lora_lab.tasks.examples import Example
-from lora_lab.tasks.files import file_task
+from lora_lab.tasks.files import file_task, used_rows
 from lora_lab.tasks.loading import load_task
-from lora_lab.tasks.records import pairs_of, take
+from lora_lab.tasks.records import take
 from lora_lab.tasks.tables import read_table
 
 
@@ -55,8 +55,8 @@ def read(path, **columns):
     """The examples of a file, the form that was taken, and the rows that were dropped."""
     table = read_table(path)
     taken = take(table, path, **columns)
-    used = pairs_of(table, taken).used
-    return [pair.example for pair in used], taken, table.dropped
+    used = used_rows(table, {"prompt": taken.prompt, "answer": taken.answer}, None, path.name)
+    return [row.example for row in used], taken, table.dropped
 
 
 CHAT_AS = [Example(f"ask {i}", f"say {i}") for i in range(4)]

@@ -8,11 +8,12 @@ from pathlib import Path
 from lora_lab.review.data_lengths import Lengths, counter_here, lengths_of
 from lora_lab.review.data_personal import hidden
 from lora_lab.review.data_rows import NAMED, Material, row_findings
-from lora_lab.review.data_templates import Twins, twins_of
+from lora_lab.review.data_twins import Twins, twins_of
 from lora_lab.review.finding import Finding, Review
 from lora_lab.tasks.examples import Example, Task, encode_fitting
-from lora_lab.tasks.files import metric_of, split
-from lora_lab.tasks.records import ANSWER, PROMPT, Pair, pairs_of, take
+from lora_lab.tasks.files import contested, metric_of, used_rows
+from lora_lab.tasks.records import ANSWER, PROMPT, take
+from lora_lab.tasks.splits import TEST, TRAIN, VALIDATION, UsedRow, splits_of
 from lora_lab.tasks.tables import LEAST, Table, read_table, rows_in_words
 from lora_lab.wording import counted, percent
 
@@ -50,20 +51,20 @@ def check_data(
     table = read_table(path)
     material = material_of(table, path, prompt, answer)
     table.rows.clear()  # the examples hold all that is needed from here on
-    used = material.pairs.used
+    used = material.used
     facts = _facts(material)
     findings = [*row_findings(material)]
     if len(used) >= LEAST:
         try:
-            train, validation, test = split(
-                material.pairs, material.metric, random.Random(0), table
+            splits = splits_of(
+                used, {None: path}, {None: table}, material.metric, None, random.Random(0)
             )
-        except ValueError as error:  # nearly all prompts are contested
+        except ValueError as error:  # nearly all prompts have several answers
             facts["splits"] = f"none: {error}"
         else:
-            sizes = f"{len(train):,} to train, {len(validation):,} to validate"
-            facts["splits"] = f"{sizes}, {len(test):,} to test, at random"
-            twins = _twins(train, test)
+            sizes = [f"{len(splits[TRAIN]):,} to train", f"{len(splits[VALIDATION]):,} to validate"]
+            facts["splits"] = f"{', '.join(sizes)}, {len(splits[TEST]):,} to test, at random"
+            twins = _twins(*([row.example for row in splits[split]] for split in (TRAIN, TEST)))
             facts["templates"] = f"{twins.templates:,} of {counted(twins.prompts, 'prompt')}"
             findings += _twin_findings(twins, used)
     if used:
@@ -77,9 +78,17 @@ def material_of(table: Table, path: Path, prompt: str, answer: str) -> Material:
     """What a table holds for training."""
     columns = tuple(table.columns)
     taken = take(table, path, prompt, answer)
-    pairs = pairs_of(table, taken)
-    metric = metric_of([pair.example for pair in pairs.used]) if pairs.used else ""
-    return Material(len(table.rows), columns, table.dropped, table.encoding, taken, pairs, metric)
+    used = used_rows(table, {PROMPT: taken.prompt, ANSWER: taken.answer}, None, path.name)
+    return Material(
+        rows=len(table.rows),
+        columns=columns,
+        dropped=table.dropped,
+        encoding=table.encoding,
+        taken=taken,
+        used=used,
+        contested=contested(used),
+        metric=metric_of([row.example.answer for row in used]) if used else "",
+    )
 
 
 def summary(
@@ -98,11 +107,11 @@ def summary(
     """
     path = Path(path)
     material = material_of(read_table(path), path, prompt, answer)
-    contested = material.pairs.contested
-    rows = [number for numbers in contested.values() for number in numbers]
+    several = material.contested
+    rows = [number for numbers in several.values() for number in numbers]
     different = (
-        f"{counted(len(contested), 'prompt')} with different answers ({rows_in_words(rows)})"
-        if contested
+        f"{counted(len(several), 'prompt')} with different answers ({rows_in_words(rows)})"
+        if several
         else "no prompt with different answers"
     )
     twins = _twins(task.train, task.test)
@@ -136,7 +145,7 @@ def _twins(training: Sequence[Example], test: Sequence[Example]) -> Twins:
 
 def _rows_in_words(material: Material) -> str:
     left_out = f", {material.left_out:,} left out" if material.left_out else ""
-    return f"{counted(material.rows, 'row')} read, {len(material.pairs.used):,} used{left_out}"
+    return f"{counted(material.rows, 'row')} read, {len(material.used):,} used{left_out}"
 
 
 def _reasons(material: Material) -> str:
@@ -160,7 +169,7 @@ def _facts(material: Material) -> dict[str, str]:
         )
         more = f" and {len(labels) - SHOWN} more" if len(labels) > SHOWN else ""
         facts["answers"] = f"{counted(len(labels), 'label')}: {shown}{more}"
-    elif material.pairs.used:
+    elif material.used:
         facts["answers"] = "JSON objects" if material.metric == "field F1" else "texts"
     return facts
 
@@ -178,13 +187,13 @@ def _lengths_in_words(lengths: Lengths, max_length: int) -> str:
 # --- findings -----------------------------------------------------------------------------------
 
 
-def _twin_findings(twins: Twins, used: Sequence[Pair]) -> Iterator[Finding]:
+def _twin_findings(twins: Twins, used: Sequence[UsedRow]) -> Iterator[Finding]:
     share = len(twins.twins) / max(1, twins.held_out)
     if share < 0.1:
         return
     (template, size), *_ = twins.shared
     known = set(twins.twins)
-    rows = sorted(pair.number for pair in used if pair.example.prompt in known)
+    rows = sorted(row.number for row in used if row.example.prompt in known)
     yield Finding(
         severity="warning" if share >= 0.5 else "note",
         what=f"{len(twins.twins):,} of {counted(twins.held_out, 'test prompt')} have a near-twin "
@@ -193,7 +202,7 @@ def _twin_findings(twins: Twins, used: Sequence[Pair]) -> Iterator[Finding]:
         f"{hidden(template[:80])!r}",
         why="A test at random then asks what training has answered in nearly these words. Prompts "
         "in other words may score far lower.",
-        do="Split by template, so that each is in one split, and score that too.",
+        do="Split by template, with --group-by template: none is then in two splits.",
         lesson="01",
     )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lora_lab.models.built_in import base_folder
 from lora_lab.tasks.examples import Example
-from lora_lab.tasks.records import Pair
+from lora_lab.tasks.splits import UsedRow
 
 TOKENIZERS = ("smollm2", "pocket")  # the bases whose tokenizer may be here, the better one first
 ALL = 4_000_000  # bytes of text, at most, of which every token is counted: some two seconds
@@ -79,27 +79,25 @@ def counter_here() -> TokenCounter | None:
     return None
 
 
-def lengths_of(pairs: Sequence[Pair], max_length: int, counter: TokenCounter | None) -> Lengths:
+def lengths_of(rows: Sequence[UsedRow], max_length: int, counter: TokenCounter | None) -> Lengths:
     """The lengths of examples, and the rows above `max_length`.
 
     Of much text a sample is counted, and each example that may have more than `max_length`.
     """
     if counter is None:
-        words = [
-            len(pair.example.prompt.split()) + len(pair.example.answer.split()) for pair in pairs
-        ]
-        over = (pair.number for pair, count in zip(pairs, words, strict=True) if count > max_length)
+        words = [len(row.example.prompt.split()) + len(row.example.answer.split()) for row in rows]
+        over = (row.number for row, count in zip(rows, words, strict=True) if count > max_length)
         middle = round(statistics.median(words))
         return Lengths("words", middle, max(words), len(words), tuple(over))
-    size = sum(len(pair.example.prompt) + len(pair.example.answer) for pair in pairs)
-    sample = pairs if size <= ALL else pairs[:: -(-len(pairs) // SAMPLE)]
-    counts = [*counter.lengths([pair.example for pair in sample])]
-    of_row = dict(zip((pair.number for pair in sample), counts, strict=True))
-    if sample is not pairs:
-        bounds = Bounds(counter, (pair.example for pair in sample))
-        long = [pair for pair in pairs if bounds.most(pair.example) > max_length]
-        of_long = counter.lengths([pair.example for pair in long])
-        of_row |= zip((pair.number for pair in long), of_long, strict=True)
+    size = sum(len(row.example.prompt) + len(row.example.answer) for row in rows)
+    sample = rows if size <= ALL else rows[:: -(-len(rows) // SAMPLE)]
+    counts = [*counter.lengths([row.example for row in sample])]
+    of_row = dict(zip((row.number for row in sample), counts, strict=True))
+    if sample is not rows:
+        bounds = Bounds(counter, (row.example for row in sample))
+        long = [row for row in rows if bounds.most(row.example) > max_length]
+        of_long = counter.lengths([row.example for row in long])
+        of_row |= zip((row.number for row in long), of_long, strict=True)
     return Lengths(
         unit=f"{counter.base}'s tokens",
         middle=round(statistics.median(counts)),

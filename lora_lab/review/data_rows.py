@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 from lora_lab.review.data_personal import hidden, kinds_of_personal_data
 from lora_lab.review.finding import Finding
-from lora_lab.tasks.records import Pairs, Taken
+from lora_lab.tasks.files import REPEATED
+from lora_lab.tasks.records import Taken
+from lora_lab.tasks.splits import UsedRow
 from lora_lab.tasks.tables import LEAST, rows_in_words
 from lora_lab.wording import counted, percent
 
-REPEATED = "the same as an earlier row"  # the reason of a repeat, as the table notes it
 NAMED = 200  # rows that a finding names, at most
 FEW = 30  # test rows below which a score says little: one of them is 3 points
 RARE = 5  # rows of a label that is hardly learnt
@@ -34,7 +35,8 @@ class Material:
     dropped: Mapping[str, Sequence[int]]  # reason: row numbers
     encoding: str
     taken: Taken
-    pairs: Pairs
+    used: Sequence[UsedRow]
+    contested: Mapping[str, Sequence[int]]  # prompts with several answers: the rows of each
     metric: str  # that fits the answers
 
     @property
@@ -45,7 +47,7 @@ class Material:
     @property
     def labels(self) -> Counter[str]:
         """The labels with their rows, where answers are labels."""
-        answers = Counter(pair.example.answer for pair in self.pairs.used)
+        answers = Counter(row.example.answer for row in self.used)
         return answers if self.metric == "accuracy" else Counter()
 
 
@@ -64,7 +66,7 @@ def row_findings(material: Material) -> Iterator[Finding]:
 
 
 def _few(material: Material) -> Iterator[Finding]:
-    used = len(material.pairs.used)
+    used = len(material.used)
     if used < LEAST:
         yield Finding(
             severity="grave",
@@ -114,7 +116,7 @@ def _repeated(material: Material) -> Iterator[Finding]:
 
 
 def _contested(material: Material) -> Iterator[Finding]:
-    contested = material.pairs.contested
+    contested = material.contested
     if not contested:
         return
     shown, named = [], 0
@@ -124,7 +126,7 @@ def _contested(material: Material) -> Iterator[Finding]:
         shown.append(rows_in_words(rows, NAMED))
         named += len(rows)
     more = f"; and {len(contested) - len(shown):,} more" if len(contested) > len(shown) else ""
-    many = len(contested) > len(material.pairs.used) / 10
+    many = len(contested) > len(material.used) / 10
     verb = "has" if len(contested) == 1 else "have"
     yield Finding(
         severity="grave" if many else "warning",
@@ -172,8 +174,8 @@ def _rounds(material: Material) -> Iterator[Finding]:
 
 
 def _letters(material: Material) -> Iterator[Finding]:
-    used = material.pairs.used
-    texts = ((pair.number, pair.example.prompt, pair.example.answer) for pair in used)
+    used = material.used
+    texts = ((row.number, row.example.prompt, row.example.answer) for row in used)
     if material.encoding in GUESSED:
         rows = [
             number
@@ -208,12 +210,12 @@ def _letters(material: Material) -> Iterator[Finding]:
 def _empty_answers(material: Material) -> Iterator[Finding]:
     empty = PLACEHOLDERS if material.labels else NOTHING
     rows = [
-        pair.number
-        for pair in material.pairs.used
-        if len(pair.example.answer) < 10
+        row.number
+        for row in material.used
+        if len(row.example.answer) < 10
         and (
-            pair.example.answer.casefold() in empty
-            or (not material.labels and DASHES.fullmatch(pair.example.answer))
+            row.example.answer.casefold() in empty
+            or (not material.labels and DASHES.fullmatch(row.example.answer))
         )
     ]
     if rows:
@@ -282,9 +284,9 @@ def _quoted(label: str) -> str:
 
 def _personal(material: Material) -> Iterator[Finding]:
     rows: defaultdict[str, list[int]] = defaultdict(list)
-    for pair in material.pairs.used:
-        for kind in kinds_of_personal_data(f"{pair.example.prompt}\n{pair.example.answer}"):
-            rows[kind].append(pair.number)
+    for row in material.used:
+        for kind in kinds_of_personal_data(f"{row.example.prompt}\n{row.example.answer}"):
+            rows[kind].append(row.number)
     for kind, numbers in rows.items():
         yield Finding(
             severity="warning",

@@ -3,7 +3,7 @@
 What cannot be read is left out with a reason, and the table notes the row.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,7 +17,6 @@ from lora_lab.tasks.chats import (
     text_of,
     turns_in,
 )
-from lora_lab.tasks.examples import Example
 from lora_lab.tasks.tables import Row, Table, rows_in_words
 
 PROMPT, ANSWER = "prompt", "answer"  # the columns that are taken where none is named
@@ -67,22 +66,6 @@ class Taken:
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
-    """An example with the number of its row."""
-
-    number: int
-    example: Example
-
-
-@dataclass(frozen=True, slots=True)
-class Pairs:
-    """The examples of a table, in its order."""
-
-    used: Sequence[Pair]
-    contested: Mapping[str, Sequence[int]]  # prompts with different answers: the rows of each
-
-
-@dataclass(frozen=True, slots=True)
 class _Form:
     """A way to read records: what it needs, and the function that gives a record's turns."""
 
@@ -123,7 +106,7 @@ def take(table: Table, path: Path, prompt: str = PROMPT, answer: str = ANSWER) -
         taken = _written_out(table, path, best)
     columns = {PROMPT: taken.prompt, ANSWER: taken.answer}
     for role in sorted(columns, key=lambda role: columns[role] == role):  # the named ones first
-        _check_column(table, role, columns[role], path)
+        check_column(table, role, columns[role], path)
     if taken.prompt == taken.answer:
         raise ValueError(
             f"prompt={prompt!r} and answer={answer!r} are one column; give two: "
@@ -175,7 +158,7 @@ def _pair_form(table: Table, prompt: str, answer: str) -> _Form:
     )
 
 
-def _check_column(table: Table, role: str, column: str, path: Path) -> None:
+def check_column(table: Table, role: str, column: str, path: Path) -> None:
     """Refuse a column that is not in the table, or blank in every row."""
     names = [name for name in table.columns if name]
     if not names:
@@ -189,7 +172,8 @@ def _check_column(table: Table, role: str, column: str, path: Path) -> None:
     if column not in names:
         raise ValueError(
             f"{path.name} has no column {column!r}; {nearest(column, tuple(names[:1000]))}"
-            f"name one of {listed} as its {role} ({role}=..., or --{role})"
+            f"name one of {listed} as its {role.replace('_', ' ')} "
+            f"({role}=..., or --{role.replace('_', '-')})"
         )
     if not any(text_of(row.values.get(column)) for row in table.rows):
         raise ValueError(
@@ -283,48 +267,3 @@ def _alpaca_turns(
         return turns
 
     return turns_of
-
-
-# --- from rows to examples ----------------------------------------------------------------------
-
-
-def pairs_of(table: Table, taken: Taken) -> Pairs:
-    """The rows that can be used, exact repeats once. The table notes why others are dropped.
-
-    Of a prompt with different answers each answer is used: none is taken for the right one.
-    """
-    first: dict[str, Pair] = {}
-    more: dict[str, dict[str, int]] = {}  # of contested prompts: the other answers and their rows
-    used: list[Pair] = []
-    already = {number for numbers in table.dropped.values() for number in numbers}
-    columns = taken.prompt, taken.answer
-    for row in table.rows:
-        if row.number in already:
-            continue
-        question, reply = (text_of(row.values.get(column)) for column in columns)
-        if not question or not reply:
-            texts = zip(columns, (question, reply), strict=True)
-            blank = " and ".join(repr(column) for column, text in texts if not text)
-            table.drop(f"blank {blank}", row.number)
-        elif not _is_writable(question + reply):
-            table.drop("half a letter (a surrogate alone), which no model can read", row.number)
-        elif question in first and (
-            first[question].example.answer == reply or reply in more.get(question, ())
-        ):
-            table.drop("the same as an earlier row", row.number)
-        else:
-            pair = Pair(row.number, Example(question, reply))
-            used.append(pair)
-            if first.setdefault(question, pair) is not pair:
-                more.setdefault(question, {})[reply] = row.number
-    contested = {prompt: [first[prompt].number, *rows.values()] for prompt, rows in more.items()}
-    return Pairs(used, contested)
-
-
-def _is_writable(text: str) -> bool:
-    """Whether a text can be written as UTF-8. JSON's escapes may hold halves of letters."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
