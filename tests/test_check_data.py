@@ -257,7 +257,7 @@ def test_other_prompts_do_not(one, other):
 
 def test_a_name_that_begins_a_sentence_is_known_from_within_another():
     texts = ["Ada wants a pizza", "Bob wants a pizza", "we met Ada and Bob"]
-    assert templates_of(texts) == ["… wants a pizza", "… wants a pizza", "we met … and …"]
+    assert templates_of(texts) == ["_ wants a pizza", "_ wants a pizza", "we met _ and _"]
     assert templates_of(texts[:2]) == ["ada wants a pizza", "bob wants a pizza"]
 
 
@@ -266,7 +266,7 @@ def test_twins_are_the_held_out_prompts_whose_template_is_in_training():
     twins = twins_of(training, ["turn on 5 lights", "sing a song"])
     assert twins.twins == ("turn on 5 lights",)
     assert (twins.held_out, twins.templates, twins.prompts) == (2, 3, 5)
-    assert twins.shared == (("turn on … lights", 3),)
+    assert twins.shared == (("turn on _ lights", 3),)
 
 
 def test_near_twins_in_the_test_are_counted_by_the_tasks_own_splits(table):

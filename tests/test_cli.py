@@ -505,6 +505,26 @@ def test_a_warning_is_one_line_too(train, tiny, letters):
 # --- runs ---------------------------------------------------------------------------------------
 
 
+def test_each_command_that_takes_a_file_says_three_lines_about_it_on_stderr(tiny, letters):
+    columns = ["--prompt", "question", "--answer", "label"]
+    training = ["--base", tiny, "--steps", "2", *columns]
+    for command in (
+        ["train", letters, *training],
+        ["sweep", letters, "--vary", "r=1", "--seeds", "0", *training],
+        ["estimate", tiny, "--task", letters, *columns],
+        ["evaluate", tiny, "--task", letters, *columns],
+    ):
+        result = run(*command, "--json")
+        json.loads(result.stdout)
+        lines = result.stderr.splitlines()
+        first = next(place for place, line in enumerate(lines) if "letters.csv: 80 rows" in line)
+        assert lines[first] == "letters.csv: 80 rows read, 80 used; 'question' to 'label'"
+        assert "no prompt with different answers; 0 of 8 test prompts" in lines[first + 1]
+        assert f"more: lora-lab check {letters}" in lines[first + 2]
+        assert ("tokens to train on" in lines[first + 2]) == (command[0] != "evaluate")
+    assert "more: lora-lab check" not in run("evaluate", "pocket", "--task", "style").stderr
+
+
 def test_runs_are_listed_newest_first_with_a_name_that_is_enough(train):
     assert "No run is kept" in run("runs").stdout
     assert json.loads(run("runs", "--json").stdout) == []

@@ -243,7 +243,7 @@ def test_prompts_that_differ_in_other_words_are_not(unlike):
 
 def test_a_name_at_the_beginning_is_known_by_another_prompt():
     texts = ["Ada sings", "Turn sings", "call Ada"]
-    assert templates_of(texts) == ["… sings", "turn sings", "call …"]
+    assert templates_of(texts) == ["_ sings", "turn sings", "call _"]
 
 
 def test_by_template_no_template_is_in_two_splits(write):

@@ -2,6 +2,7 @@
 
 import random
 import shlex
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from lora_lab.tasks.files import contested, metric_of, used_rows
 from lora_lab.tasks.records import ANSWER, PROMPT, take
 from lora_lab.tasks.splits import TEST, TRAIN, VALIDATION, UsedRow, splits_of
 from lora_lab.tasks.tables import LEAST, Table, read_table, rows_in_words
+from lora_lab.tasks.templates import GAP
 from lora_lab.wording import counted, percent
 
 MAX_LENGTH = 256  # tokens: a recipe's default
@@ -79,6 +81,8 @@ def material_of(table: Table, path: Path, prompt: str, answer: str) -> Material:
     columns = tuple(table.columns)
     taken = take(table, path, prompt, answer)
     used = used_rows(table, {PROMPT: taken.prompt, ANSWER: taken.answer}, None, path.name)
+    answers = [row.example.answer for row in used]
+    metric = metric_of(answers) if used else ""
     return Material(
         rows=len(table.rows),
         columns=columns,
@@ -87,7 +91,8 @@ def material_of(table: Table, path: Path, prompt: str, answer: str) -> Material:
         taken=taken,
         used=used,
         contested=contested(used),
-        metric=metric_of([row.example.answer for row in used]) if used else "",
+        metric=metric,
+        labels=Counter(answers if metric == "accuracy" else ()),
     )
 
 
@@ -199,7 +204,7 @@ def _twin_findings(twins: Twins, used: Sequence[UsedRow]) -> Iterator[Finding]:
         what=f"{len(twins.twins):,} of {counted(twins.held_out, 'test prompt')} have a near-twin "
         "in training, the same but for numbers, quoted words or names: "
         f"{rows_in_words(rows, NAMED)}. The largest template has {size:,} prompts: "
-        f"{hidden(template[:80])!r}",
+        f"{hidden(template[:80]).replace(GAP, '…')!r}",
         why="A test at random then asks what training has answered in nearly these words. Prompts "
         "in other words may score far lower.",
         do="Split by template, with --group-by template: none is then in two splits.",

@@ -132,6 +132,6 @@ class Bounds(dict):
         """The most tokens that an example can have."""
         text = f"{example.prompt} {example.answer}"
         words = text.split()
-        blank = len(text) - sum(map(len, words))
+        blank = len(text) - len("".join(words))
         apart = 2 * blank - len(words) + 1 - text.count(" ")  # all but single spaces
         return self.around + sum(map(self.__getitem__, words)) + apart

@@ -38,17 +38,12 @@ class Material:
     used: Sequence[UsedRow]
     contested: Mapping[str, Sequence[int]]  # prompts with several answers: the rows of each
     metric: str  # that fits the answers
+    labels: Counter[str]  # with their rows; none where answers are no labels
 
     @property
     def left_out(self) -> int:
         """Rows that are not used."""
         return sum(map(len, self.dropped.values()))
-
-    @property
-    def labels(self) -> Counter[str]:
-        """The labels with their rows, where answers are labels."""
-        answers = Counter(row.example.answer for row in self.used)
-        return answers if self.metric == "accuracy" else Counter()
 
 
 def row_findings(material: Material) -> Iterator[Finding]:

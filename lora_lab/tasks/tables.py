@@ -268,7 +268,7 @@ def _lines(text: str) -> Iterator[str]:
 def _parse_json(text: str) -> object:
     """The value of a JSON text; a ValueError in words if it is too deep, too long or ambiguous."""
     try:
-        return json.loads(text, object_pairs_hook=_object_of)
+        return DECODER.decode(text)
     except RecursionError:
         raise ValueError(
             "nests lists or objects deeper than can be read; give flat objects: "
@@ -292,6 +292,9 @@ def _object_of(pairs: list[tuple[str, object]]) -> dict[str, object]:
         repeated, _ = Counter(name for name, _ in pairs).most_common(1)[0]
         raise ValueError(f"has an object that says {repeated!r} twice; keep one of the two")
     return values
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=_object_of)
 
 
 def _table_of_records(records: Iterable[tuple[int, object]], place: str, path: Path) -> Table:
