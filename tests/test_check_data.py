@@ -192,6 +192,23 @@ def test_rounds_and_dropped_chats_are_named_by_line(tmp_path):
     )
 
 
+def test_rows_of_other_kinds_of_training_are_a_warning_and_not_grave(tmp_path):
+    call = {"messages": [{"role": "user", "content": "x"}, {"role": "tool", "content": "y"}]}
+    records = [messages(*pair) for pair in PAIRS[:20]] + [call] * 30
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, records)))
+    review = lab.check_data(tmp_path / "a.jsonl")
+    assert found(review, "30 of 50 rows are left out, since they call tools").severity == "warning"
+    assert not review.is_grave
+    records = [{"prompt": p, "chosen": a, "rejected": "no"} for p, a in PAIRS]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, records)))
+    review = lab.check_data(tmp_path / "a.jsonl")
+    assert review.facts["taken"] == "'prompt' to 'chosen'"
+    assert found(review, "'rejected' holds the worse answers").severity == "warning"
+    records = [{"prompt": p, "answer": a, "images": ["a.png"]} for p, a in PAIRS]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, records)))
+    assert found(lab.check_data(tmp_path / "a.jsonl"), "'images' are not used")
+
+
 # --- labels -------------------------------------------------------------------------------------
 
 

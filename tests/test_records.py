@@ -4,7 +4,8 @@ The forms are rebuilt from the fields that these documents name, no row is copie
 `messages`, and `prompt` and `completion` as lists of turns, tool calls: huggingface/trl,
 docs/source/dataset_formats.md. `weight`, `name` and `function_call`: openai/openai-cookbook,
 examples/Chat_finetuning_data_prep.ipynb. `conversations` with from and value, Alpaca's
-instruction, input, output, system and history: hiyouga/LLaMA-Factory, data/README.md.
+instruction, input, output, system and history, `chosen` and `kto_tag`: hiyouga/LLaMA-Factory,
+data/README.md; parts with `value` and turns with `loss_weight`: its data/v1_sft_demo.jsonl.
 """
 
 import csv
@@ -73,6 +74,18 @@ CHAT_AS = [Example(f"ask {i}", f"say {i}") for i in range(4)]
         chat(user([{"type": "text", "text": "ask"}]), assistant([{"type": "text", "text": "say"}])),
         chat(user("ask"), assistant("say", tool_calls=[], weight=1)),
         chat(user("ask"), assistant("say", thinking="hm")),
+        chat(
+            turn("user", [{"type": "text", "value": "ask"}], loss_weight=0.0),
+            turn("assistant", [{"type": "text", "value": "say"}], loss_weight=1.0),
+        ),
+        {"prompt": [user("ask")], "chosen": [assistant("say")], "rejected": [assistant("no")]},
+        {"chosen": [user("ask"), assistant("say")], "rejected": [user("ask"), assistant("no")]},
+        {"chosen_messages": [user("ask"), assistant("say")], "rejected_messages": []},
+        {
+            "conversations": [{"from": "human", "value": "ask"}],
+            "chosen": {"from": "gpt", "value": "say"},
+            "rejected": {"from": "gpt", "value": "no"},
+        },
         {"conversations": [{"from": "human", "value": "ask"}, {"from": "gpt", "value": "say"}]},
         {"prompt": [user("ask")], "completion": [assistant("say")]},
         {"prompt": [user("ask")], "completion": "say"},
@@ -144,6 +157,10 @@ def test_an_answer_of_weight_0_is_not_the_one_that_is_learnt(lines):
         ),
         (chat(user({"deep": 1}), assistant("say")), "a turn that holds more than text"),
         (chat(user([["ask"]]), assistant("say")), "a turn that holds more than text"),
+        (
+            chat(user("ask"), assistant([{"type": "reasoning", "value": "hm"}])),
+            "a turn that holds more than text (reasoning)",
+        ),
         (chat(user(" "), assistant("say")), "a blank prompt"),
         (chat(user("ask"), assistant("")), "a blank answer"),
         (chat(user("ask"), assistant("say", weight=0)), "every answer has weight 0"),
@@ -193,6 +210,23 @@ def test_a_list_of_chats_loads_as_a_task_that_says_what_was_taken(lines, tmp_pat
 def test_an_answer_that_is_a_list_of_objects_is_no_chat(lines):
     records = [{"prompt": f"p{i}", "answer": [{"name": "x"}]} for i in range(3)]
     assert read(lines(records))[0][0] == Example("p0", '[{"name": "x"}]')
+
+
+def test_a_preferences_better_answer_is_taken(lines):
+    record = {"prompt": "ask", "chosen": "say", "rejected": "no"}
+    assert read(lines([record]))[0] == [Example("ask", "say")]
+    record = {"instruction": "ask", "input": "it", "chosen": "say", "rejected": "no"}
+    assert read(lines([record]))[0] == [Example("ask\nit", "say")]
+
+
+@pytest.mark.parametrize("mark", ["label", "kto_tag"])
+def test_an_answer_that_is_marked_as_unwanted_is_dropped(lines, mark):
+    records = [chat(user(f"ask {i}"), assistant("say"), **{mark: i != 1}) for i in range(3)]
+    examples, _, dropped = read(lines(records))
+    assert examples == [Example("ask 0", "say"), Example("ask 2", "say")]
+    assert dropped == {f"an unwanted answer ({mark} is false)": [2]}
+    answers = [{"prompt": f"p{i}", "label": i != 1} for i in range(3)]
+    assert len(read(lines(answers), answer="label")[0]) == 3
 
 
 # --- Alpaca -------------------------------------------------------------------------------------
@@ -259,6 +293,8 @@ def test_one_named_column_is_kept_and_the_other_guessed(tmp_path):
     (tmp_path / "a.csv").write_text("question,answer,label\na,b,c\n")
     assert read(tmp_path / "a.csv", answer="label")[1].how == "'question' to 'label'"
     assert read(tmp_path / "a.csv", prompt="label")[1].how == "'label' to 'answer'"
+    (tmp_path / "b.csv").write_text("question,text,label\na,b,c\n")
+    assert read(tmp_path / "b.csv", prompt="text")[1].how == "'text' to 'label'"
     with pytest.raises(ValueError, match="no column 'anser'; did you mean 'answer'"):
         read(tmp_path / "a.csv", answer="anser")
 

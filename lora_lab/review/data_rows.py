@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from lora_lab.review.data_personal import hidden, kinds_of_personal_data
 from lora_lab.review.finding import Finding
+from lora_lab.tasks.chats import MORE, TOOL
 from lora_lab.tasks.files import REPEATED
 from lora_lab.tasks.records import Taken
 from lora_lab.tasks.splits import UsedRow
@@ -14,6 +15,8 @@ from lora_lab.tasks.tables import LEAST, rows_in_words
 from lora_lab.wording import counted, percent
 
 NAMED = 200  # rows that a finding names, at most
+MEDIA = ("image", "video", "audio")
+ROUNDS = 20  # chats that a note names, at most
 FEW = 30  # test rows below which a score says little: one of them is 3 points
 RARE = 5  # rows of a label that is hardly learnt
 GUESSED = ("cp1252", "latin-1")
@@ -54,6 +57,7 @@ def row_findings(material: Material) -> Iterator[Finding]:
     yield from _contested(material)
     yield from _other_forms(material)
     yield from _rounds(material)
+    yield from _beside(material)
     yield from _letters(material)
     yield from _empty_answers(material)
     yield from _labels(material)
@@ -82,18 +86,58 @@ def _few(material: Material) -> Iterator[Finding]:
 
 
 def _dropped(material: Material) -> Iterator[Finding]:
-    dropped = {why: rows for why, rows in material.dropped.items() if why != REPEATED}
+    foreign = {why: rows for why, rows in material.dropped.items() if why.startswith((TOOL, MORE))}
+    if foreign:
+        yield Finding(
+            severity="warning",
+            what=f"{_count(foreign):,} of {counted(material.rows, 'row')} are left out, since they "
+            f"call tools or hold more than text. {_listed(foreign)}",
+            why="lora_lab learns answers in text. Tools with such a chat template learn them too.",
+            do="Train on these rows with such a tool, or write the answers out as text.",
+        )
+    dropped = {
+        why: rows
+        for why, rows in material.dropped.items()
+        if why != REPEATED and why not in foreign
+    }
     if not dropped:
         return
-    count = sum(map(len, dropped.values()))
-    share = count / material.rows
-    reasons = "; ".join(f"{why}: {rows_in_words(rows, NAMED)}" for why, rows in dropped.items())
+    share = _count(dropped) / material.rows
     yield Finding(
         severity="grave" if share > 0.5 else "warning" if share > 0.02 else "note",
-        what=f"{count:,} of {counted(material.rows, 'row')} are left out. {reasons}",
+        what=f"{_count(dropped):,} of {counted(material.rows, 'row')} are left out. "
+        f"{_listed(dropped)}",
         why="Nothing is learnt from them. Other tools stop at such rows, or train on empty text.",
         do="Mend these rows or delete them.",
     )
+
+
+def _count(dropped: Mapping[str, Sequence[int]]) -> int:
+    return sum(map(len, dropped.values()))
+
+
+def _listed(dropped: Mapping[str, Sequence[int]]) -> str:
+    return "; ".join(f"{why}: {rows_in_words(rows, NAMED)}" for why, rows in dropped.items())
+
+
+def _beside(material: Material) -> Iterator[Finding]:
+    """Columns beside the prompts and answers that other trainings would need."""
+    media = [name for name in material.columns if name.rstrip("s") in MEDIA]
+    if media:
+        yield Finding(
+            severity="warning",
+            what=f"{' and '.join(map(repr, media))} are not used: text alone is read",
+            why="A prompt about a picture or a sound is learnt without it, so answers are guesses.",
+            do="Leave such rows out, or take a tool and a base that read them.",
+        )
+    rejected = [name for name in material.columns if name.startswith("rejected")]
+    if rejected:
+        yield Finding(
+            severity="warning",
+            what=f"{rejected[0]!r} holds the worse answers of preferences, which are not used",
+            why="Training here learns the given answers alone, and no preference as DPO does.",
+            do="Train on the better answers, or take a trainer of preferences (TRL's DPOTrainer).",
+        )
 
 
 def _repeated(material: Material) -> Iterator[Finding]:
@@ -151,7 +195,7 @@ def _rounds(material: Material) -> Iterator[Finding]:
         yield Finding(
             severity="note",
             what=f"several rounds in {counted(len(several), 'chat')}: "
-            f"{rows_in_words(several, NAMED)}",
+            f"{rows_in_words(several, ROUNDS)}",
             why="Here the last answer is learnt, and the turns before it are its prompt, as text. "
             "Other tools learn every answer of a chat.",
             do="Write a row for each answer if all are to be learnt.",
@@ -161,7 +205,7 @@ def _rounds(material: Material) -> Iterator[Finding]:
         yield Finding(
             severity="note",
             what=f"turns after the last answer in {counted(len(trailing), 'chat')}: "
-            f"{rows_in_words(trailing, NAMED)}",
+            f"{rows_in_words(trailing, ROUNDS)}",
             why="What comes after it has no answer, so it is left out.",
             do="End each chat with the assistant's turn.",
             lesson="02",

@@ -8,6 +8,8 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+TOOL = "a call of a tool, and text alone is learnt here"
+MORE = "a turn that holds more than text"
 NAMED = 20  # letters of a strange name that a reason quotes
 ROLES = {  # of a turn, in each dialect
     "user": ("user", "human"),
@@ -15,6 +17,7 @@ ROLES = {  # of a turn, in each dialect
     "system": ("system", "developer"),
     "tool": ("tool", "function", "observation", "function_call"),
 }
+TEXTS = ("text", "input_text", "output_text")  # types of a part that is text
 ROLE_OF = {name: role for role, names in ROLES.items() for name in names}
 
 
@@ -24,7 +27,7 @@ class Turn:
 
     role: str  # "user", "assistant" or "system"
     text: str
-    learnt: bool = True  # False: OpenAI's weight of 0
+    learnt: bool = True  # False: OpenAI's weight, or LLaMA-Factory's loss_weight, is 0
 
 
 class Unread(ValueError):
@@ -70,21 +73,24 @@ def _turn(turn: Mapping[str, object]) -> Turn:
     if role is None:
         raise Unread(f"the unknown role {str(name)[:NAMED]!r}")
     if role == "tool" or turn.get("tool_calls") or turn.get("function_call"):
-        raise Unread("a call of a tool, and text alone is learnt here")
+        raise Unread(TOOL)
     content = turn.get("content", turn.get("value"))
     parts = content if isinstance(content, list) else [content]
-    return Turn(role, "\n".join(map(_text_of_part, parts)).strip(), turn.get("weight") != 0)
+    learnt = turn.get("weight") != 0 and turn.get("loss_weight") != 0
+    return Turn(role, "\n".join(map(_text_of_part, parts)).strip(), learnt)
 
 
 def _text_of_part(part: object) -> str:
     """The text of a turn's content, or of a part of it: `{"type": "text", "text": "…"}`."""
-    if isinstance(part, dict) and isinstance(part.get("text"), str):
-        return part["text"]
+    if isinstance(part, dict) and part.get("type") in (None, *TEXTS):
+        text = part.get("text", part.get("value"))
+        if isinstance(text, str):
+            return text
     if part is None or isinstance(part, str):
         return part or ""
     kind = part.get("type") if isinstance(part, dict) else None
     named = f" ({str(kind)[:NAMED]})" if kind else ""
-    raise Unread(f"a turn that holds more than text{named}")
+    raise Unread(f"{MORE}{named}")
 
 
 def last_answer(turns: Sequence[Turn]) -> int:

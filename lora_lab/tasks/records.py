@@ -20,6 +20,7 @@ from lora_lab.tasks.chats import (
 from lora_lab.tasks.tables import Row, Table, rows_in_words
 
 PROMPT, ANSWER = "prompt", "answer"  # the columns that are taken where none is named
+CHOSEN = "chosen"  # the better answer of a preference
 SHOWN = 12  # column names that an error lists
 BLANKS = (None, "", [])
 PAIRS = (  # columns that go together, in the order in which they are tried
@@ -27,6 +28,7 @@ PAIRS = (  # columns that go together, in the order in which they are tried
     (PROMPT, "completion"),
     (PROMPT, "response"),
     (PROMPT, "output"),
+    (PROMPT, CHOSEN),
     ("question", ANSWER),
     ("question", "response"),
     ("question", "label"),
@@ -35,6 +37,7 @@ PAIRS = (  # columns that go together, in the order in which they are tried
     ("instruction", "output"),
     ("instruction", "response"),
     ("instruction", ANSWER),
+    ("instruction", CHOSEN),
     ("input", "output"),
     ("input", "target"),
     ("input", "label"),
@@ -51,6 +54,9 @@ PAIRS = (  # columns that go together, in the order in which they are tried
 )
 CONTEXTS = ("input", "context")  # what may stand beside an instruction: Alpaca's, Dolly's
 CHATS = ("messages", "conversations")  # columns with a list of turns
+CHOSEN_CHATS = (CHOSEN, "chosen_messages")  # the same in preferences without a prompt of their own
+MARKS = ("kto_tag", "label")  # columns in which false says that the answer is unwanted
+UNWANTED = "an unwanted answer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +118,12 @@ def take(table: Table, path: Path, prompt: str = PROMPT, answer: str = ANSWER) -
             f"prompt={prompt!r} and answer={answer!r} are one column; give two: "
             f"{path.name} has {', '.join(table.columns[:SHOWN])}"
         )
+    for mark in MARKS:
+        if mark not in (taken.prompt, taken.answer) and mark in table.columns:
+            already = {number for numbers in table.dropped.values() for number in numbers}
+            for row in table.rows:
+                if row.values.get(mark) is False and row.number not in already:
+                    table.drop(f"{UNWANTED} ({mark} is false)", row.number)
     if best is not None and len(forms) > 1:
         covered = set(fitting[best.how])
         others = {how: [row for row in rows if row not in covered] for how, rows in fitting.items()}
@@ -129,11 +141,7 @@ def _forms(table: Table, prompt: str, answer: str) -> list[_Form]:
         if forms:
             return forms
     else:
-        forms += [
-            _Form(f"the turns in {names[chat]!r}", (names[chat],), _chat_turns(names[chat]))
-            for chat in CHATS
-            if chat in names
-        ]
+        forms += [_chat_form(table, names[chat]) for chat in CHATS if chat in names]
         forms += _alpaca_forms(names)
     forms += [
         _pair_form(table, names[first], names[second])
@@ -143,7 +151,16 @@ def _forms(table: Table, prompt: str, answer: str) -> list[_Form]:
         and prompt in (PROMPT, names[first])
         and answer in (ANSWER, names[second])
     ]
+    if (prompt, answer) == (PROMPT, ANSWER):
+        forms += [_chat_form(table, names[chat]) for chat in CHOSEN_CHATS if chat in names]
     return list({form.how: form for form in reversed(forms)}.values())[::-1]
+
+
+def _chat_form(table: Table, chat: str) -> _Form:
+    """A column with turns; ShareGPT's preferences have the last one in `chosen`."""
+    apart = chat != CHOSEN and any(isinstance(row.values.get(CHOSEN), dict) for row in table.rows)
+    with_chosen = f" with {CHOSEN!r}" if apart else ""
+    return _Form(f"the turns in {chat!r}{with_chosen}", (chat,), _chat_turns(chat, apart))
 
 
 def _pair_form(table: Table, prompt: str, answer: str) -> _Form:
@@ -213,11 +230,12 @@ def _written_out(table: Table, path: Path, form: _Form) -> Taken:
     return Taken(PROMPT, ANSWER, form.how, several=tuple(several), trailing=tuple(trailing))
 
 
-def _chat_turns(column: str) -> Callable[[Mapping[str, object]], list[Turn]]:
+def _chat_turns(column: str, apart: bool) -> Callable[[Mapping[str, object]], list[Turn]]:
     def turns_of(values: Mapping[str, object]) -> list[Turn]:
         system = text_of(values.get("system")) if column != "system" else ""
         start = [Turn("system", system)] if system else []
-        return start + turns_in(values.get(column), column)
+        end = turns_in([values.get(CHOSEN)], CHOSEN) if apart else []
+        return [*start, *turns_in(values.get(column), column), *end]
 
     return turns_of
 
@@ -239,7 +257,7 @@ def _split_chat_turns(prompt: str, answer: str) -> Callable[[Mapping[str, object
 def _alpaca_forms(names: Mapping[str, str]) -> Iterator[_Form]:
     """Alpaca's record, where there is more than an instruction and an output."""
     context = next((names[name] for name in CONTEXTS if name in names), None)
-    for output in ("output", "response"):
+    for output in ("output", "response", CHOSEN):
         if "instruction" in names and output in names and (context or "history" in names):
             needs = (names["instruction"], names[output])
             beside = f" with {context!r}" if context else ""
