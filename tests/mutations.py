@@ -668,7 +668,7 @@ MUTATIONS = [  # (file, what it says, what it says when broken, the test that mu
     ("tasks/records.py", "default=None)  # of equals the first", "default=None) and forms[0]", "test_records.py::test_of_mixed_forms"),
     ("tasks/records.py", "and prompt in (PROMPT, names[first])", "", "test_records.py::test_one_named_column"),
     ("tasks/records.py", "                if len(turns) > end + 1:", "                if False:", "test_records.py::test_turns_after"),
-    ("tasks/records.py", 'for part in parts if part', "for part in parts", "test_records.py::test_alpacas_input"),
+    ("tasks/records.py", '"\\n".join(parts)', '" ".join(parts)', "test_records.py::test_alpacas_input"),
     ("tasks/files.py", "earlier.contradicted = new.contradicted = True", "new.contradicted = True", "test_files.py::test_a_prompt_with_two"),
     ("tasks/files.py", "if reply in said:", "if reply == earlier.example.answer:", "test_files.py::test_a_prompt_with_two"),
     ("tasks/templates.py", "if first in names or", "if", "test_check_data.py::test_a_name_that_begins"),

@@ -299,6 +299,11 @@ def test_one_named_column_is_kept_and_the_other_guessed(tmp_path):
         read(tmp_path / "a.csv", answer="anser")
 
 
+def test_of_forms_that_fit_all_rows_the_columns_called_prompt_and_answer_are_taken(lines):
+    records = [{**row, "question": "q", "prompt": "p", "answer": "a"} for row in GOOD]
+    assert read(lines(records))[1].how == "'prompt' to 'answer'"
+
+
 def test_of_mixed_forms_the_one_that_fits_most_rows_is_taken_and_the_others_are_known(lines):
     odd = [{"prompt": "p", "answer": "a"}, {"question": "q", "answer": "a"}]
     examples, taken, dropped = read(lines([*GOOD, *odd]))

@@ -153,7 +153,7 @@ def _forms(table: Table, prompt: str, answer: str) -> list[_Form]:
     ]
     if (prompt, answer) == (PROMPT, ANSWER):
         forms += [_chat_form(table, names[chat]) for chat in CHOSEN_CHATS if chat in names]
-    return list({form.how: form for form in reversed(forms)}.values())[::-1]
+    return list({form.how: form for form in forms}.values())  # each once
 
 
 def _chat_form(table: Table, chat: str) -> _Form:
@@ -280,7 +280,7 @@ def _alpaca_turns(
             asked, given = map(text_of, earlier)
             turns += [Turn("user", asked), Turn("assistant", given)]
         parts = [text_of(values.get(instruction)), text_of(values.get(context)) if context else ""]
-        turns.append(Turn("user", "\n".join(part for part in parts if part)))
+        turns.append(Turn("user", "\n".join(parts).strip()))
         turns.append(Turn("assistant", text_of(values.get(output))))
         return turns
 
