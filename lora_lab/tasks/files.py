@@ -79,9 +79,8 @@ def file_task(
             to use, or fewer training examples than `n`; two arguments contradict each other.
     """
     path = Path(path)
-    files = {None: path} | {
-        split: Path(file) for split, file in ((TEST, test), (VALIDATION, validation)) if file
-    }
+    given = {TEST: test, VALIDATION: validation}
+    files = {None: path} | {split: Path(file) for split, file in given.items() if file is not None}
     _check_together(files, prompt, answer, split_column, group_by)
     tables = {split: read_table(file) for split, file in files.items()}
     by_template = group_by == TEMPLATE and TEMPLATE not in tables[None].columns
@@ -90,7 +89,7 @@ def file_task(
         columns["group_by"] = group_by
     rows: list[UsedRow] = []
     for split, table in tables.items():
-        own = columns | ({"split_column": split_column} if split_column and not split else {})
+        own = columns if split_column is None else columns | {"split_column": split_column}
         for role, column in own.items():
             _check_column(table, role, column, files[split])
         if prompt == answer:
@@ -99,7 +98,7 @@ def file_task(
                 f"{path.name} has {', '.join(table.columns[:SHOWN])}"
             )
         rows += _used_rows(table, own, split, files[split].name)
-    if split_column:
+    if split_column is not None:
         _check_several(rows, split_column, path)
     if by_template:
         templates = templates_of([row.example.prompt for row in rows])
@@ -147,7 +146,7 @@ def _check_together(
 ) -> None:
     """Refuse arguments that contradict each other."""
     for split in (TEST, VALIDATION):
-        if split in files and split_column:
+        if split in files and split_column is not None:
             raise ValueError(
                 f"{split}={str(files[split])!r} and split_column={split_column!r} both say which "
                 f"rows are the {split}; give one of the two"
