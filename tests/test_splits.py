@@ -325,6 +325,9 @@ def test_a_column_that_names_no_splits_is_refused_with_what_would(write, words, 
         ({"group_by": "two"}, "makes 2 groups .* group by a column with 3 or more values"),
         ({"group_by": "template"}, "group_by='template' makes 1 group"),
         ({"test": "a.txt"}, "'a.txt' is of a kind that is not read"),
+        ({"test": ""}, "'.' is a folder; give one file"),
+        ({"split_column": ""}, "people.csv has no column ''"),
+        ({"group_by": ""}, "people.csv has no column ''"),
     ],
 )
 def test_arguments_that_make_no_splits_are_refused_with_what_would(write, given, complaint):

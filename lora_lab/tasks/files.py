@@ -85,9 +85,8 @@ def file_task(
             to use, or fewer training examples than `n`; two arguments contradict each other.
     """
     path = Path(path)
-    files = {None: path} | {
-        split: Path(file) for split, file in ((TEST, test), (VALIDATION, validation)) if file
-    }
+    given = {TEST: test, VALIDATION: validation}
+    files = {None: path} | {split: Path(file) for split, file in given.items() if file is not None}
     _check_together(files, prompt, answer, split_column, group_by)
     tables = {split: read_table(file) for split, file in files.items()}
     by_template = group_by == TEMPLATE and TEMPLATE not in tables[None].columns
@@ -97,14 +96,14 @@ def file_task(
     for split, table in tables.items():
         taken = take(table, files[split], prompt, answer)
         how[split] = taken.how
-        more = groups | ({"split_column": split_column} if split_column and not split else {})
+        more = groups | ({"split_column": split_column} if split_column is not None else {})
         for role, column in more.items():
             check_column(table, role, column, files[split])
         columns = {"prompt": taken.prompt, "answer": taken.answer} | more
         rows += used_rows(table, columns, split, files[split].name)
     several = contested(rows)
     rows = without_contradicted(rows)
-    if split_column:
+    if split_column is not None:
         _check_several(rows, split_column, path)
     if by_template:
         templates = templates_of([row.example.prompt for row in rows])
@@ -153,7 +152,7 @@ def _check_together(
 ) -> None:
     """Refuse arguments that contradict each other."""
     for split in (TEST, VALIDATION):
-        if split in files and split_column:
+        if split in files and split_column is not None:
             raise ValueError(
                 f"{split}={str(files[split])!r} and split_column={split_column!r} both say which "
                 f"rows are the {split}; give one of the two"
