@@ -56,11 +56,15 @@ class TaskOptions:
     ] = None
     prompt: Annotated[
         str | None,
-        typer.Option(metavar="COLUMN", help="A file's column with what is asked; else prompt."),
+        typer.Option(
+            metavar="COLUMN", help="A file's column with what is asked; else prompt, or guessed."
+        ),
     ] = None
     answer: Annotated[
         str | None,
-        typer.Option(metavar="COLUMN", help="A file's column with the answer; else answer."),
+        typer.Option(
+            metavar="COLUMN", help="A file's column with the answer; else answer, or guessed."
+        ),
     ] = None
     test: Annotated[
         str | None,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lora_lab.review.data_lengths import Lengths, counter_here, lengths_of
 from lora_lab.review.data_personal import hidden
-from lora_lab.review.data_rows import NAMED, Material, row_findings
+from lora_lab.review.data_rows import NAMED, Material, quoted, row_findings
 from lora_lab.review.data_twins import Twins, twins_of
 from lora_lab.review.finding import Finding, Review
 from lora_lab.tasks.examples import Example, Task, encode_fitting
@@ -169,7 +169,7 @@ def _facts(material: Material) -> dict[str, str]:
     labels = material.labels
     if labels:
         shown = ", ".join(
-            f"{hidden(label[:30])!r} {percent(count / labels.total())}"
+            f"{quoted(label)} {percent(count / labels.total())}"
             for label, count in labels.most_common(SHOWN)
         )
         more = f" and {len(labels) - SHOWN} more" if len(labels) > SHOWN else ""
@@ -204,7 +204,7 @@ def _twin_findings(twins: Twins, used: Sequence[UsedRow]) -> Iterator[Finding]:
         what=f"{len(twins.twins):,} of {counted(twins.held_out, 'test prompt')} have a near-twin "
         "in training, the same but for numbers, quoted words or names: "
         f"{rows_in_words(rows, NAMED)}. The largest template has {size:,} prompts: "
-        f"{hidden(template[:80]).replace(GAP, '…')!r}",
+        f"{hidden(template)[:80].replace(GAP, '…')!r}",
         why="A test at random then asks what training has answered in nearly these words. Prompts "
         "in other words may score far lower.",
         do="Split by template, with --group-by template: none is then in two splits.",

@@ -15,6 +15,7 @@ from lora_lab.tasks.tables import LEAST, rows_in_words
 from lora_lab.wording import counted, percent
 
 NAMED = 200  # rows that a finding names, at most
+LABEL = 40  # letters of a label that are printed
 MEDIA = ("image", "video", "audio")
 ROUNDS = 20  # chats that a note names, at most
 FEW = 30  # test rows below which a score says little: one of them is 3 points
@@ -276,7 +277,7 @@ def _labels(material: Material) -> Iterator[Finding]:
     if len(labels) == 1:
         yield Finding(
             severity="grave",
-            what=f"every answer is {_quoted(largest)}",
+            what=f"every answer is {quoted(largest)}",
             why="There is nothing to tell apart, so nothing about the prompts is learnt.",
             do="Add rows with other answers, or take another column as the answer.",
             lesson="01",
@@ -284,7 +285,7 @@ def _labels(material: Material) -> Iterator[Finding]:
     elif share >= 0.8:
         yield Finding(
             severity="warning",
-            what=f"{_quoted(largest)} is the answer of {percent(share)} of the rows",
+            what=f"{quoted(largest)} is the answer of {percent(share)} of the rows",
             why=f"A model that always says it scores {percent(share)}, and has learnt nothing.",
             do=f"Compare scores with {percent(share)}, look at the errors by label, and collect "
             "more rows of the others.",
@@ -292,7 +293,7 @@ def _labels(material: Material) -> Iterator[Finding]:
         )
     rare = [label for label, rows in labels.items() if rows < RARE]
     if rare and len(labels) > 1:
-        shown = ", ".join(f"{_quoted(label)} ({labels[label]})" for label in rare[:12])
+        shown = ", ".join(f"{quoted(label)} ({labels[label]})" for label in rare[:12])
         more = f" and {len(rare) - 12} more" if len(rare) > 12 else ""
         yield Finding(
             severity="note",
@@ -307,7 +308,7 @@ def _labels(material: Material) -> Iterator[Finding]:
         spellings[" ".join(label.casefold().split()).strip(".")].append(label)
     twice = [names for names in spellings.values() if len(names) > 1]
     if twice:
-        shown = "; ".join(" and ".join(map(_quoted, names)) for names in twice[:8])
+        shown = "; ".join(" and ".join(map(quoted, names)) for names in twice[:8])
         yield Finding(
             severity="warning",
             what=f"{counted(len(twice), 'label')} in several spellings: {shown}",
@@ -316,9 +317,10 @@ def _labels(material: Material) -> Iterator[Finding]:
         )
 
 
-def _quoted(label: str) -> str:
+def quoted(label: str) -> str:
     """A label to print, shortened, and without personal data."""
-    return repr(hidden(label if len(label) <= 40 else f"{label[:39]}…"))
+    label = hidden(label)  # before it is cut, since half an address looks like none
+    return repr(label if len(label) <= LABEL else f"{label[: LABEL - 1]}…")
 
 
 def _personal(material: Material) -> Iterator[Finding]:

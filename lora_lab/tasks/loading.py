@@ -36,7 +36,8 @@ def load_task(
     Args:
         name_or_file: a name that `lora-lab tasks` lists, or a file.
         base: the base that learns the task; None: the base that the name belongs to.
-        prompt: the file's column with the prompts.
+        prompt: the file's column with the prompts. Without one of this name, a chat (`messages`),
+            Alpaca's columns or a pair such as question and answer is taken; `about` says which.
         answer: the file's column with the right answers.
         n: training examples (`new-facts`: facts); None: the task's own number.
         seed: draws the examples and the splits that are not given.
