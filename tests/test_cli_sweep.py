@@ -40,7 +40,8 @@ def refused(*arguments):
     """The one line that a command complains with."""
     result = run(*arguments)
     assert result.exit_code == 2
-    (line,) = result.stderr.splitlines()
+    *about_data, line = result.stderr.splitlines()
+    assert about_data == [] or (len(about_data) == 3 and " rows read, " in about_data[0])
     return line.removeprefix("lora-lab: ")
 
 

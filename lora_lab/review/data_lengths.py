@@ -35,7 +35,6 @@ class TokenCounter:
     base: str
     tokenizer: object
     parts: tuple[str, str, str]  # the chat format: before the prompt, between, after the answer
-    end: str  # the end token
 
     @classmethod
     def of(cls, base: str, folder: Path) -> "TokenCounter":
@@ -55,19 +54,18 @@ class TokenCounter:
         before, rest = whole.split(MARKS[0])
         between, after = rest.split(MARKS[1])
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        return cls(base, tokenizer, (before, between, after.rstrip("\n")), settings["eos_token"])
+        return cls(base, tokenizer, (before, between, after.rstrip("\n")))
 
     def lengths(self, examples: Sequence[Example]) -> Iterator[int]:
         """The tokens of each example, the end token included."""
         before, between, after = self.parts
-        missing = not after.endswith(self.end)
         for start in range(0, len(examples), AT_ONCE):
             texts = [
                 f"{before}{example.prompt}{between}{example.answer}{after}"
                 for example in examples[start : start + AT_ONCE]
             ]
             encoded = self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-            yield from (len(row) + missing for row in encoded)
+            yield from map(len, encoded)
 
 
 def counter_here() -> TokenCounter | None:
