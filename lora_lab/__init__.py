@@ -36,6 +36,7 @@ _HOME = {  # public name: the module it lives in
     "picture_of_lora": "widgets.lora_picture",
     "check": "checks.exercises",
     "check_recipe": "review.recipe",
+    "check_data": "review.data",
     "questions": "widgets.cases",
     "decisions": "widgets.cases",
 }

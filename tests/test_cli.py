@@ -64,7 +64,8 @@ def refused(*arguments, status=2, stdin=None):
     result = run(*arguments, stdin=stdin)
     assert result.exit_code == status
     assert result.stdout == ""
-    (line,) = result.stderr.splitlines()
+    *about_data, line = result.stderr.splitlines()
+    assert about_data == [] or (len(about_data) == 3 and " rows read, " in about_data[0])
     assert line.startswith("lora-lab: ")
     return line.removeprefix("lora-lab: ")
 
@@ -466,9 +467,11 @@ def test_a_missing_file_a_misspelt_task_or_base_are_told_from_each_other(tiny, l
     assert "is no file" in refused("train", "style", "--prompt", "x", "--base", tiny)
 
 
-def test_a_missing_column_names_the_option_that_chooses_one(tiny, letters):
-    assert "as its prompt (prompt=..., or --prompt)" in refused("train", letters, "--base", tiny)
-    line = refused("train", letters, "--base", tiny, "--prompt", "question")
+def test_a_missing_column_names_the_option_that_chooses_one(tiny, tmp_path):
+    file = tmp_path / "letters.csv"
+    file.write_text("asked,given\n" + "".join(f"{a},{a.upper()}\n" for a in "abcdef"))
+    assert "as its prompt (prompt=..., or --prompt)" in refused("train", file, "--base", tiny)
+    line = refused("train", file, "--base", tiny, "--prompt", "asked")
     assert "as its answer (answer=..., or --answer)" in line
 
 
@@ -502,6 +505,26 @@ def test_a_warning_is_one_line_too(train, tiny, letters):
 
 
 # --- runs ---------------------------------------------------------------------------------------
+
+
+def test_each_command_that_takes_a_file_says_three_lines_about_it_on_stderr(tiny, letters):
+    columns = ["--prompt", "question", "--answer", "label"]
+    training = ["--base", tiny, "--steps", "2", *columns]
+    for command in (
+        ["train", letters, *training],
+        ["sweep", letters, "--vary", "r=1", "--seeds", "0", *training],
+        ["estimate", tiny, "--task", letters, *columns],
+        ["evaluate", tiny, "--task", letters, *columns],
+    ):
+        result = run(*command, "--json")
+        json.loads(result.stdout)
+        lines = result.stderr.splitlines()
+        first = next(place for place, line in enumerate(lines) if "letters.csv: 80 rows" in line)
+        assert lines[first] == "letters.csv: 80 rows read, 80 used; 'question' to 'label'"
+        assert "no prompt with different answers; 0 of 8 test prompts" in lines[first + 1]
+        assert f"more: lora-lab check {letters}" in lines[first + 2]
+        assert ("tokens to train on" in lines[first + 2]) == (command[0] != "evaluate")
+    assert "more: lora-lab check" not in run("evaluate", "pocket", "--task", "style").stderr
 
 
 def test_runs_are_listed_newest_first_with_a_name_that_is_enough(train):
@@ -560,13 +583,14 @@ def test_a_file_that_was_named_in_its_own_folder_is_found_from_another(
     assert scores(facts["name"]) == facts["scores"]
 
 
-def test_scores_are_shown_with_right_and_wrong_answers(train):
-    facts = train()
-    result = run("evaluate", facts["name"], "--answers", "2")
+def test_scores_are_shown_with_wrong_answers_first_and_right_ones_after_them(train):
+    facts = train("--learning-rate", "3e-2", "--steps", "20")
+    right = sum(answer["right"] for answer in facts["scores"]["answers"])
+    assert 0 < right < 8
+    result = run("evaluate", facts["name"], "--answers", "8")
     marks = [line.split()[0] for line in result.stdout.splitlines() if line.startswith("  ")]
-    assert [mark for mark in marks if mark in ("right", "wrong")] == [
-        "right" if answer["right"] else "wrong" for answer in facts["scores"]["answers"][:2]
-    ]
+    shown = [mark for mark in marks if mark in ("right", "wrong")]
+    assert shown == ["wrong"] * (8 - right) + ["right"] * right
 
 
 def test_what_cannot_be_evaluated_is_said_in_words(tiny, letters, train):

@@ -11,9 +11,12 @@ from typer.testing import CliRunner
 import lora_lab as lab
 from lora_lab.cli.app import app
 from lora_lab.cli.sweep import _show_sweep, _varied
+from lora_lab.maths.statistics import wilson
 from lora_lab.records import Scores
+from lora_lab.training.intervals import pooled_interval
 from lora_lab.training.store import list_runs
-from tiny import tiny_base
+from lora_lab.training.summary import interval_of_scores
+from tiny import letters_task, tiny_base
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +40,8 @@ def refused(*arguments):
     """The one line that a command complains with."""
     result = run(*arguments)
     assert result.exit_code == 2
-    (line,) = result.stderr.splitlines()
+    *about_data, line = result.stderr.splitlines()
+    assert about_data == [] or (len(about_data) == 3 and " rows read, " in about_data[0])
     return line.removeprefix("lora-lab: ")
 
 
@@ -50,13 +54,21 @@ def test_all_pairs_are_trained_with_all_seeds_and_score_as_in_the_library(words)
     task = lab.load_task(words[1], base)
     changes = [{"r": r, "learning_rate": rate} for r in (1, 4) for rate in (1e-3, 3e-2)]
     recipes = [lab.Recipe(**{**_fields(task.recipe), "steps": 4, **change}) for change in changes]
-    done = lab.sweep(base, task, recipes, seeds=(0, 1), store=None)
+    done = lab.sweep(base, task, recipes, seeds=(0, 1), store=None, evaluate="validation")
     assert len(printed["runs"]) == 8
     for mine, run_ in zip(printed["runs"], done.runs, strict=True):
         assert mine["recipe"]["seed"] == run_.recipe.seed
         assert mine["recipe"]["r"] == run_.recipe.r
         assert mine["scores"]["loss"] == pytest.approx(run_.scores.loss)
+        assert mine["scores"]["split"] == "validation"
     assert printed["confounds"] == list(done.confounds())
+    means = [row["mean"] for row in printed["settings"]]
+    assert means == list(done.summary()["mean"])
+    assert printed["chosen"]["mean"] == max(means)
+    assert printed["chosen"]["runs"] == [
+        one["name"] for one in printed["runs"][2 * means.index(max(means)) :][:2]
+    ]
+    assert (printed["split"], printed["test"]) == ("validation", None)
 
 
 def _fields(recipe):
@@ -65,7 +77,8 @@ def _fields(recipe):
 
 def test_a_row_a_setting_and_below_what_else_may_explain_it(words):
     shown = run(*words, "--vary", "target_modules=[q_proj,v_proj],all-linear").stdout
-    head, two, every = shown.splitlines()[1:4]
+    about, head, two, every = shown.splitlines()[1:5]
+    assert about == "validation: mean (95 % interval over seeds)"
     assert head.split() == ["target_modules", "accuracy", "loss", "runs"]  # no old facts here
     assert two.split()[0] == "[q_proj,v_proj]"
     assert every.split()[0] == "all-linear"
@@ -91,8 +104,73 @@ def test_the_runs_are_kept_and_a_longer_list_trains_only_what_is_new(words):
 
 def test_a_run_of_a_sweep_can_be_evaluated_by_its_name(words):
     printed = json.loads(run(*words, "--vary", "r=1", "--json").stdout)
-    result = run("evaluate", printed["runs"][0]["name"], "--json")
+    result = run("evaluate", printed["runs"][0]["name"], "--split", "validation", "--json")
     assert json.loads(result.stdout)["scores"]["loss"] == printed["runs"][0]["scores"]["loss"]
+
+
+GOOD = ["--vary", "learning-rate=1e-3,3e-2", "--steps", "20", "--engine", "sequential"]
+
+
+def test_the_test_is_left_alone_unless_it_is_asked_for(words):
+    shown = run(*words, *GOOD).stdout
+    assert "Chosen by the best mean on validation: learning_rate=0.03" in shown
+    assert "--then-test scores it once on the test split." in shown
+    assert all(not (run_.path / "scores.json").exists() for run_ in list_runs())
+
+
+def test_then_test_scores_the_chosen_setting_alone_and_says_so(words):
+    printed = json.loads(run(*words, *GOOD, "--then-test", "--json").stdout)
+    chosen = [run_ for run_ in list_runs() if (run_.path / "scores.json").exists()]
+    assert {run_.recipe.learning_rate for run_ in chosen} == {3e-2}
+    assert sorted(run_.path.name for run_ in chosen) == sorted(printed["chosen"]["runs"])
+    task = lab.load_task(words[1])
+    tested = [lab.evaluate(run_, task) for run_ in chosen]
+    facts = printed["test"]
+    assert facts["mean"] == pytest.approx(sum(scores.value for scores in tested) / 2)
+    assert facts["over_questions"] == pytest.approx(pooled_interval(tested, task))
+    assert facts["over_seeds"] == pytest.approx(
+        interval_of_scores([scores.value for scores in tested], share=True)
+    )
+    assert facts["other_runs_tested_before"] == 0
+    shown = run(*words, *GOOD, "--then-test").stdout
+    assert "The test was looked at once, for this setting alone, after it was chosen." in shown
+    assert re.search(r"test +\d+ %; \d+ to \d+ with other questions, \d+ to \d+ with", shown)
+
+
+def test_a_test_that_other_runs_have_seen_is_said_to_be(words):
+    printed = json.loads(run(*words, *GOOD, "--json").stdout)
+    other = next(one for one in printed["runs"] if one["name"] not in printed["chosen"]["runs"])
+    rate, seed = (str(other["recipe"][name]) for name in ("learning_rate", "seed"))
+    run("train", *words[1:4], "--steps", "20", "--learning-rate", rate, "--seed", seed)
+    shown = run(*words, *GOOD, "--then-test").stdout
+    assert "note: 1 other run of this sweep had been scored on the test before." in shown
+    assert "looked at once" not in shown
+
+
+def test_of_settings_with_one_mean_the_first_is_chosen_and_that_is_said(words):
+    shown = run(*words, "--vary", "r=1,2,4", "--learning-rate", "1e-9").stdout
+    assert "validation: r=1 (the first of 3 with this mean)" in shown
+
+
+def test_where_every_setting_diverges_nothing_is_chosen(words):
+    wild = ["--vary", "r=1,2", "--learning-rate", "1e30", "--then-test"]
+    shown = run(*words, *wild).stdout
+    assert "Nothing is chosen: every setting diverged with some seed" in shown
+    assert json.loads(run(*words, *wild, "--json").stdout)["test"] is None
+
+
+def test_a_single_seed_has_the_interval_of_its_questions(words):
+    shown = run(*words[:-1], "0", "--vary", "r=1").stdout
+    assert "validation: mean (95 % interval)" in shown
+    low, high = wilson(0, 8)
+    assert f"0 % ({100 * low:.0f}–{100 * high:.0f})" in shown
+
+
+def test_runs_that_validation_scored_are_listed_as_such(words):
+    run(*words, "--vary", "r=1")
+    shown = run("runs").stdout
+    assert shown.count(" % val ") == 2
+    assert "val: scored on validation, by a sweep; `lora-lab evaluate` scores the test" in shown
 
 
 HUNDRED = ",".join(map(str, range(1, 101)))
@@ -131,7 +209,7 @@ def test_seeds_that_make_no_sweep_are_refused(words, seeds, complaint):
 
 def test_the_table_of_a_task_with_old_facts_fits_a_terminal_of_80_columns(monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "80")
-    made = Scores("exact match", 0.547, {}, 0.5, 0.981, 1.2341, (), "test")
+    made = Scores("exact match", 0.547, {}, 0.5, 0.981, 1.2341, (), "validation")
     runs = [
         SimpleNamespace(recipe=lab.Recipe(r=r, learning_rate=3e-3), scores=scores, status=status)
         for r, scores, status in ((16, made, "finished"), (16, None, "diverged"))
@@ -139,8 +217,8 @@ def test_the_table_of_a_task_with_old_facts_fits_a_terminal_of_80_columns(monkey
     for run_ in runs:
         run_.task_name, run_.about = "new-facts", "pocket"
     done = SimpleNamespace(runs=runs, confounds=tuple)
-    _show_sweep(done, ["r", "learning_rate"], 2)
-    head, row = capsys.readouterr().out.splitlines()[1:3]
+    _show_sweep(done, ["r", "learning_rate"], 2, letters_task())
+    head, row = capsys.readouterr().out.splitlines()[2:4]
     assert head.split() == "r learning_rate exact match old facts strangers loss runs".split()
     assert row.split() == "16 0.003 55 % 50 % 98 % 1.234 1, diverged".split()
     assert max(len(head), len(row)) <= 80

@@ -13,7 +13,8 @@ from lora_lab.records import StepRecord
 
 SIGNATURES = {
     "load_base": "name_or_path='pocket', *, device='auto', dtype='auto', quantize=None",
-    "load_task": "name_or_file, base=None, *, prompt='prompt', answer='answer', n=None, seed=0",
+    "load_task": "name_or_file, base=None, *, prompt='prompt', answer='answer', n=None, seed=0, "
+    "test=None, validation=None, split_column=None, group_by=None",
     "planted_task": "base, *, r, target_modules, layers=None, n=None, seed=0",
     "estimate": "model, recipe, task=None",
     "train": "base, task, recipe",
@@ -29,6 +30,7 @@ SIGNATURES = {
     "export": "run, folder, *, base=None, with_base=False, merge=False, dtype='bfloat16', "
     "task=None, before=None",
     "doctor": "",
+    "check_data": "path, *, prompt='prompt', answer='answer', max_length=256",
     "paper": "id",
     "claim": "id",
     "picture_of_lora": "base, module, r=8",

@@ -103,10 +103,14 @@ def test_eight_tenths_train_one_validates_one_tests(write):
 @pytest.mark.parametrize("seed", range(10))
 def test_no_prompt_is_in_two_splits(write, seed):
     generator = random.Random(seed)
-    pairs = [(generator.choice(TOWNS), generator.choice("ab")) for _ in range(60)]
+    towns = [f"town {i}" for i in range(40)]
+    pairs = [(generator.choice(towns), generator.choice("ab")) for _ in range(60)]
     task = file_task(write("a.csv", csv_of(pairs)), seed=seed)
-    prompts = [example.prompt for example in everything(task)]
-    assert len(prompts) == len(set(prompts)) > 3
+    train, *held_out = (
+        {example.prompt for example in split} for split in (task.train, task.validation, task.test)
+    )
+    assert train.isdisjoint(held_out[0] | held_out[1])
+    assert held_out[0].isdisjoint(held_out[1])
 
 
 def test_the_seed_decides_the_splits(write):
@@ -161,10 +165,23 @@ def test_exact_repeats_are_taken_once_and_counted(write):
     assert "2 left out (the same as an earlier row: rows 22, 23)" in task.about
 
 
-def test_a_prompt_with_two_answers_keeps_the_first_and_names_the_other(write):
-    task = file_task(write("a.csv", csv_of([*PAIRS, ("town 3", "another")])))
-    assert set(everything(task)) == EXAMPLES
-    assert "the prompt of row 5 with another answer: row 22" in task.about
+@pytest.mark.parametrize("seed", range(5))
+def test_a_prompt_with_two_answers_is_in_training_only_with_both_of_them(write, seed):
+    path = write("a.csv", csv_of([*PAIRS, ("town 3", "another"), ("town 3", "another")]))
+    task = file_task(path, seed=seed)
+    both = {Example("town 3", "answer 3"), Example("town 3", "another")}
+    assert set(everything(task)) == EXAMPLES | both
+    assert both <= set(task.train)
+    assert "one prompt with several answers: rows 5, 22" in task.about
+    assert "1 left out (the same as an earlier row: row 23)" in task.about
+
+
+def test_prompts_that_nearly_all_have_two_answers_are_refused(write):
+    pairs = [(town, answer) for town in TOWNS[:5] for answer in "ab"]
+    with pytest.raises(
+        ValueError, match="no row of a.csv is left for validation: prompts with several"
+    ):
+        file_task(write("a.csv", csv_of([*pairs, ("alone", "a")])))
 
 
 def test_a_row_with_too_many_values_is_left_out_and_named(write):

@@ -22,6 +22,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "spectra": "torch",
         "change_norm": "",
         "statistics": "scipy",
+        "grouped": "scipy",
         "measures": "",
         "looks": "",
         "comparison": "",
@@ -58,6 +59,10 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "changing_facts": "",
         "texts": "",
         "tables": "",
+        "chats": "",
+        "records": "",
+        "templates": "",
+        "splits": "",
         "files": "",
         "planted": "torch",
         "hidden_rank": "",
@@ -102,6 +107,8 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "processes": "torch loky msgspec",
         "cluster": "torch",
         "pairing": "",
+        "intervals": "",
+        "errors": "",
         "confounds": "",
         "summary": "pandas",
         "sweep": "torch pandas tqdm",
@@ -152,6 +159,11 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "recipe_data": "",
         "recipe_curves": "",
         "recipe": "",
+        "data_personal": "",
+        "data_lengths": "tokenizers jinja2",
+        "data_rows": "",
+        "data_twins": "",
+        "data": "",
     },
     "lessons": {
         "predictions": "",
@@ -212,7 +224,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
     ),
     "cli": dict.fromkeys(
         ["show", "task_spec", "options", "resolve", "doctor", "setup", "lab", "check", "estimate"]
-        + ["train", "sweep", "ask", "export", "app"],
+        + ["train", "choice", "sweep", "ask", "export", "app"],
         "typer rich torch packaging jupyter_client",
     ),
 }

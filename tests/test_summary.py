@@ -179,3 +179,47 @@ def test_a_field_that_may_be_none_is_compared():
     assert found.reference is None
     assert found.comparisons["nf4"].result == "better"
     assert "quantize=nf4 is better by" in repr(found)
+
+
+def on_validation(made):
+    """The same runs with their scores called validation's."""
+    return Sweep(
+        tuple(
+            dataclasses.replace(
+                run, scores=run.scores and dataclasses.replace(run.scores, split="validation")
+            )
+            for run in made.runs
+        )
+    )
+
+
+def test_the_setting_with_the_best_mean_on_validation_is_chosen():
+    best = on_validation(swept(r1=R1, r4=R4, r16=R16)).best()
+    assert [(run.recipe.r, run.scores.value) for run in best] == [(4, value) for value in R4]
+
+
+def test_of_equal_means_the_first_is_chosen():
+    made = on_validation(swept(r1=(0.1, 0.5), r4=(0.2, 0.4), r16=(0.3, 0.3)))
+    assert {run.recipe.r for run in made.best()} == {1}
+
+
+def test_of_losses_the_least_is_chosen():
+    made = on_validation(swept(r1=R4, r4=R1))
+    perplexity = [
+        dataclasses.replace(run, scores=dataclasses.replace(run.scores, metric_name="perplexity"))
+        for run in made.runs
+    ]
+    assert {run.recipe.r for run in Sweep(tuple(perplexity)).best()} == {4}
+
+
+def test_a_setting_with_a_diverged_seed_is_not_chosen():
+    broken = dataclasses.replace(run(2, 0, r=4), scores=None, status="diverged")
+    made = on_validation(Sweep((*runs(*R1[:3], r=1), *runs(0.9, 0.9, r=4), broken)))
+    assert {run.recipe.r for run in made.best()} == {1}
+    with pytest.raises(ValueError, match="every setting diverged with some seed; lower the"):
+        Sweep((broken,)).best()
+
+
+def test_a_test_does_not_choose():
+    with pytest.raises(ValueError, match="scored on the test, and a test that chose is no test"):
+        swept(r1=R1, r4=R4).best()

@@ -4,8 +4,9 @@ import math
 import pytest
 
 from lora_lab.records import Budget
+from lora_lab.training.evaluation import evaluate
 from lora_lab.training.fit import fit
-from lora_lab.training.store import Run
+from lora_lab.training.store import Run, read_run
 from lora_lab.training.sweep import Sweep, sweep
 from tiny import letters_task, recipe, tiny_base
 
@@ -49,6 +50,54 @@ def test_a_stopped_sweep_goes_on_with_the_runs_it_lacks(base, tmp_path):
     assert [run.replayed for run in made.runs] == [True, False]
     again = sweep(base, TASK, TWO, store=tmp_path, fresh=True)
     assert [run.replayed for run in again.runs] == [False, False]
+
+
+@pytest.mark.parametrize("engine", ["sequential", "processes", "packed"])
+def test_a_sweep_scored_on_validation_leaves_the_test_alone(base, tmp_path, engine):
+    made = sweep(base, TASK, TWO, engine=engine, store=tmp_path, evaluate="validation")
+    for run in made.runs:
+        expected = evaluate(run, TASK, split="validation")
+        assert (run.scores.split, run.scores.value) == ("validation", expected.value)
+        assert run.scores.loss == pytest.approx(expected.loss)
+        assert not (run.path / "scores.json").exists()
+        assert read_run(run.path).scores == run.scores
+
+
+def test_both_scores_of_a_run_are_kept_and_neither_is_made_twice(base, tmp_path, monkeypatch):
+    validated = sweep(base, TASK, TWO, store=tmp_path, evaluate="validation").runs
+    tested = fit(base, TASK, TWO[0], store=tmp_path)
+    assert tested.scores == evaluate(tested, TASK)
+    assert (tested.path, tested.replayed) == (validated[0].path, True)
+    monkeypatch.setattr("lora_lab.training.fit.score", None)  # nothing is left to score
+    again = sweep(base, TASK, TWO, store=tmp_path, evaluate="validation").runs
+    assert [run.scores for run in again] == [run.scores for run in validated]
+    assert fit(base, TASK, TWO[0], store=tmp_path).scores == tested.scores
+    assert [read_run(run.path).scores.split for run in again] == ["test", "validation"]
+
+
+def test_a_run_trained_afresh_keeps_no_score_of_the_old_one(base, tmp_path):
+    run = fit(base, TASK, TWO[0], store=tmp_path, evaluate="validation")
+    again = fit(base, TASK, TWO[0], store=tmp_path, fresh=True, evaluate=False)
+    assert again.path == run.path
+    assert again.scores is None
+
+
+def test_without_a_store_a_run_is_scored_on_validation_too(base):
+    run = fit(base, TASK, TWO[0], store=None, evaluate="validation")
+    assert run.scores == evaluate(run, TASK, split="validation")
+
+
+@pytest.mark.parametrize("split", ["train", "valid", "", 1])
+def test_another_split_is_no_split_to_score(base, split):
+    with pytest.raises(ValueError, match=f"evaluate={split!r} names no split to score; give True"):
+        sweep(base, TASK, TWO, store=None, evaluate=split)
+
+
+def test_a_task_without_validation_is_refused_before_it_is_trained(base):
+    without = dataclasses.replace(TASK, validation=[])
+    for call in (fit, lambda *args, **more: sweep(args[0], args[1], [args[2]], **more)):
+        with pytest.raises(ValueError, match="has no validation examples"):
+            call(base, without, recipe(steps=10**6), store=None, evaluate="validation")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lora_lab.cli import options
-from lora_lab.cli.show import as_json, busy, indented, note, say, show_scores
+from lora_lab.cli.check import note_data
+from lora_lab.cli.show import (
+    as_json,
+    busy,
+    indented,
+    note,
+    say,
+    score_facts,
+    show_errors,
+    show_scores,
+)
 
 if TYPE_CHECKING:
     from lora_lab.cli.resolve import NamedModel
@@ -40,19 +50,23 @@ def evaluate(
     strength: Strength = None,
     *,
     examples: options.TaskOptions,
-    answers: Annotated[int, typer.Option(metavar="COUNT", help="How many answers to show.")] = 3,
+    answers: Annotated[
+        int, typer.Option(metavar="COUNT", help="How many answers to show, wrong ones first.")
+    ] = 3,
     store: options.Store = None,
     json: options.Json = False,
 ) -> None:
     """Score a run, an adapter or a base on a task.
 
-    Choose between settings with --split validation; the test is for the end.
+    Choose between settings with --split validation; the test is for the end. A run makes the same
+    splits again as when it was trained. Wrong answers are shown first.
 
     \b
     Examples:
       lora-lab evaluate pocket --task new-facts
       lora-lab evaluate 3f2a9c --strength 0.5
       lora-lab evaluate my-adapter --base pocket --task sentiment --json
+      lora-lab evaluate my-adapter --task my.csv --test new.csv --group-by person
     """
     from lora_lab.cli.resolve import chosen_store, find_model
     from lora_lab.cli.task_spec import TaskSpec
@@ -64,15 +78,19 @@ def evaluate(
     subject = find_model(model, base=base, strength=strength, store=chosen_store(store))
     spec = TaskSpec(task) if task else _own_task(subject, model)
     base_model = subject.model if isinstance(subject.model, Base) else subject.model.base
-    data = examples.of(spec).load(base_model)
+    spec = examples.of(spec)
+    data = spec.load(base_model)
+    note_data(spec, data)
     with busy("Evaluating …"):
         scores = scores_of(subject.model, data, split=split)
     if json:
-        as_json({"model": model, "task": data.name, "base": base_model.name, "scores": scores})
+        facts = {"model": model, "task": data.name, "base": base_model.name, "scores": scores}
+        as_json(facts | score_facts(scores, data))
         return
     say(f"{data.name}, asked of {subject.about}", "")
-    show_scores(scores)
-    for shown in scores.answers[:answers]:
+    show_scores(scores, data)
+    show_errors(scores)
+    for shown in sorted(scores.answers, key=lambda answer: answer.right)[:answers]:
         mark = "right" if shown.right else "wrong"
         say("", indented(shown.prompt, "  asked   "), indented(shown.expected, "  wanted  "))
         say(indented(shown.given, f"  {mark}   "))

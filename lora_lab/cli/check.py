@@ -1,12 +1,17 @@
 """`check`: what people bring, looked through: data, an adapter or a recipe."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lora_lab.cli import options
-from lora_lab.cli.show import as_json, busy, say
+from lora_lab.cli.show import as_json, busy, note, say
+
+if TYPE_CHECKING:
+    from lora_lab.cli.task_spec import TaskSpec
+    from lora_lab.models.bases import Base
+    from lora_lab.tasks.examples import Task
 
 
 def check(
@@ -14,6 +19,17 @@ def check(
         Path,
         typer.Argument(metavar="PATH", help="Data, an adapter's folder, or another tool's recipe."),
     ],
+    prompt: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", help="The data's column with what is asked; else guessed."),
+    ] = None,
+    answer: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", help="The data's column with the answer; else guessed."),
+    ] = None,
+    max_length: Annotated[
+        int | None, typer.Option(metavar="TOKENS", help="How long an example may be; else 256.")
+    ] = None,
     json: options.Json = False,
 ) -> None:
     """Look through data, an adapter or a recipe, and say what is odd about it.
@@ -23,17 +39,24 @@ def check(
     \b
     Examples:
       lora-lab check questions.csv
+      lora-lab check calls.tsv --prompt text --answer reason --max-length 512
+      lora-lab check chats.jsonl
       lora-lab check my-adapter
       lora-lab check axolotl.yaml --json
     """
     from lora_lab.review.brought import kind_of
 
     kind = kind_of(path)
+    given = {"prompt": prompt, "answer": answer, "max_length": max_length}
+    given = {name: value for name, value in given.items() if value is not None}
+    if given and kind != "data":
+        option = next(iter(given)).replace("_", "-")
+        raise ValueError(f"--{option} is about data, and {str(path)!r} is no data; leave it out")
     with busy("Looking through …"):
         if kind == "data":
             from lora_lab.review.data import check_data
 
-            review = check_data(path)
+            review = check_data(path, **given)
         elif kind in ("adapter", "model"):
             from lora_lab.review.adapter import check_adapter
 
@@ -48,3 +71,21 @@ def check(
         say(str(review))
     if review.is_grave:
         raise typer.Exit(1)
+
+
+def note_data(
+    spec: "TaskSpec", task: "Task", base: "Base | None" = None, max_length: int | None = None
+) -> None:
+    """Say three lines on stderr about a task's file: its rows, its splits, its answers.
+
+    With a base and `max_length`, also how long its training examples are.
+    """
+    if not Path(spec.task).is_file():
+        return  # a built-in task
+    from lora_lab.review.data import summary
+
+    columns = {"prompt": spec.prompt, "answer": spec.answer}
+    columns = {name: value for name, value in columns.items() if value is not None}
+    if base is not None:
+        columns |= {"tokenizer": base.tokenizer, "max_length": max_length}
+    note(*summary(spec.task, task, **columns))

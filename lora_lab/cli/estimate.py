@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lora_lab.cli import options
+from lora_lab.cli.check import note_data
 from lora_lab.cli.show import as_json, busy, say, table
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ def estimate(
             spec = examples.of(TaskSpec(task))
             source, data = spec.load_with_base(model, device)
             settings = replace(data.recipe, **recipe)
+            note_data(spec, data, source, settings.max_length)
         shape = estimates.find_shape(source)
         cost = estimates.estimate(source, settings, data)
         saving = replace(settings, gradient_checkpointing=True)

@@ -7,7 +7,7 @@ import re
 import types
 import typing
 from collections.abc import Callable
-from dataclasses import Field, dataclass, fields, is_dataclass
+from dataclasses import Field, asdict, dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -56,16 +56,43 @@ class TaskOptions:
     ] = None
     prompt: Annotated[
         str | None,
-        typer.Option(metavar="COLUMN", help="A file's column with what is asked; else prompt."),
+        typer.Option(
+            metavar="COLUMN", help="A file's column with what is asked; else prompt, or guessed."
+        ),
     ] = None
     answer: Annotated[
         str | None,
-        typer.Option(metavar="COLUMN", help="A file's column with the answer; else answer."),
+        typer.Option(
+            metavar="COLUMN", help="A file's column with the answer; else answer, or guessed."
+        ),
+    ] = None
+    test: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="A file with the test's rows; else a tenth is drawn."),
+    ] = None
+    validation: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="A file with the validation's rows; else a tenth."),
+    ] = None
+    split_column: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN", help="A file's column that says train, validation (dev, val) or test."
+        ),
+    ] = None
+    group_by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="A file's column, such as a person: no group is in two splits. `template`: "
+            "prompts that differ in numbers, quoted strings and names alone.",
+        ),
     ] = None
 
     def of(self, spec: "TaskSpec") -> "TaskSpec":
         """The task with these options' values; an option that is left out changes nothing."""
-        return spec.but(n=self.n, seed=self.task_seed, prompt=self.prompt, answer=self.answer)
+        values = asdict(self)
+        return spec.but(seed=values.pop("task_seed"), **values)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,13 +15,16 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from lora_lab.wording import percent
+from lora_lab.wording import counted, percent
 
 if TYPE_CHECKING:
     from lora_lab.records import Scores
+    from lora_lab.tasks.examples import Task
+    from lora_lab.training.intervals import Ends
     from lora_lab.training.store import Run
 
 WIDE = 200  # columns of a pipe or a file, which should not lose words
+MOST_ERRORS = 8  # classes or fields in a table of errors
 FORGETTING = {  # fields of Scores, in words
     "old_knowledge": "old facts kept",
     "strangers": 'strangers still "not known"',
@@ -105,22 +108,77 @@ def mark(metric: str, value: float | None) -> str:
     return f"{value:.3g}" if metric in ("perplexity", "KL", "loss") else percent(value)
 
 
-def show_scores(after: "Scores", before: "Scores | None" = None) -> None:
+def mark_within(metric: str, value: float | None, ends: "Ends | None") -> str:
+    """A score with the ends of its interval: `58 % (45–70)`; without an interval, the score."""
+    if value is None or ends is None:
+        return mark(metric, value)
+    low, high = (mark(metric, end).removesuffix(" %") for end in ends)
+    return f"{mark(metric, value)} ({low}–{high})"
+
+
+def show_scores(after: "Scores", task: "Task", before: "Scores | None" = None) -> None:
     """Print the metrics, the task's own first, then the loss, then the old knowledge.
 
-    With the base's scores there are two columns of numbers, before and after.
+    Shares have their intervals. With the base's scores there are two columns of numbers, before
+    and after, and a sentence on the difference.
     """
+    from lora_lab.training.intervals import change_of, groups_in, intervals_of, method_text
+
     columns = [after] if before is None else [before, after]
+    ends = [intervals_of(scores, task) for scores in columns]
+    both = list(zip(columns, ends, strict=True))
     rows = [
-        (name, *(mark(name, scores.metrics[name]) for scores in columns)) for name in after.metrics
+        (name, *(mark_within(name, own.metrics[name], found.get(name)) for own, found in both))
+        for name in after.metrics
     ]
     rows.append(("loss, nats per answer token", *(f"{scores.loss:.3f}" for scores in columns)))
     for name, words in FORGETTING.items():
         if getattr(after, name) is not None:
-            rows.append((words, *(mark("", getattr(scores, name)) for scores in columns)))
+            cells = (mark_within("", getattr(own, name), found.get(name)) for own, found in both)
+            rows.append((words, *cells))
     questions = f", {len(after.answers)} questions" if after.answers else ""
+    if groups := groups_in(after, task):
+        questions += f" of {counted(groups, 'group')}"
     head = ("score",) if before is None else ("before", "after")
     table((f"{after.split}{questions}", *head), rows, right="score, before, after")
+    if change := before and change_of(before, after, task):
+        say(f"right answers: {change.words}")
+    if words := method_text(after, task):
+        say(f"In brackets: {words}." if groups_in(after, task) != 1 else f"There are {words}.")
+
+
+def show_errors(scores: "Scores") -> None:
+    """Print the errors by class or by field, most errors first; nothing where all is right."""
+    from lora_lab.training.errors import ClassErrors, errors_of
+
+    rows = [row for row in errors_of(scores) if row.errors]
+    if not rows:
+        return
+    if isinstance(rows[0], ClassErrors):
+        head = ("class", "right", "given in its place")
+        cells = [(row.label, f"{row.right} of {row.asked}", row.instead_text) for row in rows]
+    else:
+        head = ("field", "right", "wrong", "missing", "not wanted")
+        cells = [
+            (row.field, f"{row.right} of {row.wanted}", row.wrong, row.missing, row.unwanted)
+            for row in rows
+        ]
+    say("")
+    table(head, cells[:MOST_ERRORS], right="right, wrong, missing, not wanted")
+    if len(rows) > MOST_ERRORS:
+        say(f"{len(rows) - MOST_ERRORS} more have errors; `--json` has them all")
+
+
+def score_facts(scores: "Scores", task: "Task") -> dict:
+    """The entries in `--json` beside scores: their intervals, and the errors by class or field."""
+    from lora_lab.training.errors import errors_of
+    from lora_lab.training.intervals import intervals_of, method_text
+
+    return {
+        "intervals": intervals_of(scores, task),
+        "interval_method": method_text(scores, task),
+        "errors": errors_of(scores),
+    }
 
 
 def day(date: str) -> str:

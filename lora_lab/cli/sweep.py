@@ -11,10 +11,23 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lora_lab.cli import options
-from lora_lab.cli.show import as_json, listed_run_facts, mark, note, say, slow_bars_in_logs, table
+from lora_lab.cli.check import note_data
+from lora_lab.cli.choice import choice_facts, show_choice, tested_runs, written
+from lora_lab.cli.show import (
+    as_json,
+    listed_run_facts,
+    mark_within,
+    note,
+    say,
+    slow_bars_in_logs,
+    table,
+)
 from lora_lab.recipe import Recipe, nearest
 
 if TYPE_CHECKING:
+    from lora_lab.records import Scores
+    from lora_lab.tasks.examples import Task
+    from lora_lab.training.intervals import Ends
     from lora_lab.training.sweep import Sweep
 
 FIELDS = {field.name: field for field in dataclasses.fields(Recipe) if field.name != "seed"}
@@ -40,6 +53,10 @@ def sweep(
     engine: Annotated[
         str, typer.Option(metavar="ENGINE", help="auto, sequential, processes, packed or ray.")
     ] = "auto",
+    then_test: Annotated[
+        bool,
+        typer.Option("--then-test", help="Score the setting that validation chose on the test."),
+    ] = False,
     *,
     examples: options.TaskOptions,
     training: options.TrainingOptions,
@@ -47,7 +64,9 @@ def sweep(
     """Fine-tune with several settings and seeds, and compare them.
 
     Finished runs are kept: the same command, or the same with more values, trains only what is new.
-    The scores are the test split's. Notes below the table name other causes of a difference.
+    The scores are the validation split's, so that the test is kept for the end: --then-test scores
+    the one setting with the best mean on it. Notes below the table name other causes of a
+    difference.
 
     Other choices of the recipe are options, as in `lora-lab train`. Write a list in brackets.
 
@@ -56,6 +75,7 @@ def sweep(
       lora-lab sweep new-facts --vary r=1,4,16 --vary learning_rate=1e-3,3e-3,1e-2
       lora-lab sweep style --vary "target_modules=[q_proj,v_proj],all-linear"
       lora-lab sweep my.csv --base smollm2 --vary lora_alpha=8,32 --steps 40
+      lora-lab sweep my.csv --group-by person --vary r=4,16 --then-test
     """
     slow_bars_in_logs()
     varied = [_varied(words) for words in vary]
@@ -72,6 +92,7 @@ def sweep(
         dataclasses.replace(common, **dict(zip(names, setting, strict=True)))
         for setting in itertools.product(*(values for _, values in varied))
     ]
+    note_data(spec, data, model, common.max_length)
     from lora_lab.cli.resolve import chosen_store
     from lora_lab.training.store import folder_of, resolve_store
     from lora_lab.training.sweep import sweep as run_sweep
@@ -92,15 +113,20 @@ def sweep(
                 engine=engine,
                 store=run_store,
                 fresh=training.fresh,
+                evaluate="validation",
                 progress=True,
             )
+        tested = tested_runs(done, model, data, run_store) if then_test else None
     except KeyboardInterrupt as stopped:
         note("", "Stopped. Finished runs are kept; the same command trains the others.")
         raise typer.Exit(130) from stopped
     if training.json:
-        as_json({"confounds": done.confounds(), "runs": [*map(listed_run_facts, done.runs)]})
-    else:
-        _show_sweep(done, names, len(seed_list))
+        runs = [*map(listed_run_facts, done.runs)]
+        as_json(choice_facts(done, data, tested) | {"confounds": done.confounds(), "runs": runs})
+        return
+    _show_sweep(done, names, len(seed_list), data)
+    show_choice(done, names, data, tested)
+    say("", "The runs are kept; `lora-lab runs` lists them.")
 
 
 def _varied(words: str) -> tuple[str, list[object]]:
@@ -126,7 +152,7 @@ def _varied(words: str) -> tuple[str, list[object]]:
     parsed = [options.value_of(FIELDS[name], text) for text in texts]
     twice = [value for place, value in enumerate(parsed) if value in parsed[:place]]
     if twice:
-        raise ValueError(f"--vary {words} names {_written(twice[0])} twice; write each value once")
+        raise ValueError(f"--vary {words} names {written(twice[0])} twice; write each value once")
     return name, parsed
 
 
@@ -167,10 +193,12 @@ def _check_count(values: Sequence[int], seeds: int) -> None:
         )
 
 
-def _show_sweep(done: "Sweep", names: Sequence[str], seeds: int) -> None:
-    """Print a row for each setting: the mean of its seeds, with the lowest and the highest."""
+def _show_sweep(done: "Sweep", names: Sequence[str], seeds: int, task: "Task") -> None:
+    """Print a row for each setting: the mean of its seeds, with its interval."""
     metric = next((run.scores.metric_name for run in done.runs if run.scores), "score")
-    say(f"{done.runs[0].task_name} on {done.runs[0].about}: mean (lowest to highest) of the seeds")
+    split = next((run.scores.split for run in done.runs if run.scores), "validation")
+    within = "95 % interval over seeds" if seeds > 1 else "95 % interval"
+    say(f"{done.runs[0].task_name} on {done.runs[0].about}", f"{split}: mean ({within})")
     rows = []
     for first in range(0, len(done.runs), seeds):
         runs = done.runs[first : first + seeds]
@@ -178,10 +206,10 @@ def _show_sweep(done: "Sweep", names: Sequence[str], seeds: int) -> None:
         losses = [score.loss for score in scores]
         rows.append(
             [
-                *(_written(getattr(runs[0].recipe, name)) for name in names),
-                _mean_and_range(metric, [score.value for score in scores]),
-                _mean_and_range("", [score.old_knowledge for score in scores]),
-                _mean_and_range("", [score.strangers for score in scores]),
+                *(written(getattr(runs[0].recipe, name)) for name in names),
+                _mean_text(metric, [score.value for score in scores], _ends_of_one(scores, task)),
+                _mean_text("", [score.old_knowledge for score in scores]),
+                _mean_text("", [score.strangers for score in scores]),
                 f"{sum(losses) / len(losses):.3f}" if losses else "-",
                 ", ".join([str(len(scores)), *(run.status for run in runs if not run.scores)]),
             ]
@@ -194,7 +222,6 @@ def _show_sweep(done: "Sweep", names: Sequence[str], seeds: int) -> None:
         say(sentence)
     for sentence in done.confounds():
         say(f"note: {sentence}")
-    say("", "The runs are kept; `lora-lab runs` lists them.")
 
 
 def _verdicts(done: "Sweep", names: Sequence[str], seeds: int) -> list[str]:
@@ -205,26 +232,31 @@ def _verdicts(done: "Sweep", names: Sequence[str], seeds: int) -> list[str]:
         compared = done.compare(names[0])
     except ValueError as error:  # the first value diverged, say
         return [f"no verdict: {error}"]
-    reference = f"{names[0]}={_written(compared.reference)}"
+    reference = f"{names[0]}={written(compared.reference)}"
     return [
-        f"{names[0]}={_written(value)} beside {reference}: "
+        f"{names[0]}={written(value)} beside {reference}: "
         + (comparison.verdict if comparison else "diverged with some seeds, nothing to compare")
         for value, comparison in compared.comparisons.items()
     ]
 
 
-def _written(value: object) -> str:
-    """A value as the command line writes it after --vary."""
-    if isinstance(value, tuple):
-        return f"[{','.join(map(str, value))}]"
-    return f"{value:g}" if isinstance(value, float) else str(value).lower()
+def _ends_of_one(scores: Sequence["Scores"], task: "Task") -> "Ends | None":
+    """The interval of a single seed's score, by its questions; None for several seeds."""
+    if len(scores) != 1:
+        return None
+    from lora_lab.training.intervals import pooled_interval
+
+    return pooled_interval(scores, task)
 
 
-def _mean_and_range(metric: str, values: Sequence[float | None]) -> str:
-    """`58 % (50–65)`: the mean of the values that are there, the lowest and the highest."""
+def _mean_text(metric: str, values: Sequence[float | None], ends: "Ends | None" = None) -> str:
+    """`58 % (50–65)`: the mean of the values that are there, with its interval over seeds."""
+    from lora_lab.maths.measures import LOWER_IS_BETTER
+    from lora_lab.training.summary import interval_of_scores
+
     numbers = [value for value in values if value is not None]
     if not numbers:
         return "-"
-    mean = mark(metric, sum(numbers) / len(numbers))
-    low, high = (mark(metric, end).removesuffix(" %") for end in (min(numbers), max(numbers)))
-    return mean if len(numbers) == 1 else f"{mean} ({low}–{high})"
+    if len(numbers) > 1:
+        ends = interval_of_scores(numbers, share=metric not in LOWER_IS_BETTER)
+    return mark_within(metric, sum(numbers) / len(numbers), ends)

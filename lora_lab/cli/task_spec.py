@@ -33,6 +33,10 @@ class TaskSpec:
     seed: int = 0
     prompt: str | None = None  # a file's column; None: the column of that name
     answer: str | None = None
+    test: str | None = None  # a file
+    validation: str | None = None
+    split_column: str | None = None
+    group_by: str | None = None
 
     def but(self, **changes: object) -> "TaskSpec":
         """A copy with those of the changes that are not None."""
@@ -44,17 +48,20 @@ class TaskSpec:
         """The task for a base.
 
         Raises:
-            ValueError: as `load_task` does, and for a column where the task is not a file.
+            ValueError: as `load_task` does, and for an option of files where the task is none.
         """
-        columns = {"prompt": self.prompt, "answer": self.answer}
-        columns = {name: value for name, value in columns.items() if value is not None}
-        if columns and any(self.task in names for names in NAMES.values()):
-            option, column = next(iter(columns.items()))
+        of_file = {
+            name: value
+            for name, value in asdict(self).items()
+            if value is not None and name not in ("task", "n", "seed")
+        }
+        if of_file and any(self.task in names for names in NAMES.values()):
+            option, value = next(iter(of_file.items()))
             raise ValueError(
-                f"--{option} {column} names a file's column, and {self.task!r} is no file; "
-                "leave it out"
+                f"--{option.replace('_', '-')} {value} is about a file's rows, and {self.task!r} "
+                "is no file; leave it out"
             )
-        return load_task(self.task, base, n=self.n, seed=self.seed, **columns)
+        return load_task(self.task, base, n=self.n, seed=self.seed, **of_file)
 
     def load_with_base(
         self, base: str | None, device: str, dtype: str = "auto"
@@ -86,7 +93,8 @@ class TaskSpec:
         if not (folder / "run.json").is_file():
             return  # the recipe was refused before anything began
         values = asdict(self)
-        if Path(self.task).is_file():
-            values["task"] = str(Path(self.task).resolve())  # found from any working directory
+        for name in ("task", "test", "validation"):
+            if values[name] and Path(values[name]).is_file():
+                values[name] = str(Path(values[name]).resolve())  # found from any working directory
         with write_atomically(folder / TASK_FILE) as new:
             new.write_text(json.dumps(values), encoding="utf-8")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from lora_lab.cli import options
+from lora_lab.cli.check import note_data
 from lora_lab.cli.show import (
     as_json,
     busy,
@@ -18,6 +19,8 @@ from lora_lab.cli.show import (
     note,
     run_facts,
     say,
+    score_facts,
+    show_errors,
     show_scores,
     slow_bars_in_logs,
     table,
@@ -25,6 +28,7 @@ from lora_lab.cli.show import (
 
 if TYPE_CHECKING:
     from lora_lab.records import Scores
+    from lora_lab.tasks.examples import Task
     from lora_lab.training.run_files import DamagedRun
     from lora_lab.training.store import Run
 
@@ -52,6 +56,7 @@ def train(
       lora-lab train home-commands --steps 30 --r 4
       lora-lab train sentiment --target-modules q_proj,v_proj --seed 1
       lora-lab train my.csv --prompt question --answer label --base smollm2
+      lora-lab train my.csv --test test.csv --group-by person
     """
     slow_bars_in_logs()
     try:
@@ -60,8 +65,10 @@ def train(
         spec = examples.of(TaskSpec(task))
         model, data = spec.load_with_base(training.base, training.device, training.dtype)
         settings = replace(data.recipe, **recipe)
+        note_data(spec, data, model, settings.max_length)
         from lora_lab.cli.resolve import chosen_store, scores_before
         from lora_lab.training.fit import fit
+        from lora_lab.training.intervals import change_of
         from lora_lab.training.store import folder_of, resolve_store
 
         run_store = chosen_store(training.store)
@@ -80,12 +87,13 @@ def train(
         raise typer.Exit(130) from stopped
     if training.json:
         more = {"scores": run.scores, "records": run.records, "before": before}
-        as_json(run_facts(run) | more)
+        more["change"] = change_of(before, run.scores, data)
+        as_json(run_facts(run) | more | score_facts(run.scores, data))
     else:
-        _show_run(run, before)
+        _show_run(run, before, data)
 
 
-def _show_run(run: "Run", before: "Scores") -> None:
+def _show_run(run: "Run", before: "Scores", task: "Task") -> None:
     from lora_lab.cli.resolve import short_names
     from lora_lab.training.store import run_folders
 
@@ -95,8 +103,10 @@ def _show_run(run: "Run", before: "Scores") -> None:
     if run.replayed:
         say(f"Replayed: trained on {day(run.date)}. `--fresh` trains it again.")
     say(f"loss {first.loss:.3g} → {last.loss:.3g} in {last.step} steps, {seconds:.0f} s", "")
-    show_scores(run.scores, before)
-    for old, new in list(zip(before.answers, run.scores.answers, strict=True))[:SHOWN]:
+    show_scores(run.scores, task, before)
+    show_errors(run.scores)
+    pairs = zip(before.answers, run.scores.answers, strict=True)
+    for old, new in sorted(pairs, key=lambda pair: pair[1].right)[:SHOWN]:  # wrong ones first
         say("", indented(new.prompt, "  asked   "), indented(new.expected, "  wanted  "))
         say(indented(old.given, "  before  "), indented(new.given, "  after   "))
     name = short_names(run_folders(run.path.parent))[run.path]
@@ -139,6 +149,8 @@ def runs(store: options.Store = None, json: options.Json = False) -> None:
         steps = f"{done}/{run.recipe.steps}" if done < run.recipe.steps else done
         scores = run.scores
         value = mark(scores.metric_name, scores.value) if scores else "-"
+        if scores and scores.split != "test":
+            value += " val"
         old = mark("", scores.old_knowledge) if scores else "-"
         status = "unfinished" if run.status == RUNNING else run.status
         r = run.recipe.r if run.recipe.method == "lora" else "-"
@@ -148,5 +160,7 @@ def runs(store: options.Store = None, json: options.Json = False) -> None:
     rows += [(names[error.path], *["-"] * 7, DAMAGED) for error in damaged]
     head = ("run", "task", "method", "r", "steps", "score", "old facts", "date", "status")
     table(head, rows, right="r, steps, score, old facts")
+    if any(run.scores and run.scores.split == "validation" for run in readable):
+        say("val: scored on validation, by a sweep; `lora-lab evaluate` scores the test")
     if damaged:
         note("", *map(str, damaged))

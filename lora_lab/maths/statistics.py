@@ -20,7 +20,7 @@ def standard_error(share: float, items: int) -> float:
     return math.sqrt(share * (1 - share) / items)
 
 
-def wilson(right: int, count: int) -> tuple[float, float]:
+def wilson(right: float, count: float) -> tuple[float, float]:
     """The lower and the upper end of the 95 % interval of the true share, after a test.
 
     With p = right / n and z = 1.96, the ends are
@@ -32,7 +32,7 @@ def wilson(right: int, count: int) -> tuple[float, float]:
 
     Args:
         right: how many of `count` independent questions were answered right.
-        count: 1 or more.
+        count: above 0. Neither need be whole: `grouped` counts in questions' worth.
 
     Raises:
         ValueError: if right is not between 0 and count, or there was no question.
@@ -40,7 +40,7 @@ def wilson(right: int, count: int) -> tuple[float, float]:
     Source:
         Wilson, 1927, "Probable inference, the law of succession, and statistical inference".
     """
-    if count < 1 or not 0 <= right <= count:
+    if count <= 0 or not 0 <= right <= count:
         raise ValueError(
             f"{right} right of {count} cannot be; give 1 question or more, and 0 to that many right"
         )

@@ -48,6 +48,9 @@ class Task:
     strangers: Sequence[Example] = ()  # the answer must stay "not known": measures invention
     teacher: "Mapping[str, Tensor] | None" = None  # a planted change: module name -> (out, in)
     style: Style | None = None  # of the right answers: its share of all answers is a metric too
+    # Prompt -> its group, such as a template or a person: no group is in two splits, and intervals
+    # count groups. None: every row stands alone. It changes no run, so no fingerprint.
+    groups: Mapping[str, str] | None = None
 
     def fingerprint(self) -> str:
         """The SHA-256 of everything that a run sees of the task; equal tasks have equal ones."""

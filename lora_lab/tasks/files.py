@@ -4,18 +4,36 @@ No row is dropped in silence: the task's `about` names the rows that were left o
 """
 
 import json
+import os
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from lora_lab.recipe import Recipe, nearest
+from lora_lab.recipe import Recipe
+from lora_lab.tasks.chats import text_of
 from lora_lab.tasks.examples import Example, Task
-from lora_lab.tasks.tables import LEAST, Table, read_table
+from lora_lab.tasks.records import check_column, take
+from lora_lab.tasks.splits import (
+    SPLITS,
+    TEMPLATE,
+    TEST,
+    TRAIN,
+    VALIDATION,
+    UsedRow,
+    kept_apart,
+    left_out,
+    split_named,
+    splits_of,
+    without_contradicted,
+)
+from lora_lab.tasks.tables import Table, read_table, rows_in_words
+from lora_lab.tasks.templates import templates_of
 from lora_lab.wording import counted
 
 LABELS = 100  # different answers, at most, that count as labels
-SHOWN = 12  # column names that an error lists
+CONTESTED = 8  # prompts with several answers that `about` names
+REPEATED = "the same as an earlier row"
 
 
 def file_task(
@@ -24,60 +42,95 @@ def file_task(
     answer: str = "answer",
     n: int | None = None,
     seed: int = 0,
+    *,
+    test: str | Path | None = None,
+    validation: str | Path | None = None,
+    split_column: str | None = None,
+    group_by: str | None = None,
 ) -> Task:
     """A task with the file's `prompt` column as prompts and its `answer` column as right answers.
 
-    Rows with a blank are left out, and exact repeats are taken once. Of rows with the same prompt
-    and different answers, the first is taken. So no prompt is in two splits. `seed` draws the
-    splits: 80 % train, 10 % validate, 10 % test. `n` takes that many of the training examples.
+    Without these columns a form that fits most rows is taken: a chat, Alpaca's instruction, input
+    and output, or another pair of names, such as question and answer. `about` says which.
+
+    Rows with a blank are left out, and exact repeats are taken once. A prompt with several answers
+    is in training only, with all of them. No prompt is in two splits: a prompt of the test is left
+    out of training.
+
+    Without `test`, `validation` and `split_column`, `seed` draws the splits: 80 % train, 10 %
+    validate, 10 % test. A split that they don't give is drawn from the rows to train on. `n` takes
+    that many of the training examples.
 
     The metric is "field F1" if every answer is a JSON object. It is "accuracy" if the answers are
     labels: at most 100 different ones, and two rows in three share theirs with another row. Else it
-    is "exact match". A label that occurs once stays in training.
+    is "exact match". A label that occurs once stays in training where splits are drawn by row.
+
+    Args:
+        path: CSV, TSV, JSON or JSONL.
+        prompt: a column.
+        answer: a column.
+        n: training examples; None: all that there are.
+        seed: draws.
+        test: a file with the test's rows, in the same columns.
+        validation: a file with the validation's rows.
+        split_column: a column that says train, validation or test of each row.
+        group_by: a column, such as the person who wrote a row: no group is in two splits. Without
+            a column of that name, "template" groups prompts that differ in numbers, quoted strings
+            and capitalised names alone.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is of another kind, empty, binary or broken (with the place); a column
-            is not there (with the nearest name) or blank; there are fewer than three rows to use,
-            or fewer training examples than `n`.
+            is not there (with the nearest name) or blank; there are fewer than three rows or groups
+            to use, or fewer training examples than `n`; two arguments contradict each other.
     """
     path = Path(path)
-    table = read_table(path)
-    for role, column in (("prompt", prompt), ("answer", answer)):
-        _check_column(table, role, column, path)
-    if prompt == answer:
+    given = {TEST: test, VALIDATION: validation}
+    files = {None: path} | {split: Path(file) for split, file in given.items() if file is not None}
+    _check_together(files, prompt, answer, split_column, group_by)
+    tables = {split: read_table(file) for split, file in files.items()}
+    by_template = group_by == TEMPLATE and TEMPLATE not in tables[None].columns
+    groups = {"group_by": group_by} if group_by is not None and not by_template else {}
+    how: dict[str | None, str] = {}  # what was taken of each file
+    rows: list[UsedRow] = []
+    for split, table in tables.items():
+        taken = take(table, files[split], prompt, answer)
+        how[split] = taken.how
+        more = groups | ({"split_column": split_column} if split_column is not None else {})
+        for role, column in more.items():
+            check_column(table, role, column, files[split])
+        columns = {"prompt": taken.prompt, "answer": taken.answer} | more
+        rows += used_rows(table, columns, split, files[split].name)
+    several = contested(rows)
+    rows = without_contradicted(rows)
+    if split_column is not None:
+        _check_several(rows, split_column, path)
+    if by_template:
+        templates = templates_of([row.example.prompt for row in rows])
+        for row, template in zip(rows, templates, strict=True):
+            row.group = template
+    rows = kept_apart(rows)
+    metric = metric_of([row.example.answer for row in rows])
+    splits = splits_of(rows, files, tables, metric, group_by, random.Random(seed))
+    if n is not None and not 1 <= n <= len(splits[TRAIN]):
         raise ValueError(
-            f"prompt={prompt!r} and answer={answer!r} are one column; give two: "
-            f"{path.name} has {', '.join(table.columns[:SHOWN])}"
+            f"n={n} training examples are not to be had from {path.name}; give 1 to "
+            f"{len(splits[TRAIN])} (validation and test have theirs besides)"
         )
-    examples = _examples_of(table, prompt, answer)
-    if len(examples) < LEAST:
-        raise ValueError(
-            f"{path.name} has {counted(len(examples), 'row')} to use, and training, validation and "
-            f"test need one each; give {LEAST} or more (100 is a start){_left_out(table)}"
-        )
-    metric = _metric([example.answer for example in examples])
-    train, validation, test = _split(examples, metric, random.Random(seed), table)
-    if n is not None and not 1 <= n <= len(train):
-        raise ValueError(
-            f"n={n} training examples are not to be had from {path.name}; give 1 to {len(train)} "
-            "(validation and test have theirs besides)"
-        )
-    train = train[:n]
+    splits[TRAIN] = splits[TRAIN][:n]
+    examples = {split: [row.example for row in own] for split, own in splits.items()}
+    if group_by is not None:
+        tables[None].notes.append(_groups_text(splits, group_by, by_template))
     return Task(
         name=path.name,
-        train=train,
-        validation=validation,
-        test=test,
+        train=examples[TRAIN],
+        validation=examples[VALIDATION],
+        test=examples[TEST],
         metric=metric,
-        about=(
-            f"{path.name}, {prompt!r} to {answer!r}: {counted(len(table.rows), 'row')} read, "
-            f"{len(examples):,} used ({len(train):,} to train, {len(validation):,} to validate, "
-            f"{len(test):,} to test){_left_out(table)}"
-            + "".join(f"; {note}" for note in table.notes)
-            + "."
-        ),
-        recipe=_first_recipe(len(train)),
+        about=f"{path.name}, {how[None]}: {_rows_text(splits, files, tables)}"
+        f"{_several_text(several)}.",
+        recipe=_first_recipe(len(splits[TRAIN])),
+        groups=group_by and {row.example.prompt: row.group for row in rows},
     )
 
 
@@ -87,59 +140,110 @@ def _first_recipe(count: int) -> Recipe:
     return Recipe(steps=steps, batch_size=8, learning_rate=1e-3)
 
 
+# --- what contradicts itself ------------------------------------------------------------------
+
+
+def _check_together(
+    files: dict[str | None, Path],
+    prompt: str,
+    answer: str,
+    split_column: str | None,
+    group_by: str | None,
+) -> None:
+    """Refuse arguments that contradict each other."""
+    for split in (TEST, VALIDATION):
+        if split in files and split_column is not None:
+            raise ValueError(
+                f"{split}={str(files[split])!r} and split_column={split_column!r} both say which "
+                f"rows are the {split}; give one of the two"
+            )
+    seen: dict[str, str | None] = {}
+    for split, file in files.items():
+        place = os.path.abspath(file)
+        if place in seen:
+            other = seen[place]
+            raise ValueError(
+                f"{split}={str(file)!r} is the file of the {other or 'training rows'} too, and no "
+                "row can be in two splits; give another file, or split_column='…' for one file"
+            )
+        seen[place] = split
+    roles = {"prompt": prompt, "answer": answer, "split_column": split_column, "group_by": group_by}
+    for role in ("split_column", "group_by"):
+        for other, column in roles.items():
+            if other != role and column is not None and column == roles[role]:
+                raise ValueError(
+                    f"{role}={column!r} is the column of {other} too; give another column"
+                )
+
+
+def _check_several(rows: Sequence[UsedRow], column: str, path: Path) -> None:
+    """Refuse a split column with no row to train on, or with nothing else."""
+    splits = {row.split for row in rows}
+    if splits and (TRAIN not in splits or len(splits) == 1):
+        said = " and ".join(split for split in SPLITS if split in splits)
+        raise ValueError(
+            f"column {column!r} of {path.name} says {said} in every row that can be used; it has "
+            "to say train, and validation or test or both. Or leave it out: then splits are drawn"
+        )
+
+
 # --- from rows to examples --------------------------------------------------------------------
 
 
-def _check_column(table: Table, role: str, column: str, path: Path) -> None:
-    """Refuse a column that is not in the table, or blank in every row."""
-    names = [name for name in table.columns if name]
-    if not names:
-        raise ValueError(
-            f"{path.name} names no column in its first line; begin it with prompt,answer"
-            if path.suffix.lower() in (".csv", ".tsv")
-            else f'{path.name} holds empty objects; give {{"prompt": "…", "answer": "…"}}'
-        )
-    more = f" … ({len(names)} columns)" if len(names) > SHOWN else ""
-    listed = f"{', '.join(names[:SHOWN])}{more}"
-    if column not in names:
-        raise ValueError(
-            f"{path.name} has no column {column!r}; {nearest(column, tuple(names[:1000]))}"
-            f"name one of {listed} as its {role} ({role}=..., or --{role})"
-        )
-    if not any(_text(row.values.get(column)) for row in table.rows):
-        raise ValueError(
-            f"column {column!r} of {path.name} is blank in every row; give another of: {listed}"
-        )
+def used_rows(
+    table: Table, columns: Mapping[str, str], split: str | None, name: str
+) -> list[UsedRow]:
+    """The rows that can be used, exact repeats once a split. The table notes why others are not.
 
+    Of a prompt with several answers each is used: none is taken for the right one.
 
-def _text(value: object) -> str:
-    """A value as text, without white space around it. JSON writes what is not text."""
-    if value is None or (isinstance(value, float) and value != value):
-        return ""
-    return (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)).strip()
-
-
-def _examples_of(table: Table, prompt: str, answer: str) -> list[Example]:
-    """The rows that can be used, each prompt once. The table notes why the others are dropped."""
-    first: dict[str, tuple[str, int]] = {}  # prompt: its first answer, and that row's number
+    Args:
+        table: whose rows.
+        columns: by their roles: prompt, answer, and perhaps group_by and split_column.
+        split: of all rows; None: the split column's, or to be drawn.
+        name: the file's.
+    """
+    used: list[UsedRow] = []
+    first: dict[tuple[str | None, str], UsedRow] = {}
+    answers: dict[tuple[str | None, str], set[str]] = {}  # of prompts with several
     already = {number for numbers in table.dropped.values() for number in numbers}
     for row in table.rows:
         if row.number in already:
             continue
-        texts = {column: _text(row.values.get(column)) for column in (prompt, answer)}
-        question, reply = texts.values()
-        blank = [repr(column) for column, text in texts.items() if not text]
-        if blank:
+        texts = {role: text_of(row.values.get(column)) for role, column in columns.items()}
+        question, reply = texts["prompt"], texts["answer"]
+        if not question or not reply or texts.get("group_by") == "":
+            blank = [
+                repr(columns[role]) for role in texts if not texts[role] and role != "split_column"
+            ]
             table.drop(f"blank {' and '.join(blank)}", row.number)
-        elif not _is_writable(question + reply):
+            continue
+        if not _is_writable(question + reply):
             table.drop("half a letter (a surrogate alone), which no model can read", row.number)
-        elif question not in first:
-            first[question] = (reply, row.number)
-        elif first[question][0] == reply:
-            table.drop("the same as an earlier row", row.number)
-        else:
-            table.drop(f"the prompt of row {first[question][1]} with another answer", row.number)
-    return [Example(question, reply) for question, (reply, _) in first.items()]
+            continue
+        own = split
+        if "split_column" in columns:
+            own = split_named(texts["split_column"], columns["split_column"], row.number, name)
+        new = UsedRow(Example(question, reply), row.number, table, own, texts.get("group_by"))
+        earlier = first.setdefault((own, question), new)
+        if earlier is not new:
+            said = answers.setdefault((own, question), {earlier.example.answer})
+            if reply in said:
+                table.drop(REPEATED, row.number)
+                continue
+            said.add(reply)
+            earlier.contradicted = new.contradicted = True
+        used.append(new)
+    return used
+
+
+def contested(rows: Iterable[UsedRow]) -> dict[str, list[int]]:
+    """The prompts with several answers, each with the numbers of its rows."""
+    numbers: dict[str, list[int]] = {}
+    for row in rows:
+        if row.contradicted:
+            numbers.setdefault(row.example.prompt, []).append(row.number)
+    return numbers
 
 
 def _is_writable(text: str) -> bool:
@@ -151,7 +255,7 @@ def _is_writable(text: str) -> bool:
     return True
 
 
-def _metric(answers: Sequence[str]) -> str:
+def metric_of(answers: Sequence[str]) -> str:
     """The metric that fits the answers: see `file_task`."""
     if all(_is_object(answer) for answer in answers):
         return "field F1"
@@ -167,35 +271,50 @@ def _is_object(answer: str) -> bool:
         return False
 
 
-def _split(
-    examples: Sequence[Example], metric: str, generator: random.Random, table: Table
-) -> tuple[list[Example], list[Example], list[Example]]:
-    """(training, validation, test): 80, 10 and 10 %, at least one example each."""
-    counts = Counter(example.answer for example in examples)
-    lone = {label for label, count in counts.items() if count == 1 and metric == "accuracy"}
-    if lone:
-        shown = ", ".join(repr(label) for label in sorted(lone)[:5])
-        more = f" and {len(lone) - 5} more" if len(lone) > 5 else ""
-        table.notes.append(f"only in training, because it occurs once: {shown}{more}")
-    if len(counts) == 1:
-        table.notes.append(f"every answer is {next(iter(counts))[:40]!r}: there is little to learn")
-    kept = [example for example in examples if example.answer in lone]
-    drawn = [example for example in examples if example.answer not in lone]
-    generator.shuffle(drawn)
-    tenth = max(1, round(len(examples) / 10))
-    train = kept + drawn[2 * tenth :]
-    generator.shuffle(train)
-    return train, drawn[tenth : 2 * tenth], drawn[:tenth]
+# --- in words ---------------------------------------------------------------------------------
 
 
-def _left_out(table: Table) -> str:
-    """The rows that were left out, by reason, in words."""
-    if not table.dropped:
+def _rows_text(
+    splits: dict[str, list[UsedRow]], files: dict[str | None, Path], tables: dict[str | None, Table]
+) -> str:
+    """How many rows of each file were read and used, and where they went; then all notes."""
+    parts = []
+    for given, table in tables.items():
+        counts = {split: sum(row.table is table for row in splits[split]) for split in SPLITS}
+        of_table = sum(counts.values())
+        words = f"{counted(len(table.rows), 'row')} read, {of_table:,} used"
+        parts.append(
+            f"{given} from {files[given].name}: {words}{left_out(table)}"
+            if given
+            else f"{words} ({_shared_out(counts)}){left_out(table)}"
+        )
+    return "; ".join([*parts, *(note for table in tables.values() for note in table.notes)])
+
+
+def _several_text(several: Mapping[str, Sequence[int]]) -> str:
+    """The rows of prompts with several answers, in words."""
+    if not several:
         return ""
-    total = sum(map(len, table.dropped.values()))
-    reasons = []
-    for why, numbers in table.dropped.items():
-        shown = ", ".join(map(str, numbers[:8]))
-        more = f" and {len(numbers) - 8:,} more" if len(numbers) > 8 else ""
-        reasons.append(f"{why}: {'row' if len(numbers) == 1 else 'rows'} {shown}{more}")
-    return f"; {total:,} left out ({'; '.join(reasons)})"
+    rows = [rows_in_words(rows) for rows in several.values()]
+    more = f" and {len(rows) - CONTESTED:,} more prompts" if len(rows) > CONTESTED else ""
+    return f"; one prompt with several answers: {'; '.join(rows[:CONTESTED])}{more}"
+
+
+def _shared_out(counts: dict[str, int]) -> str:
+    """`16 to train, 2 to validate, 2 to test`: the splits that have any."""
+    verbs = {TRAIN: "train", VALIDATION: "validate", TEST: "test"}
+    return ", ".join(
+        f"{counts[split]:,} to {verb}" for split, verb in verbs.items() if counts[split]
+    )
+
+
+def _groups_text(splits: dict[str, list[UsedRow]], group_by: str, by_template: bool) -> str:
+    """How rows were grouped, and how many groups went where."""
+    how = repr(group_by)
+    if by_template:
+        how = "template (numbers, quoted strings and names in the prompt masked)"
+    elif group_by == TEMPLATE:
+        how = "the file's own column 'template', not by the prompts' templates"
+    groups = {split: len({row.group for row in own}) for split, own in splits.items()}
+    count = counted(sum(groups.values()), "group")
+    return f"grouped by {how}: {count} ({_shared_out(groups)}), none of them in two splits"

@@ -26,16 +26,27 @@ def load_task(
     answer: str = "answer",
     n: int | None = None,
     seed: int = 0,
+    test: str | Path | None = None,
+    validation: str | Path | None = None,
+    split_column: str | None = None,
+    group_by: str | None = None,
 ) -> Task:
     """A built-in task, or a task from the user's CSV, TSV, JSON or JSONL file.
 
     Args:
         name_or_file: a name that `lora-lab tasks` lists, or a file.
         base: the base that learns the task; None: the base that the name belongs to.
-        prompt: the file's column with the prompts.
+        prompt: the file's column with the prompts. Without one of this name, a chat (`messages`),
+            Alpaca's columns or a pair such as question and answer is taken; `about` says which.
         answer: the file's column with the right answers.
         n: training examples (`new-facts`: facts); None: the task's own number.
-        seed: draws the examples and the splits.
+        seed: draws the examples and the splits that are not given.
+        test: a second file, whose rows are the test.
+        validation: a file, whose rows are the validation.
+        split_column: the file's column that says train, validation or test of each row.
+        group_by: the file's column, such as the person who wrote a row, of which no value is in
+            two splits; "template": prompts that differ in numbers, quoted strings and capitalised
+            names alone are one group.
 
     Raises:
         TypeError: for an n that is no whole number.
@@ -48,13 +59,25 @@ def load_task(
         raise TypeError(f"n={n!r} is not a number of examples; give a whole number")
     if n is not None and n < 1:
         raise ValueError(f"n={n} leaves nothing to train on; give 1 or more")
+    splits = {
+        "test": test,
+        "validation": validation,
+        "split_column": split_column,
+        "group_by": group_by,
+    }
+    in_use = next((option for option, value in splits.items() if value is not None), None)
+    if in_use and (name in pocket.NAMES or name in texts.NAMES):
+        raise ValueError(
+            f"{in_use}={str(splits[in_use])!r} splits a file's rows, and {name!r} is no file and "
+            "has its splits; leave it out"
+        )
     if name in pocket.NAMES:
         _check_base(name, base)
         return pocket.pocket_task(name, n, seed)
     if name in texts.NAMES:
         return texts.text_task(name, n, seed)
     if Path(name).suffix or os.path.exists(name):  # Path.exists fails for a long name
-        return files.file_task(Path(name), prompt, answer, n, seed)
+        return files.file_task(Path(name), prompt, answer, n, seed, **splits)
     known = (*pocket.NAMES, *texts.NAMES)
     raise ValueError(
         f"no task is called {name!r}; {nearest(name, known)}there are: {', '.join(known)}; "

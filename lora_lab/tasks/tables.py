@@ -8,12 +8,12 @@ null, and takes most of a second to import.
 
 import codecs
 import csv
-import io
 import json
 import os
+import re
 import stat
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,6 +29,9 @@ BOMS = {  # the longer ones first: UTF-32's begins with UTF-16's
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+BLANK = "\ufeff \t\r\n\f\v"
+STRANGE = "".join(sign for sign in map(chr, range(32)) if sign not in "\t\n\r\f\v")  # not in text
+LINE = re.compile(r"[^\r\n]*(?:\r\n|\n|\r)|[^\r\n]+")  # with its end, as it stands
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +50,18 @@ class Table:
     columns: list[str]
     notes: list[str] = field(default_factory=list)
     dropped: dict[str, list[int]] = field(default_factory=dict)  # reason: row numbers
+    encoding: str = "utf-8"
 
     def drop(self, reason: str, number: int) -> None:
         """Note that a row is left out, and why."""
         self.dropped.setdefault(reason, []).append(number)
+
+
+def rows_in_words(numbers: Sequence[int], most: int = 8) -> str:
+    """Row numbers in words: `row 3`, `rows 3, 9`, `rows 1, 2, 3 and 1,400 more`."""
+    shown = ", ".join(map(str, numbers[:most]))
+    more = f" and {len(numbers) - most:,} more" if len(numbers) > most else ""
+    return f"{'row' if len(numbers) == 1 else 'rows'} {shown}{more}"
 
 
 def read_table(path: Path) -> Table:
@@ -69,20 +80,26 @@ def read_table(path: Path) -> Table:
             f"{path.name!r} is of a kind that is not read; {nearest(kind, KINDS)}"
             f"give one of {', '.join(KINDS)} (a spreadsheet can be saved as CSV)"
         )
-    try:
-        content = path.read_bytes()
-    except PermissionError as error:
-        raise PermissionError(
-            f"{str(path)!r} may not be read by you; change its permissions, or give a copy of it"
-        ) from error
-    text, encoding = _decode(content, path)
+    text, encoding = _read_text(path)
     reader = {".json": _read_json, ".jsonl": _read_jsonl}.get(kind)
     table = reader(text, path) if reader else _read_csv(text, path, "\t" if kind == ".tsv" else "")
     if not table.rows:
         raise ValueError(f"{path.name} has no rows of data; give a file with {LEAST} or more")
     if encoding not in ("utf-8", "utf-8-sig"):
         table.notes.append(f"read as {encoding}")
+    table.encoding = encoding
     return table
+
+
+def _read_text(path: Path) -> tuple[str, str]:
+    """The file's text and its encoding."""
+    try:
+        content = path.read_bytes()
+    except PermissionError as error:
+        raise PermissionError(
+            f"{str(path)!r} may not be read by you; change its permissions, or give a copy of it"
+        ) from error
+    return _decode(content, path)
 
 
 def _check_file(path: Path) -> None:
@@ -124,10 +141,9 @@ def _decode(content: bytes, path: Path) -> tuple[str, str]:
             text = content.decode(encoding)
         except UnicodeDecodeError:
             continue
-        strange = sum(ord(letter) < 32 and letter not in "\t\n\r\f\v" for letter in text)
-        if strange > len(text) / 200:
+        if sum(map(text.count, STRANGE)) > len(text) / 200:
             break
-        if not text.strip("\ufeff \t\r\n\f\v"):
+        if not text[:1000].strip(BLANK) and not text.strip(BLANK):
             raise ValueError(f"{path.name} is empty; give a file with {LEAST} rows or more")
         if encoding in ("cp1252", "latin-1"):
             _check_not_mixed(content, path)
@@ -166,38 +182,42 @@ def _binary_error(path: Path) -> ValueError:
 def _read_csv(text: str, path: Path, delimiter: str) -> Table:
     """A header and rows. Without a delimiter: whichever of , ; tab | the header has most of."""
     if not delimiter:
-        header = text.lstrip().split("\n", 1)[0]
+        header = re.search(r"\S[^\n]*", text)[0]
         delimiter = max(",;\t|", key=header.count)  # the first of equals
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    rows: list[list[str]] = []
+    lines = (line[0] for line in LINE.finditer(text))  # one by one, not all once more in memory
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    table: Table | None = None
+    number = 0  # of the row that was read last
     try:
-        rows.extend(reader)
+        for number, cells in enumerate(reader, start=1):
+            if not cells:  # an empty line, which may stand above the header too
+                continue
+            if table is None:
+                table = Table([], _column_names(cells, path))
+                continue
+            table.rows.append(Row(number, dict(zip(table.columns, cells, strict=False))))
+            if len(cells) > len(table.columns):
+                table.drop(f"more values than the header's {len(table.columns)}", number)
     except csv.Error as error:
         if "field larger" in str(error):
             raise ValueError(
                 f"{path.name} has a value of more than {csv.field_size_limit():,} letters near "
-                f"line {reader.line_num}, in row {len(rows) + 1}; shorten it, or close the "
+                f"line {reader.line_num}, in row {number + 1}; shorten it, or close the "
                 'quotation mark " that it begins with'
             ) from error
         raise ValueError(
-            f"{path.name} is broken near line {reader.line_num}, in row {len(rows) + 1}: {error}; "
+            f"{path.name} is broken near line {reader.line_num}, in row {number + 1}: {error}; "
             'put values with quotes or line breaks between "…", and write " inside them as ""'
         ) from error
-    first = next(
-        place for place, cells in enumerate(rows) if cells
-    )  # lines above the header may be empty
-    columns = [name.strip() for name in rows[first]]
+    return table or Table([], [])
+
+
+def _column_names(cells: Sequence[str], path: Path) -> list[str]:
+    columns = [name.strip() for name in cells]
     repeated = [name for name, count in Counter(columns).items() if count > 1 and name]
     if repeated:
         raise ValueError(f"{path.name} has two columns called {repeated[0]!r}; rename one")
-    table = Table([], columns)
-    for number, cells in enumerate(rows[first + 1 :], start=first + 2):
-        if not cells:  # an empty line
-            continue
-        table.rows.append(Row(number, dict(zip(columns, cells, strict=False))))
-        if len(cells) > len(columns):
-            table.drop(f"more values than the header's {len(columns)}", number)
-    return table
+    return columns
 
 
 def _read_json(text: str, path: Path) -> Table:
@@ -220,8 +240,7 @@ def _read_json(text: str, path: Path) -> Table:
 
 def _read_jsonl(text: str, path: Path) -> Table:
     def records() -> Iterable[tuple[int, object]]:
-        # not splitlines(): JSON may hold other line separators inside its strings
-        for number, line in enumerate(text.split("\n"), start=1):
+        for number, line in enumerate(_lines(text), start=1):
             if line.strip():
                 try:
                     yield number, _parse_json(line)
@@ -236,10 +255,20 @@ def _read_jsonl(text: str, path: Path) -> Table:
     return _table_of_records(records(), "line", path)
 
 
+def _lines(text: str) -> Iterator[str]:
+    """The lines, one by one. Not `splitlines`: JSON may hold other separators inside strings."""
+    start = 0
+    while start < len(text):
+        end = text.find("\n", start)
+        end = len(text) if end < 0 else end
+        yield text[start:end]
+        start = end + 1
+
+
 def _parse_json(text: str) -> object:
     """The value of a JSON text; a ValueError in words if it is too deep, too long or ambiguous."""
     try:
-        return json.loads(text, object_pairs_hook=_object_of)
+        return DECODER.decode(text)
     except RecursionError:
         raise ValueError(
             "nests lists or objects deeper than can be read; give flat objects: "
@@ -263,6 +292,9 @@ def _object_of(pairs: list[tuple[str, object]]) -> dict[str, object]:
         repeated, _ = Counter(name for name, _ in pairs).most_common(1)[0]
         raise ValueError(f"has an object that says {repeated!r} twice; keep one of the two")
     return values
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=_object_of)
 
 
 def _table_of_records(records: Iterable[tuple[int, object]], place: str, path: Path) -> Table:

@@ -63,7 +63,7 @@ def check_cluster(base: Base) -> None:
 
 
 def follow_on_ray(
-    base: Base, task: Task, recipes: Sequence[Recipe], *, store: Path | None, evaluate: bool
+    base: Base, task: Task, recipes: Sequence[Recipe], *, store: Path | None, evaluate: bool | str
 ) -> Iterator[tuple[Recipe, StepRecord | Run]]:
     """What `follow_to_last_good` gives for each recipe, on the nodes of a cluster, as it happens.
 
@@ -168,7 +168,7 @@ def _kept(run: Run, base: Base, task: Task, store: Path | None) -> Run:
 
 
 def _fit_on_node(
-    package: list, versions: dict[str, str], step: str, recipe: Recipe, evaluate: bool
+    package: list, versions: dict[str, str], step: str, recipe: Recipe, evaluate: bool | str
 ) -> Iterator[tuple[StepRecord | Run, ...]]:
     """A fit in bundles of what it gives, a few a second. The last bundle ends with the Run.
 

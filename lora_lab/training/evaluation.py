@@ -187,7 +187,7 @@ def same_label(expected: str, given: str) -> bool:
     return re.sub(r"[\s.!,]+$", "", given).casefold().split() == expected.casefold().split()
 
 
-def _fields(text: str) -> set[tuple[str, str]] | None:
+def json_fields(text: str) -> set[tuple[str, str]] | None:
     """A JSON object's (key, value) pairs; None for anything else."""
     try:
         value = json.loads(text)
@@ -207,7 +207,7 @@ def field_f1(pairs: Sequence[tuple[str, str]]) -> float:
     """F1 over all JSON fields, key and value together; what is no JSON object has no fields."""
     hits = given_fields = expected_fields = 0
     for expected, given in pairs:
-        right, answered = _fields(expected) or set(), _fields(given) or set()
+        right, answered = json_fields(expected) or set(), json_fields(given) or set()
         hits += len(right & answered)
         given_fields += len(answered)
         expected_fields += len(right)
@@ -220,14 +220,14 @@ def _metrics(task: Task, pairs: Sequence[tuple[str, str]], loss: float) -> dict[
         "exact match": share(exactly, pairs),
         "accuracy": share(same_label, pairs),
         "field F1": field_f1(pairs),
-        "valid JSON": share(lambda _, given: _fields(given) is not None, pairs),
+        "valid JSON": share(lambda _, given: json_fields(given) is not None, pairs),
         "perplexity": math.exp(min(loss, 700)),
     }
     fit = {"exact match", "perplexity", task.metric}
     if task.style is not None:
         marks[task.style.name] = share(lambda _, given: task.style.has(given), pairs)
         fit.add(task.style.name)
-    if all(_fields(expected) is not None for expected, _ in pairs):
+    if all(json_fields(expected) is not None for expected, _ in pairs):
         fit |= {"field F1", "valid JSON"}
     return {name: marks[name] for name in sorted(fit, key=lambda name: (name != task.metric, name))}
 
@@ -272,6 +272,22 @@ def marked(
         answers=answers,
         split=split,
     )
+
+
+def split_to_score(evaluate: bool | str) -> str | None:
+    """The split that `evaluate` of `fit` and `sweep` means; None: none.
+
+    Raises:
+        ValueError: for another value than True, False, "test" or "validation".
+    """
+    if isinstance(evaluate, bool):
+        return "test" if evaluate else None
+    if evaluate not in ("test", "validation"):
+        raise ValueError(
+            f"evaluate={evaluate!r} names no split to score; give True for the test, "
+            '"validation", or False'
+        )
+    return evaluate
 
 
 def check_answerable(model: Model, task: Task, *, split: str = "test") -> None:

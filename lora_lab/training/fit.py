@@ -16,10 +16,17 @@ from lora_lab.models.bases import Base
 from lora_lab.recipe import Recipe
 from lora_lab.records import StepRecord
 from lora_lab.tasks.examples import Task
-from lora_lab.training.evaluation import check_answerable
+from lora_lab.training.evaluation import check_answerable, split_to_score
 from lora_lab.training.evaluation import evaluate as score
 from lora_lab.training.loop import Diverged, Training, run_of, threads_for
-from lora_lab.training.run_files import CHECKPOINT, DIVERGED, FINISHED, DamagedRun
+from lora_lab.training.run_files import (
+    CHECKPOINT,
+    DIVERGED,
+    FINISHED,
+    SCORES_OF,
+    DamagedRun,
+    read_scores,
+)
 from lora_lab.training.run_folder import RunFolder
 from lora_lab.training.store import DEFAULT, Default, Run, read_run, resolve_store
 
@@ -35,7 +42,7 @@ def fit(
     *,
     store: str | Path | Default | None = DEFAULT,
     fresh: bool = False,
-    evaluate: bool = True,
+    evaluate: bool | str = True,
     progress: bool = False,
 ) -> Run:
     """Train to the end, evaluate on the test split, and keep the run.
@@ -48,7 +55,7 @@ def fit(
         recipe: how.
         store: a folder; None keeps nothing; the default is $LORA_LAB_STORE, else the user's own.
         fresh: train again even if the run is stored.
-        evaluate: score the test split at the end.
+        evaluate: score the test split at the end; "validation": that split in its place.
         progress: show a bar.
 
     Raises:
@@ -75,7 +82,7 @@ def follow_fit(
     *,
     store: str | Path | Default | None = DEFAULT,
     fresh: bool = False,
-    evaluate: bool = True,
+    evaluate: bool | str = True,
 ) -> Iterator[StepRecord | Run]:
     """The same fit as it happens: the record of each step that is trained now, then the Run.
 
@@ -86,10 +93,10 @@ def follow_fit(
         Diverged: as `fit` does.
         KeyboardInterrupt: as `fit` does.
     """
-    where = resolve_store(store)
+    where, split = resolve_store(store), split_to_score(evaluate)
     if where is None:
-        if evaluate:  # what it would refuse is refused now, not after the training
-            check_answerable(base, task)
+        if split:  # what it would refuse is refused now, not after the training
+            check_answerable(base, task, split=split)
         training = Training(base, task, recipe)
         yield from training
         yield with_scores(run_of(training, FINISHED), task, None, evaluate)
@@ -98,8 +105,8 @@ def follow_fit(
     with folder.locked():
         run = None if fresh else folder.ended()
         if run is None:
-            if evaluate:
-                check_answerable(base, task)
+            if split:
+                check_answerable(base, task, split=split)
             yield from _train_stored(folder, fresh)
             run = read_run(folder.path, base, replayed=False)
         if run.status == DIVERGED:
@@ -213,12 +220,15 @@ def interrupt_between_steps() -> Iterator[threading.Event]:
         signal.signal(signal.SIGINT, before)
 
 
-def with_scores(run: Run, task: Task, folder: RunFolder | None, evaluate: bool) -> Run:
-    """The run with its scores on the test split, which a store keeps beside it."""
-    if not evaluate or run.scores is not None:
+def with_scores(run: Run, task: Task, folder: RunFolder | None, evaluate: bool | str) -> Run:
+    """The run with its scores on the split to be scored, which a store keeps beside it."""
+    split = split_to_score(evaluate)
+    if split is None or (run.scores is not None and run.scores.split == split):
         return run
-    with threads_for(run.model):
-        scores = score(run, task)
-    if folder is not None:
-        folder.write_scores(scores)
+    scores = folder and read_scores(folder.path, SCORES_OF[split])
+    if scores is None:
+        with threads_for(run.model):
+            scores = score(run, task, split=split)
+        if folder is not None:
+            folder.write_scores(scores)
     return dataclasses.replace(run, scores=scores)

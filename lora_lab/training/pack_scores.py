@@ -22,19 +22,19 @@ from lora_lab.training.pack import Member, Pack
 LONGEST = 4096  # tokens of an example; longer ones are left out, as in `mean_loss`
 
 
-def evaluate_members(pack: Pack, task: Task) -> dict[Member, Scores]:
-    """What `evaluate` gives for each member on the test split, within rounding."""
-    count = len(pack.members)
+def evaluate_members(pack: Pack, task: Task, split: str = "test") -> dict[Member, Scores]:
+    """What `evaluate` gives for each member on a split, within rounding."""
+    count, examples = len(pack.members), getattr(task, split)
     with threads_for(pack.model), pack.asked_evenly():
         if task.teacher is not None:
-            losses = _mean_losses(pack, task.test, "all", pack.members[0]._teacher)
-            scores = [scores_by_distance(task, "test", loss) for loss in losses]
+            losses = _mean_losses(pack, examples, "all", pack.members[0]._teacher)
+            scores = [scores_by_distance(task, split, loss) for loss in losses]
         else:
-            losses = _mean_losses(pack, task.test, "answer")
-            asked = (task.test, task.old_knowledge, task.strangers)
+            losses = _mean_losses(pack, examples, "answer")
+            asked = (examples, task.old_knowledge, task.strangers)
             answers = [ask_each(pack, questions, count) for questions in asked]
             scores = [
-                marked(task, "test", loss, *given)
+                marked(task, split, loss, *given)
                 for loss, *given in zip(losses, *answers, strict=True)
             ]
     return dict(zip(pack.in_rows, scores, strict=True))

@@ -22,7 +22,7 @@ from lora_lab.models.read_architecture import modules_of
 from lora_lab.recipe import Recipe
 from lora_lab.records import Scores, StepRecord
 from lora_lab.tasks.examples import Task
-from lora_lab.training.evaluation import check_answerable
+from lora_lab.training.evaluation import check_answerable, split_to_score
 from lora_lab.training.fit import begun, interrupt_between_steps, with_scores
 from lora_lab.training.loop import run_of
 from lora_lab.training.pack import Member, Pack
@@ -71,7 +71,7 @@ def train_packed(
     *,
     store: str | Path | Default | None = DEFAULT,
     fresh: bool = False,
-    evaluate: bool = True,
+    evaluate: bool | str = True,
 ) -> Iterator[tuple[Recipe, StepRecord | Run]]:
     """Train runs in packs, with the records that `train` would give each within rounding.
 
@@ -112,8 +112,8 @@ def train_packed(
                 f"recipe {place} can't train in a pack: {reason}; train it with lab.fit, or "
                 "engine='sequential'"
             )
-    if evaluate:
-        check_answerable(base, task)
+    if split := split_to_score(evaluate):
+        check_answerable(base, task, split=split)
     where = resolve_store(store)
     return _all_packs(_Keeping(base, task, where, fresh, evaluate), recipes)
 
@@ -134,7 +134,7 @@ class _Keeping:
     """How runs begin and end: replayed, begun or resumed; then kept, and scored."""
 
     def __init__(
-        self, base: Base, task: Task, store: Path | None, fresh: bool, evaluate: bool
+        self, base: Base, task: Task, store: Path | None, fresh: bool, evaluate: bool | str
     ) -> None:
         self.base, self.task, self.store = base, task, store
         self.fresh, self.evaluate = fresh, evaluate
@@ -163,12 +163,13 @@ class _Keeping:
 
     def scores_of(self, finished: list[Member]) -> dict[Member, Scores]:
         """The scores of members that end together; none if `end` is to score each on its own."""
-        if not self.evaluate or len(finished) < 2:
+        split = split_to_score(self.evaluate)
+        if split is None or len(finished) < 2:
             return {}
         asked = Pack(as_trained(self.base, finished[0].recipe))
         asked.seat(finished)
         try:
-            return evaluate_members(asked, self.task)
+            return evaluate_members(asked, self.task, split)
         except torch.OutOfMemoryError:  # a batch for all of them is too large
             return {}
 
@@ -189,7 +190,8 @@ class _Keeping:
             if folder is not None:
                 folder.write_scores(scores)
             return replace(run, scores=scores)
-        return with_scores(run, self.task, folder, self.evaluate and run.status == FINISHED)
+        evaluate = run.status == FINISHED and self.evaluate
+        return with_scores(run, self.task, folder, evaluate)
 
     def pause(self, member: Member) -> None:
         """Keep what an unfinished member needs to go on later."""

@@ -47,7 +47,7 @@ def follow_in_processes(
     *,
     store: Path | None,
     fresh: bool,
-    evaluate: bool,
+    evaluate: bool | str,
 ) -> Iterator[tuple[Recipe, StepRecord | Run]]:
     """What `follow_to_last_good` gives for each recipe, side by side, as it happens.
 
@@ -138,7 +138,7 @@ def _warm_executor(workers: int) -> Executor:
 
 
 def _work(
-    package: Path, path: Path, recipe: Recipe, store: Path | None, fresh: bool, evaluate: bool
+    package: Path, path: Path, recipe: Recipe, store: Path | None, fresh: bool, evaluate: bool | str
 ) -> Run | None:
     """The run of one recipe, its records written to `path`; None where the sweep was stopped."""
     if (package / STOP).exists():

@@ -2,7 +2,8 @@
 
 run.json             recipe, names, status: the run exists once this does
 checkpoint.safetensors   while it runs
-records.jsonl, learnt/, scores.json     once it is finished
+records.jsonl, learnt/     once it is finished
+scores.json, validation.json   once it is scored on that split
 """
 
 import json
@@ -20,6 +21,7 @@ from lora_lab.recipe import Recipe
 from lora_lab.records import Budget, Scores, StepRecord
 
 RUN, RECORDS, SCORES = "run.json", "records.jsonl", "scores.json"
+SCORES_OF = {"test": SCORES, "validation": "validation.json"}  # the scores on each split
 CHECKPOINT, LEARNED = "checkpoint.safetensors", "learnt"
 UNREADABLE = (ValueError, TypeError, OverflowError, RecursionError, OSError)
 RUNNING, FINISHED, DIVERGED = "running", "finished", "diverged"

@@ -31,7 +31,7 @@ from lora_lab.training.run_files import (
     RECORDS,
     RUN,
     RUNNING,
-    SCORES,
+    SCORES_OF,
     DamagedRun,
     read_checkpoint_facts,
     read_facts,
@@ -166,7 +166,8 @@ class RunFolder:
 
     def begin(self, budget: Budget | None, about: str = "") -> None:
         """Write the recipe of a run that begins, its expected cost and what it is trained on."""
-        (self.path / SCORES).unlink(missing_ok=True)  # left by a run whose other files were damaged
+        for name in SCORES_OF.values():  # left by a run whose other files were damaged
+            (self.path / name).unlink(missing_ok=True)
         self._write_facts(RUNNING, "", budget=budget, about=about)
 
     def write_checkpoint(self, checkpoint: Checkpoint) -> None:
@@ -210,8 +211,8 @@ class RunFolder:
             learned.save(folder)
 
     def write_scores(self, scores: Scores) -> None:
-        """Write the scores beside the run."""
-        with write_atomically(self.path / SCORES) as file:
+        """Write the scores beside the run, in the file of their split."""
+        with write_atomically(self.path / SCORES_OF[scores.split]) as file:
             file.write_text(json.dumps(dataclasses.asdict(scores)), encoding="utf-8")
 
     def _write_facts(

@@ -23,6 +23,7 @@ from lora_lab.training.run_files import (
     LEARNED,
     RUN,
     RUNNING,
+    SCORES_OF,
     DamagedRun,
     read_facts,
     read_records,
@@ -76,7 +77,7 @@ class Run:
 
     recipe: Recipe
     records: tuple[StepRecord, ...]
-    scores: Scores | None  # None: not evaluated
+    scores: Scores | None  # of the test, else of the validation; None: not evaluated
     base_name: str
     task_name: str
     path: Path | None  # its folder in the store; None: not kept
@@ -205,7 +206,7 @@ def _read_run(path: Path, base: Base | None, replayed: bool) -> Run:
     return Run(
         recipe=recipe,
         records=read_records(path, facts.status, recipe.steps),
-        scores=read_scores(path),
+        scores=read_scores(path) or read_scores(path, SCORES_OF["validation"]),
         base_name=facts.base_name,
         task_name=facts.task_name,
         path=path,

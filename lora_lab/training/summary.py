@@ -23,6 +23,7 @@ from lora_lab.wording import significant
 MEASURES = ("value", "loss", "old_knowledge", "strangers")  # of Scores
 NUMBERS = ("mean", "low", "high", "seeds", "diverged")  # columns of a summary, after the fields
 FIELDS = [field.name for field in dataclasses.fields(Recipe)]
+TIE = 1e-12  # means that differ by less are equal: their sums were rounded
 Row = dict[str, object]  # a setting: its varying fields, then NUMBERS
 
 
@@ -110,6 +111,33 @@ def summary_of(runs: Sequence[Run], measure: str, fields: Sequence[str]) -> list
     if not any(row["seeds"] for row in rows):
         raise ValueError(f"no run has a {measure!r}; train the sweep with evaluate=True")
     return rows
+
+
+def best_setting(runs: Sequence[Run]) -> list[Run]:
+    """The runs of the setting with the best mean score on validation; of equals the first.
+
+    A setting with a diverged seed is not chosen.
+
+    Raises:
+        ValueError: where no setting can be chosen, or the runs were scored on the test.
+    """
+    best: tuple[float, list[Run]] | None = None
+    for group in _settings_of(runs).values():
+        if _diverged(group) or any(run.scores is None for run in group):
+            continue
+        scores = [run.scores for run in group]
+        if other := next((one.split for one in scores if one.split != "validation"), ""):
+            raise ValueError(
+                f"the runs were scored on the {other}, and a test that chose is no test any more; "
+                "sweep with evaluate='validation'"
+            )
+        mean = statistics.fmean(score.value for score in scores)
+        gain = -mean if scores[0].metric_name in LOWER_IS_BETTER else mean
+        if math.isfinite(gain) and (best is None or gain > best[0] + TIE):
+            best = gain, group
+    if best is None:
+        raise ValueError("every setting diverged with some seed; lower the learning rate")
+    return best[1]
 
 
 def interval_of_scores(scores: Sequence[float], *, share: bool) -> tuple[float, float]:

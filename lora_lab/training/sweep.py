@@ -20,13 +20,19 @@ from lora_lab.records import StepRecord
 from lora_lab.tasks.examples import Task
 from lora_lab.training.cluster import check_cluster, follow_on_ray
 from lora_lab.training.confounds import confounds_of
-from lora_lab.training.evaluation import check_answerable
+from lora_lab.training.evaluation import check_answerable, split_to_score
 from lora_lab.training.fit import follow_to_last_good
 from lora_lab.training.packing import not_packable, train_packed
 from lora_lab.training.processes import follow_in_processes
 from lora_lab.training.run_files import DIVERGED, FINISHED
 from lora_lab.training.store import DEFAULT, Default, Run, resolve_store, stored_status
-from lora_lab.training.summary import FieldComparison, compare_field, summary_of, varying_fields
+from lora_lab.training.summary import (
+    FieldComparison,
+    best_setting,
+    compare_field,
+    summary_of,
+    varying_fields,
+)
 
 ENGINES = ("auto", "sequential", "processes", "packed", "ray")
 WORTH_A_POOL = 4  # runs to train, from which on "auto" waits the seconds that workers take to start
@@ -42,8 +48,9 @@ class Sweep:
         """One row a run: the recipe's fields that vary, the seed, the scores.
 
         Columns beside them: `value` (of the task's metric), `loss` (nats per answer token on the
-        test split), `last_loss` (the last step's), `old_knowledge`, `strangers`, `status`. A share
-        that was not measured is NaN; a diverged run keeps its row, with the status "diverged".
+        split that was scored), `last_loss` (the last step's), `old_knowledge`, `strangers`,
+        `status`. A share that was not measured is NaN; a diverged run keeps its row, with the
+        status "diverged".
         """
         recipes = [dataclasses.asdict(run.recipe) for run in self.runs]
         varying = [
@@ -103,6 +110,15 @@ class Sweep:
         """
         return compare_field(self.runs, field, of=of, against=against, margin=margin)
 
+    def best(self) -> tuple[Run, ...]:
+        """The runs of the setting with the best mean score on validation; of equals the first.
+
+        Raises:
+            ValueError: where the sweep was scored on the test: evaluate="validation" keeps the
+                test for the end. Where every setting diverged with some seed.
+        """
+        return tuple(best_setting(self.runs))
+
     def confounds(self) -> tuple[str, ...]:
         """What else differs between the settings that are compared, a sentence each.
 
@@ -122,7 +138,7 @@ def sweep(
     engine: str = "auto",
     store: str | Path | Default | None = DEFAULT,
     fresh: bool = False,
-    evaluate: bool = True,
+    evaluate: bool | str = True,
     progress: bool = False,
 ) -> Sweep:
     """Fit every recipe with every seed. A run that diverges keeps its place, and its status.
@@ -139,7 +155,8 @@ def sweep(
             GPU, processes for four or more of a small model on a CPU.
         store: as in `fit`: finished runs are replayed, so a stopped sweep goes on.
         fresh: train again what is stored.
-        evaluate: score each run on the test split.
+        evaluate: score each run on the test split; "validation": on that split, so that settings
+            can be chosen by it and the test is kept for the end.
         progress: show a bar.
     """
     options = {"store": store, "fresh": fresh, "evaluate": evaluate}
@@ -162,7 +179,7 @@ def follow_sweep(
     engine: str = "auto",
     store: str | Path | Default | None = DEFAULT,
     fresh: bool = False,
-    evaluate: bool = True,
+    evaluate: bool | str = True,
 ) -> Iterator[tuple[Recipe, StepRecord | Run]]:
     """The same sweep as it happens: for a live chart, or to stop with what is finished.
 
@@ -178,7 +195,7 @@ def follow_sweep(
         engine: how.
         store: where.
         fresh: train again what is stored.
-        evaluate: score each run on the test split.
+        evaluate: score each run on the test split, or on "validation".
     """
     options = {"store": store, "fresh": fresh, "evaluate": evaluate}
     yield from _planned(base, task, recipes, seeds, engine, **options).follow()
@@ -239,7 +256,7 @@ def _planned(
     *,
     store: str | Path | Default | None,
     fresh: bool,
-    evaluate: bool,
+    evaluate: bool | str,
 ) -> _Planned:
     """What a sweep is to do. Whatever is wrong with its last run is said before its first."""
     if engine not in ENGINES:
@@ -258,8 +275,9 @@ def _planned(
     ]
     for recipe in new:
         check_trainable(base, recipe)
-    if new and evaluate:
-        check_answerable(base, task)
+    split = split_to_score(evaluate)
+    if new and split:
+        check_answerable(base, task, split=split)
     if engine == "ray" and new:
         check_cluster(base)
     return _Planned(
