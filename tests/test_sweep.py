@@ -77,7 +77,8 @@ def test_both_scores_of_a_run_are_kept_and_neither_is_made_twice(base, tmp_path,
 
 def test_a_run_trained_afresh_keeps_no_score_of_the_old_one(base, tmp_path):
     run = fit(base, TASK, TWO[0], store=tmp_path, evaluate="validation")
-    again = fit(base, TASK, TWO[0], store=tmp_path, fresh=True, evaluate=False)
+    (run.path / "run.json").unlink()  # as if it were damaged, and put aside
+    again = fit(base, TASK, TWO[0], store=tmp_path, evaluate=False)
     assert again.path == run.path
     assert again.scores is None
 
