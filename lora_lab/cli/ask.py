@@ -58,12 +58,13 @@ def evaluate(
     """
     from lora_lab.cli.resolve import chosen_store, find_model
     from lora_lab.cli.task_spec import TaskSpec
-    from lora_lab.models.bases import Base
-    from lora_lab.training.evaluation import evaluate as scores_of
 
     if answers < 0:
         raise ValueError(f"--answers {answers} is no number of answers; give 0 for none, or more")
     subject = find_model(model, base=base, strength=strength, store=chosen_store(store))
+    from lora_lab.models.bases import Base
+    from lora_lab.training.evaluation import evaluate as scores_of
+
     spec = TaskSpec(task) if task else _own_task(subject, model)
     base_model = subject.model if isinstance(subject.model, Base) else subject.model.base
     data = examples.of(spec).load(base_model)
