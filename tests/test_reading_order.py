@@ -171,8 +171,8 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "torch ipywidgets anywidget traitlets IPython pandas",
     ),
     "cli": dict.fromkeys(
-        ["show", "task_spec", "options", "resolve", "doctor", "setup", "lab", "estimate", "train"]
-        + ["sweep", "ask", "app"],
+        ["show", "task_spec", "options", "resolve", "doctor", "setup", "lab", "estimate"]
+        + ["waiting", "train", "ties", "sweep", "ask", "app"],
         "typer rich torch packaging jupyter_client",
     ),
 }

@@ -6,6 +6,10 @@ from collections.abc import Iterable, Sequence
 from lora_lab.recipe import Recipe
 from lora_lab.records import StepRecord
 
+FLAT_SHARE = 0.01  # a loss that falls by less is flat
+FLAT_VALIDATIONS = 3  # so many in a row at least ...
+FLAT_STEPS = 0.3  # ... over so large a share of the steps: less may be chance
+
 
 class Validations:
     """The validations of a run so far: the best, and how many came after it.
@@ -37,6 +41,25 @@ class Validations:
     def exhaust(self, patience: int | None) -> bool:
         """Whether the patience is at an end; a patience of None or 0 never is."""
         return bool(patience) and self.without_better >= patience
+
+
+def flat_since(records: Iterable[StepRecord]) -> StepRecord | None:
+    """The validated step since which the validation loss has stayed the same, or got worse.
+
+    No later one is lower by more than FLAT_SHARE. None: it fell until lately: fewer than
+    FLAT_VALIDATIONS came after, or less than FLAT_STEPS of all steps.
+    """
+    validated = [record for record in records if record.validation_loss is not None]
+    least, since = math.inf, None  # the least of the losses that come later
+    for record in reversed(validated):
+        if record.validation_loss * (1 - FLAT_SHARE) <= least:
+            since = record
+        least = min(least, record.validation_loss)
+    if since is None:
+        return None
+    later = len(validated) - 1 - validated.index(since)
+    long = validated[-1].step - since.step >= FLAT_STEPS * validated[-1].step
+    return since if later >= FLAT_VALIDATIONS and long else None
 
 
 def has_ended(records: Sequence[StepRecord], recipe: Recipe) -> bool:
