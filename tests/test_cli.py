@@ -139,6 +139,7 @@ def store_of_two(folder):
         (2, ["sweep", "new-facts", "--vary", "r=0"]),
         (2, ["sweep", "new-facts", "--vary", "r=4,16 alpha=2"]),
         (2, ["estimate", "llama-7b", "--r", "0"]),
+        (2, ["estimate", "lama-7b"]),
         (2, ["evaluate", "no-such-run"]),
         (2, ["evaluate", "pocket", "--strength", "0.5"]),
         (2, ["chat", "no-such-run", "Who?"]),

@@ -72,6 +72,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "steps": "torch transformers",
         "memory": "",
         "gpus": "",
+        "known_models": "",
         "estimates": "torch",
         "limits": "torch",
         "published_memory": "",

@@ -57,8 +57,8 @@ def estimated(base: "Base", task: "Task", recipe: Recipe, steps: int, at_once: i
     room = "" if free is None else f" ({size(free)} are free)"
     times = f"{duration(least)} to {duration(most)}"
     return (
-        f"estimated from FLOPs: {times} for {counted(steps, 'step')}, tests not counted; "
-        f"{size(memory)} of memory{room}"
+        f"estimated from FLOPs: {times} on an idle machine for {counted(steps, 'step')}, tests not "
+        f"counted; {size(memory)} of memory beside Python and torch{room}"
     )
 
 
