@@ -1,13 +1,17 @@
 import dataclasses
+import json
 
 import pytest
 
 from lora_lab.findings.claim_runs import Setting, scores_of, try_settings
+from lora_lab.findings.recordings import kept_scores
+from lora_lab.models.adapted import load_adapter
 from lora_lab.models.bases import load_base
+from lora_lab.models.learned import save_adapter
 from lora_lab.recipe import Recipe
 from lora_lab.tasks.changing_facts import changed_facts
 from lora_lab.tasks.loading import load_task
-from lora_lab.training.evaluation import generate
+from lora_lab.training.evaluation import evaluate, generate
 from lora_lab.training.fit import fit
 
 SEED = 1
@@ -82,6 +86,17 @@ def test_a_switched_adapter_answers_as_it_does_alone_and_is_not_loaded_again(tri
     switched = tried("switch", changed=20)  # no answer is the same before and after
     assert switched["alike"] == 1
     assert 0 < switched["seconds"] < tried("load")["seconds"]
+
+
+def test_half_the_strength_answers_as_an_adapter_whose_config_says_half_of_alpha(
+    tried, base, task, adapter, tmp_path
+):
+    config = save_adapter(adapter, tmp_path / "halved") / "adapter_config.json"
+    halved = json.loads(config.read_text()) | {"lora_alpha": RECIPE.lora_alpha / 2}
+    config.write_text(json.dumps(halved))
+    expected = kept_scores(evaluate(load_adapter(base, config.parent), task))
+    assert tried("half strength", changed=None) == pytest.approx(expected)
+    assert expected["loss"] != pytest.approx(adapter.scores.loss, rel=0.01)
 
 
 def test_plain_fits_and_other_ways_are_told_in_the_order_of_the_settings(base, task, store):

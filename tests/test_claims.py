@@ -84,7 +84,7 @@ def test_a_claim_is_whole(one):
         assert len({one.settings[name].task is None for name in others}) == 1
     for setting in one.settings.values():
         assert setting.way in ("fit", *WAYS)
-        assert (setting.changed is None) == (setting.way == "fit")
+        assert (setting.changed is None) == (setting.way in ("fit", "half strength"))
     assert len(one.seeds) >= 5 if one.to_run else one.seeds == ()
 
 

@@ -30,7 +30,7 @@ class Setting:
     task: str | None = None
     n: int | None = None
     way: str = "fit"  # trained on the task and tested on it; or a name of WAYS
-    changed: int | None = None  # for these: how many of the task's facts change after training
+    changed: int | None = None  # how many of the task's facts change after training, if any do
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ def try_settings(
     for name, setting in settings.items():
         if setting.way != "fit":
             learn = partial(fit, base, recipe=replace(setting.recipe, seed=seed), store=store)
-            changed = changed_facts(task, setting.changed, seed=seed)
+            changed = setting.changed and changed_facts(task, setting.changed, seed=seed)
             scores[name] = WAYS[setting.way](base, task, changed, learn)
     return [Trial(name, seed, scores[name]) for name in settings]
 
@@ -114,6 +114,13 @@ def _load(base: Base, task: Task, changed: ChangedFacts, learn: Learn) -> dict[s
     return {"seconds": statistics.median(seconds)}
 
 
+def _half_strength(base: Base, task: Task, _: None, learn: Learn) -> dict[str, float | None]:
+    """The task's test with half of what was learnt: as if alpha had been halved after training."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = save_adapter(learn(task), Path(place) / "adapter")
+        return kept_scores(evaluate(load_adapter(base, folder, strength=0.5), task))
+
+
 def _seconds(action: Callable[[], object]) -> float:
     """The processor time that an action takes; other programs do not count."""
     start = time.process_time()
@@ -121,7 +128,7 @@ def _seconds(action: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
-Way = Callable[[Base, Task, ChangedFacts, Learn], Mapping[str, float | None]]
+Way = Callable[[Base, Task, ChangedFacts | None, Learn], Mapping[str, float | None]]
 WAYS: Mapping[str, Way] = {
     "stale": lambda base, task, changed, learn: kept_scores(evaluate(learn(task), changed.task)),
     "stale, noted": lambda base, task, changed, learn: kept_scores(
@@ -133,4 +140,5 @@ WAYS: Mapping[str, Way] = {
     "again": lambda base, task, changed, learn: scores_of(learn(changed.task)),
     "switch": _switch,
     "load": _load,
+    "half strength": _half_strength,
 }
