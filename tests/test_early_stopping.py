@@ -25,6 +25,7 @@ from lora_lab.training.packing import train_packed
 from lora_lab.training.script import to_code
 from lora_lab.training.store import identity, read_run
 from lora_lab.training.sweep import sweep
+from lora_lab.widgets.live_lab import LiveLab
 from test_contract import FIELDS
 from tiny import letters_task, recipe, tiny_base
 
@@ -131,11 +132,13 @@ def test_a_patience_of_0_is_none_at_all():
     assert Recipe(patience=0) == Recipe()
 
 
-def test_runs_from_before_there_was_a_patience_stay_the_same_runs(base):
+def test_runs_from_before_there_was_a_patience_stay_the_same_runs(base, tmp_path):
     before = {name: getattr(Recipe(), name) for name in FIELDS if name != "patience"}
     parts = json.dumps(before, sort_keys=True), base.fingerprint(), TASK.fingerprint(), __version__
     digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
     assert identity(base, TASK, Recipe()) == identity(base, TASK, Recipe(patience=0)) == digest
+    run = fit(base, TASK, recipe(steps=2), store=tmp_path)
+    assert "patience" not in json.loads((run.path / "run.json").read_text())["recipe"]
     others = [Recipe(eval_steps=5, patience=patience) for patience in (None, 1, 2)]
     assert len({identity(base, TASK, other) for other in others}) == 3
 
@@ -259,3 +262,13 @@ def test_traced_steps_stop_as_torchs_do(monkeypatch):
         ends[step] = len(run.records), run.kept_step.step
         assert len(run.records) < 40
     assert ends["torch"] == ends["traced"]
+
+
+def test_the_live_lab_counts_an_early_stop_as_finished(base):
+    live = LiveLab(base, TASK, **STOPPED)
+    assert live.recipe.patience == STOPPED["patience"]
+    result = live.train()
+    done = len(result.records)
+    assert done < 60
+    assert live.state.value.startswith(f"finished: {done} steps of 60, stopped early by patience, ")
+    assert result.scores == fit(base, live.part, live.recipe, store=None).scores

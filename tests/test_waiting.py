@@ -73,7 +73,7 @@ def test_the_text_says_since_when_it_is_flat_and_which_was_the_best():
     flat = SimpleNamespace(recipe=Recipe(eval_steps=10), records=validated(5, 3, 4, 5, 6))
     assert waiting.validation_lines(flat) == [
         "validation loss 5 at step 10 → 6 at step 50; the best was 3 at step 20",
-        "the validation loss is flat since step 20 (3): in 30 steps it fell by less than 1%. "
+        "the validation loss is flat since step 20 (3): in 30 steps it fell by less than 1 %. "
         "Fewer steps would do, or --patience 3.",
     ]
     falling = SimpleNamespace(recipe=Recipe(eval_steps=10), records=validated(5, 4, 3))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from lora_lab.cli.show import note
 from lora_lab.recipe import Recipe
-from lora_lab.wording import counted
+from lora_lab.wording import counted, percent
 
 if TYPE_CHECKING:
     from lora_lab.models.bases import Base
@@ -166,7 +166,7 @@ def flat_words(records: "list[StepRecord]") -> str:
         return ""
     return (
         f"the validation loss is flat since step {since.step} ({since.validation_loss:.3g}): in "
-        f"{records[-1].step - since.step} steps it fell by less than {FLAT_SHARE:.0%}"
+        f"{records[-1].step - since.step} steps it fell by less than {percent(FLAT_SHARE)}"
     )
 
 
