@@ -73,14 +73,16 @@ class Diagnosis:
         return "\n".join([*lines, self.summary])
 
 
-def doctor(show: Callable[[Check], None] = lambda check: None) -> Diagnosis:
+def doctor() -> Diagnosis:
     """Run every check. It takes about five seconds, most of them for importing torch.
 
     A check that raises an error is reported as a failure: a broken installation stops nothing.
-
-    Args:
-        show: called with each result as soon as it is there.
     """
+    return Diagnosis(tuple(each_check()))
+
+
+def each_check() -> Iterator[Check]:
+    """The result of each check as soon as it is there."""
     with _trial(TRY_BITSANDBYTES) as bitsandbytes:
         checks: dict[str, Callable[[], Check]] = {
             "Python": python,
@@ -99,11 +101,8 @@ def doctor(show: Callable[[Check], None] = lambda check: None) -> Diagnosis:
             "bitsandbytes": lambda: quantisation(*_trial_outcome(bitsandbytes)),
             "settings": settings,
         }
-        results = []
         for name, check in checks.items():
-            results.append(_checked(name, check))
-            show(results[-1])
-        return Diagnosis(tuple(results))
+            yield _checked(name, check)
 
 
 def _checked(name: str, check: Callable[[], Check]) -> Check:

@@ -145,8 +145,13 @@ def doctor(json: Json = False) -> None:
     """
     from lora_lab.cli import doctor as checks
 
+    results = []
     with busy("Looking …"):
-        diagnosis = checks.doctor() if json else checks.doctor(_show_check)
+        for check in checks.each_check():
+            results.append(check)
+            if not json:
+                _show_check(check)
+    diagnosis = checks.Diagnosis(tuple(results))
     if json:
         as_json({"ok": diagnosis.ok, "summary": diagnosis.summary, "checks": diagnosis.checks})
     else:
