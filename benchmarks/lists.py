@@ -15,7 +15,7 @@ COMMANDS = (
     *("--version", "--help", "train --help", "rnus", "runs --jsno", "runs", "bases", "tasks"),
     *("train new-fact", "train no-such.csv", "train style --base poket", "train style --r 0"),
     *("sweep style --vary r=0", "estimate llama-7b --r 0", "estimate lama-7b"),
-    *("evaluate no-such-run", "export no-such-run folder", "doctor"),
+    *("evaluate no-such-run", "export no-such-run folder", "check no-such", "doctor"),
 )
 PROGRAM = "from lora_lab.cli.app import app; app(prog_name='lora-lab')"
 RIVALS = {"python, nothing": "pass", "import torch": "import torch"}

@@ -114,6 +114,10 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "claim_runs": "",
         "claims": "tqdm",
     },
+    "review": {
+        "finding": "",
+        "brought": "",
+    },
     "lessons": {
         "predictions": "",
         "cases": "",
@@ -172,7 +176,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "torch ipywidgets anywidget traitlets IPython pandas",
     ),
     "cli": dict.fromkeys(
-        ["show", "task_spec", "options", "resolve", "doctor", "setup", "lab", "estimate"]
+        ["show", "task_spec", "options", "resolve", "doctor", "setup", "lab", "check", "estimate"]
         + ["waiting", "train", "ties", "sweep", "ask", "app"],
         "typer rich torch packaging jupyter_client",
     ),

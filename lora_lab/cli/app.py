@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from lora_lab import __version__
-from lora_lab.cli import ask, estimate, lab, setup, sweep, train
+from lora_lab.cli import ask, check, estimate, lab, setup, sweep, train
 from lora_lab.cli.options import gathered
 from lora_lab.cli.show import note
 from lora_lab.places import NoRoom
@@ -123,6 +123,7 @@ app.command("prepare")(setup.prepare)
 app.command("doctor")(setup.doctor)
 app.command("bases")(setup.bases)
 app.command("tasks")(setup.tasks)
+app.command("check")(check.check)
 app.command("estimate")(estimate.estimate)
 app.command("train")(train.train)
 app.command("sweep")(sweep.sweep)

@@ -1,0 +1,54 @@
+"""What somebody brought, known by its content: data, an adapter's folder, or a recipe."""
+
+from pathlib import Path
+from typing import Literal
+
+from lora_lab.models.adapter_files import CONFIG_FILE
+from lora_lab.recipe import nearest
+from lora_lab.tasks.tables import KINDS
+
+Kind = Literal["data", "adapter", "recipe"]
+
+RECIPES = (".yaml", ".yml", ".toml", ".py", ".ipynb", ".sh")  # files that can only be a recipe
+
+
+def kind_of(path: str | Path) -> Kind:
+    """Whether a path is data, an adapter's folder, or a recipe.
+
+    A JSON file with a list is data; a JSON file with an object is a recipe.
+
+    Raises:
+        FileNotFoundError: there is nothing at the path.
+        ValueError: it is of another kind, with the kinds that are known.
+    """
+    path = Path(path)
+    if path.is_dir():
+        if (path / CONFIG_FILE).exists():
+            return "adapter"
+        raise ValueError(
+            f"{path} is a folder without {CONFIG_FILE}, so it is no adapter; give an adapter's "
+            "folder, or one file of data or one recipe"
+        )
+    if not path.exists():
+        names = tuple(entry.name for entry in path.parent.glob("*")) if path.parent.is_dir() else ()
+        raise FileNotFoundError(
+            f"there is nothing at {str(path)!r}; {nearest(path.name, names)}give a file of data "
+            f"({', '.join(KINDS)}), an adapter's folder, or a recipe ({', '.join(RECIPES)}, .json)"
+        )
+    suffix = path.suffix.lower()
+    if suffix == ".json" and _holds_object(path):
+        return "recipe"
+    if suffix in KINDS:
+        return "data"
+    if suffix in RECIPES:
+        return "recipe"
+    raise ValueError(
+        f"{path.name!r} is of a kind that is not known here; give data ({', '.join(KINDS)}), an "
+        f"adapter's folder, or a recipe ({', '.join(RECIPES)}, or .json with one object)"
+    )
+
+
+def _holds_object(path: Path) -> bool:
+    """Whether a JSON file begins with an object; the rest of it may be broken."""
+    with path.open("rb") as file:
+        return file.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{")
