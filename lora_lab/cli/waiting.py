@@ -4,6 +4,7 @@ All of it goes to stderr: the results have stdout for themselves.
 """
 
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING
@@ -63,7 +64,17 @@ def estimated(base: "Base", task: "Task", recipe: Recipe, steps: int, at_once: i
 
 
 def say_before_fit(base: "Base", task: "Task", recipe: Recipe, done: int) -> None:
-    """What a run will take, of which so many steps are done already."""
+    """What a run will take, of which so many steps are done already.
+
+    Raises:
+        ValueError: for a step that does not fit into memory, as training would.
+    """
+    from lora_lab.cost.limits import check_fits
+    from lora_lab.tasks.examples import encode_all
+
+    with warnings.catch_warnings(action="ignore"):  # training will say it
+        of_recipe = recipe.max_length, recipe.loss_on
+        check_fits(base, encode_all(task.train, base.tokenizer, *of_recipe), recipe)
     words = estimated(base, task, recipe, recipe.steps - done)
     if not words:
         return
