@@ -14,6 +14,7 @@ import lora_lab as lab
 from lora_lab.cost import budget, estimates, gpus
 from lora_lab.cost.budget import Batch
 from lora_lab.cost.estimates import batches_of, expected_seconds, find_shape, more_memory
+from lora_lab.cost.known_models import known_shapes
 from lora_lab.cost.memory import memory
 from lora_lab.machine import devices
 from lora_lab.models.bases import load_base
@@ -203,7 +204,7 @@ def test_a_models_shape_is_built_once_and_then_read_without_transformers(name, e
     assert find_shape(name) == shape_of(
         lab.load_base("pocket").model.config
         if name == "pocket"
-        else hf.AutoConfig.for_model(**estimates.known_shapes()[name].config),
+        else hf.AutoConfig.for_model(**known_shapes()[name].config),
         name,
     )
 
@@ -377,5 +378,5 @@ def test_full_fine_tuning_of_70_b_takes_over_a_terabyte_and_no_card_holds_it():
 
 
 def test_a_known_model_can_be_built_by_its_own_config():
-    config = hf.AutoConfig.for_model(**estimates.known_shapes()["qwen2.5-7b"].config)
+    config = hf.AutoConfig.for_model(**known_shapes()["qwen2.5-7b"].config)
     assert lab.estimate(config, lab.Recipe()) == lab.estimate("qwen2.5-7b", lab.Recipe())

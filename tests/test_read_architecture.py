@@ -8,7 +8,8 @@ import pytest
 import transformers as hf
 from torch import nn
 
-from lora_lab.cost.estimates import find_shape, known_shapes
+from lora_lab.cost.estimates import find_shape
+from lora_lab.cost.known_models import known_shapes
 from lora_lab.models.bases import load_base
 from lora_lab.models.read_architecture import shape_of
 from tiny import tiny_base

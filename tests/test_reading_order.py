@@ -80,7 +80,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "steps": "torch transformers",
         "memory": "",
         "gpus": "",
-        "known_shapes": "",
+        "known_models": "",
         "estimates": "torch",
         "limits": "torch",
         "published_memory": "",
@@ -89,12 +89,14 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "optimizers": "torch",
         "adalora": "torch",
         "evaluation": "torch",
+        "early_stopping": "",
         "run_files": "msgspec",
         "store": "torch",
         "run_folder": "torch filelock",
         "graphs": "torch onnx onnxscript",
         "traced": "torch transformers onnxruntime",
         "loop": "torch",
+        "finder": "",
         "fit": "tqdm",
         "pack": "torch",
         "pack_scores": "torch",
@@ -224,7 +226,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
     ),
     "cli": dict.fromkeys(
         ["show", "task_spec", "options", "resolve", "doctor", "setup", "lab", "check", "estimate"]
-        + ["train", "choice", "sweep", "ask", "export", "app"],
+        + ["waiting", "train", "choice", "ties", "sweep", "ask", "export", "app"],
         "typer rich torch packaging jupyter_client",
     ),
 }

@@ -78,6 +78,11 @@ def doctor() -> Diagnosis:
 
     A check that raises an error is reported as a failure: a broken installation stops nothing.
     """
+    return Diagnosis(tuple(each_check()))
+
+
+def each_check() -> Iterator[Check]:
+    """The result of each check as soon as it is there."""
     with _trial(TRY_BITSANDBYTES) as bitsandbytes:
         checks: dict[str, Callable[[], Check]] = {
             "Python": python,
@@ -96,7 +101,8 @@ def doctor() -> Diagnosis:
             "bitsandbytes": lambda: quantisation(*_trial_outcome(bitsandbytes)),
             "settings": settings,
         }
-        return Diagnosis(tuple(_checked(name, check) for name, check in checks.items()))
+        for name, check in checks.items():
+            yield _checked(name, check)
 
 
 def _checked(name: str, check: Callable[[], Check]) -> Check:

@@ -65,6 +65,10 @@ def estimate(
     if in_use and task is None:
         option = f"--{in_use[0].replace('_', '-')}"
         raise ValueError(f"{option} says something of a task, and there is none; give --task")
+    if task is None:
+        from lora_lab.cost.known_models import find_named
+
+        find_named(model)  # a misspelt name is told before torch is imported
     with busy("Counting …"):
         from lora_lab.cost import budget, estimates, gpus
         from lora_lab.machine.devices import choose_device, in_words

@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lora_lab.cost.budget import Batch, flops, total_parameters, trainable_parameters
-from lora_lab.cost.known_shapes import Known, known_shapes
+from lora_lab.cost.known_models import Known, find_named
 from lora_lab.cost.memory import memory, stack_memory, usual_memory
 from lora_lab.cost.stacks import TRAINER
 from lora_lab.machine.devices import WIDE, choose_dtype, matmul_speed, named
 from lora_lab.models.architecture import Shape
-from lora_lab.models.built_in import base_folder
 from lora_lab.models.read_architecture import cached_shape, shape_of
-from lora_lab.recipe import Recipe, nearest
+from lora_lab.recipe import Recipe
 from lora_lab.records import Budget, Memory
 from lora_lab.tasks.examples import (
     Encoded,
@@ -336,25 +335,11 @@ def find_shape(model: object) -> Shape:
         return shape_of(model.model, model.name)
     if not isinstance(model, str | Path):
         return shape_of(model)
-    if model == "pocket":
-        return _shape_in(base_folder("pocket"), "pocket")
-    known = _known_model(str(model))
-    if known is not None:
-        config = json.dumps([known.name, known.config])
-        return cached_shape(config, lambda: shape_of(known.config, known.name))
-    folder = Path(model).expanduser()
-    if model != "" and (folder / "config.json").is_file():
-        return _shape_in(folder, folder.resolve().name)
-    if model != "" and (folder.is_dir() or isinstance(model, Path) or set(model) & set("\\~")):
-        raise FileNotFoundError(
-            f"{model} holds no config.json; give a folder that save_pretrained wrote"
-        )
-    names = ("pocket", *known_shapes())
-    raise ValueError(
-        f"no model is known by the name {model!r}; {nearest(model.lower(), names)}"
-        f"known are {', '.join(names)}. For another give its folder, its config "
-        "(AutoConfig.from_pretrained), or lab.load_base(...)"
-    )
+    found = find_named(model)
+    if isinstance(found, Known):
+        config = json.dumps([found.name, found.config])
+        return cached_shape(config, lambda: shape_of(found.config, found.name))
+    return _shape_in(found, "pocket" if model == "pocket" else found.resolve().name)
 
 
 def _shape_in(folder: Path, name: str) -> Shape:
@@ -368,11 +353,3 @@ def _is_base(model: object) -> bool:
     from lora_lab.models.bases import Base
 
     return isinstance(model, Base)
-
-
-def _known_model(name: str) -> Known | None:
-    """The well-known model with this name or hub id; capitals do not matter."""
-    for known in known_shapes().values():
-        if name.lower() in (known.name, known.hub.lower()):
-            return known
-    return None

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 
-from lora_lab.cost.known_shapes import known_shapes
+from lora_lab.cost.known_models import known_shapes
 from lora_lab.models.adapter_config import (
     CONFIG_FILE,
     PICKLES,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lora_lab.cost.known_shapes import known_shapes
+from lora_lab.cost.known_models import known_shapes
 from lora_lab.models.adapter_config import read_json
 from lora_lab.models.architecture import last_name, layer_of
 from lora_lab.models.built_in import BUILT_IN, base_folder

@@ -8,7 +8,8 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-from lora_lab.cost.estimates import find_shape, known_shapes
+from lora_lab.cost.estimates import find_shape
+from lora_lab.cost.known_models import known_shapes
 from lora_lab.models.architecture import Shape
 from lora_lab.models.read_architecture import cached_shape, shape_of
 from lora_lab.places import data_folder

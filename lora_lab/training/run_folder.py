@@ -241,7 +241,7 @@ class RunFolder:
         facts = {
             "status": status,
             "message": message,
-            "recipe": dataclasses.asdict(self.recipe),
+            "recipe": self.recipe.facts,
             "base_name": self.base.name,
             "base_path": "" if self.base.name in BUILT_IN else str(self.base.path),
             "task_name": self.task.name,

@@ -116,8 +116,10 @@ class TrainingPanel:
             self.seconds = time.perf_counter() - begun
             self.progress.value = training.step
             self.outcome = after_step(ending, training)
-        if training.step == steps:
-            self.outcome = f"finished: {counted(steps, 'step')} in {self.seconds:.0f} s"
+        if training.ended:
+            done = counted(training.step, "step")
+            early = "" if training.step == steps else f" of {steps}, stopped early by patience,"
+            self.outcome = f"finished: {done}{early} in {self.seconds:.0f} s"
 
     def check_sweep(self, base: Base, task: Task, settings: Sequence[Recipe]) -> None:
         """Refuse runs that do not fit into memory, and show what the largest of them warns of.
