@@ -31,6 +31,7 @@ WHOLE = {
     "max_length": (2, "leaves no room for a prompt and an answer; give 2 or more (256 is usual)"),
     "steps": (1, "trains nothing; give 1 or more"),
     "eval_steps": (1, "would never validate; give 1 or more, or None for no validation"),
+    "patience": (0, "is not a number of validations; give 1 or more, or None to train all steps"),
     "seed": (0, "is not a seed; give 0 or more"),
 }
 MOST = 1_000_000_000  # greatest whole number of any field: no run takes so many
@@ -99,6 +100,7 @@ HELP = {  # what each field does, in one sentence: the controls' help and the co
     "loss_on": "What is learnt: the answer alone, or the prompt as well.",
     "steps": "How many times the weights are moved.",
     "eval_steps": "Steps from one validation loss to the next; none: it is not measured.",
+    "patience": "Stop after so many validations without a better loss; the best is kept.",
     "seed": "Decides the adapter's random start and the order of the examples.",
 }
 
@@ -152,66 +154,21 @@ class Recipe:
     loss_on: str = "answer"  # "all": the prompt earns a loss too
     steps: int = 100  # optimizer steps
     eval_steps: int | None = None  # steps between validations; None: none
+    patience: int | None = None  # validations without a better loss, then stop; None or 0: never
     seed: int = 0  # any fixed number; a claim is made from several
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work: name the value, why it does not fit, and what would."""
-        for name, known in CHOICES.items():
-            _check_choice(name, getattr(self, name), known)
-        for name in FLAGS:
-            if not isinstance(getattr(self, name), bool):
-                raise TypeError(f"{name}={getattr(self, name)!r} is not a yes or no; give a bool")
         for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name in WHOLE and not (value is None and field.default is None):
-                _check_whole(field.name, value, *WHOLE[field.name])
-            elif field.name in REAL:
-                _check_real(field.name, value, *REAL[field.name])
-        for name in ("target_modules", "modules_to_save", "layers_to_transform"):
-            self._check_names(name)
-        self._check_initialisation()
+            value = checked_value(field.name, getattr(self, field.name))
+            object.__setattr__(self, field.name, value)  # frozen, but not yet seen by anyone
         self._check_together()
 
-    def _check_names(self, name: str) -> None:
-        """Turn a list into a tuple, and refuse a value that holds neither names nor numbers."""
-        value = getattr(self, name)
-        if isinstance(value, range) and value[LAYERS:]:
-            raise ValueError(
-                f"{name}={value!r} names more than {LAYERS:,} layers, and no model has so many; "
-                "give the numbers of some, such as range(0, 4)"
-            )
-        if isinstance(value, list | set | range):
-            value = tuple(sorted(value) if isinstance(value, set) else value)
-            object.__setattr__(self, name, value)  # frozen, but not yet seen by anyone
-        kind = int if name == "layers_to_transform" else str
-        if value is None and name == "layers_to_transform":
-            return
-        if isinstance(value, str) and name == "target_modules" and value:
-            return
-        example = {
-            "target_modules": '("q_proj", "v_proj"), "all-linear" or a regex',
-            "modules_to_save": '("lm_head",), or () for none',
-            "layers_to_transform": "(0, 1), or None for all layers",
-        }[name]
-        if not isinstance(value, tuple) or not all(
-            isinstance(entry, kind) and not isinstance(entry, bool) for entry in value
-        ):
-            raise TypeError(f"{name}={value!r} does not fit; give {example}")
-        if not value and name != "modules_to_save":
-            raise ValueError(f"{name}={value!r} names nothing to adapt; give {example}")
-        if kind is int and min(value) < 0:
-            raise ValueError(f"{name}={value!r} counts layers from 0; give {example}")
-
-    def _check_initialisation(self) -> None:
-        value = self.init_lora_weights
-        if isinstance(value, bool) or value in INITIALISATIONS:
-            return
-        if isinstance(value, str) and re.fullmatch(r"pissa_niter_[0-9]{1,3}", value):
-            return
-        raise ValueError(
-            f"init_lora_weights={value!r} is not known; {nearest(value, INITIALISATIONS)}"
-            f"give True, False, {', '.join(map(repr, INITIALISATIONS))} or 'pissa_niter_4'"
-        )
+    @property
+    def facts(self) -> dict[str, object]:
+        """The fields that identify a run: `patience`, which older runs lack, only where in use."""
+        used = [name for name in _DEFAULTS if name != "patience" or self.patience]
+        return {name: getattr(self, name) for name in used}
 
     def _check_together(self) -> None:
         """Refuse values that are valid alone and can't work together."""
@@ -219,6 +176,11 @@ class Recipe:
             raise ValueError(
                 f"warmup_steps={self.warmup_steps} leaves none of steps={self.steps} at the full "
                 f"learning rate; give at most {self.steps - 1}"
+            )
+        if self.patience and self.eval_steps is None:
+            raise ValueError(
+                f"patience={self.patience} counts validations, and eval_steps=None makes none; "
+                f"give for example eval_steps={max(1, self.steps // 20)}, or leave patience out"
             )
         for name, product in (
             ("lora_alpha / r", self.scaling),
@@ -230,10 +192,9 @@ class Recipe:
                     f"that multiply it; give values whose product is between {FLOAT32[0]:g} and "
                     f"{FLOAT32[1]:g}"
                 )
-        defaults = {field.name: field.default for field in fields(self)}
         for method, names in ONLY.items():
             for name in names:
-                if self.method != method and getattr(self, name) != defaults[name]:
+                if self.method != method and getattr(self, name) != _DEFAULTS[name]:
                     raise ValueError(
                         f"{name}={getattr(self, name)!r} means nothing with "
                         f"method={self.method!r}; give method={method!r}, or leave it out"
@@ -245,12 +206,17 @@ class Recipe:
             )
         if self.quantize not in ("nf4", "fp4"):
             for name in OF_4_BITS:
-                if getattr(self, name) != defaults[name]:
+                if getattr(self, name) != _DEFAULTS[name]:
                     raise ValueError(
                         f"{name}={getattr(self, name)!r} means nothing with "
                         f"quantize={self.quantize!r}; give quantize='nf4', or leave it out"
                     )
         if self.method == "adalora":
+            if self.patience:
+                raise ValueError(
+                    f"patience={self.patience} could stop method='adalora' before its ranks are "
+                    "decided; give method='lora', or leave patience out"
+                )
             self._check_schedule()
         if self.init_lora_weights == "orthogonal" and self.r % 2:
             raise ValueError(
@@ -329,12 +295,70 @@ class Recipe:
         return self.lora_alpha / (math.sqrt(self.r) if self.use_rslora else self.r)
 
 
-def _check_choice(name: str, value: object, known: tuple[object, ...]) -> None:
-    if value not in known:
+_DEFAULTS = {field.name: field.default for field in fields(Recipe)}
+
+
+def checked_value(name: str, value: Any) -> Any:
+    """The value of a field, a list as a tuple; refused if it fits no recipe at all."""
+    if name in CHOICES:
+        if value not in (known := CHOICES[name]):
+            raise ValueError(
+                f"{name}={value!r} is not known; {nearest(value, known)}"
+                f"give {', '.join(map(repr, known[:-1]))} or {known[-1]!r}"
+            )
+    elif name in FLAGS:
+        if not isinstance(value, bool):
+            raise TypeError(f"{name}={value!r} is not a yes or no; give a bool")
+    elif name in WHOLE:
+        if value is not None or _DEFAULTS[name] is not None:
+            _check_whole(name, value, *WHOLE[name])
+    elif name in REAL:
+        _check_real(name, value, *REAL[name])
+    elif name == "init_lora_weights":
+        _check_initialisation(value)
+    else:
+        return _checked_names(name, value)
+    return None if (name, value) == ("patience", 0) else value  # the same choice, the same run
+
+
+def _checked_names(name: str, value: Any) -> Any:
+    """A list as a tuple; refused if it holds neither names nor numbers."""
+    if isinstance(value, range) and value[LAYERS:]:
         raise ValueError(
-            f"{name}={value!r} is not known; {nearest(value, known)}"
-            f"give {', '.join(map(repr, known[:-1]))} or {known[-1]!r}"
+            f"{name}={value!r} names more than {LAYERS:,} layers, and no model has so many; "
+            "give the numbers of some, such as range(0, 4)"
         )
+    if isinstance(value, list | set | range):
+        value = tuple(sorted(value) if isinstance(value, set) else value)
+    kind = int if name == "layers_to_transform" else str
+    if (value is None and kind is int) or (
+        isinstance(value, str) and name == "target_modules" and value
+    ):
+        return value
+    example = {
+        "target_modules": '("q_proj", "v_proj"), "all-linear" or a regex',
+        "modules_to_save": '("lm_head",), or () for none',
+        "layers_to_transform": "(0, 1), or None for all layers",
+    }[name]
+    if not isinstance(value, tuple) or not all(
+        isinstance(entry, kind) and not isinstance(entry, bool) for entry in value
+    ):
+        raise TypeError(f"{name}={value!r} does not fit; give {example}")
+    if not value and name != "modules_to_save":
+        raise ValueError(f"{name}={value!r} names nothing to adapt; give {example}")
+    if kind is int and min(value) < 0:
+        raise ValueError(f"{name}={value!r} counts layers from 0; give {example}")
+    return value
+
+
+def _check_initialisation(value: Any) -> None:
+    niter = isinstance(value, str) and re.fullmatch(r"pissa_niter_[0-9]{1,3}", value)
+    if isinstance(value, bool) or value in INITIALISATIONS or niter:
+        return
+    raise ValueError(
+        f"init_lora_weights={value!r} is not known; {nearest(value, INITIALISATIONS)}"
+        f"give True, False, {', '.join(map(repr, INITIALISATIONS))} or 'pissa_niter_4'"
+    )
 
 
 def _check_whole(name: str, value: Any, least: int, otherwise: str) -> None:

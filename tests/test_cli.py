@@ -129,6 +129,20 @@ def store_of_two(folder):
         (2, ["rnus"]),
         (2, ["runs", "--jsno"]),
         (2, ["train", "new-facts", "--lerning-rate", "1"]),
+        (2, ["train", "new-facts", "--r", "0"]),
+        (2, ["train", "new-facts", "--method", "lroa"]),
+        (2, ["train", "new-fact"]),
+        (2, ["train", "no-such.csv"]),
+        (2, ["train", "style", "--base", "poket"]),
+        (2, ["train", "style", "--base", "smollm2"]),
+        (2, ["train", "home-commands", "--prompt", "question"]),
+        (2, ["sweep", "new-facts", "--vary", "r=0"]),
+        (2, ["sweep", "new-facts", "--vary", "r=4,16 alpha=2"]),
+        (2, ["estimate", "llama-7b", "--r", "0"]),
+        (2, ["evaluate", "no-such-run"]),
+        (2, ["evaluate", "pocket", "--strength", "0.5"]),
+        (2, ["chat", "no-such-run", "Who?"]),
+        (2, ["export", "no-such-run", "folder"]),
     ],
 )
 def test_a_list_or_a_slip_loads_nothing_heavy(status, arguments, empty_store):
@@ -429,7 +443,8 @@ def test_the_base_is_the_given_one_else_the_learners_else_the_tasks_own(monkeypa
     from lora_lab.cli.task_spec import base_name
 
     assert base_name("home-commands", None) == "smollm2"
-    assert base_name("style", None) == base_name("my.csv", None) == "pocket"
+    assert base_name("style", None) == "pocket"
+    assert base_name("my.csv", None) is None  # its words decide
     monkeypatch.setenv("LORA_LAB_BASE", "mine")
     assert base_name("home-commands", None) == "mine"
     assert base_name("home-commands", "pocket") == "pocket"
@@ -732,7 +747,13 @@ def test_a_misspelt_name_is_refused_before_anything_is_fetched(monkeypatch):
 @pytest.mark.parametrize(("status", "code"), [("ok", 0), ("warn", 0), ("fail", 1)])
 def test_the_doctors_exit_code_says_whether_it_works(status, code, monkeypatch):
     diagnosis = Diagnosis((Check("memory", status, "2 GB", "buy some"),))
-    monkeypatch.setattr(doctor, "doctor", lambda: diagnosis)
+
+    def looked(show=lambda check: None):
+        for check in diagnosis.checks:
+            show(check)
+        return diagnosis
+
+    monkeypatch.setattr(doctor, "doctor", looked)
     result = run("doctor")
     assert result.exit_code == code
     assert all(word in result.stdout for word in (status, "memory", "2 GB", "buy some"))

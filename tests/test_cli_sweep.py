@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 import lora_lab as lab
 from lora_lab.cli.app import app
-from lora_lab.cli.sweep import _show_sweep, _varied
+from lora_lab.cli.sweep import _settings, _show_sweep, _varied
 from lora_lab.records import Scores
 from lora_lab.training.store import list_runs
 from tiny import tiny_base
@@ -182,4 +182,78 @@ def test_values_stand_between_commas_and_lists_in_brackets(given, name, values):
 )
 def test_bad_input_is_one_line_and_leaves_no_run(more, complaint, words):
     assert complaint in refused(*words, *more)
+    assert list_runs() == []
+
+
+# --- fields that are tied to another --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("tie", "alphas"),
+    [
+        ("alpha=2r", (8, 32)),
+        ("lora_alpha=2r", (8, 32)),
+        ("lora-alpha = 2 * r", (8, 32)),
+        ("lora_alpha=r", (4, 16)),
+        ("lora_alpha=0.5r", (2, 8)),
+        ("lora_alpha=.1*r", (0.4, 1.6)),
+        ("lora_alpha=1e1r", (40, 160)),
+        ("lora_alpha=4*sqrt(r)", (8, 16)),
+        ("lora_alpha=sqrt( r )", (2, 4)),
+    ],
+)
+def test_a_choice_is_tied_to_another_by_a_multiple_or_its_root(tie, alphas):
+    settings = _settings(f"r=4,16 {tie}")
+    expected = [{"r": 4, "lora_alpha": alphas[0]}, {"r": 16, "lora_alpha": alphas[1]}]
+    assert settings == [pytest.approx(one) for one in expected]
+    kinds = [type(one["lora_alpha"]) for one in settings]  # 8 and 8.0 would be two stored runs
+    assert kinds == [int if number == int(number) else float for number in alphas]
+
+
+def test_several_choices_are_tied_to_one_and_every_pair_with_another_is_trained(words):
+    ties = "--vary=r=1,4 lora_alpha=2r learning_rate=1e-3*sqrt(r)"
+    result = run(*words, ties, "--vary", "weight_decay=0,0.1", "--json")
+    assert result.exit_code == 0, result.stderr
+    recipes = [one["recipe"] for one in json.loads(result.stdout)["runs"]]
+    found = {
+        (one["r"], one["lora_alpha"], one["learning_rate"], one["weight_decay"]) for one in recipes
+    }
+    assert found == {
+        (r, alpha, rate, decay)
+        for r, alpha, rate in ((1, 2, 1e-3), (4, 8, 2e-3))
+        for decay in (0, 0.1)
+    }
+
+
+def test_tied_choices_have_columns_and_the_varied_one_a_verdict(words):
+    shown = run(*words, "--vary", "r=1,4 alpha=2r").stdout
+    assert shown.splitlines()[1].split()[:2] == ["r", "lora_alpha"]
+    assert [line.split()[:2] for line in shown.splitlines()[2:4]] == [["1", "2"], ["4", "8"]]
+    assert "r=4 beside r=1: " in shown
+    assert "never change alone" in shown
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ("r=4,16 alpha=2", "alpha=2: '2' is no multiple of r; write lora_alpha=2r, lora_alpha=r"),
+        ("r=4,16 alpha=8,32", "'8,32' is no multiple of r; "),
+        ("r=4,16 alpha=", "'nothing' is no multiple of r"),
+        ("r=4,16 alpha=r**2", r"'r**2' is no multiple of r"),
+        ("r=4,16 alpha=2*steps", "'2*steps' is no multiple of r"),
+        ("r=4,16 alpha=__import__('os').system('true')", "is no multiple of r"),
+        ("r=4,16 alhpa=2r", "'alhpa' is no number of a recipe; did you mean 'alpha'?"),
+        ("r=4,16 use_dora=r", "'use_dora' is no number of a recipe"),
+        ("use_dora=true,false alpha=2r", "use_dora has no numbers, so that nothing can be tied"),
+        ("r=4,16 r=2r", "r can't be tied to r"),
+        ("r=4,16 seed=r", "seed can't be tied to r"),
+        ("r=4,16 warmup_steps=0.3r", "warmup_steps=1.2 is not a whole number"),
+        ("r=4,16 alpha=0r", "lora_alpha=0 is not a finite number"),
+        ("r=4,16 alpha=1e999r", "lora_alpha=inf is not a finite number"),
+        ("r=4,16 alpha=2r alpha=3r", "lora_alpha is given by --vary and by --vary too"),
+        ("quantize=none,nf4 alpha=2r", "quantize has no numbers"),
+    ],
+)
+def test_what_is_no_tie_is_refused_in_words_and_leaves_no_run(given, complaint, words):
+    assert complaint in refused(*words, "--vary", given)
     assert list_runs() == []

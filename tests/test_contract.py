@@ -41,7 +41,8 @@ FIELDS = {  # of a recipe, with their promised defaults (... : none promised)
     "compute_dtype": "auto", "optimizer": "adamw", "learning_rate": 2e-4,
     "lr_scheduler_type": "linear", "warmup_steps": 0, "weight_decay": 0.0, "max_grad_norm": 1.0,
     "batch_size": 16, "gradient_accumulation_steps": 1, "gradient_checkpointing": False,
-    "max_length": 256, "loss_on": "answer", "steps": ..., "eval_steps": None, "seed": 0,
+    "max_length": 256, "loss_on": "answer", "steps": ..., "eval_steps": None, "patience": None,
+    "seed": 0,
 }  # fmt: skip
 
 

@@ -19,8 +19,9 @@ from lora_lab.tasks.examples import Example, collate, encode
 from lora_lab.tasks.loading import load_task
 from lora_lab.tasks.losses import loss_of_batch
 from lora_lab.training.evaluation import evaluate, mean_loss
+from lora_lab.training.finder import try_learning_rates
 from lora_lab.training.fit import fit
-from lora_lab.training.loop import Diverged, order_of_examples, train, try_learning_rates
+from lora_lab.training.loop import Diverged, order_of_examples, train
 from lora_lab.training.optimizers import learning_rate_at, make_optimizer
 from tiny import letters_task, recipe, tiny_base
 

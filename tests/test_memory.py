@@ -160,6 +160,8 @@ RUNS = [
     {"batch_size": 1, "eval_steps": 5},  # its validation is the largest part
     {"batch_size": 1, "eval_steps": 5, "loss_on": "all"},
     {"method": "full", "batch_size": 1, "eval_steps": 5},
+    {"batch_size": 1, "r": 64, "eval_steps": 5, "patience": 9},  # keeps the best values too
+    {"method": "full", "batch_size": 1, "eval_steps": 5, "patience": 9},
     {"quantize": "int8", "batch_size": 1, "eval_steps": 5},
     {"quantize": "nf4", "batch_size": 1},
     {"quantize": "nf4", "batch_size": 16, "layers_to_transform": (3,)},

@@ -172,7 +172,8 @@ def test_what_goes_wrong_in_a_worker_is_raised_here(base):
 
 def test_auto_takes_processes_where_they_are_worth_their_start(base, monkeypatch):
     def chosen(count, on=base, engine="auto"):
-        return sweeps._chosen_engine(engine, on, TASK, [recipe(r=1 + r) for r in range(count)])
+        made = [recipe(r=1 + r) for r in range(count)]
+        return sweeps._chosen_engine(engine, on, TASK, made)[0]
 
     monkeypatch.setattr(sweeps, "cores", lambda: 2.0)
     assert (chosen(3), chosen(4)) == ("sequential", "processes")
@@ -191,15 +192,18 @@ def test_auto_takes_processes_for_a_large_base_where_all_workers_fit_into_memory
     shared = 4 * base.model.num_parameters()
     monkeypatch.setattr(sweeps, "SMALL", 0)
     monkeypatch.setattr(sweeps, "cores", lambda: 2.0)
-    for free, engine in (
-        (shared + 2 * each, "processes"),
-        (shared + 2 * each - 1, "sequential"),
-        (None, "sequential"),
+    needed = shared + 2 * (each + sweeps.WORKER_BYTES)
+    for free, engine, why in (
+        (needed, "processes", "2 side by side need 0.8 GiB of memory, and 0.8 GiB are free"),
+        (needed - 1, "sequential", "2 side by side need 0.8 GiB"),
+        (None, "sequential", "it is not known whether several fit into memory"),
     ):
         monkeypatch.setattr(sweeps, "free_memory", lambda _, free=free: free)
-        assert sweeps._chosen_engine("auto", base, TASK, large) == engine
+        chosen = sweeps._chosen_engine("auto", base, TASK, large)
+        assert chosen[0] == engine
+        assert why in chosen[1]
     monkeypatch.setattr(sweeps, "free_memory", lambda _: 2**60)
-    assert sweeps._chosen_engine("auto", base, TASK, large[:1]) == "sequential"
+    assert sweeps._chosen_engine("auto", base, TASK, large[:1])[0] == "sequential"
 
 
 def followed(base, recipes, engine, **options):

@@ -80,12 +80,14 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "optimizers": "torch",
         "adalora": "torch",
         "evaluation": "torch",
+        "early_stopping": "",
         "run_files": "msgspec",
         "store": "torch",
         "run_folder": "torch filelock",
         "graphs": "torch onnx onnxscript",
         "traced": "torch transformers onnxruntime",
         "loop": "torch",
+        "finder": "",
         "fit": "tqdm",
         "pack": "torch",
         "pack_scores": "torch",
@@ -169,8 +171,8 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "torch ipywidgets anywidget traitlets IPython pandas",
     ),
     "cli": dict.fromkeys(
-        ["show", "task_spec", "options", "resolve", "doctor", "setup", "lab", "estimate", "train"]
-        + ["sweep", "ask", "app"],
+        ["show", "task_spec", "options", "resolve", "doctor", "setup", "lab", "estimate"]
+        + ["waiting", "train", "ties", "sweep", "ask", "app"],
         "typer rich torch packaging jupyter_client",
     ),
 }

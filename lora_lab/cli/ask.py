@@ -58,12 +58,13 @@ def evaluate(
     """
     from lora_lab.cli.resolve import chosen_store, find_model
     from lora_lab.cli.task_spec import TaskSpec
-    from lora_lab.models.bases import Base
-    from lora_lab.training.evaluation import evaluate as scores_of
 
     if answers < 0:
         raise ValueError(f"--answers {answers} is no number of answers; give 0 for none, or more")
     subject = find_model(model, base=base, strength=strength, store=chosen_store(store))
+    from lora_lab.models.bases import Base
+    from lora_lab.training.evaluation import evaluate as scores_of
+
     spec = TaskSpec(task) if task else _own_task(subject, model)
     base_model = subject.model if isinstance(subject.model, Base) else subject.model.base
     data = examples.of(spec).load(base_model)
@@ -125,16 +126,17 @@ def chat(
 
     Through a pipe or from a file, each line is a question of its own.
     """
-    from lora_lab.cli.resolve import chosen_store, find_model
-    from lora_lab.training.evaluation import generate
-
     questions = None if prompt is None else [prompt.strip()]
     if prompt is None and not sys.stdin.isatty():
         questions = [line.strip() for line in sys.stdin if line.strip()]
     if questions in ([], [""]):
         raise ValueError("the question is empty; give one in quotes, or through a pipe")
+    from lora_lab.cli.resolve import chosen_store, find_model
+
     subject = find_model(model, base=base, strength=strength, store=chosen_store(store))
     if questions is not None:
+        from lora_lab.training.evaluation import generate
+
         answers = generate(subject.model, questions, max_new_tokens=max_new_tokens)
         note(f"{subject.about} answers:")
         say(*answers)
@@ -197,7 +199,6 @@ def export(
       lora-lab export 3f2a9c my-adapter
     """
     from lora_lab.cli.resolve import chosen_store, find_run
-    from lora_lab.models.learned import save_adapter
 
     trained = find_run(run, chosen_store(store))
     folder = folder.expanduser()
@@ -205,6 +206,8 @@ def export(
     if kind == "model":
         _save_model(trained, folder)
     else:
+        from lora_lab.models.learned import save_adapter
+
         save_adapter(trained, folder)
     size = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
     if json:

@@ -73,10 +73,13 @@ class Diagnosis:
         return "\n".join([*lines, self.summary])
 
 
-def doctor() -> Diagnosis:
+def doctor(show: Callable[[Check], None] = lambda check: None) -> Diagnosis:
     """Run every check. It takes about five seconds, most of them for importing torch.
 
     A check that raises an error is reported as a failure: a broken installation stops nothing.
+
+    Args:
+        show: called with each result as soon as it is there.
     """
     with _trial(TRY_BITSANDBYTES) as bitsandbytes:
         checks: dict[str, Callable[[], Check]] = {
@@ -96,7 +99,11 @@ def doctor() -> Diagnosis:
             "bitsandbytes": lambda: quantisation(*_trial_outcome(bitsandbytes)),
             "settings": settings,
         }
-        return Diagnosis(tuple(_checked(name, check) for name, check in checks.items()))
+        results = []
+        for name, check in checks.items():
+            results.append(_checked(name, check))
+            show(results[-1])
+        return Diagnosis(tuple(results))
 
 
 def _checked(name: str, check: Callable[[], Check]) -> Check:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lora_lab.recipe import CHOICES, HELP, LAYERS, Recipe
+from lora_lab.recipe import CHOICES, HELP, LAYERS, Recipe, checked_value
 
 if TYPE_CHECKING:  # it loads torch
     from lora_lab.cli.task_spec import TaskSpec
@@ -87,7 +87,8 @@ def grouped(command: Callable) -> Callable:
 
     A parameter whose type is a dataclass stands for an option per field. A parameter `recipe`
     stands for an option per field of Recipe, and holds the values of the options in use. Their
-    names, types and defaults come from Recipe, the help from `recipe.HELP`.
+    names, types and defaults come from Recipe, the help from `recipe.HELP`. A value that fits no
+    recipe is refused before the command begins.
     """
     own = inspect.signature(command).parameters
     groups = {name: own[name].annotation for name in own if is_dataclass(own[name].annotation)}
@@ -101,7 +102,7 @@ def grouped(command: Callable) -> Callable:
         if of_recipe:
             texts = {field: options.pop(field.name) for field in of_recipe}
             options["recipe"] = {
-                field.name: value_of(field, text)
+                field.name: checked_value(field.name, value_of(field, text))
                 for field, text in texts.items()
                 if text is not None
             }

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lora_lab.cli.task_spec import TASK_FILE, TaskSpec
-from lora_lab.models.built_in import BUILT_IN, base_folder
+from lora_lab.models.built_in import BUILT_IN, base_folder, find_base
 from lora_lab.places import write_atomically
 from lora_lab.recipe import nearest
 from lora_lab.records import Scores
@@ -97,25 +97,38 @@ def find_model(
         ValueError: for a strength, or a second base, where the name means a base.
         FileNotFoundError: if nothing has this name; with the nearest name.
     """
-    from lora_lab.models.adapted import Adapted, load_adapter
-    from lora_lab.models.adapter_files import CONFIG_FILE
-    from lora_lab.models.adapters import as_trained
-    from lora_lab.models.bases import load_base
-
     newest = None
     if name is None:
         newest = next((run for run in list_runs(store) if run.status == FINISHED), None)
         name = newest.path.name if newest else "pocket"
     folder = Path(name).expanduser()
-    if name not in BUILT_IN and os.path.isfile(folder / CONFIG_FILE):
+    is_adapter = name not in BUILT_IN and os.path.isfile(folder / "adapter_config.json")
+    run = newest
+    if run is None and not is_adapter and name not in BUILT_IN:
+        run = _run_or_base(name, store)
+    if run is None and not is_adapter:
+        _check_base_alone(name, base, strength)
+    if base is not None:
+        find_base(base)
+    from lora_lab.models.adapted import Adapted, load_adapter  # only now: torch takes seconds
+    from lora_lab.models.adapters import as_trained
+    from lora_lab.models.bases import load_base
+
+    share = 1.0 if strength is None else strength
+    if is_adapter:
         loaded = load_base(base or _base_of_adapter(folder))
-        adapted = load_adapter(loaded, folder, strength=1.0 if strength is None else strength)
+        adapted = load_adapter(loaded, folder, strength=share)
         return NamedModel(adapted, f"the adapter in {folder} on {loaded.about}")
-    run = newest or (None if name in BUILT_IN else _run_or_base(name, store))
     if run is not None:
         loaded = as_trained(load_base(base) if base else run.base, run.recipe)
-        adapted = Adapted(loaded, run.learned, strength=1.0 if strength is None else strength)
+        adapted = Adapted(loaded, run.learned, strength=share)
         return NamedModel(adapted, f"{run.task_name}, trained on {loaded.about}", run)
+    loaded = load_base(name)
+    return NamedModel(loaded, loaded.about)
+
+
+def _check_base_alone(name: str, base: str | None, strength: float | None) -> None:
+    """Refuse a base that is not there, and what does not fit a base."""
     if strength is not None:
         raise ValueError(
             f"--strength {strength:g} does not fit the base {name!r}, which has learnt nothing "
@@ -123,8 +136,7 @@ def find_model(
         )
     if base is not None:
         raise ValueError(f"--base {base} does not fit {name!r}, which is a base; give one of them")
-    loaded = load_base(name)
-    return NamedModel(loaded, loaded.about)
+    find_base(name)
 
 
 def find_run(name: str, store: Path | Default) -> Run:

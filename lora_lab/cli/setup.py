@@ -15,7 +15,7 @@ from lora_lab.cli.show import as_json, busy, console, note, plain, say
 from lora_lab.recipe import nearest
 
 if TYPE_CHECKING:
-    from lora_lab.cli.doctor import Diagnosis
+    from lora_lab.cli.doctor import Check
     from lora_lab.tasks.loading import Listed
 
 NOT_HERE = "not here yet: `lora-lab prepare` fetches it"
@@ -146,17 +146,17 @@ def doctor(json: Json = False) -> None:
     from lora_lab.cli import doctor as checks
 
     with busy("Looking …"):
-        diagnosis = checks.doctor()
+        diagnosis = checks.doctor() if json else checks.doctor(_show_check)
     if json:
         as_json({"ok": diagnosis.ok, "summary": diagnosis.summary, "checks": diagnosis.checks})
     else:
-        _show_diagnosis(diagnosis)
+        say(diagnosis.summary)
     if not diagnosis.ok:
         raise typer.Exit(1)
 
 
-def _show_diagnosis(diagnosis: "Diagnosis") -> None:
-    """Print a row for each check, with its remedy below."""
+def _show_check(check: "Check") -> None:
+    """Print a row for a check as soon as it is done, with its remedy below."""
     from rich.table import Table
     from rich.text import Text
 
@@ -164,13 +164,10 @@ def _show_diagnosis(diagnosis: "Diagnosis") -> None:
     for column in (4, 13):
         grid.add_column(no_wrap=True, min_width=column)
     grid.add_column(overflow="fold")
-    for check in diagnosis.checks:
-        status = Text(check.status, style=COLOURS[check.status])
-        grid.add_row(status, check.name, plain(check.found))
-        if check.remedy:
-            grid.add_row("", "", f"→ {plain(check.remedy)}")
+    grid.add_row(Text(check.status, style=COLOURS[check.status]), check.name, plain(check.found))
+    if check.remedy:
+        grid.add_row("", "", f"→ {plain(check.remedy)}")
     console().print(grid)
-    say(diagnosis.summary)
 
 
 # --- bases and tasks ----------------------------------------------------------------------------

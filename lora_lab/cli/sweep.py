@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lora_lab.cli import options
+from lora_lab.cli import options, ties, waiting
 from lora_lab.cli.show import as_json, listed_run_facts, mark, note, say, slow_bars_in_logs, table
-from lora_lab.recipe import Recipe, nearest
+from lora_lab.recipe import Recipe, checked_value, nearest
 
 if TYPE_CHECKING:
     from lora_lab.training.sweep import Sweep
@@ -31,7 +31,8 @@ def sweep(
         list[str],
         typer.Option(
             metavar="CHOICE=VALUES",
-            help="A choice of the recipe and the values to try; several --vary try all pairs.",
+            help="A choice of the recipe and the values to try, and choices tied to it (alpha=2r); "
+            "several --vary try all pairs.",
         ),
     ],
     seeds: Annotated[
@@ -56,25 +57,26 @@ def sweep(
       lora-lab sweep new-facts --vary r=1,4,16 --vary learning_rate=1e-3,3e-3,1e-2
       lora-lab sweep style --vary "target_modules=[q_proj,v_proj],all-linear"
       lora-lab sweep my.csv --base smollm2 --vary lora_alpha=8,32 --steps 40
+      lora-lab sweep new-facts --vary "r=4,16 alpha=2r"
     """
     slow_bars_in_logs()
-    varied = [_varied(words) for words in vary]
-    names = [name for name, _ in varied]
+    varied = [_settings(words) for words in vary]
+    names = [name for settings in varied for name in settings[0]]
     seed_list = _seed_list(seeds)
     _check_once(names, recipe)
-    _check_count([len(values) for _, values in varied], len(seed_list))
+    _check_count([len(settings) for settings in varied], len(seed_list))
     from lora_lab.cli.task_spec import TaskSpec
 
     spec = examples.of(TaskSpec(task))
     model, data = spec.load_with_base(training.base, training.device, training.dtype)
     common = dataclasses.replace(data.recipe, **recipe)
     recipes = [
-        dataclasses.replace(common, **dict(zip(names, setting, strict=True)))
-        for setting in itertools.product(*(values for _, values in varied))
+        dataclasses.replace(common, **dict(itertools.chain(*map(dict.items, setting))))
+        for setting in itertools.product(*varied)
     ]
     from lora_lab.cli.resolve import chosen_store
     from lora_lab.training.store import folder_of, resolve_store
-    from lora_lab.training.sweep import sweep as run_sweep
+    from lora_lab.training.sweep import plan_sweep
 
     run_store = chosen_store(training.store)
     folders = [
@@ -82,31 +84,34 @@ def sweep(
         for setting in recipes
         for seed in seed_list
     ]
+    kept = {"store": run_store, "fresh": training.fresh, "evaluate": True}
     try:
+        planned = plan_sweep(model, data, recipes, seed_list, engine, **kept)
+        waiting.say_before_sweep(planned)
         with spec.kept_in(*folders):
-            done = run_sweep(
-                model,
-                data,
-                recipes,
-                seeds=seed_list,
-                engine=engine,
-                store=run_store,
-                fresh=training.fresh,
-                progress=True,
-            )
+            done = planned.run(progress=True)
     except KeyboardInterrupt as stopped:
         note("", "Stopped. Finished runs are kept; the same command trains the others.")
         raise typer.Exit(130) from stopped
     if training.json:
         as_json({"confounds": done.confounds(), "runs": [*map(listed_run_facts, done.runs)]})
     else:
-        _show_sweep(done, names, len(seed_list))
+        _show_sweep(done, names, len(seed_list), tied=len(names) - len(varied))
+
+
+def _settings(words: str) -> list[dict[str, object]]:
+    """The settings that `r=1,4` or `r=1,4 lora_alpha=2r` means: the fields and values of each."""
+    first, *others = ties.parts_of(words)
+    name, values = _varied(first)
+    tied = [ties.tie_of(other, name) for other in others]
+    _check_once([tie.field for tie in tied], {})
+    return [ties.tied_values(tied, name, value) for value in values]
 
 
 def _varied(words: str) -> tuple[str, list[object]]:
     """The field's name and the values that `r=1,4` means."""
     name, equals, values = words.partition("=")
-    name = name.strip().replace("-", "_")
+    name = ties.full_name(name)
     if name == "seed":
         raise ValueError(f"--vary {words} does not fit: seeds are given with --seeds 0,1,2")
     if name not in FIELDS:
@@ -123,7 +128,7 @@ def _varied(words: str) -> tuple[str, list[object]]:
             f"--vary {words} lacks a bracket at {unpaired[0]!r}; write a list as in "
             f'--vary "{name}=[q_proj,v_proj],all-linear"'
         )
-    parsed = [options.value_of(FIELDS[name], text) for text in texts]
+    parsed = [checked_value(name, options.value_of(FIELDS[name], text)) for text in texts]
     twice = [value for place, value in enumerate(parsed) if value in parsed[:place]]
     if twice:
         raise ValueError(f"--vary {words} names {_written(twice[0])} twice; write each value once")
@@ -167,8 +172,11 @@ def _check_count(values: Sequence[int], seeds: int) -> None:
         )
 
 
-def _show_sweep(done: "Sweep", names: Sequence[str], seeds: int) -> None:
-    """Print a row for each setting: the mean of its seeds, with the lowest and the highest."""
+def _show_sweep(done: "Sweep", names: Sequence[str], seeds: int, tied: int = 0) -> None:
+    """Print a row for each setting: the mean of its seeds, with the lowest and the highest.
+
+    So many of the names are those of fields that are tied to another.
+    """
     metric = next((run.scores.metric_name for run in done.runs if run.scores), "score")
     say(f"{done.runs[0].task_name} on {done.runs[0].about}: mean (lowest to highest) of the seeds")
     rows = []
@@ -190,7 +198,7 @@ def _show_sweep(done: "Sweep", names: Sequence[str], seeds: int) -> None:
     filled = [column for column in zip(head, *rows, strict=True) if {*column[1:]} != {"-"}]
     head, *rows = zip(*filled, strict=True)
     table(head, rows, right=", ".join(head[:-1]))
-    for sentence in _verdicts(done, names, seeds):
+    for sentence in _verdicts(done, names[: len(names) - tied] if tied else names, seeds):
         say(sentence)
     for sentence in done.confounds():
         say(f"note: {sentence}")

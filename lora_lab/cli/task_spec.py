@@ -1,16 +1,20 @@
-"""A task as a command line names it. Nothing here loads PEFT: bad input is refused at once."""
+"""A task as a command line names it, and its base. No torch: bad input is refused at once."""
 
 import json
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lora_lab.places import write_atomically
+from lora_lab.cli.show import note
+from lora_lab.models.built_in import find_base, list_bases, pocket_words
+from lora_lab.places import NotPrepared, write_atomically
 from lora_lab.tasks.examples import Task
-from lora_lab.tasks.loading import NAMES, load_task
+from lora_lab.tasks.loading import NAMES, check_base, load_task
+from lora_lab.wording import percent
 
 if TYPE_CHECKING:
     from lora_lab.models.bases import Base
@@ -18,10 +22,39 @@ if TYPE_CHECKING:
 TASK_FILE = "task.json"  # in a run's folder: the TaskSpec of its task
 
 
-def base_name(task: str, base: str | None) -> str:
-    """`base` if there is one, else LORA_LAB_BASE, else the task's own base, else pocket."""
-    own = next((name for name, tasks in NAMES.items() if task in tasks), "pocket")
+# Of the words in the prompts: pocket's own tasks reach 91 % and more, English ones 62 % at most.
+OF_ITS_WORLD = 0.8
+
+
+def base_name(task: str, base: str | None) -> str | None:
+    """`base` if there is one, else LORA_LAB_BASE, else the task's own base; None: a file's."""
+    own = next((name for name, tasks in NAMES.items() if task in tasks), None)
     return base or os.environ.get("LORA_LAB_BASE") or own
+
+
+def base_of_file(data: Task) -> tuple[str, str]:
+    """The base that a file's texts ask for, and why: pocket for its own world, else smollm2.
+
+    Raises:
+        NotPrepared: where smollm2 would fit and is not here, with what to do.
+    """
+    share = known_to_pocket([example.prompt for example in data.train])
+    why = f"pocket knows {percent(share)} of the words in its prompts"
+    if share >= OF_ITS_WORLD:
+        return "pocket", f"{why}, so they are of its world"
+    if not any(base.name == "smollm2" and base.prepared for base in list_bases()):
+        raise NotPrepared(
+            f"{data.name} needs a base that knows its words: {why}, and smollm2 is not here yet; "
+            "run `lora-lab prepare smollm2` once, or name a base: --base pocket, or a folder"
+        )
+    return "smollm2", f"{why}, which were invented"
+
+
+def known_to_pocket(texts: Sequence[str]) -> float:
+    """The share of the texts' words that pocket's tokenizer has as words; 0 without a word."""
+    words = [word.lower() for text in texts for word in re.findall(r"[^\W\d_]+", text)]
+    known = pocket_words()
+    return sum(word in known for word in words) / max(1, len(words))
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +92,22 @@ class TaskSpec:
     def load_with_base(
         self, base: str | None, device: str, dtype: str = "auto"
     ) -> tuple["Base", Task]:
-        """The base of that name, or the task's own where it is None, and the task for it."""
+        """The base of that name, or the task's own where it is None, and the task for it.
+
+        What is wrong with either name is said before torch is imported, which takes seconds. Which
+        base was chosen for a file is said on stderr.
+        """
+        name = base_name(self.task, base)
+        if name is not None:
+            find_base(name)
+            check_base(self.task, name)
+        data = self.load(None)
+        if name is None:
+            name, why = base_of_file(data)
+            note(f"base {name}: {why}. --base chooses another.")
         from lora_lab.models.bases import load_base
 
-        loaded = load_base(base_name(self.task, base), device=device, dtype=dtype)
-        return loaded, self.load(loaded)
+        return load_base(name, device=device, dtype=dtype), data
 
     @contextmanager
     def kept_in(self, *folders: Path) -> Iterator[None]:

@@ -3,11 +3,12 @@
 import shlex
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from lora_lab.cli import options
+from lora_lab.cli import options, waiting
 from lora_lab.cli.show import (
     as_json,
     busy,
@@ -61,13 +62,19 @@ def train(
         model, data = spec.load_with_base(training.base, training.device, training.dtype)
         settings = replace(data.recipe, **recipe)
         from lora_lab.cli.resolve import chosen_store, scores_before
-        from lora_lab.training.fit import fit
+        from lora_lab.models.adapters import check_trainable
+        from lora_lab.training.fit import follow_fit
         from lora_lab.training.store import folder_of, resolve_store
 
         run_store = chosen_store(training.store)
         folder = folder_of(resolve_store(run_store), model, data, settings)
+        check_trainable(model, settings)
+        done = 0 if training.fresh else _steps_done(folder)
+        if done is not None:
+            waiting.say_before_fit(model, data, settings, done)
         with spec.kept_in(folder):
-            run = fit(model, data, settings, store=run_store, fresh=training.fresh, progress=True)
+            news = follow_fit(model, data, settings, store=run_store, fresh=training.fresh)
+            run = waiting.followed(news, settings)
         with busy("Asking the base the same …"):
             before = scores_before(run, data)
     except KeyboardInterrupt as stopped:
@@ -85,6 +92,18 @@ def train(
         _show_run(run, before)
 
 
+def _steps_done(folder: Path) -> int | None:
+    """The steps of the run in a folder that are done; None: it has ended, and is replayed."""
+    from lora_lab.training.run_files import RUNNING, DamagedRun
+    from lora_lab.training.store import read_run
+
+    try:
+        run = read_run(folder)
+    except (FileNotFoundError, DamagedRun):
+        return 0
+    return len(run.records) if run.status == RUNNING else None
+
+
 def _show_run(run: "Run", before: "Scores") -> None:
     from lora_lab.cli.resolve import short_names
     from lora_lab.training.store import run_folders
@@ -94,7 +113,8 @@ def _show_run(run: "Run", before: "Scores") -> None:
     say(f"{run.task_name} on {run.about}")
     if run.replayed:
         say(f"Replayed: trained on {day(run.date)}. `--fresh` trains it again.")
-    say(f"loss {first.loss:.3g} → {last.loss:.3g} in {last.step} steps, {seconds:.0f} s", "")
+    say(f"loss {first.loss:.3g} → {last.loss:.3g} in {last.step} steps, {seconds:.0f} s")
+    say(*waiting.validation_lines(run), "")
     show_scores(run.scores, before)
     for old, new in list(zip(before.answers, run.scores.answers, strict=True))[:SHOWN]:
         say("", indented(new.prompt, "  asked   "), indented(new.expected, "  wanted  "))
@@ -122,7 +142,7 @@ def runs(store: options.Store = None, json: options.Json = False) -> None:
       lora-lab runs --json
     """
     from lora_lab.cli.resolve import chosen_store, short_names
-    from lora_lab.training.store import RUNNING, read_store, resolve_store
+    from lora_lab.training.store import FINISHED, RUNNING, read_store, resolve_store
 
     store = chosen_store(store)
     readable, damaged = read_store(store)
@@ -136,7 +156,8 @@ def runs(store: options.Store = None, json: options.Json = False) -> None:
     rows = []
     for run in readable:
         done = len(run.records)
-        steps = f"{done}/{run.recipe.steps}" if done < run.recipe.steps else done
+        whole = done == run.recipe.steps or run.status == FINISHED  # a patience may end it before
+        steps = done if whole else f"{done}/{run.recipe.steps}"
         scores = run.scores
         value = mark(scores.metric_name, scores.value) if scores else "-"
         old = mark("", scores.old_knowledge) if scores else "-"

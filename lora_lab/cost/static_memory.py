@@ -78,9 +78,10 @@ def activation_dtype(recipe: Recipe, dtype: str, usual: bool = False) -> str:
 def lab_static_memory(shape: Shape, recipe: Recipe, dtype: str, device: str) -> dict[str, int]:
     """The bytes, by part, that `lora_lab.training.loop` keeps from its first step to its last.
 
-    The loop keeps a second copy of what it trains: the last good values, to fall back on. If a
-    whole model is trained on a GPU, that copy lies in the computer's own memory and is not counted.
-    An adapter that changes the base has its own base weights, and keeps its start for the file.
+    The loop keeps a second copy of what it trains: the last good values, to fall back on. With a
+    patience it keeps a third: those of the best validation loss. If a whole model is trained on a
+    GPU, copies lie in the computer's own memory and are not counted. An adapter that changes the
+    base has its own base weights, and keeps its start for the file.
 
     Args:
         shape: the base's.
@@ -92,9 +93,9 @@ def lab_static_memory(shape: Shape, recipe: Recipe, dtype: str, device: str) -> 
     once = sum(tensor.bytes for tensor in trained)
     parts = {"weights": base_weights(shape, recipe, dtype), "adapters": 0}
     if recipe.method == "full":
-        parts["weights"] += once * (1 if device == "cuda" else 2)
+        parts["weights"] += once * (1 if device == "cuda" else 2 + bool(recipe.patience))
     else:
-        copies = 2 + recipe.changes_the_base
+        copies = 2 + recipe.changes_the_base + bool(recipe.patience)
         parts["adapters"] = copies * once + _averages(shape, recipe, trained)
     if recipe.changes_the_base:
         own = sum(matrix.weights for matrix in shape.matrices if not matrix.tied)

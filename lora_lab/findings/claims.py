@@ -354,7 +354,10 @@ def committed(claim: Claim) -> dict:
 
     They were committed before the results; a later change makes a record void. Words may change.
     """
-    settings = {name: dataclasses.asdict(setting) for name, setting in claim.settings.items()}
+    settings = {
+        name: dataclasses.asdict(setting) | {"recipe": setting.recipe.facts}
+        for name, setting in claim.settings.items()
+    }
     for facts in settings.values():
         if facts["way"] == "fit":  # the usual way is not written down
             del facts["way"], facts["changed"]

@@ -15,7 +15,8 @@ from lora_lab.records import StepRecord
 from lora_lab.tasks.examples import Task
 from lora_lab.tasks.loading import load_task
 from lora_lab.training.evaluation import evaluate
-from lora_lab.training.loop import Diverged, train, try_learning_rates
+from lora_lab.training.finder import try_learning_rates
+from lora_lab.training.loop import Diverged, train
 from lora_lab.training.pairing import compare
 from lora_lab.training.store import Run
 from lora_lab.training.sweep import Sweep, sweep

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import torch
 from torch import nn
 
 from lora_lab.machine.devices import choose_device, choose_dtype, in_words, named, own_randomness
-from lora_lab.models.built_in import BUILT_IN, prepared_folder
+from lora_lab.models.built_in import BUILT_IN, find_base
 from lora_lab.models.quantization import Quantization, quantize_layers, share_tensors
 from lora_lab.models.quiet import quietly
 from lora_lab.recipe import CHOICES, nearest
@@ -112,7 +111,7 @@ def load_base(
     if isinstance(name_or_path, _Default):
         name_or_path = os.environ.get("LORA_LAB_BASE") or str(name_or_path)
     _check_quantize(quantize)
-    name, folder = _find(name_or_path)
+    name, folder = find_base(name_or_path)
     device = choose_device(device)
     with quietly(), own_randomness(device):
         config = read_part(folder, "config", name)
@@ -153,54 +152,6 @@ def quantized_base(base: Base, how: Quantization) -> Base:
 
 
 # --- where a base is ---------------------------------------------------------------------------
-
-
-def _find(name_or_path: str | Path) -> tuple[str, Path | str]:
-    """A base's name, and its folder or (a string) its hub id."""
-    if isinstance(name_or_path, str) and name_or_path in BUILT_IN:
-        return name_or_path, prepared_folder(name_or_path)
-    if not isinstance(name_or_path, str | Path) or not str(name_or_path):
-        raise TypeError(
-            f"{name_or_path!r} is not a base's name; give 'pocket', a folder or a hub id"
-        )
-    folder = Path(name_or_path).expanduser()
-    if folder.is_dir():
-        _check_folder(folder)
-        return folder.resolve().name, folder
-    if folder.is_file():
-        raise ValueError(f"{str(name_or_path)!r} is a file; give the folder that holds config.json")
-    if isinstance(name_or_path, str) and re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name_or_path):
-        return name_or_path, name_or_path
-    if isinstance(name_or_path, Path) or set(name_or_path) & set("/\\~"):
-        raise FileNotFoundError(
-            f"there is no folder {str(name_or_path)!r}; give one that holds a model"
-        )
-    raise ValueError(
-        f"no base is called {name_or_path!r}; {nearest(name_or_path, tuple(BUILT_IN))}"
-        f"give {', '.join(map(repr, BUILT_IN))}, a folder, or a hub id such as 'Qwen/Qwen2.5-0.5B'"
-    )
-
-
-def _check_folder(folder: Path) -> None:
-    """Refuse a folder that is no model, or whose weights are a pickle."""
-    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
-        raise ValueError(
-            f"{folder} holds an adapter, not a base; load the base that it was trained on, and "
-            "give both to lab.load_adapter(base, folder)"
-        )
-    if not (folder / "config.json").is_file():
-        raise ValueError(f"{folder} has no config.json; give a folder that save_pretrained wrote")
-    if any(folder.glob("*.safetensors")):
-        return
-    pickles = sorted(
-        path.name for ending in ("*.bin", "*.pt", "*.pth", "*.ckpt") for path in folder.glob(ending)
-    )
-    if pickles:
-        raise ValueError(
-            f"{folder} holds its weights as a pickle ({pickles[0]}), and loading a pickle can run "
-            "any code; give a folder with .safetensors, for example from save_pretrained"
-        )
-    raise ValueError(f"{folder} has no .safetensors file; give a folder that holds weights")
 
 
 def read_part(folder: Path | str, part: str, name: str, **options: object) -> object:

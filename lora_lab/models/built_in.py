@@ -1,10 +1,14 @@
 """The bases with a short name: what they are, and whether each is here. No model is loaded."""
 
+import functools
+import json
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lora_lab.models.smollm2 import converted_folder, smollm2_folder, smollm2_is_here
 from lora_lab.places import NotPrepared, data_folder
+from lora_lab.recipe import nearest
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,3 +71,72 @@ def prepared_folder(name: str) -> Path:
 
 def _pocket_is_here() -> bool:
     return (base_folder("pocket") / "config.json").is_file()
+
+
+# --- where a base is ---------------------------------------------------------------------------
+
+
+def find_base(name_or_path: str | Path) -> tuple[str, Path | str]:
+    """A base's name, and its folder or (a string) its hub id.
+
+    Raises:
+        ValueError: for an unknown name, with the nearest; for a folder that is no model.
+        FileNotFoundError: for a folder that is not there.
+        NotPrepared: if the base is not here.
+    """
+    if isinstance(name_or_path, str) and name_or_path in BUILT_IN:
+        return name_or_path, prepared_folder(name_or_path)
+    if not isinstance(name_or_path, str | Path) or not str(name_or_path):
+        raise TypeError(
+            f"{name_or_path!r} is not a base's name; give 'pocket', a folder or a hub id"
+        )
+    folder = Path(name_or_path).expanduser()
+    if folder.is_dir():
+        _check_folder(folder)
+        return folder.resolve().name, folder
+    if folder.is_file():
+        raise ValueError(f"{str(name_or_path)!r} is a file; give the folder that holds config.json")
+    if isinstance(name_or_path, str) and re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name_or_path):
+        return name_or_path, name_or_path
+    if isinstance(name_or_path, Path) or set(name_or_path) & set("/\\~"):
+        raise FileNotFoundError(
+            f"there is no folder {str(name_or_path)!r}; give one that holds a model"
+        )
+    raise ValueError(
+        f"no base is called {name_or_path!r}; {nearest(name_or_path, tuple(BUILT_IN))}"
+        f"give {', '.join(map(repr, BUILT_IN))}, a folder, or a hub id such as 'Qwen/Qwen2.5-0.5B'"
+    )
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse a folder that is no model, or whose weights are a pickle."""
+    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+        raise ValueError(
+            f"{folder} holds an adapter, not a base; load the base that it was trained on, and "
+            "give both to lab.load_adapter(base, folder)"
+        )
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"{folder} has no config.json; give a folder that save_pretrained wrote")
+    if any(folder.glob("*.safetensors")):
+        return
+    pickles = sorted(
+        path.name for ending in ("*.bin", "*.pt", "*.pth", "*.ckpt") for path in folder.glob(ending)
+    )
+    if pickles:
+        raise ValueError(
+            f"{folder} holds its weights as a pickle ({pickles[0]}), and loading a pickle can run "
+            "any code; give a folder with .safetensors, for example from save_pretrained"
+        )
+    raise ValueError(f"{folder} has no .safetensors file; give a folder that holds weights")
+
+
+# --- whose words they are -------------------------------------------------------------------------
+
+
+@functools.cache
+def pocket_words() -> frozenset[str]:
+    """The words that are one token for pocket, in small letters: those of its world."""
+    file = base_folder("pocket") / "tokenizer.json"
+    vocabulary = json.loads(file.read_text(encoding="utf-8"))["model"]["vocab"]
+    words = (token.removeprefix("Ġ").lower() for token in vocabulary)  # Ġ: a space before it
+    return frozenset(word for word in words if word.isalpha())

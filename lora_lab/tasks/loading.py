@@ -49,7 +49,8 @@ def load_task(
     if n is not None and n < 1:
         raise ValueError(f"n={n} leaves nothing to train on; give 1 or more")
     if name in pocket.NAMES:
-        _check_base(name, base)
+        if base is not None:
+            check_base(name, base.name)
         return pocket.pocket_task(name, n, seed)
     if name in texts.NAMES:
         return texts.text_task(name, n, seed)
@@ -62,12 +63,12 @@ def load_task(
     )
 
 
-def _check_base(name: str, base: "Base | None") -> None:
+def check_base(name: str, base: str) -> None:
     """Refuse a task of pocket's for smollm2, which has never seen pocket's invented world."""
-    if base is not None and base.name == "smollm2":
+    if name in pocket.NAMES and base == "smollm2":
         own = ", ".join(texts.NAMES)
         raise ValueError(
-            f"task {name!r} is about pocket's invented world, which {base.name} has never seen; "
+            f"task {name!r} is about pocket's invented world, which {base} has never seen; "
             f"give one of {own}, or take the base pocket"
         )
 

@@ -2,10 +2,11 @@
 
 import dataclasses
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -56,16 +57,46 @@ def fit(
         KeyboardInterrupt: after the step at hand; a stored run can be resumed.
     """
     followed = follow_fit(base, task, recipe, store=store, fresh=fresh, evaluate=evaluate)
-    with closing(followed), ExitStack() as shown:
-        bar = None  # until a step is done: what is refused, or replayed, shows none
+    with closing(followed), StepsBar(recipe, progress) as bar:
         for news in followed:
-            if isinstance(news, StepRecord):
-                if bar is None:
-                    options = {"total": recipe.steps, "initial": news.step - 1, "unit": "step"}
-                    bar = shown.enter_context(tqdm(**options, disable=not progress))
-                bar.set_postfix_str(f"loss {news.loss:.3f}", refresh=False)
-                bar.update()
+            bar.note(news)
     return news
+
+
+class StepsBar:
+    """A bar of a run's steps: their losses, and the time that is left if all are trained.
+
+    There is none until a step is done: what is refused, or replayed, shows none.
+    """
+
+    def __init__(self, recipe: Recipe, show: bool) -> None:
+        self._recipe, self._show = recipe, show
+        self._bar: tqdm | None = None
+        self._validation = ""
+
+    def __enter__(self) -> "StepsBar":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def note(self, news: StepRecord | Run) -> None:
+        """Count a step."""
+        if isinstance(news, Run):
+            return
+        if self._bar is None:
+            options = {"total": self._recipe.steps, "initial": news.step - 1, "unit": "step"}
+            self._bar = tqdm(**options, disable=not self._show)
+        if news.validation_loss is not None:
+            self._validation = f", validation {news.validation_loss:.3f}"
+        self._bar.set_postfix_str(f"loss {news.loss:.3f}{self._validation}", refresh=False)
+        self._bar.update()
+
+    def say(self, line: str) -> None:
+        """A line above the bar."""
+        if self._bar is not None:
+            self._bar.write(line, file=sys.stderr)
 
 
 def follow_fit(

@@ -1,10 +1,9 @@
 """The one training loop, a generator of step records."""
 
-import dataclasses
 import math
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -25,10 +24,18 @@ from lora_lab.models.lean import frozen_layers
 from lora_lab.models.learned import Learned, learned_of
 from lora_lab.recipe import Recipe
 from lora_lab.records import StepRecord
-from lora_lab.tasks.examples import IGNORED, Task, collate, encode_all, order_of_examples
+from lora_lab.tasks.examples import (
+    IGNORED,
+    Task,
+    collate,
+    encode_all,
+    encode_fitting,
+    order_of_examples,
+)
 from lora_lab.tasks.losses import predicted_labels
 from lora_lab.tasks.planted import teacher_model
 from lora_lab.training.adalora import RankAllocation
+from lora_lab.training.early_stopping import Validations
 from lora_lab.training.evaluation import mean_loss
 from lora_lab.training.optimizers import learning_rate_at, make_optimizer
 from lora_lab.training.run_files import DIVERGED
@@ -63,6 +70,7 @@ class Training:
         self.tokenizer = base.tokenizer
         self.records: list[StepRecord] = []
         self._encoded = encode_all(task.train, base.tokenizer, recipe.max_length, recipe.loss_on)
+        _check_validation(task, base.tokenizer, recipe)
         check_fits(base, self._encoded, recipe)  # before anything is made
         self.model = adapt(base, recipe)
         if recipe.gradient_checkpointing:
@@ -85,12 +93,23 @@ class Training:
         self._order = order_of_examples(len(self._encoded), recipe.seed)
         self._random_state = torch.Generator().manual_seed(recipe.seed).get_state()
         self._good = self._weights()
+        self._validations = Validations()
+        self._best = self._weights() if recipe.patience else None  # of the best validation
         self._threads = threads_that_pay(self.model)
 
     @property
     def step(self) -> int:
         """How many steps are done."""
         return len(self.records)
+
+    @property
+    def ended(self) -> bool:
+        """Whether no step is left: all are done, or the recipe's patience is at an end.
+
+        With a patience the weights are then those of the best validation loss.
+        """
+        done = self.step >= self.recipe.steps
+        return done or self._validations.exhaust(self.recipe.patience)
 
     @property
     def learned(self) -> Learned:
@@ -108,11 +127,22 @@ class Training:
 
     def __iter__(self) -> Iterator[StepRecord]:
         self.model.train()  # all of its modules; PEFT leaves those of the base as they were
-        while self.step < self.recipe.steps:
+        while not self.ended:
             with at_most(self._threads), self._own_randomness():
                 record = self._one_step()
-            self.records.append(record)
+            self._note(record)
             yield record
+
+    def _note(self, record: StepRecord) -> None:
+        """Add a step's record; with a patience keep the best weights, and end with them."""
+        self.records.append(record)
+        is_best = self._validations.note(record)
+        if self._best is None:
+            return
+        if is_best:
+            self._keep(self._best)
+        elif self.ended and self._validations.best is not None:
+            self._put(self._best)
 
     def _one_step(self) -> StepRecord:
         recipe, started = self.recipe, time.perf_counter()
@@ -235,6 +265,8 @@ class Training:
         """All that `restore` needs to go on exactly from here; later steps do not change it."""
         tensors = {f"weight.{name}": tensor for name, tensor in self._trainable.items()}
         tensors["random_state"] = self._random_state
+        if self._validations.best and self._best:
+            tensors |= {f"best.{name}": tensor for name, tensor in self._best.items()}
         if self._ranks:
             tensors |= self._ranks.state()
         state = _flat("optimizer", self.optimizer.state_dict()["state"])
@@ -247,9 +279,13 @@ class Training:
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint of the same base, task and recipe."""
         self.records = list(checkpoint.records)
+        self._validations = Validations(self.records)
         self._go_on_with(str(checkpoint.words.get("steps", "")))
         self._put({name: checkpoint.tensors[f"weight.{name}"] for name in self._trainable})
         self._random_state = checkpoint.tensors["random_state"]
+        if self._validations.best and self._best:
+            for name, kept in self._best.items():
+                kept.copy_(checkpoint.tensors[f"best.{name}"])
         if self._ranks:
             self._ranks.restore(checkpoint.tensors)
         state: dict = {}
@@ -309,33 +345,15 @@ def run_of(training: Training, status: str, message: str = "") -> Run:
     )
 
 
-def try_learning_rates(
-    base: Base, task: Task, recipe: Recipe, *, lowest: float = 1e-5, highest: float = 1.0
-) -> tuple[StepRecord, ...]:
-    """The learning-rate finder: one short run whose rate grows by the same factor at each step.
-
-    It takes `recipe.steps` steps from the lowest rate to the highest, without warm-up or fall, and
-    ends early once the loss is hopeless. Each record holds its rate, and the loss before the step.
-
-    Raises:
-        ValueError: if the rates do not grow, or one step has to make the whole way.
-
-    Source:
-        Smith, arXiv:1506.01186, section 3.3, whose rate grows linearly; by a factor, as in fastai.
-    """
-    if not 0 < lowest < highest or recipe.steps < 2:
+def _check_validation(task: Task, tokenizer: object, recipe: Recipe) -> None:
+    """Refuse a patience where no validation example is there to be measured."""
+    of_recipe = recipe.max_length, recipe.loss_on
+    if recipe.patience and not encode_fitting(task.validation, tokenizer, *of_recipe).encoded:
         raise ValueError(
-            f"{recipe.steps} steps from {lowest:g} to {highest:g} try no range of learning rates; "
-            "give 2 steps or more, a lowest above 0 and a highest above that"
+            f"patience={recipe.patience} waits for a better validation loss, and the task "
+            f"{task.name!r} has no validation example of at most max_length={recipe.max_length} "
+            "tokens; give a larger max_length, or leave patience out"
         )
-    growth = (highest / lowest) ** (1 / (recipe.steps - 1))
-    flat = {"learning_rate": lowest, "lr_scheduler_type": "constant", "warmup_steps": 0}
-    training = Training(base, task, dataclasses.replace(recipe, **flat))
-    with suppress(Diverged):
-        for record in training:
-            rate = record.learning_rate * growth
-            training.recipe = dataclasses.replace(training.recipe, learning_rate=rate)
-    return tuple(training.records)
 
 
 def _copy_on_the_cpu(tensor: Tensor) -> Tensor:

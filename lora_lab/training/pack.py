@@ -77,7 +77,7 @@ class Member(Training):
         tokens = sum(len(example.input_ids) for example in chain(*self._drawn))
         validation_loss = self._validation_loss() if self._is_due(step) else None
         record = StepRecord(step, loss, rate, norm, tokens, validation_loss, seconds)
-        self.records.append(record)
+        self._note(record)
         self._drawn = []
         return record
 

@@ -220,7 +220,7 @@ def _one_pack(
     whole = True  # no member is in the middle of a step
     try:
         while waiting or members:
-            finished = [member for member in members if member.step == member.recipe.steps]
+            finished = [member for member in members if member.ended]
             scores = keeping.scores_of(finished)
             for member in finished:
                 members.remove(member)
@@ -233,7 +233,7 @@ def _one_pack(
                     yield entering.recipe, entering
                 else:
                     members.append(entering)
-            if not members or any(member.step == member.recipe.steps for member in members):
+            if not members or any(member.ended for member in members):
                 continue
             with interrupt_between_steps() as interrupted:
                 whole = False

@@ -18,6 +18,7 @@ from lora_lab import __version__
 from lora_lab.models.tensor_files import check_tensors
 from lora_lab.recipe import Recipe
 from lora_lab.records import Budget, Scores, StepRecord
+from lora_lab.training.early_stopping import has_ended
 
 RUN, RECORDS, SCORES = "run.json", "records.jsonl", "scores.json"
 CHECKPOINT, LEARNED = "checkpoint.safetensors", "learnt"
@@ -76,8 +77,8 @@ def read_facts(path: Path) -> tuple[RunFacts, Recipe]:
         raise DamagedRun(path, RUN, f"says what is not known here: {error}{made_by}") from error
 
 
-def read_records(path: Path, status: str, steps: int) -> tuple[StepRecord, ...]:
-    """A run's records: of all `steps` steps if the run is finished.
+def read_records(path: Path, status: str, recipe: Recipe) -> tuple[StepRecord, ...]:
+    """A run's records: of all its steps if the run is finished, or until its patience ended.
 
     Raises:
         DamagedRun: if they can't be read, or some are missing.
@@ -89,7 +90,8 @@ def read_records(path: Path, status: str, steps: int) -> tuple[StepRecord, ...]:
         records = _read(path, RECORDS, _records)
     except FileNotFoundError:
         raise DamagedRun(path, RECORDS, "is missing") from None
-    if status == FINISHED and len(records) != steps:
+    steps = recipe.steps
+    if status == FINISHED and (len(records) > steps or not has_ended(records, recipe)):
         raise DamagedRun(path, RECORDS, f"holds {len(records)} of {steps} steps")
     return records
 

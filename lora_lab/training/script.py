@@ -40,8 +40,8 @@ def to_code(recipe: Recipe, base: Base, task: Task) -> str:
     `loss + orth_reg_weight * orthogonality`.
 
     Raises:
-        ValueError: for a planted task, whose teacher is no text; for LoftQ; for dropout on the
-            output layer; and for what `train` refuses.
+        ValueError: for a planted task, whose teacher is no text; for a patience; for LoftQ; for
+            dropout on the output layer; and for what `train` refuses.
     """
     _check_task(recipe, base, task)
     how = quantization_for(base, recipe)
@@ -66,6 +66,12 @@ def _check_task(recipe: Recipe, base: Base, task: Task) -> None:
         raise ValueError(
             f"task {task.name!r} has a planted teacher, which no list of examples can hold; "
             "give a task with answers"
+        )
+    if recipe.patience:
+        raise ValueError(
+            f"patience={recipe.patience} stops at a validation loss, and the script measures none; "
+            "give patience=None, and as steps those that the run took (transformers' Trainer stops "
+            "with EarlyStoppingCallback)"
         )
     if recipe.init_lora_weights == "loftq":
         raise ValueError("LoftQ can't be written out yet; give init_lora_weights=True")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations  # so that a type may be named whose module is not loaded
 
-import dataclasses
 import hashlib
 import json
 import os
@@ -17,6 +16,7 @@ from lora_lab.places import folder_name, store_folder
 from lora_lab.recipe import Recipe, nearest
 from lora_lab.records import Budget, Scores, StepRecord
 from lora_lab.tasks.examples import Task
+from lora_lab.training.early_stopping import kept_step
 from lora_lab.training.run_files import (
     FINISHED,
     LEARNED,
@@ -129,6 +129,14 @@ class Run:
         return Adapted(as_trained(self.base, self.recipe), self.learned)
 
     @property
+    def kept_step(self) -> StepRecord | None:
+        """The step whose weights the run keeps: with a patience the best validated, else the last.
+
+        None: nothing is trained yet.
+        """
+        return kept_step(self.records, self.recipe)
+
+    @property
     def trained_on(self) -> str:
         """The base, its size, the device and the dtype: the first part of `about`."""
         return self.about.partition(";")[0]
@@ -142,7 +150,7 @@ class Run:
 def identity(base: Base, task: Task, recipe: Recipe) -> str:
     """A run's identity, 16 hex digits, made of recipe, content of base and task, and version."""
     parts = (
-        json.dumps(dataclasses.asdict(recipe), sort_keys=True),
+        json.dumps(recipe.facts, sort_keys=True),
         base.fingerprint(),
         task.fingerprint(),
         __version__,
@@ -196,7 +204,7 @@ def _read_run(path: Path, base: Base | None, replayed: bool) -> Run:
         raise FileNotFoundError(f"{path} holds no run (no {RUN})") from None
     return Run(
         recipe=recipe,
-        records=read_records(path, facts.status, recipe.steps),
+        records=read_records(path, facts.status, recipe),
         scores=read_scores(path),
         base_name=facts.base_name,
         task_name=facts.task_name,

@@ -185,7 +185,10 @@ def _chosen_runs(runs: Sequence[Run], field: str) -> tuple[dict[object, list[Run
 
 
 def _validation_loss(group: Sequence[Run]) -> float:
-    """The mean of the seeds' last validation losses; infinite where a seed diverged."""
+    """The mean of the seeds' last validation losses, of their best where a patience keeps that.
+
+    Infinite where a seed diverged.
+    """
     losses = []
     for run in group:
         by_step = [record.validation_loss for record in run.records]
@@ -196,7 +199,7 @@ def _validation_loss(group: Sequence[Run]) -> float:
                 "by (a test that chose is no test any more); train them with eval_steps=steps, or "
                 "compare the runs of one setting a value"
             )
-        losses += validated[-1:]
+        losses += [min(validated)] if validated and run.recipe.patience else validated[-1:]
     return math.inf if _diverged(group) else statistics.fmean(losses)
 
 

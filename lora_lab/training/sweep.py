@@ -29,6 +29,7 @@ from lora_lab.training.store import DEFAULT, Default, Run, resolve_store, stored
 from lora_lab.training.summary import FieldComparison, compare_field, summary_of, varying_fields
 
 ENGINES = ("auto", "sequential", "processes", "packed", "ray")
+WORKER_BYTES = 400 * 2**20  # what a worker process holds before its first run: Python and torch
 WORTH_A_POOL = 4  # runs to train, from which on "auto" waits the seconds that workers take to start
 
 
@@ -143,14 +144,7 @@ def sweep(
         progress: show a bar.
     """
     options = {"store": store, "fresh": fresh, "evaluate": evaluate}
-    planned = _planned(base, task, recipes, seeds, engine, **options)
-    runs: dict[Recipe, Run] = {}
-    with _Progress(planned.recipes, progress) as bar:
-        for recipe, news in planned.follow():
-            bar.note(recipe, news)
-            if isinstance(news, Run):
-                runs[recipe] = news
-    return Sweep(tuple(runs[recipe] for recipe in planned.recipes))
+    return plan_sweep(base, task, recipes, seeds, engine, **options).run(progress=progress)
 
 
 def follow_sweep(
@@ -181,11 +175,11 @@ def follow_sweep(
         evaluate: score each run on the test split.
     """
     options = {"store": store, "fresh": fresh, "evaluate": evaluate}
-    yield from _planned(base, task, recipes, seeds, engine, **options).follow()
+    yield from plan_sweep(base, task, recipes, seeds, engine, **options).follow()
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Planned:
+class Planned:
     """The runs of a sweep before it starts: which are stored, and what trains the others."""
 
     base: Base
@@ -193,7 +187,23 @@ class _Planned:
     recipes: tuple[Recipe, ...]  # in the order of the sweep; some may be equal
     new: tuple[Recipe, ...]  # to be trained, each once
     engine: str  # one of ENGINES, but not "auto"
+    why: str  # why "auto" chose this engine, in words; empty where it was given
     options: dict[str, object]  # store, fresh, evaluate
+
+    @property
+    def at_once(self) -> int:
+        """How many runs are trained side by side, each in a process of its own."""
+        return min(int(cores()), len(self.new)) if self.engine == "processes" else 1
+
+    def run(self, *, progress: bool = False) -> Sweep:
+        """All runs to their ends, with a bar if asked for."""
+        runs: dict[Recipe, Run] = {}
+        with _Progress(self.recipes, progress) as bar:
+            for recipe, news in self.follow():
+                bar.note(recipe, news)
+                if isinstance(news, Run):
+                    runs[recipe] = news
+        return Sweep(tuple(runs[recipe] for recipe in self.recipes))
 
     def follow(self) -> Iterator[tuple[Recipe, StepRecord | Run]]:
         """Stored runs first, then the training of the others."""
@@ -230,7 +240,7 @@ class _Planned:
                 yield recipe, news
 
 
-def _planned(
+def plan_sweep(
     base: Base,
     task: Task,
     recipes: Iterable[Recipe],
@@ -240,8 +250,8 @@ def _planned(
     store: str | Path | Default | None,
     fresh: bool,
     evaluate: bool,
-) -> _Planned:
-    """What a sweep is to do. Whatever is wrong with its last run is said before its first."""
+) -> Planned:
+    """What `sweep` is to do. Whatever is wrong with its last run is said before its first."""
     if engine not in ENGINES:
         raise ValueError(f"engine={engine!r} is not known; {nearest(engine, ENGINES)}give 'auto'")
     recipes, seeds = list(recipes), list(seeds)
@@ -262,23 +272,29 @@ def _planned(
         check_answerable(base, task)
     if engine == "ray" and new:
         check_cluster(base)
-    return _Planned(
+    engine, why = _chosen_engine(engine, base, task, new)
+    return Planned(
         base=base,
         task=task,
         recipes=tuple(planned),
         new=tuple(new),
-        engine=_chosen_engine(engine, base, task, new),
+        engine=engine,
+        why=why,
         options={"store": where, "fresh": fresh, "evaluate": evaluate},
     )
 
 
 class _Progress:
-    """A bar that counts steps, and says how many runs are finished."""
+    """A bar that counts steps, says how many runs are finished, and how long the rest will take.
+
+    Its pace is that of the steps that are trained now: those of stored runs, and those that an
+    early stop leaves out, are done without having taken time.
+    """
 
     def __init__(self, recipes: Iterable[Recipe], show: bool) -> None:
         self._steps = dict.fromkeys(recipes, 0)  # trained, by run
         steps = sum(recipe.steps for recipe in self._steps)
-        self._bar = tqdm(total=steps, unit="step", disable=not show)
+        self._bar = tqdm(total=steps, unit="step", disable=not show, smoothing=0)
         self._finished = 0
 
     def __enter__(self) -> "_Progress":
@@ -292,8 +308,15 @@ class _Progress:
         finished = isinstance(news, Run)
         self._finished += finished
         step = recipe.steps if finished else news.step
+        new = max(0, step - self._steps[recipe])
+        if finished or not self._steps[recipe]:  # stored, left out, or done before this sweep
+            untimed = new - (not finished)
+            if not self._bar.disable:
+                self._bar.initial += untimed
+                self._bar.n += untimed
+            new -= untimed
         self._bar.set_postfix_str(f"{self._finished} of {len(self._steps)} runs", refresh=finished)
-        self._bar.update(max(0, step - self._steps[recipe]))
+        self._bar.update(new)
         self._steps[recipe] = max(step, self._steps[recipe])
 
 
@@ -301,11 +324,14 @@ def _is_stored(base: Base, task: Task, recipe: Recipe, store: Path | None) -> bo
     return store is not None and stored_status(store, base, task, recipe) in (FINISHED, DIVERGED)
 
 
-def _chosen_engine(engine: str, base: Base, task: Task, new: Sequence[Recipe]) -> str:
+def _chosen_engine(engine: str, base: Base, task: Task, new: Sequence[Recipe]) -> tuple[str, str]:
     """What is to train these runs: the engine that was given, or for "auto" the one that pays.
 
     A small base uses one core a run. A large one uses all, and waits for the slowest at each
     matrix: on a busy machine, runs side by side end sooner, if memory allows.
+
+    Returns:
+        The engine; and why "auto" chose it, in words.
     """
     on_cpu = base.device.type == "cpu"
     if engine == "processes" and not on_cpu:
@@ -314,23 +340,36 @@ def _chosen_engine(engine: str, base: Base, task: Task, new: Sequence[Recipe]) -
             "load it with device='cpu', or give engine='packed'"
         )
     if engine != "auto":
-        return engine
-    if base.device.type == "cuda" and len(new) > 1:
-        return "packed"
-    if not on_cpu or cores() < 2:
-        return "sequential"
+        return engine, ""
+    if len(new) < 2:
+        return "sequential", "there is one run to train"
+    if base.device.type == "cuda":
+        return "packed", "a GPU has room for several runs in a batch"
+    if not on_cpu:
+        return "sequential", f"runs on {base.device} take turns"
+    workers = min(int(cores()), len(new))
+    if workers < 2:
+        return "sequential", "one core is here"
     if base.model.num_parameters() < SMALL:
-        return "processes" if len(new) >= WORTH_A_POOL else "sequential"
-    return "processes" if len(new) > 1 and _room_for_workers(base, task, new) else "sequential"
+        if len(new) >= WORTH_A_POOL:
+            return "processes", f"{workers} cores are here"
+        return "sequential", f"{len(new)} runs so small end before worker processes have started"
+    needed, free = _memory_of_workers(base, task, new, workers), free_memory(base.device)
+    if needed is None or free is None:
+        return "sequential", "it is not known whether several fit into memory"
+    room = f"{workers} side by side need {needed / 2**30:.1f} GiB of memory, and "
+    room += f"{free / 2**30:.1f} GiB are free"
+    return ("processes" if needed <= free else "sequential"), room
 
 
-def _room_for_workers(base: Base, task: Task, new: Sequence[Recipe]) -> bool:
-    """Whether the runs of all workers fit into the free memory beside each other.
+def _memory_of_workers(base: Base, task: Task, new: Sequence[Recipe], workers: int) -> int | None:
+    """The bytes that the runs of all workers take beside each other; None: not known.
 
-    Each is taken to need as much as the largest of them. Workers share one copy of the base.
+    Each is taken to need as much as the largest of them. Workers share one copy of the base, and
+    each imports torch and its companions for itself.
     """
-    each, free = more_memory(base, task, largest_run(new)), free_memory(base.device)
-    if each is None or free is None:
-        return False
+    each = more_memory(base, task, largest_run(new))
+    if each is None:
+        return None
     shared = sum(parameter.nbytes for parameter in base.model.parameters())
-    return shared + min(int(cores()), len(new)) * each <= free
+    return shared + workers * (each + WORKER_BYTES)

@@ -253,4 +253,5 @@ def _questions_of(answers: Sequence[Answer]) -> tuple[tuple[str, str], ...]:
 
 
 def _without_seed(recipe: Recipe) -> Recipe:
-    return dataclasses.replace(recipe, seed=0, eval_steps=None)
+    watched = {} if recipe.patience else {"eval_steps": None}  # else it changes nothing
+    return dataclasses.replace(recipe, seed=0, **watched)

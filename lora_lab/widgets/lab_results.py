@@ -99,7 +99,7 @@ class LabResults:
         """Whether the run at hand came to its end and has scores."""
         if self.training is None or self.scores is None:
             return False
-        return self.training.step == self.training.recipe.steps
+        return self.training.ended
 
     @property
     def runs(self) -> list[Run]:
@@ -119,7 +119,7 @@ class LabResults:
         others = [run.records for run in self.seeds.shown]
         band = [self.records, *others] if others else ()
         title = []
-        if steps is not None and self.training.step == steps:
+        if steps is not None and self.training.ended:
             found = plots.loss_finding(self.records)
             title = [f"{self.base.name} · {self.task.name}: {found}"]
         earlier = self._earlier_curves

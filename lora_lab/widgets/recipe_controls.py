@@ -129,7 +129,7 @@ def _layers_or_none(field: str, text: str) -> tuple[int, ...] | None:
 
 
 _READ = {  # how the value of a text box is read
-    **dict.fromkeys(("tinit", "tfinal", "eval_steps"), _whole_or_none),
+    **dict.fromkeys(("tinit", "tfinal", "eval_steps", "patience"), _whole_or_none),
     "layers_to_transform": _layers_or_none,
     "modules_to_save": _names,
     "max_grad_norm": _real,  # inf too, which a number box can't send to the browser

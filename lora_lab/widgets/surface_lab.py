@@ -23,7 +23,7 @@ from lora_lab.widgets.sweep_following import SweepFollower, with_seeds
 from lora_lab.widgets.working_box import WorkingBox
 from lora_lab.wording import counted, percent
 
-NUMBERS = tuple(name for name in (*WHOLE, *REAL) if name not in ("seed", "eval_steps"))
+NUMBERS = tuple(name for name in (*WHOLE, *REAL) if name not in ("seed", "eval_steps", "patience"))
 MOST = 10  # values of a field: more cells are too small to read
 TESTED = {"new facts right": "value", "old facts kept": "old_knowledge"}  # of a ridge
 CURVES = (460, 270)  # pixels on the screen: beside the surface on a laptop
