@@ -134,6 +134,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "batches": "torch pandas",
         "way_in": "torch",
     },
+    "decision": {"asking": "", "trial": "", "report": ""},
     "checks": dict.fromkeys(
         ["compare", "start_here", "should_i_fine_tune", "one_token", "maths_of_lora"]
         + [
@@ -172,8 +173,8 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
     ),
     "cli": dict.fromkeys(
         ["show", "task_spec", "options", "resolve", "doctor", "setup", "lab", "estimate"]
-        + ["waiting", "train", "ties", "sweep", "ask", "app"],
-        "typer rich torch packaging jupyter_client",
+        + ["waiting", "train", "ties", "sweep", "ask", "report", "app"],
+        "typer rich torch markdown_it packaging jupyter_client",
     ),
 }
 FACES = ("checks", "plots", "widgets", "cli")  # what people touch: nothing above imports them

@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from lora_lab import __version__
-from lora_lab.cli import ask, estimate, lab, setup, sweep, train
+from lora_lab.cli import ask, estimate, lab, report, setup, sweep, train
 from lora_lab.cli.options import gathered
 from lora_lab.cli.show import note
 from lora_lab.places import NoRoom
@@ -126,7 +126,9 @@ app.command("tasks")(setup.tasks)
 app.command("estimate")(estimate.estimate)
 app.command("train")(train.train)
 app.command("sweep")(sweep.sweep)
+app.command("decide")(report.decide)
 app.command("runs")(train.runs)
 app.command("evaluate")(ask.evaluate)
 app.command("chat")(ask.chat)
+app.command("report")(report.report)
 app.command("export")(ask.export)
