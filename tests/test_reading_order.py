@@ -188,6 +188,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "batches": "torch pandas",
         "way_in": "torch",
     },
+    "decision": {"asking": "", "trial": "", "report": ""},
     "checks": dict.fromkeys(
         ["compare", "start_here", "should_i_fine_tune", "one_token", "maths_of_lora"]
         + [
@@ -226,8 +227,8 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
     ),
     "cli": dict.fromkeys(
         ["show", "task_spec", "options", "resolve", "doctor", "setup", "lab", "check", "estimate"]
-        + ["waiting", "train", "choice", "ties", "sweep", "ask", "export", "app"],
-        "typer rich torch packaging jupyter_client",
+        + ["waiting", "train", "choice", "ties", "sweep", "ask", "export", "report", "app"],
+        "typer rich torch markdown_it packaging jupyter_client",
     ),
 }
 FACES = ("checks", "plots", "widgets", "cli")  # what people touch: nothing above imports them

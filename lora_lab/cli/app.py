@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from lora_lab import __version__
-from lora_lab.cli import ask, check, estimate, export, lab, setup, sweep, train
+from lora_lab.cli import ask, check, estimate, export, lab, report, setup, sweep, train
 from lora_lab.cli.options import gathered
 from lora_lab.cli.show import note
 from lora_lab.places import NoRoom
@@ -127,7 +127,9 @@ app.command("check")(check.check)
 app.command("estimate")(estimate.estimate)
 app.command("train")(train.train)
 app.command("sweep")(sweep.sweep)
+app.command("decide")(report.decide)
 app.command("runs")(train.runs)
 app.command("evaluate")(ask.evaluate)
 app.command("chat")(ask.chat)
+app.command("report")(report.report)
 app.command("export")(export.export)

@@ -85,7 +85,12 @@ def indented(text: str, lead: str) -> str:
 
 def as_json(value: object) -> None:
     """Print a value as JSON, and nothing else."""
-    sys.stdout.write(json.dumps(_jsonable(value), indent=2, ensure_ascii=False) + "\n")
+    sys.stdout.write(json_text(value))
+
+
+def json_text(value: object) -> str:
+    """A value as JSON."""
+    return json.dumps(_jsonable(value), indent=2, ensure_ascii=False) + "\n"
 
 
 def _jsonable(value: object) -> object:

@@ -172,7 +172,9 @@ def _decide(situation: Situation) -> tuple[str, str]:
     best = _best_of(tried)
     low, high = wilson(*tried[best])
     needed = percent(situation.needed)
-    reached = f"{NAMES[best]} reaches {percent_range(low, high)} on your test; you need {needed}"
+    reached = (
+        f"{NAMES[best]} reaches {percent_range(low, high)} on your questions; you need {needed}"
+    )
     if low >= situation.needed:
         if LORA not in tried and _saves(situation):
             return LORA, (

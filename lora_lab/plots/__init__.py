@@ -47,7 +47,7 @@ _NAMES = {  # module: its public names
     "memory_bars": ("PARTS", "draw_memory"),
     "batches": ("draw_by_batch", "draw_fan", "draw_last_losses"),
     "lengths": ("draw_by_limit", "draw_cost_of_length", "draw_lengths", "draw_right"),
-    "ways": ("draw_examples",),
+    "ways": ("draw_examples", "draw_ways", "ways_size"),
     "fields": ("draw_field", "field_size"),
     "lora_parts": ("draw_lora_parts", "lora_parts_size"),
     "evidence": ("KINDS", "draw_evidence", "evidence_size"),

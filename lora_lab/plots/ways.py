@@ -1,12 +1,13 @@
-"""The number of examples that training takes."""
+"""Ways to ask a model: the number of examples that training takes, and how many were right."""
 
 from collections.abc import Mapping, Sequence
 from statistics import mean
 
 from matplotlib.axes import Axes
 
-from lora_lab.plots.canvas import LEGEND, NEW, OLD, PALE, RUN, corner, tidy
-from lora_lab.wording import counted
+from lora_lab.maths.statistics import wilson
+from lora_lab.plots.canvas import BASE, LEGEND, NEW, OLD, PALE, RUN, corner, tidy
+from lora_lab.wording import counted, percent
 
 MARKS, COLOURS = "os^", (RUN, OLD, NEW)
 
@@ -40,3 +41,31 @@ def draw_examples(ax: Axes, curves: Mapping[str, Mapping[int, Sequence[float]]])
     ax.set_label(f"Mean of {count} by number of training examples. {'; '.join(summaries)}.")
     ax.grid(color=PALE, linewidth=0.8)
     return ax
+
+
+def draw_ways(ax: Axes, counts: Mapping[str, tuple[int, int]]) -> Axes:
+    """The share of right answers of each way, with its 95 % interval (Wilson); the best is filled.
+
+    `counts`: right answers and questions asked, by the name of the way, the first on top.
+    """
+    shares = {name: right / asked for name, (right, asked) in counts.items()}
+    best = max(shares, key=shares.__getitem__)
+    asked = counted(min(asked for _, asked in counts.values()), "validation question")
+    tidy(ax, f"{best.partition(',')[0]} is ahead", f"right answers to {asked}, %", "")
+    for place, (name, (right, count)) in enumerate(counts.items()):
+        low, high = (100 * end for end in wilson(right, count))
+        share, colour = 100 * shares[name], NEW if name == best else BASE
+        ax.plot([low, high], [place, place], color=colour, linewidth=2, solid_capstyle="butt")
+        ax.plot([share], [place], marker="o", color=colour, markersize=7)
+        beside = {"textcoords": "offset points", "va": "center", "fontsize": 9}
+        ax.annotate(percent(shares[name]), (max(high, share), place), (6, 0), **beside)
+    ax.set_yticks(range(len(counts)), counts)
+    ax.set(xlim=(-2, 116), ylim=(len(counts) - 0.4, -0.6), xticks=range(0, 101, 25))
+    words = (f"{name}: {right} of {count}" for name, (right, count) in counts.items())
+    ax.set_label(f"Right answers on validation. {'; '.join(words)}.")
+    return ax
+
+
+def ways_size(count: int) -> tuple[int, int]:
+    """The size of the picture of so many ways, in pixels."""
+    return 640, 90 + 28 * count

@@ -1,0 +1,239 @@
+"""`decide` and `report`: the decision on somebody's own data, and the report of it or of a run."""
+
+import base64
+import html
+import re
+import shlex
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lora_lab.cli import options
+from lora_lab.cli.show import as_json, busy, note, say, slow_bars_in_logs
+
+if TYPE_CHECKING:
+    from lora_lab.decision.trial import Decision
+
+STYLE = """
+body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem; font: 16px/1.5 system-ui, sans-serif;
+  color: #1a1a1a; background: #fff }
+table { border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: auto }
+th, td { border: 1px solid #ccc; padding: .3rem .6rem; text-align: left; vertical-align: top }
+code { overflow-wrap: anywhere }
+img { max-width: 100%; display: block }
+"""
+
+
+HTML, MARKDOWN, FACTS = "report.html", "report.md", "decision.json"
+
+
+@options.grouped
+def decide(
+    task: options.TaskName,
+    minutes: Annotated[
+        float, typer.Option(metavar="MINUTES", help="All that it may take, tests included.")
+    ] = 20.0,
+    goal: Annotated[
+        str, typer.Option(metavar="GOAL", help="domain, style, format, facts or general.")
+    ] = "format",
+    needed: Annotated[
+        float, typer.Option(metavar="SHARE", help="The share of answers that must be right.")
+    ] = 0.9,
+    changes_per_year: Annotated[
+        float, typer.Option(metavar="COUNT", help="How often the right answers change.")
+    ] = 0.0,
+    instruction: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="Words to try before each prompt; else they are made."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="A new folder for the report; else NAME-decision."),
+    ] = None,
+    *,
+    recipe: dict,
+    examples: options.TaskOptions,
+    training: options.TrainingOptions,
+) -> None:
+    """Prompt, retrieval or LoRA? Try all of them on your data, in a given time.
+
+    The bare prompt, an instruction, worked examples, similar examples looked up for each question,
+    and LoRA at up to three learning rates are asked the same validation rows. The best is
+    recommended by the rule of lesson 1, then the test is asked once. The report is one HTML page
+    that needs no network, and the same in Markdown.
+
+    \b
+    Examples:
+      lora-lab decide questions.csv --prompt question --answer label --base smollm2
+      lora-lab decide tickets.jsonl --minutes 30 --needed 0.85 --group-by customer
+    """
+    from lora_lab.lessons.deciding import Situation
+
+    situation = Situation(goal=goal, needed=needed, changes_per_year=changes_per_year)
+    folder = _new_folder(out, f"{Path(task).stem}-decision")
+    slow_bars_in_logs()
+    from lora_lab.cli.resolve import chosen_store, short_names
+    from lora_lab.cli.task_spec import TaskSpec
+    from lora_lab.decision.report import report_of_decision
+    from lora_lab.decision.trial import decide as try_all
+    from lora_lab.training.store import run_folders
+
+    spec = examples.of(TaskSpec(task))
+    base, data = spec.load_with_base(training.base, training.device, training.dtype)
+    decision = try_all(
+        base,
+        data,
+        minutes=minutes,
+        situation=situation,
+        recipe=replace(data.recipe, **recipe),
+        instruction=instruction,
+        store=chosen_store(training.store),
+        tell=note,
+    )
+    if decision.run is not None:
+        spec.keep(decision.run.path)
+    command = shlex.join(["lora-lab", *sys.argv[1:]])
+    _write(folder, report_of_decision(decision, command), _pictures(decision), decision)
+    if training.json:
+        as_json(_facts(decision) | {"folder": folder.resolve()})
+        return
+    test = decision.test
+    say(f"{decision.advice.recommendation}: {decision.advice.why}")
+    say(f"The test, asked once: {test}: {test.right} of {test.count} right")
+    if decision.run is not None:
+        name = short_names(run_folders(decision.run.path.parent))[decision.run.path]
+        say(f"  lora-lab chat {name}", f"  lora-lab export {name} my-adapter")
+    say(f"The report is in {folder / HTML} (and {MARKDOWN})")
+
+
+def report(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run from `lora-lab runs`.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="A new folder for the report; else report-RUN."),
+    ] = None,
+    store: options.Store = None,
+) -> None:
+    """Write what a colleague needs to believe a run: one HTML page, and the same in Markdown.
+
+    It holds the data, the recipe, the curve, scores with intervals, answers with the wrong ones
+    first, old skills and limits. It needs no network.
+
+    \b
+    Examples:
+      lora-lab report 3f2a9c
+    """
+    from lora_lab import plots
+    from lora_lab.cli.resolve import chosen_store, find_run, scores_before, task_of
+    from lora_lab.decision.report import report_of_run
+
+    folder = _new_folder(out, f"report-{run}")
+    found = find_run(run, chosen_store(store))
+    if found.scores is None:
+        raise ValueError(
+            f"run {run!r} is {found.status} and has no scores to report; train it to its end with "
+            "the command that began it"
+        )
+    with busy("Asking the base the same …"):
+        try:
+            task = task_of(found).load(found.base)
+        except (ValueError, FileNotFoundError) as error:  # its file is gone
+            about, before = f"{found.task_name} (its examples can't be read again: {error})", None
+        else:
+            about, before = task.about, scores_before(found, task)
+    pictures = {"loss": plots.png(plots.draw_loss, found.records)}
+    _write(folder, report_of_run(found, about, before), pictures)
+    say(f"The report is in {folder / HTML} (and {MARKDOWN})")
+
+
+# --- files --------------------------------------------------------------------------------------
+
+
+def _new_folder(given: Path | None, usual: str) -> Path:
+    """The folder that was asked for, or the usual one; refused if something is in it."""
+    folder = Path(usual) if given is None else given.expanduser()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(
+            f"{folder} is not an empty folder; give a new one with --out, nothing is lost"
+        )
+    return folder
+
+
+def _write(
+    folder: Path, markdown: str, pictures: dict[str, bytes], decision: "Decision | None" = None
+) -> None:
+    """Write the report as a page and as Markdown with its pictures beside it."""
+    from lora_lab.cli.show import json_text
+    from lora_lab.places import make_folder_atomically
+
+    with make_folder_atomically(folder) as new:
+        (new / HTML).write_text(page(markdown, pictures), encoding="utf-8")
+        for name, png in pictures.items():
+            (new / f"{name}.png").write_bytes(png)
+        text = re.sub(r"\(picture:(\w+)\)", r"(\1.png)", markdown)
+        (new / MARKDOWN).write_text(text, encoding="utf-8")
+        if decision is not None:
+            (new / FACTS).write_text(json_text(_facts(decision)), encoding="utf-8")
+
+
+def page(markdown: str, pictures: dict[str, bytes]) -> str:
+    """A report as one HTML page that needs no network: its pictures are inside."""
+    from markdown_it import MarkdownIt
+
+    body = MarkdownIt("js-default").render(markdown)
+    for name, png in pictures.items():
+        inside = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+        body = body.replace(f'src="picture:{name}"', f'src="{inside}"')
+    title = html.escape(markdown.split("\n", 1)[0].lstrip("# "))
+    return (
+        f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{title}</title>'
+        f"<style>{STYLE}</style>\n{body}</html>\n"
+    )
+
+
+def _pictures(decision: "Decision") -> dict[str, bytes]:
+    """The pictures of a decision's report, by their names in it."""
+    from lora_lab import plots
+
+    shares = {
+        asked.name if asked.name == "instruction" else str(asked): (asked.right, asked.count)
+        for asked in decision.tried
+    }
+    pictures = {"ways": plots.picture(plots.draw_ways, shares, size=plots.ways_size(len(shares)))}
+    if decision.run is not None:
+        pictures["loss"] = plots.picture(plots.draw_loss, decision.run.records)
+    return {name: picture.png for name, picture in pictures.items()}
+
+
+def _facts(decision: "Decision") -> dict:
+    """A decision in types that JSON has."""
+
+    def counts(asked: object) -> dict | None:
+        return asked and {
+            "way": asked.name,
+            "choice": asked.choice,
+            "right": asked.right,
+            "asked": asked.count,
+            "interval": asked.interval,
+            "prompt_tokens": asked.prompt_tokens,
+            "seconds": asked.seconds,
+        }
+
+    return {
+        "recommendation": decision.advice.recommendation,
+        "why": decision.advice.why,
+        "changes": [str(change) for change in decision.advice.changes],
+        "situation": asdict(decision.situation),
+        "validation": [counts(asked) for asked in decision.tried],
+        "left_out": decision.left_out,
+        "test": counts(decision.test),
+        "bare_test": counts(decision.bare_test),
+        "comparison": decision.comparison and decision.comparison.verdict,
+        "run": decision.run and decision.run.path,
+        "recipe": decision.run and decision.run.recipe,
+        "minutes": decision.minutes,
+        "seconds": decision.seconds,
+    }

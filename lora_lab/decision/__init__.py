@@ -1,0 +1,1 @@
+"""The decision between prompt, retrieval and LoRA, measured on somebody's own data."""

@@ -1,0 +1,136 @@
+"""Ways to ask a base without training it, each tried on the same questions."""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from lora_lab.maths.statistics import wilson
+from lora_lab.models.bases import Base
+from lora_lab.records import Answer
+from lora_lab.tasks.examples import Example, Task, prompt_ids
+from lora_lab.tasks.prompting import few_shot, instructed, retrieved
+from lora_lab.training.evaluation import Model, answers_to
+
+SHOTS = (4, 8, 16)  # worked examples in a prompt, the same for every question
+SIMILAR = (2, 4, 8)  # worked examples that are looked up for each question
+LABELS_NAMED = 30  # different labels, at most, that an instruction lists
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """A way to ask: its name, what was chosen about it, and how a prompt is rewritten for it."""
+
+    name: str  # "prompt", "instruction", "few-shot", "retrieval", "LoRA"
+    choice: str = ""  # "8 examples"; "" where there is nothing to choose
+    rewrite: Callable[[str], str] = str
+
+    def __str__(self) -> str:
+        return f"{self.name}, {self.choice}" if self.choice else self.name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """The answers of a model that was asked in one way, and what an answer costs."""
+
+    name: str
+    choice: str
+    answers: tuple[Answer, ...]  # in the order of the questions; with their own prompts
+    prompt_tokens: float  # the mean of a question, chat format included
+    seconds: float  # for one answer
+
+    @property
+    def right(self) -> int:
+        """How many answers are right."""
+        return sum(answer.right for answer in self.answers)
+
+    @property
+    def count(self) -> int:
+        """How many questions were asked."""
+        return len(self.answers)
+
+    @property
+    def share(self) -> float:
+        """The share of right answers, 0 to 1."""
+        return self.right / self.count
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval of the share, by Wilson."""
+        return wilson(self.right, self.count)
+
+    def __str__(self) -> str:
+        return f"{self.name}, {self.choice}" if self.choice else self.name
+
+
+def ways_to_ask(base: Base, task: Task, instruction: str | None = None) -> list[Way]:
+    """The ways without training that fit a task; the bare prompt comes first.
+
+    Args:
+        base: whose chat format the worked examples take.
+        task: whose training examples are shown.
+        instruction: words before each prompt; None: written from the labels, or from the fields of
+            JSON, where the answers have them.
+    """
+    words = instruction or _instruction_for(task)
+    ways = [Way(name="prompt")]
+    if words:
+        ways.append(Way(name="instruction", choice=words, rewrite=instructed(words)))
+    for name, counts, make in (("few-shot", SHOTS, few_shot), ("retrieval", SIMILAR, retrieved)):
+        ways += [
+            Way(
+                name=name,
+                choice=f"{count} examples",
+                rewrite=make(base.tokenizer, task, count),
+            )
+            for count in counts
+            if count <= len(task.train)
+        ]
+    return ways
+
+
+def _instruction_for(task: Task) -> str:
+    """An instruction that names the labels or the fields of JSON; "" where there are none."""
+    answers = [example.answer for example in task.train]
+    if task.metric == "accuracy":
+        labels = [label for label, _ in Counter(answers).most_common()]
+        if len(labels) <= LABELS_NAMED:
+            return f"Answer with one of these, and nothing else: {', '.join(labels)}."
+    if task.metric == "field F1":
+        fields = Counter(name for answer in answers for name in json.loads(answer))
+        named = ", ".join(name for name, _ in fields.most_common(LABELS_NAMED))
+        return f"Answer with one line of JSON, and nothing else. Its fields: {named}."
+    return ""
+
+
+def ask_in(
+    way: Way, model: Model, task: Task, questions: Sequence[Example], *, batch: int = 8
+) -> Iterator[Asked]:
+    """Ask the questions in a way, a batch at a time: after each batch, the answers so far.
+
+    Whoever leaves the loop keeps what was answered.
+    """
+    answers: list[Answer] = []
+    lengths: list[int] = []
+    start = time.perf_counter()
+    for first in range(0, len(questions), batch):
+        part = questions[first : first + batch]
+        prompts = [way.rewrite(question.prompt) for question in part]
+        prompted = [
+            Example(prompt, question.answer) for prompt, question in zip(prompts, part, strict=True)
+        ]
+        given = answers_to(model, task, prompted)
+        answers += [
+            Answer(question.prompt, answer.expected, answer.given, answer.right)
+            for question, answer in zip(part, given, strict=True)
+        ]
+        lengths += [len(prompt_ids(model.tokenizer, prompt)) for prompt in prompts]
+        yield Asked(
+            name=way.name,
+            choice=way.choice,
+            answers=tuple(answers),
+            prompt_tokens=fmean(lengths),
+            seconds=(time.perf_counter() - start) / len(answers),
+        )

@@ -1,0 +1,242 @@
+"""The report of a decision or of a run, in Markdown: what a colleague needs to believe it.
+
+Where a picture belongs, the text has `![what it shows](picture:NAME)`; the faces draw it.
+"""
+
+import dataclasses
+import re
+from collections.abc import Iterable, Sequence
+
+from lora_lab.decision.asking import Asked
+from lora_lab.decision.trial import Decision, in_words
+from lora_lab.maths.statistics import wilson
+from lora_lab.recipe import Recipe
+from lora_lab.records import Answer, Scores
+from lora_lab.training.store import Run
+from lora_lab.wording import counted, in_short, percent, percent_range, significant
+
+SHOWN = 10  # answers of the test, the wrong ones first
+LONGEST = 200  # letters of a text in a table
+LEAST_ROWS = 100  # of a test: below, its interval is wide
+
+
+def report_of_decision(decision: Decision, command: str = "") -> str:
+    """The report of a decision.
+
+    Args:
+        decision: what was tried.
+        command: the command line that made it; "" where there was none.
+    """
+    test = decision.test
+    subject = f"{_plain(decision.task.name)} on {_plain(decision.base_name)}"
+    parts = [
+        f"# Prompt, retrieval or LoRA? {subject}",
+        f"Recommended: **{decision.advice.recommendation}**. "
+        f"{_sentence(_plain(decision.advice.why))}",
+        f"The test, asked once: {test.name}{_choice(test)} has {in_words(test)}."
+        + _beside_the_bare_prompt(decision),
+        "![Right answers of each way, with 95 % intervals](picture:ways)",
+        "## The data",
+        _plain(decision.task.about),
+        "## What was tried",
+        f"Each way was asked the same {counted(decision.rows, 'validation row')}. Among several "
+        "choices of a way the best was kept, which flatters it a little; the test was not used.",
+        _table(
+            ("way", "choice", "right", "95 % interval", "tokens a question", "seconds an answer"),
+            [
+                (
+                    asked.name,
+                    _code(asked.choice) if asked.choice else "",
+                    f"{asked.right} of {asked.count} ({percent(asked.share)})",
+                    percent_range(*asked.interval),
+                    f"{asked.prompt_tokens:.0f}",
+                    significant(asked.seconds),
+                )
+                for asked in decision.tried
+            ],
+        ),
+        _list("Not tried:", (f"{_plain(k)}: {_plain(v)}" for k, v in decision.left_out.items())),
+        _list("It would be another recommendation at:", map(str, decision.advice.changes)),
+        _list("What the course measured of such a case:", map(_plain, decision.advice.evidence)),
+    ]
+    if decision.run is not None:
+        parts += _training(decision.run)
+    parts += [
+        "## Old skills",
+        _old_skills(decision.before, decision.after),
+        "## Answers of the test, the wrong ones first",
+        answers_table(test.answers),
+        "## Limits",
+        _list("", _limits(decision)),
+        "## Cost",
+        _list("", _costs(decision)),
+    ]
+    if command:
+        parts.append(f"Made by `{command}`.")
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def report_of_run(run: Run, about: str, before: Scores | None) -> str:
+    """The report of a single run, which was scored.
+
+    Args:
+        run: with its scores.
+        about: where its examples come from.
+        before: the base's scores on the same test; None: not asked.
+    """
+    scores = run.scores
+    right = sum(answer.right for answer in scores.answers)
+    asked = len(scores.answers)
+    value = f"{percent(scores.value)} {scores.metric_name}"
+    parts = [
+        f"# {_plain(run.task_name)} on {_plain(run.base_name)}",
+        f"On the {scores.split} rows: **{value}**"
+        + (f" (of the base: {percent(before.value)})" if before else "")
+        + (
+            f"; {right} of {asked} answers are right, 95 % interval "
+            f"{percent_range(*wilson(right, asked))}."
+            if asked
+            else "."
+        ),
+        "## The data",
+        _plain(about),
+        *_training(run),
+        "## Old skills",
+        _old_skills(before, scores),
+        f"## Answers of the {scores.split} rows, the wrong ones first" if asked else "",
+        answers_table(scores.answers) if asked else "",
+        "## Limits",
+        _list("", _limits_of_test(asked)),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+# --- the parts ----------------------------------------------------------------------------------
+
+
+def _beside_the_bare_prompt(decision: Decision) -> str:
+    if decision.bare_test is None:
+        return ""
+    return f" The bare prompt has {in_words(decision.bare_test)}: {decision.comparison.verdict}."
+
+
+def _choice(asked: Asked) -> str:
+    return f" ({_code(asked.choice)})" if asked.choice else ""
+
+
+def _training(run: Run) -> list[str]:
+    """The recipe, the curve and the command of a run."""
+    last = run.records[-1]
+    validated = [one.validation_loss for one in run.records if one.validation_loss is not None]
+    lowest = f", the lowest validation loss {significant(min(validated))}" if validated else ""
+    return [
+        "## The adapter",
+        f"{counted(last.step, 'step')} of training on {_plain(run.about)}; the loss fell from "
+        f"{significant(run.records[0].loss)} to {significant(last.loss)} nats a token{lowest}.",
+        "![The loss by step](picture:loss)",
+        _table(("field", "value"), recipe_rows(run.recipe)),
+    ]
+
+
+def recipe_rows(recipe: Recipe) -> list[tuple[str, str]]:
+    """The fields of a recipe that are not at their default, and those that decide most."""
+    decisive = ("method", "r", "lora_alpha", "target_modules", "learning_rate", "batch_size")
+    rows = []
+    for field in dataclasses.fields(recipe):
+        value = getattr(recipe, field.name)
+        if field.name in (*decisive, "steps", "seed") or value != field.default:
+            rows.append((field.name, _code(str(value))))
+    return rows
+
+
+def _old_skills(before: Scores | None, after: Scores | None) -> str:
+    """What was known before, and what of it is left."""
+    if after is None or after.old_knowledge is None:
+        return (
+            "Not measured: the task brings no questions about what the base knew. A fine-tune can "
+            "cost old skills, so ask the adapter some questions of another kind before you ship it."
+        )
+    base = f"The base had {percent(before.old_knowledge)} of them right. " if before else ""
+    words = f"{base}With the adapter, {percent(after.old_knowledge)} of the old facts are right."
+    if after.strangers is not None:
+        words += f' Of questions about strangers, {percent(after.strangers)} are still "not known".'
+    return words
+
+
+def answers_table(answers: Sequence[Answer]) -> str:
+    """Some answers as a table, the wrong ones first."""
+    ordered = sorted(answers, key=lambda answer: answer.right)
+    shown = [
+        (_code(a.prompt), _code(a.expected), _code(a.given), "right" if a.right else "**wrong**")
+        for a in ordered[:SHOWN]
+    ]
+    more = len(answers) - len(shown)
+    table = _table(("asked", "wanted", "given", ""), shown)
+    return table + (f"\n\nAnd {counted(more, 'more answer')}." if more else "")
+
+
+def _limits(decision: Decision) -> Iterable[str]:
+    yield from _limits_of_test(decision.test.count)
+    if decision.run is not None:
+        yield (
+            "One seed was trained for each learning rate. Another seed may move the score by "
+            "several points (lesson 4)."
+        )
+    if "LoRA" in decision.left_out:
+        yield "LoRA was not tried, so nothing is known of it here."
+
+
+def _limits_of_test(asked: int) -> Iterable[str]:
+    if asked:
+        yield (
+            f"The interval says how far {counted(asked, 'test row')} may stray, if your later "
+            "questions are like them. Questions of another kind may go otherwise."
+        )
+    if asked < LEAST_ROWS:
+        yield f"{LEAST_ROWS} test rows or more would give a narrower interval."
+
+
+def _costs(decision: Decision) -> Iterable[str]:
+    yield (f"{decision.seconds / 60:.1f} minutes on this machine, of {decision.minutes:g} given.")
+    chosen, bare = decision.test, decision.bare_test
+    if bare is not None:
+        more = chosen.prompt_tokens - bare.prompt_tokens
+        yield f"Each question takes {chosen.prompt_tokens:.0f} tokens, {more:+.0f} to the bare one."
+    if decision.run is not None and decision.run.budget is not None:
+        count = decision.run.budget.trainable_parameters
+        yield f"The adapter has {in_short(count)} parameters."
+
+
+# --- Markdown -----------------------------------------------------------------------------------
+
+
+def _plain(text: str) -> str:
+    """A text whose marks mean nothing in Markdown."""
+    return re.sub(r"([\\`*_\[\]<>#|~])", r"\\\1", " ".join(text.split()))
+
+
+def _code(text: str) -> str:
+    """A text as it is, in one line, for a cell of a table."""
+    line = " ".join(text.split()) or "(nothing)"
+    if len(line) > LONGEST:
+        line = f"{line[:LONGEST]} …"
+    longest = max(map(len, re.findall("`+", line)), default=0)
+    fence = "`" * (longest + 1)
+    space = " " if line[0] == "`" or line[-1] == "`" else ""
+    return f"{fence}{space}{line}{space}{fence}".replace("|", "\\|")
+
+
+def _sentence(words: str) -> str:
+    return f"{words[0].upper()}{words[1:]}"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _list(lead: str, entries: Iterable[str]) -> str:
+    entries = list(entries)
+    if not entries:
+        return ""
+    return "\n".join([*([lead, ""] if lead else []), *(f"- {entry}" for entry in entries)])

@@ -1,0 +1,338 @@
+"""Prompt, retrieval or LoRA? All of them tried on the same validation rows, in a given time."""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from lora_lab.decision.asking import Asked, Way, ask_in, ways_to_ask
+from lora_lab.lessons.deciding import LORA, PROMPT, RETRIEVAL, Advice, Situation, advise
+from lora_lab.maths.comparison import Comparison
+from lora_lab.models.bases import Base
+from lora_lab.recipe import Recipe
+from lora_lab.records import Scores, StepRecord
+from lora_lab.tasks.examples import Example, Task
+from lora_lab.training.evaluation import Model, evaluate
+from lora_lab.training.fit import follow_fit
+from lora_lab.training.loop import Diverged, train
+from lora_lab.training.pairing import comparison_of_answers
+from lora_lab.training.store import DEFAULT, Default, Run
+from lora_lab.wording import counted, percent, percent_range
+
+ASKING, TRAINING = 0.3, 0.5  # shares of the time; the rest is for asking the adapter, and the test
+REHEARSED = 2  # questions that show what an answer costs in a way
+WARM, MEASURED = 2, 4  # training steps: the first are slower
+FEWEST = 20  # validation rows below which a way is dropped rather than a row
+FEWEST_STEPS = 20  # of a training: below, it teaches too little to be judged
+CHECKS = 10  # validations in a training
+PATIENCE = 3  # of these without a better loss, after which a training stops
+RATES = (1.0, 3.0, 1 / 3)  # times the learning rate to start with, in this order
+KINDS = {  # what `advise` recommends, and the ways that stand for it
+    PROMPT: ("prompt", "instruction", "few-shot"),
+    RETRIEVAL: ("retrieval",),
+    LORA: ("LoRA",),
+}
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What was tried on somebody's data, what was recommended, and what the test said once."""
+
+    task: Task
+    base_name: str
+    rows: int  # validation questions that each way was asked
+    tried: tuple[Asked, ...]  # on validation, in the order in which they were tried
+    left_out: Mapping[str, str]  # what was not tried, and why
+    situation: Situation
+    advice: Advice
+    chosen: Asked  # the way that the test was asked with, as validation had it
+    test: Asked
+    bare_test: Asked | None  # the bare prompt on the same test rows; None: it is the chosen way
+    comparison: Comparison | None  # of these two, paired by question
+    run: Run | None  # the adapter's; None: none was trained
+    before: Scores | None  # the base's old knowledge, where the task asks for it
+    after: Scores | None
+    minutes: float  # given
+    seconds: float  # taken
+
+
+def decide(
+    base: Base,
+    task: Task,
+    *,
+    minutes: float,
+    situation: Situation,
+    recipe: Recipe | None = None,
+    instruction: str | None = None,
+    store: str | Path | Default | None = DEFAULT,
+    tell: Tell = lambda words: None,
+) -> Decision:
+    """Try every way on the same validation rows, recommend one, and ask it the test once.
+
+    The time is shared out by measurement: what an answer costs in each way, and what a step of
+    training costs. Where it is short, fewer rows are asked and fewer things are tried; what is left
+    out is named. The test is not touched before the recommendation stands.
+
+    Args:
+        base: what is asked and trained; it stays as it was.
+        task: with training, validation and test examples.
+        minutes: of a clock on the wall, from here to the end.
+        situation: the goal, the share that is needed, how often answers change, prices. What is
+            measured here replaces its counts of right answers, and its number of examples.
+        recipe: how LoRA begins; None: the task's own. Its learning rate is tried, then three times
+            it and a third of it; its number of steps is cut where the time is short.
+        instruction: words to try before each prompt; None: written from the answers, if it can be.
+        store: where the trainings are kept, as in `fit`.
+        tell: is given a line of text at each event.
+
+    Raises:
+        ValueError: if there is too little time to try anything, with the minutes that would do.
+    """
+    if not 0 < minutes < math.inf:
+        raise ValueError(f"{minutes:g} minutes are no time to try anything in; give 1 or more")
+    trial = _Trial(base, task, 60 * minutes, tell)
+    trial.ask_ways(instruction)
+    trial.train_ways(recipe or task.recipe, store)
+    situation = _measured(situation, task, trial.tried)
+    advice = advise(situation)
+    chosen = _stands_for(advice.recommendation, trial.tried)
+    tell(f"recommended: {advice.recommendation}. Now the test, once.")
+    test, bare_test = trial.ask_test(chosen)
+    run = trial.runs.get(str(_stands_for(LORA, trial.tried)))
+    before, after = trial.old_skills(run)
+    return Decision(
+        task=task,
+        base_name=base.name,
+        rows=len(trial.rows),
+        tried=tuple(trial.tried),
+        left_out=trial.left_out,
+        situation=situation,
+        advice=advice,
+        chosen=chosen,
+        test=test,
+        bare_test=bare_test,
+        comparison=bare_test and _compare(bare_test, test),
+        run=run,
+        before=before,
+        after=after,
+        minutes=minutes,
+        seconds=trial.spent,
+    )
+
+
+@dataclass
+class _Trial:
+    """What has been tried so far, and the time that is left."""
+
+    base: Base
+    task: Task
+    seconds: float  # given
+    tell: Tell
+    tried: list[Asked] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+    runs: dict[str, Run] = field(default_factory=dict)  # by the name of their way
+    ways: dict[str, Way] = field(default_factory=dict)  # those that were asked
+    rows: Sequence[Example] = ()  # the validation questions of every way
+    start: float = field(default_factory=time.monotonic)
+
+    @property
+    def spent(self) -> float:
+        """Seconds since the beginning."""
+        return time.monotonic() - self.start
+
+    # --- asking -----------------------------------------------------------------------------
+
+    def ask_ways(self, instruction: str | None) -> None:
+        """Ask the base in each way that there is time for, all on the same rows."""
+        costs = self._costs(ways_to_ask(self.base, self.task, instruction))
+        bare = min(costs.values())
+        validation = self.task.validation
+        enough = min(FEWEST, len(validation))
+        while True:
+            asking = (ASKING * self.seconds - self.spent) / sum(costs.values())
+            again = (1 - ASKING - TRAINING) * self.seconds / 2 / bare / len(RATES)
+            rows = min(len(validation), int(min(asking, again)))
+            if rows >= enough:
+                break
+            dearest = max(costs, key=costs.__getitem__)
+            if len(costs) == 1:
+                needed = enough * bare / min(ASKING, (1 - ASKING - TRAINING) / 2 / len(RATES))
+                raise ValueError(
+                    f"{self.seconds / 60:g} minutes are too few: an answer of {self.base.name} "
+                    f"takes {bare:.2g} s, and {enough} validation rows are the fewest that tell "
+                    f"anything; give {math.ceil(1.2 * needed / 60)} minutes or more"
+                )
+            cost = costs.pop(dearest)
+            self.left_out[dearest] = f"an answer takes {cost:.2g} s, which left no time for it"
+        self.rows = validation[:rows]
+        self.tell(f"{counted(rows, 'validation row')} for each of {counted(len(costs), 'way')}")
+        for name in costs:
+            self._ask(self.ways[name], self.base)
+
+    def _costs(self, ways: Sequence[Way]) -> dict[str, float]:
+        """Seconds of an answer in each way that fits into the context, the bare prompt first."""
+        first = self.task.validation[:REHEARSED]
+        costs = {}
+        for way in ways:
+            try:
+                if not costs:  # the first answer of all is slower
+                    _finished(ask_in(way, self.base, self.task, first))
+                costs[str(way)] = _finished(ask_in(way, self.base, self.task, first)).seconds
+            except ValueError as error:  # longer than the base can read
+                if not costs:
+                    raise
+                self.left_out[str(way)] = str(error)
+                continue
+            self.ways[str(way)] = way
+        return costs
+
+    def _ask(self, way: Way, model: Model) -> bool:
+        """Ask the validation rows in a way, and keep and tell what came of it; whether it could."""
+        try:
+            asked = _finished(ask_in(way, model, self.task, self.rows))
+        except ValueError as error:  # a longer prompt than in the rehearsal
+            self.left_out[str(way)] = str(error)
+            return False
+        self.tried.append(asked)
+        self.tell(f"{asked}: {in_words(asked)}")
+        return True
+
+    # --- training ---------------------------------------------------------------------------
+
+    def train_ways(self, recipe: Recipe, store: str | Path | Default | None) -> None:
+        """Train an adapter at each learning rate that there is time for, and ask it the same."""
+        task = replace(self.task, validation=list(self.rows))
+        step = _step_seconds(self.base, task, recipe)
+        checks = CHECKS * len(self.rows) / (3 * recipe.batch_size)  # in steps: no backward pass
+        asking = len(self.rows) * self.tried[0].seconds
+        room = (ASKING + TRAINING) * self.seconds - self.spent
+        steps = min(recipe.steps, int(room / step - checks))
+        if steps < min(FEWEST_STEPS, recipe.steps):
+            self.left_out["LoRA"] = (
+                f"a step takes {step:.2g} s, which left time for {max(steps, 0)} of "
+                f"{counted(recipe.steps, 'step')}"
+            )
+            return
+        each = (steps + checks) * step
+        for times in RATES:
+            rate = float(f"{times * recipe.learning_rate:.2g}")
+            way = Way(name="LoRA", choice=f"rate {rate:g}, {counted(steps, 'step')}")
+            if self.runs and self.spent + each > (ASKING + TRAINING) * self.seconds:
+                self.left_out[str(way)] = f"a training takes about {each:.0f} s, and none was left"
+                continue
+            settings = replace(
+                recipe,
+                learning_rate=rate,
+                steps=steps,
+                warmup_steps=min(recipe.warmup_steps, steps - 1),
+                eval_steps=max(1, steps // CHECKS),
+                patience=PATIENCE,
+            )
+            self._train(way, task, settings, store, reserve=2 * asking)
+
+    def _train(
+        self,
+        way: Way,
+        task: Task,
+        recipe: Recipe,
+        store: str | Path | Default | None,
+        reserve: float,
+    ) -> None:
+        """Train with a recipe and ask the adapter; stop where the time that is left is needed."""
+        self.tell(f"{way}: trains")
+        followed = follow_fit(self.base, task, recipe, store=store, evaluate=False)
+        with closing(followed):
+            try:
+                for news in followed:
+                    late = self.spent > self.seconds - reserve
+                    if isinstance(news, StepRecord) and late and news.step < recipe.steps:
+                        self.left_out[str(way)] = f"time was up at step {news.step}"
+                        return
+            except Diverged as error:
+                self.left_out[str(way)] = str(error)
+                return
+        if self._ask(way, news):
+            self.runs[str(way)], self.ways[str(way)] = news, way
+
+    # --- the end ----------------------------------------------------------------------------
+
+    def ask_test(self, chosen: Asked) -> tuple[Asked, Asked | None]:
+        """The test in the chosen way and bare, with as many rows as there is time for."""
+        model = self.runs.get(str(chosen), self.base)
+        bare = self.tried[0]
+        both = chosen.seconds + (0 if chosen is bare else bare.seconds)
+        room = self.seconds - self.spent
+        rows = max(min(len(self.task.test), int(room / both)), min(FEWEST, len(self.task.test)))
+        if rows < len(self.task.test):
+            self.left_out["the rest of the test"] = (
+                f"time was left for {rows} of {counted(len(self.task.test), 'row')}"
+            )
+        questions = self.task.test[:rows]
+        test = _finished(ask_in(self.ways[str(chosen)], model, self.task, questions))
+        if chosen is bare:
+            return test, None
+        return test, _finished(ask_in(self.ways[str(bare)], self.base, self.task, questions))
+
+    def old_skills(self, run: Run | None) -> tuple[Scores | None, Scores | None]:
+        """What base and adapter still know, where the task asks for old knowledge."""
+        if run is None or not self.task.old_knowledge:
+            return None, None
+        few = replace(self.task, validation=self.task.validation[:1])  # its answers are not read
+        before, after = (evaluate(model, few, split="validation") for model in (self.base, run))
+        return before, after
+
+
+def _finished(asked: Iterator[Asked]) -> Asked:
+    """All the answers."""
+    *_, last = asked
+    return last
+
+
+def _step_seconds(base: Base, task: Task, recipe: Recipe) -> float:
+    """Seconds of a training step, the first ones left out."""
+    few = replace(recipe, steps=WARM + MEASURED, warmup_steps=0, eval_steps=None, patience=None)
+    records = list(train(base, task, few))
+    return sum(record.seconds for record in records[WARM:]) / MEASURED
+
+
+# --- what was measured --------------------------------------------------------------------------
+
+
+def in_words(asked: Asked) -> str:
+    """A share with its interval: `58 % of 60 right (45 to 70 %), 402 tokens a question`."""
+    return (
+        f"{percent(asked.share)} of {asked.count} right ({percent_range(*asked.interval)}), "
+        f"{asked.prompt_tokens:.0f} tokens a question"
+    )
+
+
+def _measured(situation: Situation, task: Task, tried: Sequence[Asked]) -> Situation:
+    """The situation with the right answers of the best way of each kind, and the examples."""
+    counts: dict[str, int] = {"examples": len(task.train)}
+    for kind, name in ((PROMPT, "prompt"), (RETRIEVAL, "retrieval"), (LORA, "lora")):
+        ways = [asked for asked in tried if asked.name in KINDS[kind]]
+        best = _best(ways) if ways else None
+        counts[f"{name}_right"] = best.right if best else 0
+        counts[f"{name}_asked"] = best.count if best else 0
+    return replace(situation, **counts)
+
+
+def _stands_for(recommendation: str, tried: Sequence[Asked]) -> Asked:
+    """The best way of a recommended kind; where none of it was tried, the best of all."""
+    kind = [asked for asked in tried if asked.name in KINDS.get(recommendation, ())]
+    return _best(kind or tried)
+
+
+def _best(tried: Sequence[Asked]) -> Asked:
+    """The way with the most right answers; of equals, the one with the shortest prompts."""
+    return max(tried, key=lambda asked: (asked.share, -asked.prompt_tokens))
+
+
+def _compare(a: Asked, b: Asked) -> Comparison:
+    """Two ways paired by question."""
+    right = [[answer.right for answer in asked.answers] for asked in (a, b)]
+    return replace(comparison_of_answers(*right), a=str(a), b=str(b))

@@ -1,0 +1,261 @@
+"""Prompt, retrieval or LoRA, tried on the same rows in a given time; and the report of it."""
+
+import csv
+import dataclasses
+import json
+import re
+
+import pytest
+from typer.testing import CliRunner
+
+from lora_lab.cli.app import app
+from lora_lab.cli.report import page
+from lora_lab.decision import trial
+from lora_lab.decision.asking import Asked, ask_in, ways_to_ask
+from lora_lab.decision.report import answers_table, report_of_decision
+from lora_lab.decision.trial import decide
+from lora_lab.lessons.deciding import Situation
+from lora_lab.maths.statistics import wilson
+from lora_lab.models.bases import load_base
+from lora_lab.records import Answer
+from lora_lab.tasks.loading import load_task
+from lora_lab.training.evaluation import answers_to, evaluate
+
+SITUATION = Situation(goal="format", needed=0.5)
+
+
+@pytest.fixture(scope="module")
+def base():
+    return load_base("pocket", device="cpu", dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def task(base):
+    whole = load_task("json", base)
+    few = {"old_knowledge": whole.old_knowledge[:5], "strangers": whole.strangers[:5]}
+    return dataclasses.replace(whole, test=whole.test[:30], **few)
+
+
+@pytest.fixture(scope="module")
+def told():
+    return []
+
+
+@pytest.fixture(scope="module")
+def decision(base, task, told, tmp_path_factory):
+    """A whole decision. Its time is ample, so that a busy machine changes nothing but the rows."""
+    store = tmp_path_factory.mktemp("store")
+    options = {"minutes": 60, "situation": SITUATION, "store": store, "tell": told.append}
+    return decide(base, dataclasses.replace(task, validation=task.validation[:24]), **options)
+
+
+def asked(name, right, count, tokens=10.0):
+    answers = tuple(
+        Answer("q", "a", "a" if one < right else "b", one < right) for one in range(count)
+    )
+    return Asked(name=name, choice="", answers=answers, prompt_tokens=tokens, seconds=0.1)
+
+
+# --- ways ---
+
+
+def test_the_ways_begin_bare_and_the_instruction_names_the_fields_of_the_answers(base, task):
+    ways = ways_to_ask(base, task)
+    assert [way.name for way in ways] == [
+        "prompt",
+        "instruction",
+        *["few-shot"] * 3,
+        *["retrieval"] * 3,
+    ]
+    assert ways[0].rewrite("Hello?") == "Hello?"
+    for field in json.loads(task.train[0].answer):
+        assert field in ways[1].choice
+
+
+def test_an_instruction_for_labels_names_them_and_one_can_be_given(base):
+    reviews = load_task("sentiment", base)
+    made = ways_to_ask(base, reviews)[1]
+    assert all(label in made.choice for label in ("positive", "negative", "mixed"))
+    given = ways_to_ask(base, reviews, "Be brief.")[1]
+    assert given.rewrite("Hello?") == "Be brief.\n\nHello?"
+
+
+def test_no_more_examples_are_shown_than_there_are(base, task):
+    few = dataclasses.replace(task, train=task.train[:5])
+    assert {way.choice for way in ways_to_ask(base, few)[2:]} == {"4 examples", "2 examples"}
+
+
+def test_a_way_is_asked_in_batches_and_marked_as_the_task_marks(base, task):
+    way = next(way for way in ways_to_ask(base, task) if str(way) == "few-shot, 4 examples")
+    *_, last = parts = list(ask_in(way, base, task, task.validation[:5], batch=2))
+    assert [part.count for part in parts] == [2, 4, 5]
+    prompted = [
+        dataclasses.replace(one, prompt=way.rewrite(one.prompt)) for one in task.validation[:5]
+    ]
+    assert [one.given for one in last.answers] == [
+        one.given for one in answers_to(base, task, prompted)
+    ]
+    assert [one.prompt for one in last.answers] == [one.prompt for one in task.validation[:5]]
+    assert last.interval == wilson(last.right, 5)
+
+
+# --- a decision ---
+
+
+def test_every_way_is_asked_the_same_validation_rows_and_the_test_once_at_the_end(decision, task):
+    rows = [one.prompt for one in task.validation[: decision.rows]]
+    assert decision.rows == 24
+    assert {asked.name for asked in decision.tried} == {
+        "prompt", "instruction", "few-shot", "retrieval", "LoRA",
+    }  # fmt: skip
+    for one in decision.tried:
+        assert [answer.prompt for answer in one.answers] == rows
+    for one in (decision.test, decision.bare_test):
+        assert [answer.prompt for answer in one.answers] == [one.prompt for one in task.test]
+
+
+def test_the_measured_counts_decide_and_the_best_of_the_recommended_kind_takes_the_test(decision):
+    assert decision.advice.recommendation == "LoRA"
+    lora = [one for one in decision.tried if one.name == "LoRA"]
+    assert decision.situation.lora_right == max(one.right for one in lora)
+    assert decision.situation.prompt_asked == 24
+    assert (decision.test.name, decision.test.choice) == (
+        decision.chosen.name,
+        decision.chosen.choice,
+    )
+    assert decision.chosen.right == decision.situation.lora_right
+    assert decision.comparison.result == "better"
+
+
+def test_the_test_is_answered_by_the_adapter_that_was_chosen(decision, task):
+    scores = evaluate(decision.run, dataclasses.replace(task, old_knowledge=[], strangers=[]))
+    assert [one.given for one in decision.test.answers] == [one.given for one in scores.answers]
+    assert decision.after.old_knowledge == evaluate(decision.run, task).old_knowledge
+
+
+def test_three_rates_are_trained_with_early_stopping_and_all_events_are_told(decision, told):
+    rates = {one.choice.split(",")[0] for one in decision.tried if one.name == "LoRA"}
+    rate = decision.task.recipe.learning_rate
+    assert rates == {f"rate {float(f'{times * rate:.2g}'):g}" for times in (1, 3, 1 / 3)}
+    assert decision.run.recipe.patience == trial.PATIENCE
+    assert sum(": trains" in line for line in told) == 3
+    assert told[-1].startswith("recommended: LoRA")
+
+
+def test_a_way_whose_prompt_is_longer_than_the_context_is_left_out_with_the_reason(decision):
+    assert "512 tokens of the model's context" in decision.left_out["few-shot, 16 examples"]
+
+
+def test_where_time_is_short_the_dearest_ways_are_dropped_first(base, task, monkeypatch):
+    short = trial._Trial(base, task, 100.0, tell=lambda words: None)
+    costs = {"prompt": 0.1, "few-shot, 4 examples": 0.2, "retrieval, 8 examples": 5.0}
+    monkeypatch.setattr(short, "_costs", lambda ways: costs)
+    monkeypatch.setattr(short, "_ask", lambda way, model: short.tried.append(asked("prompt", 1, 2)))
+    short.ways = {name: way for way in ways_to_ask(base, task) if (name := str(way)) in costs}
+    short.ask_ways(None)
+    assert "an answer takes 5 s" in short.left_out["retrieval, 8 examples"]
+    assert "few-shot, 4 examples" not in short.left_out
+    assert 20 <= len(short.rows) <= 0.3 * 100 / 0.3  # three tenths of the time, 0.3 s a row
+
+
+@pytest.mark.parametrize("minutes", [0, -1, float("nan"), float("inf")])
+def test_minutes_that_are_no_time_are_refused(base, task, minutes):
+    with pytest.raises(ValueError, match="no time to try anything in; give 1 or more"):
+        decide(base, task, minutes=minutes, situation=SITUATION)
+
+
+def test_too_little_time_is_refused_with_the_minutes_that_would_do(base, task):
+    with pytest.raises(
+        ValueError, match=r"too few: an answer of pocket .* give \d+ minutes or more"
+    ):
+        decide(base, task, minutes=0.0001, situation=SITUATION)
+
+
+def test_of_equal_ways_the_one_with_the_shorter_prompts_is_best():
+    long, short = asked("few-shot", 9, 10, tokens=400), asked("retrieval", 9, 10, tokens=80)
+    assert trial._best([long, short]) is short
+    assert trial._stands_for("a stronger base", [long, short]) is short
+    assert trial._stands_for("stay with the prompt", [long, short]) is long
+
+
+# --- the report ---
+
+
+def test_the_report_names_every_way_the_recipe_and_what_was_left_out(decision):
+    text = report_of_decision(decision, "lora-lab decide x")
+    for one in decision.tried:
+        assert f"{one.right} of {one.count}" in text
+    assert "Recommended: **LoRA**" in text
+    assert "few-shot, 16 examples" in text
+    assert f"| learning_rate | `{decision.run.recipe.learning_rate}` |" in text
+    assert "`lora-lab decide x`" in text
+
+
+def test_wrong_answers_come_first_and_a_cell_cannot_break_the_table():
+    answers = [Answer("fine", "a", "a", True), Answer("x | y\n`z`", "<b>", "</td><script>", False)]
+    first, second = answers_table(answers).splitlines()[2:]
+    assert first.startswith("| ``x \\| y `z` ``") or first.startswith("| `` x \\| y `z` ``")
+    assert first.endswith("**wrong** |")
+    assert second.endswith("right |")
+    shown = page(answers_table(answers), {})
+    assert "<script>" not in shown.partition("</style>")[2]
+    assert shown.count("<tr>") == 3
+
+
+def test_the_page_needs_no_network():
+    shown = page("# A\n\n![loss](picture:loss)\n", {"loss": b"\x89PNG"})
+    assert re.findall(r'src="([^"]{5})', shown) == ["data:"]
+    assert "http" not in shown
+
+
+# --- the command line ---
+
+
+@pytest.fixture
+def letters(tmp_path):
+    file = tmp_path / "letters.csv"
+    with file.open("w", newline="") as out:
+        rows = ([f"Which letter is {a}{b}?", a] for a in "abc" for b in range(60))
+        csv.writer(out).writerows([["question", "label"], *rows])
+    return file
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [*map(str, arguments)])
+
+
+def test_decide_writes_one_page_its_markdown_and_the_numbers(letters, tmp_path):
+    out, store = tmp_path / "report", tmp_path / "store"
+    columns = ["--prompt", "question", "--answer", "label", "--base", "pocket", "--steps", 5]
+    done = run(
+        "decide", letters, *columns, "--minutes", 60, "--out", out, "--store", store, "--json"
+    )
+    assert done.exit_code == 0, done.output
+    printed = json.loads(done.stdout)
+    assert json.loads((out / "decision.json").read_text())["test"] == printed["test"]
+    assert {path.name for path in out.iterdir()} == {
+        "report.html", "report.md", "decision.json", "ways.png", "loss.png",
+    }  # fmt: skip
+    assert "](ways.png)" in (out / "report.md").read_text()
+    assert "data:image/png" in (out / "report.html").read_text()
+    again = run("decide", letters, *columns, "--out", out, "--store", store)
+    assert again.exit_code == 2
+    assert "is not an empty folder; give a new one with --out" in again.stderr
+    name = printed["run"].rpartition("/")[2]
+    told = run("report", name, "--out", tmp_path / "second", "--store", store)
+    assert told.exit_code == 2
+    assert "has no scores to report" in told.stderr
+
+
+def test_report_tells_of_a_run_with_interval_and_old_skills(tmp_path):
+    store = tmp_path / "store"
+    made = run("train", "sentiment", "--n", 40, "--steps", 4, "--store", store, "--json")
+    assert made.exit_code == 0, made.output
+    name = json.loads(made.stdout)["path"].rpartition("/")[2]
+    done = run("report", name, "--out", tmp_path / "out", "--store", store)
+    assert done.exit_code == 0, done.output
+    text = (tmp_path / "out" / "report.md").read_text()
+    scores = json.loads(made.stdout)["scores"]
+    right = sum(answer["right"] for answer in scores["answers"])
+    assert f"{right} of {len(scores['answers'])} answers are right" in text
+    assert "## Old skills" in text
