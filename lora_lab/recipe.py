@@ -292,10 +292,7 @@ class Recipe:
 
 
 def scaling_of(lora_alpha: float, r: int, use_rslora: bool = False) -> float:
-    """The factor in front of BA: α/r (arXiv:2106.09685, section 4.1).
-
-    For rsLoRA it is α/√r (arXiv:2312.03732, section 3).
-    """
+    """The factor in front of BA: α/r (arXiv:2106.09685), for rsLoRA α/√r (arXiv:2312.03732)."""
     return lora_alpha / (math.sqrt(r) if use_rslora else r)
 
 
