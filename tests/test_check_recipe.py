@@ -499,6 +499,29 @@ def test_a_folder_without_an_adapter_is_refused(tmp_path):
         check_recipe(tmp_path)
 
 
+def test_a_warm_up_longer_than_the_epochs_of_its_file_hides_no_other_finding(tmp_path):
+    rows = "".join(json.dumps({"instruction": f"{n}?", "output": "x"}) + "\n" for n in range(80))
+    (tmp_path / "rows.jsonl").write_text(rows)
+    recipe = {
+        "base_model": "NousResearch/Meta-Llama-3-8B",
+        "adapter": "lora",
+        "lora_r": 8,
+        "lora_alpha": 16,
+        "lora_target_modules": ["q_proj", "v_porj"],
+        "learning_rate": 1e-5,
+        "num_epochs": 1,
+        "micro_batch_size": 8,
+        "warmup_steps": 1000,
+        "datasets": [{"path": "rows.jsonl", "type": "alpaca"}],
+    }
+    (tmp_path / "axolotl.yaml").write_text(yaml.safe_dump(recipe))
+    review = check_recipe(tmp_path / "axolotl.yaml")
+    assert review.facts["length"] == "1 epoch = 10 steps"
+    found = " ".join(alarms(review))
+    for words in ("1000 steps of warm-up, and 10 steps in all", "'v_porj'", "learning_rate 1e-5"):
+        assert words in found
+
+
 def test_settings_that_lab_recipe_refuses_become_a_finding_and_no_error():
     review = check_recipe(AXOLOTL | {"lora_dropout": 1.5})
     assert review.is_grave

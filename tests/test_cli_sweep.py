@@ -306,7 +306,7 @@ def test_several_choices_are_tied_to_one_and_every_pair_with_another_is_trained(
 def test_tied_choices_have_columns_and_the_varied_one_a_verdict(words):
     shown = run(*words, "--vary", "r=1,4 alpha=2r").stdout
     assert shown.splitlines()[2].split()[:2] == ["r", "lora_alpha"]
-    assert [line.split()[:2] for line in shown.splitlines()[2:4]] == [["1", "2"], ["4", "8"]]
+    assert [line.split()[:2] for line in shown.splitlines()[3:5]] == [["1", "2"], ["4", "8"]]
     assert "r=4 beside r=1: " in shown
     assert "never change alone" in shown
 

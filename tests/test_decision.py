@@ -15,6 +15,7 @@ from lora_lab.decision.asking import Asked, ask_in, ways_to_ask
 from lora_lab.decision.report import answers_table, report_of_decision
 from lora_lab.decision.trial import decide
 from lora_lab.lessons.deciding import Situation
+from lora_lab.maths.grouped import grouped_interval, independent_questions
 from lora_lab.maths.statistics import wilson
 from lora_lab.models.bases import load_base
 from lora_lab.records import Answer
@@ -53,7 +54,9 @@ def asked(name, right, count, tokens=10.0):
     answers = tuple(
         Answer("q", "a", "a" if one < right else "b", one < right) for one in range(count)
     )
-    return Asked(name=name, choice="", answers=answers, prompt_tokens=tokens, seconds=0.1)
+    return Asked(
+        name=name, choice="", answers=answers, worth=count, prompt_tokens=tokens, seconds=0.1
+    )
 
 
 # --- ways ---
@@ -124,7 +127,7 @@ def test_the_measured_counts_decide_and_the_best_of_the_recommended_kind_takes_t
         decision.chosen.choice,
     )
     assert decision.chosen.right == decision.situation.lora_right
-    assert decision.comparison.result == "better"
+    assert decision.change.low > 0
 
 
 def test_the_test_is_answered_by_the_adapter_that_was_chosen(decision, task):
@@ -178,11 +181,29 @@ def test_of_equal_ways_the_one_with_the_shorter_prompts_is_best():
     assert trial._stands_for("stay with the prompt", [long, short]) is long
 
 
+def test_rows_of_a_few_groups_count_as_the_fewer_questions_that_tell_as_much(base, task):
+    few = dataclasses.replace(
+        task, groups={one.prompt: place % 4 for place, one in enumerate(task.validation)}
+    )
+    way = ways_to_ask(base, few)[3]  # right in some
+    *_, grouped = ask_in(way, base, few, few.validation[:20])
+    *_, alone = ask_in(way, base, task, task.validation[:20])
+    hits = [0, 0, 0, 0]
+    for place, answer in enumerate(alone.answers):
+        hits[place % 4] += answer.right
+    assert alone.worth == 20
+    assert grouped.worth == independent_questions(hits, [5] * 4)
+    assert grouped.interval == pytest.approx(grouped_interval(hits, [5] * 4))
+    situation = trial._measured(SITUATION, few, [grouped])
+    assert situation.prompt_asked == max(1, round(grouped.worth)) < 20
+
+
 # --- the report ---
 
 
 def test_the_report_names_every_way_the_recipe_and_what_was_left_out(decision):
-    text = report_of_decision(decision, "lora-lab decide x")
+    text = report_of_decision(decision, ["a line about data"], "lora-lab decide x")
+    assert "- a line about data" in text
     for one in decision.tried:
         assert f"{one.right} of {one.count}" in text
     assert "Recommended: **LoRA**" in text

@@ -73,19 +73,27 @@ def check(
         raise typer.Exit(1)
 
 
-def note_data(
+def data_lines(
     spec: "TaskSpec", task: "Task", base: "Base | None" = None, max_length: int | None = None
-) -> None:
-    """Say three lines on stderr about a task's file: its rows, its splits, its answers.
+) -> list[str]:
+    """Three lines about a task's file: its rows, its splits, its answers; none for other tasks.
 
     With a base and `max_length`, also how long its training examples are.
     """
     if not Path(spec.task).is_file():
-        return  # a built-in task
+        return []  # a built-in task
     from lora_lab.review.data import summary
 
     columns = {"prompt": spec.prompt, "answer": spec.answer}
     columns = {name: value for name, value in columns.items() if value is not None}
     if base is not None:
         columns |= {"tokenizer": base.tokenizer, "max_length": max_length}
-    note(*summary(spec.task, task, **columns))
+    return summary(spec.task, task, **columns)
+
+
+def note_data(
+    spec: "TaskSpec", task: "Task", base: "Base | None" = None, max_length: int | None = None
+) -> None:
+    """Say on stderr what is odd about a task's file."""
+    if lines := data_lines(spec, task, base, max_length):
+        note(*lines)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lora_lab.cli import options
+from lora_lab.cli.check import data_lines
 from lora_lab.cli.show import as_json, busy, note, say, slow_bars_in_logs
 
 if TYPE_CHECKING:
@@ -83,12 +84,15 @@ def decide(
 
     spec = examples.of(TaskSpec(task))
     base, data = spec.load_with_base(training.base, training.device, training.dtype)
+    settings = replace(data.recipe, **recipe)
+    about_data = data_lines(spec, data, base, settings.max_length)
+    note(*about_data)
     decision = try_all(
         base,
         data,
         minutes=minutes,
         situation=situation,
-        recipe=replace(data.recipe, **recipe),
+        recipe=settings,
         instruction=instruction,
         store=chosen_store(training.store),
         tell=note,
@@ -96,7 +100,8 @@ def decide(
     if decision.run is not None:
         spec.keep(decision.run.path)
     command = shlex.join(["lora-lab", *sys.argv[1:]])
-    _write(folder, report_of_decision(decision, command), _pictures(decision), decision)
+    text = report_of_decision(decision, about_data, command)
+    _write(folder, text, _pictures(decision), decision)
     if training.json:
         as_json(_facts(decision) | {"folder": folder.resolve()})
         return
@@ -231,7 +236,7 @@ def _facts(decision: "Decision") -> dict:
         "left_out": decision.left_out,
         "test": counts(decision.test),
         "bare_test": counts(decision.bare_test),
-        "comparison": decision.comparison and decision.comparison.verdict,
+        "change": decision.change,
         "run": decision.run and decision.run.path,
         "recipe": decision.run and decision.run.recipe,
         "minutes": decision.minutes,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from lora_lab.maths.grouped import independent_questions
 from lora_lab.maths.statistics import wilson
 from lora_lab.models.bases import Base
 from lora_lab.records import Answer
@@ -38,6 +39,7 @@ class Asked:
     name: str
     choice: str
     answers: tuple[Answer, ...]  # in the order of the questions; with their own prompts
+    worth: float  # independent questions that would tell as much: fewer where they come in groups
     prompt_tokens: float  # the mean of a question, chat format included
     seconds: float  # for one answer
 
@@ -58,8 +60,8 @@ class Asked:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The 95 % interval of the share, by Wilson."""
-        return wilson(self.right, self.count)
+        """The 95 % interval of the share, by Wilson; wider where the questions come in groups."""
+        return wilson(self.share * self.worth, self.worth)
 
     def __str__(self) -> str:
         return f"{self.name}, {self.choice}" if self.choice else self.name
@@ -131,6 +133,21 @@ def ask_in(
             name=way.name,
             choice=way.choice,
             answers=tuple(answers),
+            worth=_worth(answers, task),
             prompt_tokens=fmean(lengths),
             seconds=(time.perf_counter() - start) / len(answers),
         )
+
+
+def _worth(answers: Sequence[Answer], task: Task) -> float:
+    """How many independent questions would tell as much: all, where the task has no groups."""
+    if task.groups is None:
+        return len(answers)
+    hits, totals = Counter(), Counter()
+    for answer in answers:
+        group = task.groups[answer.prompt]
+        hits[group] += answer.right
+        totals[group] += 1
+    if len(totals) == 1:
+        return 1
+    return independent_questions([hits[group] for group in totals], [*totals.values()])

@@ -20,11 +20,14 @@ LONGEST = 200  # letters of a text in a table
 LEAST_ROWS = 100  # of a test: below, its interval is wide
 
 
-def report_of_decision(decision: Decision, command: str = "") -> str:
+def report_of_decision(
+    decision: Decision, data_lines: Sequence[str] = (), command: str = ""
+) -> str:
     """The report of a decision.
 
     Args:
         decision: what was tried.
+        data_lines: what is odd about the data's file, in lines.
         command: the command line that made it; "" where there was none.
     """
     test = decision.test
@@ -38,9 +41,11 @@ def report_of_decision(decision: Decision, command: str = "") -> str:
         "![Right answers of each way, with 95 % intervals](picture:ways)",
         "## The data",
         _plain(decision.task.about),
+        _list("", map(_plain, data_lines)),
         "## What was tried",
-        f"Each way was asked the same {counted(decision.rows, 'validation row')}. Among several "
-        "choices of a way the best was kept, which flatters it a little; the test was not used.",
+        f"Each way was asked the same {counted(decision.rows, 'validation row')}"
+        f"{_groups(decision)}. Among several choices of a way the best was kept, which flatters it "
+        "a little; the test was not used.",
         _table(
             ("way", "choice", "right", "95 % interval", "tokens a question", "seconds an answer"),
             [
@@ -117,7 +122,27 @@ def report_of_run(run: Run, about: str, before: Scores | None) -> str:
 def _beside_the_bare_prompt(decision: Decision) -> str:
     if decision.bare_test is None:
         return ""
-    return f" The bare prompt has {in_words(decision.bare_test)}: {decision.comparison.verdict}."
+    words = f" The bare prompt has {in_words(decision.bare_test)}."
+    if decision.change is None:
+        return words
+    low, high, difference = (
+        100 * end for end in (decision.change.low, decision.change.high, decision.change.difference)
+    )
+    by = "group" if decision.task.groups is not None else "question"
+    return f"{words} That is {difference:+.0f} points ({low:.0f} to {high:.0f}, paired by {by})."
+
+
+def _groups(decision: Decision) -> str:
+    """What the rows are worth, where they come in groups."""
+    groups = decision.task.groups
+    if groups is None:
+        return ""
+    first = decision.tried[0]
+    count = len({groups[answer.prompt] for answer in first.answers})
+    return (
+        f" of {counted(count, 'group')}; for the bare prompt they tell as much as "
+        f"{first.worth:.0f} independent ones, and the intervals are as wide as that"
+    )
 
 
 def _choice(asked: Asked) -> str:

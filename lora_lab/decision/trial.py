@@ -9,15 +9,14 @@ from pathlib import Path
 
 from lora_lab.decision.asking import Asked, Way, ask_in, ways_to_ask
 from lora_lab.lessons.deciding import LORA, PROMPT, RETRIEVAL, Advice, Situation, advise
-from lora_lab.maths.comparison import Comparison
 from lora_lab.models.bases import Base
 from lora_lab.recipe import Recipe
 from lora_lab.records import Scores, StepRecord
 from lora_lab.tasks.examples import Example, Task
 from lora_lab.training.evaluation import Model, evaluate
 from lora_lab.training.fit import follow_fit
+from lora_lab.training.intervals import Change, change_of
 from lora_lab.training.loop import Diverged, train
-from lora_lab.training.pairing import comparison_of_answers
 from lora_lab.training.store import DEFAULT, Default, Run
 from lora_lab.wording import counted, percent, percent_range
 
@@ -52,7 +51,7 @@ class Decision:
     chosen: Asked  # the way that the test was asked with, as validation had it
     test: Asked
     bare_test: Asked | None  # the bare prompt on the same test rows; None: it is the chosen way
-    comparison: Comparison | None  # of these two, paired by question
+    change: Change | None  # from the bare prompt to the chosen way: paired, by group if there are
     run: Run | None  # the adapter's; None: none was trained
     before: Scores | None  # the base's old knowledge, where the task asks for it
     after: Scores | None
@@ -115,7 +114,7 @@ def decide(
         chosen=chosen,
         test=test,
         bare_test=bare_test,
-        comparison=bare_test and _compare(bare_test, test),
+        change=bare_test and change_of(*(_scores(task, one) for one in (bare_test, test)), task),
         run=run,
         before=before,
         after=after,
@@ -311,13 +310,16 @@ def in_words(asked: Asked) -> str:
 
 
 def _measured(situation: Situation, task: Task, tried: Sequence[Asked]) -> Situation:
-    """The situation with the right answers of the best way of each kind, and the examples."""
+    """The situation with the right answers of the best way of each kind, and the examples.
+
+    Questions that come in groups count as the fewer independent ones that would tell as much.
+    """
     counts: dict[str, int] = {"examples": len(task.train)}
     for kind, name in ((PROMPT, "prompt"), (RETRIEVAL, "retrieval"), (LORA, "lora")):
         ways = [asked for asked in tried if asked.name in KINDS[kind]]
         best = _best(ways) if ways else None
-        counts[f"{name}_right"] = best.right if best else 0
-        counts[f"{name}_asked"] = best.count if best else 0
+        counts[f"{name}_asked"] = max(1, round(best.worth)) if best else 0
+        counts[f"{name}_right"] = round(best.share * counts[f"{name}_asked"]) if best else 0
     return replace(situation, **counts)
 
 
@@ -332,7 +334,15 @@ def _best(tried: Sequence[Asked]) -> Asked:
     return max(tried, key=lambda asked: (asked.share, -asked.prompt_tokens))
 
 
-def _compare(a: Asked, b: Asked) -> Comparison:
-    """Two ways paired by question."""
-    right = [[answer.right for answer in asked.answers] for asked in (a, b)]
-    return replace(comparison_of_answers(*right), a=str(a), b=str(b))
+def _scores(task: Task, asked: Asked) -> Scores:
+    """The answers as scores of the test; no loss was measured."""
+    return Scores(
+        metric_name=task.metric,
+        value=asked.share,
+        metrics={},
+        old_knowledge=None,
+        strangers=None,
+        loss=math.nan,
+        answers=asked.answers,
+        split="test",
+    )

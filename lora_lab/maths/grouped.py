@@ -49,12 +49,22 @@ def grouped_interval(hits: Sequence[float], totals: Sequence[float]) -> tuple[fl
         Dean and Pagano, 2015, "Evaluating confidence interval methods for binomial proportions in
         clustered surveys": the modified Wilson interval. Kish, 1965: the effective sample size.
     """
+    share, worth = sum(hits) / sum(totals), independent_questions(hits, totals)
+    return wilson(share * worth, worth)
+
+
+def independent_questions(hits: Sequence[float], totals: Sequence[float]) -> float:
+    """How many independent questions would tell as much as these groups: see `grouped_interval`.
+
+    Args:
+        hits: as in `ratio_error`.
+        totals: as in `ratio_error`.
+    """
     error, share = ratio_error(hits, totals), sum(hits) / sum(totals)
     if share in (0, 1):
-        return wilson(share * len(hits), len(hits))
+        return len(hits)
     worth = min(share * (1 - share) / error**2, sum(totals)) if error else sum(totals)
-    worth *= (NORMAL_95 / stdtrit(len(hits) - 1, 1 - LEVEL / 2)) ** 2
-    return wilson(share * worth, worth)
+    return worth * (NORMAL_95 / stdtrit(len(hits) - 1, 1 - LEVEL / 2)) ** 2
 
 
 def grouped_difference(

@@ -14,7 +14,7 @@ from lora_lab.tasks.splits import UsedRow
 from lora_lab.tasks.tables import LEAST, rows_in_words
 from lora_lab.wording import counted, percent
 
-NAMED = 200  # rows that a finding names, at most
+NAMED = 60  # rows that a finding names, at most
 LABEL = 40  # letters of a label that are printed
 MEDIA = ("image", "video", "audio")
 ROUNDS = 20  # chats that a note names, at most

@@ -72,11 +72,13 @@ def _review(brought: BroughtRecipe, folder: Path) -> Review:
     rows = rows_of(brought.data, folder)
     steps = brought.steps_for(rows.count) if rows else None
     try:
-        recipe = _without_warmup(brought).recipe(steps)
+        recipe = _without_warmup(brought, steps).recipe(steps)
     except (ValueError, TypeError) as error:
         return Review(
             subject=brought.source, kind=kind, facts=_facts(brought), findings=(_refused(error),)
         )
+    if steps is not None and "steps" not in brought.fields:
+        brought = replace(brought, assumed={**brought.assumed, "steps": steps})
     findings = settings_findings(brought, recipe, base.shape.hidden_size if base else None)
     facts = _facts(brought, recipe, rows)
     if base is not None:
@@ -89,10 +91,13 @@ def _review(brought: BroughtRecipe, folder: Path) -> Review:
     return Review(subject=brought.source, kind=kind, facts=facts, findings=tuple(findings))
 
 
-def _without_warmup(brought: BroughtRecipe) -> BroughtRecipe:
-    """The recipe with a warm-up that fits: a warm-up that is too long has a finding of its own."""
+def _without_warmup(brought: BroughtRecipe, steps: int | None) -> BroughtRecipe:
+    """The recipe with a warm-up that fits: a warm-up that is too long has a finding of its own.
+
+    `steps` are those of its epochs, where the file gives no steps.
+    """
     said = dict(brought.said)
-    steps, warmup = said.get("steps"), said.get("warmup_steps")
+    steps, warmup = said.get("steps") or steps, said.get("warmup_steps")
     if steps and warmup and warmup >= steps:
         said["warmup_steps"] = steps - 1
     ratio = brought.warmup_ratio
@@ -146,12 +151,12 @@ def _facts(
             warmup = f", warm-up {brought.said['warmup_steps']} steps"
         schedule = brought.traits.get("schedule") or recipe.lr_scheduler_type
         facts["learning rate"] = f"{rate_text(recipe.learning_rate)}, {schedule}{warmup}"
-    if "steps" in fields:
-        facts["length"] = f"{recipe.steps:,} steps"
-    elif brought.epochs is not None:
+    if "steps" not in brought.said and brought.epochs is not None:
         facts["length"] = counted(brought.epochs, "epoch").replace(".0 ", " ")
         if rows is not None:
             facts["length"] += f" = {recipe.steps:,} steps"
+    elif "steps" in fields:
+        facts["length"] = f"{recipe.steps:,} steps"
     return facts
 
 
@@ -175,7 +180,7 @@ def _command_facts(
     """The equal command, and what of the file is not in it."""
     if brought.stage not in ("sft", "pretrain"):
         return {"with lora-lab": f"no such command: {brought.stage} is another loss"}
-    facts = {"with lora-lab": train_command(_without_warmup(brought), steps)}
+    facts = {"with lora-lab": train_command(_without_warmup(brought, steps), steps)}
     left = []
     if "steps" not in brought.fields and steps is None and brought.epochs is not None:
         left.append(f"--steps (epochs {brought.epochs:g} × rows / batch: give the number)")

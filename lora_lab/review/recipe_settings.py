@@ -137,7 +137,7 @@ def _adalora(brought: BroughtRecipe, recipe: Recipe, width: int | None) -> Itera
 
 
 def _schedule(brought: BroughtRecipe, recipe: Recipe, width: int | None) -> Iterator[Finding]:
-    steps, warmup = brought.said.get("steps"), brought.said.get("warmup_steps")
+    steps, warmup = brought.fields.get("steps"), brought.said.get("warmup_steps")
     share = warmup / steps if steps and warmup else brought.warmup_ratio or 0
     if share >= 1:
         yield Finding(
