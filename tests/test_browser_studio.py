@@ -131,12 +131,12 @@ def test_the_studio_costs_trains_keeps_compares_and_saves(visit, tmp_path):  # n
     # one's own file, and its columns
     file = tmp_path / "colours.csv"
     rows = [f"colour of {number},{'red' if number % 2 else 'blue'}" for number in range(40)]
-    file.write_text("\n".join(["question,answer", *rows]))
+    file.write_text("\n".join(["object,answer", *rows]))
     root.get_by_role("button", name="Your own file").click()
     root.get_by_role("textbox", name="file", exact=True).fill(str(file))
     press(root, "Use this file")
-    wait_for(root, "has no column 'prompt'; .*question")
-    root.get_by_role("textbox", name="prompts in", exact=True).fill("question")
+    wait_for(root, "has no column 'prompt'; .*object")
+    root.get_by_role("textbox", name="prompts in", exact=True).fill("object")
     press(root, "Use this file")
     wait_for(root, r"colours\.csv is read")
     wait_for(root, r"40 rows? read")
