@@ -16,7 +16,8 @@ import lora_lab as lab
 from benchmarks.measuring import own_forward
 from lora_lab.cost import budget
 from lora_lab.cost.budget import Batch
-from lora_lab.cost.estimates import batches_of, find_shape, known_shapes
+from lora_lab.cost.estimates import batches_of, find_shape
+from lora_lab.cost.known_models import known_shapes
 from lora_lab.models.adapters import to_peft
 from lora_lab.models.bases import load_base
 from lora_lab.models.read_architecture import shape_of

@@ -154,8 +154,8 @@ def test_an_adapter_names_its_base_by_the_hubs_id_else_by_its_folder(run, place,
 
 
 def test_smollm2_is_named_by_the_hubs_id_and_pocket_by_its_folder(run, tmp_path, monkeypatch):
-    for module in ("exports", "bases"):
-        where = exports if module == "exports" else sys.modules["lora_lab.models.bases"]
+    for module in ("exports", "built_in"):
+        where = exports if module == "exports" else sys.modules["lora_lab.models.built_in"]
         monkeypatch.setattr(where, "prepared_folder", lambda name: Path(run.base_place))
     for name, named in (
         ("smollm2", "HuggingFaceTB/SmolLM2-135M-Instruct"),

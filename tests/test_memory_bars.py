@@ -7,8 +7,8 @@ import pytest
 
 import lora_lab as lab
 from lora_lab import plots
-from lora_lab.cost.estimates import known_shapes
 from lora_lab.cost.gpus import cards
+from lora_lab.cost.known_models import known_shapes
 from lora_lab.widgets.memory_bars import MODELS, MemoryBars
 
 

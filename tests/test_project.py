@@ -198,10 +198,13 @@ def test_the_test_of_the_import_can_fail():
 
 def test_every_package_that_the_code_may_import_is_asked_for(project):
     specs = project["dependencies"] + project["optional-dependencies"]["web"]
-    imported_as = {"markdown-it-py": "markdown_it"}
+    imported_as = {
+        "markdown-it-py": "markdown_it",
+        "huggingface-hub": "huggingface_hub",
+        "pyyaml": "yaml",
+    }
     names = (re.match(r"[\w-]+", spec)[0] for spec in specs)
     asked = {imported_as.get(name, name) for name in names}
     brought = {"IPython", "traitlets", "jupyter_client", "PIL"}  # by ipywidgets,
     # jupyterlab and matplotlib
-    asked |= {"yaml"} if "pyyaml" in asked else set()
     assert set().union(*READING_ORDER.values()) - asked == brought

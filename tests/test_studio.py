@@ -314,19 +314,19 @@ def test_runs_of_another_task_are_kept_and_not_compared(studio):
 def test_ones_own_file_is_a_task_with_its_columns_in_the_code(studio, tmp_path):
     file = tmp_path / "capitals.csv"
     lines = [f"{letter}{letter},{letter.upper()}" for letter in "abcdefghijklmnopqrst"]
-    file.write_text("\n".join(["question,answer", *lines]))
+    file.write_text("\n".join(["country,answer", *lines]))
     studio.file.value = str(file)
     studio.file_button.click()
     studio.wait(LIMIT)
     assert "capitals.csv has no column" in studio.state.value
     assert studio.live.task.name == "letters"
-    studio.use_file(file, prompt="question")
+    studio.use_file(file, prompt="country")
     assert studio.live.task.name == studio.live.task_choice.value == "capitals.csv"
-    assert studio.live.task == lab.load_task(file, studio.live.base, prompt="question")
-    assert f'lab.load_task("{file}", base, prompt="question")' in studio.live.code
+    assert studio.live.task == lab.load_task(file, studio.live.base, prompt="country")
+    assert f'lab.load_task("{file}", base, prompt="country")' in studio.live.code
     assert studio.train(steps=2).task.name == "capitals.csv"
     file.write_text(file.read_text() + "\nuu,U")
-    studio.use_file(file, prompt="question")  # read anew
+    studio.use_file(file, prompt="country")  # read anew
     assert "21 rows read" in studio.live.about.value
     with pytest.raises(FileNotFoundError, match="nowhere.csv"):
         studio.use_file("nowhere.csv")
