@@ -198,6 +198,28 @@ def test_rows_of_a_few_groups_count_as_the_fewer_questions_that_tell_as_much(bas
     assert situation.prompt_asked == max(1, round(grouped.worth)) < 20
 
 
+def test_where_time_is_left_the_best_of_each_kind_is_asked_further_rows(base, task, monkeypatch):
+    whole = trial._Trial(base, task, 3600.0, tell=lambda words: None)
+    ways = {str(way): way for way in ways_to_ask(base, task)}
+    whole.ways, whole.rows = ways, task.validation[:6]
+    names = ("prompt", "few-shot, 4 examples", "retrieval, 2 examples", "retrieval, 8 examples")
+    for name in names:
+        *_, one = ask_in(ways[name], base, task, whole.rows)
+        whole.tried.append(one)
+    best = {str(trial._best(whole.tried[:2])), str(trial._best(whole.tried[2:]))}
+    assert whole.ask_more() == len(task.validation) - 6
+    for one in whole.tried:
+        asked_for = task.validation if str(one) in best else whole.rows
+        assert [answer.prompt for answer in one.answers] == [row.prompt for row in asked_for]
+        *_, alone = ask_in(ways[str(one)], base, task, asked_for)
+        assert [answer.given for answer in one.answers] == [a.given for a in alone.answers]
+        assert one.prompt_tokens == pytest.approx(alone.prompt_tokens)
+        assert one.worth == len(asked_for)
+    short = trial._Trial(base, task, 1e-9, tell=lambda words: None)
+    short.ways, short.rows, short.tried = ways, whole.rows, whole.tried[:1]
+    assert short.ask_more() == 0
+
+
 # --- the report ---
 
 

@@ -4,7 +4,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from lora_lab.maths.grouped import independent_questions
@@ -137,6 +137,23 @@ def ask_in(
             prompt_tokens=fmean(lengths),
             seconds=(time.perf_counter() - start) / len(answers),
         )
+
+
+def joined(first: Asked, more: Asked, task: Task) -> Asked:
+    """The answers of a way to some questions and to more of them."""
+    answers = (*first.answers, *more.answers)
+
+    def mean(name: str) -> float:
+        numbers = (getattr(one, name) * one.count for one in (first, more))
+        return sum(numbers) / len(answers)
+
+    return replace(
+        first,
+        answers=answers,
+        worth=_worth(answers, task),
+        prompt_tokens=mean("prompt_tokens"),
+        seconds=mean("seconds"),
+    )
 
 
 def _worth(answers: Sequence[Answer], task: Task) -> float:

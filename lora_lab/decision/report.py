@@ -44,8 +44,8 @@ def report_of_decision(
         _list("", map(_plain, data_lines)),
         "## What was tried",
         f"Each way was asked the same {counted(decision.rows, 'validation row')}"
-        f"{_groups(decision)}. Among several choices of a way the best was kept, which flatters it "
-        "a little; the test was not used.",
+        f"{_groups(decision)}{_more_rows(decision)}. Among several choices of a way the best was "
+        "kept, which flatters it a little; the test was not used.",
         _table(
             ("way", "choice", "right", "95 % interval", "tokens a question", "seconds an answer"),
             [
@@ -143,6 +143,12 @@ def _groups(decision: Decision) -> str:
         f" of {counted(count, 'group')}; for the bare prompt they tell as much as "
         f"{first.worth:.0f} independent ones, and the intervals are as wide as that"
     )
+
+
+def _more_rows(decision: Decision) -> str:
+    if not decision.more_rows:
+        return ""
+    return f"; the best of each kind then {counted(decision.more_rows, 'row')} more"
 
 
 def _choice(asked: Asked) -> str:

@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from lora_lab.decision.asking import Asked, Way, ask_in, ways_to_ask
+from lora_lab.decision.asking import Asked, Way, ask_in, joined, ways_to_ask
 from lora_lab.lessons.deciding import LORA, PROMPT, RETRIEVAL, Advice, Situation, advise
 from lora_lab.models.bases import Base
 from lora_lab.recipe import Recipe
@@ -24,6 +24,7 @@ ASKING, TRAINING = 0.3, 0.5  # shares of the time; the rest is for asking the ad
 REHEARSED = 2  # questions that show what an answer costs in a way
 WARM, MEASURED = 2, 4  # training steps: the first are slower
 FEWEST = 20  # validation rows below which a way is dropped rather than a row
+WORTH_MORE = 5  # further validation rows below which no more are asked
 FEWEST_STEPS = 20  # of a training: below, it teaches too little to be judged
 CHECKS = 10  # validations in a training
 PATIENCE = 3  # of these without a better loss, after which a training stops
@@ -44,6 +45,7 @@ class Decision:
     task: Task
     base_name: str
     rows: int  # validation questions that each way was asked
+    more_rows: int  # and those that the best way of each kind was asked then, for there was time
     tried: tuple[Asked, ...]  # on validation, in the order in which they were tried
     left_out: Mapping[str, str]  # what was not tried, and why
     situation: Situation
@@ -96,6 +98,7 @@ def decide(
     trial = _Trial(base, task, 60 * minutes, tell)
     trial.ask_ways(instruction)
     trial.train_ways(recipe or task.recipe, store)
+    more_rows = trial.ask_more()
     situation = _measured(situation, task, trial.tried)
     advice = advise(situation)
     chosen = _stands_for(advice.recommendation, trial.tried)
@@ -107,6 +110,7 @@ def decide(
         task=task,
         base_name=base.name,
         rows=len(trial.rows),
+        more_rows=more_rows,
         tried=tuple(trial.tried),
         left_out=trial.left_out,
         situation=situation,
@@ -256,6 +260,37 @@ class _Trial:
                 return
         if self._ask(way, news):
             self.runs[str(way)], self.ways[str(way)] = news, way
+
+    # --- more rows ---------------------------------------------------------------------------
+
+    def ask_more(self) -> int:
+        """Ask the best way of each kind the rows that are left, as many as there is time for.
+
+        Returns:
+            How many rows more each of them was asked.
+        """
+        kinds = [[asked for asked in self.tried if asked.name in names] for names in KINDS.values()]
+        best = [_best(ways) for ways in kinds if ways]
+        dearest = max(asked.seconds for asked in best)
+        test = len(self.task.test) * (dearest + self.tried[0].seconds)
+        room = 0.9 * (self.seconds - self.spent) - test
+        rest = self.task.validation[len(self.rows) :]
+        count = min(len(rest), int(room / sum(asked.seconds for asked in best)))
+        if count < WORTH_MORE:
+            return 0
+        self.tell(f"time is left for {counted(count, 'row')} more, for the best of each kind")
+        for asked in best:
+            model = self.runs.get(str(asked), self.base)
+            try:
+                more = _finished(ask_in(self.ways[str(asked)], model, self.task, rest[:count]))
+            except ValueError:  # a longer prompt than before: no two ways may differ in their rows
+                return 0
+            best[best.index(asked)] = joined(asked, more, self.task)
+        for asked in best:
+            place = [str(one) for one in self.tried].index(str(asked))
+            self.tried[place] = asked
+            self.tell(f"{asked}: {in_words(asked)}")
+        return count
 
     # --- the end ----------------------------------------------------------------------------
 
