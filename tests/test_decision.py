@@ -21,6 +21,7 @@ from lora_lab.models.bases import load_base
 from lora_lab.records import Answer
 from lora_lab.tasks.loading import load_task
 from lora_lab.training.evaluation import answers_to, evaluate
+from lora_lab.training.store import list_runs, read_run
 
 SITUATION = Situation(goal="format", needed=0.5)
 
@@ -134,6 +135,9 @@ def test_the_test_is_answered_by_the_adapter_that_was_chosen(decision, task):
     scores = evaluate(decision.run, dataclasses.replace(task, old_knowledge=[], strangers=[]))
     assert [one.given for one in decision.test.answers] == [one.given for one in scores.answers]
     assert decision.after.old_knowledge == evaluate(decision.run, task).old_knowledge
+    kept = read_run(decision.run.path)
+    assert kept.scores.split == "test"
+    assert kept.scores.answers == decision.test.answers
 
 
 def test_three_rates_are_trained_with_early_stopping_and_all_events_are_told(decision, told):
@@ -284,10 +288,16 @@ def test_decide_writes_one_page_its_markdown_and_the_numbers(letters, tmp_path):
     again = run("decide", letters, *columns, "--out", out, "--store", store)
     assert again.exit_code == 2
     assert "is not an empty folder; give a new one with --out" in again.stderr
+    assert printed["test"]["way"] == "LoRA"
     name = printed["run"].rpartition("/")[2]
     told = run("report", name, "--out", tmp_path / "second", "--store", store)
-    assert told.exit_code == 2
-    assert "has no scores to report" in told.stderr
+    assert told.exit_code == 0, told.output
+    counts = f"{printed['test']['right']} of {printed['test']['asked']} answers are right"
+    assert counts in (tmp_path / "second" / "report.md").read_text()
+    other = next(one.path.name for one in list_runs(store) if one.scores is None)
+    refused = run("report", other, "--out", tmp_path / "third", "--store", store)
+    assert refused.exit_code == 2
+    assert "is finished and has no scores to report; give the command" in refused.stderr
 
 
 def test_report_tells_of_a_run_with_interval_and_old_skills(tmp_path):

@@ -3,7 +3,7 @@
 import pytest
 
 from lora_lab.review.brought import kind_of
-from lora_lab.review.finding import Finding, Review
+from lora_lab.review.finding import Finding, Review, sentence
 
 
 def finding(severity: str, what: str = "a thing") -> Finding:
@@ -38,6 +38,12 @@ def test_a_review_without_findings_says_so_and_is_not_grave():
     assert str(review) == "x.csv: data\nNothing odd was found."
 
 
+def test_a_reason_reads_as_a_sentence_and_a_name_of_code_keeps_its_letters():
+    assert sentence("it harms") == "It harms."
+    assert sentence("lora_B is zero") == "lora_B is zero."
+    assert sentence("Is it whole?") == "Is it whole?"
+
+
 def test_a_review_prints_facts_reason_remedy_and_lesson():
     review = Review(
         subject="x.csv", kind="data", facts={"rows": "12"}, findings=(finding("grave"),)
@@ -46,8 +52,8 @@ def test_a_review_prints_facts_reason_remedy_and_lesson():
         "x.csv: data",
         "  rows  12",
         "grave: a thing",
-        "  why: it harms",
-        "  do: mend it (lesson 07)",
+        "  why: It harms.",
+        "  do: Mend it. (lesson 07)",
         "1 grave.",
     ]
 

@@ -139,8 +139,8 @@ def report(
     found = find_run(run, chosen_store(store))
     if found.scores is None:
         raise ValueError(
-            f"run {run!r} is {found.status} and has no scores to report; train it to its end with "
-            "the command that began it"
+            f"run {run!r} is {found.status} and has no scores to report; give the command that "
+            "trained it again: it ends the run, and scores it"
         )
     with busy("Asking the base the same …"):
         try:

@@ -133,7 +133,7 @@ def ask_in(
             name=way.name,
             choice=way.choice,
             answers=tuple(answers),
-            worth=_worth(answers, task),
+            worth=worth_of(answers, task),
             prompt_tokens=fmean(lengths),
             seconds=(time.perf_counter() - start) / len(answers),
         )
@@ -150,13 +150,13 @@ def joined(first: Asked, more: Asked, task: Task) -> Asked:
     return replace(
         first,
         answers=answers,
-        worth=_worth(answers, task),
+        worth=worth_of(answers, task),
         prompt_tokens=mean("prompt_tokens"),
         seconds=mean("seconds"),
     )
 
 
-def _worth(answers: Sequence[Answer], task: Task) -> float:
+def worth_of(answers: Sequence[Answer], task: Task) -> float:
     """How many independent questions would tell as much: all, where the task has no groups."""
     if task.groups is None:
         return len(answers)

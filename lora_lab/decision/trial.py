@@ -7,14 +7,14 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from lora_lab.decision.asking import Asked, Way, ask_in, joined, ways_to_ask
+from lora_lab.decision.asking import Asked, Way, ask_in, joined, ways_to_ask, worth_of
 from lora_lab.lessons.deciding import LORA, PROMPT, RETRIEVAL, Advice, Situation, advise
 from lora_lab.models.bases import Base
 from lora_lab.recipe import Recipe
 from lora_lab.records import Scores, StepRecord
 from lora_lab.tasks.examples import Example, Task
 from lora_lab.training.evaluation import Model, evaluate
-from lora_lab.training.fit import follow_fit
+from lora_lab.training.fit import fit, follow_fit
 from lora_lab.training.intervals import Change, change_of
 from lora_lab.training.loop import Diverged, train
 from lora_lab.training.store import DEFAULT, Default, Run
@@ -95,9 +95,9 @@ def decide(
     """
     if not 0 < minutes < math.inf:
         raise ValueError(f"{minutes:g} minutes are no time to try anything in; give 1 or more")
-    trial = _Trial(base, task, 60 * minutes, tell)
+    trial = _Trial(base, task, 60 * minutes, tell, store)
     trial.ask_ways(instruction)
-    trial.train_ways(recipe or task.recipe, store)
+    trial.train_ways(recipe or task.recipe)
     more_rows = trial.ask_more()
     situation = _measured(situation, task, trial.tried)
     advice = advise(situation)
@@ -135,6 +135,7 @@ class _Trial:
     task: Task
     seconds: float  # given
     tell: Tell
+    store: str | Path | Default | None = None  # of the trainings
     tried: list[Asked] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
     runs: dict[str, Run] = field(default_factory=dict)  # by the name of their way
@@ -206,10 +207,14 @@ class _Trial:
 
     # --- training ---------------------------------------------------------------------------
 
-    def train_ways(self, recipe: Recipe, store: str | Path | Default | None) -> None:
+    @property
+    def learnt(self) -> Task:
+        """The task as it is trained on: it validates on the rows that all ways are asked."""
+        return replace(self.task, validation=list(self.rows))
+
+    def train_ways(self, recipe: Recipe) -> None:
         """Train an adapter at each learning rate that there is time for, and ask it the same."""
-        task = replace(self.task, validation=list(self.rows))
-        step = _step_seconds(self.base, task, recipe)
+        step = _step_seconds(self.base, self.learnt, recipe)
         checks = CHECKS * len(self.rows) / (3 * recipe.batch_size)  # in steps: no backward pass
         asking = len(self.rows) * self.tried[0].seconds
         room = (ASKING + TRAINING) * self.seconds - self.spent
@@ -235,19 +240,13 @@ class _Trial:
                 eval_steps=max(1, steps // CHECKS),
                 patience=PATIENCE,
             )
-            self._train(way, task, settings, store, reserve=2 * asking)
+            self._train(way, settings, reserve=2 * asking)
 
-    def _train(
-        self,
-        way: Way,
-        task: Task,
-        recipe: Recipe,
-        store: str | Path | Default | None,
-        reserve: float,
-    ) -> None:
+    def _train(self, way: Way, recipe: Recipe, reserve: float) -> None:
         """Train with a recipe and ask the adapter; stop where the time that is left is needed."""
         self.tell(f"{way}: trains")
-        followed = follow_fit(self.base, task, recipe, store=store, evaluate=False)
+        kept = {"store": self.store, "evaluate": False}
+        followed = follow_fit(self.base, self.learnt, recipe, **kept)
         with closing(followed):
             try:
                 for news in followed:
@@ -306,18 +305,31 @@ class _Trial:
                 f"time was left for {rows} of {counted(len(self.task.test), 'row')}"
             )
         questions = self.task.test[:rows]
-        test = _finished(ask_in(self.ways[str(chosen)], model, self.task, questions))
+        if str(chosen) in self.runs and self.store is not None and rows == len(self.task.test):
+            test = self._scored(chosen)
+        else:
+            test = _finished(ask_in(self.ways[str(chosen)], model, self.task, questions))
         if chosen is bare:
             return test, None
         return test, _finished(ask_in(self.ways[str(bare)], self.base, self.task, questions))
+
+    def _scored(self, chosen: Asked) -> Asked:
+        """The test in the chosen adapter's words; its scores are kept with its run."""
+        start = time.perf_counter()
+        run = fit(self.base, self.learnt, self.runs[str(chosen)].recipe, store=self.store)
+        self.runs[str(chosen)] = run
+        answers = run.scores.answers
+        seconds = (time.perf_counter() - start) / len(answers)
+        worth = worth_of(answers, self.task)
+        return replace(chosen, answers=answers, worth=worth, seconds=seconds)
 
     def old_skills(self, run: Run | None) -> tuple[Scores | None, Scores | None]:
         """What base and adapter still know, where the task asks for old knowledge."""
         if run is None or not self.task.old_knowledge:
             return None, None
         few = replace(self.task, validation=self.task.validation[:1])  # its answers are not read
-        before, after = (evaluate(model, few, split="validation") for model in (self.base, run))
-        return before, after
+        before = evaluate(self.base, few, split="validation")
+        return before, run.scores or evaluate(run, few, split="validation")
 
 
 def _finished(asked: Iterator[Asked]) -> Asked:

@@ -1,6 +1,7 @@
 """What a review found: each finding with its reason, its remedy, and where the course shows it."""
 
 import html
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
@@ -27,7 +28,8 @@ class Finding:
 
     def __str__(self) -> str:
         shown = f" (lesson {self.lesson})" if self.lesson else ""
-        return f"{self.severity}: {self.what}\n  why: {self.why}\n  do: {self.do}{shown}"
+        why, do = sentence(self.why), sentence(self.do)
+        return f"{self.severity}: {self.what}\n  why: {why}\n  do: {do}{shown}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +93,9 @@ class Review(Sequence[Finding]):
         """The facts and the findings as two tables. All text of files is escaped."""
         facts = "".join(_row((name, value)) for name, value in self.facts.items())
         rows = "".join(
-            _row((found.severity, found.what, found.why, found.do, found.lesson))
+            _row(
+                (found.severity, found.what, sentence(found.why), sentence(found.do), found.lesson)
+            )
             for found in self.findings
         )
         head = "".join(f"<th>{name}</th>" for name in ("", "found", "why", "do", "lesson"))
@@ -99,6 +103,13 @@ class Review(Sequence[Finding]):
             f"<p><b>{html.escape(self.subject)}</b>: {html.escape(self.kind)}. {self.verdict}</p>"
             f"<table>{facts}</table>" + (f"<table><tr>{head}</tr>{rows}</table>" if rows else "")
         )
+
+
+def sentence(text: str) -> str:
+    """A text as a sentence: a capital first, unless it begins with a name of code; a full stop."""
+    first = re.match(r"[a-z]+(?=[ ,;:]|$)", text)
+    begun = text[0].upper() + text[1:] if first else text
+    return begun if begun.endswith((".", "?", "!")) else f"{begun}."
 
 
 def _row(cells: Sequence[str]) -> str:
