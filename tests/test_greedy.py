@@ -56,6 +56,52 @@ def test_answers_are_the_tokens_that_transformers_generates(most, changes):
     assert all(len(answer) <= most for answer in answers)
 
 
+@pytest.mark.parametrize("texts", [("c", "a longer end", "bb"), ("a", "b", "c")], ids=str)
+def test_what_all_prompts_begin_with_is_read_once_and_the_answers_stay(texts, monkeypatch):
+    base = tiny_base(layers=3)
+    model = trained(base).model
+    prompts = [
+        base.tokenizer("many words before a question, " + text)["input_ids"] for text in texts
+    ]
+    begun = greedy._common_beginning(prompts)
+    assert begun >= 12
+    read_once = []
+    beginning = greedy._beginning
+    monkeypatch.setattr(
+        greedy, "_beginning", lambda model, ids: read_once.append(len(ids)) or beginning(model, ids)
+    )
+    ends = [base.tokenizer.eos_token_id]
+    assert_equal_to_transformers(model, base.tokenizer, prompts, 9, ends)
+    assert read_once == [begun]
+
+
+def test_keys_and_values_after_a_common_beginning_are_those_of_whole_prompts(monkeypatch):
+    base = tiny_base(layers=3)
+    model = read(trained(base).model)
+    texts = ("many words before " + end for end in ("a long question", "another one", "x"))
+    prompts = [base.tokenizer(text)["input_ids"] for text in texts]
+    lengths = torch.tensor([len(prompt) for prompt in prompts])
+    assert greedy._common_beginning(prompts) > 0
+    tokens, shared = greedy._read(model, prompts, lengths, 3)
+    monkeypatch.setattr(greedy, "WORTH_SHARING", 2.0)
+    assert greedy._common_beginning(prompts) == 0
+    expected, whole = greedy._read(model, prompts, lengths, 3)
+    assert tokens == expected
+    for row, length in enumerate(lengths):
+        for own, all_ in zip(shared, whole, strict=True):
+            for part, other in zip(own, all_, strict=True):
+                torch.testing.assert_close(part[row, :, :length], other[row, :, :length])
+
+
+def test_a_beginning_is_shared_only_where_that_spares_a_quarter_of_the_reading():
+    alike = [[1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 9, 8]]
+    assert greedy._common_beginning(alike) == 4  # 4 of 12 tokens are spared
+    assert greedy._common_beginning([[1, *range(10, 20)], [1, *range(20, 30)]]) == 0  # 1 of 22
+    assert greedy._common_beginning([[1, 2, 3], [1, 2, 3]]) == 2  # each keeps its last token
+    assert greedy._common_beginning([[1, 2, 3]]) == 0  # nothing to share
+    assert greedy._common_beginning([[7], [7, 8, 9]]) == 0
+
+
 def test_a_prompt_whose_answer_has_ended_leaves_and_the_others_go_on():
     base = tiny_base()
     model = adapt(base, recipe())

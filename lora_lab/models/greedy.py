@@ -1,7 +1,8 @@
 """A Llama's most likely answers: the prompts in one pass, then token by token over kept keys.
 
 It gives the tokens that transformers' greedy `generate` gives, with less work. Padding takes part
-in attention only, and a prompt whose answer has ended leaves the batch.
+in attention only, a prompt whose answer has ended leaves the batch, and what all prompts begin
+with, such as the same worked examples, is read once.
 """
 
 from collections.abc import Collection, Sequence
@@ -11,8 +12,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lora_lab.models.lean import angles, attended, by_head, linear, mlp, normed, rows_of, turned
-from lora_lab.models.read_llama import Llama
+from lora_lab.models.lean import (
+    Rows,
+    angles,
+    attended,
+    by_head,
+    linear,
+    mlp,
+    normed,
+    rows_of,
+    turned,
+)
+from lora_lab.models.read_llama import Layer, Llama
+
+WORTH_SHARING = 0.25  # of a batch's tokens: what reading a common beginning once must spare
 
 
 class Kept(NamedTuple):
@@ -56,21 +69,59 @@ def _read(
     model: Llama, prompts: Sequence[Sequence[int]], lengths: Tensor, room: int
 ) -> tuple[list[int], list[Kept]]:
     """The token that follows each prompt, and the keys and values of all its tokens."""
-    rows = rows_of(model, torch.arange(int(lengths.max())) < lengths[:, None])
-    x = model.embedding(torch.tensor([token for prompt in prompts for token in prompt]))
+    begun = _common_beginning(prompts)
+    before = _beginning(model, prompts[0][:begun]) if begun else [None] * len(model.layers)
+    lengths = lengths - begun
+    longest = int(lengths.max())
+    rows = rows_of(model, torch.arange(longest) < lengths[:, None], begun)
+    x = model.embedding(torch.tensor([token for prompt in prompts for token in prompt[begun:]]))
     last = lengths.cumsum(0) - 1  # each prompt's last token, among all tokens
+    seen = None
+    if begun:  # all of the beginning, and of the rest what stands before
+        seen = torch.ones(longest, begun + longest, dtype=torch.bool).tril(begun)
     kept = []
-    for number, layer in enumerate(model.layers):
-        q, k, v = linear(normed(x, layer.norm), layer.q, layer.k, layer.v)
-        q, k = (by_head(part, rows, model.head_dim, turn=True) for part in (q, k))
-        v = by_head(v, rows, model.head_dim, turn=False)
-        kept.append(Kept(*(F.pad(part, (0, 0, 0, room - 1)) for part in (k, v))))
-        y = attended(q, k, v)
+    for number, (layer, earlier) in enumerate(zip(model.layers, before, strict=True)):
+        q, own = _queries_and_kept(model, layer, x, rows)
+        if earlier is not None:
+            pairs = zip(earlier, own, strict=True)
+            own = Kept(*(torch.cat([a.expand(len(b), -1, -1, -1), b], 2) for a, b in pairs))
+        kept.append(Kept(*(F.pad(part, (0, 0, 0, room - 1)) for part in own)))
+        y = attended(q, *own, seen)
         y = y if rows.places is None else y[rows.places]
         if number == len(model.layers) - 1:
             x, y = x[last], y[last]
         x = mlp(layer, x + linear(y, layer.o)[0])
     return _likeliest(model, x), kept
+
+
+def _queries_and_kept(model: Llama, layer: Layer, x: Tensor, rows: Rows) -> tuple[Tensor, Kept]:
+    """The queries of some tokens in a layer, and their keys and values."""
+    q, k, v = linear(normed(x, layer.norm), layer.q, layer.k, layer.v)
+    q, k = (by_head(part, rows, model.head_dim, turn=True) for part in (q, k))
+    return q, Kept(k, by_head(v, rows, model.head_dim, turn=False))
+
+
+def _common_beginning(prompts: Sequence[Sequence[int]]) -> int:
+    """How many tokens all prompts begin with; 0 where reading them once would spare little.
+
+    Each prompt keeps a token of its own, whose successor is the answer's first.
+    """
+    most = min(map(len, prompts)) - 1
+    alike = (len({prompt[place] for prompt in prompts}) == 1 for place in range(most))
+    begun = next((place for place, same in enumerate(alike) if not same), most)
+    spared = begun * (len(prompts) - 1)
+    return begun if spared >= WORTH_SHARING * sum(map(len, prompts)) else 0
+
+
+def _beginning(model: Llama, tokens: Sequence[int]) -> list[Kept]:
+    """The keys and values of the tokens that all prompts begin with, each a batch of one row."""
+    rows = rows_of(model, torch.ones(1, len(tokens), dtype=torch.bool))
+    x, kept = model.embedding(torch.tensor(tokens)), []
+    for layer in model.layers:
+        q, own = _queries_and_kept(model, layer, x, rows)
+        kept.append(own)
+        x = mlp(layer, x + linear(attended(q, *own), layer.o)[0])
+    return kept
 
 
 def _next(model: Llama, tokens: Tensor, before: Tensor, kept: Sequence[Kept]) -> list[int]:

@@ -229,11 +229,14 @@ def logits_at(
     return model.head(normed(x, model.norm))
 
 
-def rows_of(model: Llama, mask: Tensor) -> Rows:
-    """Where the real tokens of a batch stand, from its mask: (examples, length)."""
+def rows_of(model: Llama, mask: Tensor, before: int = 0) -> Rows:
+    """Where the real tokens of a batch stand, from its mask: (examples, length).
+
+    `before`: tokens that stand before each example, and are not among these.
+    """
     examples, length = mask.shape
     places = mask.flatten().nonzero().squeeze(1)
-    tables = angles(model, torch.arange(length, device=places.device))
+    tables = angles(model, torch.arange(before, before + length, device=places.device))
     cos, sin = (table[places % length] for table in tables)
     return Rows(examples, length, None if len(places) == mask.numel() else places, cos, sin)
 
