@@ -8,6 +8,7 @@ import re
 import pytest
 from typer.testing import CliRunner
 
+from lora_lab import plots
 from lora_lab.cli.app import app
 from lora_lab.cli.report import page
 from lora_lab.decision import trial
@@ -253,6 +254,14 @@ def test_the_page_needs_no_network():
     shown = page("# A\n\n![loss](picture:loss)\n", {"loss": b"\x89PNG"})
     assert re.findall(r'src="([^"]{5})', shown) == ["data:"]
     assert "http" not in shown
+
+
+def test_the_picture_shows_the_intervals_of_the_table_and_names_the_way_that_is_ahead():
+    shares = {"prompt": (0.1, 0.05, 0.2), "LoRA, rate 1": (0.9, 0.5, 1.0)}
+    drawn = plots.picture(plots.draw_ways, shares)
+    assert drawn.title == "LoRA is ahead"
+    assert "LoRA, rate 1: 90 % (50 to 100 %)" in drawn.alt
+    assert "prompt: 10 % (5 to 20 %)" in drawn.alt
 
 
 # --- the command line ---

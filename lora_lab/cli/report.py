@@ -1,6 +1,7 @@
 """`decide` and `report`: the decision on somebody's own data, and the report of it or of a run."""
 
 import base64
+import functools
 import html
 import re
 import shlex
@@ -16,7 +17,9 @@ from lora_lab.cli.check import data_lines
 from lora_lab.cli.show import as_json, busy, note, say, slow_bars_in_logs
 
 if TYPE_CHECKING:
+    from lora_lab import plots
     from lora_lab.decision.trial import Decision
+    from lora_lab.training.store import Run
 
 STYLE = """
 body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem; font: 16px/1.5 system-ui, sans-serif;
@@ -131,7 +134,6 @@ def report(
     Examples:
       lora-lab report 3f2a9c
     """
-    from lora_lab import plots
     from lora_lab.cli.resolve import chosen_store, find_run, scores_before, task_of
     from lora_lab.decision.report import report_of_run
 
@@ -149,8 +151,7 @@ def report(
             about, before = f"{found.task_name} (its examples can't be read again: {error})", None
         else:
             about, before = task.about, scores_before(found, task)
-    pictures = {"loss": plots.png(plots.draw_loss, found.records)}
-    _write(folder, report_of_run(found, about, before), pictures)
+    _write(folder, report_of_run(found, about, before), {"loss": _curve(found).png})
     say(f"The report is in {folder / HTML} (and {MARKDOWN})")
 
 
@@ -204,13 +205,21 @@ def _pictures(decision: "Decision") -> dict[str, bytes]:
     from lora_lab import plots
 
     shares = {
-        asked.name if asked.name == "instruction" else str(asked): (asked.right, asked.count)
+        asked.name if asked.name == "instruction" else str(asked): (asked.share, *asked.interval)
         for asked in decision.tried
     }
     pictures = {"ways": plots.picture(plots.draw_ways, shares, size=plots.ways_size(len(shares)))}
     if decision.run is not None:
-        pictures["loss"] = plots.picture(plots.draw_loss, decision.run.records)
+        pictures["loss"] = _curve(decision.run)
     return {name: picture.png for name, picture in pictures.items()}
+
+
+def _curve(run: "Run") -> "plots.Picture":
+    """The loss by step, under what it did."""
+    from lora_lab import plots
+
+    draw = functools.partial(plots.draw_loss, title=plots.loss_finding(run.records))
+    return plots.picture(draw, run.records)
 
 
 def _facts(decision: "Decision") -> dict:

@@ -31,6 +31,7 @@ def report_of_decision(
         command: the command line that made it; "" where there was none.
     """
     test = decision.test
+    in_groups = decision.task.groups is not None
     subject = f"{_plain(decision.task.name)} on {_plain(decision.base_name)}"
     parts = [
         f"# Prompt, retrieval or LoRA? {subject}",
@@ -61,7 +62,11 @@ def report_of_decision(
             ],
         ),
         _list("Not tried:", (f"{_plain(k)}: {_plain(v)}" for k, v in decision.left_out.items())),
-        _list("It would be another recommendation at:", map(str, decision.advice.changes)),
+        _list(
+            "It would be another recommendation at"
+            + (" (right answers among so many independent questions):" if in_groups else ":"),
+            map(str, decision.advice.changes),
+        ),
         _list("What the course measured of such a case:", map(_plain, decision.advice.evidence)),
     ]
     if decision.run is not None:

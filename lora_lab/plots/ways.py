@@ -5,9 +5,8 @@ from statistics import mean
 
 from matplotlib.axes import Axes
 
-from lora_lab.maths.statistics import wilson
 from lora_lab.plots.canvas import BASE, LEGEND, NEW, OLD, PALE, RUN, corner, tidy
-from lora_lab.wording import counted, percent
+from lora_lab.wording import counted, percent, percent_range
 
 MARKS, COLOURS = "os^", (RUN, OLD, NEW)
 
@@ -43,25 +42,27 @@ def draw_examples(ax: Axes, curves: Mapping[str, Mapping[int, Sequence[float]]])
     return ax
 
 
-def draw_ways(ax: Axes, counts: Mapping[str, tuple[int, int]]) -> Axes:
-    """The share of right answers of each way, with its 95 % interval (Wilson); the best is filled.
+def draw_ways(ax: Axes, shares: Mapping[str, tuple[float, float, float]]) -> Axes:
+    """The share of right answers of each way, with its 95 % interval; the best is in colour.
 
-    `counts`: right answers and questions asked, by the name of the way, the first on top.
+    `shares`: the share, 0 to 1, and the ends of its interval, by the name of the way; the first on
+    top.
     """
-    shares = {name: right / asked for name, (right, asked) in counts.items()}
-    best = max(shares, key=shares.__getitem__)
-    asked = counted(min(asked for _, asked in counts.values()), "validation question")
-    tidy(ax, f"{best.partition(',')[0]} is ahead", f"right answers to {asked}, %", "")
-    for place, (name, (right, count)) in enumerate(counts.items()):
-        low, high = (100 * end for end in wilson(right, count))
-        share, colour = 100 * shares[name], NEW if name == best else BASE
+    best = max(shares, key=lambda name: shares[name][0])
+    tidy(ax, f"{best.partition(',')[0]} is ahead", "right answers to validation questions, %", "")
+    for place, (name, numbers) in enumerate(shares.items()):
+        share, low, high = (100 * number for number in numbers)
+        colour = NEW if name == best else BASE
         ax.plot([low, high], [place, place], color=colour, linewidth=2, solid_capstyle="butt")
         ax.plot([share], [place], marker="o", color=colour, markersize=7)
         beside = {"textcoords": "offset points", "va": "center", "fontsize": 9}
-        ax.annotate(percent(shares[name]), (max(high, share), place), (6, 0), **beside)
-    ax.set_yticks(range(len(counts)), counts)
-    ax.set(xlim=(-2, 116), ylim=(len(counts) - 0.4, -0.6), xticks=range(0, 101, 25))
-    words = (f"{name}: {right} of {count}" for name, (right, count) in counts.items())
+        ax.annotate(percent(numbers[0]), (max(high, share), place), (6, 0), **beside)
+    ax.set_yticks(range(len(shares)), shares)
+    ax.set(xlim=(-2, 116), ylim=(len(shares) - 0.4, -0.6), xticks=range(0, 101, 25))
+    words = (
+        f"{name}: {percent(share)} ({percent_range(*ends)})"
+        for name, (share, *ends) in shares.items()
+    )
     ax.set_label(f"Right answers on validation. {'; '.join(words)}.")
     return ax
 
