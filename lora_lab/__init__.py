@@ -28,6 +28,7 @@ _HOME = {  # public name: the module it lives in
     "export": "training.exports",
     "compare": "training.pairing",
     "sweep": "training.sweep",
+    "decide": "decision.trial",
     "doctor": "cli.doctor",
     "paper": "findings.papers",
     "claim": "findings.claims",

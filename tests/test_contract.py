@@ -29,6 +29,8 @@ SIGNATURES = {
     "to_code": "recipe, base, task",
     "export": "run, folder, *, base=None, with_base=False, merge=False, dtype='bfloat16', "
     "task=None, before=None",
+    "decide": "base, task, *, minutes, situation, recipe=None, instruction=None, store=DEFAULT, "
+    "tell=None",
     "doctor": "",
     "check_data": "path, *, prompt='prompt', answer='answer', max_length=256",
     "paper": "id",

@@ -12,7 +12,7 @@ from lora_lab import plots
 from lora_lab.cli.app import app
 from lora_lab.cli.report import page
 from lora_lab.decision import trial
-from lora_lab.decision.asking import Asked, ask_in, ways_to_ask
+from lora_lab.decision.asking import Asked, ask_in, best_of, ways_to_ask
 from lora_lab.decision.report import answers_table, report_of_decision
 from lora_lab.decision.trial import decide
 from lora_lab.lessons.deciding import Situation
@@ -136,6 +136,9 @@ def test_the_test_is_answered_by_the_adapter_that_was_chosen(decision, task):
     scores = evaluate(decision.run, dataclasses.replace(task, old_knowledge=[], strangers=[]))
     assert [one.given for one in decision.test.answers] == [one.given for one in scores.answers]
     assert decision.after.old_knowledge == evaluate(decision.run, task).old_knowledge
+    recipe = decision.run.recipe
+    assert decision.chosen.choice == f"rate {recipe.learning_rate:g}, {recipe.steps} steps"
+    assert recipe.seed == task.recipe.seed
     kept = read_run(decision.run.path)
     assert kept.scores.split == "test"
     assert kept.scores.answers == decision.test.answers
@@ -181,7 +184,7 @@ def test_too_little_time_is_refused_with_the_minutes_that_would_do(base, task):
 
 def test_of_equal_ways_the_one_with_the_shorter_prompts_is_best():
     long, short = asked("few-shot", 9, 10, tokens=400), asked("retrieval", 9, 10, tokens=80)
-    assert trial._best([long, short]) is short
+    assert best_of([long, short]) is short
     assert trial._stands_for("a stronger base", [long, short]) is short
     assert trial._stands_for("stay with the prompt", [long, short]) is long
 
@@ -211,7 +214,7 @@ def test_where_time_is_left_the_best_of_each_kind_is_asked_further_rows(base, ta
     for name in names:
         *_, one = ask_in(ways[name], base, task, whole.rows)
         whole.tried.append(one)
-    best = {str(trial._best(whole.tried[:2])), str(trial._best(whole.tried[2:]))}
+    best = {str(best_of(whole.tried[:2])), str(best_of(whole.tried[2:]))}
     assert whole.ask_more() == len(task.validation) - 6
     for one in whole.tried:
         asked_for = task.validation if str(one) in best else whole.rows
@@ -237,6 +240,13 @@ def test_the_report_names_every_way_the_recipe_and_what_was_left_out(decision):
     assert "few-shot, 16 examples" in text
     assert f"| learning_rate | `{decision.run.recipe.learning_rate}` |" in text
     assert "`lora-lab decide x`" in text
+
+
+def test_a_decision_prints_its_recommendation_every_way_and_the_test(decision):
+    first, *middle, last = repr(decision).splitlines()
+    assert first.startswith("LoRA: ")
+    assert len(middle) == len(decision.tried) + len(decision.left_out)
+    assert last.startswith("The test, asked once: LoRA, rate ")
 
 
 def test_wrong_answers_come_first_and_a_cell_cannot_break_the_table():

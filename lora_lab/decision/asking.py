@@ -14,6 +14,7 @@ from lora_lab.records import Answer
 from lora_lab.tasks.examples import Example, Task, prompt_ids
 from lora_lab.tasks.prompting import few_shot, instructed, retrieved
 from lora_lab.training.evaluation import Model, answers_to
+from lora_lab.wording import percent, percent_range
 
 SHOTS = (4, 8, 16)  # worked examples in a prompt, the same for every question
 SIMILAR = (2, 4, 8)  # worked examples that are looked up for each question
@@ -137,6 +138,19 @@ def ask_in(
             prompt_tokens=fmean(lengths),
             seconds=(time.perf_counter() - start) / len(answers),
         )
+
+
+def in_words(asked: Asked) -> str:
+    """A share with its interval: `58 % of 60 right (45 to 70 %), 402 tokens a question`."""
+    return (
+        f"{percent(asked.share)} of {asked.count} right ({percent_range(*asked.interval)}), "
+        f"{asked.prompt_tokens:.0f} tokens a question"
+    )
+
+
+def best_of(tried: Sequence[Asked]) -> Asked:
+    """The way with the most right answers; of equals, the one with the shortest prompts."""
+    return max(tried, key=lambda asked: (asked.share, -asked.prompt_tokens))
 
 
 def joined(first: Asked, more: Asked, task: Task) -> Asked:

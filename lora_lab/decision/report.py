@@ -7,8 +7,8 @@ import dataclasses
 import re
 from collections.abc import Iterable, Sequence
 
-from lora_lab.decision.asking import Asked
-from lora_lab.decision.trial import Decision, in_words
+from lora_lab.decision.asking import Asked, in_words
+from lora_lab.decision.trial import Decision
 from lora_lab.maths.statistics import wilson
 from lora_lab.recipe import Recipe
 from lora_lab.records import Answer, Scores

@@ -7,7 +7,16 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from lora_lab.decision.asking import Asked, Way, ask_in, joined, ways_to_ask, worth_of
+from lora_lab.decision.asking import (
+    Asked,
+    Way,
+    ask_in,
+    best_of,
+    in_words,
+    joined,
+    ways_to_ask,
+    worth_of,
+)
 from lora_lab.lessons.deciding import LORA, PROMPT, RETRIEVAL, Advice, Situation, advise
 from lora_lab.models.bases import Base
 from lora_lab.recipe import Recipe
@@ -18,7 +27,7 @@ from lora_lab.training.fit import fit, follow_fit
 from lora_lab.training.intervals import Change, change_of
 from lora_lab.training.loop import Diverged, train
 from lora_lab.training.store import DEFAULT, Default, Run
-from lora_lab.wording import counted, percent, percent_range
+from lora_lab.wording import counted
 
 ASKING, TRAINING = 0.3, 0.5  # shares of the time; the rest is for asking the adapter, and the test
 REHEARSED = 2  # questions that show what an answer costs in a way
@@ -38,7 +47,7 @@ KINDS = {  # what `advise` recommends, and the ways that stand for it
 Tell = Callable[[str], None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Decision:
     """What was tried on somebody's data, what was recommended, and what the test said once."""
 
@@ -55,10 +64,16 @@ class Decision:
     bare_test: Asked | None  # the bare prompt on the same test rows; None: it is the chosen way
     change: Change | None  # from the bare prompt to the chosen way: paired, by group if there are
     run: Run | None  # the adapter's; None: none was trained
-    before: Scores | None  # the base's old knowledge, where the task asks for it
+    before: Scores | None  # the base's old knowledge, where the task asks for it; then the run's
     after: Scores | None
     minutes: float  # given
     seconds: float  # taken
+
+    def __repr__(self) -> str:
+        tried = (f"  {asked}: {in_words(asked)}" for asked in self.tried)
+        left = (f"  not tried: {name}: {why}" for name, why in self.left_out.items())
+        test = f"The test, asked once: {self.test}: {in_words(self.test)}"
+        return "\n".join([f"{self.advice.recommendation}: {self.advice.why}", *tried, *left, test])
 
 
 def decide(
@@ -70,7 +85,7 @@ def decide(
     recipe: Recipe | None = None,
     instruction: str | None = None,
     store: str | Path | Default | None = DEFAULT,
-    tell: Tell = lambda words: None,
+    tell: Tell | None = None,
 ) -> Decision:
     """Try every way on the same validation rows, recommend one, and ask it the test once.
 
@@ -88,13 +103,14 @@ def decide(
             it and a third of it; its number of steps is cut where the time is short.
         instruction: words to try before each prompt; None: written from the answers, if it can be.
         store: where the trainings are kept, as in `fit`.
-        tell: is given a line of text at each event.
+        tell: is given a line of text at each event; None: nothing is told.
 
     Raises:
         ValueError: if there is too little time to try anything, with the minutes that would do.
     """
     if not 0 < minutes < math.inf:
         raise ValueError(f"{minutes:g} minutes are no time to try anything in; give 1 or more")
+    tell = tell or (lambda words: None)
     trial = _Trial(base, task, 60 * minutes, tell, store)
     trial.ask_ways(instruction)
     trial.train_ways(recipe or task.recipe)
@@ -269,7 +285,7 @@ class _Trial:
             How many rows more each of them was asked.
         """
         kinds = [[asked for asked in self.tried if asked.name in names] for names in KINDS.values()]
-        best = [_best(ways) for ways in kinds if ways]
+        best = [best_of(ways) for ways in kinds if ways]
         dearest = max(asked.seconds for asked in best)
         test = len(self.task.test) * (dearest + self.tried[0].seconds)
         room = 0.9 * (self.seconds - self.spent) - test
@@ -348,14 +364,6 @@ def _step_seconds(base: Base, task: Task, recipe: Recipe) -> float:
 # --- what was measured --------------------------------------------------------------------------
 
 
-def in_words(asked: Asked) -> str:
-    """A share with its interval: `58 % of 60 right (45 to 70 %), 402 tokens a question`."""
-    return (
-        f"{percent(asked.share)} of {asked.count} right ({percent_range(*asked.interval)}), "
-        f"{asked.prompt_tokens:.0f} tokens a question"
-    )
-
-
 def _measured(situation: Situation, task: Task, tried: Sequence[Asked]) -> Situation:
     """The situation with the right answers of the best way of each kind, and the examples.
 
@@ -364,7 +372,7 @@ def _measured(situation: Situation, task: Task, tried: Sequence[Asked]) -> Situa
     counts: dict[str, int] = {"examples": len(task.train)}
     for kind, name in ((PROMPT, "prompt"), (RETRIEVAL, "retrieval"), (LORA, "lora")):
         ways = [asked for asked in tried if asked.name in KINDS[kind]]
-        best = _best(ways) if ways else None
+        best = best_of(ways) if ways else None
         counts[f"{name}_asked"] = max(1, round(best.worth)) if best else 0
         counts[f"{name}_right"] = round(best.share * counts[f"{name}_asked"]) if best else 0
     return replace(situation, **counts)
@@ -373,12 +381,7 @@ def _measured(situation: Situation, task: Task, tried: Sequence[Asked]) -> Situa
 def _stands_for(recommendation: str, tried: Sequence[Asked]) -> Asked:
     """The best way of a recommended kind; where none of it was tried, the best of all."""
     kind = [asked for asked in tried if asked.name in KINDS.get(recommendation, ())]
-    return _best(kind or tried)
-
-
-def _best(tried: Sequence[Asked]) -> Asked:
-    """The way with the most right answers; of equals, the one with the shortest prompts."""
-    return max(tried, key=lambda asked: (asked.share, -asked.prompt_tokens))
+    return best_of(kind or tried)
 
 
 def _scores(task: Task, asked: Asked) -> Scores:
