@@ -526,7 +526,7 @@ def test_the_summary_says_in_three_lines_what_the_check_says(table):
     task = load_task(path)
     first, second, third = data.summary(path, task)
     assert first == (
-        "my data.csv: 98 rows read, 97 used, 1 left out; 'prompt' to 'answer' "
+        "my data.csv: 98 rows read; 77 to train, 10 to validate, 10 to test; 'prompt' to 'answer' "
         "(blank 'prompt': row 98)"
     )
     assert second == (
@@ -535,6 +535,15 @@ def test_the_summary_says_in_three_lines_what_the_check_says(table):
     )
     assert third.startswith("  4 labels, the largest 33 %; 1 warning about rows; more: lora-lab")
     assert third.endswith(f"check '{path}'")
+
+
+def test_the_summary_counts_the_rows_of_the_splits_and_warns_of_few_groups(table):
+    path = table([(f"{group} {n}?", "x") for group in "abcdefgh" for n in range(10)])
+    task = load_task(path, group_by="template")
+    first, *_ = data.summary(path, task)
+    counts = [len(split) for split in (task.train, task.validation, task.test)]
+    assert "80 rows read; {} to train, {} to validate, {} to test".format(*counts) in first
+    assert "so few that their scores tell next to nothing" in first
 
 
 def test_the_summary_counts_tokens_with_the_bases_tokenizer(table):

@@ -319,6 +319,14 @@ LOGS = {
 }
 
 
+def test_before_a_nan_the_checkpoint_with_the_lowest_validation_loss_is_named():
+    losses = FALLING[:40] + [math.nan] * 5
+    review = check_recipe(log(losses, [(100, 1.5), (200, 1.2), (300, 1.9)]))
+    assert "best that of step 200: after it the validation loss rose" in review[0].do
+    fell = check_recipe(log(losses, [(100, 1.5), (200, 1.2), (300, 1.0)]))
+    assert "best that of" not in fell[0].do
+
+
 @pytest.mark.parametrize("name", LOGS)
 def test_a_curve_that_went_wrong_has_its_finding(name):
     state, words = LOGS[name]

@@ -65,7 +65,7 @@ def refused(*arguments, status=2, stdin=None):
     assert result.exit_code == status
     assert result.stdout == ""
     *about_data, line = result.stderr.splitlines()
-    assert about_data == [] or (len(about_data) == 3 and " rows read, " in about_data[0])
+    assert about_data == [] or (len(about_data) == 3 and " rows read; " in about_data[0])
     assert line.startswith("lora-lab: ")
     return line.removeprefix("lora-lab: ")
 
@@ -209,7 +209,7 @@ def test_every_field_of_a_recipe_is_an_option_with_its_help_and_default():
     for field in fields(lab.Recipe):
         assert f"--{field.name.replace('_', '-')}" in text
     assert f"--r WHOLE {HELP['r']} [8]" in text
-    assert f"--learning-rate NUMBER {HELP['learning_rate']} [0.0002]" in text
+    assert f"--learning-rate, --lr NUMBER {HELP['learning_rate']} [0.0002]" in text
     assert f"--modules-to-save LIST {HELP['modules_to_save']} [none]" in text
 
 
@@ -536,7 +536,8 @@ def test_each_command_that_takes_a_file_says_three_lines_about_it_on_stderr(tiny
         json.loads(result.stdout)
         lines = result.stderr.splitlines()
         first = next(place for place, line in enumerate(lines) if "letters.csv: 80 rows" in line)
-        assert lines[first] == "letters.csv: 80 rows read, 80 used; 'question' to 'label'"
+        rows = "80 rows read; 64 to train, 8 to validate, 8 to test"
+        assert lines[first] == f"letters.csv: {rows}; 'question' to 'label'"
         assert "no prompt with different answers; 0 of 8 test prompts" in lines[first + 1]
         assert f"more: lora-lab check {letters}" in lines[first + 2]
         assert ("tokens to train on" in lines[first + 2]) == (command[0] != "evaluate")
@@ -730,6 +731,27 @@ def test_an_exported_base_goes_along_with_its_adapter(adapted, tmp_path):
     run("export", adapted, tmp_path / "a", "--with-base")
     (tmp_path / "a").rename(tmp_path / "moved")
     assert run("chat", tmp_path / "moved", "ab").stdout == run("chat", adapted, "ab").stdout
+
+
+def test_a_recipe_with_a_patience_is_exported_without_it_and_says_so(train, tmp_path):
+    facts = train("--eval-steps", "1", "--patience", "1")
+    result = run("export", facts["name"], tmp_path / "a", "--to", "trl")
+    assert result.exit_code == 0, result.stderr
+    assert "patience=1 is not in it" in result.stderr
+    assert (tmp_path / "a" / TOOLS["trl"].file).exists()
+
+
+def test_an_adapters_score_on_a_file_warns_of_rows_that_it_may_have_seen(
+    train, letters, tmp_path, tiny
+):
+    name = train("--steps", "2")["name"]
+    run("export", name, tmp_path / "a", "--base", tiny)
+    columns = ["--prompt", "question", "--answer", "label"]
+    warning = "does not say which rows it was trained on"
+    of_file = ["evaluate", tmp_path / "a", "--base", tiny, "--task", letters, *columns]
+    assert warning in run(*of_file).stderr
+    assert warning not in run(*of_file, "--test", letters).stderr
+    assert warning not in run("evaluate", name).stderr
 
 
 @pytest.mark.parametrize("tool", TOOLS)

@@ -41,7 +41,7 @@ def refused(*arguments):
     result = run(*arguments)
     assert result.exit_code == 2
     *about_data, line = result.stderr.splitlines()
-    assert about_data == [] or (len(about_data) == 3 and " rows read, " in about_data[0])
+    assert about_data == [] or (len(about_data) == 3 and " rows read; " in about_data[0])
     return line.removeprefix("lora-lab: ")
 
 

@@ -137,7 +137,7 @@ def test_the_test_is_answered_by_the_adapter_that_was_chosen(decision, task):
     assert [one.given for one in decision.test.answers] == [one.given for one in scores.answers]
     assert decision.after.old_knowledge == evaluate(decision.run, task).old_knowledge
     recipe = decision.run.recipe
-    assert decision.chosen.choice == f"rate {recipe.learning_rate:g}, {recipe.steps} steps"
+    assert decision.chosen.choice == f"rate {recipe.learning_rate:g}, up to {recipe.steps} steps"
     assert recipe.seed == task.recipe.seed
     kept = read_run(decision.run.path)
     assert kept.scores.split == "test"

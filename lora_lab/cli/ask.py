@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -82,6 +83,13 @@ def evaluate(
     spec = examples.of(spec)
     data = spec.load(base_model)
     note_data(spec, data)
+    is_adapter = subject.run is None and not isinstance(subject.model, Base)
+    if is_adapter and spec.test is None and Path(spec.task).is_file():
+        note(
+            "This adapter does not say which rows it was trained on. If they are from this file, "
+            "part of this score is of rows that it has seen: evaluate the run, or give held-out "
+            "rows as --test."
+        )
     with busy("Evaluating …"):
         scores = scores_of(subject.model, data, split=split)
     if json:

@@ -1,6 +1,7 @@
 """`export`: a run written out for programs that know nothing of lora_lab."""
 
 from contextlib import suppress
+from dataclasses import replace
 from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -119,7 +120,14 @@ def _write_recipe(run: "Run", folder: Path, tool: str, base: str | None, json: b
     from lora_lab.tools.writing import write
     from lora_lab.training.exports import base_for_others
 
-    files = write(tool, run.recipe, base_for_others(run, base), EXAMPLES)
+    recipe = run.recipe
+    if recipe.patience:
+        note(
+            f"patience={recipe.patience} is not in it, since each tool stops early by settings of "
+            f"its own. This run kept the weights of step {run.kept_step.step} of {recipe.steps}."
+        )
+        recipe = replace(recipe, patience=None)
+    files = write(tool, recipe, base_for_others(run, base), EXAMPLES)
     task = _task_of(run)
     if task is None:
         raise ValueError(

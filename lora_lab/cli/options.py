@@ -17,6 +17,7 @@ from lora_lab.recipe import CHOICES, HELP, LAYERS, Recipe, checked_value
 if TYPE_CHECKING:  # it loads torch
     from lora_lab.cli.task_spec import TaskSpec
 
+SHORTER = {"target_modules": ("--targets",), "learning_rate": ("--lr",)}  # names beside the own
 DIGITS = 30  # characters of a run of layers, at most
 
 TaskName = Annotated[
@@ -161,7 +162,7 @@ def _recipe_option(field: Field) -> inspect.Parameter:
     if field.type is bool:
         kind = Annotated[bool | None, typer.Option(f"{name}/--no{name[1:]}", **shared)]
     else:
-        names = (name, "--targets") if field.name == "target_modules" else (name,)
+        names = (name, *SHORTER.get(field.name, ()))
         kind = Annotated[str | None, typer.Option(*names, metavar=_metavar(field), **shared)]
     return _keyword(field.name, kind, None)
 

@@ -111,7 +111,7 @@ def decide(
     test = decision.test
     say(f"{decision.advice.recommendation}: {decision.advice.why}")
     say(f"The test, asked once: {test}: {test.right} of {test.count} right")
-    if decision.run is not None:
+    if decision.test.name == "LoRA":
         name = short_names(run_folders(decision.run.path.parent))[decision.run.path]
         say(f"  lora-lab chat {name}", f"  lora-lab export {name} my-adapter")
     say(f"The report is in {folder / HTML} (and {MARKDOWN})")
@@ -146,12 +146,16 @@ def report(
         )
     with busy("Asking the base the same …"):
         try:
-            task = task_of(found).load(found.base)
+            spec = task_of(found)
+            task = spec.load(found.base)
         except (ValueError, FileNotFoundError) as error:  # its file is gone
             about, before = f"{found.task_name} (its examples can't be read again: {error})", None
+            lines = []
         else:
             about, before = task.about, scores_before(found, task)
-    _write(folder, report_of_run(found, about, before), {"loss": _curve(found).png})
+            lines = data_lines(spec, task)
+    text = report_of_run(found, about, before, lines)
+    _write(folder, text, {"loss": _curve(found).png})
     say(f"The report is in {folder / HTML} (and {MARKDOWN})")
 
 

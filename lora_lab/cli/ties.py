@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from lora_lab.recipe import REAL, WHOLE, checked_value, nearest
 
-SHORT = {"alpha": "lora_alpha"}  # as people say it: PEFT's name
+SHORT = {"alpha": "lora_alpha", "lr": "learning_rate"}  # as people say it: PEFT's name
 NEXT = re.compile(r"\s+(?=[\w-]+\s*=)")  # between two parts of a --vary
 TIE = re.compile(
     r"(?P<factor>[0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)?\s*\*?\s*"  # 2, 0.5 or 1e-4, and perhaps *

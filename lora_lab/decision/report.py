@@ -17,6 +17,7 @@ from lora_lab.wording import counted, in_short, percent, percent_range, signific
 
 SHOWN = 10  # answers of the test, the wrong ones first
 LONGEST = 200  # letters of a text in a table
+OWN_ROWS = "This page shows rows of the data as they are: look through them before you share it."
 LEAST_ROWS = 100  # of a test: below, its interval is wide
 
 
@@ -86,13 +87,16 @@ def report_of_decision(
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def report_of_run(run: Run, about: str, before: Scores | None) -> str:
+def report_of_run(
+    run: Run, about: str, before: Scores | None, data_lines: Sequence[str] = ()
+) -> str:
     """The report of a single run, which was scored.
 
     Args:
         run: with its scores.
         about: where its examples come from.
         before: the base's scores on the same test; None: not asked.
+        data_lines: what is odd about the data's file, in lines.
     """
     scores = run.scores
     right = sum(answer.right for answer in scores.answers)
@@ -110,13 +114,14 @@ def report_of_run(run: Run, about: str, before: Scores | None) -> str:
         ),
         "## The data",
         _plain(about),
+        _list("", map(_plain, data_lines)),
         *_training(run),
         "## Old skills",
         _old_skills(before, scores),
         f"## Answers of the {scores.split} rows, the wrong ones first" if asked else "",
         answers_table(scores.answers) if asked else "",
         "## Limits",
-        _list("", _limits_of_test(asked)),
+        _list("", [OWN_ROWS, *_limits_of_test(asked)]),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -212,6 +217,7 @@ def answers_table(answers: Sequence[Answer]) -> str:
 
 
 def _limits(decision: Decision) -> Iterable[str]:
+    yield OWN_ROWS
     yield from _limits_of_test(decision.test.count)
     if decision.run is not None:
         yield (

@@ -244,7 +244,7 @@ class _Trial:
         each = (steps + checks) * step
         for times in RATES:
             rate = float(f"{times * recipe.learning_rate:.2g}")
-            way = Way(name="LoRA", choice=f"rate {rate:g}, {counted(steps, 'step')}")
+            way = Way(name="LoRA", choice=f"rate {rate:g}, up to {counted(steps, 'step')}")
             if self.runs and self.spent + each > (ASKING + TRAINING) * self.seconds:
                 self.left_out[str(way)] = f"a training takes about {each:.0f} s, and none was left"
                 continue

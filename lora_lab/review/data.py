@@ -20,6 +20,7 @@ from lora_lab.tasks.templates import GAP
 from lora_lab.wording import counted, percent
 
 MAX_LENGTH = 256  # tokens: a recipe's default
+FEW_GROUPS = 5  # of a split: below, its score says next to nothing of other groups
 SHOWN = 12  # columns and labels that a fact lists
 
 
@@ -133,12 +134,27 @@ def summary(
         longest = max((len(row.input_ids) for row in fitting.encoded), default=0)
         beyond = f", {fitting.left_out:,} beyond {max_length}" if fitting.left_out else ""
         kinds += f"; up to {counted(longest, 'token')} to train on{beyond}"
+    splits = (len(task.train), len(task.validation), len(task.test))
+    trained, validated, tested = (f"{count:,}" for count in splits)
     return [
-        f"{path.name}: {_rows_in_words(material)}; {material.taken.how}" + _reasons(material),
+        f"{path.name}: {counted(material.rows, 'row')} read; {trained} to train, {validated} to "
+        f"validate, {tested} to test{_groups_in_words(task)}; {material.taken.how}"
+        + _reasons(material),
         f"  {different}; {len(twins.twins):,} of {twins.held_out:,} test prompts have a near-twin "
         "in training",
         f"  {kinds}; {odd}; more: lora-lab check {shlex.quote(str(path))}",
     ]
+
+
+def _groups_in_words(task: Task) -> str:
+    """How many groups each split has; a warning where they are too few to tell anything."""
+    if task.groups is None:
+        return ""
+    counts = [
+        len({task.groups[one.prompt] for one in split}) for split in (task.validation, task.test)
+    ]
+    few = "" if min(counts) >= FEW_GROUPS else ", so few that their scores tell next to nothing"
+    return f" (validation has {counted(counts[0], 'group')}, the test {counts[1]}{few})"
 
 
 def _twins(training: Sequence[Example], test: Sequence[Example]) -> Twins:

@@ -312,7 +312,8 @@ def _labels(material: Material) -> Iterator[Finding]:
         yield Finding(
             severity="warning",
             what=f"{counted(len(twice), 'label')} in several spellings: {shown}",
-            why="They are learnt and marked as different answers.",
+            why="They are learnt as different answers. lora-lab marks labels without regard to "
+            "capitals; other programs, and whoever reads the answers, may not.",
             do="Write each label in one way.",
         )
 

@@ -45,6 +45,16 @@ def _facts(state: TrainerState) -> dict[str, str]:
     return facts
 
 
+def _best_before(state: TrainerState, step: float) -> str:
+    """Where the validation loss was lowest, if it had risen again before a step; else empty."""
+    before = [one for one in state.eval_losses if one[0] < step and math.isfinite(one[1])]
+    if not before:
+        return ""
+    best = min(before, key=lambda one: one[1])
+    risen = best is not before[-1]
+    return f", best that of step {best[0]:.0f}: after it the validation loss rose" if risen else ""
+
+
 def _broken(state: TrainerState) -> Iterator[Finding]:
     for name, curve in (("loss", state.losses), ("gradient", state.grad_norms)):
         bad = next((step for step, value in curve if not math.isfinite(value)), None)
@@ -53,8 +63,8 @@ def _broken(state: TrainerState) -> Iterator[Finding]:
                 severity="grave",
                 what=f"the {name} is not a number from step {bad:.0f} on",
                 why="Every weight that was trained is NaN after it; the adapter is lost.",
-                do="Take the checkpoint before it. Halve the learning rate, keep max_grad_norm 1, "
-                "and train in bf16 rather than fp16.",
+                do=f"Take the checkpoint before it{_best_before(state, bad)}. Halve the learning "
+                "rate, keep max_grad_norm 1, and train in bf16 rather than fp16.",
                 lesson="04",
             )
             return
