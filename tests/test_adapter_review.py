@@ -20,6 +20,7 @@ from lora_lab.models.built_in import base_folder
 from lora_lab.models.smollm2 import smollm2_is_here
 from lora_lab.review.adapter import check_adapter
 from lora_lab.review.adapter_base import models_that_fit
+from lora_lab.review.adapter_size import size_in_words
 from lora_lab.review.adapter_weights import Change
 from lora_lab.wording import fine_percent
 
@@ -167,6 +168,12 @@ def test_the_size_of_the_change_equals_pefts_own_change_beside_the_weight(fields
     assert facts["by layer"] == ", ".join(
         f"{layer}: {fine_percent(share)}" for layer, share in expected.items()
     )
+
+
+def test_layers_are_told_in_the_order_of_their_numbers():
+    norms = {f"model.layers.{layer}.self_attn.q_proj": 2.0 for layer in (10, 2, 0)}
+    facts = size_in_words(dict.fromkeys(norms, 1.0), norms, base_is_here=True)
+    assert facts["by layer"] == "0: 50 %, 2: 50 %, 10: 50 %"
 
 
 def test_where_the_base_is_not_here_the_change_is_given_alone_and_says_why(plain):

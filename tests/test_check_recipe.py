@@ -482,6 +482,18 @@ def test_what_is_not_in_the_command_is_named():
     assert "output_dir" not in check_recipe(settings | {"output_dir": "x"}).facts["not in it"]
 
 
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("tickets.jsonl", "the data: tickets.jsonl is not beside the recipe"),
+        ("tatsu-lab/alpaca", "the data: save tatsu-lab/alpaca as a file"),
+    ],
+)
+def test_data_that_are_not_here_are_told_by_what_they_are(path, words):
+    settings = AXOLOTL | {"datasets": [{"path": path, "type": "alpaca"}]}
+    assert words in check_recipe(settings).facts["not in it"]
+
+
 def test_another_loss_has_no_command():
     facts = check_recipe(AXOLOTL | {"rl": "dpo", "learning_rate": 5e-6}).facts
     assert facts["with lora-lab"] == "no such command: dpo is another loss"

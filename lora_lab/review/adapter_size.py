@@ -39,7 +39,8 @@ def size_in_words(
         "by module": _grouped(changes, norms, last_name),
     }
     if any(layer_of(one) is not None for one in norms):
-        facts["by layer"] = _grouped(changes, norms, lambda one: str(layer_of(one)))
+        ordered = dict(sorted(norms.items(), key=lambda one: layer_of(one[0]) or 0))
+        facts["by layer"] = _grouped(changes, ordered, lambda one: str(layer_of(one)))
     return facts
 
 

@@ -13,6 +13,7 @@ from lora_lab.review.recipe_base import base_facts, target_findings, with_pefts_
 from lora_lab.review.recipe_curves import curves_review
 from lora_lab.review.recipe_data import RowsOfFile, length_findings, rows_of
 from lora_lab.review.recipe_settings import rate_text, settings_findings
+from lora_lab.tasks.tables import KINDS
 from lora_lab.tools.brought_recipe import BroughtRecipe
 from lora_lab.tools.command import train_command
 from lora_lab.tools.reading import read
@@ -196,7 +197,10 @@ def _command_facts(
     if brought.traits.get("packing"):
         left.append("packing (lora-lab pads)")
     if brought.data and rows is None:
-        left.append(f"the data: lora-lab reads a file, so save {brought.data[0]} as one")
+        name = brought.data[0]
+        is_file = Path(name).suffix.lower() in KINDS
+        missing = f"{name} is not beside the recipe" if is_file else f"save {name} as a file"
+        left.append(f"the data: {missing}")
     left += [str(name) for name, value in brought.untranslated.items() if _matters(name, value)]
     if left:
         facts["not in it"] = ", ".join(left[:12]) + (" …" if len(left) > 12 else "")
