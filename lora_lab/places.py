@@ -229,10 +229,15 @@ def make_new_folder(path: Path) -> Iterator[Path]:
     Raises:
         FileExistsError: if the folder holds something already, or is a file.
     """
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise FileExistsError(f"{path} is not an empty folder; give a new one, nothing is lost")
+    check_new_folder(path)
     with make_folder_atomically(path) as new:
         yield new
+
+
+def check_new_folder(path: Path, cure: str = "give a new one") -> None:
+    """Refuse a folder that holds something already, or a file; the error ends with the cure."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise FileExistsError(f"{path} is not an empty folder; {cure}, nothing is lost")
 
 
 # --- cached values --------------------------------------------------------------------------

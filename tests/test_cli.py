@@ -1,6 +1,5 @@
 """The command line as somebody uses it; tests/test_cli_lab.py has `lora-lab lab`."""
 
-import csv
 import json
 import os
 import signal
@@ -28,7 +27,7 @@ from lora_lab.tools import reading
 from lora_lab.tools.writing import TOOLS
 from lora_lab.training.run_folder import RunFolder
 from lora_lab.training.store import list_runs, read_run
-from tiny import letters_task, tiny_base
+from tiny import letters_task, save_tiny_base, tiny_base, write_letters
 
 HEAVY = {"torch", "transformers", "peft", "pandas", "matplotlib", "hassil"}
 COMMANDS = ["lab", "prepare", "doctor", "bases", "tasks"]
@@ -39,20 +38,13 @@ PROGRAM = [sys.executable, "-c", "from lora_lab.cli.app import app; app(prog_nam
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     """A folder with a base that trains in a second."""
-    folder, base = tmp_path_factory.mktemp("bases") / "tiny", tiny_base()
-    base.model.save_pretrained(folder)
-    base.tokenizer.save_pretrained(folder)
-    return folder
+    return save_tiny_base(tmp_path_factory.mktemp("bases") / "tiny")
 
 
 @pytest.fixture(scope="module")
 def letters(tmp_path_factory):
     """A file of one's own: the answer is the last letter in capitals."""
-    file = tmp_path_factory.mktemp("files") / "letters.csv"
-    with file.open("w", newline="") as out:
-        rows = ([f"{a}{b}", b.upper()] for a in "abcdefghij" for b in "abcdefgh")
-        csv.writer(out).writerows([["question", "label"], *rows])
-    return file
+    return write_letters(tmp_path_factory.mktemp("files") / "letters.csv", ("question", "label"))
 
 
 def run(*arguments, stdin=None):

@@ -1,6 +1,5 @@
 """`lora-lab sweep` as somebody uses it, on a base that trains in a second."""
 
-import csv
 import json
 import re
 from types import SimpleNamespace
@@ -16,19 +15,14 @@ from lora_lab.records import Scores
 from lora_lab.training.intervals import pooled_interval
 from lora_lab.training.store import list_runs
 from lora_lab.training.summary import interval_of_scores
-from tiny import letters_task, tiny_base
+from tiny import letters_task, save_tiny_base, write_letters
 
 
 @pytest.fixture(scope="module")
 def words(tmp_path_factory):
     """A tiny base's folder and a file of one's own, as `sweep` takes them."""
-    folder, base = tmp_path_factory.mktemp("bases") / "tiny", tiny_base()
-    base.model.save_pretrained(folder)
-    base.tokenizer.save_pretrained(folder)
-    file = tmp_path_factory.mktemp("files") / "letters.csv"
-    with file.open("w", newline="") as out:
-        rows = ([f"{a}{b}", b.upper()] for a in "abcdefghij" for b in "abcdefgh")
-        csv.writer(out).writerows([["prompt", "answer"], *rows])
+    folder = save_tiny_base(tmp_path_factory.mktemp("bases") / "tiny")
+    file = write_letters(tmp_path_factory.mktemp("files") / "letters.csv")
     return ["sweep", str(file), "--base", str(folder), "--steps", "4", "--seeds", "0,1"]
 
 

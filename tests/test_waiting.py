@@ -18,7 +18,7 @@ from lora_lab.tasks.loading import NAMES, load_task
 from lora_lab.training import sweep as sweeps
 from lora_lab.training.early_stopping import flat_since
 from lora_lab.training.sweep import plan_sweep, sweep
-from tiny import letters_task, recipe, tiny_base
+from tiny import letters_task, recipe, save_tiny_base, tiny_base, write_letters
 
 TASK = letters_task()
 
@@ -26,13 +26,8 @@ TASK = letters_task()
 @pytest.fixture(scope="module")
 def words(tmp_path_factory):
     """`train` on a tiny base and a file of one's own."""
-    folder, base = tmp_path_factory.mktemp("bases") / "tiny", tiny_base()
-    base.model.save_pretrained(folder)
-    base.tokenizer.save_pretrained(folder)
-    file = tmp_path_factory.mktemp("files") / "letters.csv"
-    with file.open("w", newline="") as out:
-        rows = ([f"{a}{b}", b.upper()] for a in "abcdefghij" for b in "abcdefgh")
-        csv.writer(out).writerows([["prompt", "answer"], *rows])
+    folder = save_tiny_base(tmp_path_factory.mktemp("bases") / "tiny")
+    file = write_letters(tmp_path_factory.mktemp("files") / "letters.csv")
     return ["train", str(file), "--base", str(folder)]
 
 

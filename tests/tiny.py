@@ -1,5 +1,6 @@
 """A base small enough to be made anew in each test: a random Llama with a byte-level tokenizer."""
 
+import csv
 from pathlib import Path
 
 import torch
@@ -54,6 +55,22 @@ def tiny_base(name="tiny", hidden=32, layers=2, seed=0, dtype=torch.float32):
         model = LlamaForCausalLM(config).to(dtype).eval()
     parameters = model.num_parameters()
     return Base(name, model, tokenizer, torch.device("cpu"), dtype, parameters, Path())
+
+
+def save_tiny_base(folder):
+    """The folder, which now holds a base that trains in a second."""
+    base = tiny_base()
+    base.model.save_pretrained(folder)
+    base.tokenizer.save_pretrained(folder)
+    return folder
+
+
+def write_letters(path, columns=("prompt", "answer")):
+    """The path, which now is a CSV of 80 rows: the answer is the last letter in capitals."""
+    with path.open("w", newline="") as out:
+        rows = ([f"{a}{b}", b.upper()] for a in "abcdefghij" for b in "abcdefgh")
+        csv.writer(out).writerows([columns, *rows])
+    return path
 
 
 def letters_task(n=24):

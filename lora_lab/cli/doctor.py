@@ -74,10 +74,7 @@ class Diagnosis:
 
 
 def doctor() -> Diagnosis:
-    """Run every check. It takes about five seconds, most of them for importing torch.
-
-    A check that raises an error is reported as a failure: a broken installation stops nothing.
-    """
+    """Run every check, in about five seconds. One that raises an error is reported as a failure."""
     return Diagnosis(tuple(each_check()))
 
 

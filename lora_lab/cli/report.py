@@ -29,8 +29,6 @@ th, td { border: 1px solid #ccc; padding: .3rem .6rem; text-align: left; vertica
 code { overflow-wrap: anywhere }
 img { max-width: 100%; display: block }
 """
-
-
 HTML, MARKDOWN, FACTS = "report.html", "report.md", "decision.json"
 
 
@@ -164,11 +162,10 @@ def report(
 
 def _new_folder(given: Path | None, usual: str) -> Path:
     """The folder that was asked for, or the usual one; refused if something is in it."""
+    from lora_lab.places import check_new_folder
+
     folder = Path(usual) if given is None else given.expanduser()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(
-            f"{folder} is not an empty folder; give a new one with --out, nothing is lost"
-        )
+    check_new_folder(folder, "give a new one with --out")
     return folder
 
 

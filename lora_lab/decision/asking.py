@@ -14,6 +14,7 @@ from lora_lab.records import Answer
 from lora_lab.tasks.examples import Example, Task, prompt_ids
 from lora_lab.tasks.prompting import few_shot, instructed, retrieved
 from lora_lab.training.evaluation import Model, answers_to
+from lora_lab.training.intervals import clusters_of
 from lora_lab.wording import percent, percent_range
 
 SHOTS = (4, 8, 16)  # worked examples in a prompt, the same for every question
@@ -174,11 +175,8 @@ def worth_of(answers: Sequence[Answer], task: Task) -> float:
     """How many independent questions would tell as much: all, where the task has no groups."""
     if task.groups is None:
         return len(answers)
-    hits, totals = Counter(), Counter()
-    for answer in answers:
-        group = task.groups[answer.prompt]
-        hits[group] += answer.right
-        totals[group] += 1
-    if len(totals) == 1:
+    groups = clusters_of(answers, task).values()
+    if len(groups) == 1:
         return 1
-    return independent_questions([hits[group] for group in totals], [*totals.values()])
+    hits = [sum(answer.right for answer in group) for group in groups]
+    return independent_questions(hits, [*map(len, groups)])

@@ -3,15 +3,14 @@
 Where a picture belongs, the text has `![what it shows](picture:NAME)`; the faces draw it.
 """
 
-import dataclasses
 import re
 from collections.abc import Iterable, Sequence
 
 from lora_lab.decision.asking import Asked, in_words
 from lora_lab.decision.trial import Decision
 from lora_lab.maths.statistics import wilson
-from lora_lab.recipe import Recipe
 from lora_lab.records import Answer, Scores
+from lora_lab.training.model_card import chosen_fields, markdown_table
 from lora_lab.training.store import Run
 from lora_lab.wording import counted, in_short, percent, percent_range, significant
 
@@ -48,7 +47,7 @@ def report_of_decision(
         f"Each way was asked the same {counted(decision.rows, 'validation row')}"
         f"{_groups(decision)}{_more_rows(decision)}. Among several choices of a way the best was "
         "kept, which flatters it a little; the test was not used.",
-        _table(
+        markdown_table(
             ("way", "choice", "right", "95 % interval", "tokens a question", "seconds an answer"),
             [
                 (
@@ -170,24 +169,14 @@ def _training(run: Run) -> list[str]:
     last = run.records[-1]
     validated = [one.validation_loss for one in run.records if one.validation_loss is not None]
     lowest = f", the lowest validation loss {significant(min(validated))}" if validated else ""
+    fields = [(name, _code(str(value))) for name, value in chosen_fields(run.recipe).items()]
     return [
         "## The adapter",
         f"{counted(last.step, 'step')} of training on {_plain(run.about)}; the loss fell from "
         f"{significant(run.records[0].loss)} to {significant(last.loss)} nats a token{lowest}.",
         "![The loss by step](picture:loss)",
-        _table(("field", "value"), recipe_rows(run.recipe)),
+        markdown_table(("field", "value"), fields),
     ]
-
-
-def recipe_rows(recipe: Recipe) -> list[tuple[str, str]]:
-    """The fields of a recipe that are not at their default, and those that decide most."""
-    decisive = ("method", "r", "lora_alpha", "target_modules", "learning_rate", "batch_size")
-    rows = []
-    for field in dataclasses.fields(recipe):
-        value = getattr(recipe, field.name)
-        if field.name in (*decisive, "steps", "seed") or value != field.default:
-            rows.append((field.name, _code(str(value))))
-    return rows
 
 
 def _old_skills(before: Scores | None, after: Scores | None) -> str:
@@ -212,7 +201,7 @@ def answers_table(answers: Sequence[Answer]) -> str:
         for a in ordered[:SHOWN]
     ]
     more = len(answers) - len(shown)
-    table = _table(("asked", "wanted", "given", ""), shown)
+    table = markdown_table(("asked", "wanted", "given", ""), shown)
     return table + (f"\n\nAnd {counted(more, 'more answer')}." if more else "")
 
 
@@ -270,11 +259,6 @@ def _code(text: str) -> str:
 
 def _sentence(words: str) -> str:
     return f"{words[0].upper()}{words[1:]}"
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def _list(lead: str, entries: Iterable[str]) -> str:

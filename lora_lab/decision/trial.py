@@ -294,17 +294,17 @@ class _Trial:
         if count < WORTH_MORE:
             return 0
         self.tell(f"time is left for {counted(count, 'row')} more, for the best of each kind")
+        whole = []
         for asked in best:
             model = self.runs.get(str(asked), self.base)
             try:
                 more = _finished(ask_in(self.ways[str(asked)], model, self.task, rest[:count]))
             except ValueError:  # a longer prompt than before: no two ways may differ in their rows
                 return 0
-            best[best.index(asked)] = joined(asked, more, self.task)
-        for asked in best:
-            place = [str(one) for one in self.tried].index(str(asked))
-            self.tried[place] = asked
-            self.tell(f"{asked}: {in_words(asked)}")
+            whole.append(joined(asked, more, self.task))
+        for asked, longer in zip(best, whole, strict=True):
+            self.tried[self.tried.index(asked)] = longer
+            self.tell(f"{longer}: {in_words(longer)}")
         return count
 
     # --- the end ----------------------------------------------------------------------------

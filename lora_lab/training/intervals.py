@@ -58,7 +58,7 @@ def method_text(scores: Scores, task: Task) -> str:
 
 def groups_in(scores: Scores, task: Task) -> int:
     """The number of groups in the split that was scored; 0: the task has none."""
-    return len(_clusters(scores.answers, task)) if task.groups is not None else 0
+    return len(clusters_of(scores.answers, task)) if task.groups is not None else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def change_of(before: Scores, after: Scores, task: Task) -> Change | None:
     if task.groups is None:
         found = replace(compare(before, after), a="before", b="after")
         return Change(found.difference, found.low, found.high, found.verdict)
-    pairs = [_clusters(scores.answers, task) for scores in (before, after)]
+    pairs = [clusters_of(scores.answers, task) for scores in (before, after)]
     if len(pairs[0]) < 2:
         return None
     right = [
@@ -103,7 +103,7 @@ def change_of(before: Scores, after: Scores, task: Task) -> Change | None:
 # --- counts -----------------------------------------------------------------------------------
 
 
-def _clusters(answers: Sequence[Answer], task: Task) -> dict[str, list[Answer]]:
+def clusters_of(answers: Sequence[Answer], task: Task) -> dict[str, list[Answer]]:
     """The answers by their questions' groups; without groups, by question."""
     clusters: dict[str, list[Answer]] = {}
     for answer in answers:
@@ -116,7 +116,7 @@ def _interval(scores: Sequence[Scores], metric: str, task: Task) -> Ends | None:
     answers = [answer for one in scores for answer in one.answers]
     counts = [
         [_count(answer, metric, task) for answer in own]
-        for own in _clusters(answers, task).values()
+        for own in clusters_of(answers, task).values()
     ]
     if not answers or counts[0][0] is None:
         return None

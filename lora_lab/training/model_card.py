@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lora_lab import __version__
+from lora_lab.maths.measures import LOWER_IS_BETTER
 from lora_lab.maths.statistics import wilson
 from lora_lab.models.built_in import BUILT_IN
 from lora_lab.recipe import ONLY, Recipe
@@ -17,14 +18,13 @@ from lora_lab.training.store import Run
 from lora_lab.wording import counted, fine_percent, percent, percent_range, significant
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from huggingface_hub import EvalResult, ModelCard
 
 ADAPTER, MERGED, MODEL = "adapter", "merged", "model"  # the kinds of an export
 ALWAYS = ("method", "learning_rate", "batch_size", "steps", "seed")  # fields in each card
 OF_LORA = ("r", "lora_alpha", "target_modules")
-NO_SHARES = ("perplexity", "KL")
 FORGETTING = {"old_knowledge": "old facts kept", "strangers": "strangers still not known"}
 
 
@@ -105,7 +105,8 @@ def _code(text: str) -> str:
     return f"`{_one_line(text.replace('`', ' '))}`"
 
 
-def _table(head: "Sequence[str]", rows: "Sequence[Sequence[str]]") -> str:
+def markdown_table(head: "Sequence[str]", rows: "Iterable[Sequence[str]]") -> str:
+    """A table in Markdown, from cells that are Markdown already."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
@@ -240,7 +241,7 @@ def _whereabouts(run: Run, made: Export) -> str:
 
 def _training(run: Run) -> str:
     recipe = run.recipe
-    rows = [(_code(name), _code(str(value))) for name, value in _chosen(recipe).items()]
+    rows = [(_code(name), _code(str(value))) for name, value in chosen_fields(recipe).items()]
     if recipe.method != "full":
         rows.append(("scaling: the factor really applied", significant(recipe.scaling)))
     where = f" The machine: {_one_line(run.machine)}." if run.machine else ""
@@ -248,10 +249,10 @@ def _training(run: Run) -> str:
     about = (
         f"{_one_line(run.about)}.{when}{where} Fields that are not listed have lora-lab's defaults."
     )
-    return f"{_table(('field', 'value'), rows)}\n\n{about}"
+    return f"{markdown_table(('field', 'value'), rows)}\n\n{about}"
 
 
-def _chosen(recipe: Recipe) -> dict[str, object]:
+def chosen_fields(recipe: Recipe) -> dict[str, object]:
     """The fields that a reader looks for, and those that are not at their default."""
     shown = ALWAYS + (OF_LORA if recipe.method == "lora" else ())
     of_others = {
@@ -299,15 +300,16 @@ def _scores(run: Run, task: Task | None, before: Scores | None) -> str:
             )
     head = (f"{scores.split} split", "base", "fine-tuned", "95 % interval", "questions")
     return (
-        f"{_table(head, rows)}\n\nThe interval is Wilson's, for questions that are independent of "
-        "each other. Questions made from few templates are not: the true interval is wider."
+        f"{markdown_table(head, rows)}\n\nThe interval is Wilson's, for questions that are "
+        "independent of each other. Questions made from few templates are not: the true interval "
+        "is wider."
     )
 
 
 def _mark(metric: str, value: float | None) -> str:
     if value is None:
         return "-"
-    return significant(value) if metric in NO_SHARES else percent(value)
+    return significant(value) if metric in LOWER_IS_BETTER else percent(value)
 
 
 def _spread(scores: Scores, metric: str) -> tuple[str, str]:

@@ -32,9 +32,8 @@ GROUPS = {  # the other fields of a recipe, by what they are about
     "AdaLoRA": ("init_r", "target_r", "tinit", "tfinal", "deltaT", "beta1", "beta2")
     + ("orth_reg_weight",),
     "Bits of the base": ("quantize", "double_quant", "compute_dtype"),
-    "The steps": ("optimizer", "lr_scheduler_type", "warmup_steps", "weight_decay")
-    + ("max_grad_norm", "gradient_accumulation_steps", "gradient_checkpointing", "eval_steps")
-    + ("patience",),
+    "The steps": ("optimizer", "lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm")
+    + ("gradient_accumulation_steps", "gradient_checkpointing", "eval_steps", "patience"),
     "The data": ("max_length", "loss_on"),
 }
 FIELDS = (*IN_SIGHT, *(field for fields in GROUPS.values() for field in fields))
