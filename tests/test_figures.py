@@ -23,6 +23,7 @@ NOT_PROSE = re.compile(
 )
 RECORDS = ("data/papers.toml", "data/defaults.toml", "data/cards.toml", "notebooks/recipe.md")
 RECORDS += ("data/evidence/gpu-memory.csv",)
+MISTRAL = (38_742_910_000, 37_002_650_000, 28_412_180_000)  # bytes, of gpu-memory.csv
 FULL = lab.Recipe(method="full")
 
 
@@ -33,7 +34,7 @@ def parameters_of(base):
 DERIVED = {  # figures that follow from others
     "02": [parameters_of("smollm2") / parameters_of("pocket")],
     "03": [67.5 / 24.9],  # GiB of full fine-tuning over LoRA's, on Mistral-7B
-    "09": [torch.finfo(torch.float16).max, 28_412_178_944 / 2**30],  # gpu-memory.csv,
+    "09": [torch.finfo(torch.float16).max, *(size / 2**30 for size in MISTRAL)],
     "10": [lab.estimate("pocket", lab.Recipe(r=8)).trainable_parameters],
 }
 
