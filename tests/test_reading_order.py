@@ -57,6 +57,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "skills": "",
         "pocket": "",
         "changing_facts": "",
+        "replay": "",
         "texts": "",
         "tables": "",
         "chats": "",
