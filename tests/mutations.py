@@ -711,7 +711,7 @@ MUTATIONS = [  # (file, what it says, what it says when broken, the test that mu
     ("findings/plans.py", "task.train[QUESTIONS : QUESTIONS + VALIDATION] or", "", "test_evidence.py::test_each_seed_draws"),
     ("findings/plans.py", "self.settings[setting].get(EXAMPLES, self.n)", "self.n", "test_evidence.py::test_a_setting_may"),
     ("findings/plans.py", "{*plan.tuning_seeds} & {*plan.seeds}", "set()", "test_damaged_evidence.py::test_a_spoilt_plan"),
-    ("findings/plans.py", "made.setdefault((recipe, n), setting)", "setting", "test_damaged_evidence.py::test_a_spoilt_plan"),
+    ("findings/plans.py", "made.setdefault((recipe, n, share), setting)", "setting", "test_damaged_evidence.py::test_a_spoilt_plan"),
     ("findings/evidence.py", 'if text and not text.endswith("\\n"):', "if False:", "test_evidence.py::test_a_half_written"),
     ("findings/evidence.py", "if row.plan != plan.fingerprint:", "if False:", "test_evidence.py::test_a_row_of_another"),
     ("findings/evidence.py", "if lines.setdefault(run, line) != line:", "if False:", "test_damaged_evidence.py::test_a_spoilt_row"),
