@@ -84,6 +84,13 @@ def kept_by_way(paths: Paths, new: float) -> dict[str, list[float | None]]:
     }
 
 
+def keeps_more(paths: Paths, new: float, a: str = "full", b: str = "LoRA r 4") -> list[str]:
+    """Which of two ways keeps more old facts at as many new ones, for each seed that tells."""
+    kept = kept_by_way(paths, new)
+    pairs = zip(kept.get(a, ()), kept.get(b, ()), strict=True)
+    return [a if ours > theirs else b for ours, theirs in pairs if None not in (ours, theirs)]
+
+
 def kept_table(paths: Paths, new: float, against: str = "full") -> pd.DataFrame:
     """Old facts kept by each way at as many new ones, and its comparison with one of them.
 
