@@ -183,21 +183,20 @@ lora_as_full = Exercise(
 # --- at equal new facts -------------------------------------------------------------------------
 
 
-def _kept_at(points: list[tuple[float, float]], new: float) -> float | None:
+def _kept_at(points: list[tuple[float, float]], new: float) -> float:
     """The share of old facts kept where `new` of the new facts are learned, between two rates.
 
-    `points` holds (new facts right, old facts kept) at each rate, from low to high. Gives None
-    where no two neighbours have `new` between them.
+    `points` holds (new facts right, old facts kept) at each rate, from low to high. Somewhere two
+    neighbours have `new` between them; the first two count.
     """
     return kept_at_equal(points, new)
 
 
 def _paths() -> Iterator[Case]:
-    """Between two points, on a point, beyond the last one, and a path that turns back."""
+    """Between two points, on a point, near the end, and on a path that turns back."""
     path = [(0.2, 0.99), (0.7, 0.9), (0.95, 0.6), (1.0, 0.2)]
     for new in (0.9, 0.7, 0.98):
         yield {"points": path, "new": new}
-    yield {"points": path[:2], "new": 0.9}
     yield {"points": [(0.5, 0.8), (0.9, 0.5), (0.6, 0.1)], "new": 0.8}
 
 
@@ -205,17 +204,13 @@ def _nearest(points: list[tuple[float, float]], new: float) -> float:
     return min(points, key=lambda point: abs(point[0] - new))[1]
 
 
-def _first_above(points: list[tuple[float, float]], new: float) -> float | None:
-    return next((old for right, old in points if right >= new), None)
+def _first_above(points: list[tuple[float, float]], new: float) -> float:
+    return next(old for right, old in points if right >= new)
 
 
-def _last_crossing(points: list[tuple[float, float]], new: float) -> float | None:
-    return kept_at_equal(points[::-1], new)
-
-
-def _carried_on(points: list[tuple[float, float]], new: float) -> float:
-    found = kept_at_equal(points, new)
-    return points[-1][1] if found is None else found
+def _halfway(points: list[tuple[float, float]], new: float) -> float:
+    pairs = zip(points[:-1], points[1:], strict=True)
+    return next((old + next_old) / 2 for (_, old), (right, next_old) in pairs if right >= new)
 
 
 kept_at = Exercise(
@@ -226,10 +221,12 @@ kept_at = Exercise(
         "line between two points": _nearest,
         "this takes the first point above, which has learned more than asked, and paid for it; go "
         "along the line between two points": _first_above,
-        "a path that never learns so much has no answer: give None": _carried_on,
-        "this goes from the highest rate down; take the first crossing from the lowest rate up": (
-            _last_crossing
+        "this goes halfway between the two points, wherever new lies; go as far as new does": (
+            _halfway
         ),
-        "these are new facts; asked is the share of old ones": (lambda points, new: new),
+        "this goes from the highest rate down; take the first crossing from the lowest rate up": (
+            lambda points, new: kept_at_equal(points[::-1], new)
+        ),
+        "these are new facts; asked is the share of old ones": lambda points, new: new,
     },
 )
