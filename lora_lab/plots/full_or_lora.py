@@ -59,7 +59,7 @@ def draw_frontier(
         ax.axhline(100 * at, color=INK, linewidth=0.9, linestyle=(0, (1, 2)))
     ax.set(xlim=(0, 103), ylim=(0, 104), xticks=range(0, 101, 25), yticks=range(0, 101, 25))
     if paths:
-        ax.legend(loc="lower left", **LEGEND)
+        ax.legend(loc="lower left", bbox_to_anchor=(0.27, 0), **LEGEND)
     seeds = counted(most, "seed") if paths else "not measured yet"
     corner(ax, f"{seeds}; up and right is better")
     ax.set_label(f"Means of {counted(most, 'seed')}, by learning rate. {'; '.join(summaries)}.")
