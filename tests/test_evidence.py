@@ -372,3 +372,64 @@ def test_conventions_and_source_say_how_and_where(folder):
     assert "least mean validation loss of 2 seeds" in found.conventions
     assert "5 fresh seeds" in found.conventions
     assert (found.date, "a CPU" in found.source) == ("2026-11-28", True)
+
+
+# --- settings with a rate of their own, and with replay ------------------------------------------
+
+OWN_RATES = PLAN.replace("learning_rates = [1e-3, 1e-2, 1e-1]\n", "").replace(
+    '"r 1" = { r = 1 }', '"r 1" = { r = 1, learning_rate = 3e-3, replay = 0.2 }'
+)
+BOTH_RATES = OWN_RATES.replace(
+    '"q_proj", "v_proj"] }', '"q_proj", "v_proj"], learning_rate = 1e-2 }'
+)
+
+
+def plan_of(folder, text):
+    (folder / "rank.toml").write_text(text)
+    plans._read.cache_clear()
+    return plan("rank")
+
+
+def test_a_setting_with_a_rate_of_its_own_is_tested_at_it_and_not_tuned(folder):
+    chosen = plan_of(folder, BOTH_RATES)
+    wanted = missing_runs(chosen, ())
+    assert {(run.stage, run.setting, run.choice) for run in wanted} == {
+        (FINAL, "r 1", 3e-3),
+        (FINAL, "r 2", 1e-2),
+    }
+    rows = [row(chosen, FINAL, run.setting, run.choice, run.seed) for run in wanted]
+    write_rows(chosen, rows)
+    found = Evidence.read("rank")
+    assert [*found.table()["learning rate"]] == ["0.003", "0.01"]
+    assert "were not tuned" in found.conventions
+    assert missing_runs(chosen, rows) == []
+
+
+def test_a_setting_with_replay_trains_on_old_facts_besides(folder):
+    base = lab.load_base("pocket", dtype="float32")
+    chosen = plan_of(folder, BOTH_RATES)
+    assert chosen.replays("r 2") is None
+    assert chosen.replays("r 1") == (0.2, 2 * 4)
+    mixed = chosen.make_task(base, 20, 0, chosen.replays("r 1"))
+    plain = chosen.make_task(base, 20, 0)
+    assert mixed.train[:20] == plain.train
+    assert len(mixed.train) == 25
+    assert mixed.test == plain.test
+    assert chosen.recipe("r 1", 3e-3, 0) == dataclasses.replace(
+        chosen.recipe("r 2", 3e-3, 0), r=1, target_modules="all-linear"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (OWN_RATES, "'r 2' has no learning rate; give learning_rates"),
+        (BOTH_RATES.replace("0.2", "1.5"), "replay=1.5 is no share"),
+        (BOTH_RATES.replace("0.2", "true"), "replay=True is no share"),
+        (BOTH_RATES.replace("3e-3", "0.123456789"), "more than 7 digits"),
+        (BOTH_RATES.replace("max_length", "learning_rate = 1e-3, max_length"), "leave it out"),
+    ],
+)
+def test_a_rate_or_a_replay_that_does_not_fit_is_refused(folder, text, words):
+    with pytest.raises(ValueError, match=words):
+        plan_of(folder, text)

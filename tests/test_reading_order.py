@@ -20,6 +20,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "quant_types": "torch",
         "nf4": "torch",
         "spectra": "torch",
+        "intruders": "torch",
         "change_norm": "",
         "statistics": "scipy",
         "grouped": "scipy",
@@ -57,6 +58,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "skills": "",
         "pocket": "",
         "changing_facts": "",
+        "replay": "",
         "texts": "",
         "tables": "",
         "chats": "",
@@ -188,6 +190,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "qlora": "torch pandas",
         "batches": "torch pandas",
         "way_in": "torch",
+        "full_or_lora": "torch pandas",
     },
     "decision": {"asking": "", "trial": "", "report": ""},
     "checks": dict.fromkeys(
@@ -201,6 +204,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
             "qlora",
             "training_parameters",
             "way_in",
+            "full_or_lora",
             "exercises",
         ],
         "torch",
@@ -209,7 +213,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         ["canvas", "losses", "meters", "tokens", "matrices", "predicted", "noise", "by_rank"]
         + ["pairs", "learning_rates", "alpha", "module_sets", "competing", "quantized"]
         + ["memory_bars", "batches", "lengths", "ways", "surface", "fields", "lora_parts"]
-        + ["evidence"],
+        + ["evidence", "full_or_lora"],
         "matplotlib",
     )
     | {"canvas": "matplotlib PIL"},

@@ -13,7 +13,6 @@ from lora_lab.maths.lora import LoRALinear
 from lora_lab.maths.spectra import (
     effective_rank,
     energy_kept,
-    intruder_dimensions,
     singular_values,
     stable_rank,
     subspace_overlap,
@@ -178,37 +177,6 @@ def test_directions_that_an_a_does_not_use_are_left_out():
     assert subspace_overlap(twice, other).shape == (3, 2)
 
 
-def test_an_intruder_is_a_strong_direction_that_the_base_had_not():
-    weight = torch.diag(torch.tensor([5.0, 4.0, 3.0, 2.0])).double()
-    weight = torch.cat([weight, torch.zeros(2, 4)])  # (6, 4): rows 4 and 5 are unused by W
-    new = torch.zeros(6, 4).double()
-    new[5, 3] = 4.5  # column 3 now points to row 5, with its old 2 in row 3: length 4.92
-    assert intruder_dimensions(weight, new, top_k=4).tolist() == [1]
-    assert intruder_dimensions(weight, new, top_k=1).tolist() == []
-    assert intruder_dimensions(weight, 0 * new, top_k=4).tolist() == []
-    old_part = 2 / math.hypot(2, 4.5)  # the cosine with W's own direction: 0.406
-    for threshold, found in [(old_part - 0.01, []), (old_part + 0.01, [1])]:
-        assert intruder_dimensions(weight, new, 4, threshold_epsilon=threshold).tolist() == found
-
-
-@pytest.mark.parametrize("size", [0.01, 0.3, 1.0, 4.0])
-@pytest.mark.parametrize(("out_features", "in_features"), [(40, 23), (21, 34)])
-def test_as_many_intruders_are_found_as_peft_finds(size, out_features, in_features):
-    intruders = pytest.importorskip(
-        "peft.tuners.lora.intruders", reason="this PEFT does not look for intruders yet"
-    )
-    torch.manual_seed(0)
-    base_layer = nn.Linear(in_features, out_features, dtype=torch.float64)
-    model = get_peft_model(nn.Sequential(base_layer), LoraConfig(r=6, target_modules=["0"]))
-    layer = model.base_model.model[0]
-    nn.init.normal_(layer.lora_B["default"].weight, std=size)
-    found = intruder_dimensions(base_layer.weight, layer.get_delta_weight("default")).numel()
-    said = []
-    intruders.reduce_intruder_dimension(model, logging_sink=said.append)
-    assert said[0].split(": ", 1)[1] == (f"Intruders: {found}" if found else "No intruders")
-    assert (found > 0) == (size > 0.1)  # both answers are asked for
-
-
 # --- what can't work ----------------------------------------------------------------------------
 
 
@@ -270,26 +238,3 @@ def test_what_are_no_singular_values_is_refused(function, values):
 def test_subspaces_that_cannot_be_compared_are_refused(first, second, words):
     with pytest.raises(ValueError, match=words):
         subspace_overlap(first, second)
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        (
-            {"delta_weight": torch.ones(4, 5)},
-            r"weight \(5, 4\) and delta_weight \(4, 5\) differ in",
-        ),
-        ({"delta_weight": NAN}, "delta_weight holds NaN or infinity"),
-        ({"top_k": 0}, r"top_k=0, and \(5, 4\) has 4 singular vectors; give a whole number from 1"),
-        ({"top_k": 5}, "top_k=5, and .* has 4 singular vectors"),
-        (
-            {"threshold_epsilon": 0},
-            "threshold_epsilon=0 is no cosine above 0; give for example 0.5",
-        ),
-        ({"threshold_epsilon": math.nan}, "threshold_epsilon=nan is no cosine"),
-    ],
-)
-def test_intruders_that_cannot_be_looked_for_are_refused(changes, words):
-    usual = {"weight": torch.ones(5, 4), "delta_weight": torch.ones(5, 4), "top_k": 3}
-    with pytest.raises(ValueError, match=words):
-        intruder_dimensions(**usual | changes)

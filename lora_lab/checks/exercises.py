@@ -3,6 +3,7 @@
 from lora_lab.checks import (
     adalora,
     alpha,
+    full_or_lora,
     maths_of_lora,
     one_token,
     qlora,
@@ -32,6 +33,7 @@ EXERCISES = {
         qlora,
         training_parameters,
         way_in,
+        full_or_lora,
     )
     for name, exercise in vars(module).items()
     if isinstance(exercise, Exercise)

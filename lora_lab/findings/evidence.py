@@ -286,6 +286,8 @@ class Evidence:
                 "an end was the best) by the least mean validation loss of "
                 f"{counted(len(plan.tuning_seeds), 'seed')}."
             )
+        elif not rates:
+            chosen = "The learning rates stand with the settings, and were not tuned."
         if not plan.only_trains:
             chosen += " The ways to ask have their instruction or number of examples chosen so too."
         return (

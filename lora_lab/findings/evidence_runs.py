@@ -115,7 +115,7 @@ def best_choice(plan: Plan, rows: Sequence[Row], setting: str) -> float:
 
 def _rate_beyond(plan: Plan, rows: Sequence[Row], setting: str) -> float | None:
     """The next rate to be tried, if the best one is the lowest or the highest so far."""
-    if not plan.is_trained(setting) or len(plan.learning_rates) == 1:
+    if not plan.is_trained(setting) or len(plan.choices(setting)) == 1:
         return None
     tried, best = _tried(plan, rows, setting), best_choice(plan, rows, setting)
     ends = {tried[0]: best / STEP, tried[-1]: best * STEP}
@@ -169,12 +169,13 @@ def _alone(plan: Plan) -> Iterator[None]:
 
 def _made(plan: Plan, base: Base, wanted: Sequence[Wanted]) -> Iterator[Row | StepRecord]:
     """Runs of one stage: their steps and their rows, as they are made."""
-    by_task: dict[tuple[int | None, int], list[Wanted]] = {}
+    by_task: dict[tuple, list[Wanted]] = {}
     for run in wanted:
-        by_task.setdefault((plan.examples(run.setting), run.seed), []).append(run)
+        drawn = plan.examples(run.setting), run.seed, plan.replays(run.setting)
+        by_task.setdefault(drawn, []).append(run)
     options = {"store": None, "evaluate": wanted[0].stage == FINAL}
-    for (n, seed), runs in by_task.items():
-        task = plan.make_task(base, n, seed)
+    for (n, seed, replays), runs in by_task.items():
+        task = plan.make_task(base, n, seed, replays)
         trained = {
             plan.recipe(run.setting, run.choice, run.seed): run
             for run in runs

@@ -19,10 +19,13 @@ from lora_lab.recipe import Recipe, nearest
 from lora_lab.tasks import prompting, texts
 from lora_lab.tasks.examples import Task
 from lora_lab.tasks.loading import load_task
+from lora_lab.tasks.replay import with_replay
 from lora_lab.training.summary import MEASURES
 
 QUESTIONS, VALIDATION = 200, 80  # at most, where facts are asked for as they were taught
-EXAMPLES, WAY, TRIES = "n", "way", "tries"  # fields of settings that are none of a recipe's
+EXAMPLES, REPLAY = "n", "replay"  # fields of settings that are none of a recipe's
+WAY, TRIES = "way", "tries"  # fields of a setting that trains nothing
+RATE = "learning_rate"  # of a setting that is tested at this rate: nothing is tuned
 INSTRUCTION, FEW_SHOT, RETRIEVAL = WAYS = ("instruction", "few-shot", "retrieval")
 WORDS = ("question", "notes")  # of a plan: they may be worded better after the runs
 OWN = ("learning_rate", "seed", "eval_steps")  # of a recipe: the plan itself chooses them
@@ -47,16 +50,19 @@ class Plan:
     A setting with a `way` trains nothing: the base is asked with an "instruction", with worked
     examples that are always the same ("few-shot"), or with the most similar ones ("retrieval"). Its
     `tries` take the place of the rates: instructions, or numbers of worked examples.
+
+    A setting with a `learning_rate` is tested at that rate. One with a `replay` has that share of
+    old facts among the examples that it draws.
     """
 
     id: str  # the file's name
     question: str
     base: str
     task: str
-    settings: Mapping[str, Mapping[str, object]]  # by name: recipe fields and `n`; or a way
-    learning_rates: Rates  # a first grid: it grows where its end is the best
+    settings: Mapping[str, Mapping[str, object]]  # by name: recipe fields, `n`, …; or a way
     against: str  # the setting that the others are compared with
     main: str  # the setting whose comparison answers the question
+    learning_rates: Rates = ()  # a first grid: it grows where its end is the best
     common: Mapping[str, object] = field(default_factory=dict)  # recipe fields of all settings
     n: Count | None = None  # training examples; None: the task's own number
     test: Count | None = None  # questions of a text's task; None: the task's own number
@@ -93,7 +99,8 @@ class Plan:
         Of a way: the numbers of worked examples; 1, 2 … for the first, second … instruction.
         """
         if self.is_trained(setting):
-            return self.learning_rates
+            own = self.settings[setting].get(RATE)
+            return self.learning_rates if own is None else (own,)
         tries = self.settings[setting][TRIES]
         return tuple(range(1, len(tries) + 1)) if isinstance(tries[0], str) else tries
 
@@ -101,19 +108,26 @@ class Plan:
     def varying(self) -> tuple[str, ...]:
         """The fields in which the settings differ, but for what is tried."""
         names = dict.fromkeys(name for fields in self.settings.values() for name in fields)
-        return tuple(name for name in names if name != TRIES)
+        return tuple(name for name in names if name not in (TRIES, RATE))
 
     def recipe(self, setting: str, learning_rate: float, seed: int) -> Recipe:
         """A run's recipe. Its last step validates."""
         fields = {**self.common, **self.settings[setting]}
-        fields |= {"learning_rate": learning_rate, "seed": seed}
-        fields.pop(EXAMPLES, None)
+        fields |= {RATE: learning_rate, "seed": seed}
+        fields = {name: value for name, value in fields.items() if name not in (EXAMPLES, REPLAY)}
         recipe = Recipe(**fields)
         return dataclasses.replace(recipe, eval_steps=recipe.steps)
 
     def examples(self, setting: str) -> int | None:
         """How many training examples a setting has; None: the task's own number."""
         return self.settings[setting].get(EXAMPLES, self.n)
+
+    def replays(self, setting: str) -> tuple[float, int] | None:
+        """The share of old facts that a setting draws, and how many examples it draws in all."""
+        if share := self.settings[setting].get(REPLAY):
+            recipe = self.recipe(setting, self.choices(setting)[0], self.seeds[0])
+            return share, recipe.steps * recipe.batch_size * recipe.gradient_accumulation_steps
+        return None
 
     def prompt_maker(
         self, setting: str, choice: float, tokenizer: object, task: Task
@@ -125,8 +139,14 @@ class Plan:
         make = prompting.few_shot if way == FEW_SHOT else prompting.retrieved
         return make(tokenizer, task, choice)
 
-    def make_task(self, base: Base, n: int | None, seed: int) -> Task:
+    def make_task(
+        self, base: Base, n: int | None, seed: int, replays: tuple[float, int] | None = None
+    ) -> Task:
         """The task that a seed draws, with n training examples and the plan's questions."""
+        task = self._own_task(base, n, seed)
+        return with_replay(task, *replays, seed) if replays else task
+
+    def _own_task(self, base: Base, n: int | None, seed: int) -> Task:
         if self.test or self.validation:
             sizes = {"test": self.test, "validation": self.validation}
             return texts.text_task(self.task, n, seed, **sizes)
@@ -215,10 +235,16 @@ def _faults(plan: Plan) -> Iterator[str]:
             yield f"{name} holds a value twice; give each once"
     if both := {*plan.tuning_seeds} & {*plan.seeds}:
         yield f"seeds {sorted(both)} choose the learning rates and test them; give fresh seeds"
-    for rate in plan.learning_rates:
+    yield from _faults_of_settings(plan)
+    for rate in _rates(plan):
         if float(f"{rate:.{DIGITS}g}") != rate:
             yield f"learning rate {rate!r} has more than {DIGITS} digits, which no row keeps"
-    yield from _faults_of_settings(plan)
+
+
+def _rates(plan: Plan) -> set[float]:
+    """All learning rates that a plan names."""
+    own = {rate for name in plan.settings if plan.is_trained(name) for rate in plan.choices(name)}
+    return {*plan.learning_rates} | own
 
 
 def _faults_of_settings(plan: Plan) -> Iterator[str]:
@@ -226,25 +252,30 @@ def _faults_of_settings(plan: Plan) -> Iterator[str]:
     fields = tuple(part.name for part in dataclasses.fields(Recipe))
     trained = {name: given for name, given in plan.settings.items() if plan.is_trained(name)}
     for part, given in {"common": plan.common, **trained}.items():
-        known = fields if part == "common" else (*fields, EXAMPLES)
+        known = fields if part == "common" else (*fields, EXAMPLES, REPLAY)
         for name in given:
             if name not in known:
                 hint = nearest(name, known)
                 yield f"{part!r} gives {name!r}, which no recipe has; {hint}".rstrip("; ")
-            if name in OWN:
+            if name in OWN and (name != RATE or part == "common"):
                 yield f"{part!r} gives {name!r}, which the plan itself chooses; leave it out"
     made: dict[object, str] = {}
     for setting in trained:
         n = plan.examples(setting)
         if n is not None and (type(n) is not int or n < 1):
             yield f"{setting!r}: n={n!r} is no number of examples; give 1 or more"
-        for rate in plan.learning_rates:
+        share = plan.settings[setting].get(REPLAY, 0)
+        if type(share) is not float and share or not 0 <= share < 1:
+            yield f"{setting!r}: replay={share!r} is no share of the draws; give for example 0.05"
+        if not plan.choices(setting):
+            yield f"{setting!r} has no learning rate; give learning_rates, or one of its own"
+        for rate in plan.choices(setting):
             try:
                 recipe = plan.recipe(setting, rate, plan.seeds[0])
             except (TypeError, ValueError) as error:
                 yield f"{setting!r}: {error}"
                 return
-            if (same := made.setdefault((recipe, n), setting)) != setting:
+            if (same := made.setdefault((recipe, n, share), setting)) != setting:
                 yield f"{setting!r} trains what {same!r} trains; leave one of them out"
 
 

@@ -102,7 +102,7 @@ def subspace_overlap(lora_A1: Tensor, lora_A2: Tensor) -> Tensor:
     Returns:
         (rank of A1, rank of A2), float64: entry [i - 1, j - 1] is φ(A1, A2, i, j).
     """
-    first, second = _matrix("lora_A1", lora_A1), _matrix("lora_A2", lora_A2)
+    first, second = checked_matrix("lora_A1", lora_A1), checked_matrix("lora_A2", lora_A2)
     if first.shape[1] != second.shape[1]:
         raise ValueError(
             f"lora_A1 {tuple(first.shape)} and lora_A2 {tuple(second.shape)} read inputs of "
@@ -114,48 +114,9 @@ def subspace_overlap(lora_A1: Tensor, lora_A2: Tensor) -> Tensor:
     return cosines.square().cumsum(0).cumsum(1) / torch.minimum(i, j)
 
 
-def intruder_dimensions(
-    weight: Tensor, delta_weight: Tensor, top_k: int = 10, threshold_epsilon: float = 0.5
-) -> Tensor:
-    """The top singular vectors of W + ΔW that resemble none of W's: training brought them in.
-
-    Left singular vectors are compared, by |cosine|. Where W has equal singular values, its vectors
-    are not unique, and the result means nothing. Two SVDs of (out, in) take seconds for wide
-    layers. arXiv:2410.21228, as in PEFT's `reduce_intruder_dimension`.
-
-    Args:
-        weight: W, (out, in).
-        delta_weight: ΔW, (out, in), as `LoRALinear.delta_weight()` gives it.
-        top_k: how many vectors of W + ΔW are checked, strongest first; 10 as in PEFT.
-        threshold_epsilon: an intruder's largest |cosine| is below it; 0.5 as in PEFT.
-
-    Returns:
-        The intruders' places among the singular vectors of W + ΔW, counted from 0, rising.
-    """
-    before, change = _matrix("weight", weight), _matrix("delta_weight", delta_weight)
-    if before.shape != change.shape:
-        raise ValueError(
-            f"weight {tuple(before.shape)} and delta_weight {tuple(change.shape)} differ in shape; "
-            "give both as (out, in)"
-        )
-    if top_k not in range(1, min(before.shape) + 1):
-        raise ValueError(
-            f"top_k={top_k}, and {tuple(before.shape)} has {min(before.shape)} singular vectors; "
-            f"give a whole number from 1 to {min(before.shape)}"
-        )
-    if not 0 < threshold_epsilon <= 1:
-        raise ValueError(
-            f"threshold_epsilon={threshold_epsilon} is no cosine above 0; give for example 0.5"
-        )
-    old = torch.linalg.svd(before, full_matrices=False).U  # (out, n)
-    new = torch.linalg.svd(before + change, full_matrices=False).U[:, :top_k]  # (out, top_k)
-    closest = (new.T @ old).abs().amax(dim=1)  # (top_k, out) @ (out, n) -> (top_k,)
-    return (closest < threshold_epsilon).nonzero().flatten()
-
-
 def _svd(lora_A: Tensor, lora_B: Tensor, scaling: float) -> tuple[Tensor, Tensor, Tensor]:
     """U (out, n), the singular values (n,) and Vᵀ (n, in) of scaling * BA; n = min(r, out, in)."""
-    A, B = _matrix("lora_A", lora_A), _matrix("lora_B", lora_B)
+    A, B = checked_matrix("lora_A", lora_A), checked_matrix("lora_B", lora_B)
     if A.shape[0] != B.shape[1]:
         raise ValueError(
             f"lora_A {tuple(A.shape)} and lora_B {tuple(B.shape)} differ in rank: {A.shape[0]} and "
@@ -178,7 +139,7 @@ def _directions(matrix: Tensor, dtype: torch.dtype) -> Tensor:
     return right[values > noise]
 
 
-def _matrix(name: str, tensor: Tensor) -> Tensor:
+def checked_matrix(name: str, tensor: Tensor) -> Tensor:
     """The matrix in float64 on the CPU, once its numbers are known to be finite."""
     if tensor.ndim != 2 or 0 in tensor.shape:
         raise ValueError(f"{name} has shape {tuple(tensor.shape)}; give a matrix with two sizes")

@@ -47,6 +47,7 @@ _NAMES = {  # module: its public names
     "memory_bars": ("PARTS", "draw_memory"),
     "batches": ("draw_by_batch", "draw_fan", "draw_last_losses"),
     "lengths": ("draw_by_limit", "draw_cost_of_length", "draw_lengths", "draw_right"),
+    "full_or_lora": ("draw_directions", "draw_frontier"),
     "ways": ("draw_examples", "draw_ways", "ways_size"),
     "fields": ("draw_field", "field_size"),
     "lora_parts": ("draw_lora_parts", "lora_parts_size"),
