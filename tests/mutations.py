@@ -282,6 +282,8 @@ MUTATIONS = [  # (file, what it says, what it says when broken, the test that mu
     ("review/adapter_base.py", "last < config.get", "0 < config.get", "test_adapter_review.py::test_a_model_with_too_few"),
     ("review/adapter_base.py", "return (columns, rows) if is_conv1d else", "return (rows, columns) if is_conv1d else", "test_adapter_review.py::test_nothing_is_wrong_with_an_adapter_on"),
     ("review/adapter_base.py", "/ max(rows.size, 1)", "/ 2", "test_adapter_review.py::test_the_size_of_the_change"),
+    ("review/adapter_base.py", "if name not in BY_TOKENS and change.shape", "if change.shape", "test_adapter_review.py::test_a_vocabulary_that"),
+    ("review/adapter.py", '"" if config is None else contradiction(config, changes)', '""', "test_adapter_review.py::test_a_base_that_is_known_by"),
     ("review/adapter_config.py", "        if name not in weights.changes and EXPERTS", "        if EXPERTS", "test_adapter_review.py::test_nothing_is_wrong"),
     ("review/adapter_config.py", "    if missing:", "    if False:", "test_adapter_review.py::test_layers_without"),
     ("review/adapter_config.py", "change.rank != by_module[change.module].r", "False", "test_adapter_review.py::test_a_rank_unlike"),

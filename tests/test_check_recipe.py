@@ -18,7 +18,8 @@ from lora_lab.cli.app import app
 from lora_lab.cli.options import value_of
 from lora_lab.places import data_folder
 from lora_lab.recipe import Recipe
-from lora_lab.review.named_base import _shape, named_base, short_name
+from lora_lab.review.base_names import short_name
+from lora_lab.review.named_base import _shape, named_base
 from lora_lab.review.recipe import check_recipe
 from lora_lab.review.recipe_settings import shipped_factors
 from lora_lab.tools.reading import read_settings

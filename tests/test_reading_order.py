@@ -148,6 +148,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "finding": "",
         "brought": "",
         "adapter_weights": "numpy",
+        "base_names": "",
         "adapter_base": "numpy",
         "adapter_config": "",
         "adapter_factor": "",
