@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 import shutil
 import struct
 import warnings
@@ -12,6 +13,7 @@ import peft
 import pytest
 import torch
 from peft.tuners.lora import LoraLayer
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 from typer.testing import CliRunner
 
@@ -560,6 +562,31 @@ def test_names_that_hold_an_adapters_name_are_found_by_peft_under_that_name_alon
     assert "lora_A" in missing_by_peft(plain)
 
 
+@pytest.fixture
+def wrapped_twice(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        config = peft.LoraConfig(r=8, target_modules=NAMES, task_type="CAUSAL_LM")
+        model = peft.get_peft_model(adapted(), config)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.01)
+    return saved(model, tmp_path / "adapter")
+
+
+def test_an_adapter_of_a_model_that_was_wrapped_twice_is_told_so_and_can_be_saved(wrapped_twice):
+    assert missing_by_peft(wrapped_twice)
+    review = only(
+        wrapped_twice, "grave", "16 names in the file begin with 'base_model.model.' twice"
+    )
+    assert review[0].why.startswith("the model was wrapped twice: get_peft_model, or SFTTrainer")
+    (code,) = re.findall(r"save_file\(.+?, path\)", review[0].do)
+    names = {"load_file": load_file, "save_file": save_file, "path": wrapped_twice / WEIGHTS}
+    exec(code, names)  # the remedy, as it is told
+    assert not missing_by_peft(wrapped_twice)
+    assert of(check_adapter(wrapped_twice), "grave") == []
+
+
 def test_files_that_zero_3_leaves_behind(plain):
     holding(plain, {})
     only(plain, "grave", "holds no lora_A and no lora_B")
@@ -713,6 +740,23 @@ def test_an_adapter_beside_a_whole_model(plain):
 
 
 # --- a whole model ------------------------------------------------------------------------------
+
+
+# --- a checkpoint's folder ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["adapter", "whole"])
+def test_the_log_in_a_checkpoints_folder_is_looked_through_too(kind, request):
+    folder = request.getfixturevalue("plain" if kind == "adapter" else "whole")
+    state = {"log_history": [{"step": n, "loss": 1.2} for n in range(20)], "global_step": 20}
+    (folder / "trainer_state.json").write_text(json.dumps(state | {"max_steps": 20}))
+    review = only(folder, "warning", "the loss never fell: 1.2 at first, 1.2 at the end", "04")
+    assert review.facts["training's steps"] == "20 of 20"
+    state["log_history"] = [{"step": n, "loss": 2 - n / 20} for n in range(20)]
+    (folder / "trainer_state.json").write_text(json.dumps(state | {"max_steps": 100}))
+    only(folder, "note", "a checkpoint after 20 of 100 steps", "04")
+    (folder / "trainer_state.json").write_text("[")
+    only(folder, "note", "trainer_state.json can't be read")
 
 
 @pytest.fixture

@@ -581,6 +581,14 @@ def test_another_method_is_said_to_be_one():
     assert "ia3 is neither LoRA" in review[0].what
 
 
+def test_a_folder_with_nothing_but_a_log_is_looked_through(tmp_path, capsys):
+    (tmp_path / "trainer_state.json").write_text(json.dumps(LOGS["diverged"][0]))
+    with pytest.raises(SystemExit) as ended:
+        app(["check", str(tmp_path)])
+    assert ended.value.code == 1
+    assert "the loss diverged" in capsys.readouterr().out
+
+
 def test_a_folder_without_an_adapter_is_refused(tmp_path):
     with pytest.raises(ValueError, match="a folder without adapter_config"):
         check_recipe(tmp_path)

@@ -20,6 +20,7 @@ from lora_lab.assets import downloads
 from lora_lab.maths.statistics import wilson
 from lora_lab.models.built_in import BUILT_IN
 from lora_lab.models.merging import merge
+from lora_lab.review.adapter import check_adapter
 from lora_lab.training import exports
 from tiny import letters_task, recipe, tiny_base
 
@@ -210,6 +211,19 @@ def test_the_tokenizer_and_its_chat_template_are_in_the_folder(run, tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "a")
     assert tokenizer.chat_template == run.tokenizer.chat_template
     assert tokenizer.get_vocab() == run.tokenizer.get_vocab()
+
+
+def test_a_padding_token_that_is_the_end_is_noted_save_in_an_export_of_ours(run, tmp_path):
+    from transformers import AutoTokenizer
+
+    lab.export(run, tmp_path / "a")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "a")
+    tokenizer.pad_token = tokenizer.eos_token  # as smollm2's is, by its publisher
+    tokenizer.save_pretrained(tmp_path / "a")
+    noted = f"pad_token is the eos_token {tokenizer.eos_token!r}"
+    assert noted not in [found.what for found in check_adapter(tmp_path / "a")]
+    (tmp_path / "a" / "README.md").write_text("---\ntags:\n- lora\n---\n\n- lora-lab\n")
+    assert noted in [found.what for found in check_adapter(tmp_path / "a")]
 
 
 def test_a_base_without_a_chat_template_is_asked_with_a_line_break(run, tmp_path):

@@ -30,6 +30,7 @@ from lora_lab.review.adapter_tokenizer import look_at_tokenizer
 from lora_lab.review.adapter_weights import Change, Weights, dtypes_in_words, read_weights
 from lora_lab.review.base_names import config_of
 from lora_lab.review.finding import Finding, Review, named
+from lora_lab.review.recipe_curves import log_beside
 from lora_lab.review.whole_model import check_model
 from lora_lab.wording import file_size, in_short
 
@@ -40,6 +41,7 @@ LEFTOVERS = ("optimizer.pt", "optimizer.bin", "scheduler.pt", "scaler.pt", "trai
 def check_adapter(folder: str | Path) -> Review:
     """What is odd about a saved adapter: its configuration, weights, base and tokenizer.
 
+    In a checkpoint's folder the log of the training, trainer_state.json, is looked through too.
     Nothing is run, fetched or unpickled; no model is built. Of a folder with a whole model, merged
     or fully fine-tuned, only name, dtype, tokenizer and broken numbers are looked at.
 
@@ -88,6 +90,7 @@ class _Adapter:
             self._compare()
         self._look_at_tokenizer()
         self._look_at_files()
+        self._look_at_log()
         return Review(
             subject=self.folder.resolve().name,
             kind=self.kind,
@@ -348,6 +351,11 @@ class _Adapter:
                     "counts twice",
                     "put them into two folders",
                 )
+
+    def _look_at_log(self) -> None:
+        facts, findings = log_beside(self.folder)
+        self.facts |= facts
+        self.findings += findings
 
 
 # --- words --------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from lora_lab.review.recipe_base import (
     with_meant_targets,
     with_pefts_targets,
 )
-from lora_lab.review.recipe_curves import curves_review
+from lora_lab.review.recipe_curves import STATE_FILE, curves_review
 from lora_lab.review.recipe_data import RowsOfFile, length_findings, rows_of
 from lora_lab.review.recipe_settings import rate_text, settings_findings
 from lora_lab.tasks.tables import KINDS
@@ -62,7 +62,7 @@ def _of_folder(path: Path) -> Review:
         from lora_lab.review.adapter import check_adapter
 
         return check_adapter(path)
-    state = path / "trainer_state.json"
+    state = path / STATE_FILE
     if state.is_file():
         return check_recipe(state)
     raise ValueError(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from lora_lab import __version__
 from lora_lab.maths.measures import LOWER_IS_BETTER
 from lora_lab.maths.statistics import wilson
+from lora_lab.models.adapter_config import CARD_TAG
 from lora_lab.models.built_in import BUILT_IN
 from lora_lab.recipe import ONLY, Recipe
 from lora_lab.records import Scores
@@ -60,7 +61,7 @@ def model_card(
         base_model=made.hub or None,
         library_name="peft" if made.kind == ADAPTER else "transformers",
         pipeline_tag="text-generation",
-        tags=[run.recipe.method, "lora-lab"],
+        tags=[run.recipe.method, CARD_TAG],
         model_name=made.folder.name,
         eval_results=_results(run) or None,
     )
