@@ -192,6 +192,16 @@ def test_rounds_and_dropped_chats_are_named_by_line(tmp_path):
     )
 
 
+def test_a_last_line_that_is_cut_off_is_named_by_its_number(tmp_path):
+    lines = [json.dumps(messages(*pair)) for pair in PAIRS]
+    (tmp_path / "a.jsonl").write_text("\n".join([*lines, lines[0][:-9]]))
+    review = lab.check_data(tmp_path / "a.jsonl")
+    assert review.facts["rows"] == "97 rows read, 96 used, 1 left out"
+    left = found(review, "an interrupted write leaves it: row 97")
+    assert left.what.startswith("1 of 97 rows are left out. broken JSON")
+    assert not review.is_grave
+
+
 def test_rows_of_other_kinds_of_training_are_a_warning_and_not_grave(tmp_path):
     call = {"messages": [{"role": "user", "content": "x"}, {"role": "tool", "content": "y"}]}
     records = [messages(*pair) for pair in PAIRS[:20]] + [call] * 30
@@ -464,7 +474,11 @@ def test_personal_data_is_named_by_row_and_never_printed(table):
         ("a.csv", b"\xef\xbb\xbf", "a.csv is empty"),
         ("a.jsonl", b"\x89PNG\0\0", "a.jsonl holds binary data"),
         ("a.json", b'[{"messages": [{"role": "us', "a.json is broken at line 1"),
-        ("a.jsonl", b'{"prompt": "a", "answer": "b"}\n{"prom', "a.jsonl is broken in line 2"),
+        (
+            "a.jsonl",
+            b'{"prompt": "a"\n{"prom',
+            "a.jsonl is broken in 2 of 2 lines, first in line 1",
+        ),
         ("a.jsonl", b'{"messages": []}', "a.jsonl has no row that the turns in 'messages'"),
         ("a.csv", b'prompt,answer\n"a,b\n', "a.csv is broken near line 2"),
         ("a.csv", b"one,two\na,b\n", "a.csv has no column 'prompt'; name one of one, two"),
