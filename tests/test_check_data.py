@@ -14,7 +14,7 @@ from lora_lab.cli.app import app
 from lora_lab.models.built_in import base_folder
 from lora_lab.review import data, data_lengths
 from lora_lab.review.data_lengths import Bounds, TokenCounter, counter_here, lengths_of
-from lora_lab.review.data_personal import kinds_of_personal_data
+from lora_lab.review.data_personal import kinds_of_personal_data, without_personal_data
 from lora_lab.review.data_twins import twins_of
 from lora_lab.tasks.examples import Example, encode
 from lora_lab.tasks.loading import load_task
@@ -438,6 +438,15 @@ def test_each_kind_of_personal_data_is_known(text, kind):
 )
 def test_other_numbers_and_nobodys_addresses_are_none(text):
     assert kinds_of_personal_data(text) == []
+
+
+def test_what_is_found_is_replaced_by_its_kind_and_counted():
+    text = "ada@firm.de or bob@example.com, +49 170 1234567, DE89370400440532013000, ada@x.io"
+    hidden, counts = without_personal_data(text)
+    assert hidden == "[e-mail] or bob@example.com, [phone], [IBAN], [e-mail]"
+    assert counts == {"e-mail addresses": 2, "telephone numbers": 1, "bank accounts (IBAN)": 1}
+    assert without_personal_data("4111 1111 1111 1111 is [card]")[0] == "[card] is [card]"
+    assert without_personal_data("no. 4111 1111 1111 1112") == ("no. 4111 1111 1111 1112", {})
 
 
 SECRETS = [

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lora_lab.review.data_lengths import Lengths, counter_here, lengths_of
-from lora_lab.review.data_personal import hidden
+from lora_lab.review.data_personal import without_personal_data
 from lora_lab.review.data_rows import NAMED, Material, quoted, row_findings
 from lora_lab.review.data_twins import Twins, twins_of
 from lora_lab.review.finding import Finding, Review
@@ -220,7 +220,7 @@ def _twin_findings(twins: Twins, used: Sequence[UsedRow]) -> Iterator[Finding]:
         what=f"{len(twins.twins):,} of {counted(twins.held_out, 'test prompt')} have a near-twin "
         "in training, the same but for numbers, quoted words or names: "
         f"{rows_in_words(rows, NAMED)}. The largest template has {size:,} prompts: "
-        f"{hidden(template)[:80].replace(GAP, '…')!r}",
+        f"{without_personal_data(template)[0][:80].replace(GAP, '…')!r}",
         why="A test at random then asks what training has answered in nearly these words. Prompts "
         "in other words may score far lower.",
         do="Split by template, with --group-by template: none is then in two splits.",
