@@ -1,6 +1,7 @@
 """`check_data`: each finding appears where its cause is, and nowhere else."""
 
 import csv
+import dataclasses
 import json
 import random
 import subprocess
@@ -558,6 +559,18 @@ def test_the_summary_says_in_three_lines_what_the_check_says(table):
     )
     assert third.startswith("  4 labels, the largest 33 %; 1 warning about rows; more: lora-lab")
     assert third.endswith(f"check '{path}'")
+
+
+def test_one_reading_serves_the_task_and_its_summary(table):
+    path = table([*LABELS, ("", "x")])
+    task = load_task(path)
+    path.unlink()
+    assert "97 rows read" in data.summary(path, task)[0]
+    assert not any(row.table.rows for row in task.read.used)  # no second copy of the texts
+    other = dataclasses.replace(task, read=None)
+    assert other == task
+    assert other.fingerprint() == task.fingerprint()
+    assert load_task("sentiment").read is None
 
 
 def test_the_summary_counts_the_rows_of_the_splits_and_warns_of_few_groups(table):
