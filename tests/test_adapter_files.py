@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 import adapters
 from lora_lab.cli.app import app
 from lora_lab.models.adapted import load_adapter
+from lora_lab.models.adapter_config import PREFIX
 from lora_lab.models.learned import save_adapter
 from lora_lab.training.fit import fit
 from lora_lab.training.loop import train
@@ -186,6 +187,7 @@ def test_a_field_of_a_later_peft_that_is_switched_off_does_no_harm(base, adapter
         ({B: None}, f"lacks '{B}'"),
         ({A: None, B: None}, f"lacks '{A}'"),
         ({A.replace("up", "upper"): torch.ones(3, 32)}, "another base"),
+        ({A: None, B: None, PREFIX + A: torch.ones(3, 32)}, "twice, such as .+ was wrapped twice"),
         ({"something": torch.ones(2)}, "holds 'something'"),
     ],
     ids=lambda one: one if isinstance(one, str) else "",

@@ -2,15 +2,18 @@
 
 import json
 import pickle
+import re
 import shutil
 import struct
 import warnings
+from functools import partial
 from pathlib import Path
 
 import peft
 import pytest
 import torch
 from peft.tuners.lora import LoraLayer
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 from typer.testing import CliRunner
 
@@ -19,9 +22,10 @@ from lora_lab.cli.app import app
 from lora_lab.models.built_in import base_folder
 from lora_lab.models.smollm2 import smollm2_is_here
 from lora_lab.review.adapter import check_adapter
-from lora_lab.review.adapter_base import models_that_fit
+from lora_lab.review.adapter_base import contradiction, models_that_fit
 from lora_lab.review.adapter_size import size_in_words
 from lora_lab.review.adapter_weights import Change
+from lora_lab.review.base_names import config_of
 from lora_lab.wording import fine_percent
 
 A = "base_model.model.model.layers.{}.self_attn.{}.lora_A.weight"
@@ -421,7 +425,51 @@ def test_a_well_known_base_that_its_shapes_contradict(tmp_path):
     assert "llama-7b" in check_adapter(folder).facts["base"]
     assert of(check_adapter(folder), "grave") == []
     configured(folder, base_model_name_or_path="meta-llama/Llama-3.2-3B")
-    only(folder, "grave", "names meta-llama/Llama-3.2-3B, and the shapes are those of llama-7b")
+    review = only(folder, "grave", "names meta-llama/Llama-3.2-3B, and the shapes are not its")
+    assert (
+        "(4096, 4096), and that base's is (3072, 3072). They are those of llama-7b"
+        in review[0].what
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "meta-llama/Llama-2-7b-hf",  # none of these ids is listed: each is a listed base's by name
+        "unsloth/llama-2-7b-bnb-4bit",
+        "mistralai/Mistral-7B-Instruct-v0.3",
+        "Qwen/Qwen2.5-3B-Instruct",
+    ],
+)
+def test_a_base_that_is_known_by_its_name_alone_and_that_its_shapes_contradict(plain, name):
+    configured(plain, base_model_name_or_path=name)  # over pocket's weights, 128 wide
+    review = only(plain, "grave", f"the configuration names {name}, and the shapes are not its")
+    assert "q_proj is made for (128, 128), and that base's is (" in review[0].what
+
+
+@pytest.mark.parametrize("name", ["unsloth/Phi-3.5-mini-instruct", "acme/llama-2-7b-pruned"])
+def test_a_base_that_is_not_known_is_contradicted_by_no_shape(plain, name):
+    configured(plain, base_model_name_or_path=name)
+    assert of(check_adapter(plain), "grave") == []
+
+
+def test_an_adapter_for_more_layers_than_its_named_base_has():
+    config = config_of("meta-llama/Llama-2-7b-hf")
+    q_proj = partial(Change, in_features=4096, out_features=4096)
+    change = q_proj("model.layers.31.self_attn.q_proj")
+    assert contradiction(config, [change]) == ""
+    change = q_proj("model.layers.32.self_attn.q_proj")
+    assert "ends with layer 31" in contradiction(config, [change])
+
+
+def test_a_vocabulary_that_was_enlarged_is_no_other_base():
+    change = Change("lm_head", in_features=4096, out_features=32004)  # Llama 2 has 32,000
+    assert contradiction(config_of("meta-llama/Llama-2-7b-hf"), [change]) == ""
+
+
+def test_only_bases_with_llamas_names_fit_by_their_shapes():
+    change = Change("model.layers.0.self_attn.q_proj", in_features=768, out_features=768)
+    assert models_that_fit([change]) == []  # BERT is as wide, and calls it query
 
 
 def test_a_model_with_too_few_layers_does_not_fit_by_its_shapes():
@@ -512,6 +560,31 @@ def test_names_that_hold_an_adapters_name_are_found_by_peft_under_that_name_alon
     holding(plain, renamed)
     only(plain, "warning", "16 names in the file hold an adapter's name, such as")
     assert "lora_A" in missing_by_peft(plain)
+
+
+@pytest.fixture
+def wrapped_twice(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        config = peft.LoraConfig(r=8, target_modules=NAMES, task_type="CAUSAL_LM")
+        model = peft.get_peft_model(adapted(), config)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.01)
+    return saved(model, tmp_path / "adapter")
+
+
+def test_an_adapter_of_a_model_that_was_wrapped_twice_is_told_so_and_can_be_saved(wrapped_twice):
+    assert missing_by_peft(wrapped_twice)
+    review = only(
+        wrapped_twice, "grave", "16 names in the file begin with 'base_model.model.' twice"
+    )
+    assert review[0].why.startswith("the model was wrapped twice: get_peft_model, or SFTTrainer")
+    (code,) = re.findall(r"save_file\(.+?, path\)", review[0].do)
+    names = {"load_file": load_file, "save_file": save_file, "path": wrapped_twice / WEIGHTS}
+    exec(code, names)  # the remedy, as it is told
+    assert not missing_by_peft(wrapped_twice)
+    assert of(check_adapter(wrapped_twice), "grave") == []
 
 
 def test_files_that_zero_3_leaves_behind(plain):
@@ -667,6 +740,23 @@ def test_an_adapter_beside_a_whole_model(plain):
 
 
 # --- a whole model ------------------------------------------------------------------------------
+
+
+# --- a checkpoint's folder ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["adapter", "whole"])
+def test_the_log_in_a_checkpoints_folder_is_looked_through_too(kind, request):
+    folder = request.getfixturevalue("plain" if kind == "adapter" else "whole")
+    state = {"log_history": [{"step": n, "loss": 1.2} for n in range(20)], "global_step": 20}
+    (folder / "trainer_state.json").write_text(json.dumps(state | {"max_steps": 20}))
+    review = only(folder, "warning", "the loss never fell: 1.2 at first, 1.2 at the end", "04")
+    assert review.facts["training's steps"] == "20 of 20"
+    state["log_history"] = [{"step": n, "loss": 2 - n / 20} for n in range(20)]
+    (folder / "trainer_state.json").write_text(json.dumps(state | {"max_steps": 100}))
+    only(folder, "note", "a checkpoint after 20 of 100 steps", "04")
+    (folder / "trainer_state.json").write_text("[")
+    only(folder, "note", "trainer_state.json can't be read")
 
 
 @pytest.fixture

@@ -125,6 +125,14 @@ def test_another_end_and_padding_that_is_the_end(folder, tokenizer):
     assert findings(folder) == [("note", "pad_token is the eos_token '<|end|>'")]
 
 
+def test_words_beyond_the_bases_rows_are_named_where_none_was_added(folder):
+    configured(folder, base_model_name_or_path="huggyllama/llama-7b")
+    words = {"model": {"vocab": {"a": 0, "zebra": 32_000}}, "added_tokens": []}
+    (folder / "tokenizer.json").write_text(json.dumps(words))
+    (words,) = [what for _, what in findings(folder) if "beyond it" in what]
+    assert words.endswith("32,000 rows; beyond it: 'zebra'")
+
+
 def test_another_vocabulary_is_grave(folder):
     tiny_tokenizer().save_pretrained(folder)
     (severity, words) = findings(folder)[0]

@@ -1,6 +1,7 @@
 """`check_data`: each finding appears where its cause is, and nowhere else."""
 
 import csv
+import dataclasses
 import json
 import random
 import subprocess
@@ -14,7 +15,7 @@ from lora_lab.cli.app import app
 from lora_lab.models.built_in import base_folder
 from lora_lab.review import data, data_lengths
 from lora_lab.review.data_lengths import Bounds, TokenCounter, counter_here, lengths_of
-from lora_lab.review.data_personal import kinds_of_personal_data
+from lora_lab.review.data_personal import kinds_of_personal_data, without_personal_data
 from lora_lab.review.data_twins import twins_of
 from lora_lab.tasks.examples import Example, encode
 from lora_lab.tasks.loading import load_task
@@ -190,6 +191,16 @@ def test_rounds_and_dropped_chats_are_named_by_line(tmp_path):
     assert "1 row would fit 'question' to 'answer', while the turns in 'messages' was taken" in (
         mixed.what
     )
+
+
+def test_a_last_line_that_is_cut_off_is_named_by_its_number(tmp_path):
+    lines = [json.dumps(messages(*pair)) for pair in PAIRS]
+    (tmp_path / "a.jsonl").write_text("\n".join([*lines, lines[0][:-9]]))
+    review = lab.check_data(tmp_path / "a.jsonl")
+    assert review.facts["rows"] == "97 rows read, 96 used, 1 left out"
+    left = found(review, "an interrupted write leaves it: row 97")
+    assert left.what.startswith("1 of 97 rows are left out. broken JSON")
+    assert not review.is_grave
 
 
 def test_rows_of_other_kinds_of_training_are_a_warning_and_not_grave(tmp_path):
@@ -430,6 +441,15 @@ def test_other_numbers_and_nobodys_addresses_are_none(text):
     assert kinds_of_personal_data(text) == []
 
 
+def test_what_is_found_is_replaced_by_its_kind_and_counted():
+    text = "ada@firm.de or bob@example.com, +49 170 1234567, DE89370400440532013000, ada@x.io"
+    hidden, counts = without_personal_data(text)
+    assert hidden == "[e-mail] or bob@example.com, [phone], [IBAN], [e-mail]"
+    assert counts == {"e-mail addresses": 2, "telephone numbers": 1, "bank accounts (IBAN)": 1}
+    assert without_personal_data("4111 1111 1111 1111 is [card]")[0] == "[card] is [card]"
+    assert without_personal_data("no. 4111 1111 1111 1112") == ("no. 4111 1111 1111 1112", {})
+
+
 SECRETS = [
     "ada.fell.of.the.third.floor@long-named-firm.de",
     "+49 170 1234567",
@@ -464,7 +484,11 @@ def test_personal_data_is_named_by_row_and_never_printed(table):
         ("a.csv", b"\xef\xbb\xbf", "a.csv is empty"),
         ("a.jsonl", b"\x89PNG\0\0", "a.jsonl holds binary data"),
         ("a.json", b'[{"messages": [{"role": "us', "a.json is broken at line 1"),
-        ("a.jsonl", b'{"prompt": "a", "answer": "b"}\n{"prom', "a.jsonl is broken in line 2"),
+        (
+            "a.jsonl",
+            b'{"prompt": "a"\n{"prom',
+            "a.jsonl is broken in 2 of 2 lines, first in line 1",
+        ),
         ("a.jsonl", b'{"messages": []}', "a.jsonl has no row that the turns in 'messages'"),
         ("a.csv", b'prompt,answer\n"a,b\n', "a.csv is broken near line 2"),
         ("a.csv", b"one,two\na,b\n", "a.csv has no column 'prompt'; name one of one, two"),
@@ -535,6 +559,18 @@ def test_the_summary_says_in_three_lines_what_the_check_says(table):
     )
     assert third.startswith("  4 labels, the largest 33 %; 1 warning about rows; more: lora-lab")
     assert third.endswith(f"check '{path}'")
+
+
+def test_one_reading_serves_the_task_and_its_summary(table):
+    path = table([*LABELS, ("", "x")])
+    task = load_task(path)
+    path.unlink()
+    assert "97 rows read" in data.summary(path, task)[0]
+    assert not any(row.table.rows for row in task.read.used)  # no second copy of the texts
+    other = dataclasses.replace(task, read=None)
+    assert other == task
+    assert other.fingerprint() == task.fingerprint()
+    assert load_task("sentiment").read is None
 
 
 def test_the_summary_counts_the_rows_of_the_splits_and_warns_of_few_groups(table):

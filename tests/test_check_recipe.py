@@ -18,7 +18,8 @@ from lora_lab.cli.app import app
 from lora_lab.cli.options import value_of
 from lora_lab.places import data_folder
 from lora_lab.recipe import Recipe
-from lora_lab.review.named_base import _shape, named_base, short_name
+from lora_lab.review.base_names import short_name
+from lora_lab.review.named_base import _shape, named_base
 from lora_lab.review.recipe import check_recipe
 from lora_lab.review.recipe_settings import shipped_factors
 from lora_lab.tools.reading import read_settings
@@ -112,6 +113,19 @@ BROKEN = {  # the failure: (settings or code, severity, what is found)
     ),
     "the tool's default rate": (
         {key: value for key, value in TRL.items() if key != "learning_rate"},
+        "warning",
+        "learning_rate 2e-5, TRL's default, with LoRA",
+    ),
+    "full fine-tuning's rate for a classifier": (
+        PLAIN.replace("r=8,", 'r=8, task_type="SEQ_CLS",').replace("2e-4", "2e-5"),
+        "warning",
+        "learning_rate 2e-5 with LoRA",
+    ),
+    "the trainer's default rate for a classifier": (
+        PLAIN.replace("r=8,", "r=8, task_type=TaskType.SEQ_CLS,")
+        .replace("learning_rate=2e-4, ", "")
+        .replace("TrainingArguments", "SFTConfig")
+        .replace("Trainer(", "SFTTrainer("),
         "warning",
         "learning_rate 2e-5, TRL's default, with LoRA",
     ),
@@ -494,6 +508,59 @@ def test_data_that_are_not_here_are_told_by_what_they_are(path, words):
     assert words in check_recipe(settings).facts["not in it"]
 
 
+@pytest.mark.parametrize(
+    ("targets", "option", "facts"),
+    [
+        (
+            ["q_proj", "v_porj"],
+            "--target-modules q_proj,v_proj",
+            {"mended in it": "v_porj → v_proj (a layer of llama-3.2-1b)"},
+        ),
+        (["v_porj", "v_proj"], "--target-modules v_proj ", {"mended in it": "v_porj → v_proj"}),
+        (
+            ["q_proj", "query_key_value"],
+            "--target-modules q_proj ",
+            {"not in it": "the target query_key_value"},
+        ),
+        (["query_key_value"], "", {"not in it": "the target query_key_value"}),
+    ],
+)
+def test_the_command_has_the_modules_that_were_meant_and_says_so(targets, option, facts):
+    settings = AXOLOTL | {"lora_target_linear": None, "lora_target_modules": targets}
+    found = check_recipe(settings).facts
+    assert option in found["with lora-lab"]
+    if not option:
+        assert "--target-modules" not in found["with lora-lab"]
+    for name, words in facts.items():
+        assert found[name].startswith(words)
+    assert ("mended in it" in found) == ("mended in it" in facts)
+
+
+def test_the_modules_of_a_base_that_is_not_known_are_taken_as_they_are():
+    settings = AXOLOTL | {"base_model": "acme/unheard-of", "lora_target_linear": None}
+    facts = check_recipe(settings | {"lora_target_modules": ["q_proj", "v_porj"]}).facts
+    assert "--target-modules q_proj,v_porj" in facts["with lora-lab"]
+    assert "mended in it" not in facts
+
+
+@pytest.mark.parametrize(
+    ("warmup", "words"),
+    [({"warmup_ratio": 0.03}, "a warm-up of 3 %"), ({"warmup_steps": 20}, "a warm-up of 20 steps")],
+)
+def test_a_warm_up_without_a_number_of_steps_is_said_not_to_be_in_the_command(warmup, words):
+    facts = check_recipe(AXOLOTL | warmup).facts
+    assert "--warmup-steps" not in facts["with lora-lab"]
+    assert f"--warmup-steps ({words}: give it with --steps)" in facts["not in it"]
+    facts = check_recipe(AXOLOTL | warmup | {"max_steps": 100}).facts
+    assert "--warmup-steps" in facts["with lora-lab"]
+    assert "--warmup-steps" not in facts.get("not in it", "")
+
+
+def test_a_classifier_has_no_command(tmp_path):
+    facts = check_recipe(as_source(BROKEN["full fine-tuning's rate for a classifier"][0], tmp_path))
+    assert facts.facts["with lora-lab"].startswith("no such command: it trains causal")
+
+
 def test_another_loss_has_no_command():
     facts = check_recipe(AXOLOTL | {"rl": "dpo", "learning_rate": 5e-6}).facts
     assert facts["with lora-lab"] == "no such command: dpo is another loss"
@@ -512,6 +579,14 @@ def test_another_method_is_said_to_be_one():
     review = check_recipe({"peft_type": "IA3", "target_modules": ["k_proj"]})
     assert [found.severity for found in review] == ["note"]
     assert "ia3 is neither LoRA" in review[0].what
+
+
+def test_a_folder_with_nothing_but_a_log_is_looked_through(tmp_path, capsys):
+    (tmp_path / "trainer_state.json").write_text(json.dumps(LOGS["diverged"][0]))
+    with pytest.raises(SystemExit) as ended:
+        app(["check", str(tmp_path)])
+    assert ended.value.code == 1
+    assert "the loss diverged" in capsys.readouterr().out
 
 
 def test_a_folder_without_an_adapter_is_refused(tmp_path):

@@ -306,6 +306,33 @@ def test_wrong_answers_come_first_and_a_cell_cannot_break_the_table():
     assert shown.count("<tr>") == 3
 
 
+def test_personal_data_in_the_answers_shown_are_hidden_and_counted():
+    said = "write to ada_fell@firm.de or +49 170 1234567"
+    answers = [Answer(said, "ada_fell@firm.de", "bob@example.org", False)]
+    table = answers_table(answers)
+    assert "`write to [e-mail] or [phone]` | `[e-mail]` | `bob@example.org`" in table
+    assert table.endswith("personal data: 2 × \\[e-mail\\], 1 × \\[phone\\].")
+    assert "[e-mail], 1 ×" in page(table, {})
+    assert "firm" not in table
+    whole = answers_table(answers, show_personal=True)
+    assert said in whole
+    assert "Hidden" not in whole
+    assert "Hidden" not in answers_table([Answer("a", "b", "c", False)])
+
+
+def test_the_report_hides_personal_data_and_says_so_unless_it_is_asked_for_them(decision):
+    answers = (Answer("who is ada@firm.de", "ada", "ada", True), *decision.test.answers[:3])
+    test = dataclasses.replace(decision.test, answers=answers, choice="ask ada@firm.de")
+    told = dataclasses.replace(decision, test=test)
+    text = report_of_decision(told)
+    assert "firm.de" not in text
+    assert "(`ask [e-mail]`) has" in text
+    assert "are looked for and hidden; names and streets are not" in text
+    text = report_of_decision(told, show_personal=True)
+    assert "who is ada@firm.de" in text
+    assert "shows rows of the data as they are" in text
+
+
 def test_the_page_needs_no_network():
     shown = page("# A\n\n![loss](picture:loss)\n", {"loss": b"\x89PNG"})
     assert re.findall(r'src="([^"]{5})', shown) == ["data:"]

@@ -74,6 +74,13 @@ def test_examples_that_are_too_long_are_counted_and_named(tokenizer):
         encode_all([long], tokenizer, 50, "answer")
 
 
+def test_an_end_token_that_also_pads_keeps_its_label():
+    end = 9
+    rows = [Encoded([1, 2, end], [-100, 2, end]), Encoded([1, 2, 3, end], [-100, 2, 3, end])]
+    labels = collate(rows, pad_token_id=end)["labels"].tolist()
+    assert labels == [[-100, 2, end, -100], [-100, 2, 3, end]]
+
+
 def test_a_batch_is_padded_to_its_own_longest_row_and_pads_earn_nothing():
     batch = collate([Encoded([5, 6, 7], [IGNORED, 6, 7]), Encoded([8], [8])], pad_token_id=0)
     assert batch["input_ids"].tolist() == [[5, 6, 7], [8, 0, 0]]

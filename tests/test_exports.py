@@ -17,10 +17,13 @@ from huggingface_hub import ModelCard
 import lora_lab as lab
 from isolation import OFFLINE
 from lora_lab.assets import downloads
+from lora_lab.decision.report import report_of_run
 from lora_lab.maths.statistics import wilson
 from lora_lab.models.built_in import BUILT_IN
 from lora_lab.models.merging import merge
+from lora_lab.review.adapter import check_adapter
 from lora_lab.training import exports
+from lora_lab.training.intervals import intervals_of
 from tiny import letters_task, recipe, tiny_base
 
 HUB = "somebody/tiny"  # a base of the hub, in a cache as the hub's client lays it out
@@ -212,6 +215,19 @@ def test_the_tokenizer_and_its_chat_template_are_in_the_folder(run, tmp_path):
     assert tokenizer.get_vocab() == run.tokenizer.get_vocab()
 
 
+def test_a_padding_token_that_is_the_end_is_noted_save_in_an_export_of_ours(run, tmp_path):
+    from transformers import AutoTokenizer
+
+    lab.export(run, tmp_path / "a")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "a")
+    tokenizer.pad_token = tokenizer.eos_token  # as smollm2's is, by its publisher
+    tokenizer.save_pretrained(tmp_path / "a")
+    noted = f"pad_token is the eos_token {tokenizer.eos_token!r}"
+    assert noted not in [found.what for found in check_adapter(tmp_path / "a")]
+    (tmp_path / "a" / "README.md").write_text("---\ntags:\n- lora\n---\n\n- lora-lab\n")
+    assert noted in [found.what for found in check_adapter(tmp_path / "a")]
+
+
 def test_a_base_without_a_chat_template_is_asked_with_a_line_break(run, tmp_path):
     tokenizer = run.tokenizer
     tokenizer.chat_template = None
@@ -343,6 +359,31 @@ def test_the_card_shows_the_base_beside_the_run_and_what_was_forgotten(run, tmp_
         "What the base could do before was not asked again."
         in (tmp_path / "b/README.md").read_text()
     )
+
+
+def test_where_the_task_has_groups_card_and_report_have_the_intervals_of_evaluate(run, tmp_path):
+    task = letters_task()
+    groups = {one.prompt: str(n % 3) for n, one in enumerate(task.test)}
+    grouped = replace(task, groups=groups)
+    low, high = intervals_of(run.scores, grouped)["exact match"]
+    by_group = f"{100 * low:.0f} to {100 * high:.0f} %"
+    low, high = wilson(sum(answer.right for answer in run.scores.answers), len(task.test))
+    by_row = f"{100 * low:.0f} to {100 * high:.0f} %"
+    assert by_group != by_row
+    changed = replace(grouped, test=task.test[1:])  # so nobody knows the groups of what was asked
+    given = {"grouped": grouped, "rows": task, "none": None, "changed": changed}
+    for name, of in given.items():
+        lab.export(run, tmp_path / name, task=of)
+        page = (tmp_path / name / "README.md").read_text()
+        (row,) = re.findall(r"\| exact match \|.+", page)
+        told = report_of_run(run, of, "about", None)
+        for text in (row, told.partition("## The data")[0]):
+            assert (by_group in text) == (name == "grouped")
+            assert (by_row in text) == (name != "grouped")
+        for text in (page, told):
+            assert ("of 3 groups tell less" in text) == (name == "grouped")
+            assert ("is not known any more" in text) == (name in ("none", "changed"))
+        assert ("for questions that are independent" in page) == (name != "grouped")
 
 
 def test_a_metric_that_is_no_share_of_right_answers_gets_no_interval(run, tmp_path):

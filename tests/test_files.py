@@ -248,7 +248,13 @@ def test_a_file_that_is_not_there_is_named_with_the_nearest(write):
         ("a.csv", "\ufeff".encode("utf-16") + b"\0\xd8\0\xd8", "holds binary data"),
         ("a.csv", 'prompt,answer\n"a,b\n', "a.csv is broken near line 2, in row 2"),
         ("a.csv", "prompt,answer,answer\n1,2,3\n", "has two columns called 'answer'"),
-        ("a.jsonl", '{"prompt": "a", "answer": "b"}\n\n{"prompt"\n', "a.jsonl is broken in line 3"),
+        (
+            "a.jsonl",
+            '{"prompt": "a", "answer": "b"}\n\n{"prompt"\n}\n',
+            "a.jsonl is broken in 2 of 3 lines, first in line 3, column 10: .*; give one object",
+        ),
+        ("a.jsonl", "{'prompt': 'a'}\n" * 9, "a.jsonl is broken in 9 of 9 lines, first in line 1"),
+        ("a.jsonl", '{"prompt": "a", "answer": "b"}\n{"prompt"', "has 1 row to use"),
         ("a.jsonl", '{"prompt": "a", "answer": "b"}\n[1]\n', "line 2, is a list, not an object"),
         ("a.json", '[{"prompt": "a"},\n {"prompt" 1}]', "a.json is broken at line 2, column 12"),
         ("a.json", '{"prompt": "a"}', "holds an object, not a list of objects"),
@@ -287,6 +293,47 @@ def test_a_file_that_is_not_there_is_named_with_the_nearest(write):
 def test_a_file_that_cannot_be_used_says_why_and_what_would(write, name, content, words):
     with pytest.raises(ValueError, match=words):
         file_task(write(name, content))
+
+
+CUT = "broken JSON, as an interrupted write leaves it"
+
+
+@pytest.mark.parametrize("lost", [1, 4, 12, 21])  # bytes: 4 end inside the letter ü of two bytes
+def test_a_last_line_that_is_cut_off_is_left_out_by_its_number(write, lost):
+    lines = "".join(
+        json.dumps(dict(zip(("prompt", "answer"), p, strict=True))) + "\n" for p in PAIRS
+    )
+    last = '{"prompt": "Where?", "answer": "Süd"}'.encode()
+    task = file_task(write("a.jsonl", lines.encode() + last[:-lost]))
+    assert f"{len(PAIRS) + 1} rows read, {len(PAIRS)} used" in task.about
+    assert f"1 left out ({CUT}: row {len(PAIRS) + 1})" in task.about
+    assert len(task.train) + len(task.validation) + len(task.test) == len(PAIRS)
+
+
+def test_a_broken_line_among_sound_ones_is_left_out_by_its_number(write):
+    chats = [
+        json.dumps(
+            {"messages": [{"role": "user", "content": a}, {"role": "assistant", "content": b}]}
+        )
+        for a, b in PAIRS
+    ]
+    chats[4:4] = [chats[4][:20] + chats[4], "", "{]"]
+    about = file_task(write("a.jsonl", "\n".join(chats))).about
+    assert f"{len(PAIRS) + 2} rows read, {len(PAIRS)} used" in about
+    assert "2 left out (broken JSON: rows 5, 7)" in about
+
+
+def test_lines_in_another_encoding_are_not_taken_for_cut_off(write):
+    lines = ['{"prompt": "Köln", "answer": "west"}', *map(json.dumps, RECORDS)]
+    task = file_task(write("a.jsonl", "\n".join(lines).encode("cp1252")))
+    assert Example("Köln", "west") in everything(task)
+    assert "left out" not in task.about
+
+
+def test_a_cut_off_letter_in_a_csv_file_is_no_utf_8(write):
+    content = csv_of(PAIRS).encode() + "Köln,west\nUlm,Sü".encode()[:-1]
+    with pytest.raises(ValueError, match="mixes encodings"):
+        file_task(write("a.csv", content))
 
 
 def test_a_folder_is_not_a_file(tmp_path):

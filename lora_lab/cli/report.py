@@ -29,6 +29,10 @@ th, td { border: 1px solid #ccc; padding: .3rem .6rem; text-align: left; vertica
 code { overflow-wrap: anywhere }
 img { max-width: 100%; display: block }
 """
+ShowPersonal = Annotated[
+    bool,
+    typer.Option("--show-personal", help="Leave e-mail addresses and numbers in the rows shown."),
+]
 HTML, MARKDOWN, FACTS = "report.html", "report.md", "decision.json"
 
 
@@ -55,6 +59,7 @@ def decide(
         Path | None,
         typer.Option(metavar="FOLDER", help="A new folder for the report; else NAME-decision."),
     ] = None,
+    show_personal: ShowPersonal = False,
     *,
     recipe: dict,
     examples: options.TaskOptions,
@@ -101,7 +106,7 @@ def decide(
     if decision.run is not None:
         spec.keep(decision.run.path)
     command = shlex.join(["lora-lab", *sys.argv[1:]])
-    text = report_of_decision(decision, about_data, command)
+    text = report_of_decision(decision, about_data, command, show_personal=show_personal)
     _write(folder, text, _pictures(decision), decision)
     if training.json:
         as_json(_facts(decision) | {"folder": folder.resolve()})
@@ -121,12 +126,14 @@ def report(
         Path | None,
         typer.Option(metavar="FOLDER", help="A new folder for the report; else report-RUN."),
     ] = None,
+    show_personal: ShowPersonal = False,
     store: options.Store = None,
 ) -> None:
     """Write what a colleague needs to believe a run: one HTML page, and the same in Markdown.
 
     It holds the data, the recipe, the curve, scores with intervals, answers with the wrong ones
-    first, old skills and limits. It needs no network.
+    first, old skills and limits. It needs no network. In the answers, what looks like an e-mail
+    address or a telephone, account or card number is hidden; names are not.
 
     \b
     Examples:
@@ -147,12 +154,12 @@ def report(
             spec = task_of(found)
             task = spec.load(found.base)
         except (ValueError, FileNotFoundError) as error:  # its file is gone
-            about, before = f"{found.task_name} (its examples can't be read again: {error})", None
-            lines = []
+            about = f"{found.task_name} (its examples can't be read again: {error})"
+            task, before, lines = None, None, []
         else:
             about, before = task.about, scores_before(found, task)
             lines = data_lines(spec, task)
-    text = report_of_run(found, about, before, lines)
+    text = report_of_run(found, task, about, before, lines, show_personal=show_personal)
     _write(folder, text, {"loss": _curve(found).png})
     say(f"The report is in {folder / HTML} (and {MARKDOWN})")
 

@@ -4,12 +4,15 @@ Where a picture belongs, the text has `![what it shows](picture:NAME)`; the face
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from lora_lab.decision.asking import Asked, in_words
 from lora_lab.decision.trial import Decision
-from lora_lab.maths.statistics import wilson
 from lora_lab.records import Answer, Scores
+from lora_lab.review.data_personal import PLACEHOLDERS, without_personal_data
+from lora_lab.tasks.examples import Task
+from lora_lab.training.intervals import kept_intervals
 from lora_lab.training.model_card import chosen_fields
 from lora_lab.training.store import Run
 from lora_lab.wording import counted, in_short, markdown_table, percent, percent_range, significant
@@ -17,11 +20,19 @@ from lora_lab.wording import counted, in_short, markdown_table, percent, percent
 SHOWN = 10  # answers of the test, the wrong ones first
 LONGEST = 200  # letters of a text in a table
 OWN_ROWS = "This page shows rows of the data as they are: look through them before you share it."
+HIDDEN_ROWS = (
+    "This page shows rows of the data. E-mail addresses, telephone, account and card numbers are "
+    "looked for and hidden; names and streets are not. Look through the rows before you share it."
+)
 LEAST_ROWS = 100  # of a test: below, its interval is wide
 
 
 def report_of_decision(
-    decision: Decision, data_lines: Sequence[str] = (), command: str = ""
+    decision: Decision,
+    data_lines: Sequence[str] = (),
+    command: str = "",
+    *,
+    show_personal: bool = False,
 ) -> str:
     """The report of a decision.
 
@@ -29,6 +40,7 @@ def report_of_decision(
         decision: what was tried.
         data_lines: what is odd about the data's file, in lines.
         command: the command line that made it; "" where there was none.
+        show_personal: whether answers are shown with the e-mail addresses and numbers in them.
     """
     test = decision.test
     in_groups = decision.task.groups is not None
@@ -37,7 +49,7 @@ def report_of_decision(
         f"# Prompt, retrieval or LoRA? {subject}",
         f"Recommended: **{decision.advice.recommendation}**. "
         f"{_sentence(_plain(decision.advice.why))}",
-        f"The test, asked once: {test.name}{_choice(test)} has {in_words(test)}."
+        f"The test, asked once: {test.name}{_in_brackets(_choice(test))} has {in_words(test)}."
         + _beside_the_bare_prompt(decision),
         "![Right answers of each way, with 95 % intervals](picture:ways)",
         "## The data",
@@ -52,7 +64,7 @@ def report_of_decision(
             [
                 (
                     asked.name,
-                    _code(asked.choice) if asked.choice else "",
+                    _choice(asked),
                     f"{asked.right} of {asked.count} ({percent(asked.share)})",
                     percent_range(*asked.interval),
                     f"{asked.prompt_tokens:.0f}",
@@ -75,9 +87,9 @@ def report_of_decision(
         "## Old skills",
         _old_skills(decision.before, decision.after),
         "## Answers of the test, the wrong ones first",
-        answers_table(test.answers),
+        answers_table(test.answers, show_personal),
         "## Limits",
-        _list("", _limits(decision)),
+        _list("", [_about_rows(show_personal), *_limits(decision)]),
         "## Cost",
         _list("", _costs(decision)),
     ]
@@ -87,30 +99,37 @@ def report_of_decision(
 
 
 def report_of_run(
-    run: Run, about: str, before: Scores | None, data_lines: Sequence[str] = ()
+    run: Run,
+    task: Task | None,
+    about: str,
+    before: Scores | None,
+    data_lines: Sequence[str] = (),
+    *,
+    show_personal: bool = False,
 ) -> str:
     """The report of a single run, which was scored.
 
     Args:
         run: with its scores.
+        task: that it was trained on; None: it can't be read again.
         about: where its examples come from.
         before: the base's scores on the same test; None: not asked.
         data_lines: what is odd about the data's file, in lines.
+        show_personal: whether answers are shown with the e-mail addresses and numbers in them.
     """
     scores = run.scores
     right = sum(answer.right for answer in scores.answers)
     asked = len(scores.answers)
     value = f"{percent(scores.value)} {scores.metric_name}"
+    intervals, method = kept_intervals(scores, task)
+    own = intervals.get(scores.metric_name)
     parts = [
         f"# {_plain(run.task_name)} on {_plain(run.base_name)}",
         f"On the {scores.split} rows: **{value}**"
+        + (f", 95 % interval {percent_range(*own)}" if own else "")
         + (f" (of the base: {percent(before.value)})" if before else "")
-        + (
-            f"; {right} of {asked} answers are right, 95 % interval "
-            f"{percent_range(*wilson(right, asked))}."
-            if asked
-            else "."
-        ),
+        + (f"; {right} of {asked} answers are right." if asked else ".")
+        + (f" {_sentence(method)}." if method else ""),
         "## The data",
         _plain(about),
         _list("", map(_plain, data_lines)),
@@ -118,9 +137,9 @@ def report_of_run(
         "## Old skills",
         _old_skills(before, scores),
         f"## Answers of the {scores.split} rows, the wrong ones first" if asked else "",
-        answers_table(scores.answers) if asked else "",
+        answers_table(scores.answers, show_personal) if asked else "",
         "## Limits",
-        _list("", [OWN_ROWS, *_limits_of_test(asked)]),
+        _list("", [_about_rows(show_personal), *_limits_of_test(asked)]),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -161,7 +180,12 @@ def _more_rows(decision: Decision) -> str:
 
 
 def _choice(asked: Asked) -> str:
-    return f" ({_code(asked.choice)})" if asked.choice else ""
+    """What was chosen about a way; an instruction may be made of labels, so of rows."""
+    return _code(without_personal_data(asked.choice)[0]) if asked.choice else ""
+
+
+def _in_brackets(text: str) -> str:
+    return f" ({text})" if text else ""
 
 
 def _training(run: Run) -> list[str]:
@@ -193,20 +217,35 @@ def _old_skills(before: Scores | None, after: Scores | None) -> str:
     return words
 
 
-def answers_table(answers: Sequence[Answer]) -> str:
-    """Some answers as a table, the wrong ones first."""
+def answers_table(answers: Sequence[Answer], show_personal: bool = False) -> str:
+    """Some answers as a table, the wrong ones first, with hints of personal data hidden in it.
+
+    Below it stands how many were hidden.
+    """
     ordered = sorted(answers, key=lambda answer: answer.right)
-    shown = [
-        (_code(a.prompt), _code(a.expected), _code(a.given), "right" if a.right else "**wrong**")
-        for a in ordered[:SHOWN]
-    ]
+    found: Counter[str] = Counter()
+    shown = []
+    for answer in ordered[:SHOWN]:
+        texts = [answer.prompt, answer.expected, answer.given]
+        if not show_personal:
+            texts, counts = zip(*map(without_personal_data, texts), strict=True)
+            found += sum(counts, Counter())
+        shown.append((*map(_code, texts), "right" if answer.right else "**wrong**"))
     more = len(answers) - len(shown)
-    table = markdown_table(("asked", "wanted", "given", ""), shown)
-    return table + (f"\n\nAnd {counted(more, 'more answer')}." if more else "")
+    hidden = ", ".join(f"{count} × {_plain(PLACEHOLDERS[kind])}" for kind, count in found.items())
+    parts = [
+        markdown_table(("asked", "wanted", "given", ""), shown),
+        f"Hidden in it, as hints of personal data: {hidden}." if hidden else "",
+        f"And {counted(more, 'more answer')}." if more else "",
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _about_rows(show_personal: bool) -> str:
+    return OWN_ROWS if show_personal else HIDDEN_ROWS
 
 
 def _limits(decision: Decision) -> Iterable[str]:
-    yield OWN_ROWS
     yield from _limits_of_test(decision.test.count)
     if decision.run is not None:
         yield (

@@ -17,6 +17,17 @@ CONFIG_FILE = "adapter_config.json"
 TEMPLATE_FILE, TOKENIZER_FILE = "chat_template.jinja", "tokenizer_config.json"
 MODEL_FILE = "model.safetensors"  # every weight of a model, where there is no adapter
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")  # which run code when they are read
+CARD_FILE, CARD_TAG = "README.md", "lora-lab"  # an export's card, and the tag that it carries
+PREFIX = "base_model.model."  # how PEFT begins the name of each tensor
+WRAPPED_TWICE = (
+    "the model was wrapped twice: get_peft_model, or SFTTrainer with a peft_config, was given a "
+    "model that was a PeftModel already"
+)
+UNWRAP = (
+    "wrap the plain base once, and train again; or keep these numbers, and write the file again "
+    f"without the second prefix: save_file({{name.replace({2 * PREFIX!r}, {PREFIX!r}, 1): tensor "
+    "for name, tensor in load_file(path).items()}, path), both of safetensors.torch"
+)
 MOST_BYTES = 50_000_000  # of a configuration: AdaLoRA's ranks of a large model take 2 MB
 
 Rank = Annotated[int, msgspec.Meta(ge=1)]

@@ -12,6 +12,9 @@ from torch import Tensor
 
 from lora_lab.models.adapter_config import (
     CONFIG_FILE,
+    PREFIX,
+    UNWRAP,
+    WRAPPED_TWICE,
     chat_template_of,
     read_settings,
     unmatched_targets,
@@ -77,6 +80,12 @@ def check_base(base: Base, tensors: dict[str, Tensor], trained_on: str | None) -
         tensors: the adapter's, by PEFT's names.
         trained_on: the base that the adapter's configuration names.
     """
+    twice = next((key for key in tensors if key.startswith(2 * PREFIX)), None)
+    if twice is not None:
+        raise ValueError(
+            f"the adapter's names begin with {PREFIX!r} twice, such as {twice!r}: {WRAPPED_TWICE}. "
+            f"So no layer of {base.name} is found; {UNWRAP}"
+        )
     matrices = {matrix.name: matrix for matrix in modules_of(base.model, base.name).matrices}
     problems = []
     for key, tensor in tensors.items():

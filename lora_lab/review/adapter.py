@@ -1,10 +1,9 @@
 """`check_adapter`: an adapter's folder, or a whole model's, looked through. No model is loaded."""
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Sequence
 from pathlib import Path
 
-from lora_lab.cost.known_models import known_shapes
 from lora_lab.models.adapter_config import (
     CONFIG_FILE,
     PICKLES,
@@ -17,13 +16,21 @@ from lora_lab.models.adapter_config import (
 )
 from lora_lab.models.architecture import last_name, layer_of
 from lora_lab.models.tensor_files import TensorFile
-from lora_lab.review.adapter_base import LocalBase, find_base, models_that_fit, vocabulary_of
+from lora_lab.review.adapter_base import (
+    LocalBase,
+    contradiction,
+    find_base,
+    models_that_fit,
+    vocabulary_of,
+)
 from lora_lab.review.adapter_config import config_findings
 from lora_lab.review.adapter_factor import factor_findings, factor_in_words, shipped_in_words
 from lora_lab.review.adapter_size import norms_of, size_findings, size_in_words
 from lora_lab.review.adapter_tokenizer import look_at_tokenizer
-from lora_lab.review.adapter_weights import Weights, dtypes_in_words, read_weights
+from lora_lab.review.adapter_weights import Change, Weights, dtypes_in_words, read_weights
+from lora_lab.review.base_names import config_of
 from lora_lab.review.finding import Finding, Review, named
+from lora_lab.review.recipe_curves import log_beside
 from lora_lab.review.whole_model import check_model
 from lora_lab.wording import file_size, in_short
 
@@ -34,6 +41,7 @@ LEFTOVERS = ("optimizer.pt", "optimizer.bin", "scheduler.pt", "scaler.pt", "trai
 def check_adapter(folder: str | Path) -> Review:
     """What is odd about a saved adapter: its configuration, weights, base and tokenizer.
 
+    In a checkpoint's folder the log of the training, trainer_state.json, is looked through too.
     Nothing is run, fetched or unpickled; no model is built. Of a folder with a whole model, merged
     or fully fine-tuned, only name, dtype, tokenizer and broken numbers are looked at.
 
@@ -82,6 +90,7 @@ class _Adapter:
             self._compare()
         self._look_at_tokenizer()
         self._look_at_files()
+        self._look_at_log()
         return Review(
             subject=self.folder.resolve().name,
             kind=self.kind,
@@ -241,18 +250,20 @@ class _Adapter:
                 f"write the base's hub id into {CONFIG_FILE}",
             )
         else:
-            self._compare_with_known(name, fitting)
+            self._compare_with_known(name, changes, fitting)
 
-    def _compare_with_known(self, name: str, fitting: Collection[str]) -> None:
+    def _compare_with_known(
+        self, name: str, changes: Sequence[Change], fitting: Sequence[str]
+    ) -> None:
         """Whether the shapes are those of the well-known model that the configuration names."""
-        known = next(
-            (one for one in known_shapes().values() if one.hub.lower() == name.lower()), None
-        )
-        if known is not None and fitting and known.name not in fitting:
+        config = config_of(name)
+        odd = "" if config is None else contradiction(config, changes)
+        if odd:
             self._add(
                 "grave",
-                f"the configuration names {name}, and the shapes are those of {', '.join(fitting)}",
-                "on the base that it names, PEFT stops with a size mismatch",
+                f"the configuration names {name}, and the shapes are not its: {odd}"
+                + (f". They are those of {', '.join(fitting)}" if fitting else ""),
+                "on the base that it names, PEFT stops with a size mismatch, or skips the weights",
                 f"write the base of the training into {CONFIG_FILE}",
             )
 
@@ -340,6 +351,11 @@ class _Adapter:
                     "counts twice",
                     "put them into two folders",
                 )
+
+    def _look_at_log(self) -> None:
+        facts, findings = log_beside(self.folder)
+        self.facts |= facts
+        self.findings += findings
 
 
 # --- words --------------------------------------------------------------------------------------

@@ -15,10 +15,13 @@ from lora_lab.models.architecture import last_name, layer_of
 from lora_lab.models.built_in import BUILT_IN, base_folder
 from lora_lab.models.tensor_files import TensorFile
 from lora_lab.review.adapter_weights import Change
+from lora_lab.review.base_names import known_configs
 
 INDEX_FILE = "model.safetensors.index.json"
 MOST_READ = 300_000_000  # bytes of a base's weights that are read for its norms
 
+LLAMA_LIKE = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "phi", "opt")
+BY_TOKENS = ("embed_tokens", "lm_head")  # as large as the vocabulary, which trainings resize
 CONV1D = ("c_attn", "c_proj", "c_fc", "q_attn")  # GPT-2's, whose weights are (in, out)
 
 
@@ -136,7 +139,7 @@ def weight_files(folder: Path) -> list[TensorFile]:
 def models_that_fit(changes: Iterable[Change]) -> list[str]:
     """The built-in and well-known models whose matrices have these sizes, and enough layers."""
     changes = list(changes)
-    configs = {name: known.config for name, known in known_shapes().items()}
+    configs = known_configs()
     for name in BUILT_IN:
         path = base_folder(name) / "config.json"
         if path.is_file():
@@ -159,8 +162,26 @@ def fits(config: dict, changes: Collection[Change]) -> bool:
     )
 
 
+def contradiction(config: dict, changes: Iterable[Change]) -> str:
+    """How the changes can't be those of a configuration's model, in words; "": nothing says so."""
+    expected = _llama_shapes(config)
+    last = config.get("num_hidden_layers", 0) - 1
+    for change in changes:
+        name, layer = last_name(change.module), layer_of(change.module)
+        if name not in expected:
+            continue
+        if name not in BY_TOKENS and change.shape != expected[name]:
+            size = f"{change.shape}, and that base's is {expected[name]}"
+            return f"{change.module} is made for {size}"
+        if layer is not None and layer > last:
+            return f"{change.module} has weights, and that base ends with layer {last}"
+    return ""
+
+
 def _llama_shapes(config: dict) -> dict[str, tuple[int, int]]:
     """The shapes of a model's matrices by their last names, in Llama's words; {}: no such model."""
+    if config.get("model_type") not in LLAMA_LIKE:
+        return {}
     try:
         hidden, heads = config["hidden_size"], config["num_attention_heads"]
         inner, tokens = config.get("intermediate_size"), config["vocab_size"]

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import msgspec
 
-from lora_lab.models.adapter_config import TEMPLATE_FILE, chat_template_of
+from lora_lab.models.adapter_config import CARD_FILE, CARD_TAG, TEMPLATE_FILE, chat_template_of
 from lora_lab.review.finding import Finding, named
 
 FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+LETTERS_OF_METADATA = 20_000  # of a card, at most
 MOST_BYTES = 200_000_000  # of a tokenizer's file: the largest known have 35 MB
 
 
@@ -86,7 +87,11 @@ def _content(token: object) -> str | None:
 
 
 def tokenizer_findings(
-    own: TokenizerFiles, base: TokenizerFiles, rows: int | None, trains_embedding: bool
+    own: TokenizerFiles,
+    base: TokenizerFiles,
+    rows: int | None,
+    trains_embedding: bool,
+    trained_here: bool = False,
 ) -> Iterator[Finding]:
     """What is odd about an adapter's tokenizer.
 
@@ -95,11 +100,14 @@ def tokenizer_findings(
         base: the base's; not here: nothing is compared with it.
         rows: of the base's embedding; None: not known.
         trains_embedding: whether the adapter holds an embedding of its own.
+        trained_here: whether lora_lab trained it. Its batches mask padding by place, not by token
+            (`tasks.examples.collate`), so an end token that also pads keeps its label.
     """
     if base.is_here:
         yield from _beside(own, base, trains_embedding)
     if rows is not None and own.size > rows and not trains_embedding:
-        beyond = [token for token, number in own.added.items() if number >= rows]
+        numbers = {**own.vocabulary, **own.added}
+        beyond = [token for token, number in numbers.items() if number >= rows]
         yield Finding(
             severity="grave",
             what=f"the tokenizer has ids up to {own.size - 1:,}, and the base's embedding "
@@ -110,7 +118,7 @@ def tokenizer_findings(
             "modules_to_save=['embed_tokens', 'lm_head']",
             lesson="02",
         )
-    if own.pad is not None and own.pad == own.eos:
+    if own.pad is not None and own.pad == own.eos and not trained_here:
         yield Finding(
             severity="note",
             what=f"pad_token is the eos_token {own.eos!r}",
@@ -210,4 +218,16 @@ def look_at_tokenizer(
     facts = {
         "tokenizer": f"{own.size:,} ids{own_or_not}, {template}, eos {own.eos!r}, pad {own.pad!r}"
     }
-    return facts, list(tokenizer_findings(own, base, rows, trains_embedding))
+    trained_here = is_export_of_lora_lab(folder)
+    return facts, list(tokenizer_findings(own, base, rows, trains_embedding, trained_here))
+
+
+def is_export_of_lora_lab(folder: Path) -> bool:
+    """Whether `lora-lab export` wrote a folder: its card's metadata carry the tag."""
+    try:
+        with (folder / CARD_FILE).open(encoding="utf-8") as file:
+            begin = file.read(LETTERS_OF_METADATA)
+    except (OSError, UnicodeDecodeError):
+        return False
+    metadata = begin.removeprefix("---\n").partition("\n---\n")[0]
+    return begin.startswith("---\n") and f"- {CARD_TAG}" in metadata.splitlines()

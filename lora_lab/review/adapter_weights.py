@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lora_lab.maths.change_norm import change_norm
+from lora_lab.models.adapter_config import PREFIX, UNWRAP, WRAPPED_TWICE
 from lora_lab.models.architecture import last_name, layer_of
 from lora_lab.models.tensor_files import DTYPES, TensorFile
 from lora_lab.review.finding import Finding, named
 from lora_lab.wording import file_size
 
-PREFIX = "base_model.model."  # how PEFT begins every name
 WRAPPERS = re.compile(
     r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
 )
@@ -52,6 +52,7 @@ class Weights:
     magnitudes: dict[str, str]  # DoRA's, by module: names in the file
     whole: dict[str, str]  # modules in the file as a whole, such as "lm_head"
     odd_names: list[str]  # that PEFT would not find
+    twice: list[str]  # names with PEFT's prefix twice, which it would not find either
     with_adapter: list[str]  # names that hold an adapter's name, as "lora_A.default.weight"
     findings: list[Finding] = field(default_factory=list)
 
@@ -63,11 +64,14 @@ class Weights:
 
 def read_weights(file: TensorFile) -> Weights:
     """An adapter's tensors, sorted and measured, with what is wrong about them alone."""
-    weights = Weights(file, {}, {}, {}, [], [])
+    weights = Weights(file, {}, {}, {}, [], [], [])
     for key in file.entries:
         name = WRAPPERS.sub("", key)
         is_odd = name != key or not name.startswith(PREFIX)
-        name = name.removeprefix(PREFIX)
+        if name.startswith(2 * PREFIX):
+            weights.twice.append(key)
+        while name.startswith(PREFIX):
+            name = name.removeprefix(PREFIX)
         match = PART.fullmatch(name)
         if match is None:
             if name.endswith((".weight", ".bias")):
@@ -116,6 +120,17 @@ def _of_names(weights: Weights) -> list[Finding]:
                 do="save with model.save_pretrained(folder) from the unwrapped model, not with "
                 f"torch's state_dict; PEFT's names look like '{PREFIX}model.layers.0."
                 "self_attn.q_proj.lora_A.weight'",
+            )
+        )
+    if weights.twice:
+        found.append(
+            Finding(
+                severity="grave",
+                what=f"{len(weights.twice)} names in the file begin with {PREFIX!r} twice, such as "
+                f"{weights.twice[0]!r}",
+                why=f"{WRAPPED_TWICE}. PEFT looks for the prefix once: it skips these weights with "
+                "no more than a warning, and answers as the base does",
+                do=UNWRAP,
             )
         )
     if weights.with_adapter:

@@ -16,6 +16,7 @@ WEIGHTS = (".safetensors", ".gguf", ".npz", *PICKLES)
 def kind_of(path: str | Path) -> Kind:
     """Whether a path is data, an adapter's folder, a whole model's folder, or a recipe.
 
+    The log of a training, trainer_state.json, counts as a recipe; so does a folder with it alone.
     A JSON file with a list is data; a JSON file with an object is a recipe, save an adapter's
     own configuration: that means its folder.
 
@@ -29,6 +30,8 @@ def kind_of(path: str | Path) -> Kind:
             return "adapter"
         if (path / "config.json").exists():
             return "model"
+        if (path / "trainer_state.json").is_file():
+            return "recipe"
         inside = sorted(found.parent.name for found in path.glob(f"*/{CONFIG_FILE}"))
         hint = f" ({', '.join(inside[:3])} in it is one)" if inside else ""
         raise ValueError(

@@ -7,15 +7,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lora_lab.review.data_lengths import Lengths, counter_here, lengths_of
-from lora_lab.review.data_personal import hidden
+from lora_lab.review.data_personal import without_personal_data
 from lora_lab.review.data_rows import NAMED, Material, quoted, row_findings
 from lora_lab.review.data_twins import Twins, twins_of
 from lora_lab.review.finding import Finding, Review
 from lora_lab.tasks.examples import Example, Task, encode_fitting
-from lora_lab.tasks.files import contested, metric_of, used_rows
-from lora_lab.tasks.records import ANSWER, PROMPT, take
+from lora_lab.tasks.files import FileRows, contested, metric_of, rows_read
+from lora_lab.tasks.records import ANSWER, PROMPT
 from lora_lab.tasks.splits import TEST, TRAIN, VALIDATION, UsedRow, splits_of
-from lora_lab.tasks.tables import LEAST, Table, read_table, rows_in_words
+from lora_lab.tasks.tables import LEAST, read_table, rows_in_words
 from lora_lab.tasks.templates import GAP
 from lora_lab.wording import counted, percent
 
@@ -52,7 +52,7 @@ def check_data(
     if max_length < 1:
         raise ValueError(f"max_length={max_length} leaves no room; give 1 or more (256 is usual)")
     table = read_table(path)
-    material = material_of(table, path, prompt, answer)
+    material = material_of(rows_read(table, path, prompt, answer, {}, None))
     table.rows.clear()  # the examples hold all that is needed from here on
     used = material.used
     facts = _facts(material)
@@ -77,19 +77,17 @@ def check_data(
     return Review(subject=path.name, kind="data", facts=facts, findings=tuple(findings))
 
 
-def material_of(table: Table, path: Path, prompt: str, answer: str) -> Material:
-    """What a table holds for training."""
-    columns = tuple(table.columns)
-    taken = take(table, path, prompt, answer)
-    used = used_rows(table, {PROMPT: taken.prompt, ANSWER: taken.answer}, None, path.name)
+def material_of(read: FileRows) -> Material:
+    """What a file holds for training."""
+    used = read.used
     answers = [row.example.answer for row in used]
     metric = metric_of(answers) if used else ""
     return Material(
-        rows=len(table.rows),
-        columns=columns,
-        dropped=table.dropped,
-        encoding=table.encoding,
-        taken=taken,
+        rows=read.count,
+        columns=read.columns,
+        dropped=read.dropped,
+        encoding=read.encoding,
+        taken=read.taken,
         used=used,
         contested=contested(used),
         metric=metric,
@@ -101,18 +99,17 @@ def summary(
     path: str | Path,
     task: Task,
     *,
-    prompt: str = PROMPT,
-    answer: str = ANSWER,
     tokenizer: object | None = None,
     max_length: int = MAX_LENGTH,
 ) -> list[str]:
-    """Three lines about a file, for the commands that train or score on it.
+    """Three lines about the file of a task, for the commands that train or score on it.
 
-    Its rows, what is odd about its prompts and splits, its answers. The splits are the task's. With
-    a tokenizer, the lengths of the training examples too.
+    Its rows, what is odd about its prompts and splits, its answers; with a tokenizer, the lengths
+    of the training examples too. The splits are the task's. The file is not read again: the task
+    has kept what was read of it.
     """
     path = Path(path)
-    material = material_of(read_table(path), path, prompt, answer)
+    material = material_of(task.read)
     several = material.contested
     rows = [number for numbers in several.values() for number in numbers]
     different = (
@@ -224,7 +221,7 @@ def _twin_findings(twins: Twins, used: Sequence[UsedRow]) -> Iterator[Finding]:
         what=f"{len(twins.twins):,} of {counted(twins.held_out, 'test prompt')} have a near-twin "
         "in training, the same but for numbers, quoted words or names: "
         f"{rows_in_words(rows, NAMED)}. The largest template has {size:,} prompts: "
-        f"{hidden(template)[:80].replace(GAP, '…')!r}",
+        f"{without_personal_data(template)[0][:80].replace(GAP, '…')!r}",
         why="A test at random then asks what training has answered in nearly these words. Prompts "
         "in other words may score far lower.",
         do="Split by template, with --group-by template: none is then in two splits.",

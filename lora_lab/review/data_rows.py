@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from lora_lab.review.data_personal import hidden, kinds_of_personal_data
+from lora_lab.review.data_personal import kinds_of_personal_data, without_personal_data
 from lora_lab.review.finding import Finding
 from lora_lab.tasks.chats import MORE, TOOL
 from lora_lab.tasks.files import REPEATED
@@ -320,7 +320,7 @@ def _labels(material: Material) -> Iterator[Finding]:
 
 def quoted(label: str) -> str:
     """A label to print, shortened, and without personal data."""
-    label = hidden(label)  # before it is cut, since half an address looks like none
+    label, _ = without_personal_data(label)  # before the cut: half an address looks like none
     return repr(label if len(label) <= LABEL else f"{label[: LABEL - 1]}…")
 
 

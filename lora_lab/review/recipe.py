@@ -8,9 +8,16 @@ from pathlib import Path
 from lora_lab.models.adapter_config import CONFIG_FILE
 from lora_lab.recipe import Recipe
 from lora_lab.review.finding import Finding, Review
-from lora_lab.review.named_base import named_base
-from lora_lab.review.recipe_base import base_facts, target_findings, with_pefts_targets
-from lora_lab.review.recipe_curves import curves_review
+from lora_lab.review.named_base import NamedBase, named_base
+from lora_lab.review.recipe_base import (
+    base_facts,
+    meant_targets,
+    target_findings,
+    whose_layers,
+    with_meant_targets,
+    with_pefts_targets,
+)
+from lora_lab.review.recipe_curves import STATE_FILE, curves_review
 from lora_lab.review.recipe_data import RowsOfFile, length_findings, rows_of
 from lora_lab.review.recipe_settings import rate_text, settings_findings
 from lora_lab.tasks.tables import KINDS
@@ -55,7 +62,7 @@ def _of_folder(path: Path) -> Review:
         from lora_lab.review.adapter import check_adapter
 
         return check_adapter(path)
-    state = path / "trainer_state.json"
+    state = path / STATE_FILE
     if state.is_file():
         return check_recipe(state)
     raise ValueError(
@@ -87,7 +94,7 @@ def _review(brought: BroughtRecipe, folder: Path) -> Review:
         facts |= base_facts(brought, recipe, base)
     if rows is not None:
         findings += length_findings(brought, recipe, rows)
-    facts |= _command_facts(brought, steps, rows)
+    facts |= _command_facts(brought, base, steps, rows)
     facts |= {f"how it was read{' ' * n}": note for n, note in enumerate(brought.notes)}
     return Review(subject=brought.source, kind=kind, facts=facts, findings=tuple(findings))
 
@@ -145,11 +152,7 @@ def _facts(
             f"{recipe.batch_size} × {recipe.gradient_accumulation_steps} = {whole} a step and card"
         )
     if "learning_rate" in fields:
-        warmup = ""
-        if brought.warmup_ratio:
-            warmup = f", warm-up {100 * brought.warmup_ratio:g} %"
-        elif brought.said.get("warmup_steps"):
-            warmup = f", warm-up {brought.said['warmup_steps']} steps"
+        warmup = f", warm-up {words}" if (words := _warmup(brought)) else ""
         schedule = brought.traits.get("schedule") or recipe.lr_scheduler_type
         facts["learning rate"] = f"{rate_text(recipe.learning_rate)}, {schedule}{warmup}"
     if "steps" not in brought.said and brought.epochs is not None:
@@ -159,6 +162,14 @@ def _facts(
     elif "steps" in fields:
         facts["length"] = f"{recipe.steps:,} steps"
     return facts
+
+
+def _warmup(brought: BroughtRecipe) -> str:
+    """The warm-up in words; "" where there is none."""
+    if brought.warmup_ratio:
+        return f"{100 * brought.warmup_ratio:g} %"
+    steps = brought.said.get("warmup_steps")
+    return f"{steps} steps" if steps else ""
 
 
 def _method(recipe: Recipe) -> str:
@@ -176,15 +187,23 @@ def _method(recipe: Recipe) -> str:
 
 
 def _command_facts(
-    brought: BroughtRecipe, steps: int | None, rows: RowsOfFile | None
+    brought: BroughtRecipe, base: NamedBase | None, steps: int | None, rows: RowsOfFile | None
 ) -> dict[str, str]:
     """The equal command, and what of the file is not in it."""
+    if brought.stage == "another head":
+        return {"with lora-lab": "no such command: it trains causal language models alone"}
     if brought.stage not in ("sft", "pretrain"):
         return {"with lora-lab": f"no such command: {brought.stage} is another loss"}
-    facts = {"with lora-lab": train_command(_without_warmup(brought, steps), steps)}
-    left = []
+    meant = meant_targets(brought, base)
+    fitting = with_meant_targets(_without_warmup(brought, steps), meant)
+    facts = {"with lora-lab": train_command(fitting, steps)}
+    if mended := [f"{name} → {other}" for name, other in meant.items() if other]:
+        facts["mended in it"] = f"{', '.join(mended)} (a layer of {whose_layers(base)})"
+    left = [f"the target {name}" for name, other in meant.items() if other is None]
     if "steps" not in brought.fields and steps is None and brought.epochs is not None:
         left.append(f"--steps (epochs {brought.epochs:g} × rows / batch: give the number)")
+    if "steps" not in brought.fields and steps is None and (warmup := _warmup(brought)):
+        left.append(f"--warmup-steps (a warm-up of {warmup}: give it with --steps)")
     optimizer = brought.traits.get("optimizer")
     if optimizer and "optimizer" not in brought.said:
         left.append(f"optimizer {optimizer}")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from difflib import get_close_matches
 
 from lora_lab.cost.budget import Batch, total_parameters, trainable_parameters
 from lora_lab.cost.gpus import FITS, NOT, which_gpu
@@ -33,9 +34,8 @@ def target_findings(brought: BroughtRecipe, recipe: Recipe, base: NamedBase) -> 
         return
     shape, targets = base.shape, recipe.target_modules
     missing = _unmatched(shape, targets)
-    whose = shape.name if base.is_exact else f"models like {shape.name}"
     if missing:
-        names = tuple(sorted({last_name(matrix.name) for matrix in shape.matrices}))
+        whose, names = whose_layers(base), _names(shape)
         guesses = [nearest(name, names).strip() for name in missing]
         listed = ", ".join(map(repr, missing))
         all_missing = len(missing) == len(targets)
@@ -85,6 +85,44 @@ def _unmatched(model: Modules, targets: str | tuple[str, ...]) -> list[str]:
         return []
     names = [matrix.name for matrix in model.matrices]
     return [target for target in targets if not any(ends(name, target) for name in names)]
+
+
+def whose_layers(base: NamedBase) -> str:
+    """The base whose names are compared, in words."""
+    return base.shape.name if base.is_exact else f"models like {base.shape.name}"
+
+
+def _names(model: Modules) -> tuple[str, ...]:
+    return tuple(sorted({last_name(matrix.name) for matrix in model.matrices}))
+
+
+def meant_targets(brought: BroughtRecipe, base: NamedBase | None) -> dict[str, str | None]:
+    """The targets that reach nothing in the base, each with the name that was meant.
+
+    None stands for a name that is near to no layer's. It is empty where all reach something, and
+    where the base is not known.
+    """
+    targets = brought.fields.get("target_modules", ())
+    if base is None or not brought.is_lora or not isinstance(targets, tuple):
+        return {}
+    names = _names(base.shape)
+    return {
+        target: next(iter(get_close_matches(target, names, n=1)), None)
+        for target in _unmatched(base.shape, targets)
+    }
+
+
+def with_meant_targets(brought: BroughtRecipe, meant: Mapping[str, str | None]) -> BroughtRecipe:
+    """The recipe with the names that were meant in place of those that reach nothing."""
+    if not meant:
+        return brought
+    targets = brought.fields["target_modules"]
+    good = tuple(name for name in dict.fromkeys(meant.get(one, one) for one in targets) if name)
+    said, assumed = (
+        {name: value for name, value in fields.items() if name != "target_modules"}
+        for fields in (brought.said, brought.assumed)
+    )
+    return replace(brought, said=said | ({"target_modules": good} if good else {}), assumed=assumed)
 
 
 def base_facts(brought: BroughtRecipe, recipe: Recipe, base: NamedBase) -> Mapping[str, str]:

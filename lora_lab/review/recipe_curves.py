@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from statistics import fmean, median
 
 from lora_lab.review.finding import Finding, Review
-from lora_lab.tools.trainer_state import Point, TrainerState
+from lora_lab.tools.trainer_state import Point, TrainerState, read
 from lora_lab.wording import counted, significant
 
+STATE_FILE = "trainer_state.json"
 LEAST = 10  # records of a loss: fewer are noise
 FELL = 0.02  # a loss that falls by a smaller share has not moved
 ROSE = 1.2  # the last losses over the first: diverged
@@ -16,12 +18,38 @@ OVERFIT = 1.03  # the last validation loss over the lowest
 SPIKE = 100  # gradients over their median
 
 
-def curves_review(state: TrainerState) -> Review:
-    """The review of a training's log."""
+def log_beside(folder: Path) -> tuple[dict[str, str], list[Finding]]:
+    """The facts and the findings about the log in a checkpoint's folder; none without a log."""
+    path = folder / STATE_FILE
+    if not path.is_file():
+        return {}, []
+    from lora_lab.tools.files import mapping_of, read_text
+
+    try:
+        state = read(mapping_of(read_text(path), path.name), path.name)
+    except (ValueError, OSError) as error:
+        broken = Finding(
+            severity="note",
+            what=f"{STATE_FILE} can't be read: {error}",
+            why="it holds the losses of the training, so nobody can tell how it went",
+            do="copy it again from where the training ran, or delete it",
+        )
+        return {"training": f"{STATE_FILE} can't be read"}, [broken]
+    review = curves_review(state, is_checkpoint=True)
+    return {f"training's {name}": value for name, value in review.facts.items()}, [*review]
+
+
+def curves_review(state: TrainerState, is_checkpoint: bool = False) -> Review:
+    """The review of a training's log.
+
+    Args:
+        state: the log.
+        is_checkpoint: whether it lies in a checkpoint's folder, which may be from the middle.
+    """
     findings = [*_broken(state)]
     if not findings:
         findings += _fall(state)
-    findings += [*_validation(state), *_progress(state)]
+    findings += [*_validation(state), *_progress(state, is_checkpoint)]
     return Review(
         subject=state.source,
         kind="log of a training (trainer_state.json)",
@@ -159,8 +187,19 @@ def _around(curve: Sequence[Point], step: float) -> float | None:
     return fmean(near) if near else None
 
 
-def _progress(state: TrainerState) -> Iterator[Finding]:
-    if state.planned and state.steps < state.planned and not state.stopped_early:
+def _progress(state: TrainerState, is_checkpoint: bool) -> Iterator[Finding]:
+    if not state.planned or state.steps >= state.planned or state.stopped_early:
+        return
+    if is_checkpoint:
+        yield Finding(
+            severity="note",
+            what=f"a checkpoint after {state.steps:,} of {counted(state.planned, 'step')}",
+            why="Its learning rate had not yet fallen, and the last steps at a low rate are the "
+            "ones that settle the model.",
+            do="Take the last checkpoint, or that with the lowest validation loss.",
+            lesson="04",
+        )
+    else:
         yield Finding(
             severity="warning",
             what=f"{state.steps:,} of {counted(state.planned, 'step')} were made",

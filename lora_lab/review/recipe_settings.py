@@ -20,7 +20,7 @@ HIGH_FULL_RATE = 1e-3
 WIDE = 1024  # hidden size above which the rates above are known to hold
 LONG_WARMUP = 0.5  # a share of all steps
 MANY_EPOCHS = 10
-SUPERVISED = ("sft", "pretrain")
+SUPERVISED = ("sft", "pretrain", "another head")  # a loss that labels give
 
 
 def rate_text(rate: float) -> str:

@@ -9,6 +9,7 @@ from lora_lab.review.adapter_base import weight_files
 from lora_lab.review.adapter_tokenizer import look_at_tokenizer
 from lora_lab.review.adapter_weights import dtypes_in_words
 from lora_lab.review.finding import Finding, Review, named
+from lora_lab.review.recipe_curves import log_beside
 from lora_lab.wording import file_size, in_short
 
 MOST_LOOKED_AT = 2_000_000_000  # bytes of a whole model that are looked through for NaN
@@ -60,7 +61,8 @@ def check_model(folder: Path) -> Review:
     vocabulary = config.get("vocab_size")
     rows = vocabulary if isinstance(vocabulary, int) else None
     found, odd = look_at_tokenizer(folder, None, rows, trains_embedding=False)
-    return Review(**review, facts=facts | found, findings=(*findings, *odd))
+    log, from_log = log_beside(folder)
+    return Review(**review, facts=facts | found | log, findings=(*findings, *odd, *from_log))
 
 
 def _of_model_weights(files: Collection[TensorFile], facts: dict[str, str]) -> Iterator[Finding]:

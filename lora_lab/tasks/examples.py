@@ -4,8 +4,8 @@ import hashlib
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from lora_lab.recipe import Recipe
@@ -51,6 +51,9 @@ class Task:
     # Prompt -> its group, such as a template or a person: no group is in two splits, and intervals
     # count groups. None: every row stands alone. It changes no run, so no fingerprint.
     groups: Mapping[str, str] | None = None
+    # What was read of its file, a `tasks.files.FileRows`, for whoever reviews the rows. It changes
+    # no run either. None: the task was made from no file.
+    read: Any = field(default=None, compare=False, repr=False)
 
     def fingerprint(self) -> str:
         """The SHA-256 of everything that a run sees of the task; equal tasks have equal ones."""

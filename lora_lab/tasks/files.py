@@ -8,12 +8,13 @@ import os
 import random
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from lora_lab.recipe import Recipe
 from lora_lab.tasks.chats import text_of
 from lora_lab.tasks.examples import Example, Task
-from lora_lab.tasks.records import check_column, take
+from lora_lab.tasks.records import Taken, check_column, take
 from lora_lab.tasks.splits import (
     SPLITS,
     TEMPLATE,
@@ -34,6 +35,41 @@ from lora_lab.wording import counted
 LABELS = 100  # different answers, at most, that count as labels
 CONTESTED = 8  # prompts with several answers that `about` names
 REPEATED = "the same as an earlier row"
+
+
+@dataclass(frozen=True, slots=True)
+class FileRows:
+    """What was read of a file: its rows, and the prompts and answers taken from them."""
+
+    count: int  # rows
+    columns: Sequence[str]  # as they stand in the file
+    dropped: Mapping[str, Sequence[int]]  # reason: row numbers
+    encoding: str
+    taken: Taken
+    used: Sequence[UsedRow]
+
+
+def rows_read(
+    table: Table, path: Path, prompt: str, answer: str, more: Mapping[str, str], split: str | None
+) -> FileRows:
+    """The rows of a table that can be used, and why the others are not.
+
+    Args:
+        table: the file's. Its rows' values may be let go afterwards.
+        path: the file.
+        prompt: a column.
+        answer: a column.
+        more: other columns by their roles: group_by, split_column.
+        split: of all rows; None: the split column's, or to be drawn.
+    """
+    columns = tuple(table.columns)
+    taken = take(table, path, prompt, answer)
+    for role, column in more.items():
+        check_column(table, role, column, path)
+    roles = {"prompt": taken.prompt, "answer": taken.answer, **more}
+    used = used_rows(table, roles, split, path.name)
+    dropped = {why: [*numbers] for why, numbers in table.dropped.items()}
+    return FileRows(len(table.rows), columns, dropped, table.encoding, taken, used)
 
 
 def file_task(
@@ -91,16 +127,12 @@ def file_task(
     tables = {split: read_table(file) for split, file in files.items()}
     by_template = group_by == TEMPLATE and TEMPLATE not in tables[None].columns
     groups = {"group_by": group_by} if group_by is not None and not by_template else {}
-    how: dict[str | None, str] = {}  # what was taken of each file
-    rows: list[UsedRow] = []
-    for split, table in tables.items():
-        taken = take(table, files[split], prompt, answer)
-        how[split] = taken.how
-        more = groups | ({"split_column": split_column} if split_column is not None else {})
-        for role, column in more.items():
-            check_column(table, role, column, files[split])
-        columns = {"prompt": taken.prompt, "answer": taken.answer} | more
-        rows += used_rows(table, columns, split, files[split].name)
+    more = groups | ({"split_column": split_column} if split_column is not None else {})
+    read = {
+        split: rows_read(table, files[split], prompt, answer, more, split)
+        for split, table in tables.items()
+    }
+    rows = [row for own in read.values() for row in own.used]
     several = contested(rows)
     rows = without_contradicted(rows)
     if split_column is not None:
@@ -121,16 +153,19 @@ def file_task(
     examples = {split: [row.example for row in own] for split, own in splits.items()}
     if group_by is not None:
         tables[None].notes.append(_groups_text(splits, group_by, by_template))
+    about = f"{path.name}, {read[None].taken.how}: {_rows_text(splits, files, tables)}"
+    for table in tables.values():
+        table.rows.clear()  # the task keeps the rows that are used, and these hold their table
     return Task(
         name=path.name,
         train=examples[TRAIN],
         validation=examples[VALIDATION],
         test=examples[TEST],
         metric=metric,
-        about=f"{path.name}, {how[None]}: {_rows_text(splits, files, tables)}"
-        f"{_several_text(several)}.",
+        about=f"{about}{_several_text(several)}.",
         recipe=_first_recipe(len(splits[TRAIN])),
         groups=group_by and {row.example.prompt: row.group for row in rows},
+        read=read[None],
     )
 
 

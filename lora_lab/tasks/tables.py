@@ -29,6 +29,8 @@ BOMS = {  # the longer ones first: UTF-32's begins with UTF-16's
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+BROKEN = "broken JSON"  # why a line of JSONL is left out
+CUT_OFF = "broken JSON, as an interrupted write leaves it"  # of the last line
 BLANK = "\ufeff \t\r\n\f\v"
 STRANGE = "".join(sign for sign in map(chr, range(32)) if sign not in "\t\n\r\f\v")  # not in text
 LINE = re.compile(r"[^\r\n]*(?:\r\n|\n|\r)|[^\r\n]+")  # with its end, as it stands
@@ -139,8 +141,11 @@ def _decode(content: bytes, path: Path) -> tuple[str, str]:
     for encoding in marked[:1] or ("utf-8", "cp1252", "latin-1"):
         try:
             text = content.decode(encoding)
-        except UnicodeDecodeError:
-            continue
+        except UnicodeDecodeError as error:
+            is_cut_off = error.end == len(content) and "end of data" in error.reason
+            if path.suffix.lower() != ".jsonl" or not is_cut_off:
+                continue
+            text = content[: error.start].decode(encoding)  # its last line is left out by number
         if sum(map(text.count, STRANGE)) > len(text) / 200:
             break
         if not text[:1000].strip(BLANK) and not text.strip(BLANK):
@@ -239,20 +244,31 @@ def _read_json(text: str, path: Path) -> Table:
 
 
 def _read_jsonl(text: str, path: Path) -> Table:
+    """An object a line. Broken lines are left out, unless they are more than half of all."""
+    broken: dict[int, json.JSONDecodeError] = {}  # by the line's number
+
     def records() -> Iterable[tuple[int, object]]:
         for number, line in enumerate(_lines(text), start=1):
             if line.strip():
                 try:
                     yield number, _parse_json(line)
                 except json.JSONDecodeError as error:
-                    raise ValueError(
-                        f"{path.name} is broken in line {number}, column {error.colno}: "
-                        f'{error.msg}; give one object a line: {{"prompt": "…", "answer": "…"}}'
-                    ) from error
+                    broken[number] = error
+                    yield number, {}
                 except ValueError as error:
                     raise ValueError(f"{path.name}, line {number}, {error}") from error
 
-    return _table_of_records(records(), "line", path)
+    table = _table_of_records(records(), "line", path)
+    if 2 * len(broken) > len(table.rows):
+        number, error = next(iter(broken.items()))
+        raise ValueError(
+            f"{path.name} is broken in {len(broken):,} of {len(table.rows):,} lines, first in line "
+            f"{number}, column {error.colno}: {error.msg}; give one object a line: "
+            '{"prompt": "…", "answer": "…"}'
+        )
+    for number in broken:
+        table.drop(CUT_OFF if number == table.rows[-1].number else BROKEN, number)
+    return table
 
 
 def _lines(text: str) -> Iterator[str]:

@@ -56,6 +56,33 @@ def method_text(scores: Scores, task: Task) -> str:
     )
 
 
+def kept_intervals(scores: Scores, task: Task | None) -> tuple[dict[str, Ends], str]:
+    """The intervals of scores that were kept with a run, and how they were made, in words.
+
+    Where the task is not at hand, or asks other questions by now, its groups are not known. The
+    share of right answers then has Wilson's interval, and the words say so.
+
+    Args:
+        scores: as they were kept.
+        task: as it is read again; None: it can't be.
+    """
+    if task is not None and are_of(scores, task):
+        return intervals_of(scores, task), method_text(scores, task)
+    right, count = sum(answer.right for answer in scores.answers), len(scores.answers)
+    if not count or abs(scores.metrics[scores.metric_name] - right / count) > 1e-9:
+        return {}, ""
+    words = "95 % intervals (Wilson); whether questions belong together is not known any more"
+    return {scores.metric_name: wilson(right, count)}, words
+
+
+def are_of(scores: Scores, task: Task) -> bool:
+    """Whether the scores are those of the task's own questions."""
+    splits = {"train": task.train, "validation": task.validation, "test": task.test}
+    return [answer.prompt for answer in scores.answers] == [
+        example.prompt for example in splits[scores.split]
+    ]
+
+
 def groups_in(scores: Scores, task: Task) -> int:
     """The number of groups in the split that was scored; 0: the task has none."""
     return len(clusters_of(scores.answers, task)) if task.groups is not None else 0

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 from lora_lab import __version__
 from lora_lab.maths.measures import LOWER_IS_BETTER
-from lora_lab.maths.statistics import wilson
+from lora_lab.models.adapter_config import CARD_TAG
 from lora_lab.models.built_in import BUILT_IN
 from lora_lab.recipe import ONLY, Recipe
 from lora_lab.records import Scores
-from lora_lab.tasks.examples import Example, Task
+from lora_lab.tasks.examples import Task
+from lora_lab.training.intervals import Ends, are_of, kept_intervals
 from lora_lab.training.run_files import FINISHED
 from lora_lab.training.store import Run
 from lora_lab.wording import (
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
 ADAPTER, MERGED, MODEL = "adapter", "merged", "model"  # the kinds of an export
 ALWAYS = ("method", "learning_rate", "batch_size", "steps", "seed")  # fields in each card
 OF_LORA = ("r", "lora_alpha", "target_modules")
+DEPENDENT = (
+    "Wilson's interval is for questions that are independent of each other. Questions made from "
+    "few templates are not: the true interval is wider."
+)
 FORGETTING = {"old_knowledge": "old facts kept", "strangers": "strangers still not known"}
 
 
@@ -67,7 +72,7 @@ def model_card(
         base_model=made.hub or None,
         library_name="peft" if made.kind == ADAPTER else "transformers",
         pipeline_tag="text-generation",
-        tags=[run.recipe.method, "lora-lab"],
+        tags=[run.recipe.method, CARD_TAG],
         model_name=made.folder.name,
         eval_results=_results(run) or None,
     )
@@ -274,36 +279,33 @@ def _scores(run: Run, task: Task | None, before: Scores | None) -> str:
     scores = run.scores
     if scores is None:
         return "It was not scored."
+    intervals, method = kept_intervals(scores, task)
+    count = len(scores.answers)
     rows = [
         (
             name,
             _mark(name, before and before.metrics.get(name)),
             _mark(name, value),
-            *_spread(scores, name),
+            *_spread(intervals.get(name), count),
         )
         for name, value in scores.metrics.items()
     ]
-    rows.append(
-        (
-            "loss, nats per answer token",
-            f"{before.loss:.3f}" if before else "-",
-            f"{scores.loss:.3f}",
-        )
-        + ("-", "-")
-    )
+    loss = (f"{before.loss:.3f}" if before else "-", f"{scores.loss:.3f}")
+    rows.append(("loss, nats per answer token", *loss, "-", "-"))
     asked = {"old_knowledge": task.old_knowledge, "strangers": task.strangers} if task else {}
     for name, words in FORGETTING.items():
         value = getattr(scores, name)
         if value is not None:
-            spread = _interval(value, len(asked[name])) if asked.get(name) else ("-", "-")
+            spread = _spread(intervals.get(name), len(asked.get(name, ())))
             rows.append(
                 (words, _mark("", before and getattr(before, name)), _mark("", value), *spread)
             )
     head = (f"{scores.split} split", "base", "fine-tuned", "95 % interval", "questions")
-    return (
-        f"{markdown_table(head, rows)}\n\nThe interval is Wilson's, for questions that are "
-        "independent of each other. Questions made from few templates are not: the true interval "
-        "is wider."
+    table = markdown_table(head, rows)
+    if not method:
+        return table
+    return f"{table}\n\n{method[0].upper()}{method[1:]}." + (
+        f" {DEPENDENT}" if "Wilson" in method else ""
     )
 
 
@@ -313,18 +315,9 @@ def _mark(metric: str, value: float | None) -> str:
     return significant(value) if metric in LOWER_IS_BETTER else percent(value)
 
 
-def _spread(scores: Scores, metric: str) -> tuple[str, str]:
-    """The interval and the count of questions, where the metric is the share of right answers."""
-    if not scores.answers:
-        return "-", "-"
-    right, count = sum(answer.right for answer in scores.answers), len(scores.answers)
-    if metric != scores.metric_name or abs(scores.metrics[metric] - right / count) > 1e-9:
-        return "-", f"{count:,}"
-    return _interval(right / count, count)
-
-
-def _interval(share: float, count: int) -> tuple[str, str]:
-    return percent_range(*wilson(round(share * count), count)), f"{count:,}"
+def _spread(interval: Ends | None, count: int) -> tuple[str, str]:
+    """An interval and the count of questions, for a row of the table."""
+    return percent_range(*interval) if interval else "-", f"{count:,}" if count else "-"
 
 
 def _data(run: Run, task: Task | None) -> str:
@@ -336,23 +329,11 @@ def _data(run: Run, task: Task | None) -> str:
         f"{len(task.test):,} to test"
     )
     changed = ""
-    if run.scores and run.scores.answers and not _asked(run.scores, task):
+    if run.scores and run.scores.answers and not are_of(run.scores, task):
         changed = " The data have changed since it was scored."
     if f"{len(task.train):,} to train" in task.about:  # a file's says it
         return f"{_one_line(task.about)}{changed}"
     return f"{_one_line(task.about)}\n\n{sizes[0].upper()}{sizes[1:]}.{changed}"
-
-
-def _asked(scores: Scores, task: Task) -> bool:
-    """Whether the scores are those of the task's own questions."""
-    splits: dict[str, Sequence[Example]] = {
-        "train": task.train,
-        "validation": task.validation,
-        "test": task.test,
-    }
-    return [answer.prompt for answer in scores.answers] == [
-        example.prompt for example in splits[scores.split]
-    ]
 
 
 def _limits(run: Run, made: Export) -> str:
