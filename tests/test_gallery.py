@@ -30,7 +30,7 @@ PARTS = ("Symptom", "You'd suspect", "The look", "The mend", "The guard")
 CARDS, CELLS, WORDS, LINES = 16, 6, 130, 15  # cards at least; of each card at most
 
 TRACES = {  # a card: the file that it leaves, what `lora-lab check` finds, and its options
-    "The loss falls and then stalls": ("half", "matches no layer of pocket"),
+    "The loss falls too slowly": ("half", "matches no layer of pocket"),
     "The loss stays high and the answers come late": ("every_token.py", "those of the prompt too"),
     "The loss does not move at all": ("never", "lora_B is all zero in all 28"),
     "The loss hardly moves": ("rate_of_full_fine_tuning.py", "learning_rate 2e-5 with LoRA"),
