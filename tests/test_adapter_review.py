@@ -14,7 +14,7 @@ import pytest
 import torch
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, GPT2Config, LlamaConfig
 from typer.testing import CliRunner
 
 from adapters import CONFIG, NAMES, WEIGHTS, adapted, configured, holding, pocket, saved, tensors_of
@@ -786,6 +786,13 @@ def test_a_whole_model_with_broken_numbers_or_an_adapter_left_in_it(whole):
     tensors["model.layers.0.self_attn.q_proj.lora_A.default.weight"] = torch.ones(8, 128)
     save_file(tensors, whole / "model.safetensors", {"format": "pt"})
     only(whole, "grave", "1 tensors of an adapter are in the model's weights")
+
+
+def test_a_whole_model_in_4_bits_may_have_rounded_its_adapter_away(tmp_path):
+    bits = BitsAndBytesConfig(load_in_4bit=True)
+    model = AutoModelForCausalLM.from_pretrained(base_folder("pocket"), quantization_config=bits)
+    model.save_pretrained(tmp_path / "rounded")
+    only(tmp_path / "rounded", "note", "the weights are in 4 bits (bitsandbytes)")
 
 
 @pytest.mark.parametrize("odd", ["pickle", "index", "config"])

@@ -116,6 +116,16 @@ def test_a_new_token_with_its_embedding_is_fine(folder, tokenizer):
     assert findings(folder) == []
 
 
+def test_an_embedding_that_peft_saved_for_its_new_rows_alone_was_not_trained(folder, tokenizer):
+    tokenizer.add_tokens(["<tool>"])
+    tokenizer.save_pretrained(folder)
+    key = "base_model.model.model.embed_tokens.weight"
+    holding(folder, tensors_of(folder) | {key: torch.ones(1793, 128)})
+    (warning, *notes) = findings(folder)
+    assert warning == ("warning", "1 tokens are new beside the base's: '<tool>'")
+    assert all(severity == "note" for severity, _ in notes)
+
+
 def test_another_end_and_padding_that_is_the_end(folder, tokenizer):
     tokenizer.eos_token = "<|user|>"
     tokenizer.save_pretrained(folder)

@@ -88,6 +88,10 @@ trainer = Trainer(model, arguments, data_collator={collator})
 trainer.train()
 """
 PLAIN = SCRIPT.format(arguments="", collator="DataCollatorForSeq2Seq(tokenizer)")
+LOADED = """
+model = PeftModel.from_pretrained(base, "mine"{more})
+Trainer(model, TrainingArguments(learning_rate=2e-4, max_steps=100)).train()
+"""
 BROKEN = {  # the failure: (settings or code, severity, what is found)
     "a misspelt module": (
         AXOLOTL | {"lora_target_linear": None, "lora_target_modules": ["q_proj", "v_porj"]},
@@ -245,6 +249,28 @@ BROKEN = {  # the failure: (settings or code, severity, what is found)
         "note",
         "100 steps and 3 epochs are both given",
     ),
+    "labels that are shifted twice": (
+        PLAIN + "loss = model(input_ids=ids[:, :-1], labels=ids[:, 1:].contiguous()).loss\n",
+        "warning",
+        "labels are shifted here",
+    ),
+    "labels that are shifted twice, in a dict": (
+        PLAIN + 'row = {"input_ids": ids[:-1], "labels": ids[1:]}\n',
+        "warning",
+        "labels are shifted here",
+    ),
+    "a loss on the prompt": (
+        SCRIPT.format(
+            arguments="", collator="DataCollatorForLanguageModeling(tokenizer, mlm=False)"
+        ),
+        "note",
+        "every token earns a loss, those of the prompt too",
+    ),
+    "a loaded adapter that stays frozen": (
+        LOADED.format(more=""),
+        "grave",
+        "a saved adapter is trained on, and PeftModel.from_pretrained has no is_trainable",
+    ),
     "a misspelt key": (
         AXOLOTL | {"gradient_acumulation_steps": 4},
         "note",
@@ -281,6 +307,22 @@ def test_each_failure_has_its_finding_and_no_other_alarm(failure, tmp_path):
 @pytest.mark.parametrize("source", [AXOLOTL, LLAMA_FACTORY, TRL, PLAIN], ids=["A", "L", "T", "S"])
 def test_the_settings_without_the_failure_raise_nothing(source, tmp_path):
     assert alarms(check_recipe(as_source(source, tmp_path))) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        LOADED.format(more=", is_trainable=True"),
+        LOADED.format(more=", is_trainable=args.go_on"),
+        LOADED.replace("model = ", "base = ").format(more=").merge_and_unload("),
+        PLAIN + 'PeftModel.from_pretrained(base, "mine")\n',  # loaded again to be used
+        PLAIN + "row = dict(input_ids=ids[:, :-1], labels=ids[:, :-1])\n",
+        PLAIN + "row = dict(input_ids=ids, labels=ids)\n",
+    ],
+)
+def test_what_only_looks_like_a_frozen_adapter_or_shifted_labels_raises_nothing(source, tmp_path):
+    found = [one.what for one in check_recipe(as_source(source, tmp_path))]
+    assert not any("shifted" in what or "is_trainable" in what for what in found)
 
 
 def test_rows_longer_than_the_maximum_are_counted_in_the_file_beside_the_recipe(tmp_path):

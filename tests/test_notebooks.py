@@ -1,6 +1,6 @@
 """The shape of every notebook. Whether its outputs are current is nbval's business.
 
-What else a rewritten lesson keeps to is counted in test_lessons.py.
+What else a rewritten lesson keeps to is counted in test_lessons.py, the gallery in test_gallery.py.
 """
 
 import copy
@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from refresh_notebooks import all_notebooks
+from test_gallery import GALLERY
 from test_lessons import REWRITTEN
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
@@ -20,6 +21,7 @@ OPENINGS = {  # how a notebook begins, by its kind
     "first form": ("**Question:**", "**You need:**", "**Time:**"),
     "lesson": ("**Short answer.**", "minutes"),
     "evidence": ("Evidence for", "](../"),
+    "gallery": ("symptom", "in any order", "minutes"),
 }
 LINES, WORDS, COMPARED = 15, 120, 8  # of a code cell, of a Markdown cell, cells with compared text
 PICTURE = 60_000  # bytes
@@ -46,6 +48,8 @@ def texts(cell: dict) -> Iterator[tuple[str, str]]:
 def kind_of(path: Path) -> str:
     if path.parent.name == "evidence":
         return "evidence"
+    if path == GALLERY:
+        return "gallery"
     return "lesson" if path.name in REWRITTEN else "first form"
 
 
@@ -267,9 +271,10 @@ def test_a_lesson_opens_with_its_short_answer_and_evidence_with_a_link_to_its_le
     words = {
         "lesson": "# 2. A title\n> **Short answer.** Yes.\n\n30 minutes.",
         "evidence": "# Evidence for 2. A title\nFor the [lesson](../00_start_here.ipynb).",
+        "gallery": "# 99. A title\nEach card has its symptom. Run it in any order: 3 minutes each.",
     }
-    folders = {"lesson": FOLDER, "evidence": FOLDER / "evidence"}
-    for kind, other in (("lesson", "evidence"), ("evidence", "lesson")):
+    folders = {"lesson": FOLDER, "evidence": FOLDER / "evidence", "gallery": FOLDER}
+    for kind, other in (("lesson", "evidence"), ("evidence", "lesson"), ("gallery", "evidence")):
         notebook = copy.deepcopy(GOOD)
         notebook["cells"][0]["source"] = [words[kind]]
         assert problems(notebook, kind, folders[kind]) == []

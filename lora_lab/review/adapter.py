@@ -304,15 +304,15 @@ class _Adapter:
     # --- beside the weights ---------------------------------------------------------------------
 
     def _look_at_tokenizer(self) -> None:
-        trains_embedding = bool(self.config.get("trainable_token_indices")) or (
-            self.weights is not None
-            and any(
-                last_name(one.removesuffix(".base_layer")) in ("embed_tokens", "wte")
-                for one in (*self.weights.whole, *self.weights.changes)
-            )
-        )
         name = self.config.get("base_model_name_or_path")
         rows = vocabulary_of(name if isinstance(name, str) else "", self.base)
+        trains_embedding = bool(self.config.get("trainable_token_indices"))
+        if self.weights is not None:
+            saved = self.config.get("modules_to_save") or ()
+            trains_embedding |= any(_is_embedding(one) for one in (*self.weights.changes, *saved))
+            for module, key in self.weights.whole.items():
+                if rows is not None and _is_embedding(module):
+                    rows = max(rows, self.weights.file.entries[key].shape[0])
         is_it = self.base is not None and not self.base.stands_in
         folder = self.base.folder if is_it else None
         facts, findings = look_at_tokenizer(self.folder, folder, rows, trains_embedding)
@@ -359,6 +359,10 @@ class _Adapter:
 
 
 # --- words --------------------------------------------------------------------------------------
+
+
+def _is_embedding(module: str) -> bool:
+    return last_name(module.removesuffix(".base_layer")) in ("embed_tokens", "wte")
 
 
 def _is_path(name: str) -> bool:

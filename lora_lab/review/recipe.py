@@ -114,12 +114,22 @@ def _without_warmup(brought: BroughtRecipe, steps: int | None) -> BroughtRecipe:
 
 def _of_another_kind(brought: BroughtRecipe, kind: str) -> Review:
     name = brought.traits.get("adapter") or "another method"
-    found = Finding(
-        severity="note",
-        what=f"{name} is neither LoRA, AdaLoRA nor full fine-tuning",
-        why="Its settings are not looked through here.",
-        do="See the documentation of its authors.",
-    )
+    if brought.traits.get("frozen"):
+        found = Finding(
+            severity="grave",
+            what="a saved adapter is trained on, and PeftModel.from_pretrained has no is_trainable",
+            why="It loads an adapter frozen, for use. Nothing is trained, or the first step stops "
+            "with 'element 0 of tensors does not require grad'.",
+            do="Give is_trainable=True.",
+            lesson="13",
+        )
+    else:
+        found = Finding(
+            severity="note",
+            what=f"{name} is neither LoRA, AdaLoRA nor full fine-tuning",
+            why="Its settings are not looked through here.",
+            do="See the documentation of its authors.",
+        )
     facts = {"base": brought.base} if brought.base else {}
     return Review(subject=brought.source, kind=kind, facts=facts, findings=(found,))
 

@@ -286,6 +286,25 @@ def _traps(brought: BroughtRecipe, recipe: Recipe, width: int | None) -> Iterato
             "text contains.",
             lesson="02",
         )
+    if traits.get("shifts_labels"):
+        yield Finding(
+            severity="warning",
+            what="labels are shifted here: input_ids without the last token, labels without the "
+            "first",
+            why="transformers' models shift the labels inside. Shifted twice, each token learns to "
+            "name the one after the next: the loss falls, and the answers are wrong.",
+            do="Give the model labels as long as input_ids, unshifted; or compute the loss "
+            "yourself from its logits.",
+            lesson="02",
+        )
+    if brought.said.get("loss_on") == "all" and brought.stage == "sft":
+        yield Finding(
+            severity="note",
+            what="every token earns a loss, those of the prompt too",
+            why="Where prompts are long beside their answers, most of each step learns to ask.",
+            do="Give the prompt's tokens the label -100, if the answers are what is wanted.",
+            lesson="02",
+        )
     if traits.get("no_input_gradients"):
         yield Finding(
             severity="grave",

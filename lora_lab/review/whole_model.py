@@ -58,6 +58,20 @@ def check_model(folder: Path) -> Review:
     facts["weights"] = f"{in_short(numbers)} numbers, {file_size(size)}, {dtypes_in_words(*files)}"
     facts["to check"] = "no adapter is in it: name, dtype, tokenizer and broken numbers, no more"
     findings += _of_model_weights(files, facts)
+    quantized = config.get("quantization_config")
+    if isinstance(quantized, dict):
+        bits = "4 bits" if quantized.get("load_in_4bit") else "8 bits or fewer"
+        findings.append(
+            Finding(
+                severity="note",
+                what=f"the weights are in {bits} ({quantized.get('quant_method')})",
+                why="an adapter that was merged into them was rounded with them: what a gentle "
+                "training learned is smaller than that rounding, and is lost",
+                do="if an adapter is in it, ask the merged model itself; else merge into the base "
+                "in 16 bits",
+                lesson="09",
+            )
+        )
     vocabulary = config.get("vocab_size")
     rows = vocabulary if isinstance(vocabulary, int) else None
     found, odd = look_at_tokenizer(folder, None, rows, trains_embedding=False)

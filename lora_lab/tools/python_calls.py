@@ -61,6 +61,7 @@ class Code:
     mentioned: set[str] = field(default_factory=set)  # every name and attribute
     eos_uses: int = 0  # mentions of eos_token beside the pad token's assignment
     pad_is_eos: bool = False
+    shifts_labels: bool = False  # input_ids[:, :-1] beside labels[:, 1:]
     notes: list[str] = field(default_factory=list)
 
     def all(self, *names: str) -> list[Call]:
@@ -248,8 +249,34 @@ class _Reader(ast.NodeVisitor):
             elif isinstance(value, dict):  # **settings
                 arguments |= {str(key): member for key, member in value.items()}
         owner = _last(node.func.value) if isinstance(node.func, ast.Attribute) else ""
+        self.code.shifts_labels |= _shifts({entry.arg: entry.value for entry in node.keywords})
         self.generic_visit(node)  # calls within it come first
         self.code.calls.append(Call(_last(node.func), owner, arguments, node.lineno))
+
+    def visit_Dict(self, node: ast.Dict) -> None:
+        pairs = zip(node.keys, node.values, strict=True)
+        named = {key.value: value for key, value in pairs if isinstance(key, ast.Constant)}
+        self.code.shifts_labels |= _shifts(named)
+        self.generic_visit(node)
+
+
+def _shifts(named: Mapping[object, ast.expr]) -> bool:
+    """Whether inputs without their last token stand beside labels without their first."""
+    ends = [_slice(named.get(name)) for name in ("input_ids", "labels")]
+    return ends == [(None, "-1"), ("1", None)]
+
+
+def _slice(node: ast.expr | None) -> tuple[str | None, str | None] | None:
+    """The bounds of the last slice in `ids[:, :-1].clone()`, as they are written."""
+    while isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        node = node.func.value
+    if not isinstance(node, ast.Subscript):
+        return None
+    last = node.slice.elts[-1] if isinstance(node.slice, ast.Tuple) else node.slice
+    if not isinstance(last, ast.Slice):
+        return None
+    lower, upper = (part and ast.unparse(part) for part in (last.lower, last.upper))
+    return lower, upper
 
 
 def _value(node: ast.expr, names: dict, attributes: dict, depth: int = 0) -> object:

@@ -63,6 +63,7 @@ def read(text: str, source: str) -> BroughtRecipe | None:
             reading.say("loraplus_lr_ratio", _number_or_none(call.known().get("loraplus_lr_ratio")))
     elif "get_peft_model" in code.mentioned or "PeftModel" in code.mentioned:
         traits["adapter"] = "an adapter of another kind"
+        traits["frozen"] = _trains_a_frozen_adapter(code)
     else:
         reading.say("method", "full")
     _read_base(reading, code, unsloth)
@@ -114,6 +115,17 @@ def read(text: str, source: str) -> BroughtRecipe | None:
         unknown=unknown if arguments and arguments.name in ARGUMENTS[:3] else (),
         vocabulary=words,
         notes=tuple(notes),
+    )
+
+
+def _trains_a_frozen_adapter(code: Code) -> bool:
+    """Whether a saved adapter is loaded as for use, and handed to a trainer."""
+    loaded = [call for call in code.all("from_pretrained") if call.owner.startswith("PeftModel")]
+    unfrozen = {"get_peft_model", "merge_and_unload", "requires_grad", "requires_grad_"}
+    return (
+        bool(loaded and code.all("Trainer", "SFTTrainer", "train"))
+        and not any(call.arguments.get("is_trainable", False) for call in loaded)
+        and not unfrozen & code.mentioned
     )
 
 
@@ -242,6 +254,7 @@ def _read_traps(reading: Reading, code: Code, is_trl: bool, unsloth: bool) -> No
     collators = code.all("DataCollatorForLanguageModeling")
     traits["lm_collator"] = any(call.known().get("mlm") is False for call in collators)
     traits["pad_is_eos"] = code.pad_is_eos
+    traits["shifts_labels"] = code.shifts_labels
     traits["learns_to_stop"] = code.eos_uses > 0 or "apply_chat_template" in mentioned
     kwargs = reading.take("gradient_checkpointing_kwargs", default={})
     reentrant = isinstance(kwargs, Mapping) and kwargs.get("use_reentrant") is True
