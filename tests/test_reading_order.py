@@ -187,6 +187,9 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "qlora": "torch pandas",
         "batches": "torch pandas",
         "way_in": "torch",
+        "shipping": "torch pandas",
+        "tampering": "pandas",
+        "autopsy": "pandas",
     },
     "decision": {"asking": "", "trial": "", "report": ""},
     "checks": dict.fromkeys(
@@ -200,6 +203,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
             "qlora",
             "training_parameters",
             "way_in",
+            "shipping",
             "exercises",
         ],
         "torch",
@@ -208,7 +212,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         ["canvas", "losses", "meters", "tokens", "matrices", "predicted", "noise", "by_rank"]
         + ["pairs", "learning_rates", "alpha", "module_sets", "competing", "quantized"]
         + ["memory_bars", "batches", "lengths", "ways", "surface", "fields", "lora_parts"]
-        + ["evidence"],
+        + ["evidence", "fleet"],
         "matplotlib",
     )
     | {"canvas": "matplotlib PIL"},
@@ -222,7 +226,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         + ["pick_runs", "run_here", "five_minutes", "decision_aid", "cell_grid", "surface_lab"]
         + ["rank_lab", "hunt_lab", "seeds_button", "evidence_card", "gain_knob"]
         + ["batch_fan", "recipe_cost", "kept_runs"]
-        + ["studio", "cases", "token_strips", "ways_lab"],
+        + ["studio", "cases", "token_strips", "ways_lab", "fleet"],
         "torch ipywidgets anywidget traitlets IPython pandas",
     ),
     "cli": dict.fromkeys(

@@ -8,6 +8,7 @@ from lora_lab.checks import (
     qlora,
     rank,
     reading_a_run,
+    shipping,
     should_i_fine_tune,
     start_here,
     target_modules,
@@ -32,6 +33,7 @@ EXERCISES = {
         qlora,
         training_parameters,
         way_in,
+        shipping,
     )
     for name, exercise in vars(module).items()
     if isinstance(exercise, Exercise)
