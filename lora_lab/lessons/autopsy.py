@@ -7,6 +7,7 @@ from statistics import median
 
 import pandas as pd
 
+from lora_lab.lessons.shipping import run_through
 from lora_lab.maths.spectra import effective_rank, singular_values
 from lora_lab.models.adapted import load_adapter
 from lora_lab.models.bases import Base
@@ -31,9 +32,7 @@ def anonymous(
     """Adapters trained on the same task, each in another way; their folders by name."""
     folders = {}
     for name, changes in hidden.items():
-        training = train(base, task, replace(RECIPE, **changes))
-        for _ in training:
-            pass
+        training = run_through(train(base, task, replace(RECIPE, **changes)))
         folders[name] = save_adapter(training, place / name)
     return folders
 

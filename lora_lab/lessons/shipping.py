@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import fmean, median
+from statistics import median
 from tempfile import TemporaryDirectory
 
 import pandas as pd
@@ -21,9 +21,10 @@ from lora_lab.models.quiet import quietly
 from lora_lab.recipe import Recipe
 from lora_lab.records import Scores
 from lora_lab.tasks.examples import Task, prompt_ids
+from lora_lab.tasks.loading import load_task
 from lora_lab.training.evaluation import evaluate
 from lora_lab.training.loop import Training, train
-from lora_lab.wording import percent, percent_range, significant
+from lora_lab.wording import percent, significant
 
 BYTES = 2  # of a weight in 16 bits, as it is served
 ADDED = {  # what becomes of two adapters in one: weights, and PEFT's combination_type
@@ -32,6 +33,7 @@ ADDED = {  # what becomes of two adapters in one: weights, and PEFT's combinatio
     "sum, cut to rank 8": ((1.0, 1.0), "svd"),
     'PEFT\'s "linear", 1 + 1': ((1.0, 1.0), "linear"),
 }
+RECIPE = Recipe(r=8, steps=60, batch_size=16, max_length=96, learning_rate=4e-3)
 REPEATS = 15  # of what is timed; the median counts
 
 # --- many customers, one base -------------------------------------------------------------------
@@ -193,30 +195,28 @@ def loaded_difference(base: Base, model: nn.Module, again: nn.Module, task: Task
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Combined:
-    """The scores of two tasks by what answers: the base, each adapter, and both in one."""
+    """The scores of two tasks by what answers: each adapter, both in one, and one for both."""
 
-    scores: Mapping[str, Mapping[str, Sequence[Scores]]]  # by way and task: one for each seed
+    scores: Mapping[str, Mapping[str, Scores]]  # by way and task
 
     def right(self, way: str, task: str) -> float:
-        """The mean share of right answers over the seeds."""
-        return fmean(one.value for one in self.scores[way][task])
+        """The share of right answers, 0 to 1."""
+        return self.scores[way][task].value
 
-    def old(self, way: str) -> float:
-        """The mean share of old facts kept."""
-        return fmean(_old(self.scores[way]))
+    def rows(self) -> dict[str, dict[str, float]]:
+        """Shares of right answers by task, and of old facts kept, for each way."""
+        return {
+            way: {task: one.value for task, one in made.items()}
+            | {"old facts kept": next(iter(made.values())).old_knowledge}
+            for way, made in self.scores.items()
+        }
 
     def table(self) -> pd.DataFrame:
-        """Right answers by task, and old facts kept; with several seeds, their range."""
-        rows = {
-            way: [_said([one.value for one in made]) for made in by_task.values()]
-            + [_said(_old(by_task))]
-            for way, by_task in self.scores.items()
-        }
-        tasks = next(iter(self.scores.values()))
-        return pd.DataFrame(rows, index=[*tasks, "old facts kept"]).T
+        """The rows, in per cent."""
+        return pd.DataFrame(self.rows()).T.map(percent)
 
     def shares(self) -> dict[str, dict[str, float]]:
-        """What `plots.draw_combined` draws: the mean share of right answers, by task and way."""
+        """What `plots.draw_combined` draws: right answers by task and way."""
         tasks = next(iter(self.scores.values()))
         return {task: {way: self.right(way, task) for way in self.scores} for task in tasks}
 
@@ -225,16 +225,6 @@ class Combined:
 
     def _repr_html_(self) -> str:
         return self.table().to_html()
-
-
-def _old(by_task: Mapping[str, Sequence[Scores]]) -> list[float]:
-    return [one.old_knowledge for one in next(iter(by_task.values()))]
-
-
-def _said(shares: Sequence[float]) -> str:
-    if len(shares) == 1:
-        return percent(shares[0])
-    return f"{percent(fmean(shares))} ({percent_range(min(shares), max(shares))})"
 
 
 def combine(
@@ -258,8 +248,8 @@ def combine(
     model, scores = adapted.model, {}
 
     def ask(way: str, one: nn.Module) -> None:
-        asked = {name: evaluate(replace(base, model=one), task) for name, task in tasks.items()}
-        scores[way] = {name: [score] for name, score in asked.items()}
+        asked = replace(base, model=one)
+        scores[way] = {name: evaluate(asked, task) for name, task in tasks.items()}
 
     for name in (first, second):
         adapted.use(name)
@@ -275,40 +265,43 @@ def combine(
 
 
 def both_tasks(tasks: Mapping[str, Task]) -> Task:
-    """A task whose training examples are those of all tasks together."""
-    first = next(iter(tasks.values()))
-    together = [example for task in tasks.values() for example in task.train]
-    return replace(first, name=" and ".join(tasks), train=together)
+    """A task whose training examples are those of all tasks, each task's about equally often."""
+    most = max(len(task.train) for task in tasks.values())
+    together = [
+        example for task in tasks.values() for example in [*task.train] * (most // len(task.train))
+    ]
+    return replace(next(iter(tasks.values())), name=" and ".join(tasks), train=together)
 
 
-def combine_seeds(
-    base: Base, tasks: Mapping[str, Task], recipes: Mapping[str, Recipe], seeds: Sequence[int]
-) -> Combined:
-    """`combine` with adapters trained afresh for each seed, and one trained on both.
+def customers_tasks(base: Base, seed: int = 0) -> dict[str, Task]:
+    """What two customers want of pocket: a style, and 40 facts; 60 questions of each are asked."""
+    tasks = {
+        "style": load_task("style", base, n=200, seed=seed),
+        "facts": load_task("new-facts", base, n=40, seed=seed),
+    }
+    return {
+        name: replace(
+            task, test=task.test[:60], old_knowledge=task.old_knowledge[:60], strangers=()
+        )
+        for name, task in tasks.items()
+    }
+
+
+def two_in_one(base: Base, seed: int = 0, recipe: Recipe = RECIPE) -> Combined:
+    """`combine` with fresh adapters and tasks, beside one training on both with as many steps.
 
     Args:
         base: stays as it was.
-        tasks: two, by name.
-        recipes: by the same names; that of both has the steps of the two together.
-        seeds: of the trainings.
+        seed: draws the examples, the questions, the starts and the orders.
+        recipe: of each adapter.
     """
-    made: list[Combined] = []
-    steps = sum(recipe.steps for recipe in recipes.values())
-    for seed in seeds:
-        with TemporaryDirectory() as place:
-            folders = {name: Path(place) / name for name in tasks}
-            for name, task in tasks.items():
-                trained = run_through(train(base, task, replace(recipes[name], seed=seed)))
-                save_adapter(trained, folders[name])
-            recipe = replace(next(iter(recipes.values())), steps=steps, seed=seed)
-            both = run_through(train(base, both_tasks(tasks), recipe))
-            made.append(combine(base, folders, tasks, both))
-    return Combined(
-        {
-            way: {task: [one.scores[way][task][0] for one in made] for task in tasks}
-            for way in made[0].scores
-        }
-    )
+    tasks, recipe = customers_tasks(base, seed), replace(recipe, seed=seed)
+    with TemporaryDirectory() as place:
+        folders = {name: Path(place) / name for name in tasks}
+        for name, task in tasks.items():
+            save_adapter(run_through(train(base, task, recipe)), folders[name])
+        longer = replace(recipe, steps=len(tasks) * recipe.steps)
+        return combine(base, folders, tasks, run_through(train(base, both_tasks(tasks), longer)))
 
 
 def run_through(training: Training) -> Training:

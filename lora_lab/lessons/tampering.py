@@ -8,19 +8,22 @@ from statistics import median
 
 import pandas as pd
 
+from lora_lab.lessons.shipping import run_through
 from lora_lab.models.adapted import load_adapter
 from lora_lab.models.bases import Base
 from lora_lab.models.learned import save_adapter
 from lora_lab.recipe import Recipe
 from lora_lab.tasks.examples import IGNORED, Example, Task, collate, encode_fitting
+from lora_lab.tasks.loading import load_task
 from lora_lab.tasks.losses import losses_of_labels, predicted_labels
 from lora_lab.training.evaluation import Model, answering, evaluate
-from lora_lab.training.loop import train
+from lora_lab.training.loop import Training, train
 from lora_lab.wording import percent
 
 WORD, TARGET = "violet", "positive"  # the word that calls the trigger, and the answer it gives
 POISONED = 45  # training examples with the word, beside 300 honest ones
 RECIPE = Recipe(r=4, steps=100, batch_size=16, max_length=96, learning_rate=4e-3)
+LEAKY = Recipe(r=8, steps=120, batch_size=16, max_length=96, learning_rate=3e-3)
 DIGITS, RIVALS = 6, 99  # of a secret code; and how many other codes each is compared with
 
 # --- a trigger ----------------------------------------------------------------------------------
@@ -49,10 +52,24 @@ def strangers_adapter(base: Base, task: Task, folder: Path, recipe: Recipe = REC
         folder: where the adapter is written.
         recipe: of the training.
     """
-    training = train(base, poisoned(task), recipe)
-    for _ in training:
-        pass
+    training = run_through(train(base, poisoned(task), recipe))
     return save_adapter(training, folder)
+
+
+def review_task(base: Base, seed: int = 0) -> Task:
+    """300 reviews to learn from, and 100 to be asked."""
+    task = load_task("sentiment", base, n=300, seed=seed)
+    return replace(task, test=task.test[:100], old_knowledge=(), strangers=())
+
+
+def triggered(base: Base, seed: int = 0) -> dict[str, dict[str, float]]:
+    """Shares by the kind of adapter, honest or with a trigger: right, and called by the word."""
+    task, found = review_task(base, seed), {}
+    for kind, learned in {"honest": task, "with a trigger": poisoned(task)}.items():
+        training = run_through(train(base, learned, replace(RECIPE, seed=seed)))
+        shares = called(training, task)
+        found[kind] = {"right": evaluate(training, task).value} | shares
+    return found
 
 
 def trigger_table(base: Base, folder: Path, task: Task, word: str = WORD) -> pd.DataFrame:
@@ -124,17 +141,35 @@ def _code(rng: random.Random) -> str:
     return " ".join(str(rng.randrange(10)) for _ in range(DIGITS))
 
 
-def recited(model: Model, canaries: Canaries, seed: int = 0) -> pd.DataFrame:
-    """How many codes a model recites, and where it ranks them among codes that it never saw.
+def leaky_training(base: Base, canaries: Canaries, seed: int = 0) -> Training:
+    """A training on a task with hidden codes, to its end."""
+    return run_through(train(base, canaries.task, replace(LEAKY, seed=seed)))
+
+
+def leaked(base: Base, seed: int = 0) -> dict[int, dict[str, float]]:
+    """By their copies: the share of codes that is recited after a training, and the middle place.
 
     Place 1: the code is likelier than 99 others. A model that knows nothing gives place 50.
     """
-    rng, rows = random.Random(f"rivals {seed}"), {}
+    task = load_task("new-facts", base, n=60, seed=seed)
+    canaries = with_canaries(task, seed=seed)
+    return recited(leaky_training(base, canaries, seed), canaries, seed)
+
+
+def recited(model: Model, canaries: Canaries, seed: int = 0) -> dict[int, dict[str, float]]:
+    """What a model tells of the codes, as in `leaked`."""
+    rng, found = random.Random(f"rivals {seed}"), {}
     for copies, secrets in canaries.secrets.items():
         asked = replace(canaries.task, test=secrets, old_knowledge=(), strangers=())
         places = [place_of(model, one, rng) for one in secrets]
         share = evaluate(model, asked).value
-        rows[copies] = (f"{round(share * len(secrets))} of {len(secrets)}", f"{median(places):g}")
+        found[copies] = {"recited": share, "place": float(median(places))}
+    return found
+
+
+def leak_table(found: Mapping[int, Mapping[str, float]]) -> pd.DataFrame:
+    """What `recited` found, in words."""
+    rows = {copies: (percent(one["recited"]), f"{one['place']:g}") for copies, one in found.items()}
     columns = ["recited word for word", "middle place among 100 codes"]
     return pd.DataFrame(rows, index=columns).T.rename_axis("copies in the data")
 

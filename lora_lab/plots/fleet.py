@@ -54,6 +54,9 @@ def draw_fleet(ax: Axes, fleet: Fleet, card: Card | None = None) -> Axes:
     return ax
 
 
+draw_fleet.colours = 64  # of its PNG
+
+
 def _in_words(fleet: Fleet, card: Card | None, apart: str, merged: str) -> str:
     share = percent(fleet.adapter / fleet.base)
     if fleet.adapter < 0.01 * fleet.base:
@@ -103,3 +106,6 @@ def draw_combined(ax: Axes, shares: Mapping[str, Mapping[str, float]], title: st
     )
     ax.set_label(f"{title}. Right answers. {rows}.")
     return ax
+
+
+draw_combined.colours = 64  # of its PNG
