@@ -667,7 +667,7 @@ MUTATIONS = [  # (file, what it says, what it says when broken, the test that mu
     ("lessons/way_in.py", "leads = [a - b for", "leads = [b - a for", "test_way_in.py::test_a_verdict"),
     ("lessons/shipping.py", "return self.base + self.customers * self.adapter", "return self.base + self.adapter", "test_shipping.py::test_a_fleet_is"),
     ("lessons/shipping.py", "BYTES = 2 ", "BYTES = 4 ", "test_shipping.py::test_a_fleet_is"),
-    ("lessons/shipping.py", "[pad] * (longest - len(one)) + one", "one + [pad] * (longest - len(one))", "test_shipping.py::test_a_saved_adapter"),
+    ("lessons/shipping.py", "[pad] * (longest - len(one)) + one", "one + [pad] * (longest - len(one))", "test_shipping.py::test_a_batch_is"),
     ("lessons/shipping.py", "[*task.train] * (most // len(task.train))", "task.train", "test_shipping.py::test_both_tasks"),
     ("lessons/shipping.py", "    plain.use_rslora = False\n", "", "test_shipping.py::test_a_server"),
     ("lessons/shipping.py", "learned.config.lora_alpha * learned.config.r**0.5", "learned.config.lora_alpha", "test_shipping.py::test_a_server"),
