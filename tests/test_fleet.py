@@ -44,7 +44,7 @@ def test_a_row_for_each_way_has_a_bar_for_each_task(ax):
     assert [bar.get_width() for bar in ax.patches] == [50, 25, 100, 75]
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["sum", "mean"]
     assert ax.get_label() == (
-        "What is left? Right answers. sum: style 50 %, facts 100 %; mean: style 25 %, facts 75 %."
+        "What is left? Right answers: sum: style 50 %, facts 100 %; mean: style 25 %, facts 75 %."
     )
 
 

@@ -56,8 +56,8 @@ def test_a_saved_adapter_loads_into_plain_peft_without_any_difference(base, fold
 def test_a_batch_is_padded_on_the_left_and_holds_each_prompt(base):
     batch = shipping.batch_of(base, ["a", "abc"])
     assert batch["attention_mask"].tolist()[0][:2] == [0, 0]
-    assert batch["attention_mask"].sum(dim=1).tolist() == [3, 5]
-    assert batch["input_ids"].shape == (2, 5)
+    assert batch["attention_mask"].sum(dim=1).tolist() == [4, 6]  # user, space, letters, assistant
+    assert batch["input_ids"].shape == (2, 6)
 
 
 def test_switching_and_reading_are_timed(base, folders):
@@ -123,9 +123,10 @@ def test_both_tasks_come_about_equally_often():
 
 
 def test_a_server_that_ignores_rslora_takes_another_factor_and_alpha_mends_it(base, tmp_path):
-    stable = recipe(r=4, lora_alpha=2, use_rslora=True, steps=30, learning_rate=1e-2)
-    folder = lab.save_adapter(shipping.run_through(lab.train(base, TASK, stable)), tmp_path / "rs")
-    table = shipping.served(base, folder, TASK)
+    few = replace(TASK, train=TASK.train[:8], test=TASK.train[:8])
+    stable = recipe(r=4, lora_alpha=2, use_rslora=True, steps=120, learning_rate=1e-2)
+    folder = lab.save_adapter(shipping.run_through(lab.train(base, few, stable)), tmp_path / "rs")
+    table = shipping.served(base, folder, few)
     assert table["factor"].tolist() == ["1", "1", "0.5", "1"]  # 2 / √4, and 2 / 4
     right = table["right answers"]
     assert right.iloc[0] == right.iloc[3] != right.iloc[1]

@@ -85,7 +85,7 @@ def test_a_loss_is_that_of_the_whole_answer(base):
     together = tampering._losses(base, [one, other])
     alone = [
         lab.evaluate(base, replace(TASK, test=[example])).loss * tokens
-        for example, tokens in ((one, 2), (other, 5))  # the end token counts
+        for example, tokens in ((one, 3), (other, 6))  # a space and the end count
     ]
     assert together == pytest.approx(alone, rel=1e-5)
 

@@ -104,7 +104,7 @@ def draw_combined(ax: Axes, shares: Mapping[str, Mapping[str, float]], title: st
         f"{way}: " + ", ".join(f"{task} {percent(by_way[way])}" for task, by_way in shares.items())
         for way in ways
     )
-    ax.set_label(f"{title}. Right answers. {rows}.")
+    ax.set_label(f"{title} Right answers: {rows}.")
     return ax
 
 
