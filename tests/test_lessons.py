@@ -25,6 +25,7 @@ REWRITTEN = (  # it grows with each lesson
     "10_batch_steps_rate.ipynb",
     "11_data_on_its_way_in.ipynb",
     "12_full_or_lora.ipynb",
+    "13_ship_it.ipynb",
 )
 WIDGET = "application/vnd.jupyter.widget-view+json"
 FENCED = re.compile(r"```.*?```", re.DOTALL)

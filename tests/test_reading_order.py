@@ -192,6 +192,9 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "batches": "torch pandas",
         "way_in": "torch",
         "full_or_lora": "torch pandas",
+        "shipping": "torch pandas",
+        "tampering": "pandas",
+        "autopsy": "pandas",
     },
     "decision": {"asking": "", "trial": "", "report": ""},
     "checks": dict.fromkeys(
@@ -206,6 +209,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
             "training_parameters",
             "way_in",
             "full_or_lora",
+            "shipping",
             "exercises",
         ],
         "torch",
@@ -214,7 +218,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         ["canvas", "losses", "meters", "tokens", "matrices", "predicted", "noise", "by_rank"]
         + ["pairs", "learning_rates", "alpha", "module_sets", "competing", "quantized"]
         + ["memory_bars", "batches", "lengths", "ways", "surface", "fields", "lora_parts"]
-        + ["evidence", "full_or_lora"],
+        + ["evidence", "full_or_lora", "fleet"],
         "matplotlib",
     )
     | {"canvas": "matplotlib PIL"},
@@ -228,7 +232,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         + ["pick_runs", "run_here", "five_minutes", "decision_aid", "cell_grid", "surface_lab"]
         + ["rank_lab", "hunt_lab", "seeds_button", "evidence_card", "gain_knob"]
         + ["batch_fan", "recipe_cost", "kept_runs"]
-        + ["studio", "cases", "token_strips", "ways_lab"],
+        + ["studio", "cases", "token_strips", "ways_lab", "fleet"],
         "torch ipywidgets anywidget traitlets IPython pandas",
     ),
     "cli": dict.fromkeys(

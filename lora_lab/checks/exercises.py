@@ -9,6 +9,7 @@ from lora_lab.checks import (
     qlora,
     rank,
     reading_a_run,
+    shipping,
     should_i_fine_tune,
     start_here,
     target_modules,
@@ -34,6 +35,7 @@ EXERCISES = {
         training_parameters,
         way_in,
         full_or_lora,
+        shipping,
     )
     for name, exercise in vars(module).items()
     if isinstance(exercise, Exercise)

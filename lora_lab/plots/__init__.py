@@ -49,6 +49,7 @@ _NAMES = {  # module: its public names
     "lengths": ("draw_by_limit", "draw_cost_of_length", "draw_lengths", "draw_right"),
     "full_or_lora": ("draw_directions", "draw_frontier"),
     "ways": ("draw_examples", "draw_ways", "ways_size"),
+    "fleet": ("draw_combined", "draw_fleet"),
     "fields": ("draw_field", "field_size"),
     "lora_parts": ("draw_lora_parts", "lora_parts_size"),
     "evidence": ("KINDS", "draw_evidence", "evidence_size"),
