@@ -13,9 +13,9 @@ from lora_lab.records import Answer, Scores
 from lora_lab.review.data_personal import PLACEHOLDERS, without_personal_data
 from lora_lab.tasks.examples import Task
 from lora_lab.training.intervals import kept_intervals
-from lora_lab.training.model_card import chosen_fields, markdown_table
+from lora_lab.training.model_card import chosen_fields
 from lora_lab.training.store import Run
-from lora_lab.wording import counted, in_short, percent, percent_range, significant
+from lora_lab.wording import counted, in_short, markdown_table, percent, percent_range, significant
 
 SHOWN = 10  # answers of the test, the wrong ones first
 LONGEST = 200  # letters of a text in a table
