@@ -26,8 +26,6 @@ from lora_lab.wording import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from huggingface_hub import EvalResult, ModelCard
 
 ADAPTER, MERGED, MODEL = "adapter", "merged", "model"  # the kinds of an export
