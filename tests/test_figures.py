@@ -25,6 +25,7 @@ RECORDS = ("data/papers.toml", "data/defaults.toml", "data/cards.toml", "noteboo
 RECORDS += ("data/evidence/gpu-memory.csv",)
 MISTRAL = (38_742_910_000, 37_002_650_000, 28_412_180_000)  # bytes, of gpu-memory.csv
 FULL = lab.Recipe(method="full")
+LARGE = lab.estimate("llama-3.1-8b", FULL).usual_memory
 
 
 def parameters_of(base):
@@ -36,7 +37,10 @@ DERIVED = {  # figures that follow from others
     "03": [67.5 / 24.9],  # GiB of full fine-tuning over LoRA's, on Mistral-7B
     "09": [size / 2**30 for size in MISTRAL],
     "10": [lab.estimate("pocket", lab.Recipe(r=8)).trainable_parameters],
-    "12": [40 * 2 * parameters_of("llama-3.1-8b") / 1e9],  # forty models in 16 bits, GB
+    "12": [  # GB on disk for forty tasks; GiB of gradients and optimizer in full
+        40 * 2 * parameters_of("llama-3.1-8b") / 1e9,
+        (LARGE.gradients + LARGE.optimizer) / 2**30,
+    ],
 }
 
 

@@ -60,8 +60,7 @@ def draw_frontier(
     ax.set(xlim=(0, 103), ylim=(0, 104), xticks=range(0, 101, 25), yticks=range(0, 101, 25))
     if paths:
         ax.legend(loc="lower left", bbox_to_anchor=(0.27, 0), **LEGEND)
-    seeds = counted(most, "seed") if paths else "not measured yet"
-    corner(ax, f"{seeds}; up and right is better")
+    corner(ax, counted(most, "seed") if paths else "not measured yet")
     ax.set_label(f"Means of {counted(most, 'seed')}, by learning rate. {'; '.join(summaries)}.")
     return ax
 
