@@ -541,7 +541,11 @@ def test_runs_are_listed_newest_first_with_a_name_that_is_enough(train):
     assert json.loads(run("runs", "--json").stdout) == []
     first, second = train(), train("--r", "2")
     head, *rows = run("runs").stdout.splitlines()
-    assert head.split() == "run task method r steps score old facts date status".split()
+    columns = "run task base method r rate seed steps score old facts date status"
+    assert head.split() == columns.split()
+    by_name = {row.split()[0]: row.split()[1:8] for row in rows}
+    name = first["name"].rpartition("-")[2][:6]
+    assert by_name[name] == ["letters.csv", "tiny", "lora", "8", "0.001", "0", "8"]
     assert {row.split()[0] for row in rows} == {
         facts["name"].rpartition("-")[2][:6] for facts in (first, second)
     }
