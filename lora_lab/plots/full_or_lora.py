@@ -79,7 +79,7 @@ def draw_directions(
         likeness: |cosines|, a row for each direction of W + ΔW, a column for each of W's.
         intruders: the rows that resemble none.
     """
-    tidy(ax, title, "directions of W, strongest first", "of W + ΔW")
+    tidy(ax, title, "directions of W, strongest first; darker: more alike", "of W + ΔW")
     ax.grid(visible=False)
     rows, columns = len(likeness), len(likeness[0])
     look = {"cmap": BLUES, "vmin": 0, "vmax": 1, "aspect": "auto", "interpolation": "nearest"}
@@ -98,7 +98,6 @@ def draw_directions(
                 annotation_clip=False,
             )
     ax.tick_params(length=0)
-    corner(ax, "darker: more alike")
     closest = ", ".join(f"{row + 1}: {max(cosines):.2f}" for row, cosines in enumerate(likeness))
     new = ", ".join(str(row + 1) for row in sorted(intruders)) or "none"
     ax.set_label(f"Largest |cosine| of each direction of W + ΔW. {closest}. Resemble none: {new}.")
