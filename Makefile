@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PYTEST := $(BIN)/python -m pytest --nbval -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test test-all test-gpu evidence recorded refresh lint clean
+.PHONY: help setup lab test test-all test-gpu evidence recorded refresh claims lint clean
 
 help: ## list these targets
 	@echo "make lab    opens the laboratory;  make test    proves that it works."
@@ -44,6 +44,9 @@ recorded: setup ## make what data/recorded/ lacks: runs on smollm2, claims (ONLY
 
 evidence: setup ## make the runs that data/evidence/ lacks (ONLY=id for one; CHECK=1 repeats a tenth)
 	$(BIN)/python data/evidence/make.py $(ONLY) $(if $(CHECK),--check)
+
+claims: setup ## write CLAIMS.md: every rule of thumb with its verdict
+	$(BIN)/python -m lora_lab.findings.claims_page > CLAIMS.md
 
 refresh: setup ## run the notebooks afresh and keep their outputs (ONLY=notebooks/x.ipynb for one)
 	$(BIN)/python tests/refresh_notebooks.py $(ONLY)

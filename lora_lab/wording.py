@@ -1,9 +1,10 @@
-"""Wording of numbers: percentages, significant digits, counts with their noun, sizes.
+"""Wording of numbers: percentages, significant digits, counts, sizes; tables in Markdown.
 
 Every face writes its numbers with these functions: the command line, widgets, plots and messages.
 """
 
 import math
+from collections.abc import Iterable, Sequence
 
 
 def percent(share: float) -> str:
@@ -53,3 +54,9 @@ def file_size(count: float) -> str:
         if count >= size:
             return f"{count / size:,.1f} {unit}"
     return f"{count:.0f} bytes"
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown, from cells that are Markdown already."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

@@ -541,7 +541,11 @@ def test_runs_are_listed_newest_first_with_a_name_that_is_enough(train):
     assert json.loads(run("runs", "--json").stdout) == []
     first, second = train(), train("--r", "2")
     head, *rows = run("runs").stdout.splitlines()
-    assert head.split() == "run task method r steps score old facts date status".split()
+    columns = "run task base method r rate seed steps score old facts date status"
+    assert head.split() == columns.split()
+    by_name = {row.split()[0]: row.split()[1:8] for row in rows}
+    name = first["name"].rpartition("-")[2][:6]
+    assert by_name[name] == ["letters.csv", "tiny", "lora", "8", "0.001", "0", "8"]
     assert {row.split()[0] for row in rows} == {
         facts["name"].rpartition("-")[2][:6] for facts in (first, second)
     }
@@ -738,12 +742,57 @@ def test_an_adapters_score_on_a_file_warns_of_rows_that_it_may_have_seen(
 ):
     name = train("--steps", "2")["name"]
     run("export", name, tmp_path / "a", "--base", tiny)
+    (tmp_path / "a" / "training_rows.json").unlink()  # as other tools write an adapter
     columns = ["--prompt", "question", "--answer", "label"]
     warning = "does not say which rows it was trained on"
     of_file = ["evaluate", tmp_path / "a", "--base", tiny, "--task", letters, *columns]
     assert warning in run(*of_file).stderr
     assert warning not in run(*of_file, "--test", letters).stderr
     assert warning not in run("evaluate", name).stderr
+
+
+@pytest.mark.parametrize("kind", [[], ["--merge"]], ids=["adapter", "merged"])
+def test_an_export_is_scored_on_its_own_runs_test_wherever_its_file_lies(
+    kind, train, letters, tmp_path, tiny, monkeypatch
+):
+    name = train("--steps", "40", "--learning-rate", "3e-2", "--task-seed", "5")["name"]
+    assert run("export", name, tmp_path / "mine", *kind).exit_code == 0
+    text = (tmp_path / "mine" / "training_rows.json").read_text()
+    assert "sha256" in text
+    assert str(letters.parent) not in text
+    moved = tmp_path / "renamed.csv"
+    moved.write_bytes(letters.read_bytes())
+    of_export = ["evaluate", tmp_path / "mine"]
+    found = run(*of_export, "--task", moved, "--json")
+    assert "trained on rows" not in found.stderr
+    own = json.loads(run("evaluate", name, "--json").stdout)["scores"]["answers"]
+    scored = json.loads(found.stdout)["scores"]["answers"]
+    assert [one["prompt"] for one in scored] == [one["prompt"] for one in own]
+    assert "letters.csv; give one: --task where" in refused(*of_export)
+    other = run(*of_export, "--task", moved, "--task-seed", "6")
+    assert "trained on rows of letters.csv, and this file with these options" in other.stderr
+    moved.write_text(letters.read_text().replace("ab,", "aab,", 1))
+    columns = ["--prompt", "question", "--answer", "label"]
+    assert "trained on rows of letters.csv" in run(*of_export, "--task", moved, *columns).stderr
+
+
+def test_an_export_says_nothing_of_rows_that_have_changed_since_the_training(
+    train, letters, tmp_path, tiny
+):
+    file = tmp_path / "mine.csv"
+    file.write_bytes(letters.read_bytes())
+    words = ["--base", tiny, "--prompt", "question", "--answer", "label", "--steps", "2", "--json"]
+    name = json.loads(run("train", file, *words).stdout)["name"]
+    file.write_text("\n".join(letters.read_text().splitlines()[:-3]))
+    run("export", name, tmp_path / "a")
+    assert not (tmp_path / "a" / "training_rows.json").exists()
+
+
+def test_an_export_of_a_built_in_task_names_it(tmp_path):
+    name = json.loads(run("train", "new-facts", "--steps", "1", "--json").stdout)["name"]
+    run("export", name, tmp_path / "a")
+    facts = json.loads(run("evaluate", tmp_path / "a", "--json").stdout)
+    assert facts["task"] == "new-facts"
 
 
 @pytest.mark.parametrize("tool", TOOLS)

@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 import lora_lab as lab
+from lora_lab.cli import show
 from lora_lab.cli.app import app
 from lora_lab.cli.sweep import _settings, _show_sweep, _varied
 from lora_lab.maths.statistics import wilson
@@ -109,6 +110,15 @@ def test_the_test_is_left_alone_unless_it_is_asked_for(words):
     shown = run(*words, *GOOD).stdout
     assert "Chosen by the best mean on validation: learning_rate=0.03" in shown
     assert "--then-test scores it once on the test split." in shown
+    chosen = [run_ for run_ in list_runs() if run_.recipe.learning_rate == 3e-2]
+    listed = re.search(r"its runs +(.+)", shown)[1].split(", ")
+    for seed, (named, text) in enumerate(one.split(" ", 1) for one in listed):
+        (found,) = [run_ for run_ in chosen if named in run_.path.name]
+        assert found.recipe.seed == seed
+        assert text == f"(seed {seed}: {show.mark('accuracy', found.scores.value)})"
+    best = re.search(r"lora-lab export (\w+) my-adapter", shown)[1]
+    (exported,) = [run_ for run_ in chosen if best in run_.path.name]
+    assert exported.scores.value == max(run_.scores.value for run_ in chosen)
     assert all(not (run_.path / "scores.json").exists() for run_ in list_runs())
 
 

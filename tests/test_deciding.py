@@ -198,6 +198,7 @@ BY_ROW = [  # of the lesson's table: situations that stop there
         {"goal": "style", "retrieval_right": 50, "retrieval_asked": 100} | STALE_SOON | MISSES,
     ],
     [{"goal": "style", "examples": 99} | MISSES | TUNED_BETTER],
+    [{"goal": "style", "examples": 300, "lora_asked": 100, "prompt_asked": 100}],
     [{"goal": "style", "examples": 300} | MISSES | TUNED_WORSE],
     [
         {"goal": "style", "examples": 300} | MISSES,

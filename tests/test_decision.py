@@ -153,6 +153,52 @@ def test_three_rates_are_trained_with_early_stopping_and_all_events_are_told(dec
     assert told[-1].startswith("recommended: LoRA")
 
 
+@pytest.mark.parametrize(
+    ("times", "shares", "further"),
+    [
+        (9.0, {1.0: 0.5, 3.0: 0.6, 1 / 3: 0.4}, True),
+        (9.0, {1.0: 0.6, 3.0: 0.6, 1 / 3: 0.4}, False),  # as good in the middle
+        (1 / 9, {1.0: 0.5, 3.0: 0.6, 1 / 3: 0.4}, False),  # the other end
+        (1 / 9, {1.0: 0.5, 3.0: 0.4, 1 / 3: 0.6}, True),
+        (27.0, {1.0: 0.5, 3.0: 0.6, 1 / 3: 0.4}, False),  # 9 was not tried
+        (27.0, {1.0: 0.5, 3.0: 0.6, 1 / 3: 0.4, 9.0: 0.7}, True),
+        (9.0, {}, False),  # every training diverged
+    ],
+)
+def test_a_further_rate_is_tried_only_where_the_end_towards_it_was_the_best(times, shares, further):
+    assert trial._is_beyond_the_best(times, shares) is further
+
+
+def test_where_the_largest_rate_is_the_best_a_larger_one_is_trained_or_named(
+    base, task, monkeypatch
+):
+    slow = dataclasses.replace(task.recipe, learning_rate=1e-5, steps=40)
+    few = dataclasses.replace(task, validation=task.validation[:24])
+    shares = iter([0.1, 0.2, 0.0, 0.3, 0.25])  # as if so many had been right, rate by rate
+    trained = []
+
+    def train(self, way, recipe, reserve):
+        trained.append(recipe.learning_rate)
+        right = round(100 * next(shares))
+        self.tried.append(dataclasses.replace(asked("LoRA", right, 100), choice=way.choice))
+        self.runs[str(way)] = None
+
+    monkeypatch.setattr(trial._Trial, "_train", train)
+    trying = trial._Trial(base, few, 3600, lambda words: None, None)
+    trying.ask_ways(None)
+    trying.train_ways(slow)
+    assert trained == pytest.approx([1e-5, 3e-5, 3.3e-6, 9e-5, 2.7e-4])
+    shares, trained = iter([0.1, 0.2, 0.0]), []
+    short = trial._Trial(base, few, 3600, lambda words: None, None)
+    short.ask_ways(None)
+    spent = iter([0, 0, 0, 3600, 3600, 3600])
+    monkeypatch.setattr(trial._Trial, "spent", property(lambda self: next(spent)))
+    short.train_ways(slow)
+    assert trained == pytest.approx([1e-5, 3e-5, 3.3e-6])
+    (why,) = [why for way, why in short.left_out.items() if "rate 9e-05" in way]
+    assert "the best rate is the largest of those" in why
+
+
 def test_a_way_whose_prompt_is_longer_than_the_context_is_left_out_with_the_reason(decision):
     assert "512 tokens of the model's context" in decision.left_out["few-shot, 16 examples"]
 

@@ -125,6 +125,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "evidence_runs": "filelock",
         "claim_runs": "",
         "claims": "tqdm",
+        "claims_page": "",
     },
     "tools": {
         "brought_recipe": "",

@@ -22,7 +22,9 @@ from lora_lab.cli.show import (
 
 if TYPE_CHECKING:
     from lora_lab.cli.resolve import NamedModel
-    from lora_lab.cli.task_spec import TaskSpec
+    from lora_lab.cli.task_spec import TaskSpec, TrainingRows
+    from lora_lab.models.bases import Base
+    from lora_lab.tasks.examples import Task
 
 Strength = Annotated[
     float | None,
@@ -60,7 +62,8 @@ def evaluate(
     """Score a run, an adapter or a base on a task.
 
     Choose between settings with --split validation; the test is for the end. A run makes the same
-    splits again as when it was trained. Wrong answers are shown first.
+    splits again as when it was trained, and so does an export with its file. Wrong answers are
+    shown first.
 
     \b
     Examples:
@@ -70,7 +73,7 @@ def evaluate(
       lora-lab evaluate my-adapter --task my.csv --test new.csv --group-by person
     """
     from lora_lab.cli.resolve import chosen_store, find_model
-    from lora_lab.cli.task_spec import TaskSpec
+    from lora_lab.cli.task_spec import TaskSpec, TrainingRows
 
     if answers < 0:
         raise ValueError(f"--answers {answers} is no number of answers; give 0 for none, or more")
@@ -78,18 +81,17 @@ def evaluate(
     from lora_lab.models.bases import Base
     from lora_lab.training.evaluation import evaluate as scores_of
 
-    spec = TaskSpec(task) if task else _own_task(subject, model)
+    rows = None if subject.run else TrainingRows.read(Path(model).expanduser())
     base_model = subject.model if isinstance(subject.model, Base) else subject.model.base
-    spec = examples.of(spec)
-    data = spec.load(base_model)
+    spec = examples.of(TaskSpec(task) if task else _own_task(subject, model, rows))
+    data = _split_as_trained(spec, rows, examples, base_model)
+    held_out = data is not None
+    if data is None:
+        data = spec.load(base_model)
     note_data(spec, data)
-    is_adapter = subject.run is None and not isinstance(subject.model, Base)
-    if is_adapter and spec.test is None and Path(spec.task).is_file():
-        note(
-            "This adapter does not say which rows it was trained on. If they are from this file, "
-            "part of this score is of rows that it has seen: evaluate the run, or give held-out "
-            "rows as --test."
-        )
+    is_trained = rows is not None or (subject.run is None and not isinstance(subject.model, Base))
+    if is_trained and not held_out and spec.test is None and Path(spec.task).is_file():
+        note(_unknown_rows(rows))
     with busy("Evaluating …"):
         scores = scores_of(subject.model, data, split=split)
     if json:
@@ -105,16 +107,47 @@ def evaluate(
         say(indented(shown.given, f"  {mark}   "))
 
 
-def _own_task(subject: "NamedModel", model: str) -> "TaskSpec":
-    """The task that the model's run was trained on."""
+def _own_task(subject: "NamedModel", model: str, rows: "TrainingRows | None") -> "TaskSpec":
+    """The task that the model's run was trained on, or that an export's was, if it is no file."""
     from lora_lab.cli.resolve import task_of
+    from lora_lab.tasks.loading import NAMES
 
-    if subject.run is None:
-        raise ValueError(
-            f"{model!r} does not say which task it is for; give one: --task new-facts "
-            "(`lora-lab tasks` lists them)"
+    if subject.run is not None:
+        return task_of(subject.run)
+    if rows is not None and any(rows.spec.task in names for names in NAMES.values()):
+        return rows.spec
+    about = f"was trained on {rows.spec.task}" if rows else "does not say which task it is for"
+    example = (
+        f"where {rows.spec.task} is now" if rows else "new-facts (`lora-lab tasks` lists them)"
+    )
+    raise ValueError(f"{model!r} {about}; give one: --task {example}")
+
+
+def _split_as_trained(
+    spec: "TaskSpec", rows: "TrainingRows | None", examples: options.TaskOptions, base: "Base"
+) -> "Task | None":
+    """The task, split as for an export's training; None: its training rows are others."""
+    if rows is None:
+        return None
+    with contextlib.suppress(ValueError, TypeError):  # the file lacks a column, say
+        task = examples.of(rows.spec.but(task=spec.task)).load(base)
+        return task if rows.are_of(task) else None
+    return None
+
+
+def _unknown_rows(rows: "TrainingRows | None") -> str:
+    """The warning that a score may be of rows that were trained on."""
+    if rows is None:
+        return (
+            "This adapter does not say which rows it was trained on. If they are from this file, "
+            "part of this score is of rows that it has seen: evaluate the run, or give held-out "
+            "rows as --test."
         )
-    return task_of(subject.run)
+    return (
+        f"It was trained on rows of {rows.spec.task}, and this file with these options gives "
+        "other training rows. If the files share rows, part of this score is of rows that it has "
+        "seen: give the file and the options of the training, or held-out rows as --test."
+    )
 
 
 # --- chat ---------------------------------------------------------------------------------------

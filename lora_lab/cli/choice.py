@@ -5,6 +5,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from lora_lab.cli.show import busy, mark, say
+from lora_lab.maths.measures import LOWER_IS_BETTER
 from lora_lab.wording import counted
 
 if TYPE_CHECKING:
@@ -64,7 +65,6 @@ def choice_facts(done: "Sweep", task: "Task", tested: "Sequence[Run] | None") ->
 
 def _score_of_setting(runs: "Sequence[Run]", task: "Task") -> dict:
     """The mean score of a setting's seeds, and its intervals over seeds and over questions."""
-    from lora_lab.maths.measures import LOWER_IS_BETTER
     from lora_lab.training.intervals import groups_in, method_text, pooled_interval
     from lora_lab.training.summary import interval_of_scores
 
@@ -101,6 +101,7 @@ def show_choice(
     tie = f" (the first of {equals} with this mean)" if equals > 1 else ""
     say("", f"Chosen by the best mean on validation: {setting}{tie}")
     say(f"  validation  {_setting_text(facts)}")
+    say(*_runs_text(chosen))
     if tested is None:
         say("  --then-test scores it once on the test split.")
         return
@@ -115,6 +116,23 @@ def show_choice(
         say("The test was looked at once, for this setting alone, after it was chosen.")
     if task.groups is not None:
         say(f"With other groups: {facts['interval_method']}.")
+
+
+def _runs_text(runs: "Sequence[Run]") -> list[str]:
+    """The setting's runs by seed with their scores, and how the best of them is written out."""
+    from lora_lab.cli.resolve import short_names
+    from lora_lab.training.store import run_folders
+
+    names = short_names(run_folders(runs[0].path.parent))
+    scored = [
+        f"{names[run.path]} (seed {run.recipe.seed}: "
+        f"{mark(run.scores.metric_name, run.scores.value)})"
+        for run in runs
+    ]
+    lower = runs[0].scores.metric_name in LOWER_IS_BETTER
+    best = min(runs, key=lambda run: run.scores.value * (1 if lower else -1))
+    about = "  its runs    " if len(runs) > 1 else "  its run     "
+    return [about + ", ".join(scored), f"  lora-lab export {names[best.path]} my-adapter"]
 
 
 def _setting_text(facts: dict) -> str:

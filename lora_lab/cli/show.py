@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from lora_lab.maths.measures import LOWER_IS_BETTER
 from lora_lab.wording import counted, percent
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def mark(metric: str, value: float | None) -> str:
     """A score in words: a share in percent, another score as a number."""
     if value is None:
         return "-"
-    return f"{value:.3g}" if metric in ("perplexity", "KL", "loss") else percent(value)
+    return f"{value:.3g}" if metric in LOWER_IS_BETTER else percent(value)
 
 
 def mark_within(metric: str, value: float | None, ends: "Ends | None") -> str:

@@ -22,6 +22,7 @@ from lora_lab.cli.show import (
     slow_bars_in_logs,
     table,
 )
+from lora_lab.maths.measures import LOWER_IS_BETTER
 from lora_lab.recipe import Recipe, checked_value, nearest
 
 if TYPE_CHECKING:
@@ -49,8 +50,12 @@ def sweep(
         ),
     ],
     seeds: Annotated[
-        str, typer.Option(metavar="LIST", help="Seeds; each setting is trained with each seed.")
-    ] = "0,1,2",
+        str,
+        typer.Option(
+            metavar="LIST",
+            help="Seeds; each setting is trained with each. A verdict takes five.",
+        ),
+    ] = "0,1,2,3,4",
     engine: Annotated[
         str, typer.Option(metavar="ENGINE", help="auto, sequential, processes, packed or ray.")
     ] = "auto",
@@ -260,7 +265,6 @@ def _ends_of_one(scores: Sequence["Scores"], task: "Task") -> "Ends | None":
 
 def _mean_text(metric: str, values: Sequence[float | None], ends: "Ends | None" = None) -> str:
     """`58 % (50–65)`: the mean of the values that are there, with its interval over seeds."""
-    from lora_lab.maths.measures import LOWER_IS_BETTER
     from lora_lab.training.summary import interval_of_scores
 
     numbers = [value for value in values if value is not None]

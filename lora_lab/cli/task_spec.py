@@ -1,5 +1,6 @@
 """A task as a command line names it, and its base. No torch: bad input is refused at once."""
 
+import hashlib
 import json
 import os
 import re
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from lora_lab.models.bases import Base
 
 TASK_FILE = "task.json"  # in a run's folder: the TaskSpec of its task
+ROWS_FILE = "training_rows.json"  # in an export's folder: `TrainingRows`
 
 
 # Of the words in the prompts: pocket's own tasks reach 91 % and more, English ones 62 % at most.
@@ -142,3 +144,44 @@ class TaskSpec:
                 values[name] = str(Path(values[name]).resolve())  # found from any working directory
         with write_atomically(folder / TASK_FILE) as new:
             new.write_text(json.dumps(values), encoding="utf-8")
+
+
+# --- exports ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRows:
+    """The rows that an export was trained on: how their split was made, and their hash.
+
+    It holds no row and no folder of this machine. So a score of an export on the file that it
+    learnt from can be one of held-out rows.
+    """
+
+    spec: TaskSpec
+    sha256: str  # of the training split's prompts and answers
+
+    def write(self, folder: Path) -> None:
+        """Write them into an export's folder."""
+        values = asdict(self.spec) | {"task": Path(self.spec.task).name, "sha256": self.sha256}
+        del values["test"], values["validation"]  # files of their own, which are given again
+        with write_atomically(folder / ROWS_FILE) as new:
+            new.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, folder: Path) -> "TrainingRows | None":
+        """The rows of an export's folder; None: it does not say, or not in words known here."""
+        try:
+            values = json.loads((folder / ROWS_FILE).read_text(encoding="utf-8"))
+            return cls(sha256=values.pop("sha256"), spec=TaskSpec(**values))
+        except (OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError):
+            return None
+
+    def are_of(self, task: Task) -> bool:
+        """Whether they are the task's training split, row by row."""
+        return self.sha256 == hash_of_rows(task)
+
+
+def hash_of_rows(task: Task) -> str:
+    """The SHA-256 of the training split's prompts and answers."""
+    rows = [(example.prompt, example.answer) for example in task.train]
+    return hashlib.sha256(repr(rows).encode()).hexdigest()

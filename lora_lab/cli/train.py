@@ -152,7 +152,7 @@ def runs(store: options.Store = None, json: options.Json = False) -> None:
       lora-lab runs --json
     """
     from lora_lab.cli.resolve import chosen_store, short_names
-    from lora_lab.training.store import FINISHED, RUNNING, read_store, resolve_store
+    from lora_lab.training.store import read_store, resolve_store
 
     store = chosen_store(store)
     readable, damaged = read_store(store)
@@ -163,25 +163,35 @@ def runs(store: options.Store = None, json: options.Json = False) -> None:
         say(f"No run is kept in {resolve_store(store)} yet; `lora-lab train new-facts` makes one.")
         return
     names = short_names([*(run.path for run in readable), *(error.path for error in damaged)])
-    rows = []
-    for run in readable:
-        done = len(run.records)
-        whole = done == run.recipe.steps or run.status == FINISHED  # a patience may end it before
-        steps = done if whole else f"{done}/{run.recipe.steps}"
-        scores = run.scores
-        value = mark(scores.metric_name, scores.value) if scores else "-"
-        if scores and scores.split != "test":
-            value += " val"
-        old = mark("", scores.old_knowledge) if scores else "-"
-        status = "unfinished" if run.status == RUNNING else run.status
-        r = run.recipe.r if run.recipe.method == "lora" else "-"
-        method = run.recipe.method
-        rows.append((names[run.path], run.task_name, method, r, steps, value, old, day(run.date)))
-        rows[-1] += (status,)
-    rows += [(names[error.path], *["-"] * 7, DAMAGED) for error in damaged]
-    head = ("run", "task", "method", "r", "steps", "score", "old facts", "date", "status")
-    table(head, rows, right="r, steps, score, old facts")
+    rows = [(names[run.path], *_row(run)) for run in readable]
+    rows += [(names[error.path], *["-"] * 10, DAMAGED) for error in damaged]
+    head = ("run", "task", "base", "method", "r", "rate", "seed", "steps", "score", "old facts")
+    table((*head, "date", "status"), rows, right="r, rate, seed, steps, score, old facts")
     if any(run.scores and run.scores.split == "validation" for run in readable):
         say("val: scored on validation, by a sweep; `lora-lab evaluate` scores the test")
     if damaged:
         note("", *map(str, damaged))
+
+
+def _row(run: "Run") -> tuple[object, ...]:
+    """A run's cells in the list, after its name."""
+    from lora_lab.training.store import FINISHED, RUNNING
+
+    recipe, scores, done = run.recipe, run.scores, len(run.records)
+    whole = done == recipe.steps or run.status == FINISHED  # a patience may end it before
+    value = mark(scores.metric_name, scores.value) if scores else "-"
+    if scores and scores.split != "test":
+        value += " val"
+    return (
+        run.task_name,
+        Path(run.base_name).name,
+        recipe.method,
+        recipe.r if recipe.method == "lora" else "-",
+        f"{recipe.learning_rate:g}",
+        recipe.seed,
+        done if whole else f"{done}/{recipe.steps}",
+        value,
+        mark("", scores.old_knowledge) if scores else "-",
+        day(run.date),
+        "unfinished" if run.status == RUNNING else run.status,
+    )

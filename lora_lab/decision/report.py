@@ -10,9 +10,9 @@ from lora_lab.decision.asking import Asked, in_words
 from lora_lab.decision.trial import Decision
 from lora_lab.maths.statistics import wilson
 from lora_lab.records import Answer, Scores
-from lora_lab.training.model_card import chosen_fields, markdown_table
+from lora_lab.training.model_card import chosen_fields
 from lora_lab.training.store import Run
-from lora_lab.wording import counted, in_short, percent, percent_range, significant
+from lora_lab.wording import counted, in_short, markdown_table, percent, percent_range, significant
 
 SHOWN = 10  # answers of the test, the wrong ones first
 LONGEST = 200  # letters of a text in a table

@@ -38,6 +38,7 @@ FEWEST_STEPS = 20  # of a training: below, it teaches too little to be judged
 CHECKS = 10  # validations in a training
 PATIENCE = 3  # of these without a better loss, after which a training stops
 RATES = (1.0, 3.0, 1 / 3)  # times the learning rate to start with, in this order
+FURTHER = (9.0, 1 / 9, 27.0, 1 / 27)  # beyond an end, where that end was the best
 KINDS = {  # what `advise` recommends, and the ways that stand for it
     PROMPT: ("prompt", "instruction", "few-shot"),
     RETRIEVAL: ("retrieval",),
@@ -100,7 +101,8 @@ def decide(
         situation: the goal, the share that is needed, how often answers change, prices. What is
             measured here replaces its counts of right answers, and its number of examples.
         recipe: how LoRA begins; None: the task's own. Its learning rate is tried, then three times
-            it and a third of it; its number of steps is cut where the time is short.
+            it and a third of it, and further where an end was the best; its number of steps is
+            cut where the time is short.
         instruction: words to try before each prompt; None: written from the answers, if it can be.
         store: where the trainings are kept, as in `fit`.
         tell: is given a line of text at each event; None: nothing is told.
@@ -242,11 +244,17 @@ class _Trial:
             )
             return
         each = (steps + checks) * step
-        for times in RATES:
+        measured: dict[float, float] = {}  # times the learning rate: the share of right answers
+        for times in (*RATES, *FURTHER):
+            if times in FURTHER and not _is_beyond_the_best(times, measured):
+                continue
             rate = float(f"{times * recipe.learning_rate:.2g}")
             way = Way(name="LoRA", choice=f"rate {rate:g}, up to {counted(steps, 'step')}")
             if self.runs and self.spent + each > (ASKING + TRAINING) * self.seconds:
-                self.left_out[str(way)] = f"a training takes about {each:.0f} s, and none was left"
+                why = f"a training takes about {each:.0f} s, and none was left"
+                if times in FURTHER:
+                    why += f"; it may be better, since the best rate is the {_end(times)} of those"
+                self.left_out[str(way)] = why
                 continue
             settings = replace(
                 recipe,
@@ -257,6 +265,8 @@ class _Trial:
                 patience=PATIENCE,
             )
             self._train(way, settings, reserve=2 * asking)
+            if str(way) in self.runs:
+                measured[times] = self.tried[-1].share
 
     def _train(self, way: Way, recipe: Recipe, reserve: float) -> None:
         """Train with a recipe and ask the adapter; stop where the time that is left is needed."""
@@ -352,6 +362,18 @@ def _finished(asked: Iterator[Asked]) -> Asked:
     """All the answers."""
     *_, last = asked
     return last
+
+
+def _end(times: float) -> str:
+    """Which end of the rates that were tried lies below this multiple of the first."""
+    return "largest" if times > 1 else "smallest"
+
+
+def _is_beyond_the_best(times: float, measured: Mapping[float, float]) -> bool:
+    """Whether the next rate towards the middle was the best of all, and no other equals it."""
+    nearer = times / 3 if times > 1 else times * 3
+    best = [one for one, share in measured.items() if share == max(measured.values())]
+    return len(best) == 1 and math.isclose(best[0], nearer)
 
 
 def _step_seconds(base: Base, task: Task, recipe: Recipe) -> float:

@@ -133,20 +133,39 @@ class Finding:
 
         In brackets stands the interval of the mean over the seeds.
         """
+        word = {True: "yes", False: "no", None: "?"}[self.holds]
+        more = self.seeds_to_settle
+        return (
+            f"{word:4} when {self.case.when}: {self.subject}: {self.effect}; "
+            f"promised {self.promised}"
+        ) + (f"; about {counted(more, 'more seed')} would settle it" if more else "")
+
+    @property
+    def subject(self) -> str:
+        """What was measured: `value of "high" less "low"`."""
         case = self.case
         other = f' less "{case.minus}"' if case.minus else f' over "{case.over}"'
         what = case.what.removeprefix("usual_")  # the convention says in which loop
         name = " ".join(reversed(what.replace("_", " ").split(".")))  # "total memory"
-        subject = f'{name} of "{case.of}"{other if case.minus or case.over else ""}'
+        return f'{name} of "{case.of}"{other if case.minus or case.over else ""}'
+
+    @property
+    def effect(self) -> str:
+        """The mean, with its interval over several seeds: `31.0 (24.0 to 37.0) points`."""
         numbers = _three_digits(statistics.mean(self.numbers))
         if len(self.numbers) > 1:
             numbers += f" ({' to '.join(map(_three_digits, self.interval))})"
-        word = {True: "yes", False: "no", None: "?"}[self.holds]
-        more = self.seeds_to_settle
-        return (
-            f"{word:4} when {case.when}: {subject}: {numbers} {case.unit}; "
-            f"promised {_promised_range(case)}"
-        ) + (f"; about {counted(more, 'more seed')} would settle it" if more else "")
+        return f"{numbers} {self.case.unit}".rstrip()
+
+    @property
+    def promised(self) -> str:
+        """The range that the statement promises: `at least 5`."""
+        case = self.case
+        if case.at_most is None:
+            return f"at least {case.at_least:g}"
+        if case.at_least is None:
+            return f"at most {case.at_most:g}"
+        return f"{case.at_least:g} to {case.at_most:g}"
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -387,11 +406,3 @@ def _published(id: str) -> str:
     found = paper(id)
     rows = f"; its rows: lab.paper({id!r}).rows" if isinstance(found, PaperTable) else ""
     return f"Published: {found.what}: {found}{rows}"
-
-
-def _promised_range(case: Case) -> str:
-    if case.at_most is None:
-        return f"at least {case.at_least:g}"
-    if case.at_least is None:
-        return f"at most {case.at_most:g}"
-    return f"{case.at_least:g} to {case.at_most:g}"

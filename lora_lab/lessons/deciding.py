@@ -197,6 +197,11 @@ def _decide(situation: Situation) -> tuple[str, str]:
         return COLLECT, (
             f"{reached}, and {situation.examples} examples are too few to train and test on."
         )
+    if LORA in tried and not tried[best][0]:
+        return STRONGER, (
+            f"{reached}. No way that you measured got one answer right. Read the wrong answers: is "
+            "the right one there in other words? If not, the base cannot do it."
+        )
     if LORA in tried:
         return best, (
             f"{reached}. Nothing you measured is enough, and this is the best of it: look for more "

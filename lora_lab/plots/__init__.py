@@ -25,7 +25,7 @@ _NAMES = {  # module: its public names
         "png",
     ),
     "losses": ("LossFilm", "draw_loss", "loss_finding"),
-    "meters": ("NOT_SHARES", "draw_meters", "meter_rows"),
+    "meters": ("draw_meters", "meter_rows"),
     "tokens": ("draw_next_token", "draw_path", "draw_reading", "draw_strips", "strips_size"),
     "matrices": (
         "draw_changes",

@@ -4,17 +4,16 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 
+from lora_lab.maths.measures import LOWER_IS_BETTER
 from lora_lab.plots.canvas import BASE, EARLIER, INK, NEW, OLD, PALE, corner, tidy
 from lora_lab.records import Scores
 from lora_lab.wording import counted, percent
-
-NOT_SHARES = {"perplexity", "KL"}  # metrics that do not lie between 0 and 1
 
 
 def meter_rows(base: Scores, adapted: Scores) -> list[tuple[str, str, float, float]]:
     """The meters: (name, colour, the base's share, the adapted model's share)."""
     rows = []
-    if base.metric_name not in NOT_SHARES:
+    if base.metric_name not in LOWER_IS_BETTER:
         rows.append((f"new: {base.metric_name}", NEW, base.value, adapted.value))
     if base.old_knowledge is not None and adapted.old_knowledge is not None:
         rows.append(("old facts kept", OLD, base.old_knowledge, adapted.old_knowledge))

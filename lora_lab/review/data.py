@@ -153,7 +153,11 @@ def _groups_in_words(task: Task) -> str:
     counts = [
         len({task.groups[one.prompt] for one in split}) for split in (task.validation, task.test)
     ]
-    few = "" if min(counts) >= FEW_GROUPS else ", so few that their scores tell next to nothing"
+    few = (
+        ", so few that their scores tell next to nothing; a column of your own with train, "
+        "validation and test can give them more (--split-column)"
+    )
+    few = "" if min(counts) >= FEW_GROUPS else few
     return f" (validation has {counted(counts[0], 'group')}, the test {counts[1]}{few})"
 
 

@@ -15,10 +15,17 @@ from lora_lab.records import Scores
 from lora_lab.tasks.examples import Example, Task
 from lora_lab.training.run_files import FINISHED
 from lora_lab.training.store import Run
-from lora_lab.wording import counted, fine_percent, percent, percent_range, significant
+from lora_lab.wording import (
+    counted,
+    fine_percent,
+    markdown_table,
+    percent,
+    percent_range,
+    significant,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from huggingface_hub import EvalResult, ModelCard
 
@@ -103,12 +110,6 @@ def _one_line(text: str) -> str:
 def _code(text: str) -> str:
     """A name as Markdown shows it letter by letter."""
     return f"`{_one_line(text.replace('`', ' '))}`"
-
-
-def markdown_table(head: "Sequence[str]", rows: "Iterable[Sequence[str]]") -> str:
-    """A table in Markdown, from cells that are Markdown already."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def _what(run: Run, made: Export) -> str:

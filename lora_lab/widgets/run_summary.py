@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 
-from lora_lab.plots import NOT_SHARES
+from lora_lab.maths.measures import LOWER_IS_BETTER
 from lora_lab.recipe import Recipe
 from lora_lab.records import Answer, Scores, StepRecord
 from lora_lab.training.loop import Training
@@ -51,7 +51,7 @@ def _value_text(value: object) -> str:
 
 def score_text(metric: str, value: float) -> str:
     """A score of a task's metric: a share in percent, or the number."""
-    return f"{value:.3g}" if metric in NOT_SHARES else fine_percent(value)
+    return f"{value:.3g}" if metric in LOWER_IS_BETTER else fine_percent(value)
 
 
 def score_range(runs: Sequence[Scores]) -> str:
