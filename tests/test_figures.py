@@ -17,9 +17,9 @@ from lora_lab.findings.plans import evidence_ids
 
 ROOT = Path(__file__).parents[1]
 LESSONS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
-NUMBER = re.compile(r"(?<![\w.,])[-−]?\d[\d,]*(?:\.\d+)?(?:e-?\d+)?(?!\w)")
+NUMBER = re.compile(r"(?<![\w.,#])[-−]?\d[\d,]*(?:\.\d+)?(?:e-?\d+)?(?!\w)")
 NOT_PROSE = re.compile(
-    r"\[arXiv:[^\]]*\]\([^)]*\)|\]\([^)]*\)|```.*?```|`[^`]*`|^#+ .*$", re.DOTALL | re.MULTILINE
+    r"\[arXiv:[^\]]*\]\([^)]*\)|\]\([^)]*\)|```.*?```|`[^`]*`|^#+ [^\n]*$", re.DOTALL | re.MULTILINE
 )
 RECORDS = ("data/papers.toml", "data/defaults.toml", "data/cards.toml", "notebooks/recipe.md")
 RECORDS += ("data/evidence/gpu-memory.csv",)
@@ -40,6 +40,10 @@ DERIVED = {  # figures that follow from others
     "12": [  # GB on disk for forty tasks; GiB of gradients and optimizer in full
         40 * 2 * parameters_of("llama-3.1-8b") / 1e9,
         (LARGE.gradients + LARGE.optimizer) / 2**30,
+    ],
+    "13": [  # a model's bytes over its adapter's
+        parameters_of("llama-3.1-8b")
+        / lab.estimate("llama-3.1-8b", lab.Recipe(r=16)).trainable_parameters
     ],
 }
 
