@@ -67,13 +67,15 @@ def plain(text: object) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]], right: str = "") -> None:
-    """Print a table. `right` names the columns of numbers; the last column may be broken."""
+    """Print a table. `right` names the columns of numbers; where it is too wide, cells are broken.
+
+    The first column, which names the row, is never broken.
+    """
     names = right.split(", ")
     printed = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for place, name in enumerate(head):
-        last = place == len(head) - 1
         side = "right" if name in names else "left"
-        printed.add_column(name, justify=side, no_wrap=not last, overflow="fold")
+        printed.add_column(name, justify=side, no_wrap=place == 0, overflow="fold")
     for row in rows:
         printed.add_row(*(plain("" if cell is None else cell) for cell in row))
     console().print(printed)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from lora_lab.training.store import Run
 
 DAMAGED = "damaged"  # the status of a run that can't be read
+SETTINGS = ("base", "method", "r", "rate", "seed")  # told once where all runs share them
 SHOWN = 3  # questions, with the answers before and after training
 
 
@@ -166,7 +167,18 @@ def runs(store: options.Store = None, json: options.Json = False) -> None:
     rows = [(names[run.path], *_row(run)) for run in readable]
     rows += [(names[error.path], *["-"] * 10, DAMAGED) for error in damaged]
     head = ("run", "task", "base", "method", "r", "rate", "seed", "steps", "score", "old facts")
-    table((*head, "date", "status"), rows, right="r, rate, seed, steps, score, old facts")
+    head += ("date", "status")
+    columns = dict(zip(head, zip(*rows, strict=True), strict=True))
+    shared = {
+        name: columns.pop(name)[0]
+        for name in SETTINGS
+        if len({*columns[name][: len(readable)]}) == 1
+    }
+    columns = {name: cells for name, cells in columns.items() if {*cells} != {"-"}}
+    right = "r, rate, seed, steps, score, old facts"
+    table([*columns], zip(*columns.values(), strict=True), right=right)
+    if shared:
+        say(f"in all of them: {', '.join(f'{name} {value}' for name, value in shared.items())}")
     if any(run.scores and run.scores.split == "validation" for run in readable):
         say("val: scored on validation, by a sweep; `lora-lab evaluate` scores the test")
     if damaged:
