@@ -195,7 +195,7 @@ def _kept_at(points: list[tuple[float, float]], new: float) -> float:
 def _paths() -> Iterator[Case]:
     """Between two points, on a point, near the end, and on a path that turns back."""
     path = [(0.2, 0.99), (0.7, 0.9), (0.95, 0.6), (1.0, 0.2)]
-    for new in (0.9, 0.7, 0.98):
+    for new in (0.75, 0.7, 0.98):
         yield {"points": path, "new": new}
     yield {"points": [(0.5, 0.8), (0.9, 0.5), (0.6, 0.1)], "new": 0.8}
 
