@@ -48,6 +48,15 @@ def in_short(count: float) -> str:
     return f"{count:.0f}"
 
 
+def three_digits(number: float) -> str:
+    """Three digits, zeros too, and at most four decimals: `4.19`, `80.0`, `1,520`, `0.0622`."""
+    number = round(number, 4)
+    if number == 0 or math.isnan(number):
+        return f"{abs(number):g}"  # no "-0"
+    decimals = 2 - math.floor(math.log10(abs(number)))
+    return f"{number:,.{min(max(0, decimals), 4)}f}"
+
+
 def file_size(count: float) -> str:
     """Bytes as file managers say them, in thousands: `40 bytes`, `1.3 KB`, `26.9 MB`, `1.3 GB`."""
     for size, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "KB")):

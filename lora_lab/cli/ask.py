@@ -73,7 +73,7 @@ def evaluate(
       lora-lab evaluate my-adapter --task my.csv --test new.csv --group-by person
     """
     from lora_lab.cli.resolve import chosen_store, find_model
-    from lora_lab.cli.task_spec import TaskSpec, TrainingRows
+    from lora_lab.cli.task_spec import ROWS_FILE, TaskSpec, TrainingRows
 
     if answers < 0:
         raise ValueError(f"--answers {answers} is no number of answers; give 0 for none, or more")
@@ -81,16 +81,14 @@ def evaluate(
     from lora_lab.models.bases import Base
     from lora_lab.training.evaluation import evaluate as scores_of
 
-    rows = None if subject.run else TrainingRows.read(Path(model).expanduser())
+    rows = None if subject.run else TrainingRows.read(Path(model).expanduser() / ROWS_FILE)
     base_model = subject.model if isinstance(subject.model, Base) else subject.model.base
     spec = examples.of(TaskSpec(task) if task else _own_task(subject, model, rows))
-    data = _split_as_trained(spec, rows, examples, base_model)
-    held_out = data is not None
-    if data is None:
-        data = spec.load(base_model)
+    as_trained = _split_as_trained(spec, rows, examples, base_model)
+    data = as_trained or spec.load(base_model)
     note_data(spec, data)
     is_trained = rows is not None or (subject.run is None and not isinstance(subject.model, Base))
-    if is_trained and not held_out and spec.test is None and Path(spec.task).is_file():
+    if is_trained and as_trained is None and spec.test is None and Path(spec.task).is_file():
         note(_unknown_rows(rows))
     with busy("Evaluating …"):
         scores = scores_of(subject.model, data, split=split)
@@ -110,11 +108,10 @@ def evaluate(
 def _own_task(subject: "NamedModel", model: str, rows: "TrainingRows | None") -> "TaskSpec":
     """The task that the model's run was trained on, or that an export's was, if it is no file."""
     from lora_lab.cli.resolve import task_of
-    from lora_lab.tasks.loading import NAMES
 
     if subject.run is not None:
         return task_of(subject.run)
-    if rows is not None and any(rows.spec.task in names for names in NAMES.values()):
+    if rows is not None and rows.spec.is_built_in:
         return rows.spec
     about = f"was trained on {rows.spec.task}" if rows else "does not say which task it is for"
     example = (

@@ -81,13 +81,11 @@ def export(
         raise ValueError(f"--dtype {dtype} is that of merged weights; give --merge too")
     trained = find_run(run, chosen_store(store))
     with busy("Writing …"):
-        from lora_lab.cli.resolve import task_of
-        from lora_lab.cli.task_spec import TrainingRows, hash_of_rows
+        from lora_lab.cli.task_spec import TASK_FILE, TrainingRows
         from lora_lab.training.exports import export as written
         from lora_lab.training.model_card import loading_code
 
         task = _task_of(trained)
-
         made = written(
             trained,
             folder,
@@ -98,8 +96,9 @@ def export(
             task=task,
             before=_scores_before(trained),
         )
-        if task is not None and _is_as_trained(trained, task):
-            TrainingRows(task_of(trained), hash_of_rows(task)).write(made.folder)
+        rows = TrainingRows.read(trained.path / TASK_FILE)
+        if rows is not None and task is not None and rows.are_of(task):  # still as it was trained
+            rows.write(made.folder)
     size = sum(path.stat().st_size for path in made.folder.rglob("*") if path.is_file()) / 1e6
     if json:
         facts = {"folder": made.folder, "kind": made.kind, "megabytes": round(size, 3)}
@@ -159,15 +158,6 @@ def _task_of(run: "Run") -> "Task | None":
     with suppress(OSError, ValueError, TypeError):
         return task_of(run).load(None)
     return None
-
-
-def _is_as_trained(run: "Run", task: "Task") -> bool:
-    """Whether the data are still those of the training: the run's name has their hash in it."""
-    from lora_lab.training.store import folder_of
-
-    with suppress(OSError, ValueError):  # the base has moved
-        return run.path == folder_of(run.path.parent, run.base, task, run.recipe)
-    return False
 
 
 def _scores_before(run: "Run") -> "Scores | None":

@@ -104,7 +104,7 @@ def decide(
         tell=note,
     )
     if decision.run is not None:
-        spec.keep(decision.run.path)
+        spec.keep(decision.run.path, data)
     command = shlex.join(["lora-lab", *sys.argv[1:]])
     text = report_of_decision(decision, about_data, command, show_personal=show_personal)
     _write(folder, text, _pictures(decision), decision)

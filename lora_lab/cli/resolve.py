@@ -43,8 +43,9 @@ def chosen_store(folder: str | None) -> Path | Default:
 def task_of(run: Run) -> TaskSpec:
     """The task that a run was trained on; of a notebook's run its name alone."""
     try:
-        return TaskSpec(**json.loads((run.path / TASK_FILE).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, RecursionError):
+        values = json.loads((run.path / TASK_FILE).read_text(encoding="utf-8"))
+        return TaskSpec(**{name: value for name, value in values.items() if name != "sha256"})
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return TaskSpec(run.task_name)  # a notebook made it
 
 

@@ -114,7 +114,7 @@ def sweep(
     try:
         planned = plan_sweep(model, data, recipes, seed_list, engine, **kept)
         waiting.say_before_sweep(planned)
-        with spec.kept_in(*folders):
+        with spec.kept_in(data, *folders):
             done = planned.run(progress=True)
         tested = tested_runs(done, model, data, run_store) if then_test else None
     except KeyboardInterrupt as stopped:

@@ -79,6 +79,11 @@ class TaskSpec:
             self, **{name: value for name, value in changes.items() if value is not None}
         )
 
+    @property
+    def is_built_in(self) -> bool:
+        """Whether it is one of the course's own tasks, and no file."""
+        return any(self.task in names for names in NAMES.values())
+
     def load(self, base: "Base | None") -> Task:
         """The task for a base.
 
@@ -90,7 +95,7 @@ class TaskSpec:
             for name, value in asdict(self).items()
             if value is not None and name not in ("task", "n", "seed")
         }
-        if of_file and any(self.task in names for names in NAMES.values()):
+        if of_file and self.is_built_in:
             option, value = next(iter(of_file.items()))
             raise ValueError(
                 f"--{option.replace('_', '-')} {value} is about a file's rows, and {self.task!r} "
@@ -119,8 +124,8 @@ class TaskSpec:
         return load_base(name, device=device, dtype=dtype), data
 
     @contextmanager
-    def kept_in(self, *folders: Path) -> Iterator[None]:
-        """Write the spec into runs' folders after the block, also where an error stopped it.
+    def kept_in(self, task: Task, *folders: Path) -> Iterator[None]:
+        """Write a task's spec into runs' folders after the block, also where an error stopped it.
 
         The block's own error goes on, even where the spec can't be written either.
         """
@@ -129,16 +134,16 @@ class TaskSpec:
         except BaseException:
             with suppress(OSError):
                 for folder in folders:
-                    self.keep(folder)
+                    self.keep(folder, task)
             raise
         for folder in folders:
-            self.keep(folder)
+            self.keep(folder, task)
 
-    def keep(self, folder: Path) -> None:
-        """Write the spec into a run's folder, if there is a run in it."""
+    def keep(self, folder: Path, task: Task) -> None:
+        """Write the spec, and its task's hash, into a run's folder, if there is a run in it."""
         if not (folder / "run.json").is_file():
             return  # the recipe was refused before anything began
-        values = asdict(self)
+        values = asdict(self) | {"sha256": hash_of_rows(task)}
         for name in ("task", "test", "validation"):
             if values[name] and Path(values[name]).is_file():
                 values[name] = str(Path(values[name]).resolve())  # found from any working directory
@@ -151,27 +156,26 @@ class TaskSpec:
 
 @dataclass(frozen=True, slots=True)
 class TrainingRows:
-    """The rows that an export was trained on: how their split was made, and their hash.
+    """The rows that a run or an export was trained on: how their split was made, and their hash.
 
-    It holds no row and no folder of this machine. So a score of an export on the file that it
-    learnt from can be one of held-out rows.
+    With them a score of an export on the file that it learnt from can be one of held-out rows.
     """
 
     spec: TaskSpec
     sha256: str  # of the training split's prompts and answers
 
     def write(self, folder: Path) -> None:
-        """Write them into an export's folder."""
+        """Write them into an export's folder, without a row, and without this machine's folders."""
         values = asdict(self.spec) | {"task": Path(self.spec.task).name, "sha256": self.sha256}
         del values["test"], values["validation"]  # files of their own, which are given again
         with write_atomically(folder / ROWS_FILE) as new:
             new.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
-    def read(cls, folder: Path) -> "TrainingRows | None":
-        """The rows of an export's folder; None: it does not say, or not in words known here."""
+    def read(cls, file: Path) -> "TrainingRows | None":
+        """What an export's or a run's file says; None: it does not, or not in words known here."""
         try:
-            values = json.loads((folder / ROWS_FILE).read_text(encoding="utf-8"))
+            values = json.loads(file.read_text(encoding="utf-8"))
             return cls(sha256=values.pop("sha256"), spec=TaskSpec(**values))
         except (OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError):
             return None

@@ -80,7 +80,7 @@ def train(
         done = 0 if training.fresh else _steps_done(folder)
         if done is not None:
             waiting.say_before_fit(model, data, settings, done)
-        with spec.kept_in(folder):
+        with spec.kept_in(data, folder):
             news = follow_fit(model, data, settings, store=run_store, fresh=training.fresh)
             run = waiting.followed(news, settings)
         with busy("Asking the base the same …"):

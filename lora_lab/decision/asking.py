@@ -1,6 +1,7 @@
 """Ways to ask a base without training it, each tried on the same questions."""
 
 import json
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +11,7 @@ from statistics import fmean
 from lora_lab.maths.grouped import independent_questions
 from lora_lab.maths.statistics import wilson
 from lora_lab.models.bases import Base
-from lora_lab.records import Answer
+from lora_lab.records import Answer, Scores
 from lora_lab.tasks.examples import Example, Task, prompt_ids
 from lora_lab.tasks.prompting import few_shot, instructed, retrieved
 from lora_lab.training.evaluation import Model, answers_to
@@ -180,3 +181,17 @@ def worth_of(answers: Sequence[Answer], task: Task) -> float:
         return 1
     hits = [sum(answer.right for answer in group) for group in groups]
     return independent_questions(hits, [*map(len, groups)])
+
+
+def scores_of(asked: Asked, task: Task) -> Scores:
+    """The answers to the test as its scores; no loss was measured."""
+    return Scores(
+        metric_name=task.metric,
+        value=asked.share,
+        metrics={},
+        old_knowledge=None,
+        strangers=None,
+        loss=math.nan,
+        answers=asked.answers,
+        split="test",
+    )

@@ -14,6 +14,7 @@ from lora_lab.decision.asking import (
     best_of,
     in_words,
     joined,
+    scores_of,
     ways_to_ask,
     worth_of,
 )
@@ -100,9 +101,8 @@ def decide(
         minutes: of a clock on the wall, from here to the end.
         situation: the goal, the share that is needed, how often answers change, prices. What is
             measured here replaces its counts of right answers, and its number of examples.
-        recipe: how LoRA begins; None: the task's own. Its learning rate is tried, then three times
-            it and a third of it, and further where an end was the best; its number of steps is
-            cut where the time is short.
+        recipe: how LoRA begins; None: the task's own. Three times its learning rate and a third
+            are tried too, and more beyond an end that was best; steps are cut where time is short.
         instruction: words to try before each prompt; None: written from the answers, if it can be.
         store: where the trainings are kept, as in `fit`.
         tell: is given a line of text at each event; None: nothing is told.
@@ -136,7 +136,7 @@ def decide(
         chosen=chosen,
         test=test,
         bare_test=bare_test,
-        change=bare_test and change_of(*(_scores(task, one) for one in (bare_test, test)), task),
+        change=bare_test and change_of(scores_of(bare_test, task), scores_of(test, task), task),
         run=run,
         before=before,
         after=after,
@@ -234,7 +234,6 @@ class _Trial:
         """Train an adapter at each learning rate that there is time for, and ask it the same."""
         step = _step_seconds(self.base, self.learnt, recipe)
         checks = CHECKS * len(self.rows) / (3 * recipe.batch_size)  # in steps: no backward pass
-        asking = len(self.rows) * self.tried[0].seconds
         room = (ASKING + TRAINING) * self.seconds - self.spent
         steps = min(recipe.steps, int(room / step - checks))
         if steps < min(FEWEST_STEPS, recipe.steps):
@@ -253,7 +252,8 @@ class _Trial:
             if self.runs and self.spent + each > (ASKING + TRAINING) * self.seconds:
                 why = f"a training takes about {each:.0f} s, and none was left"
                 if times in FURTHER:
-                    why += f"; it may be better, since the best rate is the {_end(times)} of those"
+                    end = "largest" if times > 1 else "smallest"
+                    why += f"; it may be better, since the best rate is the {end} of those"
                 self.left_out[str(way)] = why
                 continue
             settings = replace(
@@ -264,7 +264,7 @@ class _Trial:
                 eval_steps=max(1, steps // CHECKS),
                 patience=PATIENCE,
             )
-            self._train(way, settings, reserve=2 * asking)
+            self._train(way, settings, reserve=2 * len(self.rows) * self.tried[0].seconds)
             if str(way) in self.runs:
                 measured[times] = self.tried[-1].share
 
@@ -364,16 +364,10 @@ def _finished(asked: Iterator[Asked]) -> Asked:
     return last
 
 
-def _end(times: float) -> str:
-    """Which end of the rates that were tried lies below this multiple of the first."""
-    return "largest" if times > 1 else "smallest"
-
-
 def _is_beyond_the_best(times: float, measured: Mapping[float, float]) -> bool:
     """Whether the next rate towards the middle was the best of all, and no other equals it."""
-    nearer = times / 3 if times > 1 else times * 3
-    best = [one for one, share in measured.items() if share == max(measured.values())]
-    return len(best) == 1 and math.isclose(best[0], nearer)
+    best = [tried for tried, share in measured.items() if share == max(measured.values())]
+    return len(best) == 1 and math.isclose(best[0], times / 3 if times > 1 else times * 3)
 
 
 def _step_seconds(base: Base, task: Task, recipe: Recipe) -> float:
@@ -404,17 +398,3 @@ def _stands_for(recommendation: str, tried: Sequence[Asked]) -> Asked:
     """The best way of a recommended kind; where none of it was tried, the best of all."""
     kind = [asked for asked in tried if asked.name in KINDS.get(recommendation, ())]
     return best_of(kind or tried)
-
-
-def _scores(task: Task, asked: Asked) -> Scores:
-    """The answers as scores of the test; no loss was measured."""
-    return Scores(
-        metric_name=task.metric,
-        value=asked.share,
-        metrics={},
-        old_knowledge=None,
-        strangers=None,
-        loss=math.nan,
-        answers=asked.answers,
-        split="test",
-    )

@@ -32,7 +32,7 @@ from lora_lab.places import data_folder
 from lora_lab.recipe import Recipe, nearest
 from lora_lab.tasks.loading import load_task
 from lora_lab.training.store import DEFAULT, Default
-from lora_lab.wording import counted
+from lora_lab.wording import counted, three_digits
 
 UNITS = {  # the size of a case's unit, in what is measured
     "": 1,
@@ -152,9 +152,9 @@ class Finding:
     @property
     def effect(self) -> str:
         """The mean, with its interval over several seeds: `31.0 (24.0 to 37.0) points`."""
-        numbers = _three_digits(statistics.mean(self.numbers))
+        numbers = three_digits(statistics.mean(self.numbers))
         if len(self.numbers) > 1:
-            numbers += f" ({' to '.join(map(_three_digits, self.interval))})"
+            numbers += f" ({' to '.join(map(three_digits, self.interval))})"
         return f"{numbers} {self.case.unit}".rstrip()
 
     @property
@@ -391,15 +391,6 @@ def _ratio(number: float, other: float) -> float:
 
 
 # --- numbers in words -----------------------------------------------------------------------
-
-
-def _three_digits(number: float) -> str:
-    """Three digits, zeros too, and at most four decimals: `4.19`, `80.0`, `1,520`, `0.0622`."""
-    number = round(number, 4)
-    if number == 0 or math.isnan(number):
-        return f"{abs(number):g}"  # no "-0"
-    decimals = 2 - math.floor(math.log10(abs(number)))
-    return f"{number:,.{min(max(0, decimals), 4)}f}"
 
 
 def _published(id: str) -> str:
