@@ -540,8 +540,9 @@ def test_runs_are_listed_newest_first_with_a_name_that_is_enough(train):
     assert "No run is kept" in run("runs").stdout
     assert json.loads(run("runs", "--json").stdout) == []
     first, second = train(), train("--r", "2")
-    head, *rows = run("runs").stdout.splitlines()
-    assert rows.pop() == "in all of them: base tiny, method lora, rate 0.001, seed 0"
+    listed = run("runs")
+    head, *rows = listed.stdout.splitlines()
+    assert listed.stderr == "in all of them: base tiny, method lora, rate 0.001, seed 0\n"
     assert head.split() == "run task r steps score date status".split()
     by_name = {row.split()[0]: row.split()[1:4] for row in rows}
     name = first["name"].rpartition("-")[2][:6]

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from lora_lab.training.store import Run
 
 WIDE = 200  # columns of a pipe or a file, which should not lose words
+GAP = 2  # columns between two of a table
 MOST_ERRORS = 8  # classes or fields in a table of errors
 FORGETTING = {  # fields of Scores, in words
     "old_knowledge": "old facts kept",
@@ -69,15 +70,20 @@ def plain(text: object) -> str:
 def table(head: Sequence[str], rows: Iterable[Sequence[object]], right: str = "") -> None:
     """Print a table. `right` names the columns of numbers; where it is too wide, cells are broken.
 
-    The first column, which names the row, is never broken.
+    The last column is broken first, the others where that does not suffice, and the first, which
+    names the row, never.
     """
     names = right.split(", ")
-    printed = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    rows = [[plain("" if cell is None else cell) for cell in row] for row in rows]
+    others = zip(*(line[:-1] for line in (list(head), *rows)), strict=True)
+    fits = sum(max(map(len, column)) + GAP for column in others) < console().width
+    printed = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
     for place, name in enumerate(head):
-        side = "right" if name in names else "left"
-        printed.add_column(name, justify=side, no_wrap=place == 0, overflow="fold")
+        side, last = "right" if name in names else "left", place == len(head) - 1
+        whole = place == 0 or (fits and not last)
+        printed.add_column(name, justify=side, no_wrap=whole, overflow="fold")
     for row in rows:
-        printed.add_row(*(plain("" if cell is None else cell) for cell in row))
+        printed.add_row(*row)
     console().print(printed)
 
 

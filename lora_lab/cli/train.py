@@ -178,7 +178,7 @@ def runs(store: options.Store = None, json: options.Json = False) -> None:
     right = "r, rate, seed, steps, score, old facts"
     table([*columns], zip(*columns.values(), strict=True), right=right)
     if shared:
-        say(f"in all of them: {', '.join(f'{name} {value}' for name, value in shared.items())}")
+        note(f"in all of them: {', '.join(f'{name} {value}' for name, value in shared.items())}")
     if any(run.scores and run.scores.split == "validation" for run in readable):
         say("val: scored on validation, by a sweep; `lora-lab evaluate` scores the test")
     if damaged:
