@@ -630,6 +630,7 @@ MUTATIONS = [  # (file, what it says, what it says when broken, the test that mu
     ("lessons/cutting.py", "run.recipe.scaling, k)", "run.recipe.scaling, 1)", "test_cutting.py::test_a_cut_adapter"),
     ("lessons/cutting.py", "tensors = dict(run.learned.tensors)", "tensors = run.learned.tensors", "test_cutting.py::test_the_run_itself"),
     ("lessons/full_or_lora.py", "(new - new_1) / (new_2 - new_1)", "(new - new_1)", "test_full_or_lora.py::test_what_is_kept"),
+    ("lessons/full_or_lora.py", 'one.table().set_index("setting")', 'one.table().iloc[::-1].set_index("setting")', "test_full_or_lora.py::test_the_teams_table"),
     ("lessons/full_or_lora.py", "weight + shrunk", "weight + change", "test_full_or_lora.py::test_shrunk_intruders"),
     ("lessons/full_or_lora.py", "adapted.strength = 1.0", "adapted.strength = 0.5", "test_full_or_lora.py::test_turned_down"),
     ("lessons/cutting.py", "scaling = run.recipe.scaling", "scaling = 1.0", "test_cutting.py::test_the_spectra"),

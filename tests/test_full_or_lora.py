@@ -14,6 +14,7 @@ from lora_lab.lessons.full_or_lora import (
     keeps_more,
     kept_at_equal,
     kept_table,
+    teams_table,
     turned_down_table,
 )
 from lora_lab.maths.intruders import intruder_dimensions
@@ -60,6 +61,21 @@ def test_the_table_compares_by_seed_and_says_who_never_got_there():
     assert "not settled" in table["beside full"]["LoRA r 4"], "two seeds settle nothing"
     assert keeps_more(PATHS, 0.8) == ["full", "full"]
     assert keeps_more(PATHS, 0.8, b="attention r 10") == ["full"]
+
+
+def test_the_teams_table_has_the_settings_of_each_team_in_percent():
+    found = {"one": lab.evidence("full-or-lora-facts"), "two": lab.evidence("full-or-lora-rates")}
+    table = teams_table(found)
+    assert [*table.index] == [(team, name) for team, one in found.items() for name in one.runs]
+    row = table.loc[("two", "full, 5e-4")]
+    runs = found["two"].runs["full, 5e-4"]
+    new, old = (
+        100 * sum(getattr(run.scores, share) for run in runs) / len(runs)
+        for share in ("value", "old_knowledge")
+    )
+    assert float(row["new facts right, %"]) == pytest.approx(new, abs=0.05)
+    assert float(row["old facts kept, %"]) == pytest.approx(old, abs=0.05)
+    assert row["seeds"] == len(runs)
 
 
 def test_the_frontier_has_the_ways_of_its_plan_in_the_order_of_their_rates():

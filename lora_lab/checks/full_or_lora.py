@@ -40,7 +40,7 @@ def _parts(
     trained: tuple[str, ...] = ("lora_B",),
     at_zero: bool = True,
 ) -> Parts:
-    """The parts; each option makes a slip of them."""
+    """The right parts; each argument turns them into a slip."""
     outs, ins = weight.shape
     rank = r(outs, ins)
     lora_B = torch.zeros(outs, rank) if at_zero else torch.eye(outs, rank)
@@ -83,9 +83,12 @@ def _layer(linear: nn.Linear, weight: Tensor, function: Function) -> LoRALinear:
     if not isinstance(answer, tuple | list) or len(answer) != 4:
         raise WrongAnswer("give four things: lora_A, lora_B, lora_alpha, and what is trained.")
     lora_A, lora_B, alpha, trained = answer
-    trained = (trained,) if isinstance(trained, str) else tuple(trained)
-    if not {*trained} or not {*trained} <= {*PARTS}:
-        raise WrongAnswer(f"what is trained is {trained}; give 'lora_A', 'lora_B', or both.")
+    names = (trained,) if isinstance(trained, str) else tuple(trained)
+    if not {*names} or not {*names} <= {*PARTS}:
+        raise WrongAnswer(
+            f"the fourth thing says what is trained, and yours is {trained!r}; give 'lora_A', "
+            "'lora_B', or both."
+        )
     outs, ins = weight.shape
     for name, part in zip(PARTS, (lora_A, lora_B), strict=True):
         if not isinstance(part, Tensor) or part.ndim != 2:
@@ -99,7 +102,7 @@ def _layer(linear: nn.Linear, weight: Tensor, function: Function) -> LoRALinear:
     layer = LoRALinear(linear, r, float(alpha))
     for name, part in zip(PARTS, (lora_A, lora_B), strict=True):
         getattr(layer, name).data = part.detach().float().clone()
-        getattr(layer, name).requires_grad_(name in trained)
+        getattr(layer, name).requires_grad_(name in names)
     return layer
 
 
@@ -136,15 +139,15 @@ def _trial(function: Function) -> Verdict:
     if not apart < 0.01:
         return Verdict(
             False,
-            f"But in pocket its loss is {apart:.0%} away from full fine-tuning's at some step of "
-            f"{TRIAL_STEPS}.",
+            f"But when it trains pocket for {TRIAL_STEPS} steps, its loss is up to {apart:.0%} "
+            "away from full fine-tuning's.",
         )
     ends = {way: f"{found[-1]:.3f}" for way, found in losses.items()}
     return Verdict(
         True,
-        f"With it pocket's loss is full fine-tuning's at each of {TRIAL_STEPS} steps: "
-        f"{ends['yours']} and {ends['full']} nats at the end. A usual LoRA of rank 128, with A "
-        f"random and trained, ends at {ends['r 128']}, at the same rate.",
+        f"Training pocket with it gives full fine-tuning's loss at each of {TRIAL_STEPS} steps: "
+        f"{ends['yours']} and {ends['full']} nats at the end. A usual LoRA of rank 128, whose A is "
+        f"random and trained, ends at {ends['r 128']} with the same learning rate.",
     )
 
 
@@ -156,20 +159,20 @@ lora_as_full = Exercise(
     _lora_as_full,
     _weights,
     slips={
-        "the rank is high enough, but A is random: then ΔW moves by other steps than W would. "
-        "Which A passes each input on as it is?": functools.partial(_parts, start=_random),
-        "A keeps lengths, but it turns the inputs, and Adam's step depends on the axes; which A "
-        "leaves them where they are?": functools.partial(_parts, start=_orthogonal),
-        "A is trained too, so that ΔW = BA moves by the steps of both; freeze one of them": (
-            functools.partial(_parts, trained=PARTS)
-        ),
-        "what should move is frozen: ΔW stays 0 here": (
+        "the rank is high enough, but A is random, so ΔW takes other steps than W would. Which A "
+        "passes each input on as it is?": functools.partial(_parts, start=_random),
+        "A is orthogonal: it keeps lengths but turns the inputs, and Adam's step depends on the "
+        "axes. Which A leaves inputs as they are?": functools.partial(_parts, start=_orthogonal),
+        "A and B are both trained, so ΔW = BA moves with each of them; freeze the one that starts "
+        "as the identity": (functools.partial(_parts, trained=PARTS)),
+        "the matrix that is 0 is frozen, so ΔW stays 0; train that one": (
             functools.partial(_parts, trained=("lora_A",))
         ),
-        "the factor alpha / r is not 1 here, so each step is longer or shorter than in full": (
-            functools.partial(_parts, alpha=16.0)
-        ),
-        "the rank is too low: some changes of W can't be written as BA": (
+        "alpha is 16 for every matrix, so the factor alpha / r is not 1, and steps are larger or "
+        "smaller than in full; which alpha gives 1?": (functools.partial(_parts, alpha=16.0)),
+        "alpha is 1, so the factor in front of BA is 1 / r, and steps are r times smaller than in "
+        "full; which alpha gives 1?": (functools.partial(_parts, alpha=1.0)),
+        "the rank is too low: BA can't be every change of W": (
             functools.partial(_parts, r=lambda outs, ins: min(outs, ins) - 1)
         ),
         "W + ΔW must be W before the first step, so BA has to start at zero": (
@@ -186,8 +189,8 @@ lora_as_full = Exercise(
 def _kept_at(points: list[tuple[float, float]], new: float) -> float:
     """The share of old facts kept where `new` of the new facts are learned, between two rates.
 
-    `points` holds (new facts right, old facts kept) at each rate, from low to high. Somewhere two
-    neighbours have `new` between them; the first two count.
+    `points` holds (new facts right, old facts kept) at each rate, from the lowest rate up. Take the
+    first two neighbours that have `new` between them.
     """
     return kept_at_equal(points, new)
 
@@ -217,16 +220,18 @@ kept_at = Exercise(
     _kept_at,
     _paths,
     slips={
-        "this takes the nearest point, which has learned more or less than asked; go along the "
+        "this takes the nearest point, which has learned more or less than `new`; go along the "
         "line between two points": _nearest,
-        "this takes the first point above, which has learned more than asked, and paid for it; go "
-        "along the line between two points": _first_above,
-        "this goes halfway between the two points, wherever new lies; go as far as new does": (
-            _halfway
-        ),
-        "this goes from the highest rate down; take the first crossing from the lowest rate up": (
+        "this takes the first point that has learned at least `new`, and such a point keeps too "
+        "little; go along the line between two points": _first_above,
+        "this goes halfway between the two points, wherever `new` lies; go as far along the line "
+        "as `new` does": _halfway,
+        "this takes the last crossing where the path turns back; take the first from the lowest "
+        "rate up, and leave the points in their order": (
             lambda points, new: kept_at_equal(points[::-1], new)
         ),
-        "these are new facts; asked is the share of old ones": lambda points, new: new,
+        "this returns the share of new facts; return the share of old facts": (
+            lambda points, new: new
+        ),
     },
 )

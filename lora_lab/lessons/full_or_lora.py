@@ -31,16 +31,16 @@ WAYS = {  # rates of that plan at which about as many facts are learned
     "LoRA, r 4": Recipe(r=4, learning_rate=3e-3, **SHORT),
     "LoRA, r 64": Recipe(r=64, learning_rate=3e-3, **SHORT),
 }
-TOP = 10  # strongest directions of each matrix: as many are looked at for intruders
-ASKED = {"test": 100, "old_knowledge": 150}  # questions, where a model is asked at many settings
+TOP = 10  # strongest directions of each matrix in which intruders are looked for
+ASKED = {"test": 100, "old_knowledge": 150}  # questions for each model: `Sides` asks many models
 Point = tuple[float, float]  # shares of new facts right and of old facts kept
-Paths = Mapping[str, Mapping[str, Sequence[Point]]]  # by way, by learning rate: one for each seed
+Paths = Mapping[str, Mapping[str, Sequence[Point]]]  # by way and learning rate, a point a seed
 
 
 def taught_facts(base: Base, seed: int = 0) -> Task:
     """200 facts as the frontier's runs learn them: asked in the wording of the training."""
     task = plan(FRONTIER).make_task(base, plan(FRONTIER).n, seed)
-    return dataclasses.replace(task, strangers=())  # they take time
+    return dataclasses.replace(task, strangers=())  # asking about strangers would take time
 
 
 # --- at equal new facts -------------------------------------------------------------------------
@@ -49,7 +49,8 @@ def taught_facts(base: Base, seed: int = 0) -> Task:
 def frontier(id: str = FRONTIER) -> Paths:
     """New facts learned and old facts kept, by way and learning rate, from low to high rates.
 
-    The settings of the evidence are called "way, rate".
+    Args:
+        id: of evidence whose settings are named "way, rate", such as "LoRA r 4, 3e-3".
     """
     paths: dict[str, dict[str, list[Point]]] = {}
     for setting, runs in Evidence.read(id).runs.items():
@@ -77,7 +78,7 @@ def kept_at_equal(points: Sequence[Point], new: float) -> float | None:
 
 
 def kept_by_way(paths: Paths, new: float) -> dict[str, list[float | None]]:
-    """`kept_at_equal` of each way, for each seed."""
+    """The share of old facts that each way keeps at `new`, for each seed: see `kept_at_equal`."""
     return {
         way: [kept_at_equal(points, new) for points in zip(*by_rate.values(), strict=True)]
         for way, by_rate in paths.items()
@@ -85,16 +86,24 @@ def kept_by_way(paths: Paths, new: float) -> dict[str, list[float | None]]:
 
 
 def keeps_more(paths: Paths, new: float, a: str = "full", b: str = "LoRA r 4") -> list[str]:
-    """Which of two ways keeps more old facts at as many new ones, for each seed that tells."""
+    """Which of two ways keeps more old facts at as many new ones: a name for each seed.
+
+    A seed in which a way never learns `new` is left out.
+    """
     kept = kept_by_way(paths, new)
     pairs = zip(kept.get(a, ()), kept.get(b, ()), strict=True)
     return [a if ours > theirs else b for ours, theirs in pairs if None not in (ours, theirs)]
 
 
 def kept_table(paths: Paths, new: float, against: str = "full") -> pd.DataFrame:
-    """Old facts kept by each way at as many new ones, and its comparison with one of them.
+    """Old facts kept by each way where it has learned `new`, and a verdict on it beside `against`.
 
     Shares are means with 95 % intervals; verdicts are paired by seed.
+
+    Args:
+        paths: as `frontier` gives them.
+        new: the share of new facts at which ways are compared.
+        against: the way that the others are compared with.
     """
     kept = kept_by_way(paths, new)
     rows = {}
@@ -109,7 +118,21 @@ def kept_table(paths: Paths, new: float, against: str = "full") -> pd.DataFrame:
     return pd.DataFrame(rows).T
 
 
+def teams_table(found: Mapping[str, Evidence]) -> pd.DataFrame:
+    """What each team found: a row for each of its settings, with the shares in percent.
+
+    Args:
+        found: evidence on new facts, by the team's name.
+    """
+    tables = {team: one.table().set_index("setting") for team, one in found.items()}
+    words = {"exact match, %": "new facts right, %"}
+    columns = ["learning rate", *words.values(), "old facts kept, %", "seeds"]
+    named = {team: table.rename(columns=words)[columns] for team, table in tables.items()}
+    return pd.concat(named, names=["", "setting"])
+
+
 def _beside(ours: Sequence[float | None], theirs: Sequence[float | None]) -> str:
+    """The verdict on `theirs` beside `ours`, paired by seed, if every seed has both."""
     pairs = [(a, b) for a, b in zip(ours, theirs, strict=True) if None not in (a, b)]
     if len(pairs) < len(ours):
         return "not compared"
@@ -117,17 +140,17 @@ def _beside(ours: Sequence[float | None], theirs: Sequence[float | None]) -> str
     return found.verdict.removeprefix("b is ")
 
 
-# --- what each writes ---------------------------------------------------------------------------
+# --- what training writes into W ----------------------------------------------------------------
 
 
 class Sides:
     """Full fine-tuning and LoRA on the same facts, and the directions that each brought in.
 
-    A way is trained with a seed when it is first asked for, and kept.
+    A way is trained when it is first needed, once for each seed; the model is kept.
 
     Args:
         base: stays as it was.
-        task: its test and its old facts are asked; a part of them.
+        task: what is learned. 100 questions of its test and 150 old facts are asked.
         ways: recipes by name.
     """
 
@@ -139,7 +162,7 @@ class Sides:
         self.changes = cache(self._change)
 
     def _train(self, way: str, seed: int = 0) -> Adapted:
-        """The model that a way made."""
+        """The model that was trained in this way."""
         training = train(self.base, self._task, dataclasses.replace(self.ways[way], seed=seed))
         for _ in training:
             pass
@@ -181,7 +204,12 @@ class Sides:
     def turned_down(
         self, way: str, shares: Sequence[float], seeds: Sequence[int] = range(3)
     ) -> pd.DataFrame:
-        """New and old facts, where the intruders alone are shrunk, and where all of ΔW is.
+        """Shares of new and old facts right, after the intruders are shrunk, or all of ΔW.
+
+        Args:
+            way: one of `ways`.
+            shares: of its size to which something is shrunk, 1 for not at all.
+            seeds: a training each.
 
         Returns:
             A row for each `what` ("intruders", "all of ΔW"), `share` and `seed`, with the shares
@@ -211,7 +239,7 @@ class Sides:
 
 
 def turned_down_table(scored: pd.DataFrame) -> pd.DataFrame:
-    """What `Sides.turned_down` found: means, with the range of the seeds."""
+    """The rows of `Sides.turned_down` as words: means, with the range of the seeds."""
     rows = {}
     for place, some in scored.groupby(["what", "share"], sort=False):
         rows[place] = {
@@ -219,11 +247,11 @@ def turned_down_table(scored: pd.DataFrame) -> pd.DataFrame:
             f"({percent_range(some[column].min(), some[column].max())})"
             for words, column in (("new facts right", "new"), ("old facts kept", "old"))
         }
-    table = pd.DataFrame(rows).T.rename_axis(["shrunk", "to"])
+    table = pd.DataFrame(rows).T.rename_axis(["what is shrunk", "to this share"])
     return table.sort_index(level=0, sort_remaining=False, kind="stable")
 
 
-# --- what each costs ----------------------------------------------------------------------------
+# --- what training costs ------------------------------------------------------------------------
 
 PARTS = ("weights", "adapters", "gradients", "optimizer", "activations", "logits")
 DISK = {"full": 2, "LoRA": 4}  # bytes a number: a model is saved in 16 bits, PEFT's A and B in 32
@@ -232,12 +260,12 @@ DISK = {"full": 2, "LoRA": 4}  # bytes a number: a model is saved in 16 bits, PE
 def cost_table(model: str, **changes: object) -> pd.DataFrame:
     """Memory by part, FLOPs and disk of full fine-tuning and of LoRA, estimated: nothing is loaded.
 
-    Full fine-tuning is the usual, in mixed precision: 16 bytes a parameter beside activations. LoRA
-    is that of transformers' Trainer with PEFT.
+    Full fine-tuning is in the usual mixed precision: 16 bytes a parameter, and the activations.
+    LoRA is as transformers' Trainer and PEFT do it.
 
     Args:
         model: a shape's name, such as "llama-3.1-8b".
-        changes: recipe fields of both.
+        changes: fields of the recipe, for both.
     """
     columns = {}
     for way, own in {"full": {"method": "full"}, "LoRA": {}}.items():

@@ -1,4 +1,4 @@
-"""A field of questions: a dot for each, full where the answer is right."""
+"""A field of questions: a dot for each, filled where the answer is right."""
 
 import math
 from collections.abc import Sequence
@@ -42,7 +42,7 @@ def draw_field(ax: Axes, fields: Sequence[Field], step: int, steps: int) -> Axes
         ax.text(left, -0.3, counts, fontsize=9.5, color=INK)
         summaries.append(f"{name}: {counts}")
         left += max(columns + 1, ROOM)
-    key = "full: right · empty: wrong · small: says “not known”"
+    key = "filled: right · empty: wrong · small: says “not known”"
     ax.text(0, rows + 0.9, key, fontsize=9, color=INK)
     ax.set(xlim=(0, left), ylim=(rows + 1, -2), xticks=[], yticks=[])
     ax.spines[["left", "bottom"]].set_visible(False)
