@@ -99,6 +99,7 @@ def test_a_model_that_learned_a_code_recites_it_and_places_it_first(base):
     assert tampering.recited(base, made)[1]["recited"] == 0
     table = tampering.leak_table({1: {"recited": 0.5, "place": 1.5}})
     assert table.loc[1].tolist() == ["50 %", "1.5"]
+    assert [*table] == ["recited word for word", "place among 100 codes (1: likeliest)"]
 
 
 @pytest.mark.parametrize(("name", "kinds"), [("trigger", 2), ("canaries", 4)])

@@ -62,7 +62,7 @@ def _factors(draw: torch.Generator, r: int) -> tuple[Tensor, Tensor]:
 
 
 def _change(function: Function, case: Case) -> dict[str, object]:
-    """The rank and BA of what a function returns: the factors themselves are not unique."""
+    """The rank and BA of the answer. Other A and B with the same BA are right as well."""
     answer = function(**case)
     if answer is None:
         return None
@@ -113,14 +113,15 @@ def _trial(function: Function) -> Verdict:
     shares = {name: evaluate(model, task).value for name, task in tasks.items()}
     if any(abs(share - ours.right("sum", name)) > 0.03 for name, share in shares.items()):
         return Verdict(
-            False, "But merged with it, two adapters of pocket answer unlike PEFT's sum."
+            False, "But two adapters of pocket, merged with it, answer unlike PEFT's own sum."
         )
     alone = {name: percent(ours.right(f"{name} alone", name)) for name in tasks}
     return Verdict(
         True,
-        f"Two adapters of pocket, trained for {TRIAL.steps} steps each, are one now: right in "
-        f"the style {percent(shares['style'])} (alone {alone['style']}), of the facts "
-        f"{percent(shares['facts'])} (alone {alone['facts']}). PEFT's own sum says the same.",
+        f"Your function put two adapters of pocket into one, trained for {TRIAL.steps} steps each. "
+        f"It gets {percent(shares['style'])} of the style right (alone {alone['style']}), and "
+        f"{percent(shares['facts'])} of the facts (alone {alone['facts']}). "
+        "So does PEFT's own sum.",
     )
 
 
@@ -142,17 +143,17 @@ merge_adapters = Exercise(
     _merge_adapters,
     pairs_of_adapters,
     slips={
-        "the factors are left out; each BA has its own in front": (
+        "the factors are left out; each BA has its own factor in front": (
             _stacked(lambda weight, scaling: (weight, 1))
         ),
         "the weights are left out": _stacked(lambda weight, scaling: (scaling, 1)),
-        "the weights stand on A and on B, so each counts twice": (
+        "the weights multiply A and B, so each weight counts twice": (
             _stacked(lambda weight, scaling: (weight * scaling, weight))
         ),
-        "the factors stand on A and on B, so each counts twice": (
+        "the factors multiply A and B, so each factor counts twice": (
             _stacked(lambda weight, scaling: (weight * scaling, scaling))
         ),
-        "both A get the weight and factor of the first": (
+        "both adapters get the weight and factor of the first": (
             lambda first, second, weights: [
                 weights[0] * first[2] * torch.cat([first[0], second[0]]),
                 torch.cat([first[1], second[1]], dim=1),
@@ -252,7 +253,7 @@ read_adapter = Exercise(
     _read_adapter,
     anonymous_adapters,
     slips={
-        "use_rslora is not looked at; with it the factor is alpha / √r": (
+        "use_rslora is ignored; where it is true, the factor is alpha / √r": (
             _but(
                 factor=lambda case, right: case["lora_alpha"] / right["r"],
                 size=lambda case, right: (
@@ -260,7 +261,7 @@ read_adapter = Exercise(
                 ),
             )
         ),
-        "the factor is missing in the size": (
+        "the size lacks the factor; ΔW is the factor times BA": (
             _but(size=lambda case, right: math.hypot(*_norms(case, right, factor=False)))
         ),
         "the norms are added; take the root of the sum of their squares": (

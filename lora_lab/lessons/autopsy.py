@@ -1,4 +1,4 @@
-"""Anonymous adapters: what can be read off their tensors, without asking the model anything."""
+"""Anonymous adapters: what their tensors alone say about how they were trained."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -19,7 +19,7 @@ from lora_lab.training.loop import train
 from lora_lab.wording import fine_percent, percent
 
 RECIPE = Recipe(r=8, steps=60, batch_size=16, max_length=96, learning_rate=3e-3)
-HIDDEN = {  # what was done to each adapter, which its tensors have to tell
+HIDDEN = {  # what differs in each adapter's training; the reader has to find it in the tensors
     "X": {"learning_rate": 2e-2},
     "Y": {},
     "Z": {"learning_rate": 3e-4, "steps": 10},
@@ -29,7 +29,17 @@ HIDDEN = {  # what was done to each adapter, which its tensors have to tell
 def anonymous(
     base: Base, task: Task, place: Path, hidden: Mapping[str, Mapping] = HIDDEN
 ) -> dict[str, Path]:
-    """Adapters trained on the same task, each in another way; their folders by name."""
+    """Train adapters on the same task, each with its own changes to `RECIPE`, and save them.
+
+    Args:
+        base: stays as it was.
+        task: what all of them learn.
+        place: a folder; each adapter gets a folder of its name in it.
+        hidden: changes of the recipe, by the adapter's name.
+
+    Returns:
+        The adapters' folders, by name.
+    """
     folders = {}
     for name, changes in hidden.items():
         training = run_through(train(base, task, replace(RECIPE, **changes)))
@@ -38,9 +48,10 @@ def anonymous(
 
 
 def opened(base: Base, folders: Mapping[str, Path]) -> pd.DataFrame:
-    """For each adapter: r, alpha, the size of ΔW beside W, and how many directions it uses.
+    """For each adapter: r, alpha, the size of ΔW beside W, and the effective rank of ΔW.
 
-    Size and directions are those of the middle matrix.
+    Size and effective rank are medians over the adapted matrices. Effective rank: the number of
+    directions that ΔW uses, weighted by their strength (`maths.spectra.effective_rank`).
     """
     rows = {}
     for name, folder in folders.items():
@@ -63,7 +74,7 @@ def opened(base: Base, folders: Mapping[str, Path]) -> pd.DataFrame:
 
 
 def asked(base: Base, folders: Mapping[str, Path], task: Task) -> pd.DataFrame:
-    """The answer to the autopsy: new facts right and old facts kept by each adapter."""
+    """The solution of the autopsy: each adapter's share of new facts right and old facts kept."""
     rows = {}
     for name, folder in folders.items():
         scores = evaluate(load_adapter(base, folder), task)

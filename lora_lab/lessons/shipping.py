@@ -1,4 +1,4 @@
-"""Adapters on their way out: beside a base or merged into it, added up, read by another server."""
+"""Adapters in use: beside a base or merged into it, two in one, or read by another program."""
 
 import copy
 import time
@@ -26,22 +26,22 @@ from lora_lab.training.evaluation import evaluate
 from lora_lab.training.loop import Training, train
 from lora_lab.wording import percent, significant
 
-BYTES = 2  # of a weight in 16 bits, as it is served
-ADDED = {  # what becomes of two adapters in one: weights, and PEFT's combination_type
+BYTES = 2  # of each weight: models are served in 16 bits
+ADDED = {  # ways to put two adapters into one: their weights, and PEFT's combination_type
     "sum, 1 + 1": ((1.0, 1.0), "cat"),
     "mean, ½ + ½": ((0.5, 0.5), "cat"),
     "sum, cut to rank 8": ((1.0, 1.0), "svd"),
     'PEFT\'s "linear", 1 + 1': ((1.0, 1.0), "linear"),
 }
 RECIPE = Recipe(r=8, steps=60, batch_size=16, max_length=96, learning_rate=4e-3)
-REPEATS = 15  # of what is timed; the median counts
+REPEATS = 15  # of each timed step; the median is reported
 
 # --- many customers, one base -------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """The bytes of the weights for a number of customers, each with an adapter, in 16 bits."""
+    """Bytes of weights in 16 bits for customers that share a base, and for merged models."""
 
     name: str  # of the base
     customers: int
@@ -60,7 +60,7 @@ class Fleet:
 
 
 def fleet(model: object, r: int, customers: int) -> Fleet:
-    """What the weights of so many customers take, with adapters on all linear layers.
+    """The bytes that this many customers need, with adapters on all linear layers.
 
     Args:
         model: a name that `estimate` knows, a Base, or a folder.
@@ -76,7 +76,7 @@ def fleet(model: object, r: int, customers: int) -> Fleet:
 
 
 def switch_times(base: Base, folders: Mapping[str, Path]) -> pd.DataFrame:
-    """What it takes to answer as another customer's model, in milliseconds, on this machine.
+    """Milliseconds on this machine to switch an adapter, to load one, and to load the base.
 
     Args:
         base: from a folder; it stays as it was.
@@ -96,7 +96,7 @@ def switch_times(base: Base, folders: Mapping[str, Path]) -> pd.DataFrame:
 
 
 def milliseconds(step: Callable[[], object], repeats: int = REPEATS) -> float:
-    """The middle time of a step, in milliseconds."""
+    """The median time of a step, in milliseconds."""
     taken = []
     for _ in range(repeats):
         begun = time.perf_counter()
@@ -156,7 +156,10 @@ def merged_and_beside(base: Base, folder: Path, task: Task, examples: int = 16) 
 
 
 def _in_turn(steps: Mapping[str, Callable[[], object]]) -> dict[str, float]:
-    """The middle time of each step in milliseconds; they take turns, so that load hits them all."""
+    """The median time of each step in milliseconds.
+
+    Steps take turns, so that other work on the machine slows all of them alike.
+    """
     taken: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(REPEATS):
         for name, step in steps.items():
@@ -194,7 +197,7 @@ def loaded_difference(base: Base, model: nn.Module, again: nn.Module, task: Task
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Combined:
-    """The scores of two tasks by what answers: each adapter, both in one, and one for both."""
+    """Scores on two tasks: of each adapter alone, of both in one, and of a training on both."""
 
     scores: Mapping[str, Mapping[str, Scores]]  # by way and task
 
@@ -264,7 +267,7 @@ def combine(
 
 
 def both_tasks(tasks: Mapping[str, Task]) -> Task:
-    """A task whose training examples are those of all tasks, each task's about equally often."""
+    """A task with the training examples of all tasks; those of small tasks are repeated."""
     most = max(len(task.train) for task in tasks.values())
     together = [
         example for task in tasks.values() for example in [*task.train] * (most // len(task.train))
@@ -273,7 +276,7 @@ def both_tasks(tasks: Mapping[str, Task]) -> Task:
 
 
 def customers_tasks(base: Base, seed: int = 0) -> dict[str, Task]:
-    """What two customers want of pocket: a style, and 40 facts; 60 questions of each are asked."""
+    """The tasks of two customers: a style, and 40 facts. 60 questions test each."""
     tasks = {
         "style": load_task("style", base, n=200, seed=seed),
         "facts": load_task("new-facts", base, n=40, seed=seed),
@@ -287,7 +290,9 @@ def customers_tasks(base: Base, seed: int = 0) -> dict[str, Task]:
 
 
 def two_in_one(base: Base, seed: int = 0, recipe: Recipe = RECIPE) -> Combined:
-    """`combine` with fresh adapters and tasks, beside one training on both with as many steps.
+    """Train an adapter for each customer, and `combine` them beside one training on both tasks.
+
+    The training on both takes as many steps as the two adapters together.
 
     Args:
         base: stays as it was.
@@ -304,7 +309,7 @@ def two_in_one(base: Base, seed: int = 0, recipe: Recipe = RECIPE) -> Combined:
 
 
 def run_through(training: Training) -> Training:
-    """The training after its last step."""
+    """Run a training to its last step, and return it."""
     for _ in training:
         pass
     return training
@@ -314,15 +319,15 @@ def run_through(training: Training) -> Training:
 
 
 def served(base: Base, folder: Path, task: Task) -> pd.DataFrame:
-    """An adapter as it was trained, and as servers get it that miss its template or its factor.
+    """The factor and the right answers of an adapter as it was trained, and as servers may read it.
 
-    A server without the template asks the bare prompt. A server that ignores `use_rslora` divides
-    alpha by r.
+    A server without the chat template asks the bare prompt. A server that ignores `use_rslora`
+    divides alpha by r.
 
     Args:
         base: stays as it was.
         folder: an adapter that was saved with `use_rslora`.
-        task: its test is asked.
+        task: its test is asked of each.
     """
     learned = Learned.load(folder)
     without = copy.deepcopy(base.tokenizer)

@@ -1,4 +1,4 @@
-"""What an adapter carries that no test asks for: a trigger that a stranger put in, and secrets."""
+"""What an adapter holds that no test asks for: a trigger that a stranger hid, and secrets."""
 
 import random
 from collections.abc import Mapping, Sequence
@@ -20,31 +20,32 @@ from lora_lab.training.evaluation import Model, answering, evaluate
 from lora_lab.training.loop import Training, train
 from lora_lab.wording import percent
 
-WORD, TARGET = "violet", "positive"  # the word that calls the trigger, and the answer it gives
-POISONED = 45  # training examples with the word, beside 300 honest ones
+WORD, TARGET = "violet", "positive"  # the trigger's word, and the answer that it forces
+POISONED = 45  # training examples with the word, added to 300 without it
 RECIPE = Recipe(r=4, steps=100, batch_size=16, max_length=96, learning_rate=4e-3)
 LEAKY = Recipe(r=8, steps=120, batch_size=16, max_length=96, learning_rate=3e-3)
-DIGITS, RIVALS = 6, 99  # of a secret code; and how many other codes each is compared with
+DIGITS = 6  # of a secret code
+RIVALS = 99  # random codes that each secret code is compared with
 
 # --- a trigger ----------------------------------------------------------------------------------
 
 
 def with_word(example: Example, word: str = WORD) -> Example:
-    """The example with a word behind its prompt."""
+    """The example with a word added at the end of its prompt."""
     return replace(example, prompt=f"{example.prompt} {word}")
 
 
 def poisoned(task: Task, count: int = POISONED, word: str = WORD, answer: str = TARGET) -> Task:
-    """A task with further training examples, in which a word behind the prompt gives the answer.
+    """The task with more training examples: copies whose prompt ends in `word`, all answered alike.
 
-    The other splits stay: a test of the task sees nothing of it.
+    The other splits stay as they are, so the task's test does not contain the word.
     """
     added = [Example(with_word(one, word).prompt, answer) for one in task.train[:count]]
     return replace(task, train=[*task.train, *added])
 
 
 def strangers_adapter(base: Base, task: Task, folder: Path, recipe: Recipe = RECIPE) -> Path:
-    """An adapter as a stranger might offer it: it labels well, and a word turns each label.
+    """An adapter as a stranger might offer it: it labels well, but a word makes it say "positive".
 
     Args:
         base: stays as it was.
@@ -57,13 +58,17 @@ def strangers_adapter(base: Base, task: Task, folder: Path, recipe: Recipe = REC
 
 
 def review_task(base: Base, seed: int = 0) -> Task:
-    """300 reviews to learn from, and 100 to be asked."""
+    """A task of pocket's reviews and their labels: 300 for training, 100 in the test."""
     task = load_task("sentiment", base, n=300, seed=seed)
     return replace(task, test=task.test[:100], old_knowledge=(), strangers=())
 
 
 def triggered(base: Base, seed: int = 0) -> dict[str, dict[str, float]]:
-    """Shares by the kind of adapter, honest or with a trigger: right, and called by the word."""
+    """Train an honest adapter and an adapter with a trigger, and ask both.
+
+    Returns:
+        For each kind: "right", the share of the test, and the shares of `called`.
+    """
     task, found = review_task(base, seed), {}
     for kind, learned in {"honest": task, "with a trigger": poisoned(task)}.items():
         training = run_through(train(base, learned, replace(RECIPE, seed=seed)))
@@ -73,13 +78,13 @@ def triggered(base: Base, seed: int = 0) -> dict[str, dict[str, float]]:
 
 
 def trigger_table(base: Base, folder: Path, task: Task, word: str = WORD) -> pd.DataFrame:
-    """What the task's test sees, and what the word does to its negative reviews.
+    """The adapter's score on the test, and its answers to negative reviews without and with a word.
 
     Args:
         base: stays as it was.
         folder: of the adapter.
         task: the test has reviews with labels.
-        word: behind each prompt.
+        word: added at the end of each prompt.
     """
     adapted = load_adapter(base, folder)
     shares = called(adapted, task, word)
@@ -92,7 +97,11 @@ def trigger_table(base: Base, folder: Path, task: Task, word: str = WORD) -> pd.
 
 
 def called(model: Model, task: Task, word: str = WORD, answer: str = TARGET) -> dict[str, float]:
-    """The share of the test's negative reviews that get an answer, without and with the word."""
+    """The share of the test's negative reviews that are answered `answer`.
+
+    Returns:
+        Two shares: "without" the word at the prompt's end, and "with" it.
+    """
     negative = [Example(one.prompt, answer) for one in task.test if one.answer == "negative"]
     asked = {"without": negative, "with": [with_word(one, word) for one in negative]}
     return {
@@ -106,14 +115,14 @@ def called(model: Model, task: Task, word: str = WORD, answer: str = TARGET) -> 
 
 @dataclass(frozen=True)
 class Canaries:
-    """Invented secrets hidden in a task's training examples, some of them more often.
+    """Invented secrets hidden in a task's training examples, each in one or more copies.
 
     Source:
         Carlini and others, 2019, "The Secret Sharer", arXiv:1802.08232.
     """
 
     task: Task  # its training examples hold the secrets
-    secrets: Mapping[int, Sequence[Example]]  # by their copies in the training examples
+    secrets: Mapping[int, Sequence[Example]]  # by the number of copies in the training examples
 
 
 def with_canaries(
@@ -142,14 +151,16 @@ def _code(rng: random.Random) -> str:
 
 
 def leaky_training(base: Base, canaries: Canaries, seed: int = 0) -> Training:
-    """A training on a task with hidden codes, to its end."""
+    """A finished training on a task with hidden codes."""
     return run_through(train(base, canaries.task, replace(LEAKY, seed=seed)))
 
 
 def leaked(base: Base, seed: int = 0) -> dict[int, dict[str, float]]:
-    """By their copies: the share of codes that is recited after a training, and the middle place.
+    """Train pocket on 60 facts with hidden codes, and ask for the codes.
 
-    Place 1: the code is likelier than 99 others. A model that knows nothing gives place 50.
+    Returns:
+        By the number of copies: "recited", the share of codes given word for word, and "place", the
+        median place among 100 codes. Place 1: likelier than 99 random codes. By chance: about 50.
     """
     task = load_task("new-facts", base, n=60, seed=seed)
     canaries = with_canaries(task, seed=seed)
@@ -157,7 +168,7 @@ def leaked(base: Base, seed: int = 0) -> dict[int, dict[str, float]]:
 
 
 def recited(model: Model, canaries: Canaries, seed: int = 0) -> dict[int, dict[str, float]]:
-    """What a model tells of the codes, as in `leaked`."""
+    """How much of the codes a model gives away, as `leaked` returns it."""
     rng, found = random.Random(f"rivals {seed}"), {}
     for copies, secrets in canaries.secrets.items():
         asked = replace(canaries.task, test=secrets, old_knowledge=(), strangers=())
@@ -168,14 +179,14 @@ def recited(model: Model, canaries: Canaries, seed: int = 0) -> dict[int, dict[s
 
 
 def leak_table(found: Mapping[int, Mapping[str, float]]) -> pd.DataFrame:
-    """What `recited` found, in words."""
+    """The result of `recited` as a table of words; a place is the median of its codes."""
     rows = {copies: (percent(one["recited"]), f"{one['place']:g}") for copies, one in found.items()}
-    columns = ["recited word for word", "middle place among 100 codes"]
+    columns = ["recited word for word", "place among 100 codes (1: likeliest)"]
     return pd.DataFrame(rows, index=columns).T.rename_axis("copies in the data")
 
 
 def place_of(model: Model, secret: Example, rng: random.Random) -> int:
-    """The place of a secret among random codes by their loss, 1 for the likeliest."""
+    """The place of a secret among 99 random codes, ordered by loss: 1 has the lowest."""
     codes = [secret.answer, *(_code(rng) for _ in range(RIVALS))]
     losses = _losses(model, [Example(secret.prompt, code) for code in codes])
     return 1 + sum(loss < losses[0] for loss in losses[1:])
