@@ -39,7 +39,7 @@ TRACES = {  # a card: the file that it leaves, what `lora-lab check` finds, and 
         *("facts.csv", "24 of 24 rows have more than max_length=6"),
         *("--max-length", "6"),
     ),
-    "Training on stops with an error about grad": ("train_on.py", "has no is_trainable"),
+    "Continued training stops with an error about grad": ("train_on.py", "has no is_trainable"),
     "It never stops talking": ("never_stops.py", "the padding token is the end token"),
     "The loss is low and every answer is wrong": ("shifted_twice.py", "labels are shifted here"),
     "It learned but the layers did not": ("head", "lora_B is all zero in 8 of 9 matrices"),
