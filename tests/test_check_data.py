@@ -582,6 +582,117 @@ def test_the_summary_counts_the_rows_of_the_splits_and_warns_of_few_groups(table
     assert "so few that their scores tell next to nothing" in first
 
 
+# --- groups -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def people(tmp_path):
+    """Writes PAIRS with a person in each row, and gives the path."""
+
+    def write(person_of, pairs=PAIRS):
+        path = tmp_path / "people.csv"
+        with path.open("w", newline="", encoding="utf-8") as out:
+            rows = [(*pair, person_of(place)) for place, pair in enumerate(pairs)]
+            csv.writer(out).writerows([("prompt", "answer", "person"), *rows])
+        return path
+
+    return write
+
+
+def test_groups_are_counted_as_training_splits_them(people):
+    path = people(lambda place: f"p{place % 24}")
+    review, task = lab.check_data(path, group_by="person"), load_task(path, group_by="person")
+    splits = {"train": task.train, "validate": task.validation, "test": task.test}
+    words = [
+        f"{len(rows)} to {verb} ({len({task.groups[row.prompt] for row in rows})} groups)"
+        for verb, rows in splits.items()
+    ]
+    assert review.facts["splits"] == f"{', '.join(words)}, no group in two"
+    assert review.facts["groups"] == (
+        "24 by 'person', half of them with up to 4 rows, the largest with 4 of 96"
+    )
+    assert "not used" not in review.facts
+    few = found(review, "few groups: 2 in the test and 2 in validation, of 24")
+    assert few.severity == "warning"
+    assert "tells next to nothing of other ones" in few.why
+
+
+def test_with_many_groups_only_the_leak_of_a_split_at_random_is_noted(people):
+    pairs = [(f"{prompt} in {place}", answer) for place in range(4) for prompt, answer in PAIRS]
+    path = people(
+        lambda place: f"p{place % 60}", [(f"{a} x{n}", b) for n, (a, b) in enumerate(pairs)]
+    )
+    review = lab.check_data(path, group_by="person")
+    leak = found(review, "would be of a group that is in training too")
+    assert leak.severity == "note"
+    assert "--group-by person in train" in leak.do
+    task = load_task(path)  # at random, as without group_by
+    person = {row["prompt"]: row["person"] for row in csv.DictReader(path.open())}
+    trained = {person[one.prompt] for one in task.train}
+    torn = sum(person[one.prompt] in trained for one in task.test)
+    assert torn
+    assert leak.what.startswith(f"at random, {torn} of {len(task.test)} test rows")
+    assert not [one for one in review if "groups" in one.what]
+
+
+def test_a_group_for_each_row_keeps_nothing_together(people):
+    path = people(lambda place: f"row {place}")
+    alone = found(lab.check_data(path, group_by="person"), "nearly every row is a group of its own")
+    assert alone.severity == "warning"
+    by_template = lab.check_data(path, group_by="template")
+    assert found(by_template, "nearly every row is a group of its own").severity == "note"
+
+
+def test_a_large_group_stays_in_training_and_is_named_without_personal_data(people):
+    path = people(lambda place: "ann@firm.org" if place % 3 == 0 else f"p{place % 31}")
+    review = lab.check_data(path, group_by="person")
+    large = found(review, "more than a fifth of the rows are of one group: '[e-mail]' (33 %)")
+    assert large.severity == "note"
+
+
+def test_too_few_groups_are_grave(people, capsys):
+    path = people(lambda place: "xy"[place % 2])
+    review = lab.check_data(path, group_by="person")
+    assert found(review, "no splits can be drawn: group_by='person' makes 2 groups").severity == (
+        "grave"
+    )
+    assert CliRunner().invoke(app, ["check", str(path), "--group-by", "person"]).exit_code == 1
+    assert CliRunner().invoke(app, ["check", str(path)]).exit_code == 0
+
+
+def test_by_template_near_twins_are_in_one_split(table):
+    path = table([(f"{prompt} {n}", answer) for prompt, answer in PAIRS for n in range(3)])
+    assert "have a near-twin in training" in "".join(one.what for one in lab.check_data(path))
+    review = lab.check_data(path, group_by="template")
+    assert not [one for one in review if "near-twin" in one.what]
+    assert review.facts["groups"].startswith("96 by template, half of them with up to 3 rows")
+
+
+def test_a_column_to_group_by_is_checked(people):
+    path = people(lambda place: f"p{place % 24}")
+    for column, complaint in (
+        ("persn", "no column 'persn'; did you mean 'person'"),
+        ("answer", "group_by='answer' is the column of answer too"),
+    ):
+        with pytest.raises(ValueError, match=complaint):
+            lab.check_data(path, group_by=column)
+
+
+def test_a_guessed_column_can_not_group_the_rows_either(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("question,label\n" + "".join(f"{p},{a}\n" for p, a in LABELS))
+    for make in (lab.check_data, load_task):
+        with pytest.raises(ValueError, match="group_by='label' is the column of answer too"):
+            make(path, group_by="label")
+
+
+def test_the_summarys_command_checks_with_the_same_options(people):
+    path = people(lambda place: f"p{place % 24}")
+    task = load_task(path, group_by="person")
+    *_, third = data.summary(path, task, options=["--group-by", "person"])
+    assert third.endswith(f"more: lora-lab check {path} --group-by person")
+
+
 def test_the_summary_counts_tokens_with_the_bases_tokenizer(table):
     base = lab.load_base("pocket")
     path = table(PAIRS)

@@ -170,6 +170,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "data_lengths": "tokenizers jinja2",
         "data_rows": "",
         "data_twins": "",
+        "data_groups": "",
         "data": "",
     },
     "lessons": {

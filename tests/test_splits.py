@@ -309,7 +309,7 @@ def test_a_column_that_names_no_splits_is_refused_with_what_would(write, words, 
         ),
         (
             {"group_by": "persn"},
-            "did you mean 'person'.* as its group by .group_by=..., or --group-by",
+            "did you mean 'person'.* as its column to group by .group_by=..., or --group-by",
         ),
         ({"group_by": "answer"}, "group_by='answer' is the column of answer too"),
         ({"split_column": "prompt"}, "split_column='prompt' is the column of prompt too"),

@@ -22,6 +22,7 @@ from lora_lab.tasks.tables import Row, Table, rows_in_words
 PROMPT, ANSWER = "prompt", "answer"  # the columns that are taken where none is named
 CHOSEN = "chosen"  # the better answer of a preference
 SHOWN = 12  # column names that an error lists
+ROLES = {"group_by": "column to group by", "split_column": "split column"}  # in words
 BLANKS = (None, "", [])
 PAIRS = (  # columns that go together, in the order in which they are tried
     (PROMPT, ANSWER),
@@ -189,7 +190,7 @@ def check_column(table: Table, role: str, column: str, path: Path) -> None:
     if column not in names:
         raise ValueError(
             f"{path.name} has no column {column!r}; {nearest(column, tuple(names[:1000]))}"
-            f"name one of {listed} as its {role.replace('_', ' ')} "
+            f"name one of {listed} as its {ROLES.get(role, role)} "
             f"({role}=..., or --{role.replace('_', '-')})"
         )
     if not any(text_of(row.values.get(column)) for row in table.rows):
