@@ -618,10 +618,8 @@ def test_groups_are_counted_as_training_splits_them(people):
 
 
 def test_with_many_groups_only_the_leak_of_a_split_at_random_is_noted(people):
-    pairs = [(f"{prompt} in {place}", answer) for place in range(4) for prompt, answer in PAIRS]
-    path = people(
-        lambda place: f"p{place % 60}", [(f"{a} x{n}", b) for n, (a, b) in enumerate(pairs)]
-    )
+    pairs = [(f"{asked} {n}", said) for n in range(4) for asked, said in PAIRS]
+    path = people(lambda place: f"p{place % 200}", pairs)
     review = lab.check_data(path, group_by="person")
     leak = found(review, "would be of a group that is in training too")
     assert leak.severity == "note"
@@ -630,7 +628,7 @@ def test_with_many_groups_only_the_leak_of_a_split_at_random_is_noted(people):
     person = {row["prompt"]: row["person"] for row in csv.DictReader(path.open())}
     trained = {person[one.prompt] for one in task.train}
     torn = sum(person[one.prompt] in trained for one in task.test)
-    assert torn
+    assert 0 < torn < len(task.test)
     assert leak.what.startswith(f"at random, {torn} of {len(task.test)} test rows")
     assert not [one for one in review if "groups" in one.what]
 

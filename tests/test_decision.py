@@ -329,8 +329,41 @@ def test_the_report_hides_personal_data_and_says_so_unless_it_is_asked_for_them(
     assert "(`ask [e-mail]`) has" in text
     assert "are looked for and hidden; names and streets are not" in text
     text = report_of_decision(told, show_personal=True)
+    assert "(`ask ada@firm.de`) has" in text
     assert "who is ada@firm.de" in text
     assert "shows rows of the data as they are" in text
+
+
+def test_personal_data_are_hidden_in_every_text_of_the_page_and_counted(decision):
+    mail = "ada@firm.de"
+    choices = {"choice": f"copy {mail}"}
+    task = dataclasses.replace(decision.task, name=f"{mail}.csv", about=f"large group: {mail}")
+    told = dataclasses.replace(
+        decision,
+        task=task,
+        tried=[dataclasses.replace(decision.tried[0], **choices), *decision.tried[1:]],
+        test=dataclasses.replace(decision.test, **choices),
+        left_out={f"instruction, {mail}": "no time"},
+    )
+    command = "lora-lab decide x --instruction 'write to +49 170 1234567'"
+    given = (told, [f"odd: {mail}"], command)
+    text = report_of_decision(*given)
+    assert "firm.de" not in text
+    assert "Made by `lora-lab decide x --instruction 'write to [phone]'`." in text
+    counted = "Hidden outside the answers: 6 × \\[e-mail\\], 1 × \\[phone\\]."
+    assert counted in text
+    seen = text.replace(counted, "").replace("\\", "")
+    assert (seen.count("[e-mail]"), seen.count("[phone]")) == (6, 1)
+    shown = report_of_decision(*given, show_personal=True)
+    assert command in shown
+    assert shown.replace("\\", "").count(mail) == 6
+    assert "Hidden" not in shown
+    assert "Hidden" not in report_of_decision(decision, [], "lora-lab decide x")
+
+
+def test_a_long_command_is_shown_to_its_end(decision):
+    command = f"lora-lab decide x --instruction '{'word ' * 60}' --out here"
+    assert "--out here`." in report_of_decision(decision, [], command)
 
 
 def test_the_page_needs_no_network():
@@ -367,7 +400,8 @@ def test_decide_writes_one_page_its_markdown_and_the_numbers(letters, tmp_path):
     out, store = tmp_path / "report", tmp_path / "store"
     columns = ["--prompt", "question", "--answer", "label", "--base", "pocket", "--steps", 5]
     done = run(
-        "decide", letters, *columns, "--minutes", 60, "--out", out, "--store", store, "--json"
+        *("decide", letters, *columns, "--minutes", 60, "--out", out, "--store", store),
+        *("--instruction", "ask ada@firm.de", "--json"),
     )
     assert done.exit_code == 0, done.output
     printed = json.loads(done.stdout)
@@ -375,6 +409,9 @@ def test_decide_writes_one_page_its_markdown_and_the_numbers(letters, tmp_path):
     assert {path.name for path in out.iterdir()} == {
         "report.html", "report.md", "decision.json", "ways.png", "loss.png",
     }  # fmt: skip
+    assert "ask ada@firm.de" in [way["choice"] for way in printed["validation"]]
+    texts = [(out / name).read_text() for name in ("report.html", "report.md", "decision.json")]
+    assert all("ask [e-mail]" in text and "firm.de" not in text for text in texts)
     assert "](ways.png)" in (out / "report.md").read_text()
     assert "data:image/png" in (out / "report.html").read_text()
     again = run("decide", letters, *columns, "--out", out, "--store", store)

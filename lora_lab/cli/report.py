@@ -107,9 +107,9 @@ def decide(
         spec.keep(decision.run.path, data)
     command = shlex.join(["lora-lab", *sys.argv[1:]])
     text = report_of_decision(decision, about_data, command, show_personal=show_personal)
-    _write(folder, text, _pictures(decision), decision)
+    _write(folder, text, _pictures(decision), _facts(decision, show_personal))
     if training.json:
-        as_json(_facts(decision) | {"folder": folder.resolve()})
+        as_json(_facts(decision, show_personal=True) | {"folder": folder.resolve()})
         return
     test = decision.test
     say(f"{decision.advice.recommendation}: {decision.advice.why}")
@@ -132,8 +132,8 @@ def report(
     """Write what a colleague needs to believe a run: one HTML page, and the same in Markdown.
 
     It holds the data, the recipe, the curve, scores with intervals, answers with the wrong ones
-    first, old skills and limits. It needs no network. In the answers, what looks like an e-mail
-    address or a telephone, account or card number is hidden; names are not.
+    first, old skills and limits. It needs no network. What looks like an e-mail address or a
+    telephone, account or card number is hidden on it; names are not.
 
     \b
     Examples:
@@ -177,9 +177,9 @@ def _new_folder(given: Path | None, usual: str) -> Path:
 
 
 def _write(
-    folder: Path, markdown: str, pictures: dict[str, bytes], decision: "Decision | None" = None
+    folder: Path, markdown: str, pictures: dict[str, bytes], facts: dict | None = None
 ) -> None:
-    """Write the report as a page and as Markdown with its pictures beside it."""
+    """Write the report as a page and as Markdown, with its pictures and numbers beside it."""
     from lora_lab.cli.show import json_text
     from lora_lab.places import make_folder_atomically
 
@@ -189,8 +189,8 @@ def _write(
             (new / f"{name}.png").write_bytes(png)
         text = re.sub(r"\(picture:(\w+)\)", r"(\1.png)", markdown)
         (new / MARKDOWN).write_text(text, encoding="utf-8")
-        if decision is not None:
-            (new / FACTS).write_text(json_text(_facts(decision)), encoding="utf-8")
+        if facts is not None:
+            (new / FACTS).write_text(json_text(facts), encoding="utf-8")
 
 
 def page(markdown: str, pictures: dict[str, bytes]) -> str:
@@ -230,13 +230,16 @@ def _curve(run: "Run") -> "plots.Picture":
     return plots.picture(draw, run.records)
 
 
-def _facts(decision: "Decision") -> dict:
+def _facts(decision: "Decision", show_personal: bool) -> dict:
     """A decision in types that JSON has."""
+    from lora_lab.decision.report import Hints
+
+    hints = Hints(show_personal)
 
     def counts(asked: object) -> dict | None:
         return asked and {
             "way": asked.name,
-            "choice": asked.choice,
+            "choice": hints.hidden_in(asked.choice),
             "right": asked.right,
             "asked": asked.count,
             "interval": asked.interval,
@@ -250,7 +253,7 @@ def _facts(decision: "Decision") -> dict:
         "changes": [str(change) for change in decision.advice.changes],
         "situation": asdict(decision.situation),
         "validation": [counts(asked) for asked in decision.tried],
-        "left_out": decision.left_out,
+        "left_out": {hints.hidden_in(way): why for way, why in decision.left_out.items()},
         "test": counts(decision.test),
         "bare_test": counts(decision.bare_test),
         "change": decision.change,
