@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import re
+from unittest import mock
 
 import pytest
 from typer.testing import CliRunner
@@ -11,7 +12,7 @@ from typer.testing import CliRunner
 from lora_lab import plots
 from lora_lab.cli.app import app
 from lora_lab.cli.report import page
-from lora_lab.decision import trial
+from lora_lab.decision import asking, trial
 from lora_lab.decision.asking import Asked, ask_in, best_of, ways_to_ask
 from lora_lab.decision.report import answers_table, report_of_decision
 from lora_lab.decision.trial import decide
@@ -92,8 +93,9 @@ def test_no_more_examples_are_shown_than_there_are(base, task):
 
 def test_a_way_is_asked_in_batches_and_marked_as_the_task_marks(base, task):
     way = next(way for way in ways_to_ask(base, task) if str(way) == "few-shot, 4 examples")
-    *_, last = parts = list(ask_in(way, base, task, task.validation[:5], batch=2))
-    assert [part.count for part in parts] == [2, 4, 5]
+    with mock.patch.object(asking, "answers_to", wraps=answers_to) as asked:
+        last = ask_in(way, base, task, task.validation[:5], batch=2)
+    assert [len(call.args[2]) for call in asked.call_args_list] == [2, 2, 1]
     prompted = [
         dataclasses.replace(one, prompt=way.rewrite(one.prompt)) for one in task.validation[:5]
     ]
@@ -240,8 +242,8 @@ def test_rows_of_a_few_groups_count_as_the_fewer_questions_that_tell_as_much(bas
         task, groups={one.prompt: place % 4 for place, one in enumerate(task.validation)}
     )
     way = ways_to_ask(base, few)[3]  # right in some
-    *_, grouped = ask_in(way, base, few, few.validation[:20])
-    *_, alone = ask_in(way, base, task, task.validation[:20])
+    grouped = ask_in(way, base, few, few.validation[:20])
+    alone = ask_in(way, base, task, task.validation[:20])
     hits = [0, 0, 0, 0]
     for place, answer in enumerate(alone.answers):
         hits[place % 4] += answer.right
@@ -258,14 +260,14 @@ def test_where_time_is_left_the_best_of_each_kind_is_asked_further_rows(base, ta
     whole.ways, whole.rows = ways, task.validation[:6]
     names = ("prompt", "few-shot, 4 examples", "retrieval, 2 examples", "retrieval, 8 examples")
     for name in names:
-        *_, one = ask_in(ways[name], base, task, whole.rows)
+        one = ask_in(ways[name], base, task, whole.rows)
         whole.tried.append(one)
     best = {str(best_of(whole.tried[:2])), str(best_of(whole.tried[2:]))}
     assert whole.ask_more() == len(task.validation) - 6
     for one in whole.tried:
         asked_for = task.validation if str(one) in best else whole.rows
         assert [answer.prompt for answer in one.answers] == [row.prompt for row in asked_for]
-        *_, alone = ask_in(ways[str(one)], base, task, asked_for)
+        alone = ask_in(ways[str(one)], base, task, asked_for)
         assert [answer.given for answer in one.answers] == [a.given for a in alone.answers]
         assert one.prompt_tokens == pytest.approx(alone.prompt_tokens)
         assert one.worth == len(asked_for)

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -202,8 +202,8 @@ class _Trial:
         for way in ways:
             try:
                 if not costs:  # the first answer of all is slower
-                    _finished(ask_in(way, self.base, self.task, first))
-                costs[str(way)] = _finished(ask_in(way, self.base, self.task, first)).seconds
+                    ask_in(way, self.base, self.task, first)
+                costs[str(way)] = ask_in(way, self.base, self.task, first).seconds
             except ValueError as error:  # longer than the base can read
                 if not costs:
                     raise
@@ -215,7 +215,7 @@ class _Trial:
     def _ask(self, way: Way, model: Model) -> bool:
         """Ask the validation rows in a way, and keep and tell what came of it; whether it could."""
         try:
-            asked = _finished(ask_in(way, model, self.task, self.rows))
+            asked = ask_in(way, model, self.task, self.rows)
         except ValueError as error:  # a longer prompt than in the rehearsal
             self.left_out[str(way)] = str(error)
             return False
@@ -308,7 +308,7 @@ class _Trial:
         for asked in best:
             model = self.runs.get(str(asked), self.base)
             try:
-                more = _finished(ask_in(self.ways[str(asked)], model, self.task, rest[:count]))
+                more = ask_in(self.ways[str(asked)], model, self.task, rest[:count])
             except ValueError:  # a longer prompt than before: no two ways may differ in their rows
                 return 0
             whole.append(joined(asked, more, self.task))
@@ -334,10 +334,10 @@ class _Trial:
         if str(chosen) in self.runs and self.store is not None and rows == len(self.task.test):
             test = self._scored(chosen)
         else:
-            test = _finished(ask_in(self.ways[str(chosen)], model, self.task, questions))
+            test = ask_in(self.ways[str(chosen)], model, self.task, questions)
         if chosen is bare:
             return test, None
-        return test, _finished(ask_in(self.ways[str(bare)], self.base, self.task, questions))
+        return test, ask_in(self.ways[str(bare)], self.base, self.task, questions)
 
     def _scored(self, chosen: Asked) -> Asked:
         """The test in the chosen adapter's words; its scores are kept with its run."""
@@ -356,12 +356,6 @@ class _Trial:
         few = replace(self.task, validation=self.task.validation[:1])  # its answers are not read
         before = evaluate(self.base, few, split="validation")
         return before, run.scores or evaluate(run, few, split="validation")
-
-
-def _finished(asked: Iterator[Asked]) -> Asked:
-    """All the answers."""
-    *_, last = asked
-    return last
 
 
 def _is_beyond_the_best(times: float, measured: Mapping[float, float]) -> bool:
