@@ -2,8 +2,10 @@
 
 import csv
 import dataclasses
+import gc
 import json
 import random
+import re
 import subprocess
 import sys
 
@@ -13,7 +15,7 @@ from typer.testing import CliRunner
 import lora_lab as lab
 from lora_lab.cli.app import app
 from lora_lab.models.built_in import base_folder
-from lora_lab.review import data, data_lengths
+from lora_lab.review import data, data_lengths, data_personal
 from lora_lab.review.data_lengths import Bounds, TokenCounter, counter_here, lengths_of
 from lora_lab.review.data_personal import kinds_of_personal_data, without_personal_data
 from lora_lab.review.data_twins import twins_of
@@ -351,7 +353,9 @@ def test_no_example_has_more_tokens_than_its_bound(name, seed):
     examples = [Example(text(), text()) for _ in range(300)]
     bounds = Bounds(counter, examples[:100])
     lengths = counter.lengths(examples)
-    assert all(n <= bounds.most(one) for n, one in zip(lengths, examples, strict=True))
+    for n, one in zip(lengths, examples, strict=True):
+        assert n <= bounds.most(one)
+        assert bounds.may_exceed(one, n - 1)
 
 
 def test_a_sample_finds_every_row_that_is_too_long(monkeypatch):
@@ -439,6 +443,46 @@ def test_each_kind_of_personal_data_is_known(text, kind):
 )
 def test_other_numbers_and_nobodys_addresses_are_none(text):
     assert kinds_of_personal_data(text) == []
+
+
+PLAIN = {  # the patterns as one would write them: slow, and easy to read
+    "EMAIL": r"[\w.+-]+@[\w-]+(?:\.[\w-]+)*\.[A-Za-z]{2,}",
+    "IBAN": r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b",
+    "CARD": r"(?<![\w.-])[3-6](?:[ -]?\d){12,18}(?![\w-])",
+    "PHONE": r"(?<![\w./,-])(?:(?:\+|00)[1-9]\d{0,2}[ ./()-]*\d(?:[ ./()-]{0,2}\d){6,11}"
+    r"|\(?0[1-9]\d{1,3}\)?[ /-]\d(?:[ -]?\d){4,8}|\(?[2-9]\d{2}\)?[ .-][2-9]\d{2}[ .-]\d{4})"
+    r"(?![\w-]|[.,]\d)",
+}
+PIECES = (
+    "+49 00 (0 0 ) (212) 555 - . , / ( + @ é Z _ 22 1 DE89 3704 0044 0532 013 4111 1111 0170 "
+    "1234567 a x.y .com ab@c.de"
+).split()
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_the_fast_patterns_of_personal_data_find_what_the_plain_ones_find(name):
+    plain, fast = re.compile(PLAIN[name]), getattr(data_personal, name)
+    generator, found = random.Random(name), 0
+    pieces = [*PIECES, " ", "\n", " ", "-"]
+    for _ in range(8000):
+        text = "".join(generator.choices(pieces, k=generator.randint(2, 12)))
+        places = [match.span() for match in plain.finditer(text)]
+        assert [match.span() for match in fast.finditer(text)] == places, text
+        found += len(places)
+    assert found > 20
+
+
+def test_a_check_leaves_pythons_collector_as_it_was(table):
+    path = table(PAIRS)
+    for was_on in (True, False):
+        (gc.enable if was_on else gc.disable)()
+        try:
+            lab.check_data(path)
+            with pytest.raises(ValueError, match="no column 'x'"):
+                lab.check_data(path, prompt="x")
+            assert gc.isenabled() == was_on
+        finally:
+            gc.enable()
 
 
 def test_what_is_found_is_replaced_by_its_kind_and_counted():
