@@ -535,8 +535,12 @@ def test_personal_data_is_named_by_row_and_never_printed(table):
         ),
         ("a.jsonl", b'{"messages": []}', "a.jsonl has no row that the turns in 'messages'"),
         ("a.csv", b'prompt,answer\n"a,b\n', "a.csv is broken near line 2"),
-        ("a.csv", b"one,two\na,b\n", "a.csv has no column 'prompt'; name one of one, two"),
-        ("a.jsonl", b'{"text": "a document"}', "a.jsonl has no column 'prompt'"),
+        (
+            "a.csv",
+            b"one,two\na,b\n",
+            "no columns 'prompt' and 'answer', nor another pair that is known, such",
+        ),
+        ("a.jsonl", b'{"text": "a document"}', "a.jsonl has no columns 'prompt' and 'answer'"),
         ("a.tsv", b"prompt\tanswer\n\t\n", "column 'prompt' of a.tsv is blank in every row"),
     ],
 )

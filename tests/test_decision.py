@@ -363,6 +363,24 @@ def test_personal_data_are_hidden_in_every_text_of_the_page_and_counted(decision
     assert "Hidden" not in report_of_decision(decision, [], "lora-lab decide x")
 
 
+def test_where_the_test_has_groups_the_limits_speak_of_groups(decision):
+    groups = {one.prompt: one.prompt[-3:] for one in decision.task.test}
+    task = dataclasses.replace(decision.task, groups=groups)
+    tried = tuple(
+        dataclasses.replace(asked, answers=decision.test.answers) for asked in decision.tried
+    )
+    text = report_of_decision(dataclasses.replace(decision, task=task, tried=tried))
+    count = len({groups[answer.prompt] for answer in decision.test.answers})
+    assert f"{decision.test.count} test rows of {count} group" in text
+    assert ("More groups in the test would narrow it" in text) == (count < 20)
+    assert "test rows or more would" not in text
+
+
+def test_time_that_is_gone_before_the_trial_is_taken_off_the_minutes(base, task):
+    with pytest.raises(ValueError, match="minutes are too few"):
+        decide(base, task, minutes=10, spent=599.9, situation=SITUATION, store=None)
+
+
 def test_a_long_command_is_shown_to_its_end(decision):
     command = f"lora-lab decide x --instruction '{'word ' * 60}' --out here"
     assert "--out here`." in report_of_decision(decision, [], command)
@@ -424,7 +442,10 @@ def test_decide_writes_one_page_its_markdown_and_the_numbers(letters, tmp_path):
     told = run("report", name, "--out", tmp_path / "second", "--store", store)
     assert told.exit_code == 0, told.output
     counts = f"{printed['test']['right']} of {printed['test']['asked']} answers are right"
-    assert counts in (tmp_path / "second" / "report.md").read_text()
+    page_of_run = (tmp_path / "second" / "report.md").read_text()
+    assert counts in page_of_run
+    assert "lora-lab check letters.csv" in page_of_run
+    assert str(tmp_path) not in page_of_run
     other = next(one.path.name for one in list_runs(store) if one.scores is None)
     refused = run("report", other, "--out", tmp_path / "third", "--store", store)
     assert refused.exit_code == 2

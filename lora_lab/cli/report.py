@@ -6,6 +6,8 @@ import html
 import re
 import shlex
 import sys
+import time
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,6 +20,7 @@ from lora_lab.cli.show import as_json, busy, note, say, slow_bars_in_logs
 
 if TYPE_CHECKING:
     from lora_lab import plots
+    from lora_lab.cli.task_spec import TaskSpec
     from lora_lab.decision.trial import Decision
     from lora_lab.training.store import Run
 
@@ -77,6 +80,7 @@ def decide(
       lora-lab decide questions.csv --prompt question --answer label --base smollm2
       lora-lab decide tickets.jsonl --minutes 30 --needed 0.85 --group-by customer
     """
+    start = time.monotonic()  # what is loaded from here on takes its part of the minutes
     from lora_lab.lessons.deciding import Situation
 
     situation = Situation(goal=goal, needed=needed, changes_per_year=changes_per_year)
@@ -97,6 +101,7 @@ def decide(
         base,
         data,
         minutes=minutes,
+        spent=time.monotonic() - start,
         situation=situation,
         recipe=settings,
         instruction=instruction,
@@ -106,7 +111,8 @@ def decide(
     if decision.run is not None:
         spec.keep(decision.run.path, data)
     command = shlex.join(["lora-lab", *sys.argv[1:]])
-    text = report_of_decision(decision, about_data, command, show_personal=show_personal)
+    lines = _without_folder(about_data, spec)
+    text = report_of_decision(decision, lines, command, show_personal=show_personal)
     _write(folder, text, _pictures(decision), _facts(decision, show_personal))
     if training.json:
         as_json(_facts(decision, show_personal=True) | {"folder": folder.resolve()})
@@ -158,7 +164,7 @@ def report(
             task, before, lines = None, None, []
         else:
             about, before = task.about, scores_before(found, task)
-            lines = data_lines(spec, task)
+            lines = _without_folder(data_lines(spec, task), spec)
     text = report_of_run(found, task, about, before, lines, show_personal=show_personal)
     _write(folder, text, {"loss": _curve(found).png})
     say(f"The report is in {folder / HTML} (and {MARKDOWN})")
@@ -174,6 +180,12 @@ def _new_folder(given: Path | None, usual: str) -> Path:
     folder = Path(usual) if given is None else given.expanduser()
     check_new_folder(folder, "give a new one with --out")
     return folder
+
+
+def _without_folder(lines: Sequence[str], spec: "TaskSpec") -> list[str]:
+    """Lines about a file without its folder, which tells of this machine."""
+    whole, name = shlex.quote(spec.task), shlex.quote(Path(spec.task).name)
+    return [line.replace(whole, name) for line in lines]
 
 
 def _write(

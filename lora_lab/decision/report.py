@@ -24,7 +24,7 @@ HIDDEN_ROWS = (
     "This page shows rows of the data. E-mail addresses, telephone, account and card numbers are "
     "looked for and hidden; names and streets are not. Look through the rows before you share it."
 )
-LEAST_ROWS = 100  # of a test: below, its interval is wide
+LEAST_ROWS, LEAST_GROUPS = 100, 20  # of a test: below, its interval is wide
 
 
 def report_of_decision(
@@ -149,7 +149,7 @@ def report_of_run(
         f"## Answers of the {scores.split} rows, the wrong ones first" if asked else "",
         answers_table(scores.answers, show_personal) if asked else "",
         "## Limits",
-        _list("", [_about_rows(hints), *_limits_of_test(asked)]),
+        _list("", [_about_rows(hints), *_limits_of_test(scores.answers, task)]),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -269,7 +269,7 @@ def _about_rows(hints: "Hints") -> str:
 
 
 def _limits(decision: Decision) -> Iterable[str]:
-    yield from _limits_of_test(decision.test.count)
+    yield from _limits_of_test(decision.test.answers, decision.task)
     if decision.run is not None:
         yield (
             "One seed was trained for each learning rate. Another seed may move the score by "
@@ -279,7 +279,18 @@ def _limits(decision: Decision) -> Iterable[str]:
         yield "LoRA was not tried, so nothing is known of it here."
 
 
-def _limits_of_test(asked: int) -> Iterable[str]:
+def _limits_of_test(answers: Sequence[Answer], task: Task | None) -> Iterable[str]:
+    asked = len(answers)
+    groups = task and task.groups
+    if groups and asked and all(answer.prompt in groups for answer in answers):
+        count = len({groups[answer.prompt] for answer in answers})
+        yield (
+            f"The interval says how far {counted(asked, 'test row')} of {counted(count, 'group')} "
+            "may stray, if later groups are like them. Others may go otherwise."
+        )
+        if count < LEAST_GROUPS:
+            yield f"More groups in the test would narrow it: {LEAST_GROUPS} or more."
+        return
     if asked:
         yield (
             f"The interval says how far {counted(asked, 'test row')} may stray, if your later "

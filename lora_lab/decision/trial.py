@@ -84,6 +84,7 @@ def decide(
     *,
     minutes: float,
     situation: Situation,
+    spent: float = 0.0,
     recipe: Recipe | None = None,
     instruction: str | None = None,
     store: str | Path | Default | None = DEFAULT,
@@ -98,7 +99,8 @@ def decide(
     Args:
         base: what is asked and trained; it stays as it was.
         task: with training, validation and test examples.
-        minutes: of a clock on the wall, from here to the end.
+        minutes: of a clock on the wall, to the end.
+        spent: seconds of them that are gone already.
         situation: the goal, the share that is needed, how often answers change, prices. What is
             measured here replaces its counts of right answers, and its number of examples.
         recipe: how LoRA begins; None: the task's own. Three times its learning rate and a third
@@ -113,7 +115,8 @@ def decide(
     if not 0 < minutes < math.inf:
         raise ValueError(f"{minutes:g} minutes are no time to try anything in; give 1 or more")
     tell = tell or (lambda words: None)
-    trial = _Trial(base, task, 60 * minutes, tell, store)
+    start = time.monotonic() - spent
+    trial = _Trial(base, task, 60 * minutes, tell, store, start=start)
     trial.ask_ways(instruction)
     trial.train_ways(recipe or task.recipe)
     more_rows = trial.ask_more()
@@ -186,7 +189,8 @@ class _Trial:
                 raise ValueError(
                     f"{self.seconds / 60:g} minutes are too few: an answer of {self.base.name} "
                     f"takes {bare:.2g} s, and {enough} validation rows are the fewest that tell "
-                    f"anything; give {math.ceil(1.2 * needed / 60)} minutes or more"
+                    f"anything; give {math.ceil((1.2 * needed + self.spent) / 60)} minutes or "
+                    "more"
                 )
             cost = costs.pop(dearest)
             self.left_out[dearest] = f"an answer takes {cost:.2g} s, which left no time for it"
