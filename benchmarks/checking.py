@@ -28,12 +28,25 @@ WORDS = (
 GOALS = {"seconds": 5, "MB": 300}  # of 100,000 rows
 
 
+NAMES = "Anna Bert Clara David Emma Felix Grace Hugo Ida Jonas Karl Lena".split()
+
+
 def sentence(generator, words, odd):
     text = " ".join(generator.choices(WORDS, k=generator.randint(words // 2, words * 3 // 2)))
     return f"{text.capitalize()}{generator.choice(odd)} {generator.randint(1, 10**6)}."
 
 
-def write(path, rows, kind, odd):
+def mail(generator, words, odd):
+    """A sentence full of what is looked for: long numbers, dates, names, addresses, telephones."""
+    text = generator.choices(WORDS, k=generator.randint(words // 2, words * 3 // 2))
+    name, day = generator.choice(NAMES), generator.randint(1, 28)
+    text[2:2] = [name, f"order {generator.randint(10**9, 10**10)} of 2024-05-{day:02} 10:{day}:00"]
+    if generator.random() < 0.2:
+        text.append(f"{name.lower()}@mail{day}.com or +49 170 {generator.randint(10**6, 10**7)}")
+    return " ".join(text)
+
+
+def write(path, rows, kind, odd, sentence=sentence):
     generator = random.Random(0)
     with path.open("w", encoding="utf-8") as file:
         if kind == "csv":
@@ -56,11 +69,12 @@ def main():
         "csv, ASCII": ("csv", [""]),
         "csv, with emoji": ("csv", ["", " é", " 🙂"]),
         "chat, jsonl": ("jsonl", [""]),
+        "csv, mails": ("csv", [""], mail),
     }
     with tempfile.TemporaryDirectory() as folder:
-        for name, (kind, odd) in cases.items():
+        for name, (kind, *how) in cases.items():
             path = Path(folder) / f"rows.{kind}"
-            write(path, options.rows, kind, odd)
+            write(path, options.rows, kind, *how)
             process = subprocess.Popen(
                 [sys.executable, "-c", CODE, path], stdout=subprocess.PIPE, text=True
             )

@@ -36,7 +36,7 @@ def main():
             for worth in seconds:
                 greedy.WORTH_SHARING = worth
                 start = time.process_time()
-                *_, asked = ask_in(way, base, task, questions, batch=len(questions))
+                asked = ask_in(way, base, task, questions, batch=len(questions))
                 seconds[worth].append(time.process_time() - start)
                 answers[worth] = [answer.given for answer in asked.answers]
         slow, fast = (min(seconds[worth]) for worth in (NEVER, always))

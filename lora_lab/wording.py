@@ -1,4 +1,4 @@
-"""Wording of numbers: percentages, significant digits, counts, sizes; tables in Markdown.
+"""Wording of numbers: percentages, digits, counts, sizes, times; tables in Markdown.
 
 Every face writes its numbers with these functions: the command line, widgets, plots and messages.
 """
@@ -63,6 +63,24 @@ def file_size(count: float) -> str:
         if count >= size:
             return f"{count / size:,.1f} {unit}"
     return f"{count:.0f} bytes"
+
+
+def memory_unit(count: float) -> tuple[str, int]:
+    """The unit for so many bytes of memory, and its bytes: GiB, or MiB below one of these."""
+    return ("GiB", 2**30) if count >= 2**30 else ("MiB", 2**20)
+
+
+def memory_size(count: float) -> str:
+    """Bytes of memory, in powers of two as programs count it: `24 MiB`, `1.3 GiB`."""
+    unit, size = memory_unit(count)
+    return f"{count / size:,.{1 if unit == 'GiB' else 0}f} {unit}"
+
+
+def duration(seconds: float) -> str:
+    """A time: `0.4 s`, `40 s`, `12 min`, `3.1 h`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s" if seconds >= 9.5 else f"{seconds:.1g} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

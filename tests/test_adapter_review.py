@@ -706,12 +706,81 @@ def test_a_field_of_the_wrong_kind_is_grave_and_named(plain, changes):
 
 
 def test_fields_that_are_not_known_here_are_named(plain):
-    configured(plain, router="top-2", bias="all", trainable_token_indices=[1])
+    configured(plain, router="top-2", bias="all", use_other=[1])
     review = check_adapter(plain)
     assert not review.is_grave
     words = of(review, "warning")
     fields = sorted(word.split("=")[0] for word in words)
-    assert fields == ["bias", "router", "trainable_token_indices"]
+    assert fields == ["bias", "router", "use_other"]
+
+
+# --- rows of single tokens, trained beside LoRA -------------------------------------------------
+
+ROWS = "base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta"
+
+
+@pytest.fixture(scope="module")
+def with_rows(tmp_path_factory):
+    """An adapter that PEFT saved with trained rows of tokens 3, 4 and 5."""
+    folder = tmp_path_factory.mktemp("rows")
+    return saved(adapted(trainable_token_indices=[3, 4, 5]), folder)
+
+
+@pytest.mark.parametrize(
+    ("indices", "words"),
+    [
+        ([3, 4, 5], ["3 rows of model.embed_tokens are trained beside LoRA"]),
+        (
+            {"lm_head": [7], "embed_tokens": [7, 9]},
+            ["1 row of lm_head is trained", "2 rows of model.embed_tokens are trained"],
+        ),
+    ],
+    ids=["of the embedding", "by module"],
+)
+def test_rows_of_tokens_beside_lora_are_known(tmp_path, indices, words):
+    folder = saved(adapted(trainable_token_indices=indices), tmp_path / "rows")
+    review = check_adapter(folder)
+    assert {found.severity for found in review} == {"note"}
+    assert all(one in " ".join(of(review, "note")) for one in words), review
+    assert len(review) == len(words)
+
+
+def stops_peft(folder):
+    """Whether PEFT can't load the adapter on pocket."""
+    try:
+        peft.PeftModel.from_pretrained(pocket(), folder)
+    except (KeyError, RuntimeError, IndexError):
+        return True
+    return False
+
+
+def test_rows_of_tokens_that_do_not_fit_the_configuration_are_grave(with_rows, tmp_path):
+    folder = Path(shutil.copytree(with_rows, tmp_path / "rows"))
+    tensors = tensors_of(folder)
+    holding(folder, {name: one for name, one in tensors.items() if name != ROWS})
+    only(folder, "grave", "names 3 tokens of the embedding, and the file holds no rows")
+    assert stops_peft(folder)
+    holding(folder, tensors | {ROWS: tensors[ROWS][:2]})
+    only(folder, "grave", "names 3 tokens of model.embed_tokens, and the file holds 2 rows")
+    assert stops_peft(folder)
+    holding(folder, tensors)
+    configured(folder, trainable_token_indices=None)
+    only(folder, "grave", "holds trained rows of tokens for model.embed_tokens, which")
+    assert not stops_peft(folder)  # it leaves them out without a word
+    configured(folder, trainable_token_indices="3, 4, 5")
+    assert "trainable_token_indices='3, 4, 5' gives no token numbers" in of(
+        check_adapter(folder), "grave"
+    )
+
+
+def test_a_trained_token_beyond_the_vocabulary_is_warned_about(with_rows, tmp_path):
+    folder = Path(shutil.copytree(with_rows, tmp_path / "rows"))
+    size = pocket().config.vocab_size
+    configured(folder, trainable_token_indices=[3, 4, size - 1])
+    assert not of(check_adapter(folder), "warning")
+    configured(folder, trainable_token_indices=[3, 4, size])
+    only(folder, "warning", f"names token {size:,}, and the base's embedding ends with token")
+    assert stops_peft(folder)
 
 
 def test_layers_that_the_base_does_not_have(plain):

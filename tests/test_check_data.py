@@ -2,8 +2,10 @@
 
 import csv
 import dataclasses
+import gc
 import json
 import random
+import re
 import subprocess
 import sys
 
@@ -13,7 +15,7 @@ from typer.testing import CliRunner
 import lora_lab as lab
 from lora_lab.cli.app import app
 from lora_lab.models.built_in import base_folder
-from lora_lab.review import data, data_lengths
+from lora_lab.review import data, data_lengths, data_personal
 from lora_lab.review.data_lengths import Bounds, TokenCounter, counter_here, lengths_of
 from lora_lab.review.data_personal import kinds_of_personal_data, without_personal_data
 from lora_lab.review.data_twins import twins_of
@@ -351,7 +353,9 @@ def test_no_example_has_more_tokens_than_its_bound(name, seed):
     examples = [Example(text(), text()) for _ in range(300)]
     bounds = Bounds(counter, examples[:100])
     lengths = counter.lengths(examples)
-    assert all(n <= bounds.most(one) for n, one in zip(lengths, examples, strict=True))
+    for n, one in zip(lengths, examples, strict=True):
+        assert n <= bounds.most(one)
+        assert bounds.may_exceed(one, n - 1)
 
 
 def test_a_sample_finds_every_row_that_is_too_long(monkeypatch):
@@ -441,6 +445,46 @@ def test_other_numbers_and_nobodys_addresses_are_none(text):
     assert kinds_of_personal_data(text) == []
 
 
+PLAIN = {  # the patterns as one would write them: slow, and easy to read
+    "EMAIL": r"[\w.+-]+@[\w-]+(?:\.[\w-]+)*\.[A-Za-z]{2,}",
+    "IBAN": r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b",
+    "CARD": r"(?<![\w.-])[3-6](?:[ -]?\d){12,18}(?![\w-])",
+    "PHONE": r"(?<![\w./,-])(?:(?:\+|00)[1-9]\d{0,2}[ ./()-]*\d(?:[ ./()-]{0,2}\d){6,11}"
+    r"|\(?0[1-9]\d{1,3}\)?[ /-]\d(?:[ -]?\d){4,8}|\(?[2-9]\d{2}\)?[ .-][2-9]\d{2}[ .-]\d{4})"
+    r"(?![\w-]|[.,]\d)",
+}
+PIECES = (
+    "+49 00 (0 0 ) (212) 555 - . , / ( + @ é Z _ 22 1 DE89 3704 0044 0532 013 4111 1111 0170 "
+    "1234567 a x.y .com ab@c.de"
+).split()
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_the_fast_patterns_of_personal_data_find_what_the_plain_ones_find(name):
+    plain, fast = re.compile(PLAIN[name]), getattr(data_personal, name)
+    generator, found = random.Random(name), 0
+    pieces = [*PIECES, " ", "\n", " ", "-"]
+    for _ in range(8000):
+        text = "".join(generator.choices(pieces, k=generator.randint(2, 12)))
+        places = [match.span() for match in plain.finditer(text)]
+        assert [match.span() for match in fast.finditer(text)] == places, text
+        found += len(places)
+    assert found > 20
+
+
+def test_a_check_leaves_pythons_collector_as_it_was(table):
+    path = table(PAIRS)
+    for was_on in (True, False):
+        (gc.enable if was_on else gc.disable)()
+        try:
+            lab.check_data(path)
+            with pytest.raises(ValueError, match="no column 'x'"):
+                lab.check_data(path, prompt="x")
+            assert gc.isenabled() == was_on
+        finally:
+            gc.enable()
+
+
 def test_what_is_found_is_replaced_by_its_kind_and_counted():
     text = "ada@firm.de or bob@example.com, +49 170 1234567, DE89370400440532013000, ada@x.io"
     hidden, counts = without_personal_data(text)
@@ -491,8 +535,12 @@ def test_personal_data_is_named_by_row_and_never_printed(table):
         ),
         ("a.jsonl", b'{"messages": []}', "a.jsonl has no row that the turns in 'messages'"),
         ("a.csv", b'prompt,answer\n"a,b\n', "a.csv is broken near line 2"),
-        ("a.csv", b"one,two\na,b\n", "a.csv has no column 'prompt'; name one of one, two"),
-        ("a.jsonl", b'{"text": "a document"}', "a.jsonl has no column 'prompt'"),
+        (
+            "a.csv",
+            b"one,two\na,b\n",
+            "no columns 'prompt' and 'answer', nor another pair that is known, such",
+        ),
+        ("a.jsonl", b'{"text": "a document"}', "a.jsonl has no columns 'prompt' and 'answer'"),
         ("a.tsv", b"prompt\tanswer\n\t\n", "column 'prompt' of a.tsv is blank in every row"),
     ],
 )
@@ -580,6 +628,115 @@ def test_the_summary_counts_the_rows_of_the_splits_and_warns_of_few_groups(table
     counts = [len(split) for split in (task.train, task.validation, task.test)]
     assert "80 rows read; {} to train, {} to validate, {} to test".format(*counts) in first
     assert "so few that their scores tell next to nothing" in first
+
+
+# --- groups -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def people(tmp_path):
+    """Writes PAIRS with a person in each row, and gives the path."""
+
+    def write(person_of, pairs=PAIRS):
+        path = tmp_path / "people.csv"
+        with path.open("w", newline="", encoding="utf-8") as out:
+            rows = [(*pair, person_of(place)) for place, pair in enumerate(pairs)]
+            csv.writer(out).writerows([("prompt", "answer", "person"), *rows])
+        return path
+
+    return write
+
+
+def test_groups_are_counted_as_training_splits_them(people):
+    path = people(lambda place: f"p{place % 24}")
+    review, task = lab.check_data(path, group_by="person"), load_task(path, group_by="person")
+    splits = {"train": task.train, "validate": task.validation, "test": task.test}
+    words = [
+        f"{len(rows)} to {verb} ({len({task.groups[row.prompt] for row in rows})} groups)"
+        for verb, rows in splits.items()
+    ]
+    assert review.facts["splits"] == f"{', '.join(words)}, no group in two"
+    assert review.facts["groups"] == (
+        "24 by 'person', half of them with up to 4 rows, the largest with 4 of 96"
+    )
+    assert "not used" not in review.facts
+    few = found(review, "few groups: 2 in the test and 2 in validation, of 24")
+    assert few.severity == "warning"
+    assert "tells next to nothing of other ones" in few.why
+
+
+def test_with_many_groups_only_the_leak_of_a_split_at_random_is_noted(people):
+    pairs = [(f"{asked} {n}", said) for n in range(4) for asked, said in PAIRS]
+    path = people(lambda place: f"p{place % 200}", pairs)
+    review = lab.check_data(path, group_by="person")
+    leak = found(review, "would be of a group that is in training too")
+    assert leak.severity == "note"
+    assert "--group-by person in train" in leak.do
+    task = load_task(path)  # at random, as without group_by
+    person = {row["prompt"]: row["person"] for row in csv.DictReader(path.open())}
+    trained = {person[one.prompt] for one in task.train}
+    torn = sum(person[one.prompt] in trained for one in task.test)
+    assert 0 < torn < len(task.test)
+    assert leak.what.startswith(f"at random, {torn} of {len(task.test)} test rows")
+    assert not [one for one in review if "groups" in one.what]
+
+
+def test_a_group_for_each_row_keeps_nothing_together(people):
+    path = people(lambda place: f"row {place}")
+    alone = found(lab.check_data(path, group_by="person"), "nearly every row is a group of its own")
+    assert alone.severity == "warning"
+    by_template = lab.check_data(path, group_by="template")
+    assert found(by_template, "nearly every row is a group of its own").severity == "note"
+
+
+def test_a_large_group_stays_in_training_and_is_named_without_personal_data(people):
+    path = people(lambda place: "ann@firm.org" if place % 3 == 0 else f"p{place % 31}")
+    review = lab.check_data(path, group_by="person")
+    large = found(review, "more than a fifth of the rows are of one group: '[e-mail]' (33 %)")
+    assert large.severity == "note"
+
+
+def test_too_few_groups_are_grave(people, capsys):
+    path = people(lambda place: "xy"[place % 2])
+    review = lab.check_data(path, group_by="person")
+    assert found(review, "no splits can be drawn: group_by='person' makes 2 groups").severity == (
+        "grave"
+    )
+    assert CliRunner().invoke(app, ["check", str(path), "--group-by", "person"]).exit_code == 1
+    assert CliRunner().invoke(app, ["check", str(path)]).exit_code == 0
+
+
+def test_by_template_near_twins_are_in_one_split(table):
+    path = table([(f"{prompt} {n}", answer) for prompt, answer in PAIRS for n in range(3)])
+    assert "have a near-twin in training" in "".join(one.what for one in lab.check_data(path))
+    review = lab.check_data(path, group_by="template")
+    assert not [one for one in review if "near-twin" in one.what]
+    assert review.facts["groups"].startswith("96 by template, half of them with up to 3 rows")
+
+
+def test_a_column_to_group_by_is_checked(people):
+    path = people(lambda place: f"p{place % 24}")
+    for column, complaint in (
+        ("persn", "no column 'persn'; did you mean 'person'"),
+        ("answer", "group_by='answer' is the column of answer too"),
+    ):
+        with pytest.raises(ValueError, match=complaint):
+            lab.check_data(path, group_by=column)
+
+
+def test_a_guessed_column_can_not_group_the_rows_either(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("question,label\n" + "".join(f"{p},{a}\n" for p, a in LABELS))
+    for make in (lab.check_data, load_task):
+        with pytest.raises(ValueError, match="group_by='label' is the column of answer too"):
+            make(path, group_by="label")
+
+
+def test_the_summarys_command_checks_with_the_same_options(people):
+    path = people(lambda place: f"p{place % 24}")
+    task = load_task(path, group_by="person")
+    *_, third = data.summary(path, task, options=["--group-by", "person"])
+    assert third.endswith(f"more: lora-lab check {path} --group-by person")
 
 
 def test_the_summary_counts_tokens_with_the_bases_tokenizer(table):

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import re
+from unittest import mock
 
 import pytest
 from typer.testing import CliRunner
@@ -11,7 +12,7 @@ from typer.testing import CliRunner
 from lora_lab import plots
 from lora_lab.cli.app import app
 from lora_lab.cli.report import page
-from lora_lab.decision import trial
+from lora_lab.decision import asking, trial
 from lora_lab.decision.asking import Asked, ask_in, best_of, ways_to_ask
 from lora_lab.decision.report import answers_table, report_of_decision
 from lora_lab.decision.trial import decide
@@ -92,8 +93,9 @@ def test_no_more_examples_are_shown_than_there_are(base, task):
 
 def test_a_way_is_asked_in_batches_and_marked_as_the_task_marks(base, task):
     way = next(way for way in ways_to_ask(base, task) if str(way) == "few-shot, 4 examples")
-    *_, last = parts = list(ask_in(way, base, task, task.validation[:5], batch=2))
-    assert [part.count for part in parts] == [2, 4, 5]
+    with mock.patch.object(asking, "answers_to", wraps=answers_to) as asked:
+        last = ask_in(way, base, task, task.validation[:5], batch=2)
+    assert [len(call.args[2]) for call in asked.call_args_list] == [2, 2, 1]
     prompted = [
         dataclasses.replace(one, prompt=way.rewrite(one.prompt)) for one in task.validation[:5]
     ]
@@ -240,8 +242,8 @@ def test_rows_of_a_few_groups_count_as_the_fewer_questions_that_tell_as_much(bas
         task, groups={one.prompt: place % 4 for place, one in enumerate(task.validation)}
     )
     way = ways_to_ask(base, few)[3]  # right in some
-    *_, grouped = ask_in(way, base, few, few.validation[:20])
-    *_, alone = ask_in(way, base, task, task.validation[:20])
+    grouped = ask_in(way, base, few, few.validation[:20])
+    alone = ask_in(way, base, task, task.validation[:20])
     hits = [0, 0, 0, 0]
     for place, answer in enumerate(alone.answers):
         hits[place % 4] += answer.right
@@ -258,14 +260,14 @@ def test_where_time_is_left_the_best_of_each_kind_is_asked_further_rows(base, ta
     whole.ways, whole.rows = ways, task.validation[:6]
     names = ("prompt", "few-shot, 4 examples", "retrieval, 2 examples", "retrieval, 8 examples")
     for name in names:
-        *_, one = ask_in(ways[name], base, task, whole.rows)
+        one = ask_in(ways[name], base, task, whole.rows)
         whole.tried.append(one)
     best = {str(best_of(whole.tried[:2])), str(best_of(whole.tried[2:]))}
     assert whole.ask_more() == len(task.validation) - 6
     for one in whole.tried:
         asked_for = task.validation if str(one) in best else whole.rows
         assert [answer.prompt for answer in one.answers] == [row.prompt for row in asked_for]
-        *_, alone = ask_in(ways[str(one)], base, task, asked_for)
+        alone = ask_in(ways[str(one)], base, task, asked_for)
         assert [answer.given for answer in one.answers] == [a.given for a in alone.answers]
         assert one.prompt_tokens == pytest.approx(alone.prompt_tokens)
         assert one.worth == len(asked_for)
@@ -329,8 +331,59 @@ def test_the_report_hides_personal_data_and_says_so_unless_it_is_asked_for_them(
     assert "(`ask [e-mail]`) has" in text
     assert "are looked for and hidden; names and streets are not" in text
     text = report_of_decision(told, show_personal=True)
+    assert "(`ask ada@firm.de`) has" in text
     assert "who is ada@firm.de" in text
     assert "shows rows of the data as they are" in text
+
+
+def test_personal_data_are_hidden_in_every_text_of_the_page_and_counted(decision):
+    mail = "ada@firm.de"
+    choices = {"choice": f"copy {mail}"}
+    task = dataclasses.replace(decision.task, name=f"{mail}.csv", about=f"large group: {mail}")
+    told = dataclasses.replace(
+        decision,
+        task=task,
+        tried=[dataclasses.replace(decision.tried[0], **choices), *decision.tried[1:]],
+        test=dataclasses.replace(decision.test, **choices),
+        left_out={f"instruction, {mail}": "no time"},
+    )
+    command = "lora-lab decide x --instruction 'write to +49 170 1234567'"
+    given = (told, [f"odd: {mail}"], command)
+    text = report_of_decision(*given)
+    assert "firm.de" not in text
+    assert "Made by `lora-lab decide x --instruction 'write to [phone]'`." in text
+    counted = "Hidden outside the answers: 6 × \\[e-mail\\], 1 × \\[phone\\]."
+    assert counted in text
+    seen = text.replace(counted, "").replace("\\", "")
+    assert (seen.count("[e-mail]"), seen.count("[phone]")) == (6, 1)
+    shown = report_of_decision(*given, show_personal=True)
+    assert command in shown
+    assert shown.replace("\\", "").count(mail) == 6
+    assert "Hidden" not in shown
+    assert "Hidden" not in report_of_decision(decision, [], "lora-lab decide x")
+
+
+def test_where_the_test_has_groups_the_limits_speak_of_groups(decision):
+    groups = {one.prompt: one.prompt[-3:] for one in decision.task.test}
+    task = dataclasses.replace(decision.task, groups=groups)
+    tried = tuple(
+        dataclasses.replace(asked, answers=decision.test.answers) for asked in decision.tried
+    )
+    text = report_of_decision(dataclasses.replace(decision, task=task, tried=tried))
+    count = len({groups[answer.prompt] for answer in decision.test.answers})
+    assert f"{decision.test.count} test rows of {count} group" in text
+    assert ("More groups in the test would narrow it" in text) == (count < 20)
+    assert "test rows or more would" not in text
+
+
+def test_time_that_is_gone_before_the_trial_is_taken_off_the_minutes(base, task):
+    with pytest.raises(ValueError, match="minutes are too few"):
+        decide(base, task, minutes=10, spent=599.9, situation=SITUATION, store=None)
+
+
+def test_a_long_command_is_shown_to_its_end(decision):
+    command = f"lora-lab decide x --instruction '{'word ' * 60}' --out here"
+    assert "--out here`." in report_of_decision(decision, [], command)
 
 
 def test_the_page_needs_no_network():
@@ -367,7 +420,8 @@ def test_decide_writes_one_page_its_markdown_and_the_numbers(letters, tmp_path):
     out, store = tmp_path / "report", tmp_path / "store"
     columns = ["--prompt", "question", "--answer", "label", "--base", "pocket", "--steps", 5]
     done = run(
-        "decide", letters, *columns, "--minutes", 60, "--out", out, "--store", store, "--json"
+        *("decide", letters, *columns, "--minutes", 60, "--out", out, "--store", store),
+        *("--instruction", "ask ada@firm.de", "--json"),
     )
     assert done.exit_code == 0, done.output
     printed = json.loads(done.stdout)
@@ -375,6 +429,9 @@ def test_decide_writes_one_page_its_markdown_and_the_numbers(letters, tmp_path):
     assert {path.name for path in out.iterdir()} == {
         "report.html", "report.md", "decision.json", "ways.png", "loss.png",
     }  # fmt: skip
+    assert "ask ada@firm.de" in [way["choice"] for way in printed["validation"]]
+    texts = [(out / name).read_text() for name in ("report.html", "report.md", "decision.json")]
+    assert all("ask [e-mail]" in text and "firm.de" not in text for text in texts)
     assert "](ways.png)" in (out / "report.md").read_text()
     assert "data:image/png" in (out / "report.html").read_text()
     again = run("decide", letters, *columns, "--out", out, "--store", store)
@@ -385,7 +442,10 @@ def test_decide_writes_one_page_its_markdown_and_the_numbers(letters, tmp_path):
     told = run("report", name, "--out", tmp_path / "second", "--store", store)
     assert told.exit_code == 0, told.output
     counts = f"{printed['test']['right']} of {printed['test']['asked']} answers are right"
-    assert counts in (tmp_path / "second" / "report.md").read_text()
+    page_of_run = (tmp_path / "second" / "report.md").read_text()
+    assert counts in page_of_run
+    assert "lora-lab check letters.csv" in page_of_run
+    assert str(tmp_path) not in page_of_run
     other = next(one.path.name for one in list_runs(store) if one.scores is None)
     refused = run("report", other, "--out", tmp_path / "third", "--store", store)
     assert refused.exit_code == 2

@@ -8,6 +8,7 @@ import pytest
 from lora_lab.tasks.examples import Example
 from lora_lab.tasks.files import file_task
 from lora_lab.tasks.loading import load_task
+from lora_lab.tasks.tables import rows_in_words
 from lora_lab.training.evaluation import field_f1
 
 TOWNS = [f"town {i}" for i in range(20)]
@@ -191,9 +192,30 @@ def test_a_row_with_too_many_values_is_left_out_and_named(write):
 
 
 def test_many_rows_left_out_are_counted_and_the_first_are_named(write):
-    task = file_task(write("a.csv", csv_of(PAIRS) + "x,\n" * 30))
-    named = "22, 23, 24, 25, 26, 27, 28, 29 and 22 more"
+    more = "".join(f"x,\nnew {number},a\n" for number in range(30))
+    task = file_task(write("a.csv", csv_of(PAIRS) + more))
+    named = "22, 24, 26, 28, 30, 32, 34, 36 and 22 more"
     assert f"30 left out (blank 'answer': rows {named})" in task.about
+
+
+@pytest.mark.parametrize(
+    ("numbers", "words"),
+    [
+        ([3], "row 3"),
+        ([3, 4], "rows 3, 4"),
+        ([3, 4, 5], "rows 3 to 5"),
+        ([2, 5, 6, 7, 9, 10, 98], "rows 2, 5 to 7, 9, 10, 98"),
+        ([*range(2, 2000)], "rows 2 to 1999"),
+        ([*range(2, 40, 2)], "rows 2, 4, 6, 8, 10, 12, 14, 16 and 11 more"),
+        (
+            [1, 2, 3, *range(10, 40, 2), 50, 51, 52],
+            "rows 1 to 3, 10, 12, 14, 16, 18, 20, 22 and 11 more",
+        ),
+        ([7, 3, 4, 5], "rows 7, 3 to 5"),
+    ],
+)
+def test_rows_that_follow_each_other_are_named_by_the_first_and_the_last(numbers, words):
+    assert rows_in_words(numbers) == words
 
 
 # --- the metric -------------------------------------------------------------------------------
@@ -279,7 +301,7 @@ def test_a_file_that_is_not_there_is_named_with_the_nearest(write):
         (
             "a.csv",
             f"{','.join(map(str, range(50)))}\n1\n",
-            r"10, 11 … \(50 columns\) as its prompt",
+            r"10, 11 … \(50 columns\): say which is asked .prompt=..., or --prompt. and which",
         ),
         (
             "a.csv",
@@ -412,5 +434,5 @@ def test_one_column_cannot_be_both_prompt_and_answer(write):
 
 
 def test_too_few_rows_say_what_was_left_out(write):
-    with pytest.raises(ValueError, match=r"3 left out \(blank 'answer': rows 4, 5, 6\)"):
+    with pytest.raises(ValueError, match=r"3 left out \(blank 'answer': rows 4 to 6\)"):
         file_task(write("a.csv", csv_of([*PAIRS[:2], ("x", ""), ("y", ""), ("z", "")])))

@@ -22,7 +22,7 @@ from transformers.utils import logging
 from typer.testing import CliRunner
 
 from lora_lab.cli.app import app
-from test_lessons import BOOLEAN, FOLD, _code, _markdown, _said, source, tags
+from test_lessons import BOOLEAN, FOLD, _code, _markdown, _said, change, source, tags
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 GALLERY = FOLDER / "99_break_it.ipynb"
@@ -236,10 +236,6 @@ def made_gallery():
     for number in range(16):
         cells += made_card(number)
     return {"cells": [*cells, _markdown("## The end")]}
-
-
-def change(place, **parts):
-    return lambda gallery: gallery["cells"][place].update(parts)
 
 
 def put(place, *cells):

@@ -342,7 +342,7 @@ def test_what_cannot_fit_is_refused_before_it_begins_with_what_would_fit(base, m
     monkeypatch.setattr(resources, "memory", lambda: (None, needed[128] - 1))
     live = LiveLab(base, TASK, batch_size=1024, steps=100_000)
     live.start()
-    with pytest.raises(MemoryError, match=r"batch_size=1024 needs about .+ GiB .+=64 would fit"):
+    with pytest.raises(MemoryError, match=r"batch_size=1024 needs about .+ MiB .+=64 would fit"):
         live.wait(LIMIT)
     assert "MemoryError: a step with batch_size=1024" in live.state.value
     assert live.training is None

@@ -21,6 +21,7 @@ from lora_lab.training.evaluation import generate
 from lora_lab.training.processes import _pick_up, _put_down, follow_in_processes
 from lora_lab.training.store import Run, stored_status
 from lora_lab.training.sweep import follow_sweep, sweep
+from lora_lab.wording import memory_size
 from orphans import family
 from tiny import letters_task, recipe, tiny_base
 
@@ -194,8 +195,12 @@ def test_auto_takes_processes_for_a_large_base_where_all_workers_fit_into_memory
     monkeypatch.setattr(sweeps, "cores", lambda: 2.0)
     needed = shared + 2 * (each + sweeps.WORKER_BYTES)
     for free, engine, why in (
-        (needed, "processes", "2 side by side need 0.8 GiB of memory, and 0.8 GiB are free"),
-        (needed - 1, "sequential", "2 side by side need 0.8 GiB"),
+        (
+            needed,
+            "processes",
+            f"2 side by side need {memory_size(needed)} of memory, and {memory_size(needed)} are",
+        ),
+        (needed - 1, "sequential", f"2 side by side need {memory_size(needed)}"),
         (None, "sequential", "it is not known whether several fit into memory"),
     ):
         monkeypatch.setattr(sweeps, "free_memory", lambda _, free=free: free)

@@ -156,6 +156,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "adapter_config": "",
         "adapter_factor": "",
         "adapter_size": "",
+        "adapter_token_rows": "",
         "adapter_tokenizer": "msgspec",
         "recipe_curves": "",
         "whole_model": "",
@@ -169,6 +170,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "data_lengths": "tokenizers jinja2",
         "data_rows": "",
         "data_twins": "",
+        "data_groups": "",
         "data": "",
     },
     "lessons": {

@@ -18,6 +18,7 @@ from lora_lab.tasks.loading import NAMES, load_task
 from lora_lab.training import sweep as sweeps
 from lora_lab.training.early_stopping import flat_since
 from lora_lab.training.sweep import plan_sweep, sweep
+from lora_lab.wording import memory_size
 from tiny import letters_task, recipe, save_tiny_base, tiny_base, write_letters
 
 TASK = letters_task()
@@ -114,7 +115,7 @@ def test_the_estimate_has_the_memory_of_the_library_and_counts_what_is_trained_a
     weights, whole = budget.memory.weights, budget.memory.total
     for at_once in (1, 3):
         told = waiting.estimated(base, TASK, recipe(), 10, at_once)
-        assert waiting.size(weights + at_once * (whole - weights)) in told
+        assert memory_size(weights + at_once * (whole - weights)) in told
 
 
 def test_the_pace_is_measured_after_the_first_step_and_said_once(monkeypatch):

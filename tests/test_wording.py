@@ -56,3 +56,32 @@ def test_a_count_agrees_with_its_noun(count, text):
 )
 def test_a_large_count_is_said_in_short(count, text):
     assert wording.in_short(count) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (24.4 * 2**20, "24 MiB"),
+        (2**30 - 1, "1,024 MiB"),
+        (1.26 * 2**30, "1.3 GiB"),
+        (1200 * 2**30, "1,200.0 GiB"),
+        (0, "0 MiB"),
+    ],
+)
+def test_memory_is_counted_in_powers_of_two(count, text):
+    assert wording.memory_size(count) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.04, "0.04 s"),
+        (0.42, "0.4 s"),
+        (9.6, "10 s"),
+        (99, "99 s"),
+        (700, "12 min"),
+        (11200, "3.1 h"),
+    ],
+)
+def test_a_time_is_said_in_its_largest_unit(seconds, text):
+    assert wording.duration(seconds) == text

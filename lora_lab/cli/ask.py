@@ -86,7 +86,7 @@ def evaluate(
     spec = examples.of(TaskSpec(task) if task else _own_task(subject, model, rows))
     as_trained = _split_as_trained(spec, rows, examples, base_model)
     data = as_trained or spec.load(base_model)
-    note_data(spec, data)
+    note_data(examples.of(rows.spec.but(task=spec.task)) if as_trained else spec, data)
     is_trained = rows is not None or (subject.run is None and not isinstance(subject.model, Base))
     if is_trained and as_trained is None and spec.test is None and Path(spec.task).is_file():
         note(_unknown_rows(rows))

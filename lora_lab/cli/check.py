@@ -30,6 +30,14 @@ def check(
     max_length: Annotated[
         int | None, typer.Option(metavar="TOKENS", help="How long an example may be; else 256.")
     ] = None,
+    group_by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="The data's column, such as a person, that says which rows belong together; "
+            "`template`: prompts that differ in numbers, quoted strings and names alone.",
+        ),
+    ] = None,
     json: options.Json = False,
 ) -> None:
     """Look through data, an adapter or a recipe, and say what is odd about it.
@@ -41,13 +49,14 @@ def check(
       lora-lab check questions.csv
       lora-lab check calls.tsv --prompt text --answer reason --max-length 512
       lora-lab check chats.jsonl
+      lora-lab check tickets.csv --group-by customer
       lora-lab check my-adapter
       lora-lab check axolotl.yaml --json
     """
     from lora_lab.review.brought import kind_of
 
     kind = kind_of(path)
-    given = {"prompt": prompt, "answer": answer, "max_length": max_length}
+    given = {"prompt": prompt, "answer": answer, "max_length": max_length, "group_by": group_by}
     given = {name: value for name, value in given.items() if value is not None}
     if given and kind != "data":
         option = next(iter(given)).replace("_", "-")
@@ -84,9 +93,12 @@ def data_lines(
         return []  # a built-in task
     from lora_lab.review.data import summary
 
+    given = {"--prompt": spec.prompt, "--answer": spec.answer, "--group-by": spec.group_by}
+    options = [word for name, value in given.items() if value is not None for word in (name, value)]
     if base is None:
-        return summary(spec.task, task)
-    return summary(spec.task, task, tokenizer=base.tokenizer, max_length=max_length)
+        return summary(spec.task, task, options=options)
+    tokens = {"tokenizer": base.tokenizer, "max_length": max_length}
+    return summary(spec.task, task, options=options, **tokens)
 
 
 def note_data(

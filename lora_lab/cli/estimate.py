@@ -9,6 +9,7 @@ import typer
 from lora_lab.cli import options
 from lora_lab.cli.check import note_data
 from lora_lab.cli.show import as_json, busy, say, table
+from lora_lab.wording import memory_unit
 
 if TYPE_CHECKING:
     from lora_lab.cost.gpus import Fit
@@ -150,7 +151,7 @@ def _time_range(least: float, most: float) -> str:
 def _show_memory(memory: "Memory", checkpointed: "Memory") -> None:
     from lora_lab.cost.memory import ERROR
 
-    unit, name = _memory_unit(memory.total)
+    name, unit = memory_unit(memory.total)
     rows = [
         (words, *(f"{getattr(column, part) / unit:.2f}" for column in (memory, checkpointed)))
         for part, words in PARTS.items()
@@ -165,7 +166,7 @@ def _show_memory(memory: "Memory", checkpointed: "Memory") -> None:
 
 
 def _show_usual(memory: "Memory", checkpointed: "Memory", dtype: str) -> None:
-    unit, name = _memory_unit(memory.total)
+    name, unit = memory_unit(memory.total)
     mixed = "float32" if dtype == "float32" else "mixed precision"
     say(
         f"That is this lab's loop, which leaves the base as it was and trains a float32 copy. The "
@@ -173,11 +174,6 @@ def _show_usual(memory: "Memory", checkpointed: "Memory", dtype: str) -> None:
         f"holds {memory.total / unit:.2f} {name}, checkpointed {checkpointed.total / unit:.2f}.",
         "",
     )
-
-
-def _memory_unit(size: int) -> tuple[int, str]:
-    """The bytes and the name of the unit for a size."""
-    return (GIB, "GiB") if size >= GIB else (MIB, "MiB")
 
 
 def _show_fits(fits: tuple["Fit", ...], memory: "Memory", checkpointed: "Memory") -> None:
@@ -188,7 +184,7 @@ def _show_fits(fits: tuple["Fit", ...], memory: "Memory", checkpointed: "Memory"
         left = f"{abs(fit.spare) / GIB:.1f} GiB {'left' if fit.spare >= 0 else 'too few'}"
         verdict = f"{fit.verdict}, {fit.note}" if fit.note and fit.verdict != NOT else fit.verdict
         rows.append((fit.card.name, f"{fit.card.usable / GIB:.1f}", verdict, left))
-    unit, name = _memory_unit(memory.total)
+    name, unit = memory_unit(memory.total)
     held, kept = memory.total / unit, cached(memory) / unit
     lighter = checkpointed.total / unit
     say(

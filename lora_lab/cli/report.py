@@ -6,6 +6,8 @@ import html
 import re
 import shlex
 import sys
+import time
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,6 +20,7 @@ from lora_lab.cli.show import as_json, busy, note, say, slow_bars_in_logs
 
 if TYPE_CHECKING:
     from lora_lab import plots
+    from lora_lab.cli.task_spec import TaskSpec
     from lora_lab.decision.trial import Decision
     from lora_lab.training.store import Run
 
@@ -77,6 +80,7 @@ def decide(
       lora-lab decide questions.csv --prompt question --answer label --base smollm2
       lora-lab decide tickets.jsonl --minutes 30 --needed 0.85 --group-by customer
     """
+    start = time.monotonic()  # what is loaded from here on takes its part of the minutes
     from lora_lab.lessons.deciding import Situation
 
     situation = Situation(goal=goal, needed=needed, changes_per_year=changes_per_year)
@@ -97,6 +101,7 @@ def decide(
         base,
         data,
         minutes=minutes,
+        spent=time.monotonic() - start,
         situation=situation,
         recipe=settings,
         instruction=instruction,
@@ -106,10 +111,11 @@ def decide(
     if decision.run is not None:
         spec.keep(decision.run.path, data)
     command = shlex.join(["lora-lab", *sys.argv[1:]])
-    text = report_of_decision(decision, about_data, command, show_personal=show_personal)
-    _write(folder, text, _pictures(decision), decision)
+    lines = _without_folder(about_data, spec)
+    text = report_of_decision(decision, lines, command, show_personal=show_personal)
+    _write(folder, text, _pictures(decision), _facts(decision, show_personal))
     if training.json:
-        as_json(_facts(decision) | {"folder": folder.resolve()})
+        as_json(_facts(decision, show_personal=True) | {"folder": folder.resolve()})
         return
     test = decision.test
     say(f"{decision.advice.recommendation}: {decision.advice.why}")
@@ -132,8 +138,8 @@ def report(
     """Write what a colleague needs to believe a run: one HTML page, and the same in Markdown.
 
     It holds the data, the recipe, the curve, scores with intervals, answers with the wrong ones
-    first, old skills and limits. It needs no network. In the answers, what looks like an e-mail
-    address or a telephone, account or card number is hidden; names are not.
+    first, old skills and limits. It needs no network. What looks like an e-mail address or a
+    telephone, account or card number is hidden on it; names are not.
 
     \b
     Examples:
@@ -158,7 +164,7 @@ def report(
             task, before, lines = None, None, []
         else:
             about, before = task.about, scores_before(found, task)
-            lines = data_lines(spec, task)
+            lines = _without_folder(data_lines(spec, task), spec)
     text = report_of_run(found, task, about, before, lines, show_personal=show_personal)
     _write(folder, text, {"loss": _curve(found).png})
     say(f"The report is in {folder / HTML} (and {MARKDOWN})")
@@ -176,10 +182,16 @@ def _new_folder(given: Path | None, usual: str) -> Path:
     return folder
 
 
+def _without_folder(lines: Sequence[str], spec: "TaskSpec") -> list[str]:
+    """Lines about a file without its folder, which tells of this machine."""
+    whole, name = shlex.quote(spec.task), shlex.quote(Path(spec.task).name)
+    return [line.replace(whole, name) for line in lines]
+
+
 def _write(
-    folder: Path, markdown: str, pictures: dict[str, bytes], decision: "Decision | None" = None
+    folder: Path, markdown: str, pictures: dict[str, bytes], facts: dict | None = None
 ) -> None:
-    """Write the report as a page and as Markdown with its pictures beside it."""
+    """Write the report as a page and as Markdown, with its pictures and numbers beside it."""
     from lora_lab.cli.show import json_text
     from lora_lab.places import make_folder_atomically
 
@@ -189,8 +201,8 @@ def _write(
             (new / f"{name}.png").write_bytes(png)
         text = re.sub(r"\(picture:(\w+)\)", r"(\1.png)", markdown)
         (new / MARKDOWN).write_text(text, encoding="utf-8")
-        if decision is not None:
-            (new / FACTS).write_text(json_text(_facts(decision)), encoding="utf-8")
+        if facts is not None:
+            (new / FACTS).write_text(json_text(facts), encoding="utf-8")
 
 
 def page(markdown: str, pictures: dict[str, bytes]) -> str:
@@ -230,13 +242,16 @@ def _curve(run: "Run") -> "plots.Picture":
     return plots.picture(draw, run.records)
 
 
-def _facts(decision: "Decision") -> dict:
+def _facts(decision: "Decision", show_personal: bool) -> dict:
     """A decision in types that JSON has."""
+    from lora_lab.decision.report import Hints
+
+    hints = Hints(show_personal)
 
     def counts(asked: object) -> dict | None:
         return asked and {
             "way": asked.name,
-            "choice": asked.choice,
+            "choice": hints.hidden_in(asked.choice),
             "right": asked.right,
             "asked": asked.count,
             "interval": asked.interval,
@@ -250,7 +265,7 @@ def _facts(decision: "Decision") -> dict:
         "changes": [str(change) for change in decision.advice.changes],
         "situation": asdict(decision.situation),
         "validation": [counts(asked) for asked in decision.tried],
-        "left_out": decision.left_out,
+        "left_out": {hints.hidden_in(way): why for way, why in decision.left_out.items()},
         "test": counts(decision.test),
         "bare_test": counts(decision.bare_test),
         "change": decision.change,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from lora_lab.maths.measures import LOWER_IS_BETTER
+from lora_lab.maths.measures import FORGETTING, LOWER_IS_BETTER
 from lora_lab.wording import counted, percent
 
 if TYPE_CHECKING:
@@ -27,10 +27,6 @@ if TYPE_CHECKING:
 WIDE = 200  # columns of a pipe or a file, which should not lose words
 GAP = 2  # columns between two of a table
 MOST_ERRORS = 8  # classes or fields in a table of errors
-FORGETTING = {  # fields of Scores, in words
-    "old_knowledge": "old facts kept",
-    "strangers": 'strangers still "not known"',
-}
 
 
 def console(*, stderr: bool = False) -> Console:

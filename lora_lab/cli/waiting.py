@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from lora_lab.cli.show import note
 from lora_lab.recipe import Recipe
-from lora_lab.wording import counted, percent
+from lora_lab.wording import counted, duration, memory_size, percent
 
 if TYPE_CHECKING:
     from lora_lab.models.bases import Base
@@ -22,18 +22,6 @@ if TYPE_CHECKING:
 
 MEASURED = (3, 1.0)  # steps and seconds after the first step from which on a pace is measured
 WORTH_SAYING = 5.0  # seconds: a shorter rest is over before it is read
-
-
-def duration(seconds: float) -> str:
-    """A time in words: `0.4 s`, `40 s`, `12 min`, `3.1 h`."""
-    if seconds < 100:
-        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1g} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
-
-
-def size(count: float) -> str:
-    """Bytes in words: `24 MiB`, `1.3 GiB`."""
-    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
 
 
 # --- before -------------------------------------------------------------------------------------
@@ -55,11 +43,11 @@ def estimated(base: "Base", task: "Task", recipe: Recipe, steps: int, at_once: i
     weights = budget.memory.weights
     memory = weights + at_once * (budget.memory.total - weights)
     free = free_memory(base.device)
-    room = "" if free is None else f" ({size(free)} are free)"
+    room = "" if free is None else f" ({memory_size(free)} are free)"
     times = f"{duration(least)} to {duration(most)}"
     return (
         f"estimated from FLOPs: {times} on an idle machine for {counted(steps, 'step')}, tests not "
-        f"counted; {size(memory)} of memory beside Python and torch{room}"
+        f"counted; {memory_size(memory)} of memory beside Python and torch{room}"
     )
 
 

@@ -13,6 +13,7 @@ from lora_lab.models.bases import Base
 from lora_lab.models.read_architecture import modules_of
 from lora_lab.recipe import Recipe
 from lora_lab.tasks.examples import Encoded, check_passes
+from lora_lab.wording import memory_size
 
 AT_LEAST = 8  # bytes for each number of an adapter: float32, and its gradient
 
@@ -38,8 +39,8 @@ def check_fits(base: Base, encoded: Sequence[Encoded], recipe: Recipe) -> None:
     if AT_LEAST * numbers > free:
         raise ValueError(
             f"{field}={r} makes an adapter of {numbers:,} numbers: with their gradients "
-            f"{_gib(AT_LEAST * numbers)}, and {_gib(free)} are free; give a smaller {field} "
-            "(8 is usual)"
+            f"{memory_size(AT_LEAST * numbers)}, and {memory_size(free)} are free; give a "
+            f"smaller {field} (8 is usual)"
         )
     tokens = recipe.batch_size * min(len(example.input_ids) for example in encoded)
     width = base.model.config.get_text_config().hidden_size
@@ -51,9 +52,9 @@ def check_fits(base: Base, encoded: Sequence[Encoded], recipe: Recipe) -> None:
         whole = recipe.method == "full"
         raise ValueError(
             f"a step with batch_size={recipe.batch_size}{'' if whole else f' and {field}={r}'} "
-            f"needs {_gib(needed)} more memory at least, and {_gib(free)} are free; give a smaller "
-            "batch_size (more gradient_accumulation_steps make up for it), a smaller max_length "
-            f"or {'method=lora' if whole else f'a smaller {field}'}"
+            f"needs {memory_size(needed)} more memory at least, and {memory_size(free)} are free; "
+            "give a smaller batch_size (more gradient_accumulation_steps make up for it), a "
+            f"smaller max_length or {'method=lora' if whole else f'a smaller {field}'}"
         )
 
 
@@ -63,10 +64,6 @@ def free_memory(device: torch.device) -> int | None:
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + unused
     return resources.memory()[1] if device.type == "cpu" else None
-
-
-def _gib(count: float) -> str:
-    return f"{count / 2**30:,.2g} GiB" if count < 100 * 2**30 else f"{count / 2**30:,.0f} GiB"
 
 
 def largest_run(recipes: Iterable[Recipe]) -> Recipe:

@@ -4,7 +4,7 @@ import json
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
@@ -112,11 +112,8 @@ def _instruction_for(task: Task) -> str:
 
 def ask_in(
     way: Way, model: Model, task: Task, questions: Sequence[Example], *, batch: int = 8
-) -> Iterator[Asked]:
-    """Ask the questions in a way, a batch at a time: after each batch, the answers so far.
-
-    Whoever leaves the loop keeps what was answered.
-    """
+) -> Asked:
+    """The answers of a model that is asked the questions in a way, a batch at a time."""
     answers: list[Answer] = []
     lengths: list[int] = []
     start = time.perf_counter()
@@ -132,14 +129,14 @@ def ask_in(
             for question, answer in zip(part, given, strict=True)
         ]
         lengths += [len(prompt_ids(model.tokenizer, prompt)) for prompt in prompts]
-        yield Asked(
-            name=way.name,
-            choice=way.choice,
-            answers=tuple(answers),
-            worth=worth_of(answers, task),
-            prompt_tokens=fmean(lengths),
-            seconds=(time.perf_counter() - start) / len(answers),
-        )
+    return Asked(
+        name=way.name,
+        choice=way.choice,
+        answers=tuple(answers),
+        worth=worth_of(answers, task),
+        prompt_tokens=fmean(lengths),
+        seconds=(time.perf_counter() - start) / len(answers),
+    )
 
 
 def in_words(asked: Asked) -> str:

@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from lora_lab.decision.asking import Asked, in_words
+from lora_lab.decision.asking import in_words
 from lora_lab.decision.trial import Decision
 from lora_lab.records import Answer, Scores
 from lora_lab.review.data_personal import PLACEHOLDERS, without_personal_data
@@ -24,7 +24,7 @@ HIDDEN_ROWS = (
     "This page shows rows of the data. E-mail addresses, telephone, account and card numbers are "
     "looked for and hidden; names and streets are not. Look through the rows before you share it."
 )
-LEAST_ROWS = 100  # of a test: below, its interval is wide
+LEAST_ROWS, LEAST_GROUPS = 100, 20  # of a test: below, its interval is wide
 
 
 def report_of_decision(
@@ -40,20 +40,27 @@ def report_of_decision(
         decision: what was tried.
         data_lines: what is odd about the data's file, in lines.
         command: the command line that made it; "" where there was none.
-        show_personal: whether answers are shown with the e-mail addresses and numbers in them.
+        show_personal: whether texts are shown with the e-mail addresses and numbers in them.
     """
     test = decision.test
     in_groups = decision.task.groups is not None
-    subject = f"{_plain(decision.task.name)} on {_plain(decision.base_name)}"
+    hints = Hints(show_personal)
+    name = hints.hidden_in(decision.task.name)
+    about = hints.hidden_in(decision.task.about)
+    data_lines = [*map(hints.hidden_in, data_lines)]
+    choices = {asked.choice: hints.hidden_in(asked.choice) for asked in (*decision.tried, test)}
+    left_out = {hints.hidden_in(way): why for way, why in decision.left_out.items()}
+    command = hints.hidden_in(command)
+    subject = f"{_plain(name)} on {_plain(decision.base_name)}"
     parts = [
         f"# Prompt, retrieval or LoRA? {subject}",
         f"Recommended: **{decision.advice.recommendation}**. "
         f"{_sentence(_plain(decision.advice.why))}",
-        f"The test, asked once: {test.name}{_in_brackets(_choice(test))} has {in_words(test)}."
-        + _beside_the_bare_prompt(decision),
+        f"The test, asked once: {test.name}{_in_brackets(choices[test.choice])} has "
+        f"{in_words(test)}." + _beside_the_bare_prompt(decision),
         "![Right answers of each way, with 95 % intervals](picture:ways)",
         "## The data",
-        _plain(decision.task.about),
+        _plain(about),
         _list("", map(_plain, data_lines)),
         "## What was tried",
         f"Each way was asked the same {counted(decision.rows, 'validation row')}"
@@ -64,7 +71,7 @@ def report_of_decision(
             [
                 (
                     asked.name,
-                    _choice(asked),
+                    choices[asked.choice] and _code(choices[asked.choice]),
                     f"{asked.right} of {asked.count} ({percent(asked.share)})",
                     percent_range(*asked.interval),
                     f"{asked.prompt_tokens:.0f}",
@@ -73,7 +80,7 @@ def report_of_decision(
                 for asked in decision.tried
             ],
         ),
-        _list("Not tried:", (f"{_plain(k)}: {_plain(v)}" for k, v in decision.left_out.items())),
+        _list("Not tried:", (f"{_plain(k)}: {_plain(v)}" for k, v in left_out.items())),
         _list(
             "It would be another recommendation at"
             + (" (right answers among so many independent questions):" if in_groups else ":"),
@@ -89,12 +96,12 @@ def report_of_decision(
         "## Answers of the test, the wrong ones first",
         answers_table(test.answers, show_personal),
         "## Limits",
-        _list("", [_about_rows(show_personal), *_limits(decision)]),
+        _list("", [_about_rows(hints), *_limits(decision)]),
         "## Cost",
         _list("", _costs(decision)),
     ]
     if command:
-        parts.append(f"Made by `{command}`.")
+        parts.append(f"Made by {_code(command, len(command))}.")
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -115,8 +122,11 @@ def report_of_run(
         about: where its examples come from.
         before: the base's scores on the same test; None: not asked.
         data_lines: what is odd about the data's file, in lines.
-        show_personal: whether answers are shown with the e-mail addresses and numbers in them.
+        show_personal: whether texts are shown with the e-mail addresses and numbers in them.
     """
+    hints = Hints(show_personal)
+    name, about = hints.hidden_in(run.task_name), hints.hidden_in(about)
+    data_lines = [*map(hints.hidden_in, data_lines)]
     scores = run.scores
     right = sum(answer.right for answer in scores.answers)
     asked = len(scores.answers)
@@ -124,7 +134,7 @@ def report_of_run(
     intervals, method = kept_intervals(scores, task)
     own = intervals.get(scores.metric_name)
     parts = [
-        f"# {_plain(run.task_name)} on {_plain(run.base_name)}",
+        f"# {_plain(name)} on {_plain(run.base_name)}",
         f"On the {scores.split} rows: **{value}**"
         + (f", 95 % interval {percent_range(*own)}" if own else "")
         + (f" (of the base: {percent(before.value)})" if before else "")
@@ -139,9 +149,29 @@ def report_of_run(
         f"## Answers of the {scores.split} rows, the wrong ones first" if asked else "",
         answers_table(scores.answers, show_personal) if asked else "",
         "## Limits",
-        _list("", [_about_rows(show_personal), *_limits_of_test(asked)]),
+        _list("", [_about_rows(hints), *_limits_of_test(scores.answers, task)]),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+class Hints:
+    """Hints of personal data in texts on their way into a page: hidden, and counted."""
+
+    def __init__(self, shown: bool) -> None:
+        self.shown = shown  # nothing is hidden
+        self.found: Counter[str] = Counter()
+
+    def hidden_in(self, text: str) -> str:
+        """A text without hints of personal data, unless they are to be shown."""
+        if self.shown:
+            return text
+        text, found = without_personal_data(text)
+        self.found += found
+        return text
+
+    def __str__(self) -> str:
+        counts = self.found.items()
+        return ", ".join(f"{count} × {_plain(PLACEHOLDERS[kind])}" for kind, count in counts)
 
 
 # --- the parts ----------------------------------------------------------------------------------
@@ -179,13 +209,8 @@ def _more_rows(decision: Decision) -> str:
     return f"; the best of each kind then {counted(decision.more_rows, 'row')} more"
 
 
-def _choice(asked: Asked) -> str:
-    """What was chosen about a way; an instruction may be made of labels, so of rows."""
-    return _code(without_personal_data(asked.choice)[0]) if asked.choice else ""
-
-
-def _in_brackets(text: str) -> str:
-    return f" ({text})" if text else ""
+def _in_brackets(choice: str) -> str:
+    return f" ({_code(choice)})" if choice else ""
 
 
 def _training(run: Run) -> list[str]:
@@ -223,30 +248,28 @@ def answers_table(answers: Sequence[Answer], show_personal: bool = False) -> str
     Below it stands how many were hidden.
     """
     ordered = sorted(answers, key=lambda answer: answer.right)
-    found: Counter[str] = Counter()
+    hints = Hints(show_personal)
     shown = []
     for answer in ordered[:SHOWN]:
-        texts = [answer.prompt, answer.expected, answer.given]
-        if not show_personal:
-            texts, counts = zip(*map(without_personal_data, texts), strict=True)
-            found += sum(counts, Counter())
+        texts = map(hints.hidden_in, (answer.prompt, answer.expected, answer.given))
         shown.append((*map(_code, texts), "right" if answer.right else "**wrong**"))
     more = len(answers) - len(shown)
-    hidden = ", ".join(f"{count} × {_plain(PLACEHOLDERS[kind])}" for kind, count in found.items())
     parts = [
         markdown_table(("asked", "wanted", "given", ""), shown),
-        f"Hidden in it, as hints of personal data: {hidden}." if hidden else "",
+        f"Hidden in it, as hints of personal data: {hints}." if hints.found else "",
         f"And {counted(more, 'more answer')}." if more else "",
     ]
     return "\n\n".join(part for part in parts if part)
 
 
-def _about_rows(show_personal: bool) -> str:
-    return OWN_ROWS if show_personal else HIDDEN_ROWS
+def _about_rows(hints: "Hints") -> str:
+    if hints.shown:
+        return OWN_ROWS
+    return f"{HIDDEN_ROWS} Hidden outside the answers: {hints}." if hints.found else HIDDEN_ROWS
 
 
 def _limits(decision: Decision) -> Iterable[str]:
-    yield from _limits_of_test(decision.test.count)
+    yield from _limits_of_test(decision.test.answers, decision.task)
     if decision.run is not None:
         yield (
             "One seed was trained for each learning rate. Another seed may move the score by "
@@ -256,7 +279,18 @@ def _limits(decision: Decision) -> Iterable[str]:
         yield "LoRA was not tried, so nothing is known of it here."
 
 
-def _limits_of_test(asked: int) -> Iterable[str]:
+def _limits_of_test(answers: Sequence[Answer], task: Task | None) -> Iterable[str]:
+    asked = len(answers)
+    groups = task and task.groups
+    if groups and asked and all(answer.prompt in groups for answer in answers):
+        count = len({groups[answer.prompt] for answer in answers})
+        yield (
+            f"The interval says how far {counted(asked, 'test row')} of {counted(count, 'group')} "
+            "may stray, if later groups are like them. Others may go otherwise."
+        )
+        if count < LEAST_GROUPS:
+            yield f"More groups in the test would narrow it: {LEAST_GROUPS} or more."
+        return
     if asked:
         yield (
             f"The interval says how far {counted(asked, 'test row')} may stray, if your later "
@@ -285,11 +319,11 @@ def _plain(text: str) -> str:
     return re.sub(r"([\\`*_\[\]<>#|~])", r"\\\1", " ".join(text.split()))
 
 
-def _code(text: str) -> str:
+def _code(text: str, longest: int = LONGEST) -> str:
     """A text as it is, in one line, for a cell of a table."""
     line = " ".join(text.split()) or "(nothing)"
-    if len(line) > LONGEST:
-        line = f"{line[:LONGEST]} …"
+    if len(line) > longest:
+        line = f"{line[:longest]} …"
     longest = max(map(len, re.findall("`+", line)), default=0)
     fence = "`" * (longest + 1)
     space = " " if line[0] == "`" or line[-1] == "`" else ""

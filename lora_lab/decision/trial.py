@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -84,6 +84,7 @@ def decide(
     *,
     minutes: float,
     situation: Situation,
+    spent: float = 0.0,
     recipe: Recipe | None = None,
     instruction: str | None = None,
     store: str | Path | Default | None = DEFAULT,
@@ -98,7 +99,8 @@ def decide(
     Args:
         base: what is asked and trained; it stays as it was.
         task: with training, validation and test examples.
-        minutes: of a clock on the wall, from here to the end.
+        minutes: of a clock on the wall, to the end.
+        spent: seconds of them that are gone already.
         situation: the goal, the share that is needed, how often answers change, prices. What is
             measured here replaces its counts of right answers, and its number of examples.
         recipe: how LoRA begins; None: the task's own. Three times its learning rate and a third
@@ -113,7 +115,8 @@ def decide(
     if not 0 < minutes < math.inf:
         raise ValueError(f"{minutes:g} minutes are no time to try anything in; give 1 or more")
     tell = tell or (lambda words: None)
-    trial = _Trial(base, task, 60 * minutes, tell, store)
+    start = time.monotonic() - spent
+    trial = _Trial(base, task, 60 * minutes, tell, store, start=start)
     trial.ask_ways(instruction)
     trial.train_ways(recipe or task.recipe)
     more_rows = trial.ask_more()
@@ -186,7 +189,8 @@ class _Trial:
                 raise ValueError(
                     f"{self.seconds / 60:g} minutes are too few: an answer of {self.base.name} "
                     f"takes {bare:.2g} s, and {enough} validation rows are the fewest that tell "
-                    f"anything; give {math.ceil(1.2 * needed / 60)} minutes or more"
+                    f"anything; give {math.ceil((1.2 * needed + self.spent) / 60)} minutes or "
+                    "more"
                 )
             cost = costs.pop(dearest)
             self.left_out[dearest] = f"an answer takes {cost:.2g} s, which left no time for it"
@@ -202,8 +206,8 @@ class _Trial:
         for way in ways:
             try:
                 if not costs:  # the first answer of all is slower
-                    _finished(ask_in(way, self.base, self.task, first))
-                costs[str(way)] = _finished(ask_in(way, self.base, self.task, first)).seconds
+                    ask_in(way, self.base, self.task, first)
+                costs[str(way)] = ask_in(way, self.base, self.task, first).seconds
             except ValueError as error:  # longer than the base can read
                 if not costs:
                     raise
@@ -215,7 +219,7 @@ class _Trial:
     def _ask(self, way: Way, model: Model) -> bool:
         """Ask the validation rows in a way, and keep and tell what came of it; whether it could."""
         try:
-            asked = _finished(ask_in(way, model, self.task, self.rows))
+            asked = ask_in(way, model, self.task, self.rows)
         except ValueError as error:  # a longer prompt than in the rehearsal
             self.left_out[str(way)] = str(error)
             return False
@@ -308,7 +312,7 @@ class _Trial:
         for asked in best:
             model = self.runs.get(str(asked), self.base)
             try:
-                more = _finished(ask_in(self.ways[str(asked)], model, self.task, rest[:count]))
+                more = ask_in(self.ways[str(asked)], model, self.task, rest[:count])
             except ValueError:  # a longer prompt than before: no two ways may differ in their rows
                 return 0
             whole.append(joined(asked, more, self.task))
@@ -334,10 +338,10 @@ class _Trial:
         if str(chosen) in self.runs and self.store is not None and rows == len(self.task.test):
             test = self._scored(chosen)
         else:
-            test = _finished(ask_in(self.ways[str(chosen)], model, self.task, questions))
+            test = ask_in(self.ways[str(chosen)], model, self.task, questions)
         if chosen is bare:
             return test, None
-        return test, _finished(ask_in(self.ways[str(bare)], self.base, self.task, questions))
+        return test, ask_in(self.ways[str(bare)], self.base, self.task, questions)
 
     def _scored(self, chosen: Asked) -> Asked:
         """The test in the chosen adapter's words; its scores are kept with its run."""
@@ -356,12 +360,6 @@ class _Trial:
         few = replace(self.task, validation=self.task.validation[:1])  # its answers are not read
         before = evaluate(self.base, few, split="validation")
         return before, run.scores or evaluate(run, few, split="validation")
-
-
-def _finished(asked: Iterator[Asked]) -> Asked:
-    """All the answers."""
-    *_, last = asked
-    return last
 
 
 def _is_beyond_the_best(times: float, measured: Mapping[float, float]) -> bool:

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from lora_lab.cost.estimates import estimate
 from lora_lab.findings.claim_runs import Setting, Trial, try_settings
 from lora_lab.findings.evidence import Evidence
-from lora_lab.findings.papers import PaperTable, paper
+from lora_lab.findings.papers import PaperTable, paper, paper_in_words
 from lora_lab.findings.recordings import read_record, write_record
 from lora_lab.maths.comparison import SEEDS
 from lora_lab.maths.looks import holm_levels
@@ -394,6 +394,5 @@ def _ratio(number: float, other: float) -> float:
 
 
 def _published(id: str) -> str:
-    found = paper(id)
-    rows = f"; its rows: lab.paper({id!r}).rows" if isinstance(found, PaperTable) else ""
-    return f"Published: {found.what}: {found}{rows}"
+    rows = f"; its rows: lab.paper({id!r}).rows" if isinstance(paper(id), PaperTable) else ""
+    return f"Published: {paper_in_words(id)}{rows}"

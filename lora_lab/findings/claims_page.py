@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from lora_lab.findings.claims import Claim, Finding, claims
 from lora_lab.findings.evidence import Evidence
-from lora_lab.findings.papers import paper
+from lora_lab.findings.papers import paper_in_words
 from lora_lab.wording import counted, markdown_table
 
 KINDS = {  # how a verdict begins: the section's title, and what stands below it
@@ -74,10 +74,10 @@ def _parts(claim: Claim) -> Iterator[str]:
     if claim.convention:
         yield f"Convention: {claim.convention}"
     if claim.papers:
-        yield "Published: " + "; ".join(map(_published, claim.papers)) + "."
+        yield "Published: " + "; ".join(map(paper_in_words, claim.papers)) + "."
     for id in claim.evidence:
         yield f"Evidence `{id}`: {Evidence.read(id).verdict}."
-    source = "" if claim.source == LESSON else f" · from {_published(claim.source)}"
+    source = "" if claim.source == LESSON else f" · from {paper_in_words(claim.source)}"
     recorded = f" · recorded {claim.about}" if claim.about else ""
     yield f"`{claim.id}`{source}{recorded}"
 
@@ -93,12 +93,6 @@ def _cells(finding: Finding) -> tuple[str, ...]:
     count = "arithmetic" if seeds == 1 else counted(seeds, "seed")
     count += f"; about {more} more would settle it" if more else ""
     return finding.case.when, finding.subject, finding.effect, finding.promised, count
-
-
-def _published(id: str) -> str:
-    """A published number and its place."""
-    found = paper(id)
-    return f"{found.what}: {found}"
 
 
 if __name__ == "__main__":

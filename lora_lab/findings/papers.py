@@ -88,6 +88,12 @@ def paper(id: str) -> PaperNumber | PaperTable:
     return papers()[id]
 
 
+def paper_in_words(id: str) -> str:
+    """What a published number says, with its source."""
+    found = paper(id)
+    return f"{found.what}: {found}"
+
+
 def _check_known(name: str | float, names: tuple[str | float, ...], what: str) -> None:
     if name not in names:
         raise ValueError(

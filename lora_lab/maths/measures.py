@@ -6,6 +6,10 @@ MARGIN = 0.02  # of a share, unless another is given: 2 points
 RIGHT = "right answers"
 ANSWERS = ("exact match", "accuracy", "field F1", "valid JSON", "King James style")
 SHARES = (RIGHT, *ANSWERS, "old_knowledge", "strangers")
+FORGETTING = {  # fields of Scores, in words
+    "old_knowledge": "old facts kept",
+    "strangers": 'strangers still "not known"',
+}
 LOWER_IS_BETTER = {"loss": " nats", "KL": " nats", "perplexity": ""}  # with their units
 
 

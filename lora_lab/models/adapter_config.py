@@ -142,7 +142,8 @@ def read_settings(folder: Path) -> dict[str, object]:
     for name in unknown_fields(config):
         raise ValueError(
             f"{path} says {name}={config[name]!r}, which is not known here and may change the "
-            "answers; load this adapter with the PEFT that wrote it, or switch the field off"
+            "answers; load this adapter with the PEFT that wrote it, or merge it there into its "
+            "base (merge_and_unload) and give the merged model's folder"
         )
     if settings.starts_on_a_changed_base:
         raise ValueError(

@@ -132,7 +132,11 @@ def _check_folder(folder: Path) -> None:
             "give both to lab.load_adapter(base, folder)"
         )
     if not (folder / "config.json").is_file():
-        raise ValueError(f"{folder} has no config.json; give a folder that save_pretrained wrote")
+        inside = sorted(path.parent.name for path in folder.glob("*/adapter_config.json"))
+        hint = f" ({', '.join(inside[:3])} in it: an adapter)" if inside else ""
+        raise ValueError(
+            f"{folder} has no config.json{hint}; give a folder that save_pretrained wrote"
+        )
     if any(folder.glob("*.safetensors")):
         return
     pickles = sorted(

@@ -10,7 +10,7 @@ from lora_lab.cost.gpus import EDGE, FITS, Card, verdict_on
 from lora_lab.cost.memory import ERROR
 from lora_lab.plots.canvas import BASE, EARLIER, INK, LEGEND, tidy
 from lora_lab.records import Memory
-from lora_lab.wording import significant
+from lora_lab.wording import memory_unit, significant
 
 PARTS = {  # of a step's memory, in the order in which they are stacked
     "weights": "#9A9A9A",
@@ -49,7 +49,7 @@ def draw_memory(
     stacked = [sum(getattr(memory, part) for part in PARTS) for memory in named.values()]
     ends = [memory.total * (1 + error) for memory in named.values()]
     longest = max([1, *stacked, *ends, *measured.values(), *([card.usable] if card else [])])
-    unit, size = _unit(longest)
+    unit, size = memory_unit(longest)
     for place, (name, memory) in enumerate(named.items()):
         start = 0.0
         for part, colour in PARTS.items():
@@ -91,10 +91,6 @@ def draw_memory(
     return ax
 
 
-def _unit(longest: float) -> tuple[str, int]:
-    return ("GiB", 2**30) if longest >= 2**30 else ("MiB", 2**20)
-
-
 def _amount_text(number: float) -> str:
     """A number rounded to three digits, since estimates are no finer: `8.65`, `131`, `1,420`."""
     return significant(float(f"{number:.3g}"))
@@ -105,7 +101,7 @@ def _memory_in_words(
 ) -> str:
     summaries = []
     for name, memory in named.items():
-        unit, size = _unit(memory.total)
+        unit, size = memory_unit(memory.total)
         most = max(PARTS, key=lambda part: getattr(memory, part))  # noqa: B023 - used at once
         words = f"{name} {_amount_text(memory.total / size)} {unit} (most of it {most}"
         if name in measured:

@@ -26,6 +26,7 @@ from lora_lab.review.adapter_base import (
 from lora_lab.review.adapter_config import config_findings
 from lora_lab.review.adapter_factor import factor_findings, factor_in_words, shipped_in_words
 from lora_lab.review.adapter_size import norms_of, size_findings, size_in_words
+from lora_lab.review.adapter_token_rows import FIELD, token_row_findings
 from lora_lab.review.adapter_tokenizer import look_at_tokenizer
 from lora_lab.review.adapter_weights import Change, Weights, dtypes_in_words, read_weights
 from lora_lab.review.base_names import config_of
@@ -135,7 +136,7 @@ class _Adapter:
                 f"correct it in {CONFIG_FILE}",
             )
             return
-        fields = unknown_fields(self.config)
+        fields = [field for field in unknown_fields(self.config) if field != FIELD]
         if self.config.get("bias", "none") != "none":
             fields.append("bias")
         for field in fields:
@@ -271,6 +272,8 @@ class _Adapter:
 
     def _compare(self) -> None:
         settings, weights = self.settings, self.weights
+        rows = vocabulary_of(settings.base_model_name_or_path or "", self.base)
+        self.findings += token_row_findings(self.config.get(FIELD), weights, rows)
         more_targets = bool(self.config.get("target_parameters"))
         try:
             self.findings += config_findings(settings, weights, self.base, more_targets)
@@ -306,7 +309,7 @@ class _Adapter:
     def _look_at_tokenizer(self) -> None:
         name = self.config.get("base_model_name_or_path")
         rows = vocabulary_of(name if isinstance(name, str) else "", self.base)
-        trains_embedding = bool(self.config.get("trainable_token_indices"))
+        trains_embedding = bool(self.config.get(FIELD))
         if self.weights is not None:
             saved = self.config.get("modules_to_save") or ()
             trains_embedding |= any(_is_embedding(one) for one in (*self.weights.changes, *saved))

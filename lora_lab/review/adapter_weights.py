@@ -21,6 +21,7 @@ PART = re.compile(
     r"(?P<module>.+?)\.(?P<part>lora_embedding_[AB]|lora_[ABE]|lora_magnitude_vector)(?P<tail>\..+)?"
 )
 TAILS = (None, ".weight")  # of PEFT's names
+TOKEN_ROWS = ".token_adapter.trainable_tokens_delta"  # ends the name of single tokens' rows
 
 
 @dataclass(slots=True)
@@ -51,6 +52,7 @@ class Weights:
     changes: dict[str, Change]  # by module
     magnitudes: dict[str, str]  # DoRA's, by module: names in the file
     whole: dict[str, str]  # modules in the file as a whole, such as "lm_head"
+    token_rows: dict[str, str]  # rows of single tokens, by module: names in the file
     odd_names: list[str]  # that PEFT would not find
     twice: list[str]  # names with PEFT's prefix twice, which it would not find either
     with_adapter: list[str]  # names that hold an adapter's name, as "lora_A.default.weight"
@@ -64,7 +66,7 @@ class Weights:
 
 def read_weights(file: TensorFile) -> Weights:
     """An adapter's tensors, sorted and measured, with what is wrong about them alone."""
-    weights = Weights(file, {}, {}, {}, [], [], [])
+    weights = Weights(file, {}, {}, {}, {}, [], [], [])
     for key in file.entries:
         name = WRAPPERS.sub("", key)
         is_odd = name != key or not name.startswith(PREFIX)
@@ -74,7 +76,9 @@ def read_weights(file: TensorFile) -> Weights:
             name = name.removeprefix(PREFIX)
         match = PART.fullmatch(name)
         if match is None:
-            if name.endswith((".weight", ".bias")):
+            if name.endswith(TOKEN_ROWS):
+                weights.token_rows[name.removesuffix(TOKEN_ROWS)] = key
+            elif name.endswith((".weight", ".bias")):
                 weights.whole[name.rpartition(".")[0]] = key
         else:
             module, part, tail = match["module"], match["part"], match["tail"]

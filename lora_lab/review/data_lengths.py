@@ -93,7 +93,7 @@ def lengths_of(rows: Sequence[UsedRow], max_length: int, counter: TokenCounter |
     of_row = dict(zip((row.number for row in sample), counts, strict=True))
     if sample is not rows:
         bounds = Bounds(counter, (row.example for row in sample))
-        long = [row for row in rows if bounds.most(row.example) > max_length]
+        long = [row for row in rows if bounds.may_exceed(row.example, max_length)]
         of_long = counter.lengths([row.example for row in long])
         of_row |= zip((row.number for row in long), of_long, strict=True)
     return Lengths(
@@ -125,6 +125,13 @@ class Bounds(dict):
 
     def __missing__(self, word: str) -> int:
         return len(word.encode()) + 1
+
+    def may_exceed(self, example: Example, tokens: int) -> bool:
+        """Whether an example can have more tokens. Words are looked at where bytes do not tell."""
+        prompt, answer = example.prompt, example.answer
+        letters = len(prompt) + len(answer) + 1
+        widest = 1 if prompt.isascii() and answer.isascii() else 4  # bytes of a letter
+        return self.around + widest * letters > tokens and self.most(example) > tokens
 
     def most(self, example: Example) -> int:
         """The most tokens that an example can have."""

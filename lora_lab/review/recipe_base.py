@@ -13,7 +13,7 @@ from lora_lab.recipe import Recipe, nearest
 from lora_lab.review.finding import Finding
 from lora_lab.review.named_base import PEFT_TARGETS, NamedBase
 from lora_lab.tools.brought_recipe import BroughtRecipe
-from lora_lab.wording import fine_percent
+from lora_lab.wording import fine_percent, memory_size
 
 GIB = 2**30
 
@@ -164,6 +164,6 @@ def _memory(shape: Shape, recipe: Recipe) -> str:
     if edge:
         words += f"; at the edge or with checkpointing: {', '.join(edge[:3])}"
     return (
-        f"{plain.total / GIB:.1f} GiB in tensors with transformers' Trainer, each row of "
+        f"{memory_size(plain.total)} in tensors with transformers' Trainer, each row of "
         f"{recipe.max_length:,} tokens; {words}"
     )

@@ -74,10 +74,11 @@ def _turn(turn: Mapping[str, object]) -> Turn:
         raise Unread(f"the unknown role {str(name)[:NAMED]!r}")
     if role == "tool" or turn.get("tool_calls") or turn.get("function_call"):
         raise Unread(TOOL)
-    content = turn.get("content", turn.get("value"))
-    parts = content if isinstance(content, list) else [content]
+    text = turn.get("content", turn.get("value"))
+    if not isinstance(text, str):
+        text = "\n".join(map(_text_of_part, text if isinstance(text, list) else [text]))
     learnt = turn.get("weight") != 0 and turn.get("loss_weight") != 0
-    return Turn(role, "\n".join(map(_text_of_part, parts)).strip(), learnt)
+    return Turn(role, text.strip(), learnt)
 
 
 def _text_of_part(part: object) -> str:

@@ -67,6 +67,12 @@ def rows_read(
     for role, column in more.items():
         check_column(table, role, column, path)
     roles = {"prompt": taken.prompt, "answer": taken.answer, **more}
+    for role, column in more.items():
+        for other in roles:
+            if other != role and column == roles[other]:
+                raise ValueError(
+                    f"{role}={column!r} is the column of {other} too; give another column"
+                )
     used = used_rows(table, roles, split, path.name)
     dropped = {why: [*numbers] for why, numbers in table.dropped.items()}
     return FileRows(len(table.rows), columns, dropped, table.encoding, taken, used)
@@ -123,11 +129,11 @@ def file_task(
     path = Path(path)
     given = {TEST: test, VALIDATION: validation}
     files = {None: path} | {split: Path(file) for split, file in given.items() if file is not None}
-    _check_together(files, prompt, answer, split_column, group_by)
+    _check_together(files, split_column)
     tables = {split: read_table(file) for split, file in files.items()}
-    by_template = group_by == TEMPLATE and TEMPLATE not in tables[None].columns
+    by_template = is_by_template(group_by, tables[None])
     groups = {"group_by": group_by} if group_by is not None and not by_template else {}
-    more = groups | ({"split_column": split_column} if split_column is not None else {})
+    more = ({"split_column": split_column} if split_column is not None else {}) | groups
     read = {
         split: rows_read(table, files[split], prompt, answer, more, split)
         for split, table in tables.items()
@@ -138,9 +144,7 @@ def file_task(
     if split_column is not None:
         _check_several(rows, split_column, path)
     if by_template:
-        templates = templates_of([row.example.prompt for row in rows])
-        for row, template in zip(rows, templates, strict=True):
-            row.group = template
+        group_by_template(rows)
     rows = kept_apart(rows)
     metric = metric_of([row.example.answer for row in rows])
     splits = splits_of(rows, files, tables, metric, group_by, random.Random(seed))
@@ -178,13 +182,7 @@ def _first_recipe(count: int) -> Recipe:
 # --- what contradicts itself ------------------------------------------------------------------
 
 
-def _check_together(
-    files: dict[str | None, Path],
-    prompt: str,
-    answer: str,
-    split_column: str | None,
-    group_by: str | None,
-) -> None:
+def _check_together(files: dict[str | None, Path], split_column: str | None) -> None:
     """Refuse arguments that contradict each other."""
     for split in (TEST, VALIDATION):
         if split in files and split_column is not None:
@@ -202,13 +200,6 @@ def _check_together(
                 "row can be in two splits; give another file, or split_column='…' for one file"
             )
         seen[place] = split
-    roles = {"prompt": prompt, "answer": answer, "split_column": split_column, "group_by": group_by}
-    for role in ("split_column", "group_by"):
-        for other, column in roles.items():
-            if other != role and column is not None and column == roles[role]:
-                raise ValueError(
-                    f"{role}={column!r} is the column of {other} too; give another column"
-                )
 
 
 def _check_several(rows: Sequence[UsedRow], column: str, path: Path) -> None:
@@ -270,6 +261,18 @@ def used_rows(
             earlier.contradicted = new.contradicted = True
         used.append(new)
     return used
+
+
+def is_by_template(group_by: str | None, table: Table) -> bool:
+    """Whether rows are grouped by their prompts' templates, and not by a column of that name."""
+    return group_by == TEMPLATE and TEMPLATE not in table.columns
+
+
+def group_by_template(rows: Sequence[UsedRow]) -> None:
+    """Make the template of its prompt the group of each row."""
+    templates = templates_of([row.example.prompt for row in rows])
+    for row, template in zip(rows, templates, strict=True):
+        row.group = template
 
 
 def contested(rows: Iterable[UsedRow]) -> dict[str, list[int]]:

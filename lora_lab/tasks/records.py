@@ -22,6 +22,7 @@ from lora_lab.tasks.tables import Row, Table, rows_in_words
 PROMPT, ANSWER = "prompt", "answer"  # the columns that are taken where none is named
 CHOSEN = "chosen"  # the better answer of a preference
 SHOWN = 12  # column names that an error lists
+ROLES = {"group_by": "column to group by", "split_column": "split column"}  # in words
 BLANKS = (None, "", [])
 PAIRS = (  # columns that go together, in the order in which they are tried
     (PROMPT, ANSWER),
@@ -48,6 +49,10 @@ PAIRS = (  # columns that go together, in the order in which they are tried
     ("text", "intent"),
     ("text", "category"),
     ("text", "summary"),
+    ("text", "sentiment"),
+    ("message", "label"),
+    ("message", "category"),
+    ("message", "intent"),
     ("sentence", "label"),
     ("utterance", "intent"),
     ("review", "sentiment"),
@@ -104,6 +109,14 @@ def take(table: Table, path: Path, prompt: str = PROMPT, answer: str = ANSWER) -
     forms = _forms(table, prompt, answer)
     fitting = {form.how: form.rows(table) for form in forms}
     best = max(forms, key=lambda form: len(fitting[form.how]), default=None)  # of equals the first
+    if best is None and (prompt, answer) == (PROMPT, ANSWER):
+        _check_names(table, path)
+        if PROMPT not in table.columns and ANSWER not in table.columns:
+            raise ValueError(
+                f"{path.name} has no columns {PROMPT!r} and {ANSWER!r}, nor another pair that is "
+                f"known, such as 'question' and 'label'; it has {_listed(table)}: say which is "
+                "asked (prompt=..., or --prompt) and which is the answer (answer=..., or --answer)"
+            )
     if best is None:
         taken = Taken(prompt, answer, f"{prompt!r} to {answer!r}")
     elif best.turns_of is None:
@@ -177,6 +190,22 @@ def _pair_form(table: Table, prompt: str, answer: str) -> _Form:
 
 def check_column(table: Table, role: str, column: str, path: Path) -> None:
     """Refuse a column that is not in the table, or blank in every row."""
+    names = _check_names(table, path)
+    if column not in names:
+        raise ValueError(
+            f"{path.name} has no column {column!r}; {nearest(column, tuple(names[:1000]))}"
+            f"name one of {_listed(table)} as its {ROLES.get(role, role)} "
+            f"({role}=..., or --{role.replace('_', '-')})"
+        )
+    if not any(text_of(row.values.get(column)) for row in table.rows):
+        raise ValueError(
+            f"column {column!r} of {path.name} is blank in every row; give another of: "
+            f"{_listed(table)}"
+        )
+
+
+def _check_names(table: Table, path: Path) -> list[str]:
+    """The columns that have a name; a table of none is refused."""
     names = [name for name in table.columns if name]
     if not names:
         raise ValueError(
@@ -184,18 +213,14 @@ def check_column(table: Table, role: str, column: str, path: Path) -> None:
             if path.suffix.lower() in (".csv", ".tsv")
             else f'{path.name} holds empty objects; give {{"prompt": "…", "answer": "…"}}'
         )
+    return names
+
+
+def _listed(table: Table) -> str:
+    """The first columns, and how many there are if not all are named."""
+    names = [name for name in table.columns if name]
     more = f" … ({len(names)} columns)" if len(names) > SHOWN else ""
-    listed = f"{', '.join(names[:SHOWN])}{more}"
-    if column not in names:
-        raise ValueError(
-            f"{path.name} has no column {column!r}; {nearest(column, tuple(names[:1000]))}"
-            f"name one of {listed} as its {role.replace('_', ' ')} "
-            f"({role}=..., or --{role.replace('_', '-')})"
-        )
-    if not any(text_of(row.values.get(column)) for row in table.rows):
-        raise ValueError(
-            f"column {column!r} of {path.name} is blank in every row; give another of: {listed}"
-        )
+    return f"{', '.join(names[:SHOWN])}{more}"
 
 
 # --- chats and Alpaca's records -----------------------------------------------------------------

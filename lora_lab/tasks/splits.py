@@ -136,7 +136,7 @@ def draw_groups(
         generator: draws.
     """
     sizes = Counter(row.group for row in rows)
-    large = _large_groups(rows)
+    large = large_groups(rows)
     if len(sizes) - len(large) < len(wanted):
         large = [group for group, _ in sizes.most_common(len(sizes) - len(wanted))]
     drawn = sorted(sizes.keys() - {*large})
@@ -155,7 +155,7 @@ def draw_groups(
     return splits
 
 
-def _large_groups(rows: Sequence[UsedRow]) -> list[str]:
+def large_groups(rows: Sequence[UsedRow]) -> list[str]:
     """The groups with more than a fifth of the rows."""
     sizes = Counter(row.group for row in rows)
     return [group for group, count in sizes.items() if LARGE * count > len(rows)]
@@ -187,7 +187,7 @@ def splits_of(
     _check_enough(free, wanted, files[None].name, group_by, left_out(tables[None]))
     if group_by is not None:
         drawn = draw_groups(free, wanted, generator)
-        large = {*_large_groups(free)} & {row.group for row in drawn[TRAIN]}
+        large = {*large_groups(free)} & {row.group for row in drawn[TRAIN]}
         if wanted and large:
             notes.append(f"large groups stay in training: {_listed(large)}")
     else:

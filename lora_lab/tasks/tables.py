@@ -60,10 +60,23 @@ class Table:
 
 
 def rows_in_words(numbers: Sequence[int], most: int = 8) -> str:
-    """Row numbers in words: `row 3`, `rows 3, 9`, `rows 1, 2, 3 and 1,400 more`."""
-    shown = ", ".join(map(str, numbers[:most]))
-    more = f" and {len(numbers) - most:,} more" if len(numbers) > most else ""
-    return f"{'row' if len(numbers) == 1 else 'rows'} {shown}{more}"
+    """Row numbers in words: `row 3`, `rows 3, 9`, `rows 2 to 90, 98 and 1,400 more`.
+
+    Three or more in a row are said by the first and the last; `most` such parts are named.
+    """
+    parts: list[str] = []
+    place = 0
+    while place < len(numbers) and len(parts) < most:
+        end = place + 1
+        while end < len(numbers) and numbers[end] == numbers[end - 1] + 1:
+            end += 1
+        if end - place < 3:
+            end = place + 1
+        several = f" to {numbers[end - 1]}" if end - place > 1 else ""
+        parts.append(f"{numbers[place]}{several}")
+        place = end
+    more = f" and {len(numbers) - place:,} more" if place < len(numbers) else ""
+    return f"{'row' if len(numbers) == 1 else 'rows'} {', '.join(parts)}{more}"
 
 
 def read_table(path: Path) -> Table:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lora_lab import __version__
-from lora_lab.maths.measures import LOWER_IS_BETTER
+from lora_lab.maths.measures import FORGETTING, LOWER_IS_BETTER
 from lora_lab.models.adapter_config import CARD_TAG
 from lora_lab.models.built_in import BUILT_IN
 from lora_lab.recipe import ONLY, Recipe
@@ -35,7 +35,6 @@ DEPENDENT = (
     "Wilson's interval is for questions that are independent of each other. Questions made from "
     "few templates are not: the true interval is wider."
 )
-FORGETTING = {"old_knowledge": "old facts kept", "strangers": "strangers still not known"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

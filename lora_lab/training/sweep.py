@@ -33,6 +33,7 @@ from lora_lab.training.summary import (
     summary_of,
     varying_fields,
 )
+from lora_lab.wording import memory_size
 
 ENGINES = ("auto", "sequential", "processes", "packed", "ray")
 WORKER_BYTES = 400 * 2**20  # what a worker process holds before its first run: Python and torch
@@ -375,8 +376,8 @@ def _chosen_engine(engine: str, base: Base, task: Task, new: Sequence[Recipe]) -
     needed, free = _memory_of_workers(base, task, new, workers), free_memory(base.device)
     if needed is None or free is None:
         return "sequential", "it is not known whether several fit into memory"
-    room = f"{workers} side by side need {needed / 2**30:.1f} GiB of memory, and "
-    room += f"{free / 2**30:.1f} GiB are free"
+    room = f"{workers} side by side need {memory_size(needed)} of memory, and "
+    room += f"{memory_size(free)} are free"
     return ("processes" if needed <= free else "sequential"), room
 
 

@@ -2,13 +2,12 @@
 
 import dataclasses
 
-import torch
-
 from lora_lab.cost.estimates import more_memory
-from lora_lab.machine import resources
+from lora_lab.cost.limits import free_memory
 from lora_lab.models.bases import Base
 from lora_lab.recipe import Recipe
 from lora_lab.tasks.examples import Task
+from lora_lab.wording import memory_size
 
 
 def check_room(base: Base, task: Task, recipe: Recipe) -> None:
@@ -29,13 +28,6 @@ def check_room(base: Base, task: Task, recipe: Recipe) -> None:
         smaller = more_memory(base, task, dataclasses.replace(recipe, batch_size=size))
     fits = f"batch_size={size} would fit" if smaller <= free else "no batch_size would fit"
     raise MemoryError(
-        f"a step with batch_size={recipe.batch_size} needs about {needed / 2**30:.2g} GiB more "
-        f"memory, and {free / 2**30:.2g} GiB are free; {fits}"
+        f"a step with batch_size={recipe.batch_size} needs about {memory_size(needed)} more "
+        f"memory, and {memory_size(free)} are free; {fits}"
     )
-
-
-def free_memory(device: torch.device) -> int | None:
-    """The bytes that are free where a model computes; None: not known."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return resources.memory()[1] if device.type == "cpu" else None

@@ -14,16 +14,16 @@ from lora_lab.cost.estimates import (
     find_shape,
     flops_per_second,
 )
+from lora_lab.cost.limits import free_memory
 from lora_lab.models.bases import Base
 from lora_lab.recipe import Recipe
 from lora_lab.records import Budget, Memory
 from lora_lab.tasks.examples import Task
 from lora_lab.widgets import markup
 from lora_lab.widgets.boxes import PictureView
-from lora_lab.widgets.memory_check import check_room, free_memory
+from lora_lab.widgets.memory_check import check_room
 from lora_lab.widgets.recipe_controls import RecipeControls
-from lora_lab.widgets.sweep_following import duration
-from lora_lab.wording import fine_percent, in_short, significant
+from lora_lab.wording import duration, fine_percent, in_short, memory_size, significant
 
 SIZE = (420, 240)  # pixels: beside the choices on a laptop
 OTHERS = {  # bars beside that of the choices: what is changed in them
@@ -139,10 +139,5 @@ def _memory_text(budget: Budget, base: Base) -> str:
     if budget.memory is None:
         return ""
     free = free_memory(base.device)
-    left = "" if free is None else f", {_bytes_text(free)} are free"
-    return html.escape(f"memory about {_bytes_text(budget.memory.total)}{left}")
-
-
-def _bytes_text(count: float) -> str:
-    unit, size = ("GiB", 2**30) if count >= 2**30 else ("MiB", 2**20)
-    return f"{significant(float(f'{count / size:.3g}'))} {unit}"
+    left = "" if free is None else f", {memory_size(free)} are free"
+    return html.escape(f"memory about {memory_size(budget.memory.total)}{left}")

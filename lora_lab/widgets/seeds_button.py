@@ -19,9 +19,9 @@ from lora_lab.training.store import DEFAULT, Default, Run
 from lora_lab.widgets import markup, run_summary
 from lora_lab.widgets.boxes import row
 from lora_lab.widgets.memory_check import check_room
-from lora_lab.widgets.sweep_following import SweepFollower, duration, with_seeds
+from lora_lab.widgets.sweep_following import SweepFollower, with_seeds
 from lora_lab.widgets.working_box import WorkingBox
-from lora_lab.wording import counted
+from lora_lab.wording import counted, duration
 
 LOOKS_TEXT = f"{', '.join(map(str, LOOKS[:-1]))} and {LOOKS[-1]}"
 HELP = (

@@ -1,7 +1,6 @@
 """A sweep followed to its end or to Stop: its finished runs, its curves, and the time left."""
 
 import dataclasses
-import math
 import threading
 import time
 import warnings
@@ -14,7 +13,7 @@ from lora_lab.records import StepRecord
 from lora_lab.tasks.examples import Task
 from lora_lab.training.store import Run
 from lora_lab.training.sweep import follow_sweep
-from lora_lab.wording import counted
+from lora_lab.wording import counted, duration
 
 News = Iterator[tuple[Recipe, StepRecord | Run]]
 
@@ -164,11 +163,6 @@ def with_seeds(settings: Iterable[Recipe], seeds: Iterable[int]) -> list[Recipe]
     settings = [*settings]
     recipes = (dataclasses.replace(setting, seed=seed) for seed in seeds for setting in settings)
     return [*dict.fromkeys(recipes)]
-
-
-def duration(seconds: float) -> str:
-    """A time in words: `40 s`, `12 min`."""
-    return f"{math.ceil(seconds)} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
 def _without_warnings(followed: Generator[tuple[Recipe, StepRecord | Run], None, None]) -> News:

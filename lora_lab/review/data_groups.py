@@ -1,0 +1,111 @@
+"""Groups of rows, such as customers: how many, how large, and what a split at random leaks."""
+
+import random
+import shlex
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from lora_lab.review.data_rows import quoted
+from lora_lab.review.finding import Finding
+from lora_lab.tasks.splits import (
+    SPLITS,
+    TEMPLATE,
+    TEST,
+    TRAIN,
+    VALIDATION,
+    UsedRow,
+    draw_rows,
+    large_groups,
+)
+from lora_lab.wording import counted, percent
+
+FEW_GROUPS = 5  # of a split: below, its score says next to nothing of other groups
+ALONE = 0.9  # groups for each row, from which on grouping changes next to nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """The groups of a file's rows, and what a split at random would do to them."""
+
+    by: str  # a column, or "template"
+    sizes: Counter[str]  # rows of each
+    large: Sequence[str]  # so large that they stay in training
+    leaking: int  # of the test rows of a split at random: those whose group is in training
+    drawn: int  # test rows of that split
+
+
+def groups_of(used: Sequence[UsedRow], by: str) -> Groups:
+    """The groups of rows that are grouped, and how a split at random would tear them apart."""
+    several = {row.example.prompt for row in used if row.contradicted}
+    drawn = draw_rows(used, (TEST, VALIDATION), random.Random(0), several)
+    trained = {row.group for row in drawn[TRAIN]}
+    leaking = sum(row.group in trained for row in drawn[TEST])
+    sizes = Counter(row.group for row in used)
+    return Groups(by, sizes, large_groups(used), leaking, len(drawn[TEST]))
+
+
+def groups_in_words(groups: Groups) -> str:
+    """`17 by 'customer', half of them with up to 4 rows, the largest with 12 of 120`."""
+    sizes = groups.sizes
+    by = TEMPLATE if groups.by == TEMPLATE else repr(groups.by)
+    return (
+        f"{len(sizes):,} by {by}, half of them with up to "
+        f"{counted(int(median(sizes.values())), 'row')}, the largest with "
+        f"{max(sizes.values()):,} of {sizes.total():,}"
+    )
+
+
+def groups_by_split(splits: Mapping[str, Sequence[UsedRow]]) -> dict[str, int]:
+    """How many groups each split has."""
+    return {split: len({row.group for row in splits[split]}) for split in SPLITS}
+
+
+def group_findings(groups: Groups, by_split: Mapping[str, int] | None) -> Iterator[Finding]:
+    """What is odd about groups; `by_split` says how many each split has, None: none was drawn."""
+    sizes = groups.sizes
+    if len(sizes) >= ALONE * sizes.total():
+        yield Finding(
+            severity="note" if groups.by == TEMPLATE else "warning",
+            what=f"{counted(len(sizes), 'group')} in {counted(sizes.total(), 'row')}: nearly every "
+            f"row is a group of its own by {groups.by!r}",
+            why="Grouping then keeps nothing together, and splits are as good as at random.",
+            do="Group by what rows have in common: a person, a document, a template.",
+            lesson="01",
+        )
+    elif groups.leaking and by_split is not None:
+        share = groups.leaking / groups.drawn
+        yield Finding(
+            severity="note",
+            what=f"at random, {groups.leaking:,} of {counted(groups.drawn, 'test row')} "
+            f"({percent(share)}) would be of a group that is in training too",
+            why="The score would then tell how well known groups are answered, and nothing of new "
+            "ones.",
+            do=f"Keep --group-by {shlex.quote(groups.by)} in train, sweep and decide: no group is "
+            "in two splits then.",
+            lesson="01",
+        )
+    if by_split is not None and min(by_split[TEST], by_split[VALIDATION]) < FEW_GROUPS:
+        yield Finding(
+            severity="warning",
+            what=f"few groups: {by_split[TEST]:,} in the test and {by_split[VALIDATION]:,} in "
+            f"validation, of {len(sizes):,}",
+            why="Rows of one group are alike. A score over so few groups tells next to nothing of "
+            "other ones, and its interval is wide.",
+            do="Collect rows of more groups. Or give the test more of them, by a column of your "
+            "own with train, validation and test (--split-column).",
+            lesson="04",
+        )
+    if groups.large and by_split is not None:
+        named = [
+            f"{quoted(group)} ({percent(sizes[group] / sizes.total())})" for group in groups.large
+        ]
+        yield Finding(
+            severity="note",
+            what=f"more than a fifth of the rows are of one group: {', '.join(named)}",
+            why="So large a group stays in training, as long as there are others. The test says "
+            "nothing of it.",
+            do="Look at its rows. If later questions come from it too, hold some out in a file of "
+            "their own (--test).",
+        )
