@@ -170,6 +170,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "data_rows": "",
         "data_twins": "",
         "data": "",
+        "data_mending": "",
     },
     "lessons": {
         "predictions": "",
@@ -196,7 +197,14 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "tampering": "pandas",
         "autopsy": "pandas",
     },
-    "decision": {"asking": "", "trial": "", "report": ""},
+    "decision": {
+        "asking": "",
+        "outcome": "pandas",
+        "timed_sweep": "pandas",
+        "trial": "",
+        "final_test": "",
+        "report": "",
+    },
     "checks": dict.fromkeys(
         ["compare", "start_here", "should_i_fine_tune", "one_token", "maths_of_lora"]
         + [

@@ -6,6 +6,7 @@ import html
 import re
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,7 +19,7 @@ from lora_lab.cli.show import as_json, busy, note, say, slow_bars_in_logs
 
 if TYPE_CHECKING:
     from lora_lab import plots
-    from lora_lab.decision.trial import Decision
+    from lora_lab.decision.outcome import Decision
     from lora_lab.training.store import Run
 
 STYLE = """
@@ -84,7 +85,6 @@ def decide(
     slow_bars_in_logs()
     from lora_lab.cli.resolve import chosen_store, short_names
     from lora_lab.cli.task_spec import TaskSpec
-    from lora_lab.decision.report import report_of_decision
     from lora_lab.decision.trial import decide as try_all
     from lora_lab.training.store import run_folders
 
@@ -106,8 +106,7 @@ def decide(
     if decision.run is not None:
         spec.keep(decision.run.path, data)
     command = shlex.join(["lora-lab", *sys.argv[1:]])
-    text = report_of_decision(decision, about_data, command, show_personal=show_personal)
-    _write(folder, text, _pictures(decision), decision)
+    write_report(decision, folder, about_data, command, show_personal=show_personal)
     if training.json:
         as_json(_facts(decision) | {"folder": folder.resolve()})
         return
@@ -162,6 +161,38 @@ def report(
     text = report_of_run(found, task, about, before, lines, show_personal=show_personal)
     _write(folder, text, {"loss": _curve(found).png})
     say(f"The report is in {folder / HTML} (and {MARKDOWN})")
+
+
+def write_report(
+    decision: "Decision",
+    folder: Path,
+    data_lines: Sequence[str] = (),
+    command: str = "",
+    *,
+    show_personal: bool = False,
+) -> Path:
+    """Write the report of a decision: one HTML page that needs no network, Markdown, and numbers.
+
+    Args:
+        decision: with its test.
+        folder: a new or empty one.
+        data_lines: what is odd about the data's file, in lines.
+        command: the command line that made it; "" where there was none.
+        show_personal: whether answers are shown with the e-mail addresses and numbers in them.
+
+    Returns:
+        The page.
+
+    Raises:
+        ValueError: if the test was not asked yet, or something is in the folder.
+    """
+    from lora_lab.decision.report import report_of_decision
+    from lora_lab.places import check_new_folder
+
+    text = report_of_decision(decision, data_lines, command, show_personal=show_personal)
+    check_new_folder(folder, "give a new one")
+    _write(folder, text, _pictures(decision), decision)
+    return folder / HTML
 
 
 # --- files --------------------------------------------------------------------------------------
