@@ -1,0 +1,106 @@
+"""Make what your_data.toml names and is not here yet: lesson 14 on smollm2, leaks, best of many.
+
+Each becomes your_data/<name>.json.
+"""
+
+import tempfile
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+from plans import HERE, chosen_plans, record_missing
+from tqdm.auto import tqdm
+
+import lora_lab as lab
+from lora_lab.decision.asking import Asked
+from lora_lab.lessons import your_data
+from lora_lab.lessons.deciding import Situation
+from lora_lab.models.bases import Base
+from lora_lab.tasks.examples import Task
+
+FILE = HERE.parent / "your_data" / "comments.csv"
+
+
+def task_for(base: Base, seed: int = 0) -> Task:
+    """The mended file as a task, split by template."""
+    mended = lab.mend_data(
+        FILE, tempfile.mkdtemp(), base.tokenizer, prompt="comment", answer="kind"
+    )
+    return lab.load_task(mended.path, base, group_by="template", seed=seed)
+
+
+def row_of(part: str, asked: Asked) -> dict:
+    """A way and its answers, as a row."""
+    low, high = asked.interval
+    numbers = {"right": asked.right, "asked": asked.count, "low": low, "high": high}
+    choice = "" if asked.name == "instruction" else asked.choice
+    costs = {"tokens": asked.prompt_tokens, "seconds": asked.seconds}
+    return {"part": part, "way": asked.name, "choice": choice, **numbers, **costs}
+
+
+def whole_path(plan: dict) -> Iterator[dict]:
+    """The lesson's path on smollm2: a row for each way, for each setting of the sweep, the test."""
+    base = lab.load_base("smollm2", device="cpu")
+    task, store = task_for(base), Path(tempfile.mkdtemp())
+    needs = Situation(goal="format", needed=plan["needed"])
+    options = {"minutes": plan["minutes"], "situation": needs, "store": store}
+    decision = lab.decide(base, task, test=False, tell=print, **options)
+    for asked in decision.tried:
+        yield row_of("way", asked)
+    start = replace(decision.run.recipe if decision.run else task.recipe, seed=plan["seed"])
+    recipes = [
+        replace(start, learning_rate=rate, r=r, lora_alpha=2 * r)
+        for r, rate in product(plan["ranks"], plan["rates"])
+    ]
+    planned = lab.sweep_within(base, task, recipes, seconds=plan["seconds"])
+    swept = planned.run(store=store, tell=print)
+    for run in swept.runs:
+        recipe, right = run.recipe, [answer.right for answer in run.scores.answers]
+        choice = f"r {recipe.r}, rate {recipe.learning_rate:g}, {recipe.steps} steps"
+        counts = {"right": sum(right), "asked": len(right)}
+        yield {"part": "sweep", "way": "LoRA", "choice": choice, **counts}
+    decision = lab.final_test(base, decision, swept.best()[0])
+    yield row_of("chosen", decision.chosen)
+    yield row_of("test", decision.test)
+    if decision.bare_test is not None:
+        yield row_of("test", decision.bare_test)
+
+
+def leaks(plan: dict) -> Iterator[dict]:
+    """A row for each base, seed and split."""
+    for name in plan["bases"]:
+        base = lab.load_base(name, device="cpu")
+        for seed in tqdm(plan["seeds"]):
+            for split, found in your_data.leak(base, task_for(base, seed), seed).items():
+                yield {"base": name, "seed": seed, "split": split, **found}
+
+
+def picked(plan: dict) -> Iterator[dict]:
+    """A row for each split and setting."""
+    base = lab.load_base("pocket", device="cpu", dtype="float32")
+    for seed in tqdm(plan["seeds"]):
+        task = task_for(base, seed)
+        start = replace(task.recipe, steps=plan["steps"])
+        recipes = [
+            replace(start, learning_rate=rate, r=r, lora_alpha=2 * r)
+            for r, rate in product(plan["ranks"], plan["rates"])
+        ]
+        for row in your_data.all_scores(base, task, recipes):
+            yield {"split": seed, **row}
+
+
+MAKERS = {"smollm2": whole_path, "leak": leaks, "picked": picked}
+
+
+def main() -> None:
+    """The command."""
+    plans, fresh = chosen_plans("your_data.toml", __doc__)
+    warnings.simplefilter("ignore")
+    base = lab.load_base("pocket", device="cpu", dtype="float32")
+    record_missing("your_data", plans, fresh, base.about, lambda name, plan: MAKERS[name](plan))
+
+
+if __name__ == "__main__":
+    main()
