@@ -196,6 +196,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "shipping": "torch pandas",
         "tampering": "pandas",
         "autopsy": "pandas",
+        "your_data": "pandas",
     },
     "decision": {
         "asking": "",
@@ -218,6 +219,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
             "way_in",
             "full_or_lora",
             "shipping",
+            "your_data",
             "exercises",
         ],
         "torch",

@@ -243,10 +243,7 @@ def _pictures(decision: "Decision") -> dict[str, bytes]:
     """The pictures of a decision's report, by their names in it."""
     from lora_lab import plots
 
-    shares = {
-        asked.name if asked.name == "instruction" else str(asked): (asked.share, *asked.interval)
-        for asked in decision.tried
-    }
+    shares = decision.shares()
     pictures = {"ways": plots.picture(plots.draw_ways, shares, size=plots.ways_size(len(shares)))}
     if decision.run is not None:
         pictures["loss"] = _curve(decision.run)

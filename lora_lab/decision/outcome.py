@@ -63,6 +63,38 @@ class Decision:
         }
         return pd.DataFrame.from_dict(rows, orient="index")
 
+    def shares(self) -> dict[str, tuple[float, float, float]]:
+        """The share of right answers on validation and its interval, by way: for a picture."""
+        return {
+            asked.name if asked.name == "instruction" else str(asked): (
+                asked.share,
+                *asked.interval,
+            )
+            for asked in self.tried
+        }
+
+    def tested(self) -> pd.DataFrame:
+        """The chosen way and the bare prompt: on validation, and on the test that was asked once.
+
+        Raises:
+            ValueError: if the test was not asked yet.
+        """
+        if self.test is None:
+            raise ValueError("the test was not asked yet; ask it with lab.final_test(...)")
+        pairs = {str(self.test): (self.chosen, self.test)}
+        if self.bare_test is not None:
+            pairs |= {str(self.bare_test): (self.tried[0], self.bare_test)}
+        rows = {
+            name: {
+                "on validation": percent(before.share),
+                "on the test": percent(after.share),
+                "95 % interval": percent_range(*after.interval),
+                "rows": after.count,
+            }
+            for name, (before, after) in pairs.items()
+        }
+        return pd.DataFrame.from_dict(rows, orient="index")
+
 
 def with_measurements(situation: Situation, task: Task, tried: Sequence[Asked]) -> Situation:
     """The situation with the right answers of the best way of each kind, and the examples.

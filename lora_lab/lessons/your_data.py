@@ -1,23 +1,74 @@
-"""A file of one's own: rows that a split at random leaks, and the best of many settings."""
+"""A file of one's own: what it costs, rows that a split at random leaks, the best of many."""
 
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from statistics import fmean
 
 import pandas as pd
 
+from lora_lab.cost.estimates import estimate, expected_seconds, find_shape, flops_per_second
+from lora_lab.cost.gpus import which_gpu
 from lora_lab.findings.recordings import recording
+from lora_lab.lessons.predictions import Log
+from lora_lab.maths.comparison import comparison_of
 from lora_lab.models.bases import Base
 from lora_lab.recipe import Recipe
-from lora_lab.tasks.examples import Task
+from lora_lab.tasks.examples import Task, encode
 from lora_lab.tasks.prompting import retrieved
 from lora_lab.tasks.templates import templates_of
 from lora_lab.training.evaluation import answers_to, evaluate
 from lora_lab.training.fit import fit
-from lora_lab.wording import percent
+from lora_lab.wording import in_short, percent, percent_range, significant
 
 SIMILAR = 2  # examples looked up for a question
+SURE = (0.5, 0.75, 1.0)  # the upper ends of how sure a prediction was
 SPLITS = {"split by template": False, "split at random": True}
+
+
+def costs(base: Base, task: Task, recipe: Recipe, model: str, card: str) -> pd.DataFrame:
+    """What a training takes here, and for a known model on a graphics card.
+
+    The card's model is taken to have the batch size and the longest example of this base, since no
+    tokenizer of it is here. Its memory is that of transformers' Trainer with PEFT in bfloat16.
+
+    Args:
+        base: here.
+        task: its rows decide the lengths of batches.
+        recipe: the training's.
+        model: a name that `lab.estimate` knows, such as "llama-3.1-8b".
+        card: a name of data/cards.toml, such as "L4".
+
+    Raises:
+        ValueError: for an unknown model or card.
+    """
+    here = estimate(base, recipe, task)
+    speed = flops_per_second(find_shape(base), recipe, base.device)
+    seconds = [recipe.steps * end for end in expected_seconds(here.flops_per_step, speed)]
+    longest = max(len(encode(base.tokenizer, one, 10**6).input_ids) for one in task.train)
+    large = replace(recipe, max_length=longest)
+    plain, lighter = (
+        estimate(model, replace(large, gradient_checkpointing=checkpointing))
+        for checkpointing in (False, True)
+    )
+    fits = {fit.card.name: fit for fit in which_gpu(plain.trainer_memory, lighter.trainer_memory)}
+    if card not in fits:
+        raise ValueError(f"no card is called {card!r}; there are: {', '.join(fits)}")
+    columns = {base.name: here, f"{model} on a {card}": plain}
+    memory = {base.name: here.memory, f"{model} on a {card}": plain.trainer_memory}
+    table = {
+        name: {
+            "trained parameters": in_short(budget.trainable_parameters),
+            "FLOPs a step": in_short(budget.flops_per_step),
+            "memory, GiB": significant(memory[name].total / 2**30),
+        }
+        for name, budget in columns.items()
+    }
+    first, second = table.values()
+    first["does it fit?"], second["does it fit?"] = "here", fits[card].verdict
+    first["seconds"] = f"{significant(seconds[0])} to {significant(seconds[1])}"
+    second["seconds"] = "not measured"
+    return pd.DataFrame(table)
 
 
 def split_at_random(task: Task, seed: int = 0) -> Task:
@@ -91,3 +142,49 @@ def best_of_settings() -> pd.DataFrame:
     rows = recording("your_data/picked").table()
     best = rows.loc[rows.groupby("split")["validation"].idxmax()]
     return best.set_index("split")[["validation", "test"]]
+
+
+def choosing_verdict() -> str:
+    """What the test says of the best setting, beside its validation score, paired by split."""
+    best = best_of_settings()
+    differences = (best["test"] - best["validation"]).tolist()
+    found = comparison_of(differences, measure="exact match").verdict
+    return found.replace("b is", "the test is").replace("seeds", "splits")
+
+
+def recorded_path() -> pd.DataFrame:
+    """The lesson's path on smollm2: ways and settings on validation, then the test, asked once."""
+    rows = {}
+    for row in recording("your_data/smollm2").rows:
+        name = f"{row['way']}, {row['choice']}" if row["choice"] else row["way"]
+        place = {"way": "tried", "sweep": "sweep", "test": "the test, once"}.get(row["part"])
+        if place:
+            rows[place, name] = {
+                "right": f"{row['right']} of {row['asked']}",
+                "share": percent(row["right"] / row["asked"]),
+            }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def recorded_leaks() -> pd.DataFrame:
+    """The recorded leaks: for each base and split, means over the seeds, and their range."""
+    rows = recording("your_data/leak").table()
+
+    def said(shares: pd.Series) -> str:
+        return f"{percent(shares.mean())} ({percent_range(shares.min(), shares.max())})"
+
+    grouped = rows.groupby(["base", "split"], sort=False)[["twins", "right"]].agg(said)
+    return grouped.rename(columns={"twins": "near-twin in training"})
+
+
+def by_sureness(log: Log) -> pd.DataFrame:
+    """The predictions that were kept, by how sure they were: well judged, both shares agree."""
+    rows, low = {}, 0.0
+    for high in SURE:
+        some = [one for one in log.counted if low <= one.confidence <= high]
+        rows[percent_range(low, high)] = {
+            "predictions": len(some),
+            "right": percent(fmean(one.right for one in some)) if some else "–",
+        }
+        low = high + 1e-9
+    return pd.DataFrame.from_dict(rows, orient="index")
