@@ -78,17 +78,15 @@ def leaks(plan: dict) -> Iterator[dict]:
 
 
 def picked(plan: dict) -> Iterator[dict]:
-    """A row for each split and setting."""
+    """A row for each setting and seed."""
     base = lab.load_base("pocket", device="cpu", dtype="float32")
-    for seed in tqdm(plan["seeds"]):
-        task = task_for(base, seed)
-        start = replace(task.recipe, steps=plan["steps"])
-        recipes = [
-            replace(start, learning_rate=rate, r=r, lora_alpha=2 * r)
-            for r, rate in product(plan["ranks"], plan["rates"])
-        ]
-        for row in your_data.all_scores(base, task, recipes):
-            yield {"split": seed, **row}
+    task = task_for(base)
+    start = replace(task.recipe, steps=plan["steps"])
+    recipes = [
+        replace(start, learning_rate=rate, r=r, lora_alpha=2 * r, seed=seed)
+        for r, rate, seed in product(plan["ranks"], plan["rates"], plan["seeds"])
+    ]
+    yield from your_data.held_out_answers(base, task, tqdm(recipes))
 
 
 MAKERS = {"smollm2": whole_path, "leak": leaks, "picked": picked}

@@ -11,17 +11,17 @@ from lora_lab.cost.estimates import estimate, expected_seconds, find_shape, flop
 from lora_lab.cost.gpus import which_gpu
 from lora_lab.findings.recordings import recording
 from lora_lab.lessons.predictions import Log
-from lora_lab.maths.comparison import comparison_of
 from lora_lab.models.bases import Base
 from lora_lab.recipe import Recipe
 from lora_lab.tasks.examples import Task, encode
 from lora_lab.tasks.prompting import retrieved
 from lora_lab.tasks.templates import templates_of
-from lora_lab.training.evaluation import answers_to, evaluate
+from lora_lab.training.evaluation import answers_to
 from lora_lab.training.fit import fit
 from lora_lab.wording import in_short, percent, percent_range, significant
 
 SIMILAR = 2  # examples looked up for a question
+DRAWS = 500  # halves of the rows that are held out
 SURE = (0.5, 0.75, 1.0)  # the upper ends of how sure a prediction was
 SPLITS = {"split by template": False, "split at random": True}
 
@@ -118,38 +118,68 @@ def leak_table(found: dict[str, dict[str, float]]) -> pd.DataFrame:
     )
 
 
-def all_scores(base: Base, task: Task, recipes: Sequence[Recipe]) -> Iterator[dict[str, object]]:
-    """Each setting's score on validation and on the test, to see what choosing does.
+def held_out_answers(
+    base: Base, task: Task, recipes: Sequence[Recipe]
+) -> Iterator[dict[str, object]]:
+    """Each setting trained, and asked all rows that are held out, to see what choosing does.
 
-    Work on real data looks at the test of one setting alone.
+    Work on real data asks the test of one setting alone.
+
+    Returns:
+        A row for each setting: its fields; "right": 1 or 0 for each row of validation, then test;
+        "groups": a number for each, the same for rows that belong together.
     """
+    asked = [*task.validation, *task.test]
+    names = [task.groups[one.prompt] for one in asked]
+    numbers = {name: place for place, name in enumerate(dict.fromkeys(names))}
     for recipe in recipes:
-        run = fit(base, task, recipe, store=None, evaluate="validation")
+        run = fit(base, task, recipe, store=None, evaluate=False)
         yield {
             "rate": recipe.learning_rate,
             "r": recipe.r,
-            "steps": recipe.steps,
-            "validation": run.scores.value,
-            "test": evaluate(run, task).value,
+            "seed": recipe.seed,
+            "right": [int(answer.right) for answer in answers_to(run, task, asked)],
+            "groups": [numbers[name] for name in names],
         }
 
 
-def best_of_settings() -> pd.DataFrame:
-    """For each recorded split: the best setting's score on validation, and the same on the test.
+def best_of_many(draws: int = DRAWS) -> pd.DataFrame:
+    """The best of so many settings: right on the rows that chose it, and on rows that did not.
 
-    Columns: `validation`, `test`; the index is the split.
+    The recorded rows that were held out are halved at random again and again, whole groups at a
+    time. One half chooses among the first settings, and the other half is asked the chosen one.
+
+    Returns:
+        For 1, 4 and all settings: the means of both shares, and how many points they differ.
     """
-    rows = recording("your_data/picked").table()
-    best = rows.loc[rows.groupby("split")["validation"].idxmax()]
-    return best.set_index("split")[["validation", "test"]]
+    rows = recording("your_data/picked").rows
+    groups = rows[0]["groups"]
+    generator, halves = random.Random(0), []
+    for _ in range(draws):
+        names = sorted(set(groups))
+        generator.shuffle(names)
+        half = set(names[: len(names) // 2])
+        halves.append([name in half for name in groups])
+    settings = [row["right"] for row in rows]
+    table = {}
+    for count in (1, 4, len(settings)):
+        chosen, other = [], []
+        for half in halves:
+            some = generator.sample(settings, count)
+            best = max(some, key=lambda right: _share(right, half, True))
+            chosen.append(_share(best, half, True))
+            other.append(_share(best, half, False))
+        table[f"best of {count}"] = {
+            "rows that chose": percent(fmean(chosen)),
+            "other rows": percent(fmean(other)),
+            "points too many": round(100 * (fmean(chosen) - fmean(other)), 1),
+        }
+    return pd.DataFrame.from_dict(table, orient="index")
 
 
-def choosing_verdict() -> str:
-    """What the test says of the best setting, beside its validation score, paired by split."""
-    best = best_of_settings()
-    differences = (best["test"] - best["validation"]).tolist()
-    found = comparison_of(differences, measure="exact match").verdict
-    return found.replace("b is", "the test is").replace("seeds", "splits")
+def _share(right: Sequence[int], half: Sequence[bool], wanted: bool) -> float:
+    """The share that is right of the rows in a half, or of the others."""
+    return fmean(one for one, within in zip(right, half, strict=True) if within is wanted)
 
 
 def recorded_path() -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 import csv
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -10,8 +10,9 @@ from lora_lab.places import write_atomically
 from lora_lab.review.data import material_of
 from lora_lab.review.data_personal import without_personal_data
 from lora_lab.review.data_rows import GARBLED, Material, is_placeholder
+from lora_lab.tasks.chats import text_of
 from lora_lab.tasks.examples import Example, TooLong, encode
-from lora_lab.tasks.files import rows_read
+from lora_lab.tasks.files import FileRows, rows_read
 from lora_lab.tasks.records import ANSWER, PROMPT
 from lora_lab.tasks.splits import UsedRow
 from lora_lab.tasks.tables import read_table, rows_in_words
@@ -29,7 +30,7 @@ PERSONAL = "hints of personal data hidden"
 class Mended:
     """A mended file, and what was done to which rows of the file before."""
 
-    path: Path  # CSV with the columns prompt and answer
+    path: Path  # CSV: the columns prompt and answer, then the file's others
     before: int  # rows
     after: int
     done: Mapping[str, Sequence[int]] = field(default_factory=dict)  # what: row numbers
@@ -56,8 +57,9 @@ def mend_data(
 
     Left out: blank rows, repeats, all rows of a prompt with different answers, placeholders as
     answers, examples beyond `max_length`. Mended: garbled letters, labels in a rare spelling, hints
-    of personal data. The file itself stays as it is. Near-twins stay: a split by template keeps
-    them together. A label that is wrong, a name or a street is not found.
+    of personal data. Other columns, such as a customer to group by, are kept as they are, so look
+    through them yourself. The file itself stays as it is. Near-twins stay: a split by template
+    keeps them together. A label that is wrong, a name or a street is not found.
 
     Args:
         path: CSV, TSV, JSON or JSONL.
@@ -72,28 +74,35 @@ def mend_data(
         ValueError: it can't be read, or no row is left.
     """
     path = Path(path)
-    read = rows_read(read_table(path), path, prompt, answer, {}, None)
+    table = read_table(path)
+    read = rows_read(table, path, prompt, answer, {}, None)
     material = material_of(read)
     done: dict[str, list[int]] = {
         f"left out: {why}": [*rows] for why, rows in material.dropped.items()
     }
     spelling = _usual_spelling(material.labels)
-    kept = []
+    kept: dict[Example, int] = {}
     for row in material.used:
         example = _mended(row, spelling, done)
         why = _flaw(row, example, material, tokenizer, max_length)
         if why:
             done.setdefault(why, []).append(row.number)
         else:
-            kept.append(example)
-    kept = [*dict.fromkeys(kept)]  # two rows may have become one
+            kept.setdefault(example, row.number)  # two rows may have become one
     if not kept:
         raise ValueError(f"no row of {path.name} is left: {'; '.join(done)}; mend it by hand")
     new = Path(folder) / f"{path.stem}.csv"
     if new.resolve() == path.resolve():
         raise ValueError(f"{str(new)!r} is the file itself, which stays; give another folder")
     new.parent.mkdir(parents=True, exist_ok=True)
-    _write(new, kept)
+    others = [name for name in read.columns if name and name not in _taken(read)]
+    values = {row.number: row.values for row in table.rows}
+    rows = (
+        (example.prompt, example.answer, *(text_of(values[number].get(name)) for name in others))
+        for example, number in kept.items()
+    )
+    with write_atomically(new) as fresh, fresh.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([(PROMPT, ANSWER, *others), *rows])
     return Mended(new, read.count, len(kept), {what: sorted(rows) for what, rows in done.items()})
 
 
@@ -159,7 +168,6 @@ def _usual_spelling(labels: Counter[str]) -> dict[str, str]:
     return {key: names[0] for key, names in spellings.items() if len(names) > 1}
 
 
-def _write(path: Path, examples: Iterable[Example]) -> None:
-    with write_atomically(path) as new, new.open("w", encoding="utf-8", newline="") as file:
-        rows = ((example.prompt, example.answer) for example in examples)
-        csv.writer(file, lineterminator="\n").writerows([(PROMPT, ANSWER), *rows])
+def _taken(read: FileRows) -> tuple[str, ...]:
+    """The columns that the copy has no room for, since it has their texts or their names."""
+    return read.taken.prompt, read.taken.answer, PROMPT, ANSWER
