@@ -22,6 +22,7 @@ from lora_lab.wording import in_short, percent, percent_range, significant
 
 SIMILAR = 2  # examples looked up for a question
 DRAWS = 500  # halves of the rows that are held out
+LEAKS = ("your_data/leak-pocket", "your_data/leak-smollm2")
 SURE = (0.5, 0.75, 1.0)  # the upper ends of how sure a prediction was
 SPLITS = {"split by template": False, "split at random": True}
 
@@ -183,22 +184,23 @@ def _share(right: Sequence[int], half: Sequence[bool], wanted: bool) -> float:
 
 
 def recorded_path() -> pd.DataFrame:
-    """The lesson's path on smollm2: ways and settings on validation, then the test, asked once."""
+    """The lesson's path on smollm2: the ways on validation, then the test, asked once."""
     rows = {}
     for row in recording("your_data/smollm2").rows:
-        name = f"{row['way']}, {row['choice']}" if row["choice"] else row["way"]
-        place = {"way": "tried", "sweep": "sweep", "test": "the test, once"}.get(row["part"])
+        name = f"{row['way']}, {row['choice']}" if row.get("choice") else row["way"]
+        place = {"way": "validation", "test": "the test, once"}.get(row["part"])
         if place:
             rows[place, name] = {
                 "right": f"{row['right']} of {row['asked']}",
                 "share": percent(row["right"] / row["asked"]),
+                "95 % interval": percent_range(row["low"], row["high"]),
             }
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def recorded_leaks() -> pd.DataFrame:
     """The recorded leaks: for each base and split, means over the seeds, and their range."""
-    rows = recording("your_data/leak").table()
+    rows = pd.concat(recording(name).table() for name in LEAKS)
 
     def said(shares: pd.Series) -> str:
         return f"{percent(shares.mean())} ({percent_range(shares.min(), shares.max())})"
