@@ -53,11 +53,16 @@ def test_no_later_setting_takes_the_place_of_one_that_does_not_fit(base, task, g
     assert plan.recipes == (grid[0],)
 
 
-def test_a_time_without_room_for_the_first_setting_is_refused_with_what_would_do(
+def test_the_first_setting_is_planned_whatever_it_takes_and_the_plan_says_so(
     base, task, grid, known
 ):
-    with pytest.raises(ValueError, match=r"2 seconds are too few: .* about 2.35 with 1 seed"):
-        lab.sweep_within(base, task, grid, seconds=2)
+    plan = lab.sweep_within(base, task, grid, seconds=1)
+    assert plan.recipes == (grid[0],)
+    assert repr(plan).endswith("the first takes more than the time, and is trained all the same")
+    assert "all the same" not in repr(lab.sweep_within(base, task, grid, seconds=10))
+
+
+def test_a_sweep_of_nothing_is_refused(base, task):
     with pytest.raises(ValueError, match=r"0 settings × 1 seeds are no run"):
         lab.sweep_within(base, task, [], seconds=2)
 
@@ -92,7 +97,11 @@ def test_when_the_time_is_up_whole_settings_are_kept_and_the_rest_is_named(
     assert told[-1] == "time is up: 3 settings of the plan left out"
 
 
-def test_a_time_in_which_no_setting_ends_is_said(base, task, grid, monkeypatch):
-    plan = replace(lab.sweep_within(base, task, grid, seconds=600), seconds=1e-9)
-    with pytest.raises(ValueError, match="no setting was trained within 1e-09 seconds"):
-        plan.run(store=None)
+def test_where_time_is_up_at_once_the_first_setting_is_trained_to_its_end(base, task, grid):
+    plan = replace(lab.sweep_within(base, task, grid, seconds=600, seeds=(0, 1)), seconds=1e-9)
+    told = []
+    swept = plan.run(store=None, tell=told.append)
+    assert [(run.recipe.learning_rate, run.recipe.seed) for run in swept.runs] == [
+        (1e-3, 0), (1e-3, 1),
+    ]  # fmt: skip
+    assert told[-1] == "time is up: 3 settings of the plan left out"
