@@ -12,7 +12,7 @@ from lora_lab.cost.gpus import which_gpu
 from lora_lab.findings.recordings import recording
 from lora_lab.lessons.predictions import Log
 from lora_lab.models.bases import Base
-from lora_lab.recipe import Recipe
+from lora_lab.recipe import Recipe, nearest
 from lora_lab.tasks.examples import Task, encode
 from lora_lab.tasks.prompting import retrieved
 from lora_lab.tasks.templates import templates_of
@@ -54,7 +54,8 @@ def costs(base: Base, task: Task, recipe: Recipe, model: str, card: str) -> pd.D
     )
     fits = {fit.card.name: fit for fit in which_gpu(plain.trainer_memory, lighter.trainer_memory)}
     if card not in fits:
-        raise ValueError(f"no card is called {card!r}; there are: {', '.join(fits)}")
+        near = nearest(card, tuple(fits))
+        raise ValueError(f"no card is called {card!r}; {near}there are: {', '.join(fits)}")
     columns = {base.name: here, f"{model} on a {card}": plain}
     memory = {base.name: here.memory, f"{model} on a {card}": plain.trainer_memory}
     table = {
@@ -163,7 +164,7 @@ def best_of_many(draws: int = DRAWS) -> pd.DataFrame:
         halves.append([name in half for name in groups])
     settings = [row["right"] for row in rows]
     table = {}
-    for count in (1, 4, len(settings)):
+    for count in sorted({1, min(4, len(settings)), len(settings)}):
         chosen, other = [], []
         for half in halves:
             some = generator.sample(settings, count)
