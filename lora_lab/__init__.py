@@ -29,6 +29,9 @@ _HOME = {  # public name: the module it lives in
     "compare": "training.pairing",
     "sweep": "training.sweep",
     "decide": "decision.trial",
+    "sweep_within": "decision.timed_sweep",
+    "final_test": "decision.final_test",
+    "write_report": "cli.report",
     "doctor": "cli.doctor",
     "paper": "findings.papers",
     "claim": "findings.claims",
@@ -38,6 +41,7 @@ _HOME = {  # public name: the module it lives in
     "check": "checks.exercises",
     "check_recipe": "review.recipe",
     "check_data": "review.data",
+    "mend_data": "review.data_mending",
     "questions": "widgets.cases",
     "decisions": "widgets.cases",
 }

@@ -14,6 +14,7 @@ from lora_lab.cli.app import app
 from lora_lab.cli.report import page
 from lora_lab.decision import asking, trial
 from lora_lab.decision.asking import Asked, ask_in, best_of, ways_to_ask
+from lora_lab.decision.outcome import stands_for, with_measurements
 from lora_lab.decision.report import answers_table, report_of_decision
 from lora_lab.decision.trial import decide
 from lora_lab.lessons.deciding import Situation
@@ -233,8 +234,8 @@ def test_too_little_time_is_refused_with_the_minutes_that_would_do(base, task):
 def test_of_equal_ways_the_one_with_the_shorter_prompts_is_best():
     long, short = asked("few-shot", 9, 10, tokens=400), asked("retrieval", 9, 10, tokens=80)
     assert best_of([long, short]) is short
-    assert trial._stands_for("a stronger base", [long, short]) is short
-    assert trial._stands_for("stay with the prompt", [long, short]) is long
+    assert stands_for("a stronger base", [long, short]) is short
+    assert stands_for("stay with the prompt", [long, short]) is long
 
 
 def test_rows_of_a_few_groups_count_as_the_fewer_questions_that_tell_as_much(base, task):
@@ -250,7 +251,7 @@ def test_rows_of_a_few_groups_count_as_the_fewer_questions_that_tell_as_much(bas
     assert alone.worth == 20
     assert grouped.worth == independent_questions(hits, [5] * 4)
     assert grouped.interval == pytest.approx(grouped_interval(hits, [5] * 4))
-    situation = trial._measured(SITUATION, few, [grouped])
+    situation = with_measurements(SITUATION, few, [grouped])
     assert situation.prompt_asked == max(1, round(grouped.worth)) < 20
 
 

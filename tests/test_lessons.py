@@ -26,6 +26,7 @@ REWRITTEN = (  # it grows with each lesson
     "11_data_on_its_way_in.ipynb",
     "12_full_or_lora.ipynb",
     "13_ship_it.ipynb",
+    "14_your_data.ipynb",
 )
 WIDGET = "application/vnd.jupyter.widget-view+json"
 FENCED = re.compile(r"```.*?```", re.DOTALL)

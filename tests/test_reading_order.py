@@ -172,6 +172,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "data_twins": "",
         "data_groups": "",
         "data": "",
+        "data_mending": "",
     },
     "lessons": {
         "predictions": "",
@@ -197,8 +198,16 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "shipping": "torch pandas",
         "tampering": "pandas",
         "autopsy": "pandas",
+        "your_data": "pandas",
     },
-    "decision": {"asking": "", "trial": "", "report": ""},
+    "decision": {
+        "asking": "",
+        "outcome": "pandas",
+        "timed_sweep": "pandas",
+        "trial": "",
+        "final_test": "",
+        "report": "",
+    },
     "checks": dict.fromkeys(
         ["compare", "start_here", "should_i_fine_tune", "one_token", "maths_of_lora"]
         + [
@@ -212,6 +221,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
             "way_in",
             "full_or_lora",
             "shipping",
+            "your_data",
             "exercises",
         ],
         "torch",

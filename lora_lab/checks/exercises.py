@@ -15,6 +15,7 @@ from lora_lab.checks import (
     target_modules,
     training_parameters,
     way_in,
+    your_data,
 )
 from lora_lab.checks.compare import Exercise
 from lora_lab.recipe import nearest
@@ -36,6 +37,7 @@ EXERCISES = {
         way_in,
         full_or_lora,
         shipping,
+        your_data,
     )
     for name, exercise in vars(module).items()
     if isinstance(exercise, Exercise)

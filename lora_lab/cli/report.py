@@ -21,7 +21,7 @@ from lora_lab.cli.show import as_json, busy, note, say, slow_bars_in_logs
 if TYPE_CHECKING:
     from lora_lab import plots
     from lora_lab.cli.task_spec import TaskSpec
-    from lora_lab.decision.trial import Decision
+    from lora_lab.decision.outcome import Decision
     from lora_lab.training.store import Run
 
 STYLE = """
@@ -88,7 +88,6 @@ def decide(
     slow_bars_in_logs()
     from lora_lab.cli.resolve import chosen_store, short_names
     from lora_lab.cli.task_spec import TaskSpec
-    from lora_lab.decision.report import report_of_decision
     from lora_lab.decision.trial import decide as try_all
     from lora_lab.training.store import run_folders
 
@@ -112,8 +111,7 @@ def decide(
         spec.keep(decision.run.path, data)
     command = shlex.join(["lora-lab", *sys.argv[1:]])
     lines = _without_folder(about_data, spec)
-    text = report_of_decision(decision, lines, command, show_personal=show_personal)
-    _write(folder, text, _pictures(decision), _facts(decision, show_personal))
+    write_report(decision, folder, lines, command, show_personal=show_personal)
     if training.json:
         as_json(_facts(decision, show_personal=True) | {"folder": folder.resolve()})
         return
@@ -170,6 +168,38 @@ def report(
     say(f"The report is in {folder / HTML} (and {MARKDOWN})")
 
 
+def write_report(
+    decision: "Decision",
+    folder: Path,
+    data_lines: Sequence[str] = (),
+    command: str = "",
+    *,
+    show_personal: bool = False,
+) -> Path:
+    """Write the report of a decision: one HTML page that needs no network, Markdown, and numbers.
+
+    Args:
+        decision: with its test.
+        folder: a new or empty one.
+        data_lines: what is odd about the data's file, in lines.
+        command: the command line that made it; "" where there was none.
+        show_personal: whether texts are shown with the e-mail addresses and numbers in them.
+
+    Returns:
+        The page.
+
+    Raises:
+        ValueError: if the test was not asked yet, or something is in the folder.
+    """
+    from lora_lab.decision.report import report_of_decision
+    from lora_lab.places import check_new_folder
+
+    text = report_of_decision(decision, data_lines, command, show_personal=show_personal)
+    check_new_folder(folder, "give a new one")
+    _write(folder, text, _pictures(decision), _facts(decision, show_personal))
+    return folder / HTML
+
+
 # --- files --------------------------------------------------------------------------------------
 
 
@@ -224,10 +254,7 @@ def _pictures(decision: "Decision") -> dict[str, bytes]:
     """The pictures of a decision's report, by their names in it."""
     from lora_lab import plots
 
-    shares = {
-        asked.name if asked.name == "instruction" else str(asked): (asked.share, *asked.interval)
-        for asked in decision.tried
-    }
+    shares = decision.shares()
     pictures = {"ways": plots.picture(plots.draw_ways, shares, size=plots.ways_size(len(shares)))}
     if decision.run is not None:
         pictures["loss"] = _curve(decision.run)

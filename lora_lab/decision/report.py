@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from lora_lab.decision.asking import in_words
-from lora_lab.decision.trial import Decision
+from lora_lab.decision.outcome import Decision
 from lora_lab.records import Answer, Scores
 from lora_lab.review.data_personal import PLACEHOLDERS, without_personal_data
 from lora_lab.tasks.examples import Task
@@ -41,8 +41,16 @@ def report_of_decision(
         data_lines: what is odd about the data's file, in lines.
         command: the command line that made it; "" where there was none.
         show_personal: whether texts are shown with the e-mail addresses and numbers in them.
+
+    Raises:
+        ValueError: if the test was not asked yet.
     """
     test = decision.test
+    if test is None:
+        raise ValueError(
+            "the decision has no test yet, so there is nothing to report; ask it with "
+            "lab.final_test(base, decision)"
+        )
     in_groups = decision.task.groups is not None
     hints = Hints(show_personal)
     name = hints.hidden_in(decision.task.name)

@@ -14,25 +14,30 @@ from lora_lab.decision.asking import (
     best_of,
     in_words,
     joined,
-    scores_of,
     ways_to_ask,
     worth_of,
 )
-from lora_lab.lessons.deciding import LORA, PROMPT, RETRIEVAL, Advice, Situation, advise
+from lora_lab.decision.outcome import (
+    KINDS,
+    Decision,
+    change_to,
+    stands_for,
+    with_measurements,
+)
+from lora_lab.decision.timed_sweep import step_seconds
+from lora_lab.lessons.deciding import LORA, Situation, advise
 from lora_lab.models.bases import Base
 from lora_lab.recipe import Recipe
 from lora_lab.records import Scores, StepRecord
 from lora_lab.tasks.examples import Example, Task
 from lora_lab.training.evaluation import Model, evaluate
 from lora_lab.training.fit import fit, follow_fit
-from lora_lab.training.intervals import Change, change_of
-from lora_lab.training.loop import Diverged, train
+from lora_lab.training.loop import Diverged
 from lora_lab.training.store import DEFAULT, Default, Run
 from lora_lab.wording import counted
 
 ASKING, TRAINING = 0.3, 0.5  # shares of the time; the rest is for asking the adapter, and the test
 REHEARSED = 2  # questions that show what an answer costs in a way
-WARM, MEASURED = 2, 4  # training steps: the first are slower
 FEWEST = 20  # validation rows below which a way is dropped rather than a row
 WORTH_MORE = 5  # further validation rows below which no more are asked
 FEWEST_STEPS = 20  # of a training: below, it teaches too little to be judged
@@ -40,42 +45,8 @@ CHECKS = 10  # validations in a training
 PATIENCE = 3  # of these without a better loss, after which a training stops
 RATES = (1.0, 3.0, 1 / 3)  # times the learning rate to start with, in this order
 FURTHER = (9.0, 1 / 9, 27.0, 1 / 27)  # beyond an end, where that end was the best
-KINDS = {  # what `advise` recommends, and the ways that stand for it
-    PROMPT: ("prompt", "instruction", "few-shot"),
-    RETRIEVAL: ("retrieval",),
-    LORA: ("LoRA",),
-}
 
 Tell = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class Decision:
-    """What was tried on somebody's data, what was recommended, and what the test said once."""
-
-    task: Task
-    base_name: str
-    rows: int  # validation questions that each way was asked
-    more_rows: int  # and those that the best way of each kind was asked then, for there was time
-    tried: tuple[Asked, ...]  # on validation, in the order in which they were tried
-    left_out: Mapping[str, str]  # what was not tried, and why
-    situation: Situation
-    advice: Advice
-    chosen: Asked  # the way that the test was asked with, as validation had it
-    test: Asked
-    bare_test: Asked | None  # the bare prompt on the same test rows; None: it is the chosen way
-    change: Change | None  # from the bare prompt to the chosen way: paired, by group if there are
-    run: Run | None  # the adapter's; None: none was trained
-    before: Scores | None  # the base's old knowledge, where the task asks for it; then the run's
-    after: Scores | None
-    minutes: float  # given
-    seconds: float  # taken
-
-    def __repr__(self) -> str:
-        tried = (f"  {asked}: {in_words(asked)}" for asked in self.tried)
-        left = (f"  not tried: {name}: {why}" for name, why in self.left_out.items())
-        test = f"The test, asked once: {self.test}: {in_words(self.test)}"
-        return "\n".join([f"{self.advice.recommendation}: {self.advice.why}", *tried, *left, test])
 
 
 def decide(
@@ -87,6 +58,7 @@ def decide(
     spent: float = 0.0,
     recipe: Recipe | None = None,
     instruction: str | None = None,
+    test: bool = True,
     store: str | Path | Default | None = DEFAULT,
     tell: Tell | None = None,
 ) -> Decision:
@@ -106,6 +78,7 @@ def decide(
         recipe: how LoRA begins; None: the task's own. Three times its learning rate and a third
             are tried too, and more beyond an end that was best; steps are cut where time is short.
         instruction: words to try before each prompt; None: written from the answers, if it can be.
+        test: whether the test is asked at the end; False keeps it for `final_test`, after a sweep.
         store: where the trainings are kept, as in `fit`.
         tell: is given a line of text at each event; None: nothing is told.
 
@@ -120,12 +93,12 @@ def decide(
     trial.ask_ways(instruction)
     trial.train_ways(recipe or task.recipe)
     more_rows = trial.ask_more()
-    situation = _measured(situation, task, trial.tried)
+    situation = with_measurements(situation, task, trial.tried)
     advice = advise(situation)
-    chosen = _stands_for(advice.recommendation, trial.tried)
-    tell(f"recommended: {advice.recommendation}. Now the test, once.")
-    test, bare_test = trial.ask_test(chosen)
-    run = trial.runs.get(str(_stands_for(LORA, trial.tried)))
+    chosen = stands_for(advice.recommendation, trial.tried)
+    tell(f"recommended: {advice.recommendation}." + (" Now the test, once." if test else ""))
+    asked, bare = trial.ask_test(chosen) if test else (None, None)
+    run = trial.runs.get(str(stands_for(LORA, trial.tried)))
     before, after = trial.old_skills(run)
     return Decision(
         task=task,
@@ -137,9 +110,9 @@ def decide(
         situation=situation,
         advice=advice,
         chosen=chosen,
-        test=test,
-        bare_test=bare_test,
-        change=bare_test and change_of(scores_of(bare_test, task), scores_of(test, task), task),
+        test=asked,
+        bare_test=bare,
+        change=change_to(asked, bare, task),
         run=run,
         before=before,
         after=after,
@@ -236,7 +209,7 @@ class _Trial:
 
     def train_ways(self, recipe: Recipe) -> None:
         """Train an adapter at each learning rate that there is time for, and ask it the same."""
-        step = _step_seconds(self.base, self.learnt, recipe)
+        step = step_seconds(self.base, self.learnt, recipe)
         checks = CHECKS * len(self.rows) / (3 * recipe.batch_size)  # in steps: no backward pass
         room = (ASKING + TRAINING) * self.seconds - self.spent
         steps = min(recipe.steps, int(room / step - checks))
@@ -366,33 +339,3 @@ def _is_beyond_the_best(times: float, measured: Mapping[float, float]) -> bool:
     """Whether the next rate towards the middle was the best of all, and no other equals it."""
     best = [tried for tried, share in measured.items() if share == max(measured.values())]
     return len(best) == 1 and math.isclose(best[0], times / 3 if times > 1 else times * 3)
-
-
-def _step_seconds(base: Base, task: Task, recipe: Recipe) -> float:
-    """Seconds of a training step, the first ones left out."""
-    few = replace(recipe, steps=WARM + MEASURED, warmup_steps=0, eval_steps=None, patience=None)
-    records = list(train(base, task, few))
-    return sum(record.seconds for record in records[WARM:]) / MEASURED
-
-
-# --- what was measured --------------------------------------------------------------------------
-
-
-def _measured(situation: Situation, task: Task, tried: Sequence[Asked]) -> Situation:
-    """The situation with the right answers of the best way of each kind, and the examples.
-
-    Questions that come in groups count as the fewer independent ones that would tell as much.
-    """
-    counts: dict[str, int] = {"examples": len(task.train)}
-    for kind, name in ((PROMPT, "prompt"), (RETRIEVAL, "retrieval"), (LORA, "lora")):
-        ways = [asked for asked in tried if asked.name in KINDS[kind]]
-        best = best_of(ways) if ways else None
-        counts[f"{name}_asked"] = max(1, round(best.worth)) if best else 0
-        counts[f"{name}_right"] = round(best.share * counts[f"{name}_asked"]) if best else 0
-    return replace(situation, **counts)
-
-
-def _stands_for(recommendation: str, tried: Sequence[Asked]) -> Asked:
-    """The best way of a recommended kind; where none of it was tried, the best of all."""
-    kind = [asked for asked in tried if asked.name in KINDS.get(recommendation, ())]
-    return best_of(kind or tried)

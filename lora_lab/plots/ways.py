@@ -67,6 +67,9 @@ def draw_ways(ax: Axes, shares: Mapping[str, tuple[float, float, float]]) -> Axe
     return ax
 
 
+draw_ways.colours = 32
+
+
 def ways_size(count: int) -> tuple[int, int]:
     """The size of the picture of so many ways, in pixels."""
     return 640, 90 + 28 * count

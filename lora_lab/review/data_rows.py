@@ -248,15 +248,9 @@ def _letters(material: Material) -> Iterator[Finding]:
 
 
 def _empty_answers(material: Material) -> Iterator[Finding]:
-    empty = PLACEHOLDERS if material.labels else NOTHING
+    labels = bool(material.labels)
     rows = [
-        row.number
-        for row in material.used
-        if len(row.example.answer) < 10
-        and (
-            row.example.answer.casefold() in empty
-            or (not material.labels and DASHES.fullmatch(row.example.answer))
-        )
+        row.number for row in material.used if is_placeholder(row.example.answer, labels=labels)
     ]
     if rows:
         yield Finding(
@@ -266,6 +260,20 @@ def _empty_answers(material: Material) -> Iterator[Finding]:
             why="The model learns to answer so, also where it could answer well.",
             do="Write the answers, or delete the rows. Keep them if nothing is the right answer.",
         )
+
+
+def is_placeholder(answer: str, *, labels: bool) -> bool:
+    """Whether an answer is nothing but a placeholder: `n/a`, and where answers are texts also `-`.
+
+    Args:
+        answer: a row's.
+        labels: whether the file's answers are labels, one of which may be "none" or "+".
+    """
+    if len(answer) >= 10:
+        return False
+    if labels:
+        return answer.casefold() in PLACEHOLDERS
+    return answer.casefold() in NOTHING or DASHES.fullmatch(answer) is not None
 
 
 def _labels(material: Material) -> Iterator[Finding]:
