@@ -117,9 +117,7 @@ def test_the_film_begins_with_the_base_and_ends_with_the_last_step(trained, engi
     ],
     ids=str,
 )
-def test_other_choices_give_the_losses_of_lab_train_too(
-    engine, pocket, task, changes, monkeypatch
-):
+def test_other_choices_give_the_losses_of_lab_train_too(engine, pocket, task, changes, monkeypatch):
     monkeypatch.setenv("LORA_LAB_STEP", "torch")
     wanted = recipe(task, steps=8, **changes)
     done = engine.train(str(changes), recipe_of(wanted, task="new-facts", n=60), every=100)
@@ -272,9 +270,9 @@ def test_what_cant_work_is_refused_in_words(engine, message, words):
 
 def test_a_rate_that_is_not_a_number_is_refused(engine):
     for value in ("NaN", "Infinity", "undefined", "null"):
-        error = engine.page.evaluate(
-            f"() => send({{type: 'train', id: 8, recipe: {{task: 'json', learning_rate: {value}}}}}, 'done')"
-        )
+        recipe = f"{{ task: 'json', learning_rate: {value} }}"
+        send = f"send({{ type: 'train', id: 8, recipe: {recipe} }}, 'done')"
+        error = engine.page.evaluate(f"() => {send}")
         assert "learning_rate is" in error["words"]
 
 

@@ -1,4 +1,4 @@
-"""The playground's JavaScript beside what it repeats: torch's random numbers, our tokenizer, rules."""
+"""The playground's JavaScript beside what it repeats: torch's draws, our tokenizer, rules."""
 
 import csv
 import io
@@ -127,7 +127,8 @@ def test_prompts_and_answers_become_the_tokens_of_python(page, pocket):
     assert len(asked) > 1000
     ours = page.evaluate(
         """async texts => {
-            const read = async name => JSON.parse(new TextDecoder().decode(await playgroundAssets(name)));
+            const decoder = new TextDecoder();
+            const read = async name => JSON.parse(decoder.decode(await playgroundAssets(name)));
             const address = new URL("web/engine/tokenizer.mjs", document.baseURI);
             const { PocketTokenizer } = await import(address);
             const tokenizer = new PocketTokenizer(
@@ -144,7 +145,9 @@ def test_prompts_and_answers_become_the_tokens_of_python(page, pocket):
         before = prompt_ids(tokenizer, text)
         whole = encode(tokenizer, Example("x", text), 4096).input_ids
         after = whole[len(prompt_ids(tokenizer, "x")) :]
-        theirs = [tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in (after, before[:3])]
+        theirs = [
+            tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in (after, before[:3])
+        ]
         if [prompt, answer, said, begun] != [before, after, *theirs]:
             wrong.append(text)
     assert wrong == []
