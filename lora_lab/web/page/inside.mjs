@@ -1,0 +1,89 @@
+// What LoRA changes in a module: the picture of W, B, A and ΔW, while the run goes on.
+
+import { loraPicture } from "../../widgets/lora_picture.js";
+import { byId, make, say } from "./elements.mjs";
+import { singularValues } from "./singular_values.mjs";
+
+const size = numbers => Math.sqrt(numbers.reduce((sum, value) => sum + value * value, 0));
+
+/** A message with matrices as a look of the picture, given the size of W. */
+export function lookOf({ step, A, B, scaling }, r, steps, sizeOfW) {
+  const values = singularValues(A, B, r, scaling);
+  return { r, step, steps, scaling, A, B, values, change: size(values) / sizeOfW };
+}
+
+/** `{ begin(run), hear(message) }`: the picture of the module that a person has chosen. */
+export function inside({ base, engine }) {
+  const select = byId("watched"), place = byId("picture"), note = byId("picture-note");
+  let weight = null, picture = null, run = null, looks = [], start = null;
+
+  select.replaceChildren(...base.modules.map(one =>
+    make("option", { value: one.name }, `layer ${one.layer}, ${one.kind}`)));
+  const usual = base.modules.find(one => one.kind === "v_proj" && one.layer === 1) ?? base.modules[0];
+  select.value = usual.name;
+
+  function draw() {
+    if (!weight || !start || weight.module !== select.value) return;
+    const { r } = run.settings, [out] = weight.shape;
+    const data = {
+      module: select.selectedOptions[0].textContent, shape: weight.shape, r, largest: r,
+      every: 1, weight: weight.W, start, looks,
+    };
+    if (picture) picture.update(data);
+    else {
+      picture = loraPicture(place, data);
+      place.hidden = false;
+    }
+    say(note, out > 128 ? "Scroll sideways if the picture is wider than the page." : "");
+  }
+
+  function clear() {
+    picture?.remove();
+    picture = null;
+    looks = [];
+    start = null;
+    place.hidden = true;
+  }
+
+  async function watch() {
+    clear();
+    const module = select.value;
+    say(note, idle());
+    try {
+      const message = await engine.request("watch", { module, run: run?.id }, hear);
+      if (module !== select.value) return;
+      weight = { ...message, size: size(message.W) };
+      draw();
+    } catch (error) {
+      say(note, error.message);
+    }
+  }
+  select.addEventListener("change", watch);
+
+  function idle() {
+    if (!run) return "Press Train: this picture fills while the model learns.";
+    return run.settings.modules.includes(select.value) ? ""
+      : "This module has no adapter in this run. Choose another, or add it to the target modules.";
+  }
+
+  function hear(message) {
+    if (message.type !== "matrices" || message.module !== select.value || !run) return;
+    if (!message.A?.length) return;
+    if (message.step === 0) start = message.A;
+    start ??= message.A;
+    if (weight?.module !== message.module) return;
+    looks = [...looks.filter(look => look.step < message.step),
+      lookOf(message, run.settings.r, run.settings.steps, weight.size)];
+    draw();
+  }
+
+  return {
+    hear,
+    watch,
+    begin(next) {
+      run = next;
+      clear();
+      say(note, idle());
+    },
+  };
+}

@@ -1,0 +1,53 @@
+// Runs as the page keeps them: what a training has said so far, and what came of it.
+
+import { groupsOf, lookOf } from "./film.mjs";
+import { smoothed, widthFor } from "./loss_chart.mjs";
+import { brief, duration } from "./wording.mjs";
+
+const LOOKS = 12; // of the film, over a whole run
+
+/** The steps between two looks of the film. */
+export const lookEvery = steps => Math.max(1, Math.ceil(steps / LOOKS));
+
+/** A run that has not begun. Groups without looks show a task before its first run. */
+export function newRun(settings, task) {
+  return {
+    id: null, settings: { ...settings }, records: [], looks: [], begun: performance.now(), over: false,
+    stopped: false,
+    groups: task.film ? groupsOf(task.film, task.name) : [], scores: null, before: null,
+    get losses() { return this.records.map(record => record.loss); },
+    get finalLoss() { return smoothed(this.losses, widthFor(this.losses.length)).at(-1); },
+  };
+}
+
+/** Writes down a message of the worker; returns whether the run has changed. */
+export function note(run, message) {
+  if (message.type === "started" && message.film) run.groups = groupsOf(message.film, run.settings.task);
+  else if (message.type === "step") run.records.push(message);
+  else if (message.type === "film") run.looks.push(lookOf(message, run.groups));
+  else return false;
+  return true;
+}
+
+/** `step 34 of 150 · loss 0.41 · 11 s left`. */
+export function progressInWords(run) {
+  const done = run.records.length, { steps } = run.settings;
+  if (!done) return "the first step is under way …";
+  const pace = (performance.now() - run.begun) / 1000 / done; // seconds, the film's looks included
+  const left = duration(Math.ceil(pace * (steps - done)));
+  return `step ${done} of ${steps} · loss ${brief(run.records.at(-1).loss)} · ${left} left`;
+}
+
+/** The right answers of a run's latest look for the old facts: `{ right, n }`, or null. */
+export function oldFactsKept({ groups, looks }) {
+  const at = groups.findIndex(group => group.kind === "old");
+  if (at < 0 || !looks.length) return null;
+  return { right: [...looks.at(-1).marks[at]].filter(mark => mark === "+").length, n: groups[at].questions.length };
+}
+
+/** The mean of several runs' losses, step by step, over the steps that all have. */
+export function meanLosses(runs) {
+  const all = runs.map(run => run.losses), shortest = Math.min(...all.map(losses => losses.length));
+  return all[0].slice(0, shortest).map((_, step) =>
+    all.reduce((sum, losses) => sum + losses[step], 0) / all.length);
+}
