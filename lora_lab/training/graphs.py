@@ -1,7 +1,8 @@
 """A batch's loss and gradients as a graph for ONNX Runtime, traced from PEFT's own model.
 
-The graph holds no weights, only their names: it serves every model of the same architecture. The
-adapters of all modules stand side by side in two matrices, A (r, sum of ins) and B (sum of outs,
+The graph holds no weights, only their names: it serves every model of the same architecture. ONNX
+Runtime is given them when a session is made: by name, or as one file, in which they stand one after
+the other. The adapters of all modules stand side by side in two matrices, A (r, sum of ins) and B (sum of outs,
 r), so that rank, batch, length and the number of labelled places are dynamic.
 """
 
@@ -29,6 +30,7 @@ from lora_lab.tasks.examples import IGNORED
 if TYPE_CHECKING:
     import onnx
 
+WEIGHTS_FILE = "weights"  # where a graph looks for them: float32, in the order of their names
 OPSET = 20  # of ONNX: what ONNX Runtime reads, in Python and in a browser
 PREFIX = "base_model.model."  # what PEFT puts before the base's names
 NO_MATTER = frozenset(  # fields of a configuration that leave a training step as it is
@@ -168,7 +170,8 @@ def gradients_graph(base: Base) -> bytes:
     """The graph of `Traceable.gradients`, a file for ONNX Runtime: about a minute of work.
 
     Its inputs are those of `Traceable.loss`, but for the weights: each is an initializer without
-    data, under its name in the base, to be given when a session is made. Its outputs are `loss`,
+    data, under its name in the base, to be given when a session is made. `graph_of` says more. Its
+    outputs are `loss`,
     `A_gradient` and `B_gradient`. The metadata hold `modules` as JSON.
 
     Args:
@@ -211,7 +214,7 @@ def graph_of(
     Args:
         function: takes the inputs, then the weights.
         inputs: in the function's order.
-        weights: they become initializers without data.
+        weights: in float32. They become initializers without data, each a part of WEIGHTS_FILE.
         outputs: names for what the function returns.
         metadata: kept in the file.
 
@@ -242,7 +245,7 @@ def graph_of(
             opset_version=OPSET,
             verbose=False,
         )
-    model = _tidied(exported.model_proto, set(weights))
+    model = _tidied(exported.model_proto, list(weights))
     onnx.helper.set_model_props(model, dict(metadata))
     return model.SerializeToString(deterministic=True)
 
@@ -319,19 +322,24 @@ def _decompositions() -> dict:
     }
 
 
-def _tidied(model: "onnx.ModelProto", weights: set[str]) -> "onnx.ModelProto":
+def _tidied(model: "onnx.ModelProto", weights: Sequence[str]) -> "onnx.ModelProto":
     """The graph with short names and without notes; its weights are initializers without data."""
     import onnx
 
     graph = model.graph
-    for given in [given for given in graph.input if given.name in weights]:
-        sizes = [dim.dim_value for dim in given.type.tensor_type.shape.dim]
-        weight = onnx.TensorProto(name=given.name, data_type=onnx.TensorProto.FLOAT, dims=sizes)
+    given = {value.name: value for value in graph.input}
+    offset = 0
+    for name in weights:
+        sizes = [dim.dim_value for dim in given[name].type.tensor_type.shape.dim]
+        weight = onnx.TensorProto(name=name, data_type=onnx.TensorProto.FLOAT, dims=sizes)
         weight.data_location = onnx.TensorProto.EXTERNAL
-        weight.external_data.add(key="location", value="given with the session")
-        graph.input.remove(given)
+        length = 4 * math.prod(sizes)
+        for key, value in (("location", WEIGHTS_FILE), ("offset", offset), ("length", length)):
+            weight.external_data.add(key=key, value=str(value))
+        offset += length
+        graph.input.remove(given[name])
         graph.initializer.append(weight)
-    kept = weights | {value.name for value in (*graph.input, *graph.output)} | {""}
+    kept = {*weights} | {value.name for value in (*graph.input, *graph.output)} | {""}
     short: dict[str, str] = {}
 
     def renamed(name: str) -> str:
