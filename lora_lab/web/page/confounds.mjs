@@ -21,23 +21,23 @@ export const differing = (one, other) =>
 export function confounds(one, other, base) {
   const names = differing(one, other), said = [];
   if (names.includes("task") || names.includes("n")) {
-    return ["They learnt different examples, so their scores are not of the same test."];
+    return ["they learnt different examples, so their scores are not of the same test."];
   }
   if (names.length > 1) {
-    said.push(`They differ in ${listed(names.map(name => WORDS[name]))}: a difference cannot be attributed to one of these.`);
+    said.push(`they differ in ${listed(names.map(name => WORDS[name]))}: a difference cannot be attributed to one of these.`);
   }
   const both = measure => [measure(one), measure(other)];
   const [scale, otherScale] = both(scalingOf);
   if (names.length === 1 && names[0] === "r" && scale !== otherScale) {
-    said.push(`Only the rank was changed, but the scaling moved along (${brief(scale, 3)} and ${brief(otherScale, 3)}): a difference may be its doing.`);
+    said.push(`only the rank was changed, but the scaling moved along (${brief(scale, 3)} and ${brief(otherScale, 3)}): a difference may be its doing.`);
   }
   const [seen, otherSeen] = both(each => each.steps * each.batch_size);
   if (names.length === 1 && names[0] === "batch_size") {
-    said.push(`A step of the larger batch sees more examples (${thousands(seen)} and ${thousands(otherSeen)} in all): a difference may be their doing.`);
+    said.push(`a step of the larger batch sees more examples (${thousands(seen)} and ${thousands(otherSeen)} in all): a difference may be their doing.`);
   }
   const [count, otherCount] = both(each => trainedParameters(each.modules, base.modules, each.r));
   if (names.length === 1 && names[0] === "modules" && count !== otherCount) {
-    said.push(`The number of trained parameters moved along (${thousands(count)} and ${thousands(otherCount)}): a difference may be its doing.`);
+    said.push(`the number of trained parameters moved along (${thousands(count)} and ${thousands(otherCount)}): a difference may be its doing.`);
   }
   return said;
 }

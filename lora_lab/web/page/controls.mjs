@@ -72,8 +72,8 @@ export function controls(place, { base, changed }) {
     show(settings, ofTask) {
       task.value = settings.task;
       about.textContent = ofTask.about.replace(/ Made by .*$/, "");
-      count.hidden = !(ofTask.ns?.length > 1);
-      n.replaceChildren(...(ofTask.ns ?? []).map(one => make("option", { value: one }, String(one))));
+      count.hidden = !(ofTask.sizes?.length > 1);
+      n.replaceChildren(...(ofTask.sizes ?? []).map(one => make("option", { value: one }, String(one))));
       n.value = settings.n ?? "";
       for (const [name, control] of Object.entries(numbers)) control.show(settings[name]);
       schedule.value = settings.lr_scheduler_type;

@@ -2,17 +2,22 @@
 
 const REPLY = {
   open: "ready", train: "done", ask: "answer", strength: "strength", adapter: "adapter",
-  check_csv: "csv", watch: "weight", forget: "forgotten",
+  check_csv: "csv", weight: "weight", forget: "forgotten",
 };
 
 export class Engine {
   #worker;
+  #heard;
   #waiting = new Map(); // id: { ends, resolve, reject, heard }
   #last = 0;
 
-  /** `lost(words)` is called when the worker as a whole has failed. */
-  constructor(worker, lost = () => {}) {
+  /**
+   * `lost(words)` is called when the worker as a whole has failed, `heard(message)` with messages
+   * that belong to no request.
+   */
+  constructor(worker, { lost, heard }) {
     this.#worker = worker;
+    this.#heard = heard;
     worker.onmessage = ({ data }) => this.#hear(data);
     worker.onerror = event => {
       const words = `The engine has stopped: ${event.message || "it could not be started"}. ` +
@@ -32,6 +37,11 @@ export class Engine {
     });
   }
 
+  /** Sends a message that has no reply. */
+  tell(type, message = {}) {
+    this.#worker.postMessage({ type, id: ++this.#last, ...message });
+  }
+
   /** Asks the run that is being trained to stop after the step at hand. */
   stop() {
     for (const [id, one] of this.#waiting) {
@@ -44,10 +54,10 @@ export class Engine {
     const id = this.#waiting.has(data.id) ? data.id
       : [...this.#waiting].find(([, one]) => ends(one))?.[0];
     const one = this.#waiting.get(id);
-    if (!one) return;
+    if (!one) return this.#heard(data);
     if (!ends(one)) return one.heard(data);
     this.#waiting.delete(id);
     if (data.type !== "error") return one.resolve(data);
-    one.reject(Object.assign(new Error(data.words), { field: data.field }));
+    one.reject(new Error(data.words));
   }
 }

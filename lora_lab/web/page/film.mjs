@@ -1,30 +1,32 @@
 // The forgetting film of the run at hand, its finding as a title, and meters of the full test.
 
 import { forgettingFilm } from "../../widgets/forgetting_film.js";
+import { groupsOf, spread } from "../engine/tasks.mjs";
 import { make, say } from "./elements.mjs";
-import { MARKS, filmFinding } from "./findings.mjs";
+import { filmFinding } from "./findings.mjs";
 import { OWN } from "./settings.mjs";
 import { brief, share } from "./wording.mjs";
 
-const KINDS = [["taught", "new"], ["old", "old"], ["strangers", "stranger"]];
-const NAMES = { old: "old facts", strangers: "strangers" };
+const QUESTIONS = 32; // of each kind, as in the engine's film
 
-/** The film's groups of a task: `[{ name, kind, questions }]`. */
-export function groupsOf(film, task) {
-  const taught = task === "new-facts" ? "new facts" : task === OWN ? "my examples" : `new: ${task}`;
-  return KINDS.filter(([name]) => film[name]?.length)
-    .map(([name, kind]) => ({ name: NAMES[name] ?? taught, kind, questions: film[name] }));
+/**
+ * The groups that the film of a task will show, before its first run: nothing has been asked. The
+ * new questions depend on the number of examples, so they have no words yet.
+ */
+export function filmedGroups(task, n) {
+  if (!task.test) return []; // one's own examples: the engine chooses those that test
+  const groups = named(groupsOf(task, task.old, task.strangers).map(({ name, kind, examples }) => ({
+    name, kind, questions: spread(examples, QUESTIONS).map(({ prompt, answer }) => [prompt, answer]),
+  })));
+  const count = Math.min(QUESTIONS, task.test.length, task.name === "new-facts" ? n : QUESTIONS);
+  const later = ["This question is chosen when the training begins.", ""];
+  return groups.map(group => (group.kind === "new"
+    ? { ...group, questions: Array.from({ length: count }, () => later) } : group));
 }
 
-/** A message of the worker as a look of the film. */
-export function lookOf(message, groups) {
-  const names = groups.map(group => KINDS.find(([, kind]) => kind === group.kind)[0]);
-  return {
-    step: message.step,
-    marks: names.map(name => Array.from(message[name], mark => MARKS[mark]).join("")),
-    answers: names.map(name => message.answers[name]),
-  };
-}
+/** The engine's groups with the names that the page gives them. */
+export const named = groups => groups.map(group =>
+  ({ ...group, name: group.name === `new: ${OWN}` ? "my examples" : group.name }));
 
 /** `{ show(run) }`: the film of a run, or of a task before its first run. */
 export function filmOf(place, title) {

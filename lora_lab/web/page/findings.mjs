@@ -1,15 +1,12 @@
 // Findings in words: the titles of the charts, and what a screen reader is told.
 
-import { smoothed, widthFor } from "./loss_chart.mjs";
 import { OWN } from "./settings.mjs";
+import { smoothed, widthFor } from "./smoothing.mjs";
 import { brief, counted, listed, share } from "./wording.mjs";
-
-/** Marks of an answer, as the film draws them: right, wrong, says “not known” where that is wrong. */
-export const MARKS = ["-", "+", "?"];
 
 const rights = marks => [...marks].filter(mark => mark === "+").length;
 
-export const learnt = task => (task === "new-facts" ? "new facts" : task === OWN ? "of my examples" : "new questions");
+export const learnt = task => (task === "new-facts" ? "new facts" : task === OWN ? "of your test examples" : "new questions");
 
 /** The title of the loss chart. */
 export function lossFinding(records, over) {

@@ -1,9 +1,10 @@
 // What LoRA changes in a module: the picture of W, B, A and ΔW, while the run goes on.
 
 import { loraPicture } from "../../widgets/lora_picture.js";
-import { byId, make, say } from "./elements.mjs";
+import { byId, make, say, sparingly } from "./elements.mjs";
 import { singularValues } from "./singular_values.mjs";
 
+const LOOKS = 40, PAUSE = 200; // looks of a run that are kept; milliseconds between two
 const size = numbers => Math.sqrt(numbers.reduce((sum, value) => sum + value * value, 0));
 
 /** A message with matrices as a look of the picture, given the size of W. */
@@ -15,7 +16,7 @@ export function lookOf({ step, A, B, scaling }, r, steps, sizeOfW) {
 /** `{ begin(run), hear(message) }`: the picture of the module that a person has chosen. */
 export function inside({ base, engine }) {
   const select = byId("watched"), place = byId("picture"), note = byId("picture-note");
-  let weight = null, picture = null, run = null, looks = [], start = null;
+  let weight = null, picture = null, run = null, looks = [], start = null, latest = null;
 
   select.replaceChildren(...base.modules.map(one =>
     make("option", { value: one.name }, `layer ${one.layer}, ${one.kind}`)));
@@ -41,7 +42,7 @@ export function inside({ base, engine }) {
     picture?.remove();
     picture = null;
     looks = [];
-    start = null;
+    start = latest = null;
     place.hidden = true;
   }
 
@@ -50,10 +51,10 @@ export function inside({ base, engine }) {
     const module = select.value;
     say(note, idle());
     try {
-      const message = await engine.request("watch", { module, run: run?.id }, hear);
+      const message = await engine.request("weight", { module });
       if (module !== select.value) return;
       weight = { ...message, size: size(message.W) };
-      draw();
+      engine.tell("watch", { module }); // from now on, its matrices come
     } catch (error) {
       say(note, error.message);
     }
@@ -66,15 +67,23 @@ export function inside({ base, engine }) {
       : "This module has no adapter in this run. Choose another, or add it to the target modules.";
   }
 
-  function hear(message) {
-    if (message.type !== "matrices" || message.module !== select.value || !run) return;
-    if (!message.A?.length) return;
-    if (message.step === 0) start = message.A;
-    start ??= message.A;
-    if (weight?.module !== message.module) return;
-    looks = [...looks.filter(look => look.step < message.step),
-      lookOf(message, run.settings.r, run.settings.steps, weight.size)];
+  const take = sparingly(PAUSE, () => {
+    if (!latest || !weight) return;
+    start ??= latest.A;
+    const { steps, r } = run.settings, every = Math.ceil(steps / LOOKS);
+    const last = looks.at(-1), next = lookOf(latest, r, steps, weight.size);
+    if (last && last.step - (looks.at(-2)?.step ?? -every) < every) looks = looks.slice(0, -1);
+    looks = [...looks.filter(look => look.step < next.step), next];
+    latest = null;
     draw();
+  });
+
+  function hear(message) {
+    if (message.type !== "matrices" || !run?.settings.modules.includes(select.value)) return;
+    const own = message.modules.find(one => one.name === select.value);
+    if (!own || message.r !== run.settings.r) return;
+    latest = { ...own, step: message.step, scaling: message.scaling };
+    take();
   }
 
   return {

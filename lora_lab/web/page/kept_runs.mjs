@@ -3,6 +3,7 @@
 import { confounds, differing, settingInWords } from "./confounds.mjs";
 import { byId, make } from "./elements.mjs";
 import { modulesInWords } from "./modules.mjs";
+import { tradeOff } from "./trade_off.mjs";
 import { brief, counted, thousands } from "./wording.mjs";
 
 const USUAL = ["r", "lora_alpha", "learning_rate"]; // named where nothing differs
@@ -38,12 +39,12 @@ export function scoreRange(runs, name) {
 
 /** `{ show(kept) }`; `use(settings)` and `drop(entry)` do what their buttons say. */
 export function keptRuns({ base, use, drop }) {
-  const place = byId("kept"), notes = byId("confounds"), empty = byId("kept-empty");
+  const place = byId("kept"), plane = byId("plane"), notes = byId("confounds"), empty = byId("kept-empty");
 
   function row(entry, label, number) {
     const losses = entry.runs.map(run => run.finalLoss);
     return make("tr", {},
-      make("th", { scope: "row" }, label),
+      make("th", { scope: "row" }, `${number + 1}. ${label}`),
       make("td", {}, scoreRange(entry.runs, "test")), make("td", {}, scoreRange(entry.runs, "old")),
       make("td", {}, scoreRange(entry.runs, "strangers")),
       make("td", {}, losses.map(loss => brief(loss)).join(", ")),
@@ -52,16 +53,25 @@ export function keptRuns({ base, use, drop }) {
         make("button", { type: "button", "aria-label": `remove run ${number + 1}`, onclick: () => drop(entry) }, "Remove")));
   }
 
+  function planeOf(kept, names) { // of runs that took the same test
+    const points = kept.flatMap((entry, at) => entry.runs.filter(run => run.scores?.old).map(({ scores }) =>
+      ({ name: labelOf(entry, names, base), number: at + 1, test: scores.test, old: scores.old })));
+    if (kept.length < 2 || names.includes("task") || names.includes("n") || !points.length) return [];
+    return [make("h3", { class: "finding" }, "Up and to the right is better: more learnt, less forgotten"), tradeOff(points)];
+  }
+
   return {
     show(kept) {
       empty.hidden = kept.length > 0;
       place.hidden = notes.hidden = !kept.length;
+      plane.replaceChildren();
       if (!kept.length) return;
       const names = varying(kept);
       place.replaceChildren(
         make("thead", {}, make("tr", {}, ...["settings", "learnt", "old facts", "strangers “not known”", "final loss", ""]
           .map(word => (word ? make("th", { scope: "col" }, word) : make("td"))))),
         make("tbody", {}, ...kept.map((entry, number) => row(entry, labelOf(entry, names, base), number))));
+      plane.replaceChildren(...planeOf(kept, names));
       const said = [];
       kept.forEach((one, first) => kept.slice(first + 1).forEach((other, more) => {
         for (const sentence of confounds(one.settings, other.settings, base)) {

@@ -2,27 +2,10 @@
 
 import uPlot from "../vendor/uplot/uPlot.esm.js";
 import { make } from "./elements.mjs";
+import { axisEnd, smoothed, widthFor } from "./smoothing.mjs";
 import { brief } from "./wording.mjs";
 
 const HEIGHT = 240, LABEL = 12; // pixels: the chart, a line of text at a curve's end
-
-/** The mean of each value and those before it, `width` in all: what the thick line shows. */
-export function smoothed(values, width) {
-  let sum = 0;
-  return values.map((value, place) => {
-    sum += value - (place >= width ? values[place - width] : 0);
-    return sum / Math.min(place + 1, width);
-  });
-}
-
-/** The number of steps that a mean is taken over, for so many steps. */
-export const widthFor = steps => Math.max(1, Math.round(steps / 15));
-
-/** The next of 1, 2, 5, 10, 20 … that is not below a value: where an axis ends. */
-export function axisEnd(value) {
-  const power = 10 ** Math.floor(Math.log10(Math.max(value, 1e-9)));
-  return power * ([1, 2, 5].find(one => one * power >= value * (1 - 1e-9)) ?? 10);
-}
 
 /**
  * `{ show({ run, seeds, kept, steps }), redraw(), log(on) }`. A run is `{ label, losses }`.
@@ -30,7 +13,7 @@ export function axisEnd(value) {
  * `seeds`: runs of the same settings with other seeds; `steps`: of the whole training.
  */
 export function lossChart(place, readout) {
-  let plot = null, shape = "", current = [], shown = { run: null, seeds: [], kept: [], steps: 100 }, logarithmic = false;
+  let plot = null, shape = "", drawn = {}, shown = { run: null, seeds: [], kept: [], steps: 100 }, logarithmic = false;
   const colour = name => getComputedStyle(place).getPropertyValue(name).trim();
 
   function table({ run, seeds, kept, steps }) { // the lines from the back to the front
@@ -60,11 +43,12 @@ export function lossChart(place, readout) {
     return { lines, data: [steady, ...lines.map(line => line.values)] };
   }
 
-  function options(lines) {
+  function options(drawn) { // drawn.lines: those of now; a plot keeps its own `drawn`
+    const { lines } = drawn;
     const ink = () => colour("--ink-soft"), grid = () => colour("--grid");
     const axis = { stroke: ink, grid: { stroke: grid, width: 1 }, ticks: { stroke: grid, width: 1 }, font: "12px system-ui, sans-serif" };
-    const drawn = () => current.flatMap(line => line.values.filter(value => value > 0));
-    const highest = () => Math.max(1e-3, ...drawn()), lowest = () => Math.min(1, ...drawn());
+    const values = () => drawn.lines.flatMap(line => line.values.filter(value => value > 0));
+    const highest = () => Math.max(1e-3, ...values()), lowest = () => Math.min(1, ...values());
     const top = lines.findIndex(line => line.band) + 1;
     return {
       width: Math.max(240, place.clientWidth), height: HEIGHT, legend: { show: false },
@@ -82,14 +66,14 @@ export function lossChart(place, readout) {
         stroke: line.stroke, width: line.width, alpha: line.alpha ?? 1, points: { show: false }, spanGaps: false,
       }))],
       bands: top ? [{ series: [top, top + 1], fill: () => colour("--band") }] : [],
-      hooks: { draw: [labels], setCursor: [tell] },
+      hooks: { draw: [chart => labels(chart, drawn.lines)], setCursor: [tell] },
     };
   }
 
-  function labels(chart) { // a curve's name at its end, moved apart where they would overlap
+  function labels(chart, lines) { // a curve's name at its end, moved apart where they would overlap
     if (chart.width <= 480) return;
     const scale = devicePixelRatio, found = [];
-    current.forEach((line, number) => {
+    lines.forEach((line, number) => {
       if (!line.label) return;
       const values = chart.data[number + 1];
       let last = values.length - 1;
@@ -108,6 +92,7 @@ export function lossChart(place, readout) {
     pen.save();
     pen.font = `${LABEL * scale}px system-ui, sans-serif`;
     pen.textBaseline = "middle";
+    pen.textAlign = "left";
     for (const { line, x, y } of found) {
       pen.fillStyle = line.stroke();
       pen.fillText(line.label, x + 6 * scale, y);
@@ -124,10 +109,13 @@ export function lossChart(place, readout) {
   function draw() {
     const { lines, data } = table(shown);
     const now = JSON.stringify([lines.map(line => [line.label, line.width]), logarithmic, place.clientWidth]);
-    current = lines;
-    if (plot && now === shape) return plot.setData(data);
+    if (plot && now === shape) {
+      drawn.lines = lines;
+      return plot.setData(data);
+    }
     plot?.destroy();
-    plot = new uPlot(options(lines), data, place);
+    drawn = { lines };
+    plot = new uPlot(options(drawn), data, place);
     shape = now;
   }
 

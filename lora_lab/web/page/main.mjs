@@ -9,14 +9,14 @@ import { guess } from "./guess.mjs";
 import { inside } from "./inside.mjs";
 import { keptRuns, labelOf, varying } from "./kept_runs.mjs";
 import { legendOf, lossChart } from "./loss_chart.mjs";
-import { blame } from "./number_control.mjs";
 import { ownExamples } from "./own_examples.mjs";
 import { prompts } from "./prompts.mjs";
-import { lookEvery, meanLosses, newRun, note, oldFactsKept, progressInWords } from "./runs.mjs";
+import { meanLosses, newRun, note, oldFactsKept, progressInWords } from "./runs.mjs";
 import { OWN, linkOf, misfit, readLink, recipeOf, usualSettings } from "./settings.mjs";
 import { takeAway } from "./take_away.mjs";
 import { brief, duration } from "./wording.mjs";
 
+const FIRST = { name: "new-facts", n: 60 }; // the task that the page opens with, and what its title says
 const SEEDS = 3, PAUSE = 200, SPOKEN = 5000; // runs of a band; milliseconds between two pictures, two words
 const SIMD = [0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 10, 1, 8, 0, 65, 0, 253, 15, 253, 98, 11];
 
@@ -102,6 +102,7 @@ async function trainOne(chosen, prefix = "") {
   draw();
   const hear = message => {
     parts.inside.hear(message);
+    if (message.type === "scoring") state(`${prefix}asking all test questions …`);
     if (!note(begun, message)) return;
     if (message.type === "started") draw();
     state(`${prefix}${progressInWords(begun)}`);
@@ -113,8 +114,10 @@ async function trainOne(chosen, prefix = "") {
   };
   const given = task.examples ? { ...recipe, task: undefined, examples: task.examples } : recipe;
   try {
-    const done = await engine.request("train", { recipe: given, every: lookEvery(chosen.steps) }, hear);
-    Object.assign(begun, { id: done.run ?? done.id, scores: done.scores, before: done.before ?? null, stopped: done.stopped });
+    const done = await engine.request("train", { recipe: given }, hear);
+    Object.assign(begun, {
+      id: done.id, scores: done.scores, before: done.scores_before, stopped: done.stopped, diverged: done.diverged,
+    });
   } finally {
     begun.over = true;
   }
@@ -125,8 +128,9 @@ function finished(of) {
   draw();
   if (of.scores) byId("meters").replaceChildren(
     make("h3", { class: "small" }, "And on all test questions?"), meters(of.scores, of.before));
+  if (of.diverged) notices([of.diverged]);
   const took = duration((performance.now() - of.begun) / 1000);
-  const words = of.stopped ? `stopped after ${of.records.length} of ${of.settings.steps} steps · ${took}`
+  const words = of.stopped || of.diverged ? `${of.diverged ? "ended" : "stopped"} after ${of.records.length} of ${of.settings.steps} steps · ${took}`
     : `trained: ${of.settings.steps} steps · loss ${brief(of.finalLoss)} · ${took}`;
   state(words);
   announce(`${of.stopped ? "Stopped" : "Training is over"}. ${lossFinding(of.records, true)}. ` +
@@ -154,7 +158,7 @@ async function work(job) {
     const steps = run.records.length;
     state(steps ? `ended after ${steps} of ${run.settings.steps} steps` : "not trained");
     announce(error.message);
-    if (!error.field || !blame(error.field, error.message)) notices([error.message]);
+    notices([error.message]);
     draw();
   }
   busy = false;
@@ -212,7 +216,9 @@ function keep() {
 // --- the start ---
 
 function build(ready) {
-  ({ base, tasks } = ready);
+  base = ready.base;
+  const named = one => one.name === FIRST.name;
+  tasks = [...ready.tasks.filter(named).map(one => ({ ...one, ...FIRST })), ...ready.tasks.filter(one => !named(one))];
   parts.controls = controls(byId("controls"), { base, changed: change });
   parts.controls.tasks(tasks);
   parts.film = filmOf(byId("film"), byId("film-title"));
@@ -236,7 +242,7 @@ function build(ready) {
     engine,
     taken: examples => {
       tasks = tasks.filter(task => task.name !== OWN);
-      const like = tasks.find(task => task.name === "sentiment") ?? tasks[0];
+      const like = tasks.find(task => task.name === "sentiment");
       tasks.push({ name: OWN, about: "Your own examples: most of them train, and the others test.", examples, recipe: like.recipe });
       parts.controls.tasks(tasks);
       change("task", OWN);
@@ -263,9 +269,14 @@ async function start() {
     throw new Error("This browser lacks WebAssembly with SIMD, which the model’s arithmetic needs. " +
       "Chrome and Edge 91, Firefox 89, Safari 16.4 and later have it.");
   }
-  engine = new Engine(globalThis.makeWorker(), words => { notices([words]); state("the engine has stopped"); });
-  const names = globalThis.playgroundAssetNames ?? [], assets = {};
-  for (const name of names) assets[name] = await globalThis.playgroundAssets(name);
+  engine = new Engine(await globalThis.makeWorker(), {
+    lost: words => { notices([words]); state("the engine has stopped"); },
+    heard: message => parts.inside?.hear(message),
+  });
+  const assets = {};
+  await Promise.all(globalThis.playgroundAssets.names.map(async name => {
+    assets[name] = await globalThis.playgroundAssets(name);
+  }));
   build(await engine.request("open", { assets }));
   openLink();
   parts.inside.watch();

@@ -1,6 +1,6 @@
 // A number to choose: a slider over usual values, and a box for any other.
 
-import { byId, make } from "./elements.mjs";
+import { make } from "./elements.mjs";
 import { NUMBERS, numberFrom } from "./settings.mjs";
 
 /** `{ element, show(value) }`. `chosen(value)` is called when a person has chosen another. */
@@ -48,14 +48,4 @@ export function numberControl(name, { label, help, chosen }) {
     if (event.key === "Enter") box.dispatchEvent(new Event("change"));
   });
   return { element, show };
-}
-
-/** Marks a control with a problem that only the engine has found. */
-export function blame(name, words) {
-  const error = byId(`setting-${name}-error`);
-  if (!error) return false;
-  error.textContent = words;
-  error.hidden = false;
-  byId(`setting-${name}`).setAttribute("aria-invalid", "true");
-  return true;
 }

@@ -25,7 +25,7 @@ export function threePrompts({ groups, looks }) {
   return groups.map((group, number) => {
     const marks = group.kind === "old" && looks.length ? [...looks.at(-1).marks[number]] : [];
     const place = Math.max(0, marks.findIndex(mark => mark !== "+"));
-    const [prompt, right] = group.questions[place], lines = [];
+    const [prompt, right] = group.questions[place] ?? ["", ""], lines = [];
     const answer = look => look.answers[number][place];
     if (looks.length) lines.push(["before", answer(looks[0])]);
     if (looks.length > 1) lines.push([`step ${looks.at(-1).step}`, answer(looks.at(-1))]);

@@ -1,20 +1,17 @@
 // Runs as the page keeps them: what a training has said so far, and what came of it.
 
-import { groupsOf, lookOf } from "./film.mjs";
-import { smoothed, widthFor } from "./loss_chart.mjs";
+import { filmedGroups, named } from "./film.mjs";
+import { smoothed, widthFor } from "./smoothing.mjs";
 import { brief, duration } from "./wording.mjs";
 
-const LOOKS = 12; // of the film, over a whole run
-
-/** The steps between two looks of the film. */
-export const lookEvery = steps => Math.max(1, Math.ceil(steps / LOOKS));
+const FILM = 1.15; // the film takes so much more than the steps
 
 /** A run that has not begun. Groups without looks show a task before its first run. */
 export function newRun(settings, task) {
   return {
     id: null, settings: { ...settings }, records: [], looks: [], begun: performance.now(), over: false,
     stopped: false,
-    groups: task.film ? groupsOf(task.film, task.name) : [], scores: null, before: null,
+    groups: filmedGroups(task, settings.n), scores: null, before: null,
     get losses() { return this.records.map(record => record.loss); },
     get finalLoss() { return smoothed(this.losses, widthFor(this.losses.length)).at(-1); },
   };
@@ -22,9 +19,9 @@ export function newRun(settings, task) {
 
 /** Writes down a message of the worker; returns whether the run has changed. */
 export function note(run, message) {
-  if (message.type === "started" && message.film) run.groups = groupsOf(message.film, run.settings.task);
+  if (message.type === "started") run.groups = named(message.groups);
   else if (message.type === "step") run.records.push(message);
-  else if (message.type === "film") run.looks.push(lookOf(message, run.groups));
+  else if (message.type === "film") run.looks.push(message);
   else return false;
   return true;
 }
@@ -33,7 +30,8 @@ export function note(run, message) {
 export function progressInWords(run) {
   const done = run.records.length, { steps } = run.settings;
   if (!done) return "the first step is under way …";
-  const pace = (performance.now() - run.begun) / 1000 / done; // seconds, the film's looks included
+  const recent = run.records.slice(-20);
+  const pace = FILM * recent.reduce((sum, one) => sum + one.seconds, 0) / recent.length;
   const left = duration(Math.ceil(pace * (steps - done)));
   return `step ${done} of ${steps} · loss ${brief(run.records.at(-1).loss)} · ${left} left`;
 }

@@ -12,12 +12,12 @@ export const NUMBERS = {
     stops: [1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 3e-3, 4e-3, 6e-3, 0.01, 0.02, 0.05, 0.1],
   },
   steps: {
-    least: 1, most: 5000, whole: true, usual: 150,
+    least: 1, most: 2000, whole: true, usual: 150,
     stops: [10, 20, 40, 60, 80, 100, 120, 150, 200, 300, 400, 600],
   },
   seed: { least: 0, most: 2 ** 32 - 1, whole: true, usual: 0 },
   batch_size: { least: 1, most: 128, whole: true, usual: 16 },
-  warmup_steps: { least: 0, most: 4999, whole: true, usual: 0 },
+  warmup_steps: { least: 0, most: 1999, whole: true, usual: 0 },
   weight_decay: { least: 0, most: 10, usual: 0 },
   max_grad_norm: { least: 1e-6, most: 1e6, usual: 1 },
   loraplus_lr_ratio: { least: 0.01, most: 1000, usual: 1 },
@@ -61,7 +61,7 @@ export function misfit(settings) {
 
 /** The settings that a task starts with. */
 export function usualSettings(task, base) {
-  const settings = { task: task.name, n: task.ns?.[0] ?? null };
+  const settings = { task: task.name, n: task.n ?? null };
   for (const [name, { usual }] of Object.entries(NUMBERS)) settings[name] = task.recipe[name] ?? usual;
   for (const [name, known] of Object.entries(CHOICES)) settings[name] = task.recipe[name] ?? known[0];
   for (const name of FLAGS) settings[name] = task.recipe[name] ?? false;
@@ -111,7 +111,7 @@ export function readLink(text, tasks, base) {
   for (const [name, known] of Object.entries(CHOICES)) attempt(name, word => oneOf(word, known));
   for (const name of FLAGS) attempt(name, word => oneOf(word, ["true", "false"]) === "true");
   attempt("modules", word => modulesFromWord(word, base.modules));
-  if (task.ns) attempt("n", word => Number(oneOf(word, task.ns.map(String))));
+  if (task.sizes) attempt("n", word => Number(oneOf(word, task.sizes.map(String))));
   const hidden = (words.get("hide") ?? "").split(",").filter(Boolean);
   const unknown = hidden.filter(part => !(part in PARTS));
   if (unknown.length) complaints.push(`hide: ${quoted(unknown.join(","))} is no part of this page; there is ${Object.keys(PARTS).join(", ")}.`);
