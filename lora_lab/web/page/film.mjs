@@ -31,9 +31,13 @@ export const named = groups => groups.map(group =>
 /** `{ show(run) }`: the film of a run, or of a task before its first run. */
 export function filmOf(place, title) {
   const film = forgettingFilm(place, { groups: [], looks: [], steps: 1 });
+  let shown = "";
   return {
-    show({ groups, looks, settings }) {
-      film.update({ groups, looks, steps: settings.steps });
+    show({ begun, groups, looks, settings }) {
+      const now = [begun, groups.length, looks.length, settings.steps].join();
+      if (now === shown && looks.length) return; // nothing new: the film rests
+      shown = now;
+      film.update({ groups, looks: [...looks], steps: settings.steps });
       say(title, filmFinding(groups, looks, settings.task));
     },
   };

@@ -25,7 +25,7 @@ export function inside({ base, engine }) {
 
   function draw() {
     if (!weight || !start || weight.module !== select.value) return;
-    const { r } = run.settings, [out] = weight.shape;
+    const { r } = run.settings;
     const data = {
       module: select.selectedOptions[0].textContent, shape: weight.shape, r, largest: r,
       every: 1, weight: weight.W, start, looks,
@@ -35,7 +35,7 @@ export function inside({ base, engine }) {
       picture = loraPicture(place, data);
       place.hidden = false;
     }
-    say(note, out > 128 ? "Scroll sideways if the picture is wider than the page." : "");
+    say(note, place.scrollWidth > place.clientWidth ? "Scroll the picture sideways to see all of it." : "");
   }
 
   function clear() {

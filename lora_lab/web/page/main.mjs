@@ -146,12 +146,14 @@ function drop(one) { // frees the memory of runs that nothing shows any longer
 }
 
 async function work(job) {
+  const typed = [byId("train"), byId("seeds")].includes(document.activeElement);
   busy = true;
   halted = false;
   notices([]);
   parts.prompts.ready(null);
   parts.take.ready(null);
   buttons();
+  if (typed) byId("stop").focus(); // the button that was pressed rests for now
   try {
     await job();
   } catch (error) {
@@ -161,8 +163,10 @@ async function work(job) {
     notices([error.message]);
     draw();
   }
+  const waiting = document.activeElement === byId("stop");
   busy = false;
   buttons();
+  if (waiting) byId("train").focus();
 }
 
 const sameSettings = one => linkOf({ ...one, seed: 0 }, [], base) === linkOf({ ...settings, seed: 0 }, [], base);

@@ -44,8 +44,5 @@ export function numberControl(name, { label, help, chosen }) {
       error.hidden = false;
     }
   });
-  box.addEventListener("keydown", event => {
-    if (event.key === "Enter") box.dispatchEvent(new Event("change"));
-  });
   return { element, show };
 }

@@ -37,7 +37,7 @@ export function threePrompts({ groups, looks }) {
 export function prompts({ engine, changed }) {
   const list = byId("prompts"), own = byId("own-prompt"), answer = byId("own-answer");
   const slider = byId("strength"), output = byId("strength-value"), line = byId("strength-scores");
-  let run = null, cards = [];
+  let run = null, seen = -1, cards = [];
 
   const strength = () => Number(slider.value);
   const draw = () => list.replaceChildren(...cards.map(card));
@@ -87,12 +87,14 @@ export function prompts({ engine, changed }) {
 
   return {
     show(next) { // while it trains
+      if (run === next && next.looks.length === seen) return;
       run = next;
+      seen = next.looks.length;
       cards = threePrompts(next);
       draw();
     },
-    ready(next) { // its adapter can be asked
-      run = next;
+    ready(next) { // its adapter can be asked; null: none can
+      run = next ?? run;
       slider.disabled = !next?.id;
       slider.value = 1;
       output.textContent = "1";
