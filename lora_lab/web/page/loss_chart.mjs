@@ -60,7 +60,7 @@ export function lossChart(place, readout) {
           ? { distr: 3, range: () => [10 ** Math.floor(Math.log10(lowest())), 10 ** Math.ceil(Math.log10(highest()))] }
           : { range: () => [0, axisEnd(highest())] },
       },
-      axes: [{ ...axis, label: "steps", labelSize: 20, size: 34, labelFont: axis.font },
+      axes: [{ ...axis, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000], label: "steps", labelSize: 20, size: 34, labelFont: axis.font },
         { ...axis, label: "loss, nats per token", labelSize: 20, size: 48, labelFont: axis.font, values: (_, ticks) => ticks.map(tick => (tick === null ? "" : brief(tick, 3))) }],
       series: [{}, ...lines.map(line => ({
         stroke: line.stroke, width: line.width, alpha: line.alpha ?? 1, points: { show: false }, spanGaps: false,
