@@ -11,7 +11,7 @@ import { keptRuns, labelOf, varying } from "./kept_runs.mjs";
 import { legendOf, lossChart } from "./loss_chart.mjs";
 import { ownExamples } from "./own_examples.mjs";
 import { prompts } from "./prompts.mjs";
-import { meanLosses, newRun, note, oldFactsKept, progressInWords } from "./runs.mjs";
+import { lossesAsText, meanLosses, newRun, note, oldFactsKept, progressInWords } from "./runs.mjs";
 import { OWN, linkOf, misfit, readLink, recipeOf, usualSettings } from "./settings.mjs";
 import { takeAway } from "./take_away.mjs";
 import { brief, duration } from "./wording.mjs";
@@ -47,6 +47,7 @@ function draw() {
     kept: earlier.map(one => ({ losses: meanLosses(one.runs), label: labelOf(one, names, base) })),
   }, `The loss by step. ${words}.`);
   byId("loss-legend").replaceChildren(legendOf(earlier, others.length + 1));
+  if (byId("numbers").open) byId("losses").textContent = lossesAsText(run);
   byId("progress").value = run.records.length / run.settings.steps;
 }
 const drawSoon = sparingly(PAUSE, draw);
@@ -289,6 +290,7 @@ async function start() {
   byId("keep").addEventListener("click", keep);
   byId("stop").addEventListener("click", () => { halted = true; engine.stop(); state("stopping after this step …"); });
   byId("log").addEventListener("change", event => parts.loss.log(event.target.checked));
+  byId("numbers").addEventListener("toggle", draw);
   byId("reset").addEventListener("click", () => { settings = usualSettings(taskOf(settings.task), base); shown(); before(); });
   addEventListener("hashchange", () => { if (!busy) openLink(); });
   document.addEventListener("visibilitychange", () => {

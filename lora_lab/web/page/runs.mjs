@@ -49,3 +49,7 @@ export function meanLosses(runs) {
   return all[0].slice(0, shortest).map((_, step) =>
     all.reduce((sum, losses) => sum + losses[step], 0) / all.length);
 }
+
+/** A line for each step: its number, its loss, and its learning rate, between tabs. */
+export const lossesAsText = ({ records }) => ["step\tloss\tlearning rate",
+  ...records.map(({ step, loss, learning_rate }) => `${step}\t${loss}\t${Number(learning_rate.toPrecision(6))}`)].join("\n");
