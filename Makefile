@@ -11,13 +11,13 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PYTEST := $(BIN)/python -m pytest --nbval -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test test-all test-gpu evidence recorded refresh claims lint clean
+.PHONY: help setup lab test test-all test-gpu evidence recorded refresh claims playground javascript lint clean
 
 help: ## list these targets
 	@echo "make lab    opens the laboratory;  make test    proves that it works."
 	@echo
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | \
-		while IFS='|' read -r target about; do printf '  make %-10s%s\n' "$$target" "$$about"; done
+		while IFS='|' read -r target about; do printf '  make %-12s%s\n' "$$target" "$$about"; done
 
 setup: .venv/prepared ## install into .venv and fetch what the notebooks need (minutes, once)
 
@@ -51,11 +51,18 @@ claims: setup ## write CLAIMS.md: every rule of thumb with its verdict
 refresh: setup ## run the notebooks afresh and keep their outputs (ONLY=notebooks/x.ipynb for one)
 	$(BIN)/python tests/refresh_notebooks.py $(ONLY)
 
+playground: setup ## the page that trains in a browser: playground.html, and site/ for a web host
+	rm -rf site/playground
+	$(BIN)/lora-lab playground --file playground.html --site site/playground
+
+javascript: setup ## fetch what the playground has from npm anew (lora_lab/web/vendor/packages.toml)
+	$(BIN)/python -m lora_lab.assets.javascript
+
 lint: setup ## ruff: the format and the rules of pyproject.toml
 	$(BIN)/ruff format --check && $(BIN)/ruff check
 
 clean: ## remove .venv and what was built here; your runs and the cache stay
-	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist site playground.html .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Done again when pyproject.toml has changed. On Linux without an NVIDIA driver torch comes from

@@ -31,7 +31,7 @@ from tiny import letters_task, save_tiny_base, tiny_base, write_letters
 
 HEAVY = {"torch", "transformers", "peft", "pandas", "matplotlib", "hassil"}
 COMMANDS = ["lab", "prepare", "doctor", "bases", "tasks"]
-COMMANDS += ["estimate", "train", "sweep", "runs", "evaluate", "chat", "export"]
+COMMANDS += ["estimate", "train", "sweep", "runs", "evaluate", "chat", "export", "playground"]
 PROGRAM = [sys.executable, "-c", "from lora_lab.cli.app import app; app(prog_name='lora-lab')"]
 
 

@@ -29,7 +29,12 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "comparison": "",
     },
     "machine": {"resources": "psutil", "devices": "torch", "lifelines": ""},
-    "assets": {"utterances": "hassil", "unpacking": "gguf numpy", "downloads": "filelock"},
+    "assets": {
+        "utterances": "hassil",
+        "unpacking": "gguf numpy",
+        "downloads": "filelock",
+        "javascript": "",
+    },
     "models": {
         "architecture": "regex",
         "quiet": "transformers",
@@ -235,13 +240,31 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         + ["studio", "cases", "token_strips", "ways_lab", "fleet"],
         "torch ipywidgets anywidget traitlets IPython pandas",
     ),
+    "web": {"step": "torch", "export": "torch", "data": "", "build": ""},
     "cli": dict.fromkeys(
         ["show", "task_spec", "options", "resolve", "doctor", "setup", "lab", "check", "estimate"]
-        + ["waiting", "train", "choice", "ties", "sweep", "ask", "export", "report", "app"],
+        + [
+            "waiting",
+            "train",
+            "choice",
+            "ties",
+            "sweep",
+            "ask",
+            "export",
+            "report",
+            "playground",
+            "app",
+        ],
         "typer rich torch markdown_it packaging jupyter_client",
     ),
 }
-FACES = ("checks", "plots", "widgets", "cli")  # what people touch: nothing above imports them
+FACES = (
+    "checks",
+    "plots",
+    "widgets",
+    "web",
+    "cli",
+)  # what people touch: nothing above imports them
 APART = {"widgets": {"checks"}, "cli": {"checks", "widgets"}}  # no face leans on these faces
 
 READING_ORDER = {  # the modules by their dotted names, in order

@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from lora_lab import __version__
-from lora_lab.cli import ask, check, estimate, export, lab, report, setup, sweep, train
+from lora_lab.cli import ask, check, estimate, export, lab, playground, report, setup, sweep, train
 from lora_lab.cli.options import gathered
 from lora_lab.cli.show import note
 from lora_lab.places import NoRoom
@@ -133,3 +133,4 @@ app.command("evaluate")(ask.evaluate)
 app.command("chat")(ask.chat)
 app.command("report")(report.report)
 app.command("export")(export.export)
+app.command("playground")(playground.playground)

@@ -2,8 +2,8 @@
 
 The graph holds no weights, only their names: it serves every model of the same architecture. ONNX
 Runtime is given them when a session is made: by name, or as one file, in which they stand one after
-the other. The adapters of all modules stand side by side in two matrices, A (r, sum of ins) and B (sum of outs,
-r), so that rank, batch, length and the number of labelled places are dynamic.
+the other. The adapters of all modules stand side by side in two matrices, A (r, sum of ins) and B
+(sum of outs, r), so that rank, batch, length and the number of labelled places are dynamic.
 """
 
 import json

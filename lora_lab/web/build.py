@@ -7,13 +7,12 @@ import json
 import lzma
 import posixpath
 import re
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 from lora_lab.models.bases import load_base
 from lora_lab.models.built_in import base_folder
-from lora_lab.places import write_atomically
+from lora_lab.places import make_new_folder, write_atomically
 from lora_lab.web.data import playground_data
 
 ROOM = Path(__file__).parent
@@ -120,24 +119,25 @@ def build_site(folder: Path, page: Path = PAGE) -> None:
     """Write the page as a folder for a web host: index.html, modules and assets beside it.
 
     Args:
-        folder: is made anew.
+        folder: a new or an empty one.
         page: as in `build_file`.
+
+    Raises:
+        FileExistsError: if the folder holds something already.
     """
     html, entry = _html_and_entry(page)
     modules = modules_from(*filter(None, [entry, WORKER]), page=page)
-    if folder.exists():
-        shutil.rmtree(folder)
-    for style in STYLE.findall(html):
-        _write(folder / "web" / "page" / style, (page / style).read_bytes())
-    for path, (source, _) in modules.items():
-        _write(folder / path, source.encode())
-    for name, content in assets().items():
-        _write(folder / "assets" / f"{name}.gz", _gzipped(content))
-    _write(folder / "LICENSES.txt", licences().encode())
+    files = {f"web/page/{name}": (page / name).read_bytes() for name in STYLE.findall(html)}
+    files |= {path: source.encode() for path, (source, _) in modules.items()}
+    files |= {f"assets/{name}.gz": _gzipped(content) for name, content in assets().items()}
     html = STYLE.sub(lambda link: f'<link rel="stylesheet" href="web/page/{link[1]}">', html)
     html = html.replace(HEAD, HEAD + _policy(FROM_HOST), 1)
     start = f"<script>\n{_start('site.js', entry)}</script>"
-    _write(folder / "index.html", _with_parts(html, start).encode())
+    files |= {"index.html": _with_parts(html, start).encode(), "LICENSES.txt": licences().encode()}
+    with make_new_folder(folder) as new:
+        for name, content in files.items():
+            (new / name).parent.mkdir(parents=True, exist_ok=True)
+            (new / name).write_bytes(content)
 
 
 def _html_and_entry(page: Path) -> tuple[str, str | None]:
@@ -162,7 +162,8 @@ def _with_parts(html: str, parts: str) -> str:
 
 
 def _inline(kind: str, name: str, text: str) -> str:
-    assert "</" not in text, f"{name} would end its own script"
+    if "</" in text:
+        raise ValueError(f"{name} holds </, which ends the script that it stands in; write it else")
     return f'<script type="{kind}" id="{name}">{text}</script>'
 
 
@@ -177,8 +178,3 @@ def _gzipped(content: bytes) -> bytes:
 
 def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8")
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)

@@ -1,5 +1,7 @@
 // One's own rows as text: prompts and answers in two columns, separated by commas, semicolons, tabs.
 
+import { strip } from "./text.mjs";
+
 const HEADINGS = { // names of columns that are known by themselves
   prompt: ["prompt", "question", "input", "instruction", "text"],
   answer: ["answer", "response", "output", "completion", "label"],
@@ -10,7 +12,7 @@ const MOST = 200; // rows
 export function readCsv(text, fits = () => null) {
   const rows = parseRows(text.replace(/^\ufeff/, ""));
   if (rows === null) return failed("A quotation mark is opened and never closed; close it, or write it twice.");
-  const used = rows.filter(({ cells }) => cells.some(cell => cell.trim()));
+  const used = rows.filter(({ cells }) => cells.some(strip));
   if (!used.length) return failed("There is no row; give a prompt and its answer in each.");
   const columns = columnsOf(used[0].cells);
   if (used.every(({ cells }) => cells.length < 2)) {
@@ -18,7 +20,8 @@ export function readCsv(text, fits = () => null) {
   }
   const examples = [], dropped = [], known = new Map();
   for (const { cells, row } of columns.heading ? used.slice(1) : used) {
-    const prompt = (cells[columns.prompt] ?? "").trim(), answer = (cells[columns.answer] ?? "").trim();
+    const prompt = strip(cells[columns.prompt] ?? "");
+    const answer = strip(cells[columns.answer] ?? "");
     let reason = null;
     if (!prompt) reason = "it has no prompt";
     else if (!answer) reason = "it has no answer";
@@ -42,7 +45,7 @@ const failed = error => ({ examples: [], dropped: [], error });
 
 // Which column is which: by the heading, else the first two.
 function columnsOf(cells) {
-  const names = cells.map(cell => cell.trim().toLowerCase());
+  const names = cells.map(cell => strip(cell).toLowerCase());
   const find = role => names.findIndex(name => HEADINGS[role].includes(name));
   const prompt = find("prompt"), answer = find("answer");
   return prompt < 0 || answer < 0
@@ -52,7 +55,7 @@ function columnsOf(cells) {
 
 // The separator that stands most often in the first line, outside of quotation marks.
 function separatorOf(text) {
-  const line = text.replace(/"[^"]*"/g, "").split(/\r\n|\r|\n/).find(one => one.trim()) ?? "";
+  const line = text.replace(/"[^"]*"/g, "").split(/[\r\n]/).find(one => /[^ ]/.test(one)) ?? "";
   const count = mark => line.split(mark).length;
   return [",", ";", "\t"].reduce((best, mark) => (count(mark) > count(best) ? mark : best));
 }
@@ -74,7 +77,7 @@ function parseRows(text) {
       if (mark !== '"') cell += mark;
       else if (text[at + 1] === '"') cell += text[++at];
       else quoted = false;
-    } else if (mark === '"' && !cell.trim()) {
+    } else if (mark === '"' && !strip(cell)) {
       cell = "";
       quoted = true;
     } else if (mark === separator) {

@@ -2,6 +2,7 @@
 
 import { Generator } from "./torch_random.mjs";
 import { Refused } from "./refused.mjs";
+import { words } from "./text.mjs";
 
 export const IGNORED = -100; // the label of a token without a loss
 const UNKNOWN = "not known"; // the right answer about a stranger
@@ -41,7 +42,6 @@ const predicts = ({ ids, from }, place) => place + 1 >= from && place + 1 < ids.
 
 // --- marks ---
 
-const words = text => text.split(/\s+/).filter(Boolean);
 const exactly = (expected, given) => words(expected).join(" ") === words(given).join(" ");
 const sameLabel = (expected, given) => (
   exactly(expected.toLowerCase(), given.replace(/[\s.!,]+$/, "").toLowerCase())

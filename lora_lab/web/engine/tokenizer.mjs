@@ -1,5 +1,6 @@
 // Pocket's tokenizer and chat format: Hugging Face's library on pocket's own tokenizer.json.
 
+import { strip } from "./text.mjs";
 import { Tokenizer } from "../vendor/tokenizers/tokenizers.min.mjs";
 
 export class PocketTokenizer {
@@ -26,6 +27,6 @@ export class PocketTokenizer {
   }
 
   text(ids) {
-    return this.tokenizer.decode(ids, { skip_special_tokens: true }).trim();
+    return strip(this.tokenizer.decode(ids, { skip_special_tokens: true }));
   }
 }

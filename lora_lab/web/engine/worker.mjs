@@ -60,11 +60,10 @@ const answers = {
     if (run) run.stopped = true;
   },
 
-  watch({ module = null }) {
+  watch({ module = null, run }) {
     if (module !== null) placeOf(module);
     watched = module;
-    const training = [...runs.values()].at(-1)?.training;
-    if (training && module !== null) sendMatrices(training);
+    if (module !== null && run !== undefined) sendMatrices(run);
   },
 
   weight({ module }) {
@@ -178,7 +177,7 @@ async function stepByStep(id, run, film, every) {
     trained += record.seconds;
     postMessage({ type: "step", id, ...record });
     if (record.step === 1) await look(0, null);
-    if (watched !== null) sendMatrices(training, id);
+    if (watched !== null) sendMatrices(id);
     await pause();
     if (!training.ended && isDue(record.step)) await look(record.step, training.adapter());
   }
@@ -186,11 +185,11 @@ async function stepByStep(id, run, film, every) {
   if (length && filmed !== length) await look(length, training.adapter());
 }
 
-function sendMatrices(training, id) {
-  const run = id ?? [...runs].find(([, one]) => one.training === training)?.[0];
+function sendMatrices(id) {
+  const { training } = runOf(id);
   const factors = sessions.factors(training.adapter(), placeOf(watched));
   const { recipe: { r }, scaling, records: { length: step } } = training;
-  postMessage({ type: "matrices", id: run, step, r, scaling, modules: [{ name: watched, ...factors }] });
+  postMessage({ type: "matrices", id, step, r, scaling, modules: [{ name: watched, ...factors }] });
 }
 
 // --- questions and their marks ---
