@@ -27,6 +27,7 @@ export class PocketTokenizer {
   }
 
   text(ids) {
+    if (!ids.length) return ""; // the library refuses to decode nothing
     return strip(this.tokenizer.decode(ids, { skip_special_tokens: true }));
   }
 }

@@ -25,7 +25,7 @@ const TASKS = {
   "two-hop-chain": "where somebody works, in steps", [OWN]: "my own examples",
 };
 
-export const taskInWords = name => TASKS[name] ?? name;
+const taskInWords = name => TASKS[name] ?? name;
 
 /**
  * Fills `place`. Returns `{ show(settings, task), tasks(list) }`; `changed(name, value)` is called

@@ -228,7 +228,7 @@ function build(ready) {
   parts.controls.tasks(tasks);
   parts.film = filmOf(byId("film"), byId("film-title"));
   parts.loss = lossChart(byId("loss"), byId("readout"));
-  parts.prompts = prompts({ engine, changed: () => {} });
+  parts.prompts = prompts({ engine });
   parts.inside = inside({ base, engine });
   parts.guess = guess(byId("guess"));
   parts.take = takeAway({ base, engine });

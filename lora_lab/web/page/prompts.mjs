@@ -33,8 +33,8 @@ export function threePrompts({ groups, looks }) {
   });
 }
 
-/** `{ show(run), ready(run) }`; `engine` answers; `changed(strength)` is told of another strength. */
-export function prompts({ engine, changed }) {
+/** `{ show(run), ready(run) }`; `engine` answers. */
+export function prompts({ engine }) {
   const list = byId("prompts"), own = byId("own-prompt"), answer = byId("own-answer");
   const slider = byId("strength"), output = byId("strength-value"), line = byId("strength-scores");
   let run = null, seen = -1, cards = [];
@@ -52,14 +52,14 @@ export function prompts({ engine, changed }) {
     const now = strength(), of = run;
     try {
       say(line, `asking at strength ${brief(now)} …`);
-      const scores = await engine.request("strength", { run: of.id, strength: now });
+      const { scores } = await engine.request("strength", { run: of.id, strength: now });
       const texts = [];
       for (const one of cards) texts.push(await ask(one.prompt, now, of.id));
       if (of !== run || now !== strength()) return;
       cards = threePrompts(of).map((one, place) =>
         (now === 1 ? one : { ...one, lines: [...one.lines, [`at ${brief(now, 3)}`, texts[place]]] }));
       draw();
-      say(line, `At strength ${brief(now, 3)}: ${scoresInWords(scores.scores ?? scores, of.settings.task)}.`);
+      say(line, `At strength ${brief(now, 3)}: ${scoresInWords(scores, of.settings.task)}.`);
     } catch (error) {
       say(line, error.message);
     }
@@ -67,7 +67,6 @@ export function prompts({ engine, changed }) {
   slider.addEventListener("input", () => {
     output.textContent = brief(strength(), 3);
     slider.setAttribute("aria-valuetext", `strength ${brief(strength(), 3)}`);
-    changed(strength());
     apply();
   });
 
