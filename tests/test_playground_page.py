@@ -39,6 +39,16 @@ class Playground:
     def wait(self, reached, given=None):
         self.page.wait_for_function(reached, arg=given, polling=100)
 
+    def go(self, link):
+        """Another link in the same page, as if it had been typed into the address."""
+        self.page.evaluate("link => { location.hash = link; }", link)
+        self.page.wait_for_timeout(50)
+
+    def unseen(self):
+        """What left the page, and what it complained of: nothing should."""
+        beyond = [url for url in self.requests if not url.startswith(("data:", "blob:"))]
+        return {url.partition("#")[0] for url in beyond}, self.complaints
+
     def text(self, name):
         return self.page.inner_text(f"#{name}")
 
@@ -100,23 +110,24 @@ def visit(browser, file):
     yield go
     for playground in opened:
         playground.context.close()
-    for playground in opened:
-        beyond = [url for url in playground.requests if not url.startswith(("data:", "blob:"))]
-        assert {url.partition("#")[0] for url in beyond} == {file.as_uri()}
-        assert playground.complaints == []
+        assert playground.unseen() == ({file.as_uri()}, [])
 
 
 @pytest.fixture(scope="module")
 def trained(browser, file):
-    """A page with a run of six steps. Tests may add to it."""
+    """A page with a run of six steps, which is kept. Each test leaves its settings as they were."""
     playground = Playground(browser, file, SHORT)
-    playground.state = playground.train()
-    return playground
+    playground.state, playground.said = playground.train(), playground.text("live")
+    playground.click("Keep")
+    yield playground
+    assert playground.unseen() == ({file.as_uri()}, [])
+    playground.context.close()
 
 
 # --- a run ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_page_opens_with_sixty_new_facts_and_a_guess(visit):
     page = visit()
     assert page.text("state") == "ready · press Train"
@@ -129,7 +140,7 @@ def test_a_run_is_followed_from_its_first_step_to_its_scores(trained):
     assert re.match(r"trained: 6 steps · loss [\d.]+ · [\d.]+ s", trained.state)
     film = trained.text("film-title")
     assert re.match(r"It answers \d+ of 20 new facts(,| and) has forgotten", film)
-    said = trained.text("live")
+    said = trained.said
     assert "Training is over. The loss fell from" in said
     assert "On all test questions:" in said
     assert film in said
@@ -152,6 +163,7 @@ def test_the_losses_are_those_of_lab_train(trained, monkeypatch):
     assert trained.losses() == pytest.approx(theirs, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_link_replays_the_run(trained, visit):
     again = visit(trained.page.evaluate("() => location.hash.slice(1)"))
     assert "Press Train to replay it" in again.text("notices")
@@ -160,6 +172,7 @@ def test_a_link_replays_the_run(trained, visit):
     assert again.text("meters") == trained.text("meters")
 
 
+@pytest.mark.slow
 def test_stop_ends_a_run_and_its_adapter_can_be_asked(visit):
     page = visit(f"{SHORT}&steps=200".replace("steps=6&", ""))
     page.click("Train")
@@ -173,6 +186,7 @@ def test_stop_ends_a_run_and_its_adapter_can_be_asked(visit):
     assert page.page.is_enabled("#save")
 
 
+@pytest.mark.slow
 def test_the_page_answers_at_once_while_it_trains(visit):
     page = visit(f"{SHORT}&steps=60".replace("steps=6&", ""))
     page.click("Train")
@@ -194,6 +208,7 @@ def test_the_page_answers_at_once_while_it_trains(visit):
     assert slowest < 500  # 100 ms is the goal; the machine of a test may be busy
 
 
+@pytest.mark.slow
 def test_a_guess_is_asked_for_once_and_measured(visit):
     page = visit(SHORT)
     page.click("Train")
@@ -206,6 +221,7 @@ def test_a_guess_is_asked_for_once_and_measured(visit):
 # --- runs side by side ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_kept_runs_stand_in_the_table_with_what_else_differs(visit):
     page = visit(SHORT)
     page.train()
@@ -228,6 +244,7 @@ def test_kept_runs_stand_in_the_table_with_what_else_differs(visit):
     assert rows.count() == 1
 
 
+@pytest.mark.slow
 def test_three_seeds_give_ranges(visit):
     page = visit(SHORT)
     page.click("3 seeds")
@@ -284,6 +301,7 @@ def test_a_long_prompt_is_refused_in_words_and_nothing_is_lost(trained):
 # --- one's own examples ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_examples_of_ones_own_are_trained_and_scored(visit):
     page = visit(SHORT)
     page.page.fill("#csv", ROWS + "no answer,\n")
@@ -299,7 +317,7 @@ def test_examples_of_ones_own_are_trained_and_scored(visit):
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("", "empty|no rows|nothing"), ("one column\nonly\nhere\n", "column|answer")],
+    [("", "no row; give a prompt"), ("one column\nonly\nhere\n", "column|answer")],
 )
 def test_a_csv_of_another_shape_is_refused_in_words(trained, text, words):
     trained.page.fill("#csv", text)
@@ -318,24 +336,63 @@ def test_a_file_that_is_not_text_is_refused_in_words(trained):
 # --- what can't work, and what is hidden ----------------------------------------------------------
 
 
-def test_a_broken_link_is_said_and_the_page_works(visit):
-    page = visit("task=cooking&learning_rate=NaN&r=4&steps=6")
-    assert "“cooking” is not known" in page.text("notices")
-    assert "“NaN” is not a number" in page.text("notices")
-    assert (page.link()["task"], page.link()["r"]) == ("new-facts", "4")
-    assert page.page.is_enabled("#train")
+@pytest.fixture
+def elsewhere(trained):
+    """The trained page at other links; afterwards it is at its own again."""
+    yield trained
+    trained.go(SHORT)
+    assert trained.link()["learning_rate"] == "0.005"
 
 
-def test_a_rate_that_is_no_number_is_said_beside_its_box(visit):
-    page = visit(SHORT)
-    page.set("learning_rate", "NaN")
-    assert "“NaN” is not a number" in page.text("setting-learning_rate-error")
-    assert page.page.get_attribute("#setting-learning_rate", "aria-invalid") == "true"
-    assert page.link()["learning_rate"] == "0.005"
-    page.set("learning_rate", "0.01")
-    assert page.page.is_hidden("#setting-learning_rate-error")
+def test_a_broken_link_is_said_and_the_page_works(elsewhere):
+    elsewhere.go("task=cooking&learning_rate=NaN&r=4&steps=6")
+    assert "“cooking” is not known" in elsewhere.text("notices")
+    assert "“NaN” is not a number" in elsewhere.text("notices")
+    assert (elsewhere.link()["task"], elsewhere.link()["r"]) == ("new-facts", "4")
+    assert elsewhere.page.is_enabled("#train")
 
 
+def test_a_rate_that_is_no_number_is_said_beside_its_box(elsewhere):
+    elsewhere.set("learning_rate", "NaN")
+    assert "“NaN” is not a number" in elsewhere.text("setting-learning_rate-error")
+    assert elsewhere.page.get_attribute("#setting-learning_rate", "aria-invalid") == "true"
+    assert elsewhere.link()["learning_rate"] == "0.005"
+    elsewhere.set("learning_rate", "0.01")
+    assert elsewhere.page.is_hidden("#setting-learning_rate-error")
+    assert elsewhere.link()["learning_rate"] == "0.01"
+
+
+def test_a_teachers_link_hides_what_students_should_not_see(elsewhere):
+    elsewhere.go(f"{SHORT}&hide=guess,r,seed,modules,inside,own")
+    for name in ("#guess", "#setting-r", "#setting-seed", ".modules", "#h-inside", "#h-own"):
+        assert elsewhere.page.is_hidden(name)
+    for name in ("#setting-lora_alpha", "#setting-task", "#h-film", "#h-loss"):
+        assert elsewhere.page.is_visible(name)
+    elsewhere.set("lora_alpha", 4)
+    assert elsewhere.link()["hide"] == "guess,r,seed,modules,inside,own"
+
+
+def test_no_module_is_said_and_cannot_be_trained(elsewhere):
+    for kind in ("q", "k", "v", "o", "gate", "up", "down"):
+        elsewhere.click(f"{kind}_proj, all layers")
+    assert "No module is chosen" in elsewhere.text("notices")
+    assert elsewhere.page.is_disabled("#train")
+    elsewhere.click("layer 1, v_proj")
+    assert elsewhere.page.is_enabled("#train")
+    assert elsewhere.link()["modules"] == "1.v_proj"
+
+
+def test_the_grid_is_walked_with_arrow_keys(elsewhere):
+    page = elsewhere.page
+    page.focus(".modules .cell")
+    for key in ("Space", "ArrowDown", "ArrowRight"):
+        page.keyboard.press(key)
+    at = page.evaluate("() => document.activeElement.getAttribute('aria-label')")
+    assert at == "layer 1, k_proj"
+    assert "0.q_proj" not in elsewhere.link()["modules"].split(",")
+
+
+@pytest.mark.slow
 def test_a_rate_that_explodes_is_blamed(visit):
     page = visit(f"{SHORT}&r=8".replace("0.005", "9"))
     state = page.train()
@@ -343,76 +400,43 @@ def test_a_rate_that_explodes_is_blamed(visit):
     assert "too large a step" in page.text("notices")
 
 
-def test_a_teachers_link_hides_what_students_should_not_see(visit):
-    page = visit(f"{SHORT}&hide=guess,r,seed,modules,inside,own")
-    for name in ("#guess", "#setting-r", "#setting-seed", ".modules", "#h-inside", "#h-own"):
-        assert page.page.is_hidden(name)
-    for name in ("#setting-lora_alpha", "#setting-task", "#h-film", "#h-loss"):
-        assert page.page.is_visible(name)
-    page.set("lora_alpha", 4)
-    assert page.link()["hide"] == "guess,r,seed,modules,inside,own"
-    assert page.train().startswith("trained")
-
-
-def test_no_module_is_said_and_cannot_be_trained(visit):
-    page = visit(SHORT)
-    page.page.get_by_role("button", name="all", exact=True).click()
-    for kind in "qkvo":
-        page.page.get_by_role("button", name=f"{kind}_proj, all layers").click()
-    for kind in ("gate", "up", "down"):
-        page.page.get_by_role("button", name=f"{kind}_proj, all layers").click()
-    assert "No module is chosen" in page.text("notices")
-    assert page.page.is_disabled("#train")
-    page.page.get_by_role("button", name="layer 1, v_proj").click()
-    assert page.page.is_enabled("#train")
-    assert page.link()["modules"] == "1.v_proj"
-
-
 # --- everybody ------------------------------------------------------------------------------------
 
 
-def test_the_page_is_worked_by_keyboard_alone(visit):
+@pytest.mark.slow
+def test_a_run_is_begun_and_stopped_by_keyboard_alone(visit):
     page = visit(f"{SHORT}&hide=guess")
     page.page.focus("#train")
     page.page.keyboard.press("Enter")
     assert page.page.evaluate("() => document.activeElement.id") == "stop"
-    page.ended()
+    page.page.keyboard.press("Enter")
+    page.wait("() => document.getElementById('stop').disabled")
     assert page.page.evaluate("() => document.activeElement.id") == "train"
-    page.page.focus(".modules .cell")
-    page.page.keyboard.press("Space")
-    page.page.keyboard.press("ArrowDown")
-    page.page.keyboard.press("ArrowRight")
-    assert (
-        page.page.evaluate("() => document.activeElement.getAttribute('aria-label')")
-        == "layer 1, k_proj"
-    )
-    assert "0.q_proj" not in page.link()["modules"].split(",")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_checker_of_accessibility_finds_nothing(visit, scheme):
+def test_a_checker_of_accessibility_finds_nothing(trained, scheme):
     axe = pytest.importorskip("axe_playwright_python.base", reason="axe-core is not installed")
-    page = visit(SHORT, color_scheme=scheme, viewport={"width": 1280, "height": 900})
-    page.train()
-    page.click("Keep")
-    page.page.evaluate(
+    trained.page.emulate_media(color_scheme=scheme)
+    trained.page.evaluate(
         "() => document.querySelectorAll('details').forEach(one => { one.open = true; })"
     )
-    page.page.evaluate(axe.AXE_FILE_PATH.read_text(encoding="utf-8"))
-    found = page.page.evaluate("async () => (await axe.run()).violations.map(one => one.id)")
+    trained.page.evaluate(axe.AXE_FILE_PATH.read_text(encoding="utf-8"))
+    found = trained.page.evaluate("async () => (await axe.run()).violations.map(one => one.id)")
+    trained.page.emulate_media(color_scheme=None)
     assert found == []
 
 
 @pytest.mark.parametrize("width", [360, 768, 1280])
-def test_nothing_is_cut_off_at_the_width_of_a_telephone(visit, width):
-    page = visit(SHORT, viewport={"width": width, "height": 740})
-    page.train()
-    page.click("Keep")
-    assert page.page.evaluate("() => document.documentElement.scrollWidth") == width
-    beyond = page.page.evaluate(
-        """width => [...document.querySelectorAll("main *")].filter(one =>
-            !one.closest(".scrolls, pre, .unseen, svg") && one.checkVisibility() &&
-            one.getBoundingClientRect().right > width + 1).map(one => one.outerHTML.slice(0, 80))""",
+def test_nothing_is_cut_off_on_a_telephone_or_a_screen(trained, width):
+    trained.page.set_viewport_size({"width": width, "height": 740})
+    trained.page.wait_for_timeout(300)
+    assert trained.page.evaluate("() => document.documentElement.scrollWidth") == width
+    beyond = trained.page.evaluate(
+        """width => [...document.querySelectorAll("main *")]
+            .filter(one => !one.closest(".scrolls, pre, .unseen, svg") && one.checkVisibility())
+            .filter(one => one.getBoundingClientRect().right > width + 1)
+            .map(one => one.outerHTML.slice(0, 80))""",
         width,
     )
     assert beyond == []
@@ -430,6 +454,7 @@ def test_a_browser_without_simd_is_told_which_ones_have_it(browser, file):
     context.close()
 
 
+@pytest.mark.slow
 def test_text_of_examples_stays_text(visit):
     page = visit(SHORT)
     row = '"<img src=x onerror=document.title=1>","<b>{}</b>"\n'

@@ -20,9 +20,13 @@ const FOLDED = {
   loraplus_lr_ratio: ["LoRA+ ratio", "B’s learning rate, as a multiple of A’s."],
 };
 const TASKS = {
-  "new-facts": "new facts about people", sentiment: "sentiment of reviews",
-  style: "speak like a sailor", json: "orders as JSON", "two-hop": "where somebody works",
-  "two-hop-chain": "where somebody works, in steps", [OWN]: "my own examples",
+  "new-facts": "new facts about people",
+  sentiment: "sentiment of reviews",
+  style: "speak like a sailor",
+  json: "orders as JSON",
+  "two-hop": "where somebody works",
+  "two-hop-chain": "where somebody works, in steps",
+  [OWN]: "my own examples",
 };
 
 const taskInWords = name => TASKS[name] ?? name;
@@ -39,41 +43,73 @@ export function controls(place, { base, changed }) {
   };
   const task = select("setting-task", value => changed("task", value));
   const n = select("setting-n", value => changed("n", Number(value)));
-  const schedule = select("setting-lr_scheduler_type", value => changed("lr_scheduler_type", value));
-  schedule.replaceChildren(...CHOICES.lr_scheduler_type.map(word => make("option", { value: word }, word)));
+  const schedule = select("setting-lr_scheduler_type", value =>
+    changed("lr_scheduler_type", value),
+  );
+  schedule.replaceChildren(
+    ...CHOICES.lr_scheduler_type.map(word => make("option", { value: word }, word)),
+  );
   const rslora = make("input", {
-    type: "checkbox", id: "setting-use_rslora", onchange: () => changed("use_rslora", rslora.checked),
+    type: "checkbox",
+    id: "setting-use_rslora",
+    onchange: () => changed("use_rslora", rslora.checked),
   });
   const about = make("p", { class: "help", id: "task-about" });
-  const count = make("div", { class: "setting", "data-part": "task" },
-    make("label", { for: "setting-n" }, "training examples"), n);
+  const count = make(
+    "div",
+    { class: "setting", "data-part": "task" },
+    make("label", { for: "setting-n" }, "training examples"),
+    n,
+  );
   const grid = moduleGrid(base, names => changed("modules", names));
 
   place.replaceChildren(
-    make("div", { class: "setting wide", "data-part": "task" },
-      make("label", { for: "setting-task" }, "task"), task, about),
+    make(
+      "div",
+      { class: "setting wide", "data-part": "task" },
+      make("label", { for: "setting-task" }, "task"),
+      task,
+      about,
+    ),
     count,
     ...Object.entries(SHOWN).slice(0, 3).map(numberOf),
     grid.element,
     ...Object.entries(SHOWN).slice(3).map(numberOf),
-    make("details", { class: "more", "data-part": "more" }, make("summary", {}, "More settings"),
-      make("div", { class: "setting" },
-        make("label", { for: "setting-lr_scheduler_type" }, "schedule"), schedule,
-        make("p", { class: "help" }, "How the learning rate falls.")),
+    make(
+      "details",
+      { class: "more", "data-part": "more" },
+      make("summary", {}, "More settings"),
+      make(
+        "div",
+        { class: "setting" },
+        make("label", { for: "setting-lr_scheduler_type" }, "schedule"),
+        schedule,
+        make("p", { class: "help" }, "How the learning rate falls."),
+      ),
       ...Object.entries(FOLDED).map(numberOf),
-      make("div", { class: "setting check" }, rslora,
+      make(
+        "div",
+        { class: "setting check" },
+        rslora,
         make("label", { for: "setting-use_rslora" }, "rsLoRA"),
-        make("p", { class: "help" }, "Multiplies by alpha / √r, so that a large r is not muted."))));
+        make("p", { class: "help" }, "Multiplies by alpha / √r, so that a large r is not muted."),
+      ),
+    ),
+  );
 
   return {
     tasks(list) {
-      task.replaceChildren(...list.map(one => make("option", { value: one.name }, taskInWords(one.name))));
+      task.replaceChildren(
+        ...list.map(one => make("option", { value: one.name }, taskInWords(one.name))),
+      );
     },
     show(settings, ofTask) {
       task.value = settings.task;
       about.textContent = ofTask.about.replace(/ Made by .*$/, "");
       count.hidden = !(ofTask.sizes?.length > 1);
-      n.replaceChildren(...(ofTask.sizes ?? []).map(one => make("option", { value: one }, String(one))));
+      n.replaceChildren(
+        ...(ofTask.sizes ?? []).map(one => make("option", { value: one }, String(one))),
+      );
       n.value = settings.n ?? "";
       for (const [name, control] of Object.entries(numbers)) control.show(settings[name]);
       schedule.value = settings.lr_scheduler_type;

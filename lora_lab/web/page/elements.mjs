@@ -24,14 +24,18 @@ export function say(element, ...children) {
 
 /** Calls a function at most once in `pause` milliseconds, the last call always. */
 export function sparingly(pause, work) {
-  let timer = 0, latest = -Infinity;
+  let timer = 0,
+    latest = -Infinity;
   return () => {
     if (timer) return;
-    timer = setTimeout(() => {
-      timer = 0;
-      latest = performance.now();
-      work();
-    }, Math.max(0, latest + pause - performance.now()));
+    timer = setTimeout(
+      () => {
+        timer = 0;
+        latest = performance.now();
+        work();
+      },
+      Math.max(0, latest + pause - performance.now()),
+    );
   };
 }
 

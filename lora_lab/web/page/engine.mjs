@@ -1,9 +1,21 @@
 // The worker that trains, as promises. A request ends with one reply, or with an error in words.
 
 const REPLY = {
-  open: "ready", train: "done", ask: "answer", strength: "strength", adapter: "adapter",
-  check_csv: "csv", weight: "weight", forget: "forgotten",
+  open: "ready",
+  train: "done",
+  ask: "answer",
+  strength: "strength",
+  adapter: "adapter",
+  check_csv: "csv",
+  weight: "weight",
+  forget: "forgotten",
 };
+
+// A module with a SIMD instruction: `i8x16.splat`, `i8x16.popcnt`.
+const SIMD = [
+  0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 10, 1, 8, 0, 65, 0, 253, 15,
+  253, 98, 11,
+];
 
 export class Engine {
   #worker;
@@ -20,12 +32,40 @@ export class Engine {
     this.#heard = heard;
     worker.onmessage = ({ data }) => this.#hear(data);
     worker.onerror = event => {
-      const words = `The engine has stopped: ${event.message || "it could not be started"}. ` +
+      const words =
+        `The engine has stopped: ${event.message || "it could not be started"}. ` +
         "Reload the page; its address holds all settings.";
-      for (const one of this.#waiting.values()) one.reject(new Error(words));
-      this.#waiting.clear();
+      this.#fail(words);
       lost(words);
     };
+  }
+
+  #fail(words) {
+    for (const one of this.#waiting.values()) one.reject(new Error(words));
+    this.#waiting.clear();
+  }
+
+  /** The engine of this page. Throws an Error in words where the browser cannot run it. */
+  static async start(listeners) {
+    if (!globalThis.WebAssembly || !WebAssembly.validate(new Uint8Array(SIMD))) {
+      throw new Error(
+        "This browser lacks WebAssembly with SIMD, which the model’s arithmetic needs. " +
+          "Chrome and Edge 91, Firefox 89, Safari 16.4 and later have it.",
+      );
+    }
+    return new Engine(await globalThis.makeWorker(), listeners);
+  }
+
+  /** Gives the worker the model and its graphs; its reply, `ready`. */
+  async open() {
+    const { playgroundAssets } = globalThis,
+      assets = {};
+    await Promise.all(
+      playgroundAssets.names.map(async name => {
+        assets[name] = await playgroundAssets(name);
+      }),
+    );
+    return this.request("open", { assets });
   }
 
   /** Sends a request; `heard` gets the messages before the reply. */
@@ -51,12 +91,12 @@ export class Engine {
 
   #hear(data) {
     const ends = one => one.ends === data.type || data.type === "error";
-    const id = this.#waiting.has(data.id) ? data.id
-      : [...this.#waiting].find(([, one]) => ends(one))?.[0];
-    const one = this.#waiting.get(id);
+    // A worker that could not start does not know the id: all that waits is told.
+    if (data.type === "error" && data.id === undefined) return this.#fail(data.words);
+    const one = this.#waiting.get(data.id);
     if (!one) return this.#heard(data);
     if (!ends(one)) return one.heard(data);
-    this.#waiting.delete(id);
+    this.#waiting.delete(data.id);
     if (data.type !== "error") return one.resolve(data);
     one.reject(new Error(data.words));
   }

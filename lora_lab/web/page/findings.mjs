@@ -6,15 +6,18 @@ import { brief, counted, listed, share } from "./wording.mjs";
 
 const rights = marks => [...marks].filter(mark => mark === "+").length;
 
-export const learnt = task => (task === "new-facts" ? "new facts" : task === OWN ? "of your test examples" : "new questions");
+export const learnt = task =>
+  task === "new-facts" ? "new facts" : task === OWN ? "of your test examples" : "new questions";
 
 /** The title of the loss chart. */
 export function lossFinding(records, over) {
   if (!records.length) return "The loss appears here, step by step";
-  const losses = records.map(record => record.loss), last = smoothed(losses, widthFor(losses.length)).at(-1);
+  const losses = records.map(record => record.loss),
+    last = smoothed(losses, widthFor(losses.length)).at(-1);
   if (!over) return `Loss after ${counted(losses.length, "step")}: ${brief(last)}`;
   const verb = last < 0.97 * losses[0] ? "fell" : last > 1.03 * losses[0] ? "rose" : "stayed";
-  return verb === "stayed" ? `The loss stayed near ${brief(last)}`
+  return verb === "stayed"
+    ? `The loss stayed near ${brief(last)}`
     : `The loss ${verb} from ${brief(losses[0])} to ${brief(last)}`;
 }
 
@@ -27,17 +30,29 @@ export function filmFinding(groups, looks, task) {
     const n = groups[group].questions.length;
     return { n, was: rights(looks[0].marks[group]), is: rights(looks.at(-1).marks[group]) };
   };
-  const taught = of("new"), old = of("old"), strangers = of("stranger");
+  const taught = of("new"),
+    old = of("old"),
+    strangers = of("stranger");
   if (looks.length < 2) {
-    const parts = [taught && `${taught.was} of ${taught.n} ${learnt(task)}`, old && `${old.was} of ${old.n} old facts`];
+    const parts = [
+      taught && `${taught.was} of ${taught.n} ${learnt(task)}`,
+      old && `${old.was} of ${old.n} old facts`,
+    ];
     return `Before training it answers ${listed(parts.filter(Boolean))}`;
   }
   const parts = [];
   if (taught) parts.push(`It answers ${taught.is} of ${taught.n} ${learnt(task)}`);
-  if (old) parts.push(old.is < old.was ? `has forgotten ${old.was - old.is} of ${old.was} old ones` : "has forgotten no old one");
+  if (old)
+    parts.push(
+      old.is < old.was
+        ? `has forgotten ${old.was - old.is} of ${old.was} old ones`
+        : "has forgotten no old one",
+    );
   if (strangers && strangers.is < strangers.was) {
     const invented = strangers.was - strangers.is;
-    parts.push(`invents answers about ${invented === strangers.n ? "every stranger" : `${invented} of ${strangers.n} strangers`}`);
+    parts.push(
+      `invents answers about ${invented === strangers.n ? "every stranger" : `${invented} of ${strangers.n} strangers`}`,
+    );
   }
   return listed(parts);
 }

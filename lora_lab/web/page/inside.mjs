@@ -4,7 +4,8 @@ import { loraPicture } from "../../widgets/lora_picture.js";
 import { byId, make, say, sparingly } from "./elements.mjs";
 import { singularValues } from "./singular_values.mjs";
 
-const LOOKS = 40, PAUSE = 200; // looks of a run that are kept; milliseconds between two
+const LOOKS = 40,
+  PAUSE = 200; // looks of a run that are kept; milliseconds between two
 const size = numbers => Math.sqrt(numbers.reduce((sum, value) => sum + value * value, 0));
 
 /** A message with matrices as a look of the picture, given the size of W. */
@@ -15,27 +16,47 @@ export function lookOf({ step, A, B, scaling }, r, steps, sizeOfW) {
 
 /** `{ begin(run), hear(message) }`: the picture of the module that a person has chosen. */
 export function inside({ base, engine }) {
-  const select = byId("watched"), place = byId("picture"), note = byId("picture-note");
-  let weight = null, picture = null, run = null, looks = [], start = null, latest = null;
+  const select = byId("watched"),
+    place = byId("picture"),
+    note = byId("picture-note");
+  let weight = null,
+    picture = null,
+    run = null,
+    looks = [],
+    start = null,
+    latest = null;
 
-  select.replaceChildren(...base.modules.map(one =>
-    make("option", { value: one.name }, `layer ${one.layer}, ${one.kind}`)));
-  const usual = base.modules.find(one => one.kind === "v_proj" && one.layer === 1) ?? base.modules[0];
+  select.replaceChildren(
+    ...base.modules.map(one =>
+      make("option", { value: one.name }, `layer ${one.layer}, ${one.kind}`),
+    ),
+  );
+  const usual =
+    base.modules.find(one => one.kind === "v_proj" && one.layer === 1) ?? base.modules[0];
   select.value = usual.name;
 
   function draw() {
     if (!weight || !start || weight.module !== select.value) return;
     const { r } = run.settings;
     const data = {
-      module: select.selectedOptions[0].textContent, shape: weight.shape, r, largest: r,
-      every: 1, weight: weight.W, start, looks,
+      module: select.selectedOptions[0].textContent,
+      shape: weight.shape,
+      r,
+      largest: r,
+      every: 1,
+      weight: weight.W,
+      start,
+      looks,
     };
     if (picture) picture.update(data);
     else {
       picture = loraPicture(place, data);
       place.hidden = false;
     }
-    say(note, place.scrollWidth > place.clientWidth ? "Scroll the picture sideways to see all of it." : "");
+    say(
+      note,
+      place.scrollWidth > place.clientWidth ? "Scroll the picture sideways to see all of it." : "",
+    );
   }
 
   function clear() {
@@ -63,15 +84,18 @@ export function inside({ base, engine }) {
 
   function idle() {
     if (!run) return "Press Train: this picture fills while the model learns.";
-    return run.settings.modules.includes(select.value) ? ""
+    return run.settings.modules.includes(select.value)
+      ? ""
       : "This module has no adapter in this run. Choose another, or add it to the target modules.";
   }
 
   const take = sparingly(PAUSE, () => {
     if (!latest || !weight) return;
     start ??= latest.A;
-    const { steps, r } = run.settings, every = Math.ceil(steps / LOOKS);
-    const last = looks.at(-1), next = lookOf(latest, r, steps, weight.size);
+    const { steps, r } = run.settings,
+      every = Math.ceil(steps / LOOKS);
+    const last = looks.at(-1),
+      next = lookOf(latest, r, steps, weight.size);
     if (last && last.step - (looks.at(-2)?.step ?? -every) < every) looks = looks.slice(0, -1);
     looks = [...looks.filter(look => look.step < next.step), next];
     latest = null;

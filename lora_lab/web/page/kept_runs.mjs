@@ -32,32 +32,73 @@ export function labelOf({ settings, runs }, names, base) {
 export function scoreRange(runs, name) {
   const scores = runs.map(run => run.scores?.[name]).filter(Boolean);
   if (!scores.length) return "–";
-  const rights = scores.map(score => score.right), low = Math.min(...rights), high = Math.max(...rights);
+  const rights = scores.map(score => score.right),
+    low = Math.min(...rights),
+    high = Math.max(...rights);
   const range = low === high ? thousands(low) : `${thousands(low)} to ${thousands(high)}`;
   return `${range} of ${thousands(scores[0].n)}`;
 }
 
 /** `{ show(kept) }`; `use(settings)` and `drop(entry)` do what their buttons say. */
 export function keptRuns({ base, use, drop }) {
-  const place = byId("kept"), plane = byId("plane"), notes = byId("confounds"), empty = byId("kept-empty");
+  const place = byId("kept"),
+    plane = byId("plane"),
+    notes = byId("confounds"),
+    empty = byId("kept-empty");
 
   function row(entry, label, number) {
     const losses = entry.runs.map(run => run.finalLoss);
-    return make("tr", {},
+    return make(
+      "tr",
+      {},
       make("th", { scope: "row" }, `${number + 1}. ${label}`),
-      make("td", {}, scoreRange(entry.runs, "test")), make("td", {}, scoreRange(entry.runs, "old")),
+      make("td", {}, scoreRange(entry.runs, "test")),
+      make("td", {}, scoreRange(entry.runs, "old")),
       make("td", {}, scoreRange(entry.runs, "strangers")),
       make("td", {}, losses.map(loss => brief(loss)).join(", ")),
-      make("td", { class: "acts" },
-        make("button", { type: "button", "aria-label": `use the settings of run ${number + 1}`, onclick: () => use(entry.settings) }, "Use"),
-        make("button", { type: "button", "aria-label": `remove run ${number + 1}`, onclick: () => drop(entry) }, "Remove")));
+      make(
+        "td",
+        { class: "acts" },
+        make(
+          "button",
+          {
+            type: "button",
+            "aria-label": `use the settings of run ${number + 1}`,
+            onclick: () => use(entry.settings),
+          },
+          "Use",
+        ),
+        make(
+          "button",
+          { type: "button", "aria-label": `remove run ${number + 1}`, onclick: () => drop(entry) },
+          "Remove",
+        ),
+      ),
+    );
   }
 
-  function planeOf(kept, names) { // of runs that took the same test
-    const points = kept.flatMap((entry, at) => entry.runs.filter(run => run.scores?.old).map(({ scores }) =>
-      ({ name: labelOf(entry, names, base), number: at + 1, test: scores.test, old: scores.old })));
-    if (kept.length < 2 || names.includes("task") || names.includes("n") || !points.length) return [];
-    return [make("h3", { class: "finding" }, "Up and to the right is better: more learnt, less forgotten"), tradeOff(points)];
+  function planeOf(kept, names) {
+    // of runs that took the same test
+    const points = kept.flatMap((entry, at) =>
+      entry.runs
+        .filter(run => run.scores?.old)
+        .map(({ scores }) => ({
+          name: labelOf(entry, names, base),
+          number: at + 1,
+          test: scores.test,
+          old: scores.old,
+        })),
+    );
+    if (kept.length < 2 || names.includes("task") || names.includes("n") || !points.length)
+      return [];
+    return [
+      make(
+        "h3",
+        { class: "finding" },
+        "Up and to the right is better: more learnt, less forgotten",
+      ),
+      tradeOff(points),
+    ];
   }
 
   return {
@@ -68,20 +109,49 @@ export function keptRuns({ base, use, drop }) {
       if (!kept.length) return;
       const names = varying(kept);
       place.replaceChildren(
-        make("thead", {}, make("tr", {}, ...["settings", "learnt", "old facts", "strangers “not known”", "final loss", ""]
-          .map(word => (word ? make("th", { scope: "col" }, word) : make("td"))))),
-        make("tbody", {}, ...kept.map((entry, number) => row(entry, labelOf(entry, names, base), number))));
+        make(
+          "thead",
+          {},
+          make(
+            "tr",
+            {},
+            ...["settings", "learnt", "old facts", "strangers “not known”", "final loss", ""].map(
+              word => (word ? make("th", { scope: "col" }, word) : make("td")),
+            ),
+          ),
+        ),
+        make(
+          "tbody",
+          {},
+          ...kept.map((entry, number) => row(entry, labelOf(entry, names, base), number)),
+        ),
+      );
       plane.replaceChildren(...planeOf(kept, names));
       const said = [];
-      kept.forEach((one, first) => kept.slice(first + 1).forEach((other, more) => {
-        for (const sentence of confounds(one.settings, other.settings, base)) {
-          said.push(make("li", {}, `Runs ${first + 1} and ${first + more + 2}: `, sentence));
-        }
-      }));
-      const most = 4, single = kept.filter(entry => entry.runs.length < 2).length;
-      notes.replaceChildren(...said.slice(0, most),
-        ...(said.length > most ? [make("li", {}, `${counted(said.length - most, "more sentence")} of this kind.`)] : []),
-        ...(kept.length > 1 && single ? [make("li", { class: "calm" }, "One seed tells little: another seed alone moves these scores. “3 seeds” shows by how much.")] : []));
+      kept.forEach((one, first) =>
+        kept.slice(first + 1).forEach((other, more) => {
+          for (const sentence of confounds(one.settings, other.settings, base)) {
+            said.push(make("li", {}, `Runs ${first + 1} and ${first + more + 2}: `, sentence));
+          }
+        }),
+      );
+      const most = 4,
+        single = kept.filter(entry => entry.runs.length < 2).length;
+      notes.replaceChildren(
+        ...said.slice(0, most),
+        ...(said.length > most
+          ? [make("li", {}, `${counted(said.length - most, "more sentence")} of this kind.`)]
+          : []),
+        ...(kept.length > 1 && single
+          ? [
+              make(
+                "li",
+                { class: "calm" },
+                "One seed tells little: another seed alone moves these scores. “3 seeds” shows by how much.",
+              ),
+            ]
+          : []),
+      );
     },
   };
 }

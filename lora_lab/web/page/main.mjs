@@ -17,11 +17,22 @@ import { takeAway } from "./take_away.mjs";
 import { brief, duration } from "./wording.mjs";
 
 const FIRST = { name: "new-facts", n: 60 }; // the task that the page opens with, and what its title says
-const SEEDS = 3, PAUSE = 200, SPOKEN = 5000; // runs of a band; milliseconds between two pictures, two words
-const SIMD = [0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 10, 1, 8, 0, 65, 0, 253, 15, 253, 98, 11];
+const SEEDS = 3; // runs of a band
+const PAUSE = 200; // milliseconds between two pictures at least
+const SPOKEN = 5000; // milliseconds between two reports to a screen reader
 
-const parts = {}, kept = []; // an entry of kept: { settings, runs }, the runs differing in their seed
-let engine, base, tasks, settings, hidden = [], run, entry = null, busy = false, halted = false, warned = false;
+const parts = {},
+  kept = []; // an entry of kept: { settings, runs }, the runs differing in their seed
+let engine,
+  base,
+  tasks,
+  settings,
+  hidden = [],
+  run,
+  entry = null,
+  busy = false,
+  halted = false,
+  warned = false;
 
 const taskOf = name => tasks.find(task => task.name === name);
 const state = words => say(byId("state"), words);
@@ -41,11 +52,18 @@ function draw() {
   const names = varying(entry ? [...earlier, entry] : earlier);
   const words = lossFinding(run.records, run.over);
   say(byId("loss-title"), words);
-  parts.loss.show({
-    run: { losses: run.losses, label: earlier.length ? "this run" : "" }, steps: run.settings.steps,
-    seeds: others.length ? [...others, run].map(one => ({ losses: one.losses, label: "" })) : [],
-    kept: earlier.map(one => ({ losses: meanLosses(one.runs), label: labelOf(one, names, base) })),
-  }, `The loss by step. ${words}.`);
+  parts.loss.show(
+    {
+      run: { losses: run.losses, label: earlier.length ? "this run" : "" },
+      steps: run.settings.steps,
+      seeds: others.length ? [...others, run].map(one => ({ losses: one.losses, label: "" })) : [],
+      kept: earlier.map(one => ({
+        losses: meanLosses(one.runs),
+        label: labelOf(one, names, base),
+      })),
+    },
+    `The loss by step. ${words}.`,
+  );
   byId("loss-legend").replaceChildren(legendOf(earlier, others.length + 1));
   if (byId("numbers").open) byId("losses").textContent = lossesAsText(run);
   byId("progress").value = run.records.length / run.settings.steps;
@@ -58,7 +76,8 @@ function buttons() {
   byId("keep").disabled = busy || !entry || kept.includes(entry);
 }
 
-function shown() { // after any change of the settings
+function shown() {
+  // after any change of the settings
   parts.controls.show(settings, taskOf(settings.task));
   parts.take.show(settings);
   history.replaceState(null, "", `#${linkOf(settings, hidden, base)}`);
@@ -69,7 +88,8 @@ function shown() { // after any change of the settings
   buttons();
 }
 
-function before() { // a task before its first run
+function before() {
+  // a task before its first run
   if (busy || run?.records.length) return;
   run = newRun(settings, taskOf(settings.task));
   draw();
@@ -78,24 +98,30 @@ function before() { // a task before its first run
 }
 
 function change(name, value) {
-  settings = name === "task" ? { ...usualSettings(taskOf(value), base), seed: settings.seed }
-    : { ...settings, [name]: value };
+  settings =
+    name === "task"
+      ? { ...usualSettings(taskOf(value), base), seed: settings.seed }
+      : { ...settings, [name]: value };
   shown();
   before();
 }
 
 function hide() {
-  document.querySelectorAll("[data-part]").forEach(element =>
-    element.classList.toggle("away", hidden.includes(element.dataset.part)));
-  const any = [...byId("controls").querySelectorAll("[data-part]")].some(one => !one.classList.contains("away"));
+  document
+    .querySelectorAll("[data-part]")
+    .forEach(element => element.classList.toggle("away", hidden.includes(element.dataset.part)));
+  const any = [...byId("controls").querySelectorAll("[data-part]")].some(
+    one => !one.classList.contains("away"),
+  );
   byId("h-controls").parentElement.classList.toggle("away", !any);
 }
 
 // --- a run ---
 
 async function trainOne(chosen, prefix = "") {
-  const task = taskOf(chosen.task), recipe = recipeOf(chosen);
-  const begun = run = newRun(chosen, task);
+  const task = taskOf(chosen.task),
+    recipe = recipeOf(chosen);
+  const begun = (run = newRun(chosen, task));
   let spoken = performance.now();
   parts.inside.begin(run);
   byId("meters").replaceChildren();
@@ -109,7 +135,9 @@ async function trainOne(chosen, prefix = "") {
     state(`${prefix}${progressInWords(begun)}`);
     if (performance.now() - spoken > SPOKEN) {
       spoken = performance.now();
-      announce(`${prefix}step ${begun.records.length} of ${chosen.steps}, loss ${brief(begun.records.at(-1)?.loss ?? NaN)}`);
+      announce(
+        `${prefix}step ${begun.records.length} of ${chosen.steps}, loss ${brief(begun.records.at(-1)?.loss ?? NaN)}`,
+      );
     }
     drawSoon();
   };
@@ -117,7 +145,11 @@ async function trainOne(chosen, prefix = "") {
   try {
     const done = await engine.request("train", { recipe: given }, hear);
     Object.assign(begun, {
-      id: done.id, scores: done.scores, before: done.scores_before, stopped: done.stopped, diverged: done.diverged,
+      id: done.id,
+      scores: done.scores,
+      before: done.scores_before,
+      stopped: done.stopped,
+      diverged: done.diverged,
     });
   } finally {
     begun.over = true;
@@ -127,23 +159,32 @@ async function trainOne(chosen, prefix = "") {
 
 function finished(of) {
   draw();
-  if (of.scores) byId("meters").replaceChildren(
-    make("h3", { class: "small" }, "And on all test questions?"), meters(of.scores, of.before));
+  if (of.scores)
+    byId("meters").replaceChildren(
+      make("h3", { class: "small" }, "And on all test questions?"),
+      meters(of.scores, of.before),
+    );
   if (of.diverged) notices([of.diverged]);
   const took = duration((performance.now() - of.begun) / 1000);
-  const words = of.stopped || of.diverged ? `${of.diverged ? "ended" : "stopped"} after ${of.records.length} of ${of.settings.steps} steps · ${took}`
-    : `trained: ${of.settings.steps} steps · loss ${brief(of.finalLoss)} · ${took}`;
+  const words =
+    of.stopped || of.diverged
+      ? `${of.diverged ? "ended" : "stopped"} after ${of.records.length} of ${of.settings.steps} steps · ${took}`
+      : `trained: ${of.settings.steps} steps · loss ${brief(of.finalLoss)} · ${took}`;
   state(words);
-  announce(`${of.stopped ? "Stopped" : "Training is over"}. ${lossFinding(of.records, true)}. ` +
-    `${filmFinding(of.groups, of.looks, of.settings.task)}.${of.scores ? ` On all test questions: ${scoresInWords(of.scores, of.settings.task)}.` : ""}`);
+  announce(
+    `${of.stopped ? "Stopped" : "Training is over"}. ${lossFinding(of.records, true)}. ` +
+      `${filmFinding(of.groups, of.looks, of.settings.task)}.${of.scores ? ` On all test questions: ${scoresInWords(of.scores, of.settings.task)}.` : ""}`,
+  );
   const left = oldFactsKept(of);
   if (left && of.looks.length > 1) parts.guess.reveal(left.right, left.n);
   parts.prompts.ready(of);
   parts.take.ready(of);
 }
 
-function drop(one) { // frees the memory of runs that nothing shows any longer
-  for (const each of one.runs) if (each.id !== null) engine.request("forget", { run: each.id }).catch(() => {});
+function drop(one) {
+  // frees the memory of runs that nothing shows any longer
+  for (const each of one.runs)
+    if (each.id !== null) engine.request("forget", { run: each.id }).catch(() => {});
 }
 
 async function work(job) {
@@ -170,11 +211,17 @@ async function work(job) {
   if (waiting) byId("train").focus();
 }
 
-const sameSettings = one => linkOf({ ...one, seed: 0 }, [], base) === linkOf({ ...settings, seed: 0 }, [], base);
+const sameSettings = one =>
+  linkOf({ ...one, seed: 0 }, [], base) === linkOf({ ...settings, seed: 0 }, [], base);
 
 function train() {
-  const guessing = !hidden.includes("guess") && !parts.guess.value && !run.records.length && !byId("guess").dataset.skipped;
-  if (guessing) { // asked once; a second click trains without a guess
+  const guessing =
+    !hidden.includes("guess") &&
+    !parts.guess.value &&
+    !run.records.length &&
+    !byId("guess").dataset.skipped;
+  if (guessing) {
+    // asked once; a second click trains without a guess
     byId("guess").dataset.skipped = "yes";
     state("First a guess, above: one click. Or press Train again to go on without one.");
     announce(byId("state").textContent);
@@ -192,7 +239,8 @@ function train() {
 
 function trainSeeds() {
   return work(async () => {
-    const first = settings.seed, had = entry;
+    const first = settings.seed,
+      had = entry;
     const mine = had && !kept.includes(had) && sameSettings(had.settings);
     if (had && !mine && !kept.includes(had)) drop(had);
     const runs = mine ? had.runs.filter(one => !one.stopped) : [];
@@ -205,7 +253,11 @@ function trainSeeds() {
       finished(one);
     }
     if (!runs.length) entry = null;
-    else say(byId("state"), `${runs.length} seeds trained: the band in the loss chart and the ranges of a kept run show what chance alone does`);
+    else
+      say(
+        byId("state"),
+        `${runs.length} seeds trained: the band in the loss chart and the ranges of a kept run show what chance alone does`,
+      );
   });
 }
 
@@ -223,7 +275,10 @@ function keep() {
 function build(ready) {
   base = ready.base;
   const named = one => one.name === FIRST.name;
-  tasks = [...ready.tasks.filter(named).map(one => ({ ...one, ...FIRST })), ...ready.tasks.filter(one => !named(one))];
+  tasks = [
+    ...ready.tasks.filter(named).map(one => ({ ...one, ...FIRST })),
+    ...ready.tasks.filter(one => !named(one)),
+  ];
   parts.controls = controls(byId("controls"), { base, changed: change });
   parts.controls.tasks(tasks);
   parts.film = filmOf(byId("film"), byId("film-title"));
@@ -234,7 +289,11 @@ function build(ready) {
   parts.take = takeAway({ base, engine });
   parts.kept = keptRuns({
     base,
-    use: chosen => { settings = { ...chosen }; shown(); before(); },
+    use: chosen => {
+      settings = { ...chosen };
+      shown();
+      before();
+    },
     drop: one => {
       kept.splice(kept.indexOf(one), 1);
       if (one !== entry) drop(one);
@@ -248,12 +307,19 @@ function build(ready) {
     taken: examples => {
       tasks = tasks.filter(task => task.name !== OWN);
       const like = tasks.find(task => task.name === "sentiment");
-      tasks.push({ name: OWN, about: "Your own examples: most of them train, and the others test.", examples, recipe: like.recipe });
+      tasks.push({
+        name: OWN,
+        about: "Your own examples: most of them train, and the others test.",
+        examples,
+        recipe: like.recipe,
+      });
       parts.controls.tasks(tasks);
       change("task", OWN);
     },
   });
-  const versions = Object.entries(ready.versions ?? {}).map(([name, version]) => `${name} ${version}`);
+  const versions = Object.entries(ready.versions ?? {}).map(
+    ([name, version]) => `${name} ${version}`,
+  );
   byId("versions").textContent = versions.join(" · ");
 }
 
@@ -265,34 +331,44 @@ function openLink() {
   shown();
   before();
   if (!link.complaints.length && location.hash.length > 1 && link.replays) {
-    notices([`This link holds a run: ${labelOf({ settings, runs: [] }, [], base)}, ${settings.steps} steps, seed ${settings.seed}. Press Train to replay it.`], "note");
+    notices(
+      [
+        `This link holds a run: ${labelOf({ settings, runs: [] }, [], base)}, ${settings.steps} steps, seed ${settings.seed}. Press Train to replay it.`,
+      ],
+      "note",
+    );
   }
 }
 
 async function start() {
-  if (!globalThis.WebAssembly || !WebAssembly.validate(new Uint8Array(SIMD))) {
-    throw new Error("This browser lacks WebAssembly with SIMD, which the model’s arithmetic needs. " +
-      "Chrome and Edge 91, Firefox 89, Safari 16.4 and later have it.");
-  }
-  engine = new Engine(await globalThis.makeWorker(), {
-    lost: words => { notices([words]); state("the engine has stopped"); },
+  engine = await Engine.start({
+    lost: words => {
+      notices([words]);
+      state("the engine has stopped");
+    },
     heard: message => parts.inside?.hear(message),
   });
-  const assets = {};
-  await Promise.all(globalThis.playgroundAssets.names.map(async name => {
-    assets[name] = await globalThis.playgroundAssets(name);
-  }));
-  build(await engine.request("open", { assets }));
+  build(await engine.open());
   openLink();
   parts.inside.watch();
   byId("train").addEventListener("click", train);
   byId("seeds").addEventListener("click", trainSeeds);
   byId("keep").addEventListener("click", keep);
-  byId("stop").addEventListener("click", () => { halted = true; engine.stop(); state("stopping after this step …"); });
+  byId("stop").addEventListener("click", () => {
+    halted = true;
+    engine.stop();
+    state("stopping after this step …");
+  });
   byId("log").addEventListener("change", event => parts.loss.log(event.target.checked));
   byId("numbers").addEventListener("toggle", draw);
-  byId("reset").addEventListener("click", () => { settings = usualSettings(taskOf(settings.task), base); shown(); before(); });
-  addEventListener("hashchange", () => { if (!busy) openLink(); });
+  byId("reset").addEventListener("click", () => {
+    settings = usualSettings(taskOf(settings.task), base);
+    shown();
+    before();
+  });
+  addEventListener("hashchange", () => {
+    if (!busy) openLink();
+  });
   document.addEventListener("visibilitychange", () => {
     if (document.hidden || !busy) return;
     announce("The training went on while this tab was hidden.");

@@ -5,18 +5,35 @@ import { NUMBERS, numberFrom } from "./settings.mjs";
 
 /** `{ element, show(value) }`. `chosen(value)` is called when a person has chosen another. */
 export function numberControl(name, { label, help, chosen }) {
-  const { stops } = NUMBERS[name], id = `setting-${name}`;
+  const { stops } = NUMBERS[name],
+    id = `setting-${name}`;
   const box = make("input", {
-    id, type: "text", inputmode: "decimal", autocomplete: "off", spellcheck: "false",
+    id,
+    type: "text",
+    inputmode: "decimal",
+    autocomplete: "off",
+    spellcheck: "false",
     "aria-describedby": `${id}-help ${id}-error`,
   });
-  const slider = stops && make("input", {
-    type: "range", min: 0, max: stops.length - 1, step: 1, "aria-label": `${label}, usual values`,
-  });
+  const slider =
+    stops &&
+    make("input", {
+      type: "range",
+      min: 0,
+      max: stops.length - 1,
+      step: 1,
+      "aria-label": `${label}, usual values`,
+    });
   const error = make("p", { class: "error", id: `${id}-error`, hidden: true });
-  const element = make("div", { class: "setting", "data-part": name },
-    make("label", { for: id }, label), box, slider ?? "",
-    make("p", { class: "help", id: `${id}-help` }, help), error);
+  const element = make(
+    "div",
+    { class: "setting", "data-part": name },
+    make("label", { for: id }, label),
+    box,
+    slider ?? "",
+    make("p", { class: "help", id: `${id}-help` }, help),
+    error,
+  );
 
   function show(value) {
     box.value = String(value);

@@ -8,11 +8,16 @@ export const NUMBERS = {
   r: { least: 1, most: 64, whole: true, usual: 8, stops: [1, 2, 4, 8, 16, 32, 64] },
   lora_alpha: { least: 0.001, most: 4096, usual: 16, stops: [1, 2, 4, 8, 16, 32, 64, 128] },
   learning_rate: {
-    least: 1e-8, most: 10, usual: 0.002,
+    least: 1e-8,
+    most: 10,
+    usual: 0.002,
     stops: [1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 3e-3, 4e-3, 6e-3, 0.01, 0.02, 0.05, 0.1],
   },
   steps: {
-    least: 1, most: 2000, whole: true, usual: 150,
+    least: 1,
+    most: 2000,
+    whole: true,
+    usual: 150,
     stops: [10, 20, 40, 60, 80, 100, 120, 150, 200, 300, 400, 600],
   },
   seed: { least: 0, most: 2 ** 32 - 1, whole: true, usual: 0 },
@@ -28,15 +33,27 @@ export const OWN = "own"; // the name of the task that is made of a person's own
 
 /** Parts of the page that a link may hide: `hide=r,seed`. */
 export const PARTS = {
-  guess: "the guess before the first run", task: "task", r: "rank", lora_alpha: "alpha",
-  learning_rate: "learning rate", modules: "target modules", steps: "steps", seed: "seed",
-  more: "more settings", loss: "loss chart", prompts: "prompts", inside: "the picture of W, B, A",
-  compare: "kept runs", own: "own examples", take: "code, adapter and link",
+  guess: "the guess before the first run",
+  task: "task",
+  r: "rank",
+  lora_alpha: "alpha",
+  learning_rate: "learning rate",
+  modules: "target modules",
+  steps: "steps",
+  seed: "seed",
+  more: "more settings",
+  loss: "loss chart",
+  prompts: "prompts",
+  inside: "the picture of W, B, A",
+  compare: "kept runs",
+  own: "own examples",
+  take: "code, adapter and link",
 };
 
 /** A text as one of NUMBERS. Throws an Error that says what was given and what would fit. */
 export function numberFrom(name, text) {
-  const { least, most, whole, usual } = NUMBERS[name], value = Number(text);
+  const { least, most, whole, usual } = NUMBERS[name],
+    value = Number(text);
   if (String(text).trim() === "" || !Number.isFinite(value)) {
     throw new Error(`${quoted(String(text))} is not a number; give for example ${usual}`);
   }
@@ -51,10 +68,13 @@ export function numberFrom(name, text) {
 
 /** What does not fit together, in words; null if everything does. */
 export function misfit(settings) {
-  if (!settings.modules.length) return "No module is chosen, so nothing would be trained. Click at least one cell of the grid.";
+  if (!settings.modules.length)
+    return "No module is chosen, so nothing would be trained. Click at least one cell of the grid.";
   if (settings.warmup_steps >= settings.steps) {
-    return `${settings.warmup_steps} warm-up steps leave none of the ${settings.steps} steps at ` +
-      `the full learning rate. Give at most ${settings.steps - 1} warm-up steps.`;
+    return (
+      `${settings.warmup_steps} warm-up steps leave none of the ${settings.steps} steps at ` +
+      `the full learning rate. Give at most ${settings.steps - 1} warm-up steps.`
+    );
   }
   return null;
 }
@@ -62,8 +82,10 @@ export function misfit(settings) {
 /** The settings that a task starts with. */
 export function usualSettings(task, base) {
   const settings = { task: task.name, n: task.n ?? null };
-  for (const [name, { usual }] of Object.entries(NUMBERS)) settings[name] = task.recipe[name] ?? usual;
-  for (const [name, known] of Object.entries(CHOICES)) settings[name] = task.recipe[name] ?? known[0];
+  for (const [name, { usual }] of Object.entries(NUMBERS))
+    settings[name] = task.recipe[name] ?? usual;
+  for (const [name, known] of Object.entries(CHOICES))
+    settings[name] = task.recipe[name] ?? known[0];
   for (const name of FLAGS) settings[name] = task.recipe[name] ?? false;
   settings.modules = base.modules.map(one => one.name);
   return settings;
@@ -88,13 +110,18 @@ export function linkOf(settings, hidden, base) {
 
 /** The settings of a link, what it hides, and a sentence for each part that could not be used. */
 export function readLink(text, tasks, base) {
-  const words = new URLSearchParams(text.replace(/^#/, "")), complaints = [];
+  const words = new URLSearchParams(text.replace(/^#/, "")),
+    complaints = [];
   const named = words.get("task") ?? tasks[0].name;
   let task = tasks.find(one => one.name === named);
   if (named === OWN) {
-    complaints.push("The run of this link used somebody’s own examples, which a link does not carry. Paste them below, under “Can it learn my own examples?”.");
+    complaints.push(
+      "The run of this link used somebody’s own examples, which a link does not carry. Paste them below, under “Can it learn my own examples?”.",
+    );
   } else if (!task) {
-    complaints.push(`task: ${quoted(named)} is not known here; there is ${tasks.map(one => one.name).join(", ")}.`);
+    complaints.push(
+      `task: ${quoted(named)} is not known here; there is ${tasks.map(one => one.name).join(", ")}.`,
+    );
   }
   task ??= tasks[0];
   const settings = usualSettings(task, base);
@@ -114,15 +141,34 @@ export function readLink(text, tasks, base) {
   if (task.sizes) attempt("n", word => Number(oneOf(word, task.sizes.map(String))));
   const hidden = (words.get("hide") ?? "").split(",").filter(Boolean);
   const unknown = hidden.filter(part => !(part in PARTS));
-  if (unknown.length) complaints.push(`hide: ${quoted(unknown.join(","))} is no part of this page; there is ${Object.keys(PARTS).join(", ")}.`);
-  const known = ["task", "n", "modules", "hide", ...Object.keys({ ...NUMBERS, ...CHOICES }), ...FLAGS];
+  if (unknown.length)
+    complaints.push(
+      `hide: ${quoted(unknown.join(","))} is no part of this page; there is ${Object.keys(PARTS).join(", ")}.`,
+    );
+  const known = [
+    "task",
+    "n",
+    "modules",
+    "hide",
+    ...Object.keys({ ...NUMBERS, ...CHOICES }),
+    ...FLAGS,
+  ];
   for (const name of new Set(words.keys())) {
-    if (!known.includes(name)) complaints.push(`${quoted(name)} is no setting of this page, so the link’s value was left out.`);
+    if (!known.includes(name))
+      complaints.push(
+        `${quoted(name)} is no setting of this page, so the link’s value was left out.`,
+      );
   }
-  return { settings, hidden: hidden.filter(part => part in PARTS), complaints, replays: words.has("seed") };
+  return {
+    settings,
+    hidden: hidden.filter(part => part in PARTS),
+    complaints,
+    replays: words.has("seed"),
+  };
 }
 
 function oneOf(word, known) {
-  if (!known.includes(word)) throw new Error(`${quoted(word)} is not a choice; give ${known.join(", ")}`);
+  if (!known.includes(word))
+    throw new Error(`${quoted(word)} is not a choice; give ${known.join(", ")}`);
   return word;
 }

@@ -9,16 +9,23 @@ const FOLDER = "pocket-lora";
 
 /** The files of an adapter as one zip that unpacks into a folder. */
 export function zipped(files) {
-  const entries = Object.entries(files).map(([name, content]) =>
-    [`${FOLDER}/${name}`, typeof content === "string" ? strToU8(content) : new Uint8Array(content)]);
+  const entries = Object.entries(files).map(([name, content]) => [
+    `${FOLDER}/${name}`,
+    typeof content === "string" ? strToU8(content) : new Uint8Array(content),
+  ]);
   return zipSync(Object.fromEntries(entries), { level: 0 }); // the numbers do not compress
 }
 
 /** `{ show(settings), ready(run) }`. */
 export function takeAway({ base, engine }) {
-  const code = byId("code"), link = byId("link"), said = byId("took"), save = byId("save");
-  const forClass = byId("class-link"), boxes = byId("class-parts");
-  let settings = null, run = null;
+  const code = byId("code"),
+    link = byId("link"),
+    said = byId("took"),
+    save = byId("save");
+  const forClass = byId("class-link"),
+    boxes = byId("class-parts");
+  let settings = null,
+    run = null;
 
   const address = hidden => `${location.href.split("#")[0]}#${linkOf(settings, hidden, base)}`;
   const checked = () => [...boxes.querySelectorAll("input:checked")].map(box => box.value);
@@ -29,9 +36,12 @@ export function takeAway({ base, engine }) {
     code.textContent = (kind() === "peft" ? peftCode : labCode)(settings, base);
     link.value = address([]);
     forClass.value = address(checked());
-    byId("link-note").textContent = settings.task === OWN
-      ? "The link holds the settings and the seed, but not your examples."
-      : location.protocol === "file:" ? "This page is a file on your computer: the part after # works in every copy of it." : "";
+    byId("link-note").textContent =
+      settings.task === OWN
+        ? "The link holds the settings and the seed, but not your examples."
+        : location.protocol === "file:"
+          ? "This page is a file on your computer: the part after # works in every copy of it."
+          : "";
   }
 
   async function copy(field, what) {
@@ -39,7 +49,8 @@ export function takeAway({ base, engine }) {
     try {
       await navigator.clipboard.writeText(text);
       say(said, `${what} is in your clipboard.`);
-    } catch { // a page from disk may not be allowed to: the text is then selected for Ctrl+C
+    } catch {
+      // a page from disk may not be allowed to: the text is then selected for Ctrl+C
       if (field.select) field.select();
       else getSelection().selectAllChildren(field);
       say(said, `Your browser keeps the clipboard to itself. ${what} is selected: press Ctrl+C.`);
@@ -48,9 +59,19 @@ export function takeAway({ base, engine }) {
   byId("copy-link").addEventListener("click", () => copy(link, "The link"));
   byId("copy-code").addEventListener("click", () => copy(code, "The code"));
   byId("copy-class-link").addEventListener("click", () => copy(forClass, "The link"));
-  document.querySelectorAll("input[name=code]").forEach(one => one.addEventListener("change", () => show()));
-  boxes.replaceChildren(...Object.entries(PARTS).map(([name, words]) => make("label", {},
-    make("input", { type: "checkbox", value: name, onchange: () => show() }), words)));
+  document
+    .querySelectorAll("input[name=code]")
+    .forEach(one => one.addEventListener("change", () => show()));
+  boxes.replaceChildren(
+    ...Object.entries(PARTS).map(([name, words]) =>
+      make(
+        "label",
+        {},
+        make("input", { type: "checkbox", value: name, onchange: () => show() }),
+        words,
+      ),
+    ),
+  );
 
   save.addEventListener("click", async () => {
     try {

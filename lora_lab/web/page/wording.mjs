@@ -7,7 +7,8 @@ export const thousands = number => number.toLocaleString("en-US");
 export function brief(number, digits = 2) {
   if (!Number.isFinite(number)) return String(number);
   if (number !== 0 && Math.abs(number) < 1e-4) return number.toExponential(digits - 1);
-  return Math.abs(number) >= 1000 ? thousands(Math.round(number))
+  return Math.abs(number) >= 1000
+    ? thousands(Math.round(number))
     : String(Number(number.toPrecision(digits)));
 }
 
