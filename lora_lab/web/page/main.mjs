@@ -371,7 +371,7 @@ async function start() {
   });
   document.addEventListener("visibilitychange", () => {
     if (document.hidden || !busy) return;
-    announce("The training went on while this tab was hidden.");
+    notices(["The training went on while this tab was hidden."], "note");
     draw();
   });
   state("ready · press Train");
