@@ -1,6 +1,6 @@
 // What a person takes away: the link, the code, the adapter; and links for a class.
 
-import { zipSync, strToU8 } from "../vendor/fflate/fflate.mjs";
+import { zipSync, strToU8 } from "../vendor/fflate/browser.js";
 import { byId, download, make, say } from "./elements.mjs";
 import { labCode, peftCode } from "./peft_code.mjs";
 import { linkOf, OWN, PARTS } from "./settings.mjs";
