@@ -28,7 +28,10 @@ OPEN = """async () => {
     globalThis.log = [];
     globalThis.heard = () => {};
     const worker = globalThis.worker = await makeWorker();
-    worker.onmessage = ({ data }) => { log.push(data); heard(); };
+    worker.onmessage = ({ data }) => {
+        log.push({ ...data, at: performance.now() });
+        heard();
+    };
     worker.onerror = event => { log.push({ type: "error", words: event.message }); heard(); };
     const assets = {};
     for (const name of playgroundAssets.names) assets[name] = await playgroundAssets(name);
@@ -70,7 +73,9 @@ class Engine:
 
     def train(self, run: object, recipe: dict, **more: object) -> dict:
         """Train to the end; the message "done"."""
-        return self.ask("done", type="train", id=run, recipe=recipe, **more)
+        done = self.ask("done", type="train", id=run, recipe=recipe, **more)
+        assert done["type"] == "done", done
+        return done
 
     def said(self, kind: str, run: object) -> list[dict]:
         """All messages of a kind about a run."""

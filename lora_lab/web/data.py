@@ -82,7 +82,7 @@ def _pairs(examples: Sequence[Example]) -> list[tuple[str, str]]:
 
 
 def _adapter_config(base: Base) -> dict[str, object]:
-    """What PEFT writes into adapter_config.json for a LoRA on pocket, without the page's choices."""
+    """What PEFT writes into adapter_config.json for a LoRA on pocket, but for what is chosen."""
     recipe = Recipe()
     learned = adapter_for(learned_of(adapt(base, recipe), recipe, {}))
     config = json.loads(json.dumps(learned.config.to_dict(), default=_as_peft_does))
