@@ -76,8 +76,8 @@ function buttons() {
   byId("keep").disabled = busy || !entry || kept.includes(entry);
 }
 
+// After any change of the settings.
 function shown() {
-  // after any change of the settings
   parts.controls.show(settings, taskOf(settings.task));
   parts.take.show(settings);
   history.replaceState(null, "", `#${linkOf(settings, hidden, base)}`);
@@ -88,8 +88,8 @@ function shown() {
   buttons();
 }
 
+// A task before its first run.
 function before() {
-  // a task before its first run
   if (busy || run?.records.length) return;
   run = newRun(settings, taskOf(settings.task));
   draw();
@@ -181,10 +181,11 @@ function finished(of) {
   parts.take.ready(of);
 }
 
-function drop(one) {
-  // frees the memory of runs that nothing shows any longer
-  for (const each of one.runs)
-    if (each.id !== null) engine.request("forget", { run: each.id }).catch(() => {});
+// Frees the memory of runs that nothing shows any longer.
+function drop({ runs }) {
+  for (const { id } of runs) {
+    if (id !== null) engine.request("forget", { run: id }).catch(() => {}); // it was freed before
+  }
 }
 
 async function work(job) {
@@ -220,8 +221,7 @@ function train() {
     !parts.guess.value &&
     !run.records.length &&
     !byId("guess").dataset.skipped;
-  if (guessing) {
-    // asked once; a second click trains without a guess
+  if (guessing) { // asked once; a second click trains without a guess
     byId("guess").dataset.skipped = "yes";
     state("First a guess, above: one click. Or press Train again to go on without one.");
     announce(byId("state").textContent);
@@ -239,15 +239,14 @@ function train() {
 
 function trainSeeds() {
   return work(async () => {
-    const first = settings.seed,
-      had = entry;
-    const mine = had && !kept.includes(had) && sameSettings(had.settings);
-    if (had && !mine && !kept.includes(had)) drop(had);
-    const runs = mine ? had.runs.filter(one => !one.stopped) : [];
+    const seeds = Array.from({ length: SEEDS }, (_, more) => (settings.seed + more) % 2 ** 32);
+    const had = entry && !kept.includes(entry) ? entry.runs : [];
+    const fits = one => sameSettings(one.settings) && seeds.includes(one.settings.seed);
+    const runs = had.filter(one => fits(one) && !one.stopped && !one.diverged);
+    drop({ runs: had.filter(one => !runs.includes(one)) });
     entry = { settings: { ...settings }, runs };
-    for (let number = 0; number < SEEDS && !halted; number++) {
-      const seed = (first + number) % 2 ** 32;
-      if (runs.some(one => one.settings.seed === seed)) continue;
+    for (const [number, seed] of seeds.entries()) {
+      if (halted || runs.some(one => one.settings.seed === seed)) continue;
       const one = await trainOne({ ...settings, seed }, `seed ${number + 1} of ${SEEDS} · `);
       if (!one.stopped) runs.push(one);
       finished(one);
@@ -311,6 +310,7 @@ function build(ready) {
         name: OWN,
         about: "Your own examples: most of them train, and the others test.",
         examples,
+        n: examples.length,
         recipe: like.recipe,
       });
       parts.controls.tasks(tasks);

@@ -114,7 +114,7 @@ export function readLink(text, tasks, base) {
     complaints = [];
   const named = words.get("task") ?? tasks[0].name;
   let task = tasks.find(one => one.name === named);
-  if (named === OWN) {
+  if (!task && named === OWN) {
     complaints.push(
       "The run of this link used somebody’s own examples, which a link does not carry. Paste them below, under “Can it learn my own examples?”.",
     );
