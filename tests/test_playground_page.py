@@ -64,11 +64,14 @@ class Playground:
         return self.text("state")
 
     def train(self):
+        self.page.evaluate("() => { document.getElementById('state').textContent = ''; }")
         self.click("Train")
         if "First a guess" in self.text("state"):
             self.click("Train")
-        self.wait("() => !document.getElementById('stop').disabled")
-        self.wait("() => document.getElementById('stop').disabled")
+        self.wait(
+            "() => /^(trained|ended|stopped|not trained)/.test("
+            "document.getElementById('state').textContent)"
+        )
         return self.text("state")
 
     def losses(self):
@@ -394,7 +397,7 @@ def test_the_grid_is_walked_with_arrow_keys(elsewhere):
 
 @pytest.mark.slow
 def test_a_rate_that_explodes_is_blamed(visit):
-    page = visit(f"{SHORT}&r=8".replace("0.005", "9"))
+    page = visit("task=new-facts&n=20&steps=30&learning_rate=30")
     state = page.train()
     assert "ended after" in state
     assert "too large a step" in page.text("notices")

@@ -279,8 +279,8 @@ GROUPS = [
     ("marks", "title"),
     [
         (
-            ["++++", "+--+", "----"],
-            "It answers 4 of 4 new facts, has forgotten 2 of 4 old ones and invents answers about "
+            ["++++", "++-+", "----"],
+            "It answers 4 of 4 new facts, has forgotten 1 of 4 old ones and invents answers about "
             "every stranger",
         ),
         (["--+-", "++++", "++++"], "It answers 1 of 4 new facts and has forgotten no old one"),

@@ -9,7 +9,7 @@ export const NUMBERS = {
   lora_alpha: { least: 0.001, most: 4096, usual: 16, stops: [1, 2, 4, 8, 16, 32, 64, 128] },
   learning_rate: {
     least: 1e-8,
-    most: 10,
+    most: 1000,
     usual: 0.002,
     stops: [1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 3e-3, 4e-3, 6e-3, 0.01, 0.02, 0.05, 0.1],
   },
