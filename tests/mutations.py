@@ -15,6 +15,7 @@ COPIED = ["lora_lab", "tests", "conftest.py", "pyproject.toml"]  # what a test m
 LINKED = ["data", "notebooks", "benchmarks"]  # ... and what none changes
 
 HEART = [  # each of these files has rows below
+    "choices.py",
     "recipe.py",
     "maths/adalora.py",
     "models/quantization.py",
@@ -120,9 +121,9 @@ HEART = [  # each of these files has rows below
 ]
 
 MUTATIONS = [  # (file, what it says, what it says when broken, the test that must fail)
-    ("recipe.py", "above = value > low or (low_fits and value == low)", "above = value >= low", "test_recipe.py::test_a_value_that_cannot"),
-    ("recipe.py", "    if value > most:", "    if False:", "test_recipe.py::test_a_value_that_cannot"),
-    ("recipe.py", "not FLOAT32[0] <= value <= FLOAT32[1]", "not 0 <= value <= FLOAT32[1]", "test_recipe.py::test_a_value_that_cannot"),
+    ("choices.py", "above = value > low or (low_fits and value == low)", "above = value >= low", "test_recipe.py::test_a_value_that_cannot"),
+    ("choices.py", "    if value > most:", "    if False:", "test_recipe.py::test_a_value_that_cannot"),
+    ("choices.py", "not FLOAT32[0] <= value <= FLOAT32[1]", "not 0 <= value <= FLOAT32[1]", "test_recipe.py::test_a_value_that_cannot"),
     ("recipe.py", "not FLOAT32[0] <= product <= FLOAT32[1]", "False", "test_recipe.py::test_a_value_that_cannot"),
     ("recipe.py", "self.warmup_steps >= self.steps", "self.warmup_steps > self.steps", "test_recipe.py::test_a_value_that_cannot"),
     ("recipe.py", "self.target_r >= self.init_r", "self.target_r > self.init_r", "test_recipe.py::test_a_value_that_cannot"),
@@ -130,7 +131,12 @@ MUTATIONS = [  # (file, what it says, what it says when broken, the test that mu
     ("recipe.py", "scaling_of(self.lora_alpha, self.init_r)", "scaling_of(self.lora_alpha, self.target_r)", "test_recipe.py::test_adaloras"),
     ("recipe.py", "            object.__setattr__(self, field.name, value)", "            pass", "test_recipe.py::test_a_list"),
     ("recipe.py", 'if name != "patience" or self.patience]', "]", "test_early_stopping.py::test_runs_from_before"),
-    ("recipe.py", 'None if (name, value) == ("patience", 0) else value', "value", "test_early_stopping.py::test_a_patience_of_0"),
+    ("choices.py", "        return int(value)", "        return value", "test_recipe.py::test_numbers_and_texts_of_other"),
+    ("choices.py", "        return float(value)", "        return value", "test_recipe.py::test_numbers_and_texts_of_other"),
+    ("choices.py", "if not entry.strip():", "if not entry:", "test_recipe.py::test_a_value_that_cannot"),
+    ("choices.py", "max(entries) >= LAYERS", "max(entries) > LAYERS", "test_recipe.py::test_a_value_that_cannot"),
+    ("choices.py", "text if len(text) <= MOST_SHOWN else", "text if True else", "test_recipe.py::test_a_value_that_cannot"),
+    ("choices.py", 'None if (name, value) == ("patience", 0) else value', "value", "test_early_stopping.py::test_a_patience_of_0"),
     ("training/early_stopping.py", "        if loss < best:", "        if loss <= best:", "test_early_stopping.py::test_training_stops_where"),
     ("training/early_stopping.py", "        elif self.last is not None:", "        else:", "test_early_stopping.py::test_training_stops_where"),
     ("training/early_stopping.py", "self.without_better >= patience", "self.without_better > patience", "test_early_stopping.py::test_training_stops_where"),

@@ -12,7 +12,13 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "lora_lab"
 
 ROOMS = {  # room: its modules, and the third-party packages that each may import
-    "": {"recipe": "", "records": "", "places": "platformdirs msgspec", "wording": ""},
+    "": {
+        "choices": "",
+        "recipe": "",
+        "records": "",
+        "places": "platformdirs msgspec",
+        "wording": "",
+    },
     "maths": {
         "lora": "torch",
         "bank": "torch",
