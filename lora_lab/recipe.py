@@ -29,6 +29,7 @@ __all__ = [  # with what other rooms take from here of the choices
     "REAL",
     "WHOLE",
     "Recipe",
+    "check_is_recipe",
     "checked_value",
     "nearest",
     "scaling_of",
@@ -222,6 +223,13 @@ class Recipe:
         if self.method == "adalora":
             return scaling_of(self.lora_alpha, self.init_r)
         return scaling_of(self.lora_alpha, self.r, self.use_rslora)
+
+
+def check_is_recipe(given: object) -> None:
+    """Refuse what is no Recipe, such as a dict with its fields."""
+    if not isinstance(given, Recipe):
+        how = "**settings" if isinstance(given, dict) else "r=8, steps=100"
+        raise TypeError(f"{shown(given)} is no recipe; give lab.Recipe({how})")
 
 
 def scaling_of(lora_alpha: float, r: int, use_rslora: bool = False) -> float:

@@ -42,6 +42,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "quantization": "torch transformers bitsandbytes",
         "smollm2": "torch transformers safetensors",
         "built_in": "",
+        "chat_format": "jinja2",
         "bases": "torch transformers safetensors",
         "read_architecture": "torch transformers",
         "adapters": "torch peft transformers",
@@ -94,6 +95,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "published_memory": "",
     },
     "training": {
+        "arguments": "",
         "optimizers": "torch",
         "adalora": "torch",
         "evaluation": "torch",

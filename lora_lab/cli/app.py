@@ -53,7 +53,7 @@ class Commands(TyperGroup):
             about = f"; see `{error.ctx.command_path} --help`" if error.ctx else ""
             status = _complain(error.format_message().rstrip(".") + about, 2)
         except typer.Abort:
-            status = 130
+            status = _complain("stopped", 130)
         except (*BAD_INPUT, *FAILURES) as error:
             if debug:
                 raise

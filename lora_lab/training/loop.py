@@ -35,6 +35,7 @@ from lora_lab.tasks.examples import (
 from lora_lab.tasks.losses import predicted_labels
 from lora_lab.tasks.planted import teacher_model
 from lora_lab.training.adalora import RankAllocation
+from lora_lab.training.arguments import check_given
 from lora_lab.training.early_stopping import Validations
 from lora_lab.training.evaluation import mean_loss
 from lora_lab.training.optimizers import learning_rate_at, make_optimizer
@@ -66,6 +67,7 @@ class Training:
     """
 
     def __init__(self, base: Base, task: Task, recipe: Recipe) -> None:
+        check_given(base, task, recipe)
         self.base, self.task, self.recipe = base, task, recipe
         self.tokenizer = base.tokenizer
         self.records: list[StepRecord] = []

@@ -18,6 +18,7 @@ from lora_lab.models.bases import Base
 from lora_lab.recipe import Recipe, nearest
 from lora_lab.records import StepRecord
 from lora_lab.tasks.examples import Task
+from lora_lab.training.arguments import check_sweep
 from lora_lab.training.cluster import check_cluster, follow_on_ray
 from lora_lab.training.confounds import confounds_of
 from lora_lab.training.evaluation import check_answerable, split_to_score
@@ -271,11 +272,7 @@ def plan_sweep(
     """What `sweep` is to do. Whatever is wrong with its last run is said before its first."""
     if engine not in ENGINES:
         raise ValueError(f"engine={engine!r} is not known; {nearest(engine, ENGINES)}give 'auto'")
-    recipes, seeds = list(recipes), list(seeds)
-    if not recipes or not seeds:
-        raise ValueError(
-            f"{len(recipes)} recipes × {len(seeds)} seeds are no run; give one of each at least"
-        )
+    recipes, seeds = check_sweep(base, task, recipes, seeds)
     planned = [dataclasses.replace(recipe, seed=seed) for recipe in recipes for seed in seeds]
     where = resolve_store(store)
     new = [
