@@ -53,7 +53,7 @@ class Commands(TyperGroup):
             about = f"; see `{error.ctx.command_path} --help`" if error.ctx else ""
             status = _complain(error.format_message().rstrip(".") + about, 2)
         except typer.Abort:
-            status = _complain("stopped", 130)
+            status = 130
         except (*BAD_INPUT, *FAILURES) as error:
             if debug:
                 raise
@@ -61,6 +61,13 @@ class Commands(TyperGroup):
         finally:
             warnings.showwarning = shown
         sys.exit(status)
+
+    def invoke(self, ctx: typer.Context) -> object:
+        """Run the chosen command. Ctrl-C is said, where the command does not say more about it."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stopped:
+            raise typer.Exit(_complain("stopped", 130)) from stopped
 
 
 def _warn(message: Warning | str, category: type[Warning], *where: object, **more: object) -> None:

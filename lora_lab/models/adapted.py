@@ -36,6 +36,8 @@ from lora_lab.models.learned import Learned
 from lora_lab.models.quantization import share_tensors
 from lora_lab.recipe import nearest
 
+PEFTS_PREFIX = "lora_"  # how PEFT begins the names of what it adds to a layer
+
 
 class Line(NamedTuple):
     """A parameter that `strength` moves in a straight line from the base's values to the trained.
@@ -293,6 +295,8 @@ def load_adapter(
         raise FileNotFoundError(f"there is no folder {folder}; give one that holds an adapter")
     if name is None:
         name = re.sub(r"\W+", "_", folder.resolve().name) or "adapter"
+        if name in PEFTS_PREFIX:  # PEFT would warn that it takes the name for a part of its own
+            name = f"adapter_{name}"
         name += "_" * hasattr(nn.ModuleDict(), name)  # a folder called "training", or "keys"
     learned = Learned.load(folder)
     adapted = Adapted(base, learned, name=name, strength=strength)

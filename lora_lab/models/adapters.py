@@ -61,6 +61,8 @@ def _checked_matrices(base: Base, recipe: Recipe) -> tuple[Matrix, ...]:
         _check_only_layers(base.model, modules, recipe)
     if recipe.changes_the_base:
         _check_start(base.model, matrices, recipe)
+    if recipe.use_dora:
+        _check_rows(base.model, matrices)
     if recipe.init_lora_weights == "orthogonal":
         _check_width(matrices, recipe, "makes r={r} directions at right angles")
     return matrices
@@ -97,6 +99,20 @@ def _check_start(model: nn.Module, matrices: tuple[Matrix, ...], recipe: Recipe)
             "transposed one; give 'pissa', or init_lora_weights=True"
         )
     _check_width(matrices, recipe, "takes its r={r} directions out of a layer's weight")
+
+
+def _check_rows(model: nn.Module, matrices: tuple[Matrix, ...]) -> None:
+    """Refuse DoRA for a weight with a row of zeros: it would divide by the row's length, 0."""
+    for matrix in matrices:
+        layer = model.get_submodule(matrix.name)
+        weight = weight_of(layer).T if isinstance(layer, Conv1D) else weight_of(layer)
+        empty = (~weight.any(dim=1)).nonzero().flatten().tolist()  # (out, in): a row an output
+        if empty:
+            raise ValueError(
+                f"use_dora=True divides each row of a weight by its length, and row {empty[0]} of "
+                f"{matrix.name!r} is all zero; leave that module out of target_modules, or give "
+                "use_dora=False"
+            )
 
 
 def _check_width(matrices: tuple[Matrix, ...], recipe: Recipe, does: str) -> None:

@@ -110,7 +110,7 @@ def find_base(name_or_path: str | Path) -> tuple[str, Path | str]:
     folder = Path(name_or_path).expanduser()
     if os.path.isdir(folder):  # Path's own fails for a long name
         _check_folder(folder)
-        return folder.resolve().name, folder
+        return folder.resolve().name, Path(os.path.abspath(folder))  # from any working directory
     if os.path.isfile(folder):
         raise ValueError(f"{str(name_or_path)!r} is a file; give the folder that holds config.json")
     if isinstance(name_or_path, str) and re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name_or_path):

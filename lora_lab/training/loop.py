@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lora_lab.cost.estimates import budget_of
-from lora_lab.cost.limits import check_fits
+from lora_lab.cost.limits import check_context, check_fits
 from lora_lab.machine.devices import SMALL, seeded
 from lora_lab.models.adapted import Adapted
 from lora_lab.models.adapters import (
@@ -73,6 +73,7 @@ class Training:
         self.records: list[StepRecord] = []
         self._encoded = encode_all(task.train, base.tokenizer, recipe.max_length, recipe.loss_on)
         _check_validation(task, base.tokenizer, recipe)
+        check_context(base, self._encoded)
         check_fits(base, self._encoded, recipe)  # before anything is made
         self.model = adapt(base, recipe)
         if recipe.gradient_checkpointing:

@@ -10,14 +10,14 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from lora_lab.cost.estimates import more_memory
-from lora_lab.cost.limits import free_memory, largest_run
+from lora_lab.cost.limits import check_context, free_memory, largest_run
 from lora_lab.machine.devices import SMALL
 from lora_lab.machine.resources import cores
 from lora_lab.models.adapters import check_trainable
 from lora_lab.models.bases import Base
 from lora_lab.recipe import Recipe, nearest
 from lora_lab.records import StepRecord
-from lora_lab.tasks.examples import Task
+from lora_lab.tasks.examples import Task, encode_fitting
 from lora_lab.training.arguments import check_sweep
 from lora_lab.training.cluster import check_cluster, follow_on_ray
 from lora_lab.training.confounds import confounds_of
@@ -282,6 +282,8 @@ def plan_sweep(
     ]
     for recipe in new:
         check_trainable(base, recipe)
+        of_recipe = recipe.max_length, recipe.loss_on
+        check_context(base, encode_fitting(task.train, base.tokenizer, *of_recipe).encoded)
     split = split_to_score(evaluate)
     if new and split:
         check_answerable(base, task, split=split)
