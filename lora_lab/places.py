@@ -5,6 +5,7 @@ import hashlib
 import os
 import re
 import shutil
+import stat
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ import msgspec
 import platformdirs
 
 from lora_lab import __version__
+from lora_lab.recipe import shown
 
 Kind = TypeVar("Kind")
 _PACKAGE = Path(__file__).resolve().parent
@@ -119,6 +121,19 @@ class NoRoom(OSError):
     """A disk is full, or takes no file of that size."""
 
 
+def check_regular(path: Path) -> None:
+    """Refuse what is no file of its own kind: a pipe or a device may never end.
+
+    Raises:
+        FileNotFoundError: if there is nothing.
+        ValueError: if it is a folder, a pipe or a device.
+    """
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device, which may never end"
+        raise ValueError(f"{path} is {kind}, not a file; put the file itself in its place")
+
+
 @contextmanager
 def writing_in(folder: Path, size: int | None = None) -> Iterator[None]:
     """Put into words why the block can't write in a folder.
@@ -131,8 +146,10 @@ def writing_in(folder: Path, size: int | None = None) -> Iterator[None]:
         NoRoom: if the disk is full, or a file too large for it.
         PermissionError: if nothing may be written there.
         NotADirectoryError: if a part of the path is a file.
+        ValueError: if no file can have such a name.
     """
     try:
+        check_name(folder)
         yield
     except Exception as error:
         number, folder = _error_number(error), _permanent(folder)
@@ -152,6 +169,18 @@ def writing_in(folder: Path, size: int | None = None) -> Iterator[None]:
                 f"{folder} can't be a folder {why}; a part of its path is a file: give another one"
             ) from error
         raise
+
+
+def check_name(path: str | Path) -> None:
+    """Refuse a path that no system allows: with half a letter, a NUL, or too many letters."""
+    try:
+        os.stat(path)
+    except (ValueError, OSError) as error:  # UnicodeEncodeError is a ValueError
+        if isinstance(error, ValueError) or error.errno == errno.ENAMETOOLONG:
+            why = getattr(error, "strerror", None) or str(error).partition(":")[0]
+            raise ValueError(
+                f"no file can be called {shown(str(path))} ({why}); give a shorter or simpler name"
+            ) from error
 
 
 def _error_number(error: Exception) -> int | None:
@@ -236,6 +265,7 @@ def make_new_folder(path: Path) -> Iterator[Path]:
 
 def check_new_folder(path: Path, cure: str = "give a new one") -> None:
     """Refuse a folder that holds something already, or a file; the error ends with the cure."""
+    check_name(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise FileExistsError(f"{path} is not an empty folder; {cure}, nothing is lost")
 

@@ -151,28 +151,6 @@ def test_modules_trained_whole_are_those_whose_names_end_so_as_in_peft(saved):
     assert by_us(shape("pocket"), one) == by_peft(config, one)
 
 
-@pytest.mark.parametrize(
-    "changes", [{}, {"target_modules": ("q_proj", "v_proj")}, {"use_dora": True}]
-)
-def test_the_rank_within_a_budget_is_the_last_that_fits(changes):
-    model, one = shape("pocket"), Recipe(**changes)
-    for parameters in (20_480, 20_479, 100_001):
-        r = budget.rank_within(model, one, parameters)
-        fits, more = (
-            by_peft(config_of("pocket"), dataclasses.replace(one, r=rank))[0] for rank in (r, r + 1)
-        )
-        assert fits <= parameters < more
-
-
-def test_a_budget_that_not_even_r_1_keeps_is_refused():
-    with pytest.raises(
-        ValueError, match="10,239 parameters are too few for 28 matrices: r=1 takes 10,2"
-    ):
-        budget.rank_within(shape("pocket"), Recipe(), 10_239)
-    with pytest.raises(ValueError, match="method='full' has no r to choose"):
-        budget.rank_within(shape("pocket"), Recipe(method="full"), 10_240)
-
-
 def test_full_fine_tuning_trains_every_parameter_once():
     for name in ("pocket", "bert-base", "t5-base"):  # each ties weights in its own way
         model = shape(name)

@@ -748,3 +748,8 @@ def test_the_summary_counts_tokens_with_the_bases_tokenizer(table):
     over = sum(length > lengths[-2] for length in lengths)
     beyond = f", {over} beyond {lengths[-2]}" if over else ""
     assert f"answers are texts; up to {lengths[-2]} tokens to train on{beyond};" in third
+
+
+def test_the_summary_says_which_encoding_was_guessed(table):
+    path = table([*LABELS, ("café", "x")], encoding="cp1252")
+    assert ": 97 rows read as cp1252, a guess; " in data.summary(path, load_task(path))[0]

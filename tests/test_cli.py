@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 import lora_lab as lab
 from lora_lab.assets import downloads
-from lora_lab.cli import ask, doctor, options, show
+from lora_lab.cli import ask, doctor, options, show, task_spec
 from lora_lab.cli.app import app
 from lora_lab.cli.doctor import Check, Diagnosis
 from lora_lab.cost.gpus import which_gpu
@@ -494,6 +494,16 @@ def test_with_debug_the_traceback_comes_through(tiny, monkeypatch):
     assert isinstance(run(*arguments, "--debug").exception, FileNotFoundError)
     monkeypatch.setenv("LORA_LAB_DEBUG", "1")
     assert isinstance(run(*arguments).exception, FileNotFoundError)
+
+
+def test_ctrl_c_before_anything_is_trained_is_said_too(tiny, letters, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(task_spec.TaskSpec, "load", interrupted)
+    result = run("sweep", letters, "--base", tiny, "--vary", "r=1,2")
+    assert (result.exit_code, result.stdout) == (130, "")
+    assert result.stderr.split() == ["lora-lab:", "stopped"]
 
 
 def test_a_diverging_run_fails_with_the_choice_to_blame(tiny, letters):

@@ -3,12 +3,14 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
 import psutil
 import pytest
 import torch
+from filelock import FileLock
 from loky import get_reusable_executor
 
 from lora_lab.cost.estimates import more_memory
@@ -294,6 +296,18 @@ def test_no_worker_outlives_a_process_that_is_killed_while_they_train(killed_swe
             time.sleep(0.1)
         assert len(sweeping.children()) >= 2
         assert sweeping.left_after_kill() == []
+
+
+def test_what_a_killed_sweep_left_behind_is_deleted_by_the_next_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    left, in_use, unknown = (tmp_path / f"{processes.PLACE}{name}" for name in ("1", "2", "3"))
+    for folder in (left, in_use, unknown):
+        folder.mkdir()
+    (left / processes.LOCK).touch()
+    (left / processes.THINGS).write_bytes(b"weights")
+    with FileLock(in_use / processes.LOCK), processes._place_of_sweep() as own:
+        assert sorted(tmp_path.iterdir()) == sorted([own, in_use, unknown])
+    assert sorted(tmp_path.iterdir()) == sorted([in_use, unknown])
 
 
 def test_no_idle_worker_outlives_a_process_that_is_killed(killed_sweep):

@@ -12,7 +12,13 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "lora_lab"
 
 ROOMS = {  # room: its modules, and the third-party packages that each may import
-    "": {"recipe": "", "records": "", "places": "platformdirs msgspec", "wording": ""},
+    "": {
+        "choices": "",
+        "recipe": "",
+        "records": "",
+        "places": "platformdirs msgspec",
+        "wording": "",
+    },
     "maths": {
         "lora": "torch",
         "bank": "torch",
@@ -41,6 +47,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "quantization": "torch transformers bitsandbytes",
         "smollm2": "torch transformers safetensors",
         "built_in": "",
+        "chat_format": "jinja2",
         "bases": "torch transformers safetensors",
         "read_architecture": "torch transformers",
         "adapters": "torch peft transformers",
@@ -93,6 +100,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "published_memory": "",
     },
     "training": {
+        "arguments": "",
         "optimizers": "torch",
         "adalora": "torch",
         "evaluation": "torch",
@@ -101,7 +109,8 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "store": "torch",
         "run_folder": "torch filelock",
         "graphs": "torch onnx onnxscript",
-        "traced": "torch transformers onnxruntime",
+        "sessions": "torch onnxruntime",
+        "traced": "torch transformers",
         "loop": "torch",
         "finder": "",
         "fit": "tqdm",
@@ -115,7 +124,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "model_card": "huggingface_hub",
         "exports": "torch",
         "packages": "torch cloudpickle",
-        "processes": "torch loky msgspec",
+        "processes": "torch loky msgspec filelock",
         "cluster": "torch",
         "errors": "",
         "confounds": "",

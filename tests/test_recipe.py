@@ -1,12 +1,15 @@
 import dataclasses
+import json
 import math
+from fractions import Fraction
 
+import numpy as np
 import peft
 import pytest
 import torch
 from torch import nn
 
-from lora_lab.recipe import FLOAT32, Recipe
+from lora_lab.recipe import FLOAT32, Recipe, shown
 from lora_lab.training.optimizers import make_optimizer
 
 REFUSED = [  # what is given, and words of the answer
@@ -114,11 +117,27 @@ REFUSED = [  # what is given, and words of the answer
         ValueError,
         "names more than 10,000 layers, and no model",
     ),
-    ({"init_lora_weights": "pissa_niter_99999999"}, ValueError, "or 'pissa_niter_4'"),
+    ({"init_lora_weights": "pissa_niter_100"}, ValueError, "or 'pissa_niter_4' (to 99)"),
+    ({"target_modules": ("",)}, ValueError, "target_modules=('',) names no module; give"),
+    ({"target_modules": (" ",)}, ValueError, "names no module; give"),
+    ({"target_modules": " "}, ValueError, "names no module; give"),
+    ({"modules_to_save": ("lm_head", "")}, ValueError, "names no module; give"),
+    ({"target_modules": ("q_\ud800",)}, ValueError, "holds half a letter (a surrogate alone)"),
+    ({"target_modules": {"q_proj", 1}}, TypeError, "does not fit; give"),
+    ({"target_modules": {"q_proj": 1}}, TypeError, "does not fit; give"),
+    ({"target_modules": (10**5000,)}, TypeError, "=a tuple that can't be written out does not fit"),
+    ({"layers_to_transform": (0, 10**4)}, ValueError, "names layer 10000, and no model has more"),
+    ({"layers_to_transform": [0] * 10**5}, ValueError, "… (300,000 letters) names more than"),
+    ({"layers_to_transform": (10**5000,)}, ValueError, "names layer 1e5000, and no model"),
+    ({"method": 10**5000}, ValueError, "method=1e5000 is not known; give 'lora'"),
+    ({"method": ["lora"]}, ValueError, "method=['lora'] is not known; did you mean 'lora'?"),
+    ({"quantize": np.array([1, 2])}, ValueError, "quantize=array([1, 2]) is not known"),
+    ({"init_lora_weights": np.array([1, 2])}, ValueError, "=array([1, 2]) is not known"),
+    ({"lora_alpha": np.float32(math.nan)}, ValueError, "lora_alpha=nan is not a finite"),
 ]
 
 
-@pytest.mark.parametrize(("given", "error", "words"), REFUSED, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(("given", "error", "words"), REFUSED, ids=lambda value: shown(value)[:40])
 def test_a_value_that_cannot_work_is_refused_with_what_would(given, error, words):
     with pytest.raises(error) as refusal:
         Recipe(**given)
@@ -127,11 +146,33 @@ def test_a_value_that_cannot_work_is_refused_with_what_would(given, error, words
 
 def test_the_defaults_and_the_edges_are_accepted():
     Recipe()
-    Recipe(max_grad_norm=math.inf, lora_dropout=0.999, init_lora_weights="pissa_niter_4", r=10**6)
+    Recipe(max_grad_norm=math.inf, lora_dropout=0.999, init_lora_weights="pissa_niter_99", r=10**6)
     Recipe(warmup_steps=99, steps=100)
     Recipe(method="adalora", init_r=12, target_r=11, steps=3)
     Recipe(method="adalora", tinit=60, tfinal=10, deltaT=30)
     Recipe(method="adalora", tinit=49, tfinal=50)
+
+
+def test_numbers_and_texts_of_other_libraries_become_pythons_own_which_json_takes():
+    given = Recipe(
+        r=np.int64(4),
+        lora_alpha=np.float32(3),
+        learning_rate=np.float64(0.01),
+        lora_dropout=Fraction(1, 2),
+        method=np.str_("lora"),
+        target_modules=[np.str_("q_proj")],
+        layers_to_transform=(np.int32(1),),
+    )
+    plain = Recipe(
+        r=4,
+        lora_alpha=3,
+        learning_rate=0.01,
+        lora_dropout=0.5,
+        target_modules=("q_proj",),
+        layers_to_transform=(1,),
+    )
+    assert given == plain
+    assert json.dumps(given.facts) == json.dumps(plain.facts | {"lora_alpha": 3.0})
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])

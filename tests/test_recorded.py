@@ -7,7 +7,7 @@ import tomllib
 import pytest
 
 import lora_lab as lab
-from lora_lab.findings.recordings import recorded_runs, sweep_plans
+from lora_lab.findings.recordings import recorded_runs
 from lora_lab.models.built_in import list_bases
 from lora_lab.places import data_folder
 from lora_lab.training.store import FINISHED
@@ -66,11 +66,12 @@ def plans(monkeypatch):
 
 
 def test_a_script_makes_the_tables_that_are_named_or_all(plans):
+    planned = tomllib.loads((data_folder() / "recorded" / "rank.toml").read_text("utf-8"))
     everything, fresh = plans.chosen_plans("rank.toml", "About it.", [])
-    assert [*everything] == [*sweep_plans()]
+    assert [*everything] == [*planned]
     assert not fresh
     some, fresh = plans.chosen_plans("rank.toml", "About it.", ["sick-of-alpha", "--fresh"])
-    assert some == {"sick-of-alpha": sweep_plans()["sick-of-alpha"]}
+    assert some == {"sick-of-alpha": planned["sick-of-alpha"]}
     assert fresh
 
 

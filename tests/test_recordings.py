@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import re
+import tomllib
 from importlib.metadata import version
 
 import pytest
@@ -14,7 +15,6 @@ from lora_lab.findings.recordings import (
     recorded_names,
     recorded_sweep,
     recording,
-    sweep_plans,
     task_of,
 )
 from lora_lab.places import data_folder
@@ -22,7 +22,7 @@ from lora_lab.training.store import FINISHED
 from lora_lab.training.sweep import sweep
 from tiny import letters_task, recipe, tiny_base
 
-PLANS = sweep_plans()
+PLANS = tomllib.loads((data_folder() / "recorded" / "rank.toml").read_text("utf-8"))
 MADE = sorted(path.stem for path in (data_folder() / "recorded" / "rank").glob("*.json"))
 
 

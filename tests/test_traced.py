@@ -13,7 +13,7 @@ from lora_lab.models.bases import load_base
 from lora_lab.models.quiet import silent_stderr
 from lora_lab.recipe import Recipe
 from lora_lab.tasks.loading import load_task
-from lora_lab.training import graphs, traced
+from lora_lab.training import graphs, sessions, traced
 from lora_lab.training.evaluation import evaluate
 from lora_lab.training.fit import fit
 from lora_lab.training.loop import Training, train
@@ -373,10 +373,35 @@ def test_a_graph_with_other_numbers_is_never_taken(pocket, tmp_path, monkeypatch
             return outputs
 
     monkeypatch.setenv("LORA_LAB_CACHE", str(tmp_path / "other"))
-    monkeypatch.setattr(traced, "_new_session", lambda *_: Wrong())
+    monkeypatch.setattr(traced, "new_session", lambda *_: Wrong())
     traced._sessions.clear()
     assert not is_traced(train(pocket, TASK, recipe()))
     traced._sessions.clear()
+
+
+@pytest.mark.parametrize("content", [b"", b"no graph at all", None], ids=["empty", "other", "cut"])
+def test_a_damaged_graph_in_the_cache_is_made_anew_or_left_to_torch(
+    step, tmp_path, monkeypatch, content
+):
+    monkeypatch.setenv("LORA_LAB_CACHE", str(tmp_path))
+    monkeypatch.setattr(traced, "_sessions", type(traced._sessions)())
+    monkeypatch.setattr(traced, "gradients_graph", lambda *_: whole)
+    base = tiny_base()
+    whole = traced.base_folder("pocket").with_name(traced.GRAPH).read_bytes()
+    damaged = whole[:3000] if content is None else content
+    path = traced._graph_of(base, "traced")
+    path.write_bytes(damaged)
+    with pytest.warns(UserWarning, match="was damaged and is deleted .*ONNXRuntimeError"):
+        assert traced.session_for(base, "auto") is None
+    assert not path.exists()
+
+
+def test_a_damaged_graph_of_pocket_is_an_error_in_words(tmp_path):
+    path = tmp_path / "gradients.onnx"
+    path.write_bytes(b"no graph")
+    with pytest.raises(ValueError, match="is damaged .*install lora-lab again, or set LORA_LAB_S"):
+        sessions.put_away(path, sessions.DamagedGraph("why"))
+    assert path.exists()
 
 
 def test_an_unknown_step_is_refused_in_words(pocket, step):
@@ -392,7 +417,7 @@ def test_without_onnxruntime_torch_takes_the_steps_unless_a_graph_is_asked_for(
 ):
     monkeypatch.setattr(traced, "_sessions", type(traced._sessions)())
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
-    traced._onnxruntime.cache_clear()
+    sessions.onnxruntime_here.cache_clear()
     with pytest.raises(ImportError, match="needs onnxruntime.*pip install.*leave LORA_LAB_STEP"):
         train(pocket, TASK, recipe())
     step("auto")

@@ -62,6 +62,13 @@ class Commands(TyperGroup):
             warnings.showwarning = shown
         sys.exit(status)
 
+    def invoke(self, ctx: typer.Context) -> object:
+        """Run the chosen command. Ctrl-C is said, where the command does not say more about it."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stopped:
+            raise typer.Exit(_complain("stopped", 130)) from stopped
+
 
 def _warn(message: Warning | str, category: type[Warning], *where: object, **more: object) -> None:
     """Print a warning for users in one line; warnings for developers are left out."""

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from lora_lab.models.architecture import (
     LAYER,
@@ -42,29 +42,6 @@ def adapter_parameters(matrix: Matrix, recipe: Recipe) -> int:
     if recipe.method == "adalora":
         return both + r
     return both + recipe.use_dora * matrix.out_features
-
-
-def rank_within(shape: Shape, recipe: Recipe, parameters: int) -> int:
-    """The largest r at which the recipe's adapters have at most this many parameters.
-
-    Raises:
-        ValueError: if they have more at r = 1, or the method is "full".
-    """
-    if recipe.method != "lora":
-        raise ValueError(f"method={recipe.method!r} has no r to choose; give method='lora'")
-    reached = adapted_matrices(shape, recipe)
-    fixed, per_rank = (
-        sum(adapter_parameters(matrix, replace(recipe, r=r)) for matrix in reached) for r in (1, 2)
-    )
-    per_rank -= fixed  # A and B grow with r; DoRA's magnitudes do not
-    fixed -= per_rank
-    r = (parameters - fixed) // per_rank
-    if r < 1:
-        raise ValueError(
-            f"{parameters:,} parameters are too few for {len(reached)} matrices: r=1 takes "
-            f"{fixed + per_rank:,}; give more, or fewer target_modules"
-        )
-    return r
 
 
 def trained_by_layer(shape: Shape, recipe: Recipe) -> dict[int | None, int]:

@@ -19,7 +19,7 @@ from lora_lab.cost.stacks import TRAINER
 from lora_lab.machine.devices import WIDE, choose_dtype, matmul_speed, named
 from lora_lab.models.architecture import Shape
 from lora_lab.models.read_architecture import cached_shape, shape_of
-from lora_lab.recipe import Recipe
+from lora_lab.recipe import Recipe, check_is_recipe
 from lora_lab.records import Budget, Memory
 from lora_lab.tasks.examples import (
     Encoded,
@@ -76,6 +76,7 @@ def estimate(model: object, recipe: Recipe, task: Task | None = None) -> Budget:
 
 def _estimate(model: object, recipe: Recipe, task: Task | None, trainer: bool) -> Budget:
     """`estimate`; without `trainer`, the memory of transformers' Trainer is left out."""
+    check_is_recipe(recipe)
     shape, is_base = find_shape(model), _is_base(model)
     if is_base:
         recipe = _at_bases_precision(model, recipe)

@@ -1,6 +1,7 @@
 """Well-known models by name, and the folder that a name means. No torch: a slip is told at once."""
 
 import functools
+import os
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,9 +41,10 @@ def find_named(model: str | Path) -> Known | Path:
         if str(model).lower() in (known.name, known.hub.lower()):
             return known
     folder = Path(model).expanduser()
-    if model != "" and (folder / "config.json").is_file():
+    if model != "" and os.path.isfile(folder / "config.json"):
         return folder
-    if model != "" and (folder.is_dir() or isinstance(model, Path) or set(model) & set("\\~")):
+    is_path = isinstance(model, Path) or os.path.isdir(folder) or set(model) & set("\\~")
+    if model != "" and is_path:
         raise FileNotFoundError(
             f"{model} holds no config.json; give a folder that save_pretrained wrote"
         )

@@ -58,6 +58,24 @@ def check_fits(base: Base, encoded: Sequence[Encoded], recipe: Recipe) -> None:
         )
 
 
+def check_context(base: Base, encoded: Sequence[Encoded]) -> None:
+    """Refuse examples with more tokens than the model has positions for.
+
+    GPT-2 fails on them in mid-training; a model with rotary positions goes on, and has never seen
+    such positions.
+
+    Raises:
+        ValueError: with both numbers, and the `max_length` that leaves such examples out.
+    """
+    context = getattr(base.model.config.get_text_config(), "max_position_embeddings", None)
+    longest = max((len(example.input_ids) for example in encoded), default=0)
+    if isinstance(context, int) and 0 < context < longest:
+        raise ValueError(
+            f"an example has {longest:,} tokens, and {base.name} has positions for {context:,}; "
+            f"give max_length={context}, which leaves out what is longer"
+        )
+
+
 def free_memory(device: torch.device) -> int | None:
     """The free bytes of a device's memory; None: not known."""
     if device.type == "cuda":

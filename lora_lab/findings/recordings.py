@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import platform
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -142,18 +141,14 @@ def recorded_runs(name: str) -> tuple[Run, ...]:
 # --- sweeps that take too long for a notebook -----------------------------------------------
 
 
-def sweep_plans() -> dict[str, dict]:
-    """The plans of data/recorded/rank.toml, by name; they were committed before the results.
-
-    Each has `task`, `n`, `common` (recipe fields), `settings` (changes of them), `learning_rates`
-    and `seeds`; each setting is tried with all of both. With `asked_as_taught` the test is made of
-    training examples; with `strangers` the model is asked about them, too.
-    """
-    return tomllib.loads((_recorded_folder() / "rank.toml").read_text(encoding="utf-8"))
-
-
 def recipes_of(plan: Mapping) -> list[Recipe]:
-    """Every setting with every learning rate, settings first. The seeds are the sweep's."""
+    """Every setting of a plan with every learning rate, settings first. The seeds are the sweep's.
+
+    A plan of data/recorded/rank.toml was committed before its results. It has `task`, `n`,
+    `common` (recipe fields), `settings` (changes of them), `learning_rates` and `seeds`. With
+    `asked_as_taught` the test is made of training examples; with `strangers` the model is asked
+    about them, too.
+    """
     return [
         Recipe(**plan["common"] | changes, learning_rate=rate)
         for changes in plan["settings"]

@@ -1,6 +1,7 @@
 """Adapters in use on a base: loaded, swapped, made weaker or stronger."""
 
 import copy
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,10 +31,12 @@ from lora_lab.models.adapter_files import (
     warn_of_what_is_missing,
 )
 from lora_lab.models.adapters import merge_into_copies, spell_patterns_out
-from lora_lab.models.bases import Base
+from lora_lab.models.bases import Base, check_is_base
 from lora_lab.models.learned import Learned
 from lora_lab.models.quantization import share_tensors
 from lora_lab.recipe import nearest
+
+PEFTS_PREFIX = "lora_"  # how PEFT begins the names of what it adds to a layer
 
 
 class Line(NamedTuple):
@@ -286,11 +289,14 @@ def load_adapter(
         FileNotFoundError: if the folder or the adapter in it is not there.
         ValueError: if it is a pickle, damaged, made for another base, or unlike its configuration.
     """
+    check_is_base(base)
     folder = Path(folder)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # Path's own fails for a long name
         raise FileNotFoundError(f"there is no folder {folder}; give one that holds an adapter")
     if name is None:
         name = re.sub(r"\W+", "_", folder.resolve().name) or "adapter"
+        if name in PEFTS_PREFIX:  # PEFT would warn that it takes the name for a part of its own
+            name = f"adapter_{name}"
         name += "_" * hasattr(nn.ModuleDict(), name)  # a folder called "training", or "keys"
     learned = Learned.load(folder)
     adapted = Adapted(base, learned, name=name, strength=strength)

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from lora_lab.models.architecture import LAYER, ends, inside, matching
+from lora_lab.places import check_regular
 from lora_lab.recipe import scaling_of
 
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -86,9 +87,10 @@ def read_json(path: Path) -> dict[str, object]:
     """The object in a JSON file.
 
     Raises:
-        ValueError: if the file is larger than a configuration, or holds no JSON object.
+        ValueError: if it is a pipe, larger than a configuration, or holds no JSON object.
         OSError: if it can't be read.
     """
+    check_regular(path)
     size = path.stat().st_size
     if size > MOST_BYTES:
         raise ValueError(f"it has {size / 1e6:,.0f} MB, and a configuration has a few KB")

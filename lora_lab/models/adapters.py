@@ -61,6 +61,10 @@ def _checked_matrices(base: Base, recipe: Recipe) -> tuple[Matrix, ...]:
         _check_only_layers(base.model, modules, recipe)
     if recipe.changes_the_base:
         _check_start(base.model, matrices, recipe)
+    if recipe.use_dora:
+        _check_rows(base.model, matrices)
+    if recipe.init_lora_weights == "orthogonal":
+        _check_width(matrices, recipe, "makes r={r} directions at right angles")
     return matrices
 
 
@@ -94,11 +98,30 @@ def _check_start(model: nn.Module, matrices: tuple[Matrix, ...], recipe: Recipe)
             f"{start} can't start {conv1ds[0]!r}, a Conv1D: PEFT 0.21 takes its weight for the "
             "transposed one; give 'pissa', or init_lora_weights=True"
         )
+    _check_width(matrices, recipe, "takes its r={r} directions out of a layer's weight")
+
+
+def _check_rows(model: nn.Module, matrices: tuple[Matrix, ...]) -> None:
+    """Refuse DoRA for a weight with a row of zeros: it would divide by the row's length, 0."""
+    for matrix in matrices:
+        layer = model.get_submodule(matrix.name)
+        weight = weight_of(layer).T if isinstance(layer, Conv1D) else weight_of(layer)
+        empty = (~weight.any(dim=1)).nonzero().flatten().tolist()  # (out, in): a row an output
+        if empty:
+            raise ValueError(
+                f"use_dora=True divides each row of a weight by its length, and row {empty[0]} of "
+                f"{matrix.name!r} is all zero; leave that module out of target_modules, or give "
+                "use_dora=False"
+            )
+
+
+def _check_width(matrices: tuple[Matrix, ...], recipe: Recipe, does: str) -> None:
+    """Refuse more directions than the narrowest layer has. `does` says what the start does."""
     narrowest = min(matrices, key=_width)
     width = _width(narrowest)
     if recipe.r > width:
         raise ValueError(
-            f"{start} takes its r={recipe.r} directions out of a layer's weight, and "
+            f"init_lora_weights={recipe.init_lora_weights!r} {does.format(r=recipe.r)}, and "
             f"{narrowest.name!r} has no more than {width}; give r={width} at most, or "
             "init_lora_weights=True"
         )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import regex
 
-from lora_lab.recipe import Recipe, nearest
+from lora_lab.recipe import LAYERS, Recipe, nearest, shown
 
 SECONDS = 1.0  # that a pattern may take for all names of a model; a good one takes a thousandth
 LETTERS = 100_000  # that a pattern may have
@@ -45,6 +45,20 @@ class Modules:
     matrices: tuple[Matrix, ...]  # in the model's own order
     others: tuple[tuple[str, int], ...]  # norms and the like: (module, its parameters)
     num_layers: int
+
+
+def check_layers(config: object, name: str) -> None:
+    """Refuse a model's config with more layers than any model has: they would be made one by one.
+
+    Raises:
+        ValueError: with the number that it says.
+    """
+    count = getattr(config.get_text_config(), "num_hidden_layers", None)
+    if isinstance(count, int) and count > LAYERS:
+        raise ValueError(
+            f"the config of {name} says num_hidden_layers={shown(count)}, and no model has more "
+            f"than {LAYERS:,}; give the config as it was published"
+        )
 
 
 def layer_of(name: str) -> int | None:

@@ -10,10 +10,21 @@ import torch
 from torch import nn
 
 from lora_lab.machine.devices import choose_device, choose_dtype, in_words, named, own_randomness
+from lora_lab.models.architecture import check_layers
 from lora_lab.models.built_in import BUILT_IN, find_base
+from lora_lab.models.chat_format import check_template
 from lora_lab.models.quantization import Quantization, quantize_layers, share_tensors
 from lora_lab.models.quiet import quietly
-from lora_lab.recipe import CHOICES, nearest
+from lora_lab.recipe import CHOICES, nearest, shown
+
+
+def check_is_base(given: object) -> None:
+    """Refuse what is no Base, such as a name."""
+    if not isinstance(given, Base):
+        name = repr(given) if isinstance(given, str) else '"pocket"'
+        raise TypeError(
+            f"{shown(given)} is no base, a model with its tokenizer; give lab.load_base({name})"
+        )
 
 
 class _Default(str):
@@ -115,6 +126,7 @@ def load_base(
     device = choose_device(device)
     with quietly(), own_randomness(device):
         config = read_part(folder, "config", name)
+        check_layers(config, name)
         dtype, reason = choose_dtype(dtype, device, getattr(config, "hidden_size", None) or 0)
         model = read_part(folder, "model", name, dtype=dtype).eval()
         quantization = None if quantize is None else Quantization(quantize, compute_dtype=dtype)
@@ -151,6 +163,8 @@ def _read_tokenizer(folder: Path | str, name: str) -> object:
     tokenizer = read_part(folder, "tokenizer", name)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.chat_template is not None:
+        check_template(tokenizer, name)
     return tokenizer
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -107,10 +108,10 @@ def find_base(name_or_path: str | Path) -> tuple[str, Path | str]:
             f"{name_or_path!r} is not a base's name; give 'pocket', a folder or a hub id"
         )
     folder = Path(name_or_path).expanduser()
-    if folder.is_dir():
+    if os.path.isdir(folder):  # Path's own fails for a long name
         _check_folder(folder)
-        return folder.resolve().name, folder
-    if folder.is_file():
+        return folder.resolve().name, Path(os.path.abspath(folder))  # from any working directory
+    if os.path.isfile(folder):
         raise ValueError(f"{str(name_or_path)!r} is a file; give the folder that holds config.json")
     if isinstance(name_or_path, str) and re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name_or_path):
         return name_or_path, name_or_path

@@ -16,7 +16,7 @@ from lora_lab.models.adapters import adapter_tensors
 from lora_lab.models.built_in import hub_id
 from lora_lab.models.tensor_files import save_tensors
 from lora_lab.places import make_new_folder
-from lora_lab.recipe import Recipe
+from lora_lab.recipe import Recipe, shown
 from lora_lab.records import StepRecord
 
 
@@ -100,10 +100,13 @@ def save_adapter(trained: Trained, folder: str | Path) -> Path:
         folder: a new or an empty folder.
 
     Raises:
+        TypeError: for what is neither.
         ValueError: for method "full", which has no adapter, and for AdaLoRA before its last
             allocation, when the ranks are not yet decided.
         FileExistsError: if the folder holds something already.
     """
+    if not hasattr(type(trained), "learned"):
+        raise TypeError(f"{shown(trained)} has learned nothing; give a run or a training")
     folder = Path(folder)
     if trained.recipe.method == "full":
         raise ValueError(

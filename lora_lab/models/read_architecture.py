@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from lora_lab.models.architecture import Matrix, Modules, Shape, layer_of
+from lora_lab.models.architecture import Matrix, Modules, Shape, check_layers, layer_of
 from lora_lab.places import cached_value
 
 
@@ -91,6 +91,7 @@ def on_meta(config: object) -> nn.Module:
 
     from lora_lab.models.quiet import quietly
 
+    check_layers(config, config.model_type)
     model_class = getattr(hf, (config.architectures or [""])[0], None)
     autos = (hf.AutoModelForCausalLM, hf.AutoModelForSeq2SeqLM, hf.AutoModelForMaskedLM)
     with quietly(), torch.device("meta"):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from lora_lab.places import write_atomically
+from lora_lab.places import check_regular, write_atomically
 
 if TYPE_CHECKING:  # torch takes seconds to import, and a list of runs does without
     from torch import Tensor
@@ -53,6 +53,7 @@ def check_tensors(path: Path) -> dict[str, str]:
         ValueError: if it is damaged, or no such file.
         FileNotFoundError: if it is not there.
     """
+    check_regular(path)
     try:
         with safe_open(path, framework="np") as file:
             return file.metadata() or {}

@@ -191,7 +191,7 @@ class _Adapter:
         try:
             file = TensorFile(path)
         except (ValueError, OSError) as error:
-            is_pointer = size < 1000 and path.read_bytes()[:8] == b"version "
+            is_pointer = path.is_file() and size < 1000 and path.read_bytes()[:8] == b"version "
             self._add(
                 "grave",
                 f"{WEIGHTS_FILE} ({file_size(size)}) is damaged: {error}"

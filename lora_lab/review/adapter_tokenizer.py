@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from lora_lab.models.adapter_config import CARD_FILE, CARD_TAG, TEMPLATE_FILE, chat_template_of
+from lora_lab.places import check_regular
 from lora_lab.review.finding import Finding, named
 
 FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
@@ -225,9 +226,10 @@ def look_at_tokenizer(
 def is_export_of_lora_lab(folder: Path) -> bool:
     """Whether `lora-lab export` wrote a folder: its card's metadata carry the tag."""
     try:
+        check_regular(folder / CARD_FILE)
         with (folder / CARD_FILE).open(encoding="utf-8") as file:
             begin = file.read(LETTERS_OF_METADATA)
-    except (OSError, UnicodeDecodeError):
+    except (OSError, ValueError):
         return False
     metadata = begin.removeprefix("---\n").partition("\n---\n")[0]
     return begin.startswith("---\n") and f"- {CARD_TAG}" in metadata.splitlines()

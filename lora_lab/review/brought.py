@@ -1,9 +1,11 @@
 """What somebody brought, known by its content: data, an adapter's or a model's folder, a recipe."""
 
+import os
 from pathlib import Path
 from typing import Literal
 
 from lora_lab.models.adapter_config import CONFIG_FILE, PICKLES
+from lora_lab.places import check_regular
 from lora_lab.recipe import nearest
 from lora_lab.tasks.tables import KINDS
 
@@ -25,7 +27,7 @@ def kind_of(path: str | Path) -> Kind:
         ValueError: it is of another kind, with the kinds that are known.
     """
     path = Path(path)
-    if path.is_dir():
+    if os.path.isdir(path):
         if (path / CONFIG_FILE).exists():
             return "adapter"
         if (path / "config.json").exists():
@@ -38,8 +40,9 @@ def kind_of(path: str | Path) -> Kind:
             f"{path} is a folder without {CONFIG_FILE}, so it is no adapter{hint}; give an "
             "adapter's folder, or one file of data or one recipe"
         )
-    if not path.exists():
-        names = tuple(entry.name for entry in path.parent.glob("*")) if path.parent.is_dir() else ()
+    if not os.path.exists(path):  # Path.exists fails for a long name
+        beside = path.parent.glob("*") if os.path.isdir(path.parent) else ()
+        names = tuple(entry.name for entry in beside)
         raise FileNotFoundError(
             f"there is nothing at {str(path)!r}; {nearest(path.name, names)}give a file of data "
             f"({', '.join(KINDS)}), an adapter's folder, or a recipe ({', '.join(RECIPES)}, .json)"
@@ -65,5 +68,6 @@ def kind_of(path: str | Path) -> Kind:
 
 def _holds_object(path: Path) -> bool:
     """Whether a JSON file begins with an object; the rest of it may be broken."""
+    check_regular(path)
     with path.open("rb") as file:
         return file.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{")

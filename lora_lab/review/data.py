@@ -17,7 +17,7 @@ from lora_lab.review.data_groups import (
 )
 from lora_lab.review.data_lengths import Lengths, counter_here, lengths_of
 from lora_lab.review.data_personal import without_personal_data
-from lora_lab.review.data_rows import NAMED, Material, quoted, row_findings
+from lora_lab.review.data_rows import GUESSED, NAMED, Material, quoted, row_findings
 from lora_lab.review.data_twins import Twins, twins_of
 from lora_lab.review.finding import Finding, Review
 from lora_lab.tasks.examples import Example, Task, encode_fitting
@@ -183,11 +183,12 @@ def summary(
         longest = max((len(row.input_ids) for row in fitting.encoded), default=0)
         beyond = f", {fitting.left_out:,} beyond {max_length}" if fitting.left_out else ""
         kinds += f"; up to {counted(longest, 'token')} to train on{beyond}"
+    guessed = f" as {material.encoding}, a guess" if material.encoding in GUESSED else ""
     splits = (len(task.train), len(task.validation), len(task.test))
     trained, validated, tested = (f"{count:,}" for count in splits)
     return [
-        f"{path.name}: {counted(material.rows, 'row')} read; {trained} to train, {validated} to "
-        f"validate, {tested} to test{_groups_in_words(task)}; {material.taken.how}"
+        f"{path.name}: {counted(material.rows, 'row')} read{guessed}; {trained} to train, "
+        f"{validated} to validate, {tested} to test{_groups_in_words(task)}; {material.taken.how}"
         + _reasons(material),
         f"  {different}; {len(twins.twins):,} of {twins.held_out:,} test prompts have a near-twin "
         "in training",

@@ -1,6 +1,7 @@
 """The shape of a base from the name that a recipe gives it; nothing is fetched."""
 
 import json
+import os
 import re
 import warnings
 from dataclasses import dataclass
@@ -62,7 +63,7 @@ def named_base(name: str | None) -> NamedBase | None:
         if known is not None:
             shape = find_shape(known) if known in known_shapes() else _shape(known)
             return NamedBase(shape, True)
-        if (Path(name) / "config.json").is_file():
+        if os.path.isfile(Path(name) / "config.json"):
             try:
                 return NamedBase(find_shape(Path(name)), True)
             except (ValueError, TypeError, OSError, KeyError):

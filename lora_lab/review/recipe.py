@@ -1,6 +1,7 @@
 """`check_recipe`: another program's recipe, looked through; and the same as `lora-lab train`."""
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -48,7 +49,7 @@ def check_recipe(source: str | Path | Mapping[str, object] | Recipe) -> Review:
     folder = Path.cwd()
     if isinstance(source, str | Path):
         path = Path(source).expanduser()
-        if path.is_dir():
+        if os.path.isdir(path):  # Path's own fails for a long name
             return _of_folder(path)
         folder = path.parent
     brought = read(source)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
-from lora_lab.recipe import Recipe
+from lora_lab.recipe import Recipe, shown
 from lora_lab.tasks.styles import Style
 
 if TYPE_CHECKING:  # torch takes seconds to import, and a list of tasks does without
@@ -63,6 +63,13 @@ class Task:
         for module, change in sorted((self.teacher or {}).items()):
             digest.update(module.encode() + change.numpy(force=True).tobytes())
         return digest.hexdigest()
+
+
+def check_is_task(given: object) -> None:
+    """Refuse what is no Task, such as a name."""
+    if not isinstance(given, Task):
+        name = repr(given) if isinstance(given, str) else '"new-facts"'
+        raise TypeError(f"{shown(given)} is no task; give lab.load_task({name})")
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lora_lab.models.architecture import adapted_matrices
-from lora_lab.models.bases import Base
+from lora_lab.models.bases import Base, check_is_base
 from lora_lab.models.quantization import share_tensors
 from lora_lab.models.read_architecture import modules_of
 from lora_lab.recipe import Recipe
@@ -48,6 +48,7 @@ def planted_task(
         ValueError: if r is below 1 or above a layer's width, if a name or layer is not there, or
             if the base was loaded quantised.
     """
+    check_is_base(base)
     names = (target_modules,) if isinstance(target_modules, str) else tuple(target_modules)
     numbers = None if layers is None else tuple(layers)
     model = modules_of(base.model, base.name)
@@ -91,6 +92,7 @@ def planted_ranks(
         ValueError: if a rank is below 1 or above a layer's width, if a name is not there, or if
             the base was loaded quantised.
     """
+    check_is_base(base)
     _check_unquantised(base)
     adapted_matrices(modules_of(base.model, base.name), Recipe(target_modules=tuple(ranks)))
     teacher = {}

@@ -18,12 +18,14 @@ from lora_lab.tasks.examples import (
     Example,
     Task,
     batches_to_score,
+    check_is_task,
     collate,
     encode_fitting,
     encode_prompts,
 )
 from lora_lab.tasks.losses import loss_of_batch
 from lora_lab.tasks.planted import teacher_model
+from lora_lab.training.arguments import check_model, check_prompts
 
 SPLITS = ("train", "validation", "test")
 METRICS = ("exact match", "accuracy", "field F1", "valid JSON", "perplexity")
@@ -93,10 +95,8 @@ def generate(model: Model, prompts: Sequence[str], *, max_new_tokens: int = 32) 
     Raises:
         ValueError: if a prompt and its answer are longer than the model's context.
     """
-    if isinstance(prompts, str):
-        raise TypeError(f"prompts={prompts!r} is one text; give a list: [{prompts!r}]")
-    if max_new_tokens < 1:
-        raise ValueError(f"max_new_tokens={max_new_tokens} leaves no room; give 1 or more")
+    check_model(model)
+    check_prompts(prompts, max_new_tokens)
     return _answers_of_each(model, prompts, max_new_tokens, 1)[0]
 
 
@@ -243,6 +243,8 @@ def evaluate(model: Model, task: Task, *, split: str = "test") -> Scores:
     Raises:
         ValueError: for an unknown split, or one without examples.
     """
+    check_model(model)
+    check_is_task(task)
     examples = _examples(task, split)
     if task.teacher is not None:
         return _distance_to_teacher(model, task, split)

@@ -17,6 +17,7 @@ from lora_lab.models.bases import Base
 from lora_lab.recipe import Recipe
 from lora_lab.records import StepRecord
 from lora_lab.tasks.examples import Task
+from lora_lab.training.arguments import check_given
 from lora_lab.training.evaluation import check_answerable, split_to_score
 from lora_lab.training.evaluation import evaluate as score
 from lora_lab.training.loop import Diverged, Training, run_of, threads_for
@@ -124,6 +125,7 @@ def follow_fit(
         Diverged: as `fit` does.
         KeyboardInterrupt: as `fit` does.
     """
+    check_given(base, task, recipe)
     where, split = resolve_store(store), split_to_score(evaluate)
     if where is None:
         if split:  # what it would refuse is refused now, not after the training

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lora_lab.cost.estimates import budget_of
-from lora_lab.cost.limits import check_fits
+from lora_lab.cost.limits import check_context, check_fits
 from lora_lab.machine.devices import SMALL, seeded
 from lora_lab.models.adapted import Adapted
 from lora_lab.models.adapters import (
@@ -35,6 +35,7 @@ from lora_lab.tasks.examples import (
 from lora_lab.tasks.losses import predicted_labels
 from lora_lab.tasks.planted import teacher_model
 from lora_lab.training.adalora import RankAllocation
+from lora_lab.training.arguments import check_given
 from lora_lab.training.early_stopping import Validations
 from lora_lab.training.evaluation import mean_loss
 from lora_lab.training.optimizers import learning_rate_at, make_optimizer
@@ -66,11 +67,13 @@ class Training:
     """
 
     def __init__(self, base: Base, task: Task, recipe: Recipe) -> None:
+        check_given(base, task, recipe)
         self.base, self.task, self.recipe = base, task, recipe
         self.tokenizer = base.tokenizer
         self.records: list[StepRecord] = []
         self._encoded = encode_all(task.train, base.tokenizer, recipe.max_length, recipe.loss_on)
         _check_validation(task, base.tokenizer, recipe)
+        check_context(base, self._encoded)
         check_fits(base, self._encoded, recipe)  # before anything is made
         self.model = adapt(base, recipe)
         if recipe.gradient_checkpointing:

@@ -6,10 +6,11 @@ weights into their memory together.
 """
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +18,7 @@ from types import SimpleNamespace
 
 import msgspec
 import torch
+from filelock import FileLock
 from loky import get_reusable_executor
 from loky.process_executor import TerminatedWorkerError
 
@@ -34,6 +36,7 @@ from lora_lab.training.traced import VARIABLE, choose_before_workers
 
 IDLE_SECONDS = 600  # a worker without work for so long ends itself
 LOOK_SECONDS = 0.2  # between two looks at what the workers have written
+PLACE, LOCK = "lora-lab-sweep-", ".lock"  # a sweep's temporary folder, and the file in it
 THINGS = "things.pt"  # the base and the task
 STOP = "stop"  # a file beside the package: workers end after their step
 TRIES = 3  # how often workers may die without a run being finished in between
@@ -71,8 +74,8 @@ def follow_in_processes(
     choose_before_workers(base, recipes)
     deaths = 0
     workers = max(1, min(int(cores()), len(recipes)))
-    with tempfile.TemporaryDirectory(prefix="lora-lab-", ignore_cleanup_errors=True) as place:
-        package = _put_down((base, task), Path(place))
+    with _place_of_sweep() as place:
+        package = _put_down((base, task), place)
         while left:
             executor = _warm_executor(workers)
             tries = Path(tempfile.mkdtemp(dir=place))  # the records of this round of jobs
@@ -179,6 +182,30 @@ class _Lines:
 
 
 # --- a base and a task, for all workers to read ---------------------------------------------
+
+
+@contextmanager
+def _place_of_sweep() -> Iterator[Path]:
+    """A temporary folder, locked while the sweep goes on, and gone after it.
+
+    A sweep that was killed leaves its folder, whose lock nobody holds. The next one deletes it.
+    """
+    for folder in filter(_is_ours, Path(tempfile.gettempdir()).glob(f"{PLACE}*")):
+        if (folder / LOCK).exists():  # else it is being made
+            with suppress(OSError):  # in use
+                with FileLock(folder / LOCK, blocking=False):
+                    pass
+                shutil.rmtree(folder)
+    with (
+        tempfile.TemporaryDirectory(prefix=PLACE, ignore_cleanup_errors=True) as place,
+        FileLock(Path(place, LOCK)),
+    ):
+        yield Path(place)
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether this user made a folder; others may write to the system's temporary folder, too."""
+    return os.name == "nt" or folder.lstat().st_uid == os.getuid()
 
 
 def _put_down(things: object, folder: Path) -> Path:

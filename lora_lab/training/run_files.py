@@ -17,6 +17,7 @@ import msgspec
 
 from lora_lab import __version__
 from lora_lab.models.tensor_files import check_tensors
+from lora_lab.places import check_regular
 from lora_lab.recipe import Recipe
 from lora_lab.records import Budget, Scores, StepRecord
 from lora_lab.training.early_stopping import has_ended
@@ -141,6 +142,7 @@ def converted(value: object, kind: type[Kind]) -> Kind:
 def _read(path: Path, name: str, read: Callable[[str], Kind]) -> Kind:
     """The content of a run's file, as `read` makes it of the text."""
     try:
+        check_regular(path / name)
         return read((path / name).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from lora_lab import __version__
 from lora_lab.models.built_in import BUILT_IN
-from lora_lab.places import folder_name, store_folder
+from lora_lab.places import check_name, folder_name, store_folder
 from lora_lab.recipe import Recipe, nearest
 from lora_lab.records import Budget, Scores, StepRecord
 from lora_lab.tasks.examples import Task
@@ -55,10 +55,12 @@ def resolve_store(store: str | Path | Default | None) -> Path | None:
 
     Raises:
         NotADirectoryError: if it is a file, or inside one.
+        ValueError: if no folder can have such a name.
     """
     if store is None:
         return None
     folder = store_folder() if isinstance(store, Default) else Path(store)
+    check_name(folder)
     existing = next((path for path in (folder, *folder.parents) if os.path.exists(path)), None)
     if existing is not None and not existing.is_dir():
         raise NotADirectoryError(

@@ -10,14 +10,15 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from lora_lab.cost.estimates import more_memory
-from lora_lab.cost.limits import free_memory, largest_run
+from lora_lab.cost.limits import check_context, free_memory, largest_run
 from lora_lab.machine.devices import SMALL
 from lora_lab.machine.resources import cores
 from lora_lab.models.adapters import check_trainable
 from lora_lab.models.bases import Base
 from lora_lab.recipe import Recipe, nearest
 from lora_lab.records import StepRecord
-from lora_lab.tasks.examples import Task
+from lora_lab.tasks.examples import Task, encode_fitting
+from lora_lab.training.arguments import check_sweep
 from lora_lab.training.cluster import check_cluster, follow_on_ray
 from lora_lab.training.confounds import confounds_of
 from lora_lab.training.evaluation import check_answerable, split_to_score
@@ -272,11 +273,7 @@ def plan_sweep(
     """What `sweep` is to do. Whatever is wrong with its last run is said before its first."""
     if engine not in ENGINES:
         raise ValueError(f"engine={engine!r} is not known; {nearest(engine, ENGINES)}give 'auto'")
-    recipes, seeds = list(recipes), list(seeds)
-    if not recipes or not seeds:
-        raise ValueError(
-            f"{len(recipes)} recipes × {len(seeds)} seeds are no run; give one of each at least"
-        )
+    recipes, seeds = check_sweep(base, task, recipes, seeds)
     planned = [dataclasses.replace(recipe, seed=seed) for recipe in recipes for seed in seeds]
     where = resolve_store(store)
     new = [
@@ -286,6 +283,8 @@ def plan_sweep(
     ]
     for recipe in new:
         check_trainable(base, recipe)
+        of_recipe = recipe.max_length, recipe.loss_on
+        check_context(base, encode_fitting(task.train, base.tokenizer, *of_recipe).encoded)
     split = split_to_score(evaluate)
     if new and split:
         check_answerable(base, task, split=split)

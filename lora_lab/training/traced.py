@@ -1,7 +1,7 @@
 """The loss and gradients of a batch: by torch, or by ONNX Runtime from a traced graph.
 
 Both give the same numbers up to rounding; the graph takes about two thirds of the time of a small
-model on a CPU. The only module that imports onnxruntime.
+model on a CPU.
 """
 
 import hashlib
@@ -15,7 +15,6 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 import torch
@@ -28,18 +27,17 @@ from lora_lab.models.architecture import adapted_matrices, layer_of
 from lora_lab.models.bases import Base, read_part
 from lora_lab.models.built_in import base_folder
 from lora_lab.models.lean import FrozenLayers
-from lora_lab.models.quiet import silent_stderr
 from lora_lab.models.read_architecture import modules_of
 from lora_lab.places import cache_folder, cached_value, sha256_of, write_atomically
 from lora_lab.recipe import Recipe, nearest
 from lora_lab.tasks.examples import IGNORED
 from lora_lab.tasks.losses import labelled_places, loss_of_batch
 from lora_lab.training.graphs import architecture_of, gradients_graph
+from lora_lab.training.sessions import VARIABLE, DamagedGraph, new_session, put_away
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-VARIABLE = "LORA_LAB_STEP"
 STEPS = ("auto", "torch", "traced")
 GRAPH = "gradients.onnx"  # beside pocket's folder of weights, and made by make_graph.py there
 EQUAL = 1e-4  # how far, relatively, loss and gradients may be from torch's
@@ -260,7 +258,11 @@ def session_for(base: Base, step: str = "auto") -> "InferenceSession | None":
     key = graph, _digest(base.model)
     try:
         with _lock:
-            session = _sessions.pop(key, None) or _new_session(graph, base.model)
+            try:
+                session = _sessions.pop(key, None) or new_session(graph, base.model)
+            except DamagedGraph as error:
+                put_away(graph, error)
+                return session_for(base, step)  # made anew, or torch takes the steps
             _sessions[key] = session
             while len(_sessions) > SESSIONS:
                 _sessions.popitem(last=False)
@@ -280,39 +282,6 @@ def _digest(model: nn.Module) -> str:
     for parameter in model.parameters():
         digest.update(memoryview(parameter.detach().contiguous().numpy()).cast("B"))
     return digest.hexdigest()
-
-
-def _new_session(graph: Path, model: nn.Module) -> "InferenceSession":
-    runtime = _onnxruntime()
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1  # as torch for a small model
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.enable_mem_pattern = False  # it lays out memory anew for every shape of batch
-    options.log_severity_level = 3  # errors
-    weights = {
-        name: runtime.OrtValue.ortvalue_from_numpy(parameter.detach().numpy())
-        for name, parameter in model.named_parameters()
-    }
-    options.add_external_initializers(list(weights), list(weights.values()))
-    return runtime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-
-
-@lru_cache(maxsize=1)
-def _onnxruntime() -> ModuleType:
-    """The library.
-
-    Raises:
-        ImportError: where it is not installed.
-    """
-    try:
-        with silent_stderr():
-            import onnxruntime
-    except ImportError as error:
-        raise ImportError(
-            f"{VARIABLE}='traced' needs onnxruntime, which is not installed here; "
-            f"pip install onnxruntime, or leave {VARIABLE} unset"
-        ) from error
-    return onnxruntime
 
 
 # --- graphs -------------------------------------------------------------------------------------

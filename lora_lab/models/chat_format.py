@@ -1,0 +1,58 @@
+"""A base's chat template tried once, within a limit of steps: a looping one would never end."""
+
+import sys
+from types import FrameType
+
+MOST_LINES = 1_000_000  # of a template that may run for a question and its answer: 100 is usual
+WHERE = "<template>"  # the file that Jinja names for code that was made of a template
+
+
+class Endless(Exception):
+    """A template ran more than `MOST_LINES` lines."""
+
+
+def check_template(tokenizer: object, name: str) -> None:
+    """Refuse a chat template that does not write a question and its answer.
+
+    transformers runs a template without a limit of time, and no thread that runs it can be stopped.
+    Here its lines are counted by the hook that debuggers use.
+
+    Args:
+        tokenizer: with a chat template.
+        name: of the base, for the error.
+
+    Raises:
+        ValueError: if it stops with an error, or doesn't end.
+    """
+    from jinja2 import TemplateError
+
+    chat = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    count = 0
+
+    def on_line(frame: FrameType, event: str, argument: object) -> object:
+        nonlocal count
+        count += 1
+        if count > MOST_LINES:
+            raise Endless
+        return on_line
+
+    def on_call(frame: FrameType, event: str, argument: object) -> object:
+        return on_line if frame.f_code.co_filename == WHERE else None
+
+    before = sys.gettrace()
+    sys.settrace(on_call)
+    try:
+        tokenizer.apply_chat_template(chat[:1], add_generation_prompt=True, tokenize=False)
+        tokenizer.apply_chat_template(chat, tokenize=False)
+    except Endless:
+        raise ValueError(
+            f"the chat template of {name} does not end: it ran {MOST_LINES:,} lines for one short "
+            "question; give a tokenizer with the template of the model's publisher"
+        ) from None
+    except (TemplateError, TypeError, LookupError, ArithmeticError, RecursionError) as error:
+        raise ValueError(
+            f"the chat template of {name} can't write a question and its answer ({error}); give a "
+            "tokenizer with the template of the model's publisher"
+        ) from error
+    finally:
+        sys.settrace(before)
