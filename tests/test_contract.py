@@ -29,13 +29,13 @@ SIGNATURES = {
     "to_code": "recipe, base, task",
     "export": "run, folder, *, base=None, with_base=False, merge=False, dtype='bfloat16', "
     "task=None, before=None",
-    "decide": "base, task, *, minutes, situation, recipe=None, instruction=None, test=True, "
-    "store=DEFAULT, tell=None",
+    "decide": "base, task, *, minutes, situation, spent=0.0, recipe=None, instruction=None, "
+    "test=True, store=DEFAULT, tell=None",
     "final_test": "base, decision, run=None",
     "sweep_within": "base, task, recipes, *, seconds, seeds=(0,)",
     "mend_data": "path, folder, tokenizer, *, prompt='prompt', answer='answer', max_length=256",
     "doctor": "",
-    "check_data": "path, *, prompt='prompt', answer='answer', max_length=256",
+    "check_data": "path, *, prompt='prompt', answer='answer', max_length=256, group_by=None",
     "paper": "id",
     "claim": "id",
     "picture_of_lora": "base, module, r=8",

@@ -36,7 +36,7 @@ from lora_lab.training.graphs import architecture_of, gradients_graph
 from lora_lab.training.sessions import VARIABLE, DamagedGraph, new_session, put_away
 
 if TYPE_CHECKING:
-    from onnxruntime import InferenceSession
+    from lora_lab.training.sessions import InferenceSession
 
 STEPS = ("auto", "torch", "traced")
 GRAPH = "gradients.onnx"  # beside pocket's folder of weights, and made by make_graph.py there
