@@ -401,11 +401,12 @@ def test_the_grid_is_walked_with_arrow_keys(elsewhere):
 
 
 @pytest.mark.slow
-def test_a_rate_that_explodes_is_blamed(visit):
-    page = visit("task=new-facts&n=60&steps=20&batch_size=8&learning_rate=30")
-    state = page.train()
-    assert "ended after" in state
-    assert "too large a step" in page.text("notices")
+def test_a_rate_that_kills_the_model_is_blamed(visit):
+    page = visit("task=new-facts&n=20&steps=8&batch_size=8&learning_rate=1000")
+    assert page.train().startswith("trained")
+    assert len({*page.losses()[-3:]}) == 1  # the model no longer learns
+    assert "the gradient is 0" in page.text("notices")
+    assert "Try a tenth of the learning rate (100)" in page.text("notices")
 
 
 # --- everybody ------------------------------------------------------------------------------------
