@@ -68,7 +68,8 @@ def main():
         build_file(file, EMPTY_PAGE)
         content = file.read_bytes()
         print(
-            f"the file: {len(content) / 1e6:.1f} MB, gzipped {len(gzip.compress(content)) / 1e6:.1f}"
+            f"the file: {len(content) / 1e6:.1f} MB, "
+            f"gzipped {len(gzip.compress(content)) / 1e6:.1f} MB"
         )
         begun = time.perf_counter()
         engine = Engine(browser.new_page(), file.as_uri())

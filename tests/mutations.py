@@ -65,6 +65,8 @@ HEART = [  # each of these files has rows below
     "lessons/equal_loss.py",
     "training/graphs.py",
     "training/traced.py",
+    "web/step.py",
+    "web/build.py",
     "training/loop.py",
     "training/pack.py",
     "training/pack_scores.py",
@@ -841,6 +843,18 @@ MUTATIONS = [  # (file, what it says, what it says when broken, the test that mu
     ("training/run_folder.py", "SCORES_OF[scores.split]", 'SCORES_OF["test"]', "test_sweep.py::test_a_sweep_scored_on_validation"),
     ("training/packing.py", "return evaluate_members(asked, self.task, split)", "return evaluate_members(asked, self.task)", "test_sweep.py::test_a_sweep_scored_on_validation"),
     ("training/run_folder.py", "for name in SCORES_OF.values():  # left", "for name in ():  # left", "test_sweep.py::test_a_run_trained_afresh"),
+    ("web/step.py", "(norm + clip_eps), max=1.0)", "(norm + clip_eps))", "test_playground_step.py::test_the_step_is_torchs"),
+    ("web/step.py", "(1 - BETA2) * (gradient * gradient)", "(1 - BETA1) * (gradient * gradient)", "test_playground_step.py::test_the_step_is_torchs"),
+    ("web/step.py", "weight * (1 - rate * weight_decay)", "weight", "test_playground_step.py::test_the_step_is_torchs"),
+    ("web/step.py", "    rate = learning_rate * loraplus_lr_ratio\n", "    rate = learning_rate\n", "test_playground_step.py::test_the_step_is_torchs"),
+    ("web/step.py", "/ square_bias + adam_eps", "/ square_bias + clip_eps", "test_playground_step.py::test_the_step_is_torchs"),
+    ("web/build.py", "compress(content, 9, mtime=0)", "compress(content, 9)", "test_playground_build.py::test_the_same_parts"),
+    ("web/build.py", "        if not file.is_file():", "        if False:", "test_playground_build.py::test_a_module_that"),
+    ("web/build.py", "\"workers\": \"blob:\", \"connect\": \"'none'\"", "\"workers\": \"blob:\", \"connect\": \"*\"", "test_playground_engine.py::test_a_script_in_the_page"),
+    ("web/build.py", "        left += imports.values()\n", "", "test_playground_build.py::test_the_file_holds"),
+    ("web/data.py", "_pairs(task.test)", "_pairs(task.validation)", "test_playground_engine.py::test_the_tasks_of_the_page"),
+    ("assets/javascript.py", '    if f"sha512-{digest}" != package.integrity:', "    if False:", "test_playground_build.py::test_a_package_or"),
+    ("assets/javascript.py", "    if digest != known:", "    if False:", "test_playground_build.py::test_a_package_or"),
 ]  # fmt: skip
 
 

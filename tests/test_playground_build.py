@@ -140,6 +140,7 @@ def test_the_same_parts_give_the_same_file(tmp_path):
     contents = []
     for name in ("one.html", "other.html"):
         build.assets.cache_clear()
+        build._gzipped.cache_clear()
         build.build_file(tmp_path / name, EMPTY_PAGE)
         contents.append((tmp_path / name).read_bytes())
     assert contents[0] == contents[1]

@@ -307,6 +307,24 @@ def test_a_script_in_the_page_can_send_nothing(engine):
     engine.complaints.clear()
 
 
+def test_a_browser_that_is_too_old_is_told_so(browser, tmp_path):
+    page_folder = tmp_path / "page"
+    page_folder.mkdir()
+    (page_folder / "main.mjs").write_text("document.title = 'started';")
+    html = (EMPTY_PAGE / "index.html").read_text()
+    entry = '<body>\n<script type="module" src="main.mjs"></script>'
+    (page_folder / "index.html").write_text(html.replace("<body>", entry))
+    build_file(tmp_path / "page.html", page_folder)
+    page = browser.new_page()
+    page.goto((tmp_path / "page.html").as_uri())
+    page.wait_for_function("document.title === 'started'")
+    page.add_init_script("delete globalThis.DecompressionStream")
+    page.reload()
+    assert "This browser is too old" in page.wait_for_selector("[role=alert]").inner_text()
+    assert page.title() != "started"
+    page.close()
+
+
 # --- on a web host --------------------------------------------------------------------------------
 
 

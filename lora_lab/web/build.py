@@ -153,7 +153,8 @@ def _start(name: str, entry: str | None) -> str:
     """The script that starts the page: where its modules and assets are."""
     values = {"ASSETS": list(assets()), "WORKER": WORKER, "ENTRY": entry}
     constants = "".join(f"const {name} = {json.dumps(value)};\n" for name, value in values.items())
-    return f"{{\n{constants}{_text(ROOM / 'start' / name)}}}\n"
+    scripts = "".join(_text(ROOM / "start" / script) for script in ("failed.js", name))
+    return f"{{\n{constants}{scripts}}}\n"
 
 
 def _with_parts(html: str, parts: str) -> str:
@@ -172,6 +173,7 @@ def _policy(sources: Mapping[str, str]) -> str:
     return f'\n<meta http-equiv="Content-Security-Policy" content="{policy}">'
 
 
+@functools.lru_cache(maxsize=16)  # the runtime takes a second, and file and site have it both
 def _gzipped(content: bytes) -> bytes:
     return gzip.compress(content, 9, mtime=0)  # no date: the same parts give the same page
 

@@ -26,8 +26,13 @@ export class PocketTokenizer {
     return ids.at(-1) === this.end ? ids : [...ids, this.end];
   }
 
+  // An answer as it is read: without white space at its ends.
   text(ids) {
+    return strip(this.letters(ids));
+  }
+
+  letters(ids) {
     if (!ids.length) return ""; // the library refuses to decode nothing
-    return strip(this.tokenizer.decode(ids, { skip_special_tokens: true }));
+    return this.tokenizer.decode(ids, { skip_special_tokens: true });
   }
 }

@@ -78,7 +78,7 @@ const answers = {
         + `for ${room}; shorten it.`);
     }
     const [said] = await asked(adapterOf(run, strength), [{ ids, guess: [] }], OWN_ROOM);
-    return { type: "answer", text: tokenizer.text(said), tokens: said.map(id => tokenizer.text([id])) };
+    return { type: "answer", text: tokenizer.text(said), tokens: said.map(id => tokenizer.letters([id])) };
   },
 
   async strength({ run, strength }) {

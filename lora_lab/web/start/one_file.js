@@ -1,9 +1,13 @@
 // Starts the page that is one file: modules and assets stand inside it, packed as gzip in base64.
 {
-  const MODULES = "modules";
+  const bytesOf = text => {
+    if (Uint8Array.fromBase64) return Uint8Array.fromBase64(text); // three times as fast
+    const letters = atob(text), bytes = new Uint8Array(letters.length);
+    for (let at = 0; at < letters.length; at++) bytes[at] = letters.charCodeAt(at);
+    return bytes;
+  };
   const unpack = async name => {
-    const packed = document.getElementById(`packed-${name}`).textContent;
-    const bytes = Uint8Array.from(atob(packed), letter => letter.charCodeAt(0));
+    const bytes = bytesOf(document.getElementById(`packed-${name}`).textContent);
     const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
     return new Response(stream).arrayBuffer();
   };
@@ -34,11 +38,11 @@
 
   globalThis.playgroundAssets = unpack;
   globalThis.playgroundAssets.names = ASSETS;
-  const sources = unpack(MODULES).then(packed => JSON.parse(new TextDecoder().decode(packed)));
+  const sources = unpack("modules").then(packed => JSON.parse(new TextDecoder().decode(packed)));
   globalThis.makeWorker = async () => {
     const url = urlOf(await sources, WORKER);
     const blob = new Blob([inWorker(url)], { type: "text/javascript" });
     return new Worker(URL.createObjectURL(blob));
   };
-  if (ENTRY) sources.then(found => import(urlOf(found, ENTRY)));
+  sources.then(found => ENTRY && import(urlOf(found, ENTRY))).catch(sayFailed);
 }

@@ -7,5 +7,5 @@
   };
   globalThis.playgroundAssets.names = ASSETS;
   globalThis.makeWorker = async () => new Worker(WORKER, { type: "module" });
-  if (ENTRY) import(new URL(ENTRY, document.baseURI));
+  if (ENTRY) import(new URL(ENTRY, document.baseURI)).catch(sayFailed);
 }
