@@ -320,9 +320,14 @@ def test_examples_of_ones_own_are_trained_and_scored(visit):
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("", "no row; give a prompt"), ("one column\nonly\nhere\n", "column|answer")],
+    [
+        ("", "no row; give a prompt"),
+        ("one column\nonly\nhere\n", "column|answer"),
+        ("prompt,answer\na,b\n", "1 example can be used, and it takes 4"),
+    ],
 )
 def test_a_csv_of_another_shape_is_refused_in_words(trained, text, words):
+    trained.page.evaluate("() => document.getElementById('csv-said').replaceChildren()")
     trained.page.fill("#csv", text)
     trained.click("Use these examples")
     trained.wait("() => document.querySelector('#csv-said .error')")
@@ -396,11 +401,12 @@ def test_the_grid_is_walked_with_arrow_keys(elsewhere):
 
 
 @pytest.mark.slow
-def test_a_rate_that_explodes_is_blamed(visit):
-    page = visit("task=new-facts&n=20&steps=30&learning_rate=30")
-    state = page.train()
-    assert "ended after" in state
-    assert "too large a step" in page.text("notices")
+def test_a_rate_that_kills_the_model_is_blamed(visit):
+    page = visit("task=new-facts&n=20&steps=8&batch_size=8&learning_rate=1000")
+    assert page.train().startswith("trained")
+    assert len({*page.losses()[-3:]}) == 1  # the model no longer learns
+    assert "the gradient is 0" in page.text("notices")
+    assert "Try a tenth of the learning rate (100)" in page.text("notices")
 
 
 # --- everybody ------------------------------------------------------------------------------------
@@ -460,12 +466,12 @@ def test_a_browser_without_simd_is_told_which_ones_have_it(browser, file):
 @pytest.mark.slow
 def test_text_of_examples_stays_text(visit):
     page = visit(SHORT)
-    row = '"<img src=x onerror=document.title=1>","<b>{}</b>"\n'
-    page.page.fill("#csv", "prompt,answer\n" + "".join(row.format(k) for k in range(8)))
+    row = '"<img src=x onerror=document.title={}>","<b>{}</b>"\n'
+    page.page.fill("#csv", "prompt,answer\n" + "".join(row.format(k, k) for k in range(8)))
     page.click("Use these examples")
     page.wait("() => document.getElementById('csv-said').textContent.includes('can be used')")
     page.set("steps", 2)
     page.train()
-    assert "<img src=x onerror=document.title=1>" in page.text("prompts")
+    assert "<img src=x onerror=document.title=" in page.text("prompts")
     assert page.page.locator("main img").count() == 0
     assert page.page.title().startswith("LoRA playground")

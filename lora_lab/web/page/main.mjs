@@ -11,7 +11,7 @@ import { keptRuns, labelOf, varying } from "./kept_runs.mjs";
 import { legendOf, lossChart } from "./loss_chart.mjs";
 import { ownExamples } from "./own_examples.mjs";
 import { prompts } from "./prompts.mjs";
-import { lossesAsText, meanLosses, newRun, note, oldFactsKept, progressInWords } from "./runs.mjs";
+import { lifeless, lossesAsText, meanLosses, newRun, note, oldFactsKept, progressInWords } from "./runs.mjs";
 import { OWN, linkOf, misfit, readLink, recipeOf, usualSettings } from "./settings.mjs";
 import { takeAway } from "./take_away.mjs";
 import { brief, duration } from "./wording.mjs";
@@ -164,7 +164,8 @@ function finished(of) {
       make("h3", { class: "small" }, "And on all test questions?"),
       meters(of.scores, of.before),
     );
-  if (of.diverged) notices([of.diverged]);
+  const wrong = of.diverged ?? lifeless(of);
+  if (wrong) notices([wrong]);
   const took = duration((performance.now() - of.begun) / 1000);
   const words =
     of.stopped || of.diverged

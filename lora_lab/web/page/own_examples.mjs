@@ -4,6 +4,7 @@ import { byId, make, say } from "./elements.mjs";
 import { counted } from "./wording.mjs";
 
 const BIGGEST = 2_000_000; // characters of a file: 200 rows need far fewer
+const LEAST = 4; // rows that the engine can train and test with
 const SHOWN = 5; // rows that are named at most
 
 /** Calls `taken(examples)` once a text has passed the engine's check. */
@@ -25,18 +26,18 @@ export function ownExamples({ engine, taken }) {
         .slice(0, SHOWN)
         .map(({ row, reason }) => make("li", {}, `row ${row}: ${reason}`));
       if (dropped.length > SHOWN) left.push(make("li", {}, `and ${dropped.length - SHOWN} more`));
+      const enough = examples.length >= LEAST;
+      const found = `${counted(examples.length, "example")} can be used`;
       say(
         said,
-        make(
-          "p",
-          {},
-          `${counted(examples.length, "example")} can be used. The task is now “my examples”: press Train.`,
-        ),
+        enough
+          ? make("p", {}, `${found}. The task is now “my own examples”: press Train.`)
+          : make("p", { class: "error" }, `${found}, and it takes ${LEAST} to train and to test.`),
         ...(dropped.length
           ? [make("p", {}, `${counted(dropped.length, "row")} left out:`), make("ul", {}, ...left)]
           : []),
       );
-      taken(examples);
+      if (enough) taken(examples);
     } catch (error) {
       say(said, make("p", { class: "error" }, error.message));
     }

@@ -76,3 +76,16 @@ export const lossesAsText = ({ records }) =>
         `${step}\t${loss}\t${Number(learning_rate.toPrecision(6))}`,
     ),
   ].join("\n");
+
+/** Why the last steps changed nothing, in words; null if they did. */
+export function lifeless({ records, settings }) {
+  const first = records.findIndex(({ grad_norm }) => grad_norm === 0);
+  if (records.at(-1)?.grad_norm !== 0) return null;
+  const { learning_rate, lora_alpha, r } = settings;
+  return (
+    `From step ${records[first].step} on, the gradient is 0: the adapter has become so large that ` +
+    "the model answers every question alike. " +
+    `Try a tenth of the learning rate (${brief(learning_rate / 10)}), or a smaller alpha than ` +
+    `${lora_alpha} for r ${r}.`
+  );
+}
