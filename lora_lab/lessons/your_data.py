@@ -18,7 +18,7 @@ from lora_lab.tasks.prompting import retrieved
 from lora_lab.tasks.templates import templates_of
 from lora_lab.training.evaluation import answers_to
 from lora_lab.training.fit import fit
-from lora_lab.wording import in_short, percent, percent_range, significant
+from lora_lab.wording import file_size, in_short, percent, percent_range, significant
 
 SIMILAR = 2  # examples looked up for a question
 DRAWS = 500  # halves of the rows that are held out
@@ -62,7 +62,7 @@ def costs(base: Base, task: Task, recipe: Recipe, model: str, card: str) -> pd.D
         name: {
             "trained parameters": in_short(budget.trainable_parameters),
             "FLOPs a step": in_short(budget.flops_per_step),
-            "memory, GiB": significant(memory[name].total / 2**30),
+            "memory": file_size(memory[name].total),
         }
         for name, budget in columns.items()
     }
