@@ -661,7 +661,7 @@ MUTATIONS = [  # (file, what it says, what it says when broken, the test that mu
     ("cli/report.py", "return [line.replace(whole, name) for line in lines]", "return [*lines]", "test_decision.py::test_decide_writes"),
     ("cli/ask.py", "examples.of(rows.spec.but(task=spec.task)) if as_trained else spec, data", "spec, data", "test_decision.py::test_an_exports_own"),
     ("training/model_card.py", "    for name, words in FORGETTING.items():", "    for name, words in ():", "test_exports.py::test_the_card_shows_the_base"),
-    ("training/model_card.py", " and not are_of(run.scores, task):", ":", "test_exports.py::test_the_card_shows_the_base"),
+    ("training/model_card.py", " and not are_of(run.scores, task):", ":", "test_exports.py::test_the_card_says_what_is_missing"),
     ("training/intervals.py", "    if groups < 2:\n", "    if groups < 1:\n", "test_intervals.py::test_of_one_group"),
     ("tasks/tables.py", "        if end - place < 3:\n", "        if end - place < 2:\n", "test_files.py::test_rows_that_follow"),
     ("tasks/tables.py", "numbers[end] == numbers[end - 1] + 1", "numbers[end] > numbers[end - 1]", "test_files.py::test_rows_that_follow"),
