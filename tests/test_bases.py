@@ -428,3 +428,10 @@ def test_bitsandbytes_is_hushed_before_anyone_imports_it():
         "assert logging.getLogger('bitsandbytes').level == logging.ERROR"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_a_folder_of_checkpoints_is_told_from_a_model(tmp_path):
+    (tmp_path / "checkpoint-60").mkdir()
+    (tmp_path / "checkpoint-60" / "adapter_config.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"no config.json \(checkpoint-60 in it: an adapter\)"):
+        built_in.find_base(str(tmp_path))

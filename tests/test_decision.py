@@ -453,6 +453,19 @@ def test_decide_writes_one_page_its_markdown_and_the_numbers(letters, tmp_path):
     assert "is finished and has no scores to report; give the command" in refused.stderr
 
 
+def test_an_exports_own_columns_are_in_the_command_that_checks_its_file(letters, tmp_path):
+    store, odd = tmp_path / "store", tmp_path / "odd.csv"
+    odd.write_text(letters.read_text().replace("question,label", "asked,wanted"))
+    columns = ["--prompt", "asked", "--answer", "wanted"]
+    made = run("train", odd, *columns, "--base", "pocket", "--steps", 2, "--store", store, "--json")
+    assert made.exit_code == 0, made.output
+    name = json.loads(made.stdout)["path"].rpartition("/")[2]
+    assert run("export", name, tmp_path / "mine", "--store", store).exit_code == 0
+    told = run("evaluate", tmp_path / "mine", "--task", odd, "--base", "pocket")
+    assert told.exit_code == 0, told.output
+    assert "odd.csv --prompt asked --answer wanted" in told.stderr
+
+
 def test_report_tells_of_a_run_with_interval_and_old_skills(tmp_path):
     store = tmp_path / "store"
     made = run("train", "sentiment", "--n", 40, "--steps", 4, "--store", store, "--json")
