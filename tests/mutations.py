@@ -673,6 +673,7 @@ MUTATIONS = [  # (file, what it says, what it says when broken, the test that mu
     ("lessons/full_or_lora.py", "(new - new_1) / (new_2 - new_1)", "(new - new_1)", "test_full_or_lora.py::test_what_is_kept"),
     ("lessons/full_or_lora.py", 'one.table().set_index("setting")', 'one.table().iloc[::-1].set_index("setting")', "test_full_or_lora.py::test_the_teams_table"),
     ("lessons/full_or_lora.py", "weight + shrunk", "weight + change", "test_full_or_lora.py::test_shrunk_intruders"),
+    ("lessons/full_or_lora.py", "return self._models(way, seed)", "return self._train(way, seed)", "test_full_or_lora.py::test_each_way_is_trained_once"),
     ("lessons/full_or_lora.py", "adapted.strength = 1.0", "adapted.strength = 0.5", "test_full_or_lora.py::test_turned_down"),
     ("lessons/cutting.py", "scaling = run.recipe.scaling", "scaling = 1.0", "test_cutting.py::test_the_spectra"),
     ("places.py", 'store.with_name(f"{store.name}-attempts.jsonl")', 'store / "attempts.jsonl"', "test_attempts.py::test_they_are_kept"),

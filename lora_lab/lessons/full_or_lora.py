@@ -158,18 +158,24 @@ class Sides:
         self.base, self.ways, self._task = base, ways, task
         asked = {name: getattr(task, name)[:count] for name, count in ASKED.items()}
         self._asked = dataclasses.replace(task, **asked)
-        self.adapted = cache(self._train)
-        self.changes = cache(self._change)
+        self._models = cache(self._train)  # asked with a seed always: without it is another key
+        self._changes = cache(self._change)
 
-    def _train(self, way: str, seed: int = 0) -> Adapted:
+    def adapted(self, way: str, seed: int = 0) -> Adapted:
         """The model that was trained in this way."""
+        return self._models(way, seed)
+
+    def changes(self, way: str, seed: int = 0) -> dict[str, Tensor]:
+        """ΔW of each matrix, by name."""
+        return self._changes(way, seed)
+
+    def _train(self, way: str, seed: int) -> Adapted:
         training = train(self.base, self._task, dataclasses.replace(self.ways[way], seed=seed))
         for _ in training:
             pass
         return training.adapted()
 
-    def _change(self, way: str, seed: int = 0) -> dict[str, Tensor]:
-        """ΔW of each matrix, by name."""
+    def _change(self, way: str, seed: int) -> dict[str, Tensor]:
         return weight_changes(self.base, self.adapted(way, seed).model)
 
     def _weight(self, name: str) -> Tensor:
