@@ -71,9 +71,10 @@ def main():
             f"the file: {len(content) / 1e6:.1f} MB, "
             f"gzipped {len(gzip.compress(content)) / 1e6:.1f} MB"
         )
-        begun = time.perf_counter()
+        begun, before = time.perf_counter(), cpu_of_browser()
         engine = Engine(browser.new_page(), file.as_uri())
-        print(f"from opening to ready: {time.perf_counter() - begun:.1f} s")
+        spent = cpu_of_browser() - before
+        print(f"from opening to ready: {time.perf_counter() - begun:.1f} s, {spent:.1f} s of CPU")
         by_browser(engine, few, "warm", options.task, n)  # it also asks the base, once
         for number in range(1, options.rounds + 1):
             ours = by_browser(engine, few, f"few {number}", options.task, n)[0]
@@ -97,7 +98,8 @@ def main():
             f"{len(trained)} steps with the film: {ended - begun:.1f} s, of which {share:.0%} for "
             f"{looks} looks; then {whole['seconds'] - ended + begun:.1f} s for the scores"
         )
-    print(f"a step: {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+    if ratios:
+        print(f"a step: {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
 
 
 if __name__ == "__main__":

@@ -252,6 +252,11 @@ def test_rows_of_ones_own_are_split_trained_and_scored(engine):
         ({"type": "train", "recipe": {"task": "json", "target_modules": ["x_proj"]}}, "x_proj"),
         ({"type": "train", "recipe": {"task": "json", "lr_scheduler_type": "up"}}, "linear"),
         ({"type": "train", "recipe": {"examples": []}}, "0 examples.*from 4"),
+        ({"type": "train", "recipe": {"examples": "a,b"}}, "a prompt and an answer, both"),
+        (
+            {"type": "train", "recipe": {"examples": [{"prompt": "a"}] * 5}},
+            "a prompt and an answer",
+        ),
         ({"type": "ask", "run": "nobody", "prompt": "x"}, "no run nobody here; train it"),
         ({"type": "ask", "prompt": "ab " * 5000}, "tokens, and there is room for 480; shorten"),
         ({"type": "strength", "run": "run", "strength": "loud"}, "give a number"),

@@ -100,7 +100,9 @@ def assert_equal_records(sessions, pocket, task, changes, rtol=1e-4):
     ours, adapter = records_of_graphs(sessions, training)
     theirs = [(record.loss, record.grad_norm) for record in training]
     assert np.isfinite(ours).all()
-    np.testing.assert_allclose(ours, theirs, rtol=rtol)
+    losses, norms = zip(np.transpose(ours), np.transpose(theirs), strict=True)
+    np.testing.assert_allclose(*losses, rtol=rtol)
+    np.testing.assert_allclose(*norms, rtol=3 * rtol)
     return training, adapter
 
 
@@ -209,6 +211,7 @@ def test_the_graphs_were_made_from_todays_sources():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_the_graphs_are_those_that_the_sources_make(pocket, tmp_path, monkeypatch):
     kept = {path.name: path.read_bytes() for path in export.GRAPHS.iterdir()}
     monkeypatch.setattr(export, "GRAPHS", tmp_path)

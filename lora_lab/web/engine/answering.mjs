@@ -1,4 +1,4 @@
-// The most likely answers, in batches. A guess at an answer is checked in one pass through the model.
+// The most likely answers, in batches. A guess at an answer is checked in one pass.
 
 const ROWS = 64; // answered at once
 

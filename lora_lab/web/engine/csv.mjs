@@ -1,4 +1,4 @@
-// One's own rows as text: prompts and answers in two columns, separated by commas, semicolons, tabs.
+// One's own rows as text: prompts and answers in columns, separated by commas, semicolons or tabs.
 
 import { strip } from "./text.mjs";
 
@@ -7,11 +7,13 @@ const HEADINGS = { // names of columns that are known by themselves
   answer: ["answer", "response", "output", "completion", "label"],
 };
 const MOST = 200; // rows
+const OPEN = "A quotation mark is opened and never closed; close it, or write it twice.";
+const NONE = "No row can be used; the reasons stand beside them.";
 
 // {examples, dropped: [{row, reason}], error}: rows are counted from 1, the heading included.
 export function readCsv(text, fits = () => null) {
   const rows = parseRows(text.replace(/^\ufeff/, ""));
-  if (rows === null) return failed("A quotation mark is opened and never closed; close it, or write it twice.");
+  if (rows === null) return failed(OPEN);
   const used = rows.filter(({ cells }) => cells.some(strip));
   if (!used.length) return failed("There is no row; give a prompt and its answer in each.");
   const columns = columnsOf(used[0].cells);
@@ -37,7 +39,7 @@ export function readCsv(text, fits = () => null) {
       examples.push({ prompt, answer });
     }
   }
-  if (!examples.length) return { ...failed("No row can be used; the reasons stand beside them."), dropped };
+  if (!examples.length) return { ...failed(NONE), dropped };
   return { examples, dropped, error: null };
 }
 

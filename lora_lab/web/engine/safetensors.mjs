@@ -9,7 +9,7 @@ export function readTensors(buffer) {
   for (const [name, { dtype, shape, data_offsets: [from, to] }] of Object.entries(header)) {
     const bytes = buffer.slice(8 + size + from, 8 + size + to);
     if (dtype !== "F16" && dtype !== "F32") {
-      throw new Error(`${name} is kept as ${dtype}, which this page does not read; give F16 or F32`);
+      throw new Error(`${name} is kept as ${dtype}, which is not read here; give F16 or F32`);
     }
     const data = dtype === "F32" ? new Float32Array(bytes) : fromHalf(new Uint16Array(bytes));
     tensors[name] = { shape, data };

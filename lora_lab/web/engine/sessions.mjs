@@ -54,7 +54,8 @@ export class Sessions {
     const zeros = name => (name[0] === "A"
       ? float(new Float32Array(r * this.ins), r, this.ins)
       : float(new Float32Array(this.outs * r), this.outs, r));
-    return { ...Object.fromEntries(STATE.map(name => [name, zeros(name)])), A: float(A, r, this.ins) };
+    const state = Object.fromEntries(STATE.map(name => [name, zeros(name)]));
+    return { ...state, A: float(A, r, this.ins) };
   }
 
   // A step: {loss, norm, state}, all still to be judged.

@@ -94,6 +94,11 @@ export function taskFor(recipe, tasks) {
 
 // One's own rows, shuffled: four fifths train, the others test.
 export function ownTask(examples) {
+  const isText = value => typeof value === "string" && words(value).length > 0;
+  const isPair = one => isText(one?.prompt) && isText(one?.answer);
+  if (!Array.isArray(examples) || !examples.every(isPair)) {
+    throw new Refused("Each example takes a prompt and an answer, both as text that is not blank.");
+  }
   if (examples.length < OWN_LEAST || examples.length > OWN_ROWS) {
     throw new Refused(`There are ${examples.length} examples, and it takes from ${OWN_LEAST} to `
       + `${OWN_ROWS} to train and to test.`);
@@ -101,6 +106,7 @@ export function ownTask(examples) {
   const shuffled = new Generator(0).randperm(examples.length).map(place => examples[place]);
   const test = Math.max(1, Math.round(examples.length / 5));
   const labels = new Set(examples.map(({ answer }) => answer));
-  const metric = labels.size <= 10 && labels.size * 2 <= examples.length ? "accuracy" : "exact match";
+  const few = labels.size <= 10 && labels.size * 2 <= examples.length;
+  const metric = few ? "accuracy" : "exact match";
   return { name: "own", metric, train: shuffled.slice(test), test: shuffled.slice(0, test) };
 }

@@ -36,7 +36,7 @@ export class Generator {
   uniform(count, from, to) {
     const low = Math.fround(from), width = Math.fround(Math.fround(to) - low);
     return Float32Array.from({ length: count }, () => (
-      (this.random() & 0xffffff) / 0x1000000 * width + low // rounded once: torch multiplies and adds
+      (this.random() & 0xffffff) / 0x1000000 * width + low // rounded once, as torch does
     ));
   }
 

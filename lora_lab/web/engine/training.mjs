@@ -26,7 +26,8 @@ export class Training {
   // The adapter as it is now, for answers; at another strength than 1, louder or quieter.
   adapter(strength = 1) {
     const { A, B } = this.state, factor = this.scaling * strength;
-    return { A, B, r: this.recipe.r, scale: Float32Array.from(this.adapted, on => (on ? factor : 0)) };
+    const scale = Float32Array.from(this.adapted, on => (on ? factor : 0));
+    return { A, B, r: this.recipe.r, scale };
   }
 
   // {step, loss, grad_norm, learning_rate, seconds}; null if it diverged, and `diverged` says why.
@@ -54,7 +55,8 @@ export class Training {
     if (Number.isFinite(loss) && Number.isFinite(norm) && loss <= hopeless) return true;
     this.state = this.good;
     this.diverged = `The loss was ${loss.toPrecision(3)} at step ${step}, after `
-      + `${first.toPrecision(3)} at step 1; ${this.#blame()} The weights are those of a step before.`;
+      + `${first.toPrecision(3)} at step 1; ${this.#blame()} `
+      + "The weights are those of a step before.";
     return false;
   }
 

@@ -1,23 +1,19 @@
 // The engine behind the page, in a worker: PROTOCOL.md lists its messages.
 
 import { adapterFiles } from "./adapter_files.mjs";
-import { likeliestAnswers } from "./answering.mjs";
 import { readCsv } from "./csv.mjs";
+import { Questions } from "./questions.mjs";
 import { checkedRecipe } from "./recipe.mjs";
 import { Refused } from "./refused.mjs";
 import { Sessions } from "./sessions.mjs";
-import { encode, groupsOf, markOf, spread, taskFor } from "./tasks.mjs";
+import { groupsOf, taskFor } from "./tasks.mjs";
 import { PocketTokenizer } from "./tokenizer.mjs";
 import { Training } from "./training.mjs";
 
-const FILM = 32; // questions of each kind in the film
 const SHARE = 0.13; // of the training's time, at most, goes into the film
-const ROOM = 4; // tokens beyond the longest right answer, where answers are cut
-const OWN_ROOM = 32; // tokens of an answer to a prompt of one's own
 
-let about, sessions, tokenizer, old, strangers;
+let about, sessions, tokenizer, questions, old, strangers;
 const runs = new Map(); // id -> {training, groups, stopped, ended}
-const looks = new WeakMap(); // a group's examples -> what the base answers to them
 let watched = null;
 
 const parsed = buffer => JSON.parse(new TextDecoder().decode(buffer));
@@ -36,16 +32,16 @@ const pause = () => new Promise(resume => { // lets messages in; a timer would w
 const answers = {
   async open({ assets }) {
     about = parsed(assets["playground.json"]);
-    tokenizer = new PocketTokenizer(parsed(assets["tokenizer.json"]), parsed(assets["tokenizer_config.json"]));
+    const [file, config] = ["tokenizer.json", "tokenizer_config.json"].map(name => assets[name]);
+    tokenizer = new PocketTokenizer(parsed(file), parsed(config));
     old = pairs(about.old);
     strangers = pairs(about.strangers);
-    for (const task of about.tasks) {
-      for (const split of Object.values(task.splits)) {
-        split.train = pairs(split.train);
-        split.test = pairs(split.test);
-      }
+    for (const split of about.tasks.flatMap(({ splits }) => Object.values(splits))) {
+      split.train = pairs(split.train);
+      split.test = pairs(split.test);
     }
     sessions = await Sessions.open(assets, about);
+    questions = new Questions(sessions, tokenizer, about);
     const tasks = about.tasks.map(({ splits, ...task }) => ({
       ...task, sizes: Object.keys(splits).map(Number), ...splits[task.n], old, strangers,
     }));
@@ -72,17 +68,19 @@ const answers = {
   },
 
   async ask({ run, prompt, strength = 1 }) {
-    const ids = tokenizer.promptIds(String(prompt)), room = about.context - OWN_ROOM;
+    const ids = tokenizer.promptIds(String(prompt)), room = questions.promptRoom;
     if (ids.length > room) {
-      throw new Refused(`The prompt has ${ids.length.toLocaleString("en")} tokens, and there is room `
-        + `for ${room}; shorten it.`);
+      throw new Refused(`The prompt has ${ids.length.toLocaleString("en")} tokens, and there is `
+        + `room for ${room}; shorten it.`);
     }
-    const [said] = await asked(adapterOf(run, strength), [{ ids, guess: [] }], OWN_ROOM);
-    return { type: "answer", text: tokenizer.text(said), tokens: said.map(id => tokenizer.letters([id])) };
+    const said = await questions.answer(ids, adapterOf(run, strength));
+    const tokens = said.map(id => tokenizer.letters([id]));
+    return { type: "answer", text: tokenizer.text(said), tokens };
   },
 
   async strength({ run, strength }) {
-    return { type: "strength", run, strength, scores: await scored(runOf(run).groups, adapterOf(run, strength)) };
+    const scores = await questions.scores(runOf(run).groups, adapterOf(run, strength));
+    return { type: "strength", run, strength, scores };
   },
 
   adapter({ run }) {
@@ -96,20 +94,27 @@ const answers = {
   },
 
   check_csv({ text }) {
-    return { type: "csv", ...readCsv(String(text), example => whyLeftOut(example)) };
+    return { type: "csv", ...readCsv(String(text), example => questions.whyLeftOut(example)) };
   },
 };
 
 onmessage = async ({ data: message }) => {
   const { type, id } = message;
   try {
-    if (!Object.hasOwn(answers, type)) throw new Refused(`“${type}” is no message of this engine.`);
-    if (type !== "open" && !sessions) throw new Refused("The engine is not ready yet; send “open” first.");
+    if (!Object.hasOwn(answers, type)) {
+      throw new Refused(`“${type}” is no message of this engine.`);
+    }
+    if (type !== "open" && !questions) {
+      throw new Refused("The engine is not ready yet; send “open” first.");
+    }
     const answer = await answers[type](message);
     if (answer) postMessage({ ...answer, id });
   } catch (error) {
-    const words = error instanceof Refused ? error.message : `The engine failed: ${error?.message ?? error}`;
-    postMessage({ type: "error", id, words, stack: error instanceof Refused ? undefined : error?.stack });
+    if (error instanceof Refused) postMessage({ type: "error", id, words: error.message });
+    else {
+      const words = `The engine failed: ${error?.message ?? error}`;
+      postMessage({ type: "error", id, words, stack: error?.stack });
+    }
   }
 };
 
@@ -121,56 +126,59 @@ async function train({ id, recipe: given, every }) {
     throw new Refused("Another run is being trained; stop it first.");
   }
   const recipe = checkedRecipe(given), task = taskFor(recipe, about.tasks);
-  const encoded = task.train.filter(example => !whyLeftOut(example)).map(one => encode(tokenizer, one));
-  if (!encoded.length) throw new Refused("All training examples are too long; shorten them.");
+  const fitting = task.train.filter(example => !questions.whyLeftOut(example));
+  if (!fitting.length) throw new Refused("All training examples are too long; shorten them.");
+  const encoded = fitting.map(example => questions.encoded(example));
   const { pad } = tokenizer, { vocabulary } = about;
   const training = new Training(sessions, recipe, encoded, { pad, vocabulary });
   const groups = groupsOf(task, old, strangers);
-  const film = groups.map(group => ({ ...group, examples: filmed(group.examples) }));
   const run = { training, groups, stopped: false, ended: false };
   runs.set(id, run);
   const started = performance.now();
   try {
-    postMessage({
-      type: "started", id, recipe, scaling: training.scaling, steps: recipe.steps, train: task.train.length,
-      groups: film.map(({ name, kind, examples }) => (
-        { name, kind, questions: examples.map(({ prompt, answer }) => [prompt, answer]) }
-      )),
-    });
-    await stepByStep(id, run, film, every);
+    await stepByStep(id, run, every);
     postMessage({ type: "scoring", id });
-    const scores_before = await scored(groups, null), scores = await scored(groups, training.adapter());
+    const scores_before = await questions.scores(groups, null);
+    const scores = await questions.scores(groups, training.adapter());
     const examples = groups.map(group => group.examples[0]);
-    const said = async adapter => (await texts(adapter, { examples })).texts;
-    postMessage({
-      type: "done", id, stopped: run.stopped, diverged: training.diverged ?? null,
-      records: training.records, scores, scores_before,
-      prompts: examples.map(({ prompt, answer }) => ({ prompt, answer })), answers_before: await said(sessions.base()), answers_after: await said(training.adapter()),
-      seconds: (performance.now() - started) / 1000,
-    });
+    const answers_before = await questions.texts(examples, null);
+    const answers_after = await questions.texts(examples, training.adapter());
+    const prompts = examples.map(({ prompt, answer }) => ({ prompt, answer }));
+    const { records, diverged = null } = training, { stopped } = run;
+    const seconds = (performance.now() - started) / 1000;
     run.ended = true;
+    postMessage({
+      type: "done", id, stopped, diverged, records, scores, scores_before,
+      prompts, answers_before, answers_after, seconds,
+    });
   } catch (error) {
     runs.delete(id);
     throw error;
   }
 }
 
-async function stepByStep(id, run, film, every) {
-  const { training } = run;
-  let spent = 0, latest = 0, trained = 0, filmed = -1;
+async function stepByStep(id, run, every) {
+  const { training } = run, { recipe, scaling } = training, { steps } = recipe;
+  const groups = questions.filmed(run.groups);
+  let spent = 0, latest = 0, trained = 0, filmed = -1; // seconds, and the step of the last look
   const look = async (step, adapter) => {
-    const began = performance.now(), seen = await filmOf(film, adapter);
+    const began = performance.now(), seen = await questions.film(groups, adapter);
     latest = (performance.now() - began) / 1000;
-    spent += latest;
+    spent = step === 0 ? 0 : spent + latest; // the base is asked only once
     filmed = step;
-    if (step === 0) spent = 0; // the base is asked only once
     postMessage({ type: "film", id, step, ...seen });
   };
   const isDue = step => {
     if (every) return step % every === 0;
-    const left = training.recipe.steps / step; // one more look, and the last, within their share
-    return spent + latest <= SHARE * trained && spent + 2 * latest <= SHARE * trained * left;
+    const inPace = spent + latest <= SHARE * trained; // one more look; and it and the last one
+    return inPace && spent + 2 * latest <= SHARE * trained * steps / step;
   };
+  postMessage({
+    type: "started", id, recipe, scaling, steps, train: training.encoded.length,
+    groups: groups.map(({ name, kind, examples }) => (
+      { name, kind, questions: examples.map(({ prompt, answer }) => [prompt, answer]) }
+    )),
+  });
   while (!training.ended && !run.stopped) {
     const record = await training.step();
     if (!record) break;
@@ -186,76 +194,10 @@ async function stepByStep(id, run, film, every) {
 }
 
 function sendMatrices(id) {
-  const { training } = runOf(id);
+  const { training } = runOf(id), { recipe: { r }, scaling, records } = training;
   const factors = sessions.factors(training.adapter(), placeOf(watched));
-  const { recipe: { r }, scaling, records: { length: step } } = training;
-  postMessage({ type: "matrices", id, step, r, scaling, modules: [{ name: watched, ...factors }] });
-}
-
-// --- questions and their marks ---
-
-const films = new WeakMap(); // examples -> those of the film: the same objects each time
-
-function filmed(examples) {
-  if (!films.has(examples)) films.set(examples, spread(examples, FILM));
-  return films.get(examples);
-}
-
-// What the film shows: each group's marks and answers. No adapter: the base, which is asked once.
-async function filmOf(film, adapter) {
-  const said = [];
-  for (const group of film) said.push(await marked(group, adapter));
-  const [taught, before, unknown] = said.map(({ marks }) => Array.from(marks, mark => Number(mark === "+")));
-  return {
-    marks: said.map(({ marks }) => marks), answers: said.map(one => one.texts),
-    taught, old: before, strangers: unknown,
-  };
-}
-
-// How many answers of each group are right: {test, old, strangers}, each {right, n}.
-async function scored(groups, adapter) {
-  const counts = [];
-  for (const group of groups) {
-    const { marks } = await marked(group, adapter);
-    counts.push({ right: [...marks].filter(mark => mark === "+").length, n: marks.length });
-  }
-  const [test, old, strangers] = counts;
-  return { test, old, strangers };
-}
-
-// {marks, texts} of a group's questions, in their order.
-async function marked(group, adapter) {
-  if (adapter === null && looks.has(group.examples)) return looks.get(group.examples);
-  const said = await texts(adapter ?? sessions.base(), group);
-  said.marks = group.examples.map((example, place) => markOf(group, example, said.texts[place])).join("");
-  if (adapter === null) looks.set(group.examples, said);
-  return said;
-}
-
-// The answers, guessed to be right, or what was said last.
-async function texts(adapter, { examples }) {
-  for (const example of examples) {
-    example.encoded ??= encode(tokenizer, example);
-    example.guess ??= example.encoded.ids.slice(example.encoded.from);
-  }
-  const fitting = examples.filter(example => !whyLeftOut(example));
-  const longest = Math.max(0, ...fitting.map(({ encoded }) => encoded.ids.length - encoded.from - 1));
-  const questions = fitting.map(({ encoded, guess }) => ({ ids: encoded.ids.slice(0, encoded.from), guess }));
-  const said = await asked(adapter, questions, longest + ROOM);
-  fitting.forEach((example, place) => { example.guess = [...said[place], tokenizer.end]; });
-  const byExample = new Map(fitting.map((example, place) => [example, tokenizer.text(said[place])]));
-  return { texts: examples.map(example => byExample.get(example) ?? "") };
-}
-
-function asked(adapter, questions, room) {
-  const { pad, end } = tokenizer;
-  return likeliestAnswers(sessions, adapter, questions, { room, pad, end });
-}
-
-// Why an example of one's own is left out; null: it fits.
-function whyLeftOut(example) {
-  const { length } = (example.encoded ??= encode(tokenizer, example)).ids;
-  return length > about.max_length ? `it has ${length} tokens, and ${about.max_length} is the most` : null;
+  const modules = [{ name: watched, ...factors }];
+  postMessage({ type: "matrices", id, step: records.length, r, scaling, modules });
 }
 
 // --- what messages name ---
@@ -266,12 +208,12 @@ function runOf(id) {
   return run;
 }
 
-// No run: the base.
+// A run's adapter; no run: null, which is the base.
 function adapterOf(id, strength) {
   if (typeof strength !== "number" || !(Math.abs(strength) <= 10)) {
     throw new Refused(`A strength of ${strength} does not fit; give a number from 0 to 1.5.`);
   }
-  return id === undefined || id === null ? sessions.base() : runOf(id).training.adapter(strength);
+  return id === undefined || id === null ? null : runOf(id).training.adapter(strength);
 }
 
 function placeOf(name) {

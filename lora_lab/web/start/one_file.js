@@ -1,7 +1,7 @@
 // Starts the page that is one file: modules and assets stand inside it, packed as gzip in base64.
 {
   const bytesOf = text => {
-    if (Uint8Array.fromBase64) return Uint8Array.fromBase64(text); // three times as fast
+    if (Uint8Array.fromBase64) return Uint8Array.fromBase64(text); // newer, and faster
     const letters = atob(text), bytes = new Uint8Array(letters.length);
     for (let at = 0; at < letters.length; at++) bytes[at] = letters.charCodeAt(at);
     return bytes;
@@ -17,10 +17,10 @@
   const urlOf = (sources, path) => {
     if (!urls.has(path)) {
       const [source, imports] = sources[path];
-      const text = Object.entries(imports).reduce(
-        (changed, [name, target]) => changed.replaceAll(JSON.stringify(name), () => `"${urlOf(sources, target)}"`),
-        source,
-      );
+      let text = source;
+      for (const [name, target] of Object.entries(imports)) {
+        text = text.replaceAll(JSON.stringify(name), () => `"${urlOf(sources, target)}"`);
+      }
       const named = `${text}\n//# sourceURL=${path}\n`; // for messages of errors
       urls.set(path, `data:text/javascript;charset=utf-8,${encodeURIComponent(named)}`);
     }
@@ -33,7 +33,8 @@
     self.onmessage = event => early.push(event);
     import("${url}").then(
       () => early.forEach(event => self.onmessage(event)),
-      error => postMessage({ type: "error", words: "The engine could not be started: " + error.message }),
+      ({ message }) => postMessage(
+        { type: "error", words: "The engine could not be started: " + message }),
     );`;
 
   globalThis.playgroundAssets = unpack;

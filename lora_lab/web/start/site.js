@@ -2,7 +2,7 @@
 {
   globalThis.playgroundAssets = async name => {
     const answer = await fetch(`assets/${name}.gz`);
-    if (!answer.ok) throw new Error(`${name} could not be loaded: ${answer.status} ${answer.statusText}`);
+    if (!answer.ok) throw new Error(`${name} could not be loaded (${answer.status})`);
     return new Response(answer.body.pipeThrough(new DecompressionStream("gzip"))).arrayBuffer();
   };
   globalThis.playgroundAssets.names = ASSETS;

@@ -1,0 +1,103 @@
+// What pocket, alone or with an adapter, answers to groups of questions, and how that is marked.
+
+import { likeliestAnswers } from "./answering.mjs";
+import { encode, markOf, spread } from "./tasks.mjs";
+
+const FILM = 32; // questions of each kind in the film
+const ROOM = 4; // tokens beyond the longest right answer, where answers are cut
+const OWN_ROOM = 32; // tokens of an answer to a prompt of one's own
+
+export class Questions {
+  #films = new WeakMap(); // examples -> those of the film: the same list each time
+  #ofBase = new WeakMap(); // examples -> the base's answers to them: it is asked once
+
+  // longest: tokens that an example may have; context: of the model.
+  constructor(sessions, tokenizer, { max_length, context }) {
+    Object.assign(this, { sessions, tokenizer, longest: max_length, context });
+  }
+
+  encoded(example) {
+    return (example.encoded ??= encode(this.tokenizer, example));
+  }
+
+  // Why an example is left out; null: it fits.
+  whyLeftOut(example) {
+    const { length } = this.encoded(example).ids;
+    if (length <= this.longest) return null;
+    return `it has ${length} tokens, and ${this.longest} is the most`;
+  }
+
+  // The same groups with the film's questions only.
+  filmed(groups) {
+    return groups.map(group => {
+      const { examples } = group;
+      if (!this.#films.has(examples)) this.#films.set(examples, spread(examples, FILM));
+      return { ...group, examples: this.#films.get(examples) };
+    });
+  }
+
+  // What the film shows of its groups. No adapter: the base.
+  async film(groups, adapter) {
+    const said = [];
+    for (const group of groups) said.push(await this.#marked(group, adapter));
+    const [taught, old, strangers] = said.map(({ marks }) => (
+      Array.from(marks, mark => Number(mark === "+"))
+    ));
+    const marks = said.map(one => one.marks), answers = said.map(({ texts }) => texts);
+    return { marks, answers, taught, old, strangers };
+  }
+
+  // How many answers of each group are right: {test, old, strangers}, each {right, n}.
+  async scores(groups, adapter) {
+    const counts = [];
+    for (const group of groups) {
+      const { marks } = await this.#marked(group, adapter);
+      counts.push({ right: marks.split("+").length - 1, n: marks.length });
+    }
+    const [test, old, strangers] = counts;
+    return { test, old, strangers };
+  }
+
+  // {marks, texts} of a group's questions, in their order.
+  async #marked(group, adapter) {
+    const { examples } = group;
+    if (adapter === null && this.#ofBase.has(examples)) return this.#ofBase.get(examples);
+    const texts = await this.texts(examples, adapter);
+    const marks = examples.map((example, place) => markOf(group, example, texts[place])).join("");
+    if (adapter === null) this.#ofBase.set(examples, { marks, texts });
+    return { marks, texts };
+  }
+
+  // The answers to some examples, guessed to be right at first, then to be those of the last time.
+  async texts(examples, adapter) {
+    const fitting = examples.filter(example => !this.whyLeftOut(example));
+    const lengths = fitting.map(({ encoded: { ids, from } }) => ids.length - from - 1);
+    const questions = fitting.map(({ encoded: { ids, from }, guess = ids.slice(from) }) => (
+      { ids: ids.slice(0, from), guess }
+    ));
+    const said = await this.#asked(questions, adapter, Math.max(0, ...lengths) + ROOM);
+    const texts = new Map();
+    fitting.forEach((example, place) => {
+      example.guess = [...said[place], this.tokenizer.end];
+      texts.set(example, this.tokenizer.text(said[place]));
+    });
+    return examples.map(example => texts.get(example) ?? "");
+  }
+
+  // How many tokens a prompt of one's own may have.
+  get promptRoom() {
+    return this.context - OWN_ROOM;
+  }
+
+  // The tokens of the answer to a prompt's tokens.
+  async answer(ids, adapter) {
+    const [said] = await this.#asked([{ ids, guess: [] }], adapter, OWN_ROOM);
+    return said;
+  }
+
+  #asked(questions, adapter, room) {
+    const { pad, end } = this.tokenizer;
+    const asked = adapter ?? this.sessions.base();
+    return likeliestAnswers(this.sessions, asked, questions, { room, pad, end });
+  }
+}
