@@ -65,22 +65,14 @@ export function tradeOff(points) {
       "learnt, %",
     ),
   );
-  for (const { number, test, old } of points) {
+  points.forEach(({ number, test, old }, at) => {
     const left = x(percent(old)),
       top = y(percent(test));
-    picture.append(
-      draw("circle", { cx: left, cy: top, r: 5 }),
-      draw(
-        "text",
-        {
-          x: left - NEAR,
-          y: top + (top < NEAR * 2 ? NEAR : 4),
-          "text-anchor": "middle",
-          class: "name",
-        },
-        String(number),
-      ),
-    );
-  }
+    picture.append(draw("circle", { cx: left, cy: top, r: 5 }));
+    if (points.findIndex(point => point.number === number) < at) return; // another seed: named once
+    const below = top + (top < NEAR * 2 ? NEAR : 4);
+    const place = { x: left - NEAR, y: below, "text-anchor": "middle", class: "name" };
+    picture.append(draw("text", place, String(number)));
+  });
   return picture;
 }
