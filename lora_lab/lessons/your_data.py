@@ -22,7 +22,7 @@ from lora_lab.wording import file_size, in_short, percent, percent_range, signif
 
 SIMILAR = 2  # examples looked up for a question
 DRAWS = 500  # halves of the rows that are held out
-LEAKS = ("your_data/leak-pocket",)
+LEAKS = ("your_data/leak-pocket", "your_data/leak-smollm2")
 SURE = (0.5, 0.75, 1.0)  # the upper ends of how sure a prediction was
 SPLITS = {"split by template": False, "split at random": True}
 
