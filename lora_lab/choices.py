@@ -101,6 +101,8 @@ HELP = {  # what each field does, in one sentence: the controls' help and the co
 def nearest(name: object, known: tuple[object, ...]) -> str:
     """`did you mean 'x'? ` for the known name nearest to a misspelt name; else an empty text."""
     name = name if isinstance(name, str) else shown(name)
+    if len(name) > MOST_SHOWN:  # no slip of the pen; with a million letters it takes seconds
+        return ""
     close = difflib.get_close_matches(name, list(map(str, known)), n=1)
     return f"did you mean {close[0]!r}? " if close else ""
 
@@ -168,7 +170,8 @@ def _checked_names(name: str, value: Any) -> Any:
     if isinstance(value, str) and name == "target_modules" and value:
         _check_name(name, value, value, example)
         return value
-    if not isinstance(value, tuple | list | set | range):
+    lists = tuple | list | set | range if of_layers else tuple | list | set
+    if not isinstance(value, lists):
         raise TypeError(f"{name}={shown(value)} does not fit; give {example}")
     if of_layers and value and (isinstance(value, range) and value[LAYERS:] or len(value) > LAYERS):
         raise ValueError(

@@ -125,6 +125,8 @@ REFUSED = [  # what is given, and words of the answer
     ({"target_modules": ("q_\ud800",)}, ValueError, "holds half a letter (a surrogate alone)"),
     ({"target_modules": {"q_proj", 1}}, TypeError, "does not fit; give"),
     ({"target_modules": {"q_proj": 1}}, TypeError, "does not fit; give"),
+    ({"target_modules": range(10**30)}, TypeError, "does not fit; give"),
+    ({"method": "x" * 10**6}, ValueError, "(1,000,002 letters) is not known; give 'lora'"),
     ({"target_modules": (10**5000,)}, TypeError, "=a tuple that can't be written out does not fit"),
     ({"layers_to_transform": (0, 10**4)}, ValueError, "names layer 10000, and no model has more"),
     ({"layers_to_transform": [0] * 10**5}, ValueError, "… (300,000 letters) names more than"),

@@ -249,7 +249,10 @@ def _written_out(table: Table, path: Path, form: _Form) -> Taken:
         table.rows[place] = Row(row.number, values)  # in place: two tables would not fit memory
     if not read:
         reasons = "; ".join(f"{why}: {rows_in_words(of)}" for why, of in table.dropped.items())
-        raise ValueError(f"{path.name} has no row that {form.how} can be read from ({reasons})")
+        raise ValueError(
+            f"{path.name} has no row that {form.how} can be read from ({reasons}); give turns with "
+            "role and content, or two columns of texts (prompt=..., answer=...)"
+        )
     kept = [name for name in table.columns if name not in (*form.needs, PROMPT, ANSWER)]
     table.columns[:] = [PROMPT, ANSWER, *kept]
     return Taken(PROMPT, ANSWER, form.how, several=tuple(several), trailing=tuple(trailing))
