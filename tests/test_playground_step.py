@@ -15,7 +15,7 @@ from lora_lab.training import graphs
 from lora_lab.training.evaluation import generate
 from lora_lab.training.loop import train
 from lora_lab.training.optimizers import learning_rate_at
-from lora_lab.training.traced import _new_session
+from lora_lab.training.sessions import new_session
 from lora_lab.web import build, export, step
 
 TASKS = ("sentiment", "style", "new-facts", "json", "two-hop", "two-hop-chain")
@@ -33,9 +33,9 @@ def sessions(pocket):
     """The three graphs as they are kept, with pocket's weights."""
     gradients = build.base_folder("pocket").with_name("gradients.onnx")
     return {
-        "gradients": _new_session(gradients, pocket.model),
-        "answers": _new_session(export.GRAPHS / "answers.onnx", pocket.model),
-        "adamw": _new_session(export.GRAPHS / "adamw.onnx", torch.nn.Module()),  # no weights
+        "gradients": new_session(gradients, pocket.model),
+        "answers": new_session(export.GRAPHS / "answers.onnx", pocket.model),
+        "adamw": new_session(export.GRAPHS / "adamw.onnx", torch.nn.Module()),  # no weights
     }
 
 
