@@ -478,7 +478,9 @@ def test_a_missing_file_a_misspelt_task_or_base_are_told_from_each_other(tiny, l
 def test_a_missing_column_names_the_option_that_chooses_one(tiny, tmp_path):
     file = tmp_path / "letters.csv"
     file.write_text("asked,given\n" + "".join(f"{a},{a.upper()}\n" for a in "abcdef"))
-    assert "as its prompt (prompt=..., or --prompt)" in refused("train", file, "--base", tiny)
+    line = refused("train", file, "--base", tiny)
+    assert "which is asked (prompt=..., or --prompt)" in line
+    assert "which is the answer (answer=..., or --answer)" in line
     line = refused("train", file, "--base", tiny, "--prompt", "asked")
     assert "as its answer (answer=..., or --answer)" in line
 

@@ -103,15 +103,15 @@ def _check_start(model: nn.Module, matrices: tuple[Matrix, ...], recipe: Recipe)
 
 def _check_rows(model: nn.Module, matrices: tuple[Matrix, ...]) -> None:
     """Refuse DoRA for a weight with a row of zeros: it would divide by the row's length, 0."""
-    for matrix in matrices:
+    for matrix in (each for each in matrices if each.kind != "embedding"):  # by column there
         layer = model.get_submodule(matrix.name)
         weight = weight_of(layer).T if isinstance(layer, Conv1D) else weight_of(layer)
-        empty = (~weight.any(dim=1)).nonzero().flatten().tolist()  # (out, in): a row an output
+        # (out, in): a row an output; on meta, where memory is estimated, there are no numbers
+        empty = [] if weight.is_meta else (~weight.any(dim=1)).nonzero().flatten().tolist()
         if empty:
             raise ValueError(
-                f"use_dora=True divides each row of a weight by its length, and row {empty[0]} of "
-                f"{matrix.name!r} is all zero; leave that module out of target_modules, or give "
-                "use_dora=False"
+                f"use_dora=True divides each row of a weight by its length; row {empty[0]} of "
+                f"{matrix.name!r} is all zero; leave that module out, or give use_dora=False"
             )
 
 
