@@ -143,7 +143,7 @@ MUTATIONS = [  # (file, what it says, what it says when broken, the test that mu
     ("cli/app.py", 'typer.Exit(_complain("stopped", 130))', "typer.Exit(130)", "test_cli.py::test_ctrl_c_before"),
     ("cost/limits.py", "0 < context < longest", "0 < context < longest - 6", "faults/test_refused_before_the_start.py::test_an_example_longer"),
     ("training/sweep.py", "        check_context(base, encode_fitting", "        (base, encode_fitting", "faults/test_refused_before_the_start.py::test_an_example_longer"),
-    ("models/adapters.py", "weight_of(layer).T if isinstance(layer, Conv1D) else weight_of(layer)\n        empty", "weight_of(layer)\n        empty", "faults/test_refused_before_the_start.py::test_dora_is_refused"),
+    ("models/adapters.py", "weight_of(layer).T if isinstance(layer, Conv1D) else weight_of(layer)", "weight_of(layer)", "faults/test_refused_before_the_start.py::test_dora_is_refused"),
     ("models/built_in.py", "Path(os.path.abspath(folder))", "folder", "faults/test_refused_before_the_start.py::test_a_base_that_was_named"),
     ("training/sessions.py", "    graph.unlink(missing_ok=True)", "    pass", "test_traced.py::test_a_damaged_graph_in_the_cache"),
     ("training/processes.py", "            with suppress(OSError):  # in use\n", "            if True:\n", "test_processes.py::test_what_a_killed_sweep"),

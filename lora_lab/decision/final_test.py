@@ -3,12 +3,11 @@
 import time
 from dataclasses import replace
 
-from lora_lab.decision.asking import Asked, Way, ask_in, ways_to_ask
+from lora_lab.decision.asking import Way, ask_in, ways_to_ask
 from lora_lab.decision.outcome import Decision, change_to, stands_for, with_measurements
 from lora_lab.lessons.deciding import advise
 from lora_lab.models.bases import Base
-from lora_lab.tasks.examples import Example, Task
-from lora_lab.training.evaluation import Model
+from lora_lab.tasks.examples import Task
 from lora_lab.training.fit import fit
 from lora_lab.training.store import Run
 from lora_lab.wording import counted
@@ -45,7 +44,7 @@ def final_test(base: Base, decision: Decision, run: Run | None = None) -> Decisi
         choice = f"swept: r {run.recipe.r}, rate {run.recipe.learning_rate:g}, "
         way = Way(name=LORA, choice=choice + counted(run.recipe.steps, "step"))
         rows = task.validation[: decision.rows + decision.more_rows]
-        tried.append(_asked(way, run, task, rows))
+        tried.append(ask_in(way, run, task, rows))
         own = run
     situation = with_measurements(decision.situation, task, tried)
     advice = advise(situation)
@@ -56,14 +55,14 @@ def final_test(base: Base, decision: Decision, run: Run | None = None) -> Decisi
         # the trainings of `decide` validated on the rows that it asked, and on no others
         learnt = task if swept else replace(task, validation=task.validation[: decision.rows])
         own = _scored(base, learnt, own)
-        test = _asked(Way(name=LORA, choice=chosen.choice), own, task, task.test)
+        test = ask_in(Way(name=LORA, choice=chosen.choice), own, task, task.test)
     else:
         words = next((one.choice for one in tried if one.name == "instruction"), None)
         ways = {str(way): way for way in ways_to_ask(base, task, words)}
-        test = _asked(ways[str(chosen)], base, task, task.test)
+        test = ask_in(ways[str(chosen)], base, task, task.test)
     bare = None
     if chosen is not tried[0]:
-        bare = _asked(Way(name="prompt"), base, task, task.test)
+        bare = ask_in(Way(name="prompt"), base, task, task.test)
     return replace(
         decision,
         tried=tuple(tried),
@@ -93,8 +92,3 @@ def _scored(base: Base, learnt: Task, run: Run) -> Run:
     if run.path is None:
         return run
     return fit(base, learnt, run.recipe, store=run.path.parent)
-
-
-def _asked(way: Way, model: Model, task: Task, questions: list[Example]) -> Asked:
-    *_, last = ask_in(way, model, task, questions)
-    return last

@@ -100,7 +100,7 @@ class RecipeCost(widgets.VBox):
     def _seconds_text(self, recipe: Recipe) -> str:
         if self.seconds is None:
             return ""
-        times = dict.fromkeys(duration(seconds) for seconds in self.seconds)
+        times = dict.fromkeys(duration(max(seconds, 1)) for seconds in self.seconds)
         return f"{recipe.steps:,} steps: about <b>{' to '.join(times)}</b> on an idle machine"
 
 
