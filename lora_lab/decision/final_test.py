@@ -5,14 +5,12 @@ from dataclasses import replace
 
 from lora_lab.decision.asking import Way, ask_in, ways_to_ask
 from lora_lab.decision.outcome import Decision, change_to, stands_for, with_measurements
-from lora_lab.lessons.deciding import advise
+from lora_lab.lessons.deciding import LORA, advise
 from lora_lab.models.bases import Base
 from lora_lab.tasks.examples import Task
 from lora_lab.training.fit import fit
 from lora_lab.training.store import Run
 from lora_lab.wording import counted
-
-LORA = "LoRA"
 
 
 def final_test(base: Base, decision: Decision, run: Run | None = None) -> Decision:
