@@ -9,16 +9,9 @@ from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
 
+from browsing import CHROMIUM
+
 EMPTY_PAGE = Path(__file__).parent / "fixtures" / "empty_page"
-CHROMIUM = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 PATIENCE = 300_000  # milliseconds for what trains, on a busy machine
 FIELDS = (  # of a Recipe, that the engine knows by the same names
     "r lora_alpha use_rslora learning_rate lr_scheduler_type warmup_steps weight_decay "

@@ -21,6 +21,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
+from browsing import CHROMIUM
 from lora_lab.plots import RUN
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
@@ -34,15 +35,6 @@ SETTINGS = {  # all cells in the page, no question about news
         "doNotDisturbMode": True,
     },
 }
-CHROMIUM = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 PATIENCE = 300  # seconds for what trains, on a busy machine
 
 

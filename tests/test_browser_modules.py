@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from test_browser import CHROMIUM
+from browsing import CHROMIUM
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 
