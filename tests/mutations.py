@@ -131,6 +131,7 @@ HEART = [  # each of these files has rows below
 ]
 
 MUTATIONS = [  # (file, what it says, what it says when broken, the test that must fail)
+    ("review/recipe_settings.py", "(2000 / width) ** 0.0775", "(1000 / width) ** 0.0775", "test_check_recipe.py::test_each"),
     ("training/model_card.py", "return _one_line(without_personal_data(text)[0])", "return _one_line(text)", "test_exports.py::test_the_card_hides_hints"),
     ("decision/asking.py", "        fits = which_fit(model, prompted)", "        fits = [True] * len(part)", "test_decision.py::test_a_question_too_long"),
     ("decision/asking.py", " or not all(which_fit(run, learnt.test))", "", "test_decision.py::test_the_test_of_a_trained_run"),
