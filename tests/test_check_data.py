@@ -17,7 +17,7 @@ from lora_lab.cli.app import app
 from lora_lab.models.built_in import base_folder
 from lora_lab.review import data, data_lengths, data_personal
 from lora_lab.review.data_lengths import Bounds, TokenCounter, counter_here, lengths_of
-from lora_lab.review.data_personal import kinds_of_personal_data, without_personal_data
+from lora_lab.tasks.personal_data import kinds_of_personal_data, without_personal_data
 from lora_lab.review.data_twins import twins_of
 from lora_lab.tasks.examples import Example, encode
 from lora_lab.tasks.loading import load_task

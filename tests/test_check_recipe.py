@@ -138,6 +138,11 @@ BROKEN = {  # the failure: (settings or code, severity, what is found)
         "grave",
         "learning_rate 0.02 is far above what wide models bear",
     ),
+    "a rate that is high for the width": (
+        AXOLOTL | {"learning_rate": 0.0025},
+        "note",
+        "learning_rate 0.0025 is 5.0 times what tinker-cookbook gives for a hidden size of 2,048",
+    ),
     "a factor out of range": (
         AXOLOTL | {"lora_r": 4, "lora_alpha": 512},
         "warning",

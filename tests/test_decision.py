@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 from lora_lab import plots
 from lora_lab.cli.app import app
-from lora_lab.cli.report import page
+from lora_lab.cli.report import _word_without_folder, page
 from lora_lab.decision import asking, trial
-from lora_lab.decision.asking import Asked, ask_in, best_of, ways_to_ask
+from lora_lab.decision.asking import Asked, ask_in, best_of, in_words, ways_to_ask, with_test
 from lora_lab.decision.outcome import stands_for, with_measurements
 from lora_lab.decision.report import answers_table, report_of_decision
 from lora_lab.decision.trial import decide
@@ -22,8 +22,10 @@ from lora_lab.maths.grouped import grouped_interval, independent_questions
 from lora_lab.maths.statistics import wilson
 from lora_lab.models.bases import load_base
 from lora_lab.records import Answer
+from lora_lab.tasks.examples import Example
 from lora_lab.tasks.loading import load_task
 from lora_lab.training.evaluation import answers_to, evaluate
+from lora_lab.training.fit import fit
 from lora_lab.training.store import list_runs, read_run
 
 SITUATION = Situation(goal="format", needed=0.5)
@@ -204,6 +206,34 @@ def test_where_the_largest_rate_is_the_best_a_larger_one_is_trained_or_named(
 
 def test_a_way_whose_prompt_is_longer_than_the_context_is_left_out_with_the_reason(decision):
     assert "512 tokens of the model's context" in decision.left_out["few-shot, 16 examples"]
+
+
+def a_row_too_long():
+    return Example("word " * 2000, "[]")
+
+
+def test_a_question_too_long_for_the_context_counts_as_wrong_and_is_named(base, task):
+    way = ways_to_ask(base, task)[0]
+    asked = ask_in(way, base, task, [task.validation[0], a_row_too_long()])
+    assert (asked.unasked, asked.count) == (1, 2)
+    assert asked.answers[0] == answers_to(base, task, [task.validation[0]])[0]
+    assert (asked.answers[1].given, asked.answers[1].right) == ("", False)
+    assert in_words(asked).endswith("; 1 question too long to ask, so wrong")
+
+
+def test_the_test_of_a_trained_run_may_hold_a_row_too_long_for_the_context(base, task, tmp_path):
+    learnt = dataclasses.replace(task, test=[*task.test[:2], a_row_too_long()])
+    recipe = dataclasses.replace(task.recipe, steps=2, warmup_steps=0)
+    run = fit(base, learnt, recipe, store=tmp_path, evaluate=False)
+    same, tested = with_test(base, learnt, run, asked("LoRA", 1, 2))
+    assert same is run
+    assert (tested.unasked, tested.count) == (1, 3)
+
+
+def test_where_no_validation_row_fits_the_context_nothing_is_tried(base, task):
+    long = dataclasses.replace(task, validation=[a_row_too_long()])
+    with pytest.raises(ValueError, match="no validation row fits into the 512 tokens of pocket"):
+        decide(base, long, minutes=5, situation=SITUATION, store=None)
 
 
 def test_where_time_is_short_the_dearest_ways_are_dropped_first(base, task, monkeypatch):
@@ -478,3 +508,17 @@ def test_report_tells_of_a_run_with_interval_and_old_skills(tmp_path):
     right = sum(answer["right"] for answer in scores["answers"])
     assert f"{right} of {len(scores['answers'])} answers are right" in text
     assert "## Old skills" in text
+
+
+def test_the_command_on_a_report_names_files_without_their_folders(tmp_path):
+    file = tmp_path / "mine" / "rows.csv"
+    file.parent.mkdir()
+    file.touch()
+    for word, shown in {
+        str(file): "rows.csv",
+        f"--test={file}": "--test=rows.csv",
+        "--minutes": "--minutes",
+        "gate_proj/up": "gate_proj/up",  # no such file
+        "a=b": "a=b",
+    }.items():
+        assert _word_without_folder(word) == shown

@@ -410,6 +410,18 @@ def test_the_card_says_what_is_missing(run, tmp_path):
     assert "changed since" not in (tmp_path / "c/README.md").read_text()
 
 
+def test_the_card_hides_hints_of_personal_data_in_what_it_says_of_the_data(run, tmp_path):
+    about = "labels: ask eve.smith@shop.io or call +44 20 7946 0958"
+    private = replace(run, task_name="eve.smith@shop.io.csv", about=about)
+    lab.export(private, tmp_path / "a", task=replace(letters_task(), about=about))
+    lab.export(private, tmp_path / "b")
+    for name in "ab":
+        page = (tmp_path / name / "README.md").read_text()
+        assert "eve.smith" not in page
+        assert "7946" not in page
+        assert "[e-mail]" in page
+
+
 def test_names_can_not_break_the_card(run, tmp_path):
     odd = replace(run, task_name='a "b" `c`\n---\n# d: {e}.csv')
     lab.export(odd, tmp_path / "a")

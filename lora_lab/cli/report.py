@@ -109,7 +109,7 @@ def decide(
     )
     if decision.run is not None:
         spec.keep(decision.run.path, data)
-    command = shlex.join(["lora-lab", *sys.argv[1:]])
+    command = shlex.join(["lora-lab", *map(_word_without_folder, sys.argv[1:])])
     lines = _without_folder(about_data, spec)
     write_report(decision, folder, lines, command, show_personal=show_personal)
     if training.json:
@@ -210,6 +210,14 @@ def _new_folder(given: Path | None, usual: str) -> Path:
     folder = Path(usual) if given is None else given.expanduser()
     check_new_folder(folder, "give a new one with --out")
     return folder
+
+
+def _word_without_folder(word: str) -> str:
+    """A word of a command line; of a path, its name alone: folders tell of this machine."""
+    option, is_given, value = word.rpartition("=") if word.startswith("--") else ("", "", word)
+    path = Path(value)
+    is_path = path.is_absolute() or (len(path.parts) > 1 and path.exists())
+    return f"{option}{is_given}{path.name}" if is_path else word
 
 
 def _without_folder(lines: Sequence[str], spec: "TaskSpec") -> list[str]:

@@ -8,7 +8,7 @@ import torch
 from lora_lab.cost.estimates import memory_beside_base, sizes_drawn
 from lora_lab.cost.memory import ERROR
 from lora_lab.machine import resources
-from lora_lab.models.architecture import adapted_matrices
+from lora_lab.models.architecture import adapted_matrices, context_of
 from lora_lab.models.bases import Base
 from lora_lab.models.read_architecture import modules_of
 from lora_lab.recipe import Recipe
@@ -67,9 +67,9 @@ def check_context(base: Base, encoded: Sequence[Encoded]) -> None:
     Raises:
         ValueError: with both numbers, and the `max_length` that leaves such examples out.
     """
-    context = getattr(base.model.config.get_text_config(), "max_position_embeddings", None)
+    context = context_of(base.model)
     longest = max((len(example.input_ids) for example in encoded), default=0)
-    if isinstance(context, int) and 0 < context < longest:
+    if context is not None and longest > context:
         raise ValueError(
             f"an example has {longest:,} tokens, and {base.name} has positions for {context:,}; "
             f"give max_length={context}, which leaves out what is longer"

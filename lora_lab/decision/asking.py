@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 from statistics import fmean
 
 from lora_lab.maths.grouped import independent_questions
@@ -14,9 +15,11 @@ from lora_lab.models.bases import Base
 from lora_lab.records import Answer, Scores
 from lora_lab.tasks.examples import Example, Task, prompt_ids
 from lora_lab.tasks.prompting import few_shot, instructed, retrieved
-from lora_lab.training.evaluation import Model, answers_to
+from lora_lab.training.evaluation import Model, answers_to, which_fit
+from lora_lab.training.fit import fit
 from lora_lab.training.intervals import clusters_of
-from lora_lab.wording import percent, percent_range
+from lora_lab.training.store import Run
+from lora_lab.wording import counted, percent, percent_range
 
 SHOTS = (4, 8, 16)  # worked examples in a prompt, the same for every question
 SIMILAR = (2, 4, 8)  # worked examples that are looked up for each question
@@ -45,6 +48,7 @@ class Asked:
     worth: float  # independent questions that would tell as much: fewer where they come in groups
     prompt_tokens: float  # the mean of a question, chat format included
     seconds: float  # for one answer
+    unasked: int = 0  # questions that did not fit into the context: they count as wrong
 
     @property
     def right(self) -> int:
@@ -113,22 +117,25 @@ def _instruction_for(task: Task) -> str:
 def ask_in(
     way: Way, model: Model, task: Task, questions: Sequence[Example], *, batch: int = 8
 ) -> Asked:
-    """The answers of a model that is asked the questions in a way, a batch at a time."""
+    """The answers of a model that is asked the questions in a way, a batch at a time.
+
+    A question whose prompt is too long for the model's context in this way is not asked: its answer
+    is empty, and wrong.
+    """
     answers: list[Answer] = []
     lengths: list[int] = []
+    unasked = 0
     start = time.perf_counter()
     for first in range(0, len(questions), batch):
         part = questions[first : first + batch]
-        prompts = [way.rewrite(question.prompt) for question in part]
-        prompted = [
-            Example(prompt, question.answer) for prompt, question in zip(prompts, part, strict=True)
-        ]
-        given = answers_to(model, task, prompted)
-        answers += [
-            Answer(question.prompt, answer.expected, answer.given, answer.right)
-            for question, answer in zip(part, given, strict=True)
-        ]
-        lengths += [len(prompt_ids(model.tokenizer, prompt)) for prompt in prompts]
+        prompted = [replace(question, prompt=way.rewrite(question.prompt)) for question in part]
+        fits = which_fit(model, prompted)
+        given = iter(answers_to(model, task, [*compress(prompted, fits)]))
+        for question, fitting in zip(part, fits, strict=True):
+            answer = next(given) if fitting else Answer("", question.answer, "", False)
+            answers.append(replace(answer, prompt=question.prompt))
+        lengths += [len(prompt_ids(model.tokenizer, one.prompt)) for one in prompted]
+        unasked += fits.count(False)
     return Asked(
         name=way.name,
         choice=way.choice,
@@ -136,14 +143,35 @@ def ask_in(
         worth=worth_of(answers, task),
         prompt_tokens=fmean(lengths),
         seconds=(time.perf_counter() - start) / len(answers),
+        unasked=unasked,
     )
+
+
+def with_test(base: Base, learnt: Task, run: Run, asked: Asked) -> tuple[Run, Asked]:
+    """A run with the scores of its test, and its answers to the test.
+
+    Args:
+        base: that was trained.
+        learnt: the task as the run was trained on it.
+        run: where it is kept, its scores are written into its folder.
+        asked: the way that stands for the run, with its answers to other questions.
+    """
+    if run.path is None or not all(which_fit(run, learnt.test)):
+        return run, ask_in(Way(name=asked.name, choice=asked.choice), run, learnt, learnt.test)
+    start = time.perf_counter()
+    run = fit(base, learnt, run.recipe, store=run.path.parent)
+    answers = run.scores.answers
+    seconds = (time.perf_counter() - start) / len(answers)
+    worth = worth_of(answers, learnt)
+    return run, replace(asked, answers=answers, worth=worth, seconds=seconds, unasked=0)
 
 
 def in_words(asked: Asked) -> str:
     """A share with its interval: `58 % of 60 right (45 to 70 %), 402 tokens a question`."""
+    too_long = f"; {counted(asked.unasked, 'question')} too long to ask, so wrong"
     return (
         f"{percent(asked.share)} of {asked.count} right ({percent_range(*asked.interval)}), "
-        f"{asked.prompt_tokens:.0f} tokens a question"
+        f"{asked.prompt_tokens:.0f} tokens a question" + (too_long if asked.unasked else "")
     )
 
 
@@ -166,6 +194,7 @@ def joined(first: Asked, more: Asked, task: Task) -> Asked:
         worth=worth_of(answers, task),
         prompt_tokens=mean("prompt_tokens"),
         seconds=mean("seconds"),
+        unasked=first.unasked + more.unasked,
     )
 
 

@@ -3,12 +3,10 @@
 import time
 from dataclasses import replace
 
-from lora_lab.decision.asking import Way, ask_in, ways_to_ask
+from lora_lab.decision.asking import Way, ask_in, ways_to_ask, with_test
 from lora_lab.decision.outcome import Decision, change_to, stands_for, with_measurements
 from lora_lab.lessons.deciding import LORA, advise
 from lora_lab.models.bases import Base
-from lora_lab.tasks.examples import Task
-from lora_lab.training.fit import fit
 from lora_lab.training.store import Run
 from lora_lab.wording import counted
 
@@ -52,8 +50,7 @@ def final_test(base: Base, decision: Decision, run: Run | None = None) -> Decisi
         own = run if swept else decision.run
         # the trainings of `decide` validated on the rows that it asked, and on no others
         learnt = task if swept else replace(task, validation=task.validation[: decision.rows])
-        own = _scored(base, learnt, own)
-        test = ask_in(Way(name=LORA, choice=chosen.choice), own, task, task.test)
+        own, test = with_test(base, learnt, own, chosen)
     else:
         words = next((one.choice for one in tried if one.name == "instruction"), None)
         ways = {str(way): way for way in ways_to_ask(base, task, words)}
@@ -83,10 +80,3 @@ def _check_same(run: Run, decision: Decision) -> None:
             f"the run learned {run.task_name!r} on {run.base_name}, and the decision is about "
             f"{decision.task.name!r} on {decision.base_name}; give a run of the same task and base"
         )
-
-
-def _scored(base: Base, learnt: Task, run: Run) -> Run:
-    """The run with the scores of its test, where it is kept."""
-    if run.path is None:
-        return run
-    return fit(base, learnt, run.recipe, store=run.path.parent)

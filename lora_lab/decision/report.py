@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 from lora_lab.decision.asking import in_words
 from lora_lab.decision.outcome import Decision
 from lora_lab.records import Answer, Scores
-from lora_lab.review.data_personal import PLACEHOLDERS, without_personal_data
 from lora_lab.tasks.examples import Task
+from lora_lab.tasks.personal_data import PLACEHOLDERS, without_personal_data
 from lora_lab.training.intervals import kept_intervals
 from lora_lab.training.model_card import chosen_fields
 from lora_lab.training.store import Run

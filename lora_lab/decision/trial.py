@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from itertools import compress
 from pathlib import Path
 
 from lora_lab.decision.asking import (
@@ -15,7 +16,7 @@ from lora_lab.decision.asking import (
     in_words,
     joined,
     ways_to_ask,
-    worth_of,
+    with_test,
 )
 from lora_lab.decision.outcome import (
     KINDS,
@@ -26,12 +27,13 @@ from lora_lab.decision.outcome import (
 )
 from lora_lab.decision.timed_sweep import step_seconds
 from lora_lab.lessons.deciding import LORA, Situation, advise
+from lora_lab.models.architecture import context_of
 from lora_lab.models.bases import Base
 from lora_lab.recipe import Recipe
 from lora_lab.records import Scores, StepRecord
 from lora_lab.tasks.examples import Example, Task
-from lora_lab.training.evaluation import Model, evaluate
-from lora_lab.training.fit import fit, follow_fit
+from lora_lab.training.evaluation import Model, evaluate, which_fit
+from lora_lab.training.fit import follow_fit
 from lora_lab.training.loop import Diverged
 from lora_lab.training.store import DEFAULT, Default, Run
 from lora_lab.wording import counted
@@ -174,31 +176,32 @@ class _Trial:
 
     def _costs(self, ways: Sequence[Way]) -> dict[str, float]:
         """Seconds of an answer in each way that fits into the context, the bare prompt first."""
-        first = self.task.validation[:REHEARSED]
+        fits = which_fit(self.base, self.task.validation)
+        first = [*compress(self.task.validation, fits)][:REHEARSED]
+        if not first:
+            raise ValueError(
+                f"no validation row fits into the {context_of(self.base.model):,} tokens of "
+                f"{self.base.name}'s context, its answer included; shorten the prompts, or give a "
+                "base with a longer context"
+            )
+        ask_in(ways[0], self.base, self.task, first)  # the first answer of all is slower
         costs = {}
         for way in ways:
-            try:
-                if not costs:  # the first answer of all is slower
-                    ask_in(way, self.base, self.task, first)
-                costs[str(way)] = ask_in(way, self.base, self.task, first).seconds
-            except ValueError as error:  # longer than the base can read
-                if not costs:
-                    raise
-                self.left_out[str(way)] = str(error)
+            asked = ask_in(way, self.base, self.task, first)
+            if asked.unasked == asked.count:
+                self.left_out[str(way)] = (
+                    f"a prompt of about {asked.prompt_tokens:,.0f} tokens and its answer are more "
+                    f"than the {context_of(self.base.model):,} tokens of the model's context"
+                )
                 continue
-            self.ways[str(way)] = way
+            costs[str(way)], self.ways[str(way)] = asked.seconds, way
         return costs
 
-    def _ask(self, way: Way, model: Model) -> bool:
-        """Ask the validation rows in a way, and keep and tell what came of it; whether it could."""
-        try:
-            asked = ask_in(way, model, self.task, self.rows)
-        except ValueError as error:  # a longer prompt than in the rehearsal
-            self.left_out[str(way)] = str(error)
-            return False
+    def _ask(self, way: Way, model: Model) -> None:
+        """Ask the validation rows in a way, and keep and tell what came of it."""
+        asked = ask_in(way, model, self.task, self.rows)
         self.tried.append(asked)
         self.tell(f"{asked}: {in_words(asked)}")
-        return True
 
     # --- training ---------------------------------------------------------------------------
 
@@ -260,8 +263,8 @@ class _Trial:
             except Diverged as error:
                 self.left_out[str(way)] = str(error)
                 return
-        if self._ask(way, news):
-            self.runs[str(way)], self.ways[str(way)] = news, way
+        self._ask(way, news)
+        self.runs[str(way)], self.ways[str(way)] = news, way
 
     # --- more rows ---------------------------------------------------------------------------
 
@@ -284,10 +287,7 @@ class _Trial:
         whole = []
         for asked in best:
             model = self.runs.get(str(asked), self.base)
-            try:
-                more = ask_in(self.ways[str(asked)], model, self.task, rest[:count])
-            except ValueError:  # a longer prompt than before: no two ways may differ in their rows
-                return 0
+            more = ask_in(self.ways[str(asked)], model, self.task, rest[:count])
             whole.append(joined(asked, more, self.task))
         for asked, longer in zip(best, whole, strict=True):
             self.tried[self.tried.index(asked)] = longer
@@ -308,23 +308,14 @@ class _Trial:
                 f"time was left for {rows} of {counted(len(self.task.test), 'row')}"
             )
         questions = self.task.test[:rows]
-        if str(chosen) in self.runs and self.store is not None and rows == len(self.task.test):
-            test = self._scored(chosen)
+        if str(chosen) in self.runs and rows == len(self.task.test):
+            run = self.runs[str(chosen)]
+            self.runs[str(chosen)], test = with_test(self.base, self.learnt, run, chosen)
         else:
             test = ask_in(self.ways[str(chosen)], model, self.task, questions)
         if chosen is bare:
             return test, None
         return test, ask_in(self.ways[str(bare)], self.base, self.task, questions)
-
-    def _scored(self, chosen: Asked) -> Asked:
-        """The test in the chosen adapter's words; its scores are kept with its run."""
-        start = time.perf_counter()
-        run = fit(self.base, self.learnt, self.runs[str(chosen)].recipe, store=self.store)
-        self.runs[str(chosen)] = run
-        answers = run.scores.answers
-        seconds = (time.perf_counter() - start) / len(answers)
-        worth = worth_of(answers, self.task)
-        return replace(chosen, answers=answers, worth=worth, seconds=seconds)
 
     def old_skills(self, run: Run | None) -> tuple[Scores | None, Scores | None]:
         """What base and adapter still know, where the task asks for old knowledge."""

@@ -61,6 +61,12 @@ def check_layers(config: object, name: str) -> None:
         )
 
 
+def context_of(model: object) -> int | None:
+    """The tokens that a model has positions for; None: it doesn't say."""
+    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return context if isinstance(context, int) and context > 0 else None
+
+
 def layer_of(name: str) -> int | None:
     """The layer's number in a module's name: 7 of "model.layers.7.mlp.up_proj"; None: no layer."""
     match = LAYER.match(name)

@@ -16,7 +16,6 @@ from lora_lab.review.data_groups import (
     groups_of,
 )
 from lora_lab.review.data_lengths import Lengths, counter_here, lengths_of
-from lora_lab.review.data_personal import without_personal_data
 from lora_lab.review.data_rows import GUESSED, NAMED, Material, quoted, row_findings
 from lora_lab.review.data_twins import Twins, twins_of
 from lora_lab.review.finding import Finding, Review
@@ -29,6 +28,7 @@ from lora_lab.tasks.files import (
     metric_of,
     rows_read,
 )
+from lora_lab.tasks.personal_data import without_personal_data
 from lora_lab.tasks.records import ANSWER, PROMPT
 from lora_lab.tasks.splits import TEST, TRAIN, VALIDATION, UsedRow, splits_of
 from lora_lab.tasks.tables import LEAST, read_table, rows_in_words

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from lora_lab.places import write_atomically
 from lora_lab.review.data import material_of
-from lora_lab.review.data_personal import without_personal_data
 from lora_lab.review.data_rows import GARBLED, Material, is_placeholder
 from lora_lab.tasks.chats import text_of
 from lora_lab.tasks.examples import Example, TooLong, encode
 from lora_lab.tasks.files import FileRows, rows_read
+from lora_lab.tasks.personal_data import without_personal_data
 from lora_lab.tasks.records import ANSWER, PROMPT
 from lora_lab.tasks.splits import UsedRow
 from lora_lab.tasks.tables import read_table, rows_in_words

@@ -5,10 +5,10 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from lora_lab.review.data_personal import kinds_of_personal_data, without_personal_data
 from lora_lab.review.finding import Finding
 from lora_lab.tasks.chats import MORE, TOOL
 from lora_lab.tasks.files import REPEATED
+from lora_lab.tasks.personal_data import kinds_of_personal_data, without_personal_data
 from lora_lab.tasks.records import Taken
 from lora_lab.tasks.splits import UsedRow
 from lora_lab.tasks.tables import LEAST, rows_in_words

@@ -17,6 +17,7 @@ HIGH_RATE = 3e-3
 DEAD_RATE = 1e-2
 LORA_RATE = 2e-4  # the rate that most LoRA examples have; some train every weight with it too
 HIGH_FULL_RATE = 1e-3
+ABOVE_FORMULA = 4  # times tinker-cookbook's rate for a width: from there on, a rate is named
 WIDE = 1024  # hidden size above which the rates above are known to hold
 LONG_WARMUP = 0.5  # a share of all steps
 MANY_EPOCHS = 10
@@ -74,6 +75,26 @@ def _rate(brought: BroughtRecipe, recipe: Recipe, width: int | None) -> Iterator
             do="Try 1e-4 to 3e-4.",
             lesson="10",
         )
+    elif width is not None and width >= WIDE and rate >= ABOVE_FORMULA * _formula_rate(width):
+        usual = _formula_rate(width)
+        yield Finding(
+            severity="note",
+            what=f"learning_rate {rate_text(rate)}{whose} is {rate / usual:.1f} times what "
+            f"tinker-cookbook gives for a hidden size of {width:,}",
+            why=f"Its formula says {usual:.2g} or less there, and most examples of all tools have "
+            "2e-4. The wider the model, the sooner a rate is too high.",
+            do="Try 1e-4 to 3e-4 beside it, and compare the validation losses.",
+            lesson="10",
+        )
+
+
+def _formula_rate(width: int) -> float:
+    """The learning rate for LoRA by hidden size: the larger of tinker-cookbook's two formulas.
+
+    `hyperparam_utils.py`: 5e-4 × (2000 / hidden size) to the power of 0.781 for Llama, and of
+    0.0775 for Qwen.
+    """
+    return 5e-4 * max((2000 / width) ** 0.781, (2000 / width) ** 0.0775)
 
 
 @functools.cache

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lora_lab.models import greedy, read_llama
+from lora_lab.models.architecture import context_of
 from lora_lab.models.lean import FrozenLayers
 from lora_lab.recipe import nearest
 from lora_lab.records import Answer, Scores
@@ -118,10 +119,17 @@ def _answers_of_each(
     return answers
 
 
+def which_fit(model: Model, examples: Sequence[Example]) -> list[bool]:
+    """Whether each example's prompt, with room for the longest answer, fits into the context."""
+    ids = encode_prompts([example.prompt for example in examples], model.tokenizer)
+    context, room = context_of(model.model), _room(model, examples)
+    return [context is None or len(prompt) + room <= context for prompt in ids]
+
+
 def _ids_that_fit(model: Model, prompts: Sequence[str], max_new_tokens: int) -> list[list[int]]:
     """Each prompt's tokens. One that the model has no positions for is refused, not answered."""
     ids = encode_prompts(prompts, model.tokenizer)
-    context = getattr(model.model.config.get_text_config(), "max_position_embeddings", None)
+    context = context_of(model.model)
     longest = max(map(len, ids), default=0)
     if context is not None and longest + max_new_tokens > context:
         raise ValueError(

@@ -13,6 +13,7 @@ from lora_lab.models.built_in import BUILT_IN
 from lora_lab.recipe import ONLY, Recipe
 from lora_lab.records import Scores
 from lora_lab.tasks.examples import Task
+from lora_lab.tasks.personal_data import without_personal_data
 from lora_lab.training.intervals import Ends, are_of, kept_intervals
 from lora_lab.training.run_files import FINISHED
 from lora_lab.training.store import Run
@@ -74,7 +75,7 @@ def model_card(
         eval_results=_results(run) or None,
     )
     parts = (
-        f"# {_one_line(run.task_name)} on {_one_line(run.base_name)}",
+        f"# {_of_data(run.task_name)} on {_one_line(run.base_name)}",
         _what(run, made),
         f"## Load it\n\n{_loading(run, made)}",
         f"## How it was trained\n\n{_training(run)}",
@@ -91,11 +92,12 @@ def _results(run: Run) -> "list[EvalResult]":
 
     if run.scores is None:
         return []
+    task_name, _ = without_personal_data(run.task_name)
     return [
         EvalResult(
             task_type="text-generation",
-            dataset_type=run.task_name,
-            dataset_name=run.task_name,
+            dataset_type=task_name,
+            dataset_name=task_name,
             dataset_split=run.scores.split,
             metric_type=re.sub(r"\W+", "_", name.lower()),
             metric_name=name,
@@ -109,13 +111,18 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
+def _of_data(text: str) -> str:
+    """What is said of the data, in one line, without hints of personal data: cards are public."""
+    return _one_line(without_personal_data(text)[0])
+
+
 def _code(text: str) -> str:
     """A name as Markdown shows it letter by letter."""
     return f"`{_one_line(text.replace('`', ' '))}`"
 
 
 def _what(run: Run, made: Export) -> str:
-    base, task = _code(made.hub or run.base_name), _code(run.task_name)
+    base, task = _code(made.hub or run.base_name), _code(_of_data(run.task_name))
     method = "AdaLoRA" if run.recipe.method == "adalora" else "LoRA"
     what = {
         ADAPTER: f"An adapter ({method}) for {base}, trained on {task}.",
@@ -250,7 +257,7 @@ def _training(run: Run) -> str:
     where = f" The machine: {_one_line(run.machine)}." if run.machine else ""
     when = f" Begun on {run.date[:10]}." if run.date else ""
     about = (
-        f"{_one_line(run.about)}.{when}{where} Fields that are not listed have lora-lab's defaults."
+        f"{_of_data(run.about)}.{when}{where} Fields that are not listed have lora-lab's defaults."
     )
     return f"{markdown_table(('field', 'value'), rows)}\n\n{about}"
 
@@ -320,7 +327,7 @@ def _spread(interval: Ends | None, count: int) -> tuple[str, str]:
 def _data(run: Run, task: Task | None) -> str:
     """What it was trained on, in counts: the examples themselves may be private."""
     if task is None:
-        return f"{_code(run.task_name)}. The data were not at hand when this was written."
+        return f"{_code(_of_data(run.task_name))}. The data were not at hand when this was written."
     sizes = (
         f"{counted(len(task.train), 'example')} to train, {len(task.validation):,} to validate, "
         f"{len(task.test):,} to test"
@@ -329,8 +336,8 @@ def _data(run: Run, task: Task | None) -> str:
     if run.scores and run.scores.answers and not are_of(run.scores, task):
         changed = " The data have changed since it was scored."
     if f"{len(task.train):,} to train" in task.about:  # a file's says it
-        return f"{_one_line(task.about)}{changed}"
-    return f"{_one_line(task.about)}\n\n{sizes[0].upper()}{sizes[1:]}.{changed}"
+        return f"{_of_data(task.about)}{changed}"
+    return f"{_of_data(task.about)}\n\n{sizes[0].upper()}{sizes[1:]}.{changed}"
 
 
 def _limits(run: Run, made: Export) -> str:
