@@ -131,6 +131,10 @@ HEART = [  # each of these files has rows below
 ]
 
 MUTATIONS = [  # (file, what it says, what it says when broken, the test that must fail)
+    ("models/adapted.py", "            except ValueError as error:  # PEFT's own", "            except OSError as error:  # PEFT's own", "hostile/test_hostile_adapters.py::test_what_peft_refuses"),
+    ("models/adapter_files.py", ": {error}; {SAVE_AGAIN}", ": {error}", "hostile/test_hostile_adapters.py::test_an_odd_value"),
+    ("models/tensor_files.py", "({error}); copy or save it again", "({error})", "hostile/test_hostile_adapters.py::test_damaged_weights"),
+    ("review/adapter.py", "(self.settings and self.settings.modules_to_save)", 'self.config.get("modules_to_save")', "hostile/test_hostile_adapters.py::test_an_odd_value"),
     ("review/recipe_settings.py", "(2000 / width) ** 0.0775", "(1000 / width) ** 0.0775", "test_check_recipe.py::test_each"),
     ("training/model_card.py", "return _one_line(without_personal_data(text)[0])", "return _one_line(text)", "test_exports.py::test_the_card_hides_hints"),
     ("decision/asking.py", "        fits = which_fit(model, prompted)", "        fits = [True] * len(part)", "test_decision.py::test_a_question_too_long"),

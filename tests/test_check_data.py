@@ -15,12 +15,13 @@ from typer.testing import CliRunner
 import lora_lab as lab
 from lora_lab.cli.app import app
 from lora_lab.models.built_in import base_folder
-from lora_lab.review import data, data_lengths, data_personal
+from lora_lab.review import data, data_lengths
 from lora_lab.review.data_lengths import Bounds, TokenCounter, counter_here, lengths_of
-from lora_lab.tasks.personal_data import kinds_of_personal_data, without_personal_data
 from lora_lab.review.data_twins import twins_of
+from lora_lab.tasks import personal_data
 from lora_lab.tasks.examples import Example, encode
 from lora_lab.tasks.loading import load_task
+from lora_lab.tasks.personal_data import kinds_of_personal_data, without_personal_data
 from lora_lab.tasks.splits import UsedRow
 from lora_lab.tasks.templates import templates_of
 
@@ -461,7 +462,7 @@ PIECES = (
 
 @pytest.mark.parametrize("name", PLAIN)
 def test_the_fast_patterns_of_personal_data_find_what_the_plain_ones_find(name):
-    plain, fast = re.compile(PLAIN[name]), getattr(data_personal, name)
+    plain, fast = re.compile(PLAIN[name]), getattr(personal_data, name)
     generator, found = random.Random(name), 0
     pieces = [*PIECES, " ", "\n", " ", "-"]
     for _ in range(8000):

@@ -37,6 +37,7 @@ from lora_lab.models.quantization import share_tensors
 from lora_lab.recipe import nearest
 
 PEFTS_PREFIX = "lora_"  # how PEFT begins the names of what it adds to a layer
+REFUSED = "PEFT can't make an adapter of this configuration and these tensors"
 
 
 class Line(NamedTuple):
@@ -154,10 +155,13 @@ class Adapted:
         with _built_by_peft(self.base):
             config = _config_for_loading(learned, self.base.model)
             check_ranks(self.base, learned.tensors, config)
-            if isinstance(self.model, PeftModel):
-                self.model.add_adapter(name, config)
-            else:
-                self.model = get_peft_model(self.model, config, name)
+            try:
+                if isinstance(self.model, PeftModel):
+                    self.model.add_adapter(name, config)
+                else:
+                    self.model = get_peft_model(self.model, config, name)
+            except ValueError as error:  # PEFT's own: `_fill` has ours
+                raise ValueError(f"{REFUSED} ({error}); {SAVE_AGAIN}") from error
             self._fill(learned, name)
 
     def _fill(self, learned: Learned, name: str) -> None:
@@ -255,10 +259,7 @@ def _built_by_peft(base: Base) -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise
     except (AttributeError, LookupError, RuntimeError, TypeError, re.error) as error:
-        raise ValueError(
-            f"PEFT can't make an adapter of this configuration and these tensors ({error}); "
-            f"{SAVE_AGAIN}"
-        ) from error
+        raise ValueError(f"{REFUSED} ({error}); {SAVE_AGAIN}") from error
 
 
 def _check_adapter_name(name: str) -> None:

@@ -45,7 +45,7 @@ def read_config(folder: Path) -> "PeftConfig":
     try:
         return config_class(**{name: value for name, value in config.items() if name in known})
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"PEFT refuses {folder / CONFIG_FILE}: {error}") from error
+        raise ValueError(f"PEFT refuses {folder / CONFIG_FILE}: {error}; {SAVE_AGAIN}") from error
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -60,7 +60,9 @@ def check_tensors(path: Path) -> dict[str, str]:
     except FileNotFoundError:
         raise
     except (SafetensorError, OSError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is damaged or not a safetensors file ({error})") from error
+        raise ValueError(
+            f"{path} is damaged or not a safetensors file ({error}); copy or save it again"
+        ) from error
 
 
 # --- tensors looked at one by one, without torch ------------------------------------------------

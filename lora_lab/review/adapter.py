@@ -311,7 +311,7 @@ class _Adapter:
         rows = vocabulary_of(name if isinstance(name, str) else "", self.base)
         trains_embedding = bool(self.config.get(FIELD))
         if self.weights is not None:
-            saved = self.config.get("modules_to_save") or ()
+            saved = (self.settings and self.settings.modules_to_save) or ()
             trains_embedding |= any(_is_embedding(one) for one in (*self.weights.changes, *saved))
             for module, key in self.weights.whole.items():
                 if rows is not None and _is_embedding(module):
