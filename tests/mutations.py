@@ -131,6 +131,8 @@ HEART = [  # each of these files has rows below
 ]
 
 MUTATIONS = [  # (file, what it says, what it says when broken, the test that must fail)
+    ("cli/show.py", 'if sign.isprintable() or sign == "\\n" else', 'if sign else', "hostile/test_shown_as_text.py::test_no_command"),
+    ("widgets/before_after.py", "<td colspan=\"2\">{html.escape(prompt)}", "<td colspan=\"2\">{prompt}", "hostile/test_shown_as_text.py::test_in_a_browser"),
     ("models/adapted.py", "            except ValueError as error:  # PEFT's own", "            except OSError as error:  # PEFT's own", "hostile/test_hostile_adapters.py::test_what_peft_refuses"),
     ("models/adapter_files.py", ": {error}; {SAVE_AGAIN}", ": {error}", "hostile/test_hostile_adapters.py::test_an_odd_value"),
     ("models/tensor_files.py", "({error}); copy or save it again", "({error})", "hostile/test_hostile_adapters.py::test_damaged_weights"),
