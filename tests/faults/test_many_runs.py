@@ -1,0 +1,38 @@
+"""A store of a thousand runs, and thousands of runs in one process."""
+
+import gc
+import shutil
+import time
+
+import psutil
+import pytest
+
+from lora_lab.training.fit import fit
+from lora_lab.training.store import list_runs
+from tiny import letters_task, recipe, tiny_base
+
+RUNS, SECONDS = 1000, 1.0
+
+
+def test_a_store_of_a_thousand_runs_is_listed_in_a_second(tmp_path):
+    first = fit(tiny_base(), letters_task(), recipe(steps=2), store=tmp_path)
+    for number in range(RUNS - 1):
+        shutil.copytree(first.path, tmp_path / f"{first.path.name}-{number}")
+    list_runs(tmp_path)  # a file that was never read is slower
+    start = time.process_time()
+    runs = list_runs(tmp_path)
+    assert time.process_time() - start < SECONDS
+    assert len(runs) == RUNS
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_the_memory_of_two_thousand_runs_in_a_process_stays_flat():
+    base, task, process = tiny_base(), letters_task(), psutil.Process()
+    taken = []
+    for number in range(2000):
+        fit(base, task, recipe(steps=3, seed=number), store=None)
+        if number % 200 == 199:
+            gc.collect()
+            taken.append(process.memory_info().rss / 2**20)
+    assert taken[-1] - taken[1] < 60, taken  # MiB, over 1,600 runs
