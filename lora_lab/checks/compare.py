@@ -86,6 +86,7 @@ class Exercise:
     slips: Mapping[str, Function]  # wrong answers that people give, each by the hint it earns
     ask: Callable[[Function, Case], object] = call  # how a function's answer is got
     trial: Callable[[Function], Verdict] | None = None  # a real use of a function that agrees
+    keep: Callable[[str, Verdict], None] | None = None  # where a verdict is noted, by name
 
     @property
     def name(self) -> str:
@@ -112,9 +113,11 @@ class Exercise:
             )
         cases = list(self.cases())
         verdict = self.judge(cases, [self.outcome(function, case) for case in cases])
-        if not verdict or self.trial is None:
-            return verdict
-        return verdict_of_both(verdict, self.tried(function))
+        if verdict and self.trial is not None:
+            verdict = verdict_of_both(verdict, self.tried(function))
+        if self.keep is not None:
+            self.keep(self.name, verdict)
+        return verdict
 
     def judge(self, cases: Sequence[Case], outcomes: Sequence[Outcome]) -> Verdict:
         """The verdict on the outcomes of all cases, wherever the function was called."""
