@@ -77,7 +77,7 @@ class PathRule(ctypes.Structure):
 class Limits:
     """How much a process may use."""
 
-    seconds: int = 120  # of a processor; the runner ends it after three times as long on the clock
+    seconds: int = 120  # of a processor; the runner ends it as well if it waits for so long
     memory: int = 4000 * MB  # bytes of addresses; torch and PEFT take 1,100 MB of them
     file: int = 64 * MB  # bytes of the largest file
     folder: int = 256 * MB  # bytes of all its files, watched by the runner
@@ -166,7 +166,7 @@ def _set_limits(limits: Limits) -> None:
     ):
         number = getattr(resource, f"RLIMIT_{kind}")
         try:
-            resource.setrlimit(number, (most, most))
+            resource.setrlimit(number, (most, most + (kind == "CPU")))  # a word, then the end
         except (ValueError, OSError):  # macOS does not limit addresses
             if sys.platform.startswith("linux"):
                 raise
