@@ -59,7 +59,10 @@ HOSTILE = {  # what a function does, and what its verdict says
     "fork bomb": ("while True:\n    os.fork()", "PermissionError"),
     "another program": ("import subprocess\nsubprocess.run(['ls'])", "PermissionError"),
     "huge allocation": ("kept = bytearray(10**11)", "MemoryError"),
-    "growing allocation": ("kept = []\nwhile True:\n    kept.append(bytearray(10**8))", "MemoryError"),
+    "growing allocation": (
+        "kept = []\nwhile True:\n    kept.append(bytearray(10**8))",
+        "MemoryError",
+    ),
     "sys.exit": ("sys.exit(0)", "raised SystemExit"),
     "os._exit": ("os._exit(0)", "ended Python itself"),
     "interrupt": ("raise KeyboardInterrupt", "ended Python itself"),
