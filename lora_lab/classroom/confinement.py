@@ -42,7 +42,8 @@ REFUSED = """fork vfork socket kill tkill tgkill rt_sigqueueinfo rt_tgsigqueuein
     pidfd_send_signal ptrace process_vm_readv process_vm_writev io_uring_setup unshare setns mount
     umount2 pivot_root chroot bpf keyctl add_key request_key perf_event_open userfaultfd setrlimit
     reboot kexec_load init_module finit_module shmget msgget semget memfd_create setpriority
-    sched_setaffinity mknod mknodat""".split()
+    sched_setaffinity mknod mknodat truncate chmod fchmod fchmodat fchmodat2 chown fchown lchown
+    fchownat setxattr lsetxattr fsetxattr removexattr lremovexattr fremovexattr""".split()
 
 
 class Unprotected(OSError):

@@ -178,7 +178,7 @@ def _number(worker: subprocess.Popen) -> int:
     """The next number that a worker says: of a process, or the status of its end."""
     line = worker.stdout.readline()
     if not line:
-        raise OSError("the worker that runs submissions has ended; check the files once more")
+        raise Stopped("the system ended the process that runs submissions; check this file again")
     return int(line)
 
 
