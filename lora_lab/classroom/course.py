@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -51,9 +52,9 @@ def find_lesson(word: str) -> Lesson:
         ValueError: if there is none; with the list of those that there are.
     """
     known = lessons()
-    number = word[:2] if word[:2].isdigit() else word[:1].zfill(2)
-    found = known.get(number)
-    if found is None or word not in (number, str(int(number)), found.name, found.path.name):
+    digits = re.match(r"\d*", word, re.ASCII)[0]
+    found = known.get(digits.zfill(2))
+    if found is None or word not in (digits, found.name, found.path.name):
         names = ", ".join(lesson.name for lesson in known.values())
         raise ValueError(f"{word!r} is no lesson with exercises; give a number or one of {names}")
     return found

@@ -16,13 +16,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
 
 import cloudpickle
 import psutil
 
-import lora_lab
-from lora_lab import checks, lessons
 from lora_lab.checks.compare import Case, Exercise, Outcome, Raised, outcome_of
 from lora_lab.classroom.answers import from_text
 from lora_lab.classroom.confinement import Limits, readable_paths
@@ -30,7 +29,7 @@ from lora_lab.places import data_folder, notebooks_folder
 from lora_lab.records import Verdict
 from lora_lab.wording import file_size
 
-PACKAGE = Path(lora_lab.__file__).resolve().parent
+PACKAGE = Path(__file__).resolve().parents[1]
 SOLUTIONS = (PACKAGE / "checks", PACKAGE / "lessons", notebooks_folder())
 KEPT = ("PATH", "LANG", "LD_LIBRARY_PATH")  # of the grader's variables
 LIMITS = Limits()
@@ -266,15 +265,14 @@ def _calls(ask: Callable, cases: Sequence[Case]) -> Callable:
 
 def _by_value(program: Callable) -> bytes:
     """A function pickled with those parts of hidden modules that it uses."""
-    for room in (checks, lessons):
-        cloudpickle.register_pickle_by_value(room)
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    modules = [*map(import_module, ("lora_lab.checks", "lora_lab.lessons", __name__))]
+    for module in modules:
+        cloudpickle.register_pickle_by_value(module)
     try:
         return cloudpickle.dumps(program)
     finally:
-        for room in (checks, lessons):
-            cloudpickle.unregister_pickle_by_value(room)
-        cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+        for module in modules:
+            cloudpickle.unregister_pickle_by_value(module)
 
 
 def _read(report: bytes) -> list[dict]:
