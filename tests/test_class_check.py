@@ -11,14 +11,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-import torch
 from typer.testing import CliRunner
 
 import lora_lab as lab
 from classes import SMALLEST_R, code_cell, hand_in, solutions, submission
 from lora_lab.checks.exercises import EXERCISES, LESSONS
-from lora_lab.classroom import code
-from lora_lab.classroom.answers import from_text, to_text
 from lora_lab.classroom.confinement import Limits, missing_protection
 from lora_lab.classroom.course import lessons
 from lora_lab.classroom.grades import HEAD, page, write_grades
@@ -214,38 +211,6 @@ def test_a_renamed_function_is_found_by_its_check_and_else_named(runner):
     renamed = SMALLEST_R.replace("def smallest_r", "def mine")
     assert said(runner, renamed, "lab.check.smallest_r(mine)") == RIGHT
     assert "does not define smallest_r; its functions are mine" in said(runner, renamed)
-
-
-def test_only_statements_that_are_needed_are_chosen():
-    known = [*code.statements(["import a\nimport b", "x = a.y", "def f():\n    x = 1\n    b.z"])]
-    chosen = code.text_of(code.needed(code.checked_expression("f", []), known))
-    assert "import b" in chosen
-    assert "import a" not in chosen
-    assert "x = a.y" not in chosen
-
-
-VALUES = [
-    *(None, True, 3, -(10**30), 2.5, float("inf"), "ä\n", [1, (2, "a")], {"a": [1.0], 3: None}),
-    *(torch.arange(6).reshape(2, 3), torch.zeros(0, 3), torch.ones(2, dtype=torch.bfloat16)),
-]
-
-
-@pytest.mark.parametrize("value", VALUES, ids=str)
-def test_an_answer_comes_back_as_it_was(value):
-    back = from_text(to_text(value))
-    assert type(back) is type(value)
-    assert (
-        back.equal(value) and back.dtype == value.dtype
-        if torch.is_tensor(value)
-        else (back == value)
-    )
-
-
-def test_an_object_arrives_as_a_type_of_that_name_and_a_broken_text_is_refused():
-    assert type(from_text(to_text({1, 2}))).__name__ == "set"
-    for text in ("", "[]", '["tensor", "float32", [2], ""]', '["whole", "x"]', '["run", "ls"]'):
-        with pytest.raises(ValueError, match="."):
-            from_text(text)
 
 
 # --- verdicts -----------------------------------------------------------------------------------

@@ -22,8 +22,9 @@ def release(
         typer.Option(metavar="LESSON", help="A lesson, as 5 or 05_rank; again for more."),
     ] = None,
 ) -> None:
-    """Write student copies: the lessons without solutions and outputs, with their hints.
+    """Write student copies: lessons without solutions.
 
+    Outputs are left out too, hints stay.
     Each copy says in its metadata which version, lesson and exercises it holds. A README tells
     learners how to work and how to hand in. Without --lesson the whole course is copied.
 
@@ -70,7 +71,7 @@ def check(
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the grades as JSON alone.")] = False,
 ) -> None:
-    """Check submitted notebooks: a table of grades, and a page for each learner.
+    """Check submitted notebooks: a table, a page each.
 
     Each exercise's function runs in a process of its own, without network, without other
     processes, with limits on time, memory and files; it can read neither solutions nor other
