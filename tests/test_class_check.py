@@ -207,6 +207,12 @@ def test_imports_helpers_and_values_come_along_from_other_cells_in_any_order(run
 
 
 @protected
+def test_the_line_that_raised_is_the_cells_own(runner):
+    cell = "# a remark\n\ndef smallest_r(**given):\n    # another\n    return 1 / 0  # here\n"
+    assert "in its line 5: return 1 / 0  # here" in said(runner, "import os", cell)
+
+
+@protected
 def test_a_renamed_function_is_found_by_its_check_and_else_named(runner):
     renamed = SMALLEST_R.replace("def smallest_r", "def mine")
     assert said(runner, renamed, "lab.check.smallest_r(mine)") == RIGHT

@@ -10,8 +10,9 @@ import builtins
 import symtable
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from types import CodeType
 
-Tree, Expression = ast.Module, ast.expr
+Expression = ast.expr
 CELL_MAGIC = ("%%time", "%%timeit", "%%capture")  # these only measure or hide the cell's own code
 
 
@@ -20,16 +21,29 @@ class Statement:
     """A statement at the top of a cell: the names that it defines, and those that it uses."""
 
     node: ast.stmt
+    cell: int  # its cell's place among the code cells
     defines: frozenset[str]
     uses: frozenset[str]
+
+    def __str__(self) -> str:
+        return ast.unparse(self.node)
+
+    @property
+    def file(self) -> str:
+        """The name of its cell in a traceback."""
+        return f"<cell {self.cell + 1}>"
+
+    def compiled(self) -> CodeType:
+        """The statement, ready to run; its lines are those of its cell."""
+        return compile(ast.Module([self.node], []), self.file, "exec")
 
 
 def statements(cells: Sequence[str]) -> Iterator[Statement]:
     """The statements of all cells, in order; a cell that is no Python is left out."""
-    for cell in cells:
+    for place, cell in enumerate(cells):
         tree = parsed(cell)
         for node in tree.body if tree is not None else ():
-            yield Statement(node, frozenset(_defined(node)), frozenset(_used(node)))
+            yield Statement(node, place, frozenset(_defined(node)), frozenset(_used(node)))
 
 
 def parsed(cell: str) -> ast.Module | None:
@@ -65,7 +79,7 @@ def checked_expression(name: str, cells: Sequence[str]) -> ast.expr:
     return ast.Name(name, ast.Load())
 
 
-def needed(expression: ast.expr, known: Sequence[Statement]) -> ast.Module:
+def needed(expression: ast.expr, known: Sequence[Statement]) -> list[Statement]:
     """The statements that an expression needs, directly or through others, in their order."""
     wanted, chosen = {*_used(expression)}, set()
     while True:
@@ -75,7 +89,7 @@ def needed(expression: ast.expr, known: Sequence[Statement]) -> ast.Module:
             if place not in chosen and statement.defines & (wanted | {"*"})
         }
         if not more:
-            return ast.Module([known[place].node for place in sorted(chosen)], [])
+            return [known[place] for place in sorted(chosen)]
         chosen |= more
         for place in more:
             wanted |= known[place].uses

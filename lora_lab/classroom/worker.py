@@ -14,14 +14,13 @@ import os
 import pickle
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 
 from lora_lab.classroom import answers, code
 from lora_lab.classroom.confinement import Limits, confine
 
-FILE = "<your notebook>"
 PARENT_DEATH = 1  # of prctl
 LOADED = {  # before a task comes; a plain worker never holds the solutions
     "plain": ("torch", "peft", "cloudpickle"),
@@ -89,19 +88,22 @@ def events(asked: dict, payload: bytes) -> Iterator[dict]:
         return
     calls = _trial if asked["trial"] else pickle.loads(payload)  # made by the grader
     try:
-        function = _run(code.needed(expression, known), expression)
+        function = _run(code.needed(expression, known), asked["cells"], expression)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a learner's code: anything
         yield {"broken": f"{type(error).__name__}: {error}"}
         return
     yield from calls(function, asked["name"], answers.to_text)
 
 
-def _run(tree: code.Tree, expression: code.Expression) -> object:
+def _run(
+    statements: Sequence[code.Statement], cells: Sequence[str], expression: code.Expression
+) -> object:
     """The value of an expression after its statements have run, in a namespace of its own."""
-    text = code.text_of(tree)
-    linecache.cache[FILE] = (len(text), None, text.splitlines(keepends=True), FILE)
     names = {"__name__": "__main__", "__builtins__": builtins}
-    exec(compile(text, FILE, "exec"), names)
+    for statement in statements:
+        lines = cells[statement.cell].splitlines(keepends=True)
+        linecache.cache[statement.file] = (0, None, lines, statement.file)
+        exec(statement.compiled(), names)
     return eval(code.text_of(expression), names)
 
 
