@@ -46,6 +46,16 @@ def test_a_copy_has_no_solution_and_no_output_and_keeps_stubs_checks_and_hints(n
             assert cell["execution_count"] is None
 
 
+@pytest.mark.parametrize("number", LESSONS)
+def test_a_copy_runs_the_very_cells_that_are_tested_in_the_lesson(number, released):
+    lesson = lessons()[number]
+    shipped, copy = (
+        [text_of(cell) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+        for notebook in (lesson.notebook(), read(released / lesson.path.name))
+    )
+    assert copy == shipped
+
+
 def test_a_copy_says_which_lesson_and_version_it_is():
     lesson = find_lesson("5")
     assert student_copy(lesson)["metadata"]["lora_lab"] == {
@@ -100,13 +110,14 @@ def test_an_unknown_lesson_is_refused_with_the_known_ones(word):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_released_lesson_runs_from_top_to_bottom(released, tmp_path):
     import nbclient
     import nbformat
 
     notebook = nbformat.read(released / "05_rank.ipynb", as_version=4)
     where = {"metadata": {"path": str(tmp_path)}}
-    nbclient.NotebookClient(notebook, timeout=300, resources=where).execute()
+    nbclient.NotebookClient(notebook, timeout=1200, resources=where).execute()
     said = [
         str(cell.outputs) for cell in notebook.cells if "check" in cell.metadata.get("tags", ())
     ]
