@@ -798,7 +798,7 @@ MUTATIONS = [  # (file, what it says, what it says when broken, the test that mu
     ("classroom/confinement.py", '("AS", limits.memory),', "", "test_class_check.py::test_a_hostile_function"),
     ("classroom/runner.py", "readable_paths([PACKAGE, data_folder()], SOLUTIONS)", "readable_paths([PACKAGE, data_folder()], ())", "test_class_check.py::test_solutions_can_be_read"),
     ("classroom/runner.py", "elif _size(folder) > self.limits.folder:", "elif False:", "test_class_check.py::test_a_hostile_function"),
-    ("classroom/code.py", "if outside and symbol.is_referenced():", "if symbol.is_referenced():", "test_class_code.py::test_only_statements"),
+    ("classroom/code.py", "if outside and symbol.is_referenced():", "if symbol.is_referenced():", "test_class_code.py::test_a_name_inside_a_function"),
     ("classroom/grading.py", "score.right > best[key][1]", "score.right < best[key][1]", "test_class_check.py::test_the_better_of_two"),
     ("classroom/release.py", 'if "solution" not in tags_of(cell)', "if True", "test_class_release.py::test_a_copy_has_no_solution"),
     ("checks/compare.py", "return Verdict(tried.passed, f", "return Verdict(True, f", "test_checks.py::test_a_collator_that_tires"),
