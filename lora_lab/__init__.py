@@ -39,6 +39,7 @@ _HOME = {  # public name: the module it lives in
     "studio": "widgets.studio",
     "picture_of_lora": "widgets.lora_picture",
     "check": "checks.exercises",
+    "progress": "checks.exercises",
     "check_recipe": "review.recipe",
     "check_data": "review.data",
     "mend_data": "review.data_mending",

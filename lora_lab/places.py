@@ -73,6 +73,12 @@ def attempts_file() -> Path:
     return store.with_name(f"{store.name}-attempts.jsonl")
 
 
+def checks_file() -> Path:
+    """Where the verdicts of exercises are kept: beside the store and named after it."""
+    store = Path(os.path.abspath(store_folder()))
+    return store.with_name(f"{store.name}-checks.jsonl")
+
+
 def folder_name(name: str) -> str:
     """A folder's name that every system allows, made from any name; ordinary names stay.
 

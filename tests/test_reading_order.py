@@ -236,10 +236,23 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
             "full_or_lora",
             "shipping",
             "your_data",
+            "progress",
             "exercises",
         ],
         "torch",
     ),
+    "classroom": {
+        "confinement": "",
+        "answers": "torch",
+        "code": "IPython",
+        "worker": "",
+        "runner": "cloudpickle psutil",
+        "course": "",
+        "release": "",
+        "submissions": "",
+        "grading": "",
+        "grades": "jinja2",
+    },
     "plots": dict.fromkeys(
         ["canvas", "losses", "meters", "tokens", "matrices", "predicted", "noise", "by_rank"]
         + ["pairs", "learning_rates", "alpha", "module_sets", "competing", "quantized"]
@@ -273,6 +286,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
             "ask",
             "export",
             "report",
+            "classroom",
             "playground",
             "app",
         ],

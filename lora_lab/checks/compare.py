@@ -4,7 +4,7 @@ import copy
 import math
 import numbers
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +14,9 @@ from lora_lab.records import Verdict
 
 Function = Callable[..., object]
 Case = dict[str, object]  # keyword arguments for the function
+
+
+NOTHING = "nothing to check; write the function, run its cell, then run this one again."
 
 
 class WrongAnswer(Exception):
@@ -26,20 +29,52 @@ def call(function: Function, case: Case) -> object:
 
 
 @dataclass(frozen=True, slots=True)
+class Raised:
+    """An exception in words, so that another process can report it."""
+
+    kind: str  # the exception's type: "ValueError"
+    message: str
+    line: str = ""  # `3: return x` for the learner's line; "" where it is not known
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """The result of a call: the answer or the exception, and the inputs that it changed."""
 
     answer: object = None
-    raised: BaseException | None = None
+    raised: Raised | None = None
     changed: tuple[str, ...] = ()
 
     def like(self, other: "Outcome") -> bool:
         """Whether both calls did the same: an equal answer, or the same kind of failure."""
+        kinds = [one.raised and one.raised.kind for one in (self, other)]
         return (
-            type(self.raised) is type(other.raised)
+            kinds[0] == kinds[1]
             and self.changed == other.changed
             and first_difference(self.answer, other.answer) is None
         )
+
+
+def outcome_of(ask: Callable[[Function, Case], object], function: Function, case: Case) -> Outcome:
+    """The outcome of asking a function with a copy of the case, with fixed random numbers."""
+    inputs, answer, raised = copy.deepcopy(case), None, None
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(0)
+        try:
+            answer = ask(function, inputs)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a learner's code: anything
+            raised = raised_by(error, function)
+    changed = [name for name in case if first_difference(inputs[name], case[name])]
+    return Outcome(answer, raised, tuple(changed))
+
+
+def raised_by(error: BaseException, function: Function) -> Raised:
+    """An exception in words, with the learner's line that raised it."""
+    kind = "NotImplementedError" if isinstance(error, NotImplementedError) else type(error).__name__
+    file = getattr(getattr(function, "__code__", None), "co_filename", None)
+    lines = [line for line in traceback.extract_tb(error.__traceback__) if line.filename == file]
+    line = f"{lines[-1].lineno}: {lines[-1].line}" if lines else ""
+    return Raised(kind, str(error), line)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +86,7 @@ class Exercise:
     slips: Mapping[str, Function]  # wrong answers that people give, each by the hint it earns
     ask: Callable[[Function, Case], object] = call  # how a function's answer is got
     trial: Callable[[Function], Verdict] | None = None  # a real use of a function that agrees
+    keep: Callable[[str, Verdict], None] | None = None  # where a verdict is noted, by name
 
     @property
     def name(self) -> str:
@@ -76,42 +112,41 @@ class Exercise:
                 f"without brackets: lab.check.{self.name}({self.name})",
             )
         cases = list(self.cases())
-        for case in cases:
-            outcome = self.outcome(function, case)
-            problem = self._problem(outcome, case, function)
+        verdict = self.judge(cases, [self.outcome(function, case) for case in cases])
+        if verdict and self.trial is not None:
+            verdict = verdict_of_both(verdict, self.tried(function))
+        if self.keep is not None:
+            self.keep(self.name, verdict)
+        return verdict
+
+    def judge(self, cases: Sequence[Case], outcomes: Sequence[Outcome]) -> Verdict:
+        """The verdict on the outcomes of all cases, wherever the function was called."""
+        for outcome, case in zip(outcomes, cases, strict=True):
+            problem = self._problem(outcome, case)
             if problem:
-                return Verdict(False, self._hint(function, cases) or problem)
-        agreed = f"your function agrees with ours on {len(cases)} inputs."
-        if self.trial is None:
-            return Verdict(True, agreed)
+                return Verdict(False, self._hint(outcomes, cases) or problem)
+        return Verdict(True, f"your function agrees with ours on {len(cases)} inputs.")
+
+    def tried(self, function: Function) -> Verdict:
+        """The verdict of the trial, a real use of a function that agrees on each input."""
         try:
-            tried = self.trial(function)
+            return self.trial(function)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a learner's code: anything
-            return Verdict(
-                False, f"{agreed} In its trial {_about_error(error, cases[0], function)}"
-            )
-        return Verdict(tried.passed, f"{agreed} {tried.message}")
+            case = next(iter(self.cases()))
+            return Verdict(False, f"In its trial {_about(raised_by(error, function), case)}")
 
     def outcome(self, function: Function, case: Case) -> Outcome:
         """The outcome of calling the function with a copy of the case."""
-        inputs, answer, raised = copy.deepcopy(case), None, None
-        with torch.random.fork_rng(devices=[]):
-            torch.random.default_generator.manual_seed(0)
-            try:
-                answer = self.ask(function, inputs)
-            except (Exception, SystemExit) as error:  # noqa: BLE001 - a learner's code: anything
-                raised = error
-        changed = [name for name in case if first_difference(inputs[name], case[name])]
-        return Outcome(answer, raised, tuple(changed))
+        return outcome_of(self.ask, function, case)
 
-    def _problem(self, outcome: Outcome, case: Case, function: Function) -> str | None:
+    def _problem(self, outcome: Outcome, case: Case) -> str | None:
         """What is wrong with an outcome, in words; None if nothing is."""
-        if isinstance(outcome.raised, NotImplementedError):
-            return "nothing to check; write the function, run its cell, then run this one again."
-        if isinstance(outcome.raised, WrongAnswer):
-            return str(outcome.raised)
         if outcome.raised is not None:
-            return _about_error(outcome.raised, case, function)
+            if outcome.raised.kind == NotImplementedError.__name__:
+                return NOTHING
+            if outcome.raised.kind == WrongAnswer.__name__:
+                return outcome.raised.message
+            return _about(outcome.raised, case)
         if outcome.changed:
             return (
                 f"your function changes {' and '.join(outcome.changed)} in place, and its caller "
@@ -124,14 +159,18 @@ class Exercise:
         inputs = ", ".join(_input_text(*named_input) for named_input in case.items())
         return difference and f"{difference} Given were {inputs}."
 
-    def _hint(self, function: Function, cases: list[Case]) -> str | None:
+    def _hint(self, outcomes: Sequence[Outcome], cases: Sequence[Case]) -> str | None:
         """The hint of the slip that does what the function does, on every input."""
-        outcomes = [self.outcome(function, case) for case in cases]
         for hint, slip in self.slips.items():
             slipped = (self.outcome(slip, case) for case in cases)
             if all(outcome.like(other) for outcome, other in zip(outcomes, slipped, strict=True)):
                 return hint
         return None
+
+
+def verdict_of_both(agreed: Verdict, tried: Verdict) -> Verdict:
+    """The verdict on a function that agrees on each input and had its trial."""
+    return Verdict(tried.passed, f"{agreed.message} {tried.message}")
 
 
 # --- the first difference, in words ---------------------------------------------------------
@@ -247,11 +286,9 @@ def _input_text(name: str, value: object) -> str:
     return f"{name}={value:g}" if isinstance(value, numbers.Real) else name
 
 
-def _about_error(error: BaseException, case: Case, function: Function) -> str:
+def _about(raised: Raised, case: Case) -> str:
     """What was raised, and the learner's line that raised it, or how the function is called."""
-    words = f"your function raised {type(error).__name__}: {error}"
-    file = getattr(getattr(function, "__code__", None), "co_filename", None)
-    lines = [line for line in traceback.extract_tb(error.__traceback__) if line.filename == file]
-    if lines:
-        return f"{words}\nin its line {lines[-1].lineno}: {lines[-1].line}"
+    words = f"your function raised {raised.kind}: {raised.message}"
+    if raised.line:
+        return f"{words}\nin its line {raised.line}"
     return f"{words}\nIt is called with {', '.join(case)}."

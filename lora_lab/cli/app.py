@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from lora_lab import __version__
 from lora_lab.cli import ask, check, estimate, export, lab, playground, report, setup, sweep, train
+from lora_lab.cli.classroom import classroom
 from lora_lab.cli.options import gathered
 from lora_lab.cli.show import note
 from lora_lab.places import NoRoom
@@ -141,3 +142,4 @@ app.command("chat")(ask.chat)
 app.command("report")(report.report)
 app.command("export")(export.export)
 app.command("playground")(playground.playground)
+app.add_typer(classroom, name="class")

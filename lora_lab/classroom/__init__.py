@@ -1,0 +1,1 @@
+"""A class: student copies of the lessons, and the checking of what is handed in."""
