@@ -17,7 +17,10 @@ import lora_lab
 from test_reading_order import READING_ORDER
 
 ROOT = Path(__file__).parents[1]
-CONDA_NAMES = {"pytorch": "torch"}  # conda's name: pip's name, where they differ
+CONDA_NAMES = {  # conda-forge's name: pip's name, where they differ
+    "pytorch": "torch",
+    "huggingface_hub": "huggingface-hub",
+}
 TORCH_CPU = "https://download.pytorch.org/whl/cpu"
 
 
