@@ -1,4 +1,4 @@
-"""What Sphinx is taught for this course: notebooks with folds and pictures, formulas, the playground.
+"""What Sphinx is taught for this course: folds and pictures of notebooks, formulas, links.
 
 Formulas become MathML by docutils' own converter: a browser draws it without JavaScript, and a
 screen reader reads it.
@@ -14,16 +14,13 @@ from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.application import Sphinx
 from sphinx.config import Config
-from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
 import anywhere
 import lab_pictures
 from lora_lab.checks.exercises import EXERCISES
 
-logger = logging.getLogger(__name__)
 ROOT = Path(__file__).parents[1]
-PICTURE = "A picture of the lab, taken after the notebook had run. In the notebook it is live."
 ANCHOR = re.compile(r"\]\(#[\w-]+\)")
 PLAYGROUND = "playground.html"  # what `make playground` writes
 OPEN_IT = f'<p><a href="../{PLAYGROUND}">Open the playground</a></p>'
@@ -47,21 +44,24 @@ def mend_anchors(notebook: dict) -> None:
             cell["source"] = ANCHOR.sub(lambda found: found[0].lower(), text)
 
 
-def show_labs(notebook: dict, pictures: dict[str, dict], folder: Path) -> list[str]:
-    """Put the pictures of labs into the notebook; gives the labs that have none that fits."""
-    lacking = []
-    for place, output in lab_pictures.pictureless(notebook):
+def show_labs(notebook: dict, pictures: dict[str, dict], folder: Path) -> None:
+    """Put the pictures of labs into the notebook, and a line below each: what it is."""
+    for place, output in reversed([*lab_pictures.pictureless(notebook)]):
         cell = notebook["cells"][place]
-        name = lab_pictures.name_of(output)
         picture = pictures.get(cell["id"])
-        if picture is None or picture["lab"] != name:
-            lacking.append(name)
-            continue
-        content = (folder / f"{cell['id']}.png").read_bytes()
-        output["data"]["image/png"] = base64.b64encode(content).decode()
-        size = {key: picture[key] for key in ("alt", "width", "height")}
-        output["metadata"]["image/png"] = size
-    return lacking
+        fits = picture is not None and picture["lab"] == lab_pictures.name_of(output)
+        if fits:
+            content = (folder / f"{cell['id']}.png").read_bytes()
+            output["data"]["image/png"] = base64.b64encode(content).decode()
+            size = {key: picture[key] for key in ("alt", "width", "height")}
+            output["metadata"]["image/png"] = size
+        line = lab_pictures.PICTURE if fits else lab_pictures.NO_PICTURE
+        notebook["cells"].insert(place + 1, markdown(f"*{line}*", f"about-{cell['id']}"))
+
+
+def markdown(text: str, id: str) -> dict:
+    """A cell of a notebook with this text."""
+    return {"cell_type": "markdown", "id": id, "metadata": {}, "source": text}
 
 
 def read_notebook(app: Sphinx, docname: str, source: list[str]) -> None:
@@ -74,10 +74,8 @@ def read_notebook(app: Sphinx, docname: str, source: list[str]) -> None:
     mend_anchors(notebook)
     key = lab_pictures.key_of(path)
     pictures = lab_pictures.known().get(key, {})
-    lacking = show_labs(notebook, pictures, lab_pictures.FOLDER / key)
+    show_labs(notebook, pictures, lab_pictures.FOLDER / key)
     app.env.note_dependency(str(lab_pictures.INDEX))
-    if lacking:
-        logger.info("%s: no picture of %s", docname, "; ".join(lacking))
     add_links(notebook, path)
     source[0] = json.dumps(notebook)
 
@@ -130,8 +128,7 @@ def add_links(notebook: dict, path: Path) -> None:
     line = SAVED.format(up=up)
     if repository:
         line += " " + anywhere.badges(repository, within) + "."
-    cell = {"cell_type": "markdown", "id": "run-it", "metadata": {}, "source": line}
-    notebook["cells"].insert(1, cell)
+    notebook["cells"].insert(1, markdown(line, "run-it"))
 
 
 def write_copies(app: Sphinx, error: Exception | None) -> None:

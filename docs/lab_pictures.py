@@ -9,6 +9,8 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent / "labs"
 INDEX = FOLDER / "labs.json"
+PICTURE = "A picture of the lab above. In the notebook it is live."
+NO_PICTURE = "This is a live lab. Its picture has not been taken yet."
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 

@@ -1,7 +1,7 @@
 """Take the pictures of labs that the docs show: `make lab-pictures`, or this file with notebooks.
 
 Each notebook with a lab that left no picture is run in JupyterLab, as a learner sees it; then the
-lab is photographed as it stands. It stands in tests/ because it runs in isolation.py's surroundings.
+lab is photographed as it stands. The file is in tests/ because it needs isolation.py's surroundings.
 """
 
 import argparse
@@ -152,8 +152,8 @@ def visit(playwright: Playwright, address: str, home: Path, path: Path, quick: b
         page.goto(f"{address}/lab/tree/{path.resolve().relative_to(ROOT / 'notebooks')}?reset")
         run(page, path, quick)
         index = lab_pictures.known() | {key: photograph(page, path)}
-        page.evaluate("jupyterapp.shell.currentWidget.sessionContext.shutdown()")
     finally:
+        browser.pages[0].evaluate("jupyterapp.shell.currentWidget?.sessionContext.shutdown()")
         browser.close()
     text = json.dumps(dict(sorted(index.items())), indent=1, ensure_ascii=False)
     lab_pictures.INDEX.write_text(text + "\n", encoding="utf-8")
