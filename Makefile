@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PYTEST := $(BIN)/python -m pytest --nbval -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test test-all test-gpu evidence recorded refresh claims playground docs lab-pictures javascript lint clean
+.PHONY: help setup lab test test-all test-gpu evidence recorded refresh claims playground docs pictures javascript lint clean
 
 help: ## list these targets
 	@echo "make lab    opens the laboratory;  make test    proves that it works."
@@ -58,7 +58,7 @@ playground: setup ## the page that trains in a browser: playground.html, and sit
 docs: .venv/docs ## the course as a web site, in site/docs; no notebook is run
 	$(BIN)/python -m sphinx -n -W --keep-going -c docs . site/docs
 
-lab-pictures: setup ## pictures of labs for that site, taken in a browser (ONLY=notebooks/x.ipynb for one)
+pictures: setup ## pictures of labs for that site, taken in a browser (ONLY=notebooks/x.ipynb for one)
 	$(BIN)/python tests/picture_labs.py $(ONLY)
 
 javascript: setup ## fetch what the playground has from npm anew (lora_lab/web/vendor/packages.toml)

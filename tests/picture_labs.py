@@ -1,7 +1,7 @@
-"""Take the pictures of labs that the docs show: `make lab-pictures`, or this file with notebooks.
+"""Take the pictures of labs that the docs show: `make pictures`, or this file with notebooks.
 
 Each notebook with a lab that left no picture is run in JupyterLab, as a learner sees it; then the
-lab is photographed as it stands. The file is in tests/ because it needs isolation.py's surroundings.
+lab is photographed as it stands. This file is in tests/ since it needs isolation.py's surroundings.
 """
 
 import argparse

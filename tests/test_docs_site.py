@@ -83,9 +83,8 @@ def missing(pages: dict[Path, Links]) -> list[str]:
             if parts.scheme or parts.netloc:
                 continue
             target = (page.parent / unquote(parts.path)).resolve() if parts.path else page
-            if not target.exists():
-                found.append(f"{page.name}: {link}")
-            elif parts.fragment and target in ids and unquote(parts.fragment) not in ids[target]:
+            anchor = unquote(parts.fragment)
+            if not target.exists() or (anchor and anchor not in ids.get(target, {anchor})):
                 found.append(f"{page.name}: {link}")
     return found
 
