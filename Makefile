@@ -32,7 +32,7 @@ lab: ## set up, then open JupyterLab at the first notebook
 test: setup ## the suite: units, notebooks, a real browser
 	$(PYTEST)
 
-test-all: setup ## the suite and all that is slow
+test-all: setup .venv/docs ## the suite and all that is slow
 	$(PYTEST) --slow
 
 test-gpu: setup ## the tests that train on an NVIDIA GPU
