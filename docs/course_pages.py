@@ -8,6 +8,7 @@ import base64
 import html
 import json
 import re
+import sys
 from pathlib import Path
 
 from docutils import nodes
@@ -93,21 +94,30 @@ def visit_display(translator: object, node: nodes.math_block) -> None:
 
 
 class Slips(SphinxDirective):
-    """The slips that each exercise knows, by lesson, folded: a list for instructors."""
+    """The slips that each exercise knows, folded, with its lesson: a list for instructors."""
 
     def run(self) -> list[nodes.Node]:
         """A fold for each exercise, in the course's order."""
         made = []
         for exercise in EXERCISES.values():
             lines = "".join(f"<li>{html.escape(slip)}</li>" for slip in exercise.slips)
-            fold = f"<details><summary><code>{exercise.name}</code></summary><ul>{lines}</ul>"
+            # a module of checks begins with "Checks for notebook 05, Rank: ..."
+            about = sys.modules[exercise.reference.__module__].__doc__
+            lesson = re.search(r"(?:notebook|lesson) (\d\d)", about)[1]
+            title = f"{lesson} · <code>{exercise.name}</code>"
+            fold = f"<details><summary>{title}</summary><ul>{lines}</ul>"
             made.append(nodes.raw("", fold + "</details>", format="html"))
         return made
 
 
+def public_address() -> str | None:
+    """The course's address, as pyproject.toml names it now."""
+    return anywhere.address((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
 def fill_in(app: Sphinx, config: Config) -> None:
     """What pages say about this very build: whether the playground is there, and the links."""
-    repository = anywhere.address((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    repository = public_address()
     built = (ROOT / PLAYGROUND).exists()
     if built:
         config.html_extra_path = [*config.html_extra_path, f"../{PLAYGROUND}"]
@@ -122,7 +132,7 @@ def fill_in(app: Sphinx, config: Config) -> None:
 
 def add_links(notebook: dict, path: Path) -> None:
     """Below a notebook's title: that its results were saved, and where to run it."""
-    repository = anywhere.address((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    repository = public_address()
     within = path.relative_to(ROOT).as_posix()
     up = "../" * within.count("/")
     line = SAVED.format(up=up)
@@ -133,7 +143,7 @@ def add_links(notebook: dict, path: Path) -> None:
 
 def write_copies(app: Sphinx, error: Exception | None) -> None:
     """With the site: the notebooks with a set-up cell, where the course has an address."""
-    repository = anywhere.address((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    repository = public_address()
     if repository and error is None:
         anywhere.write_copies(Path(app.outdir), repository)
 
