@@ -46,7 +46,7 @@ myst_enable_extensions = ["dollarmath", "substitution"]
 myst_heading_anchors = 4
 
 autodoc_typehints = "signature"
-python_maximum_signature_line_length = 80  # a longer one has a line for each parameter
+# no python_maximum_signature_line_length: axe-core finds the lists that it makes broken
 autodoc_member_order = "bysource"
 python_use_unqualified_type_names = True
 default_role = "code"  # single backticks in docstrings
