@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PYTEST := $(BIN)/python -m pytest --nbval -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test test-all test-gpu evidence recorded refresh claims playground javascript lint clean
+.PHONY: help setup lab test test-all test-gpu evidence recorded refresh claims playground docs pictures javascript lint clean
 
 help: ## list these targets
 	@echo "make lab    opens the laboratory;  make test    proves that it works."
@@ -32,7 +32,7 @@ lab: ## set up, then open JupyterLab at the first notebook
 test: setup ## the suite: units, notebooks, a real browser
 	$(PYTEST)
 
-test-all: setup ## the suite and all that is slow
+test-all: setup .venv/docs ## the suite and all that is slow
 	$(PYTEST) --slow
 
 test-gpu: setup ## the tests that train on an NVIDIA GPU
@@ -54,6 +54,12 @@ refresh: setup ## run the notebooks afresh and keep their outputs (ONLY=notebook
 playground: setup ## the page that trains in a browser: playground.html, and site/ for a web host
 	rm -rf site/playground
 	$(BIN)/lora-lab playground --file playground.html --site site/playground
+
+docs: .venv/docs ## the course as a web site, in site/docs; no notebook is run
+	$(BIN)/python -m sphinx -n -W --keep-going -c docs . site/docs
+
+pictures: setup ## pictures of labs for that site, taken in a browser (ONLY=notebooks/x.ipynb for one)
+	$(BIN)/python tests/picture_labs.py $(ONLY)
 
 javascript: setup ## fetch what the playground has from npm anew (lora_lab/web/vendor/packages.toml)
 	$(BIN)/python -m lora_lab.assets.javascript
@@ -81,6 +87,11 @@ clean: ## remove .venv and what was built here; your runs and the cache stay
 	then $(BIN)/python -m pip install torch --index-url $(TORCH_CPU) \
 		|| echo "That index failed; pip's default build follows."; fi
 	$(BIN)/python -m pip install -e ".[dev]"
+	@touch $@
+
+# What builds the docs: learners do without.
+.venv/docs: .venv/installed pyproject.toml
+	$(BIN)/python -m pip install -e ".[docs]"
 	@touch $@
 
 # Done again when what is fetched, or how it is converted, has changed.

@@ -17,7 +17,10 @@ import lora_lab
 from test_reading_order import READING_ORDER
 
 ROOT = Path(__file__).parents[1]
-CONDA_NAMES = {"pytorch": "torch"}  # conda's name: pip's name, where they differ
+CONDA_NAMES = {  # conda-forge's name: pip's name, where they differ
+    "pytorch": "torch",
+    "huggingface_hub": "huggingface-hub",
+}
 TORCH_CPU = "https://download.pytorch.org/whl/cpu"
 
 
@@ -158,12 +161,13 @@ def test_such_a_line_would_be_found(line):
     assert told_too_much("a file", f"before\n{line}\nafter") == [f"a file: {line}"]
 
 
-def test_only_the_readme_and_the_makefile_name_pytorchs_index():
+def test_only_what_installs_the_course_names_pytorchs_index():
     names = [name for name in tracked_files() if name != "tests/test_project.py"]
     texts = {name: (ROOT / name).read_bytes() for name in names}
     assert {name for name, text in texts.items() if TORCH_CPU.encode() in text} == {
         "README.md",
         "Makefile",
+        ".binder/requirements.txt",
     }
 
 
