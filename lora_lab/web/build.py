@@ -29,7 +29,12 @@ POLICY = (  # what the page may do: nothing that sends anything anywhere
     "style-src {styles} 'unsafe-inline'; img-src data: blob:; worker-src {workers}; "
     "connect-src {connect}; base-uri 'none'; form-action 'none'"
 )
-FROM_DISK = {"scripts": "data: blob:", "styles": "", "workers": "blob:", "connect": "'none'"}
+FROM_DISK = {  # Firefox asks worker-src, too, what a worker may import
+    "scripts": "data: blob:",
+    "styles": "",
+    "workers": "blob: data:",
+    "connect": "'none'",
+}
 FROM_HOST = {"scripts": "'self'", "styles": "'self'", "workers": "'self'", "connect": "'self'"}
 
 
