@@ -9,6 +9,7 @@ import { guess } from "./guess.mjs";
 import { inside } from "./inside.mjs";
 import { keptRuns, labelOf, varying } from "./kept_runs.mjs";
 import { readKept, storeOfTab, writeKept } from "./kept_store.mjs";
+import { licences } from "./licences.mjs";
 import { legendOf, lossChart } from "./loss_chart.mjs";
 import { ownExamples } from "./own_examples.mjs";
 import { prompts } from "./prompts.mjs";
@@ -330,6 +331,7 @@ function build(ready) {
   const versions = Object.entries(ready.versions ?? {}).map(
     ([name, version]) => `${name} ${version}`,
   );
+  licences(byId("others"));
   byId("versions").textContent = versions.join(" · ");
 }
 
