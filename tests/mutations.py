@@ -951,7 +951,7 @@ MUTATIONS = [  # (file, what it says, what it says when broken, the test that mu
     ("web/engine/fields.mjs", "2 * hits / fields", "hits / fields", "test_playground_modules.py::test_fields_of_json"),
     ("web/engine/fields.mjs", "|| Array.isArray(value)) return null", ") return null", "test_playground_modules.py::test_fields_of_json"),
     ("web/engine/fields.mjs", "entries.sort(([one], [other]) => (one < other ? -1 : 1))", "entries", "test_playground_modules.py::test_fields_of_json"),
-    ("web/page/singular_values.mjs", "atP - t * beside", "atP + t * beside", "test_playground_page_parts.py::test_the_singular_values_are"),
+    ("web/page/singular_values.mjs", "(along / (2 * length))", "(along / length)", "test_playground_page_parts.py::test_the_singular_values_are"),
     ("web/page/modules.mjs", "r * (one.in + one.out)", "r * one.in", "test_playground_page_parts.py::test_the_parameters"),
     ("web/page/settings.mjs", "value < least || value > most", "value < least", "test_playground_page_parts.py::test_a_broken_part"),
     ("web/page/confounds.mjs", "scale !== otherScale", "false", "test_playground_page_parts.py::test_what_moves_along"),
