@@ -392,6 +392,36 @@ def test_a_browser_without_simd_is_told_which_ones_have_it(browser, file):
     context.close()
 
 
+NO_ENGINE = """Object.defineProperty(globalThis, "makeWorker", {
+    set() {},
+    get: () => async () => {
+        const worker = new Worker(URL.createObjectURL(new Blob([""])));
+        const data = { type: "error", words: "The engine could not be started: so." };
+        setTimeout(() => worker.onmessage({ data })); // long before the page asks for anything
+        return worker;
+    },
+})"""
+
+
+def test_an_engine_that_fails_before_it_is_asked_is_said(browser, file):
+    context = browser.new_context()
+    context.add_init_script(NO_ENGINE)
+    page = context.new_page()
+    page.goto(file.as_uri())
+    page.wait_for_function(
+        "() => document.getElementById('state').textContent.includes('could not')", polling=100
+    )
+    assert "could not be started: so." in page.inner_text("#notices")
+    context.close()
+
+
+def test_the_licences_of_others_are_shown(trained):
+    trained.page.evaluate("() => { document.getElementById('others').open = true; }")
+    trained.wait("() => document.querySelector('#others pre').textContent.includes('XNNPACK')")
+    shown = trained.page.inner_text("#others pre")
+    assert all(name in shown for name in ("=== uplot ===", "=== fflate ===", "Apache License"))
+
+
 @pytest.mark.slow
 def test_text_of_examples_stays_text(visit):
     page = visit(SHORT)
