@@ -77,10 +77,10 @@ class Engine:
 
 
 @contextmanager
-def chromium(browser_path: str) -> Iterator[object]:
-    """A Chromium without a window."""
+def chromium(browser_path: str, *flags: str) -> Iterator[object]:
+    """A Chromium without a window, with more flags if some are given."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=browser_path, args=CHROMIUM)
+        browser = playwright.chromium.launch(executable_path=browser_path, args=[*CHROMIUM, *flags])
         yield browser
         browser.close()
 

@@ -1,12 +1,15 @@
 """The table of mutations stays true: each row still fits the code, and names a test."""
 
 import ast
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from mutations import HEART, MUTATIONS, ROOT
 
+NODE = [shutil.which("node"), "--input-type=module"] if shutil.which("node") else []
 ROWS = 3  # at least so many for each file of the heart
 
 
@@ -25,6 +28,10 @@ def test_each_file_of_the_heart_has_mutations(file):
 def test_a_row_breaks_one_place_and_names_a_test(file, before, after, test):
     source = (ROOT / "lora_lab" / file).read_text(encoding="utf-8")
     assert source.count(before) == 1
-    ast.parse(source.replace(before, after))  # broken in meaning, not in grammar
+    broken = source.replace(before, after)  # in meaning, not in grammar
+    if file.endswith(".py"):
+        ast.parse(broken)
+    elif NODE:
+        subprocess.run([*NODE, "--check", "-"], input=broken.encode(), check=True)
     test_file, name = test.split("::")
     assert any(name in known for known in names_of_tests(Path(__file__).parent / test_file))

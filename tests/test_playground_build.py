@@ -29,6 +29,9 @@ INDEX = """<!doctype html>
 """
 
 
+IN_THE_RUNTIME = ["protocolbuffers/protobuf", "Eigen", "abseil-cpp", "google/XNNPACK", "emsdk"]
+
+
 @pytest.fixture
 def page(tmp_path):
     """A page with a style and two modules of its own, one of a lesson's, and a package."""
@@ -58,7 +61,7 @@ def packed(html, name):
 
 @pytest.mark.parametrize("package", javascript.packages(), ids=lambda package: package.name)
 def test_the_kept_javascript_is_that_of_its_package(package):
-    for name, known in package.files.items():
+    for name, known in (package.files | package.notices).items():
         content = javascript.content_of(package.kept(name))
         assert hashlib.sha256(content).hexdigest() == known, name
     assert (package.folder / "LICENSE").is_file()
@@ -67,8 +70,9 @@ def test_the_kept_javascript_is_that_of_its_package(package):
 
 
 def test_nothing_else_is_kept():
-    known = {package.kept(name) for package in javascript.packages() for name in package.files}
-    known |= {package.folder / "LICENSE" for package in javascript.packages()}
+    packages = javascript.packages()
+    known = {each.kept(name) for each in packages for name in (each.files | each.notices)}
+    known |= {package.folder / "LICENSE" for package in packages}
     kept = {path for path in javascript.VENDOR.rglob("*") if path.is_file()}
     assert kept - known == {javascript.VENDOR / "packages.toml"}
 
@@ -123,6 +127,7 @@ def test_the_file_holds_the_page_its_modules_and_the_engines_files(page, tmp_pat
     assert "<style>\nh1 { color: teal }</style>" in html
     assert 'src="' not in html
     assert 'href="' not in html
+    assert "worker-src blob: data:;" in html  # Firefox: a worker's imports are asked for, too
     modules = json.loads(packed(html, "modules"))
     assert modules["web/page/main.mjs"][1] == {
         "./parts/film.mjs": "web/page/parts/film.mjs",
@@ -134,6 +139,7 @@ def test_the_file_holds_the_page_its_modules_and_the_engines_files(page, tmp_pat
         assert packed(html, name) == content
     for licence in (build.ROOM / "vendor").glob("*/LICENSE"):
         assert licence.read_text().strip() in html
+    assert all(each in html for each in IN_THE_RUNTIME)
 
 
 def test_the_same_parts_give_the_same_file(tmp_path):
@@ -182,7 +188,9 @@ def test_the_site_holds_the_same_in_files_of_its_own(page, tmp_path):
         assert (site / path).read_text() == source
     for name, content in build.assets().items():
         assert gzip.decompress((site / "assets" / f"{name}.gz").read_bytes()) == content
-    assert "MIT License" in (site / "LICENSES.txt").read_text()
+    licences = (site / "LICENSES.txt").read_text()
+    assert "MIT License" in licences
+    assert all(each in licences for each in IN_THE_RUNTIME)
 
 
 def test_a_folder_that_holds_something_is_left_alone(tmp_path):

@@ -93,6 +93,23 @@ def test_the_scores_are_those_of_lab_evaluate(trained, pocket, task):
         assert shares == pytest.approx(wanted, abs=0.011)  # one answer of 100 may be a near tie
 
 
+@pytest.mark.slow
+def test_the_scores_of_answers_in_json_are_those_of_lab_evaluate(engine, pocket, monkeypatch):
+    monkeypatch.setenv("LORA_LAB_STEP", "torch")
+    json_task = load_task("json", n=50)
+    wanted = recipe(json_task)
+    done = engine.train("fields", recipe_of(wanted, task="json", n=50), every=100)
+    training = train(pocket, json_task, wanted)
+    list(training)
+    for scores, model in ((done["scores"], training), (done["scores_before"], pocket)):
+        theirs = evaluate(model, json_task)
+        assert theirs.metric_name == "field F1"
+        assert scores["test"]["f1"] == pytest.approx(theirs.value, abs=0.005)  # a near tie or two
+        right = sum(answer.right for answer in theirs.answers)
+        assert abs(scores["test"]["right"] - right) <= 1
+    assert done["scores_before"]["test"]["f1"] < done["scores"]["test"]["f1"] < 1
+
+
 def test_the_film_begins_with_the_base_and_ends_with_the_last_step(trained, engine):
     films = engine.said("film", "run")
     assert [film["step"] for film in films] == [0, 10, 20]

@@ -15,8 +15,9 @@ from lora_lab.models.adapters import adapt
 from lora_lab.models.bases import load_base
 from lora_lab.recipe import Recipe
 from lora_lab.tasks.examples import Example, encode, order_of_examples, prompt_ids
+from lora_lab.tasks.files import metric_of
 from lora_lab.tasks.pocket import NAMES, pocket_task
-from lora_lab.training.evaluation import exactly, same_label
+from lora_lab.training.evaluation import exactly, field_f1, same_label
 from lora_lab.training.optimizers import learning_rate_at
 from lora_lab.web.build import build_site
 from playground import EMPTY_PAGE, chromium, recipe_of, served
@@ -179,6 +180,36 @@ def test_answers_are_marked_by_the_rules_of_python(page):
         )
         assert ours == [right(*pair) for pair in PAIRS]
     assert in_module(page, "tasks", "return m.markOf({}, { answer: 'x' }, 'not known');") == "?"
+
+
+JSON_PAIRS = [
+    ('{"item": "rope", "count": 3}', '{"count": 3, "item":"rope"}'),
+    ('{"item": "rope", "count": 3}', '{"item": "rope", "count": 4, "colour": "red"}'),
+    ('{"item": "rope"}', "rope"),
+    ('{"item": "rope"}', '["item", "rope"]'),
+    ('{"item": "rope"}', "null"),
+    ('{"item": "rope"}', '{"item": "rope"'),
+    ('{"a": {"x": 1, "y": [1, 2]}, "b": null}', '{"b": null, "a": {"y": [1, 2], "x": 1}}'),
+    ('{"a": [1, 2]}', '{"a": [2, 1]}'),
+    ('{"a": []}', '{"a": {}}'),
+    ('{"a": "1"}', '{"a": 1}'),
+    ('{"a": true, "__proto__": "ü"}', '{"a": 1, "__proto__": "\\u00fc"}'),
+    ('{"a": 1, "a": 2}', '{"a": 2}'),
+]
+
+
+@pytest.mark.parametrize(
+    "pairs", [[], JSON_PAIRS, *([pair] for pair in JSON_PAIRS)], ids=range(2 + len(JSON_PAIRS))
+)
+def test_fields_of_json_are_counted_as_in_python(page, pairs):
+    ours = in_module(page, "fields", "return m.fieldF1(value);", pairs)
+    assert ours == pytest.approx(field_f1(pairs))
+
+
+def test_ones_own_answers_in_json_are_counted_by_field(page):
+    of = "return m.ownTask(value.map(answer => ({ prompt: answer, answer }))).metric;"
+    for answers in (['{"a": 1}', '{"a": 2}'] * 4, ["[1]", "[2]"] * 4, ["{", '{"a": 1}'] * 4):
+        assert in_module(page, "tasks", of, answers) == metric_of(answers)
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "constant"])

@@ -1,7 +1,5 @@
 """The playground's page, part by part: links, code, sets of modules, confounds, small formulas."""
 
-import itertools
-
 import numpy as np
 import pytest
 import torch
@@ -9,56 +7,15 @@ from peft import LoraConfig, get_peft_model
 
 import lora_lab as lab
 from lora_lab.models.bases import load_base
-from lora_lab.web.build import PACKAGE
-from playground import chromium, served
+from playground_functions import BASE, MODULES, NAMES, TASKS, of, page_functions, usual
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
-
-KINDS = "q_proj k_proj v_proj o_proj gate_proj up_proj down_proj".split()
-PLACE = {kind: "self_attn" if kind[0] in "qkvo" else "mlp" for kind in KINDS}
-MODULES = [
-    {"name": f"model.layers.{layer}.{PLACE[kind]}.{kind}", "layer": layer, "kind": kind}
-    | {"in": 384 if kind == "down_proj" else 128, "out": 384 if kind[0] in "gu" else 128}
-    for layer, kind in itertools.product(range(4), KINDS)
-]
-BASE = {"parameters": 1_082_496, "layers": 4, "modules": MODULES}
-NAMES = [module["name"] for module in MODULES]
-TASKS = [
-    {"name": "new-facts", "n": 60, "sizes": [20, 60], "recipe": {"steps": 150, "batch_size": 32}},
-    {"name": "json", "n": 300, "sizes": [300], "recipe": {"steps": 40, "learning_rate": 0.003}},
-]
 
 
 @pytest.fixture(scope="module")
 def call(browser_path):
-    """`call("settings", "numberFrom", …)` calls a function that the page's module exports."""
-    with served(PACKAGE) as address, chromium(browser_path) as browser:
-        page = browser.new_page()
-        page.goto(address)  # any page of this host: its modules can be imported there
-
-        def of_module(module, function, *given):
-            return page.evaluate(
-                """async ([module, name, given]) => {
-                    const { [name]: found } = await import(`/web/page/${module}.mjs`);
-                    try {
-                        return found(...given);
-                    } catch (error) {
-                        return { error: error.message };
-                    }
-                }""",
-                [module, function, given],
-            )
-
-        of_module.page = page
-        yield of_module
-
-
-def of(*words):
-    return [name for name in NAMES if any(f".{word}." in f".{name}." for word in words)]
-
-
-def usual(call, **changes):
-    return call("settings", "usualSettings", TASKS[0], BASE) | changes
+    with page_functions(browser_path) as opened:
+        yield opened
 
 
 # --- links ----------------------------------------------------------------------------------------

@@ -12,13 +12,14 @@ import subprocess
 import tarfile
 import tempfile
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from lora_lab.places import write_atomically
 
 VENDOR = Path(__file__).parents[1] / "web" / "vendor"
 PACKED = ".xz"  # the ending of a file that is kept packed: the runtime is 2 MB so, and else 14
+NOTICES = "ThirdPartyNotices.txt"  # 340 KB of licences, packed to 21
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class Package:
     integrity: str  # of the package as npm gives it: "sha512-" and the digest in base64
     licence: str
     files: dict[str, str]  # name in the package: the SHA-256 of its content
+    notices: dict[str, str] = field(default_factory=dict)  # the same, of files that it should have
 
     @property
     def folder(self) -> Path:
@@ -39,7 +41,8 @@ class Package:
     def kept(self, file: str) -> Path:
         """Where a file is kept: packed, if it is a program in WebAssembly."""
         name = Path(file).name
-        return self.folder / (name + PACKED if name.endswith(".wasm") else name)
+        packed = name.endswith(".wasm") or name == NOTICES
+        return self.folder / (name + PACKED if packed else name)
 
 
 def packages() -> list[Package]:

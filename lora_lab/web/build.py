@@ -4,12 +4,12 @@ import base64
 import functools
 import gzip
 import json
-import lzma
 import posixpath
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from lora_lab.assets.javascript import NOTICES, VENDOR, content_of
 from lora_lab.models.bases import load_base
 from lora_lab.models.built_in import base_folder
 from lora_lab.places import make_new_folder, write_atomically
@@ -19,7 +19,7 @@ ROOM = Path(__file__).parent
 PACKAGE = ROOM.parent  # modules are named by their paths in here: web/engine/worker.mjs
 PAGE = ROOM / "page"
 WORKER = "web/engine/worker.mjs"
-RUNTIME = ROOM / "vendor" / "onnxruntime-web" / "ort-wasm-simd-threaded.wasm.xz"
+RUNTIME = VENDOR / "onnxruntime-web" / "ort-wasm-simd-threaded.wasm.xz"
 IMPORT = re.compile(r"""(?:\bfrom|\bimport)\s*\(?\s*("\.{1,2}/[^"\n]+")""")
 ENTRY = re.compile(r"""<script\s+type="?module"?\s+src="?([^">\s]+)"?\s*>\s*</script>""")
 STYLE = re.compile(r"""<link\s+rel="?stylesheet"?\s+href="?([^">\s]+)"?\s*/?>""")
@@ -29,7 +29,12 @@ POLICY = (  # what the page may do: nothing that sends anything anywhere
     "style-src {styles} 'unsafe-inline'; img-src data: blob:; worker-src {workers}; "
     "connect-src {connect}; base-uri 'none'; form-action 'none'"
 )
-FROM_DISK = {"scripts": "data: blob:", "styles": "", "workers": "blob:", "connect": "'none'"}
+FROM_DISK = {  # Firefox asks worker-src, too, what a worker may import
+    "scripts": "data: blob:",
+    "styles": "",
+    "workers": "blob: data:",
+    "connect": "'none'",
+}
 FROM_HOST = {"scripts": "'self'", "styles": "'self'", "workers": "'self'", "connect": "'self'"}
 
 
@@ -43,7 +48,7 @@ def assets() -> Mapping[str, bytes]:
     kept = ("model.safetensors", "tokenizer.json", "tokenizer_config.json")
     graphs = [model.with_name("gradients.onnx"), *sorted((ROOM / "graphs").glob("*.onnx"))]
     return {
-        "ort-wasm-simd-threaded.wasm": lzma.decompress(RUNTIME.read_bytes()),
+        "ort-wasm-simd-threaded.wasm": content_of(RUNTIME),
         "playground.json": playground_data(load_base("pocket", device="cpu")).encode(),
         **{name: (model / name).read_bytes() for name in kept},
         **{graph.name: graph.read_bytes() for graph in graphs},
@@ -84,11 +89,10 @@ def _file_of(path: str, page: Path) -> Path:
 
 
 def licences() -> str:
-    """The licences of others' software in the page, in full."""
-    files = sorted((ROOM / "vendor").glob("*/LICENSE"))
-    return "\n\n".join(
-        f"{file.parent.name}\n\n{file.read_text(encoding='utf-8')}" for file in files
-    )
+    """The licences of others' software in the page, in full, and what they ask to be told."""
+    files = sorted([*VENDOR.glob("*/LICENSE"), *VENDOR.glob(f"*/{NOTICES}*")])
+    texts = {file: content_of(file).decode() for file in files}
+    return "\n\n".join(f"=== {file.parent.name} ===\n\n{text}" for file, text in texts.items())
 
 
 # --- the two pages --------------------------------------------------------------------------------

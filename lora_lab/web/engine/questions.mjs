@@ -1,6 +1,7 @@
 // What pocket, alone or with an adapter, answers to groups of questions, and how that is marked.
 
 import { likeliestAnswers } from "./answering.mjs";
+import { fieldF1 } from "./fields.mjs";
 import { encode, markOf, spread } from "./tasks.mjs";
 
 const FILM = 32; // questions of each kind in the film
@@ -47,12 +48,15 @@ export class Questions {
     return { marks, answers, taught, old, strangers };
   }
 
-  // How many answers of each group are right: {test, old, strangers}, each {right, n}.
+  // How many answers of each group are right: {test, old, strangers}, each {right, n}; where answers
+  // are marked by field too, {right, n, f1}: the share of right fields.
   async scores(groups, adapter) {
     const counts = [];
     for (const group of groups) {
-      const { marks } = await this.#marked(group, adapter);
-      counts.push({ right: marks.split("+").length - 1, n: marks.length });
+      const { marks, texts } = await this.#marked(group, adapter);
+      const count = { right: marks.split("+").length - 1, n: marks.length };
+      const pairs = group.examples.map(({ answer }, place) => [answer, texts[place]]);
+      counts.push(group.byField ? { ...count, f1: fieldF1(pairs) } : count);
     }
     const [test, old, strangers] = counts;
     return { test, old, strangers };

@@ -1,5 +1,6 @@
 // Examples: pocket's tasks, one's own rows, and how they become tokens and batches.
 
+import { jsonFields } from "./fields.mjs";
 import { Generator } from "./torch_random.mjs";
 import { Refused } from "./refused.mjs";
 import { words } from "./text.mjs";
@@ -56,12 +57,13 @@ export function markOf(group, { answer }, given) {
 
 // --- groups of questions ---
 
-// A kind of questions: {name, kind: "new" | "old" | "stranger", rule, examples}.
+// A kind of questions: {name, kind: "new" | "old" | "stranger", rule, byField, examples}. byField:
+// beside the right answers, "field F1" is counted.
 export function groupsOf({ name, metric, test }, old, strangers) {
   const own = name === "new-facts" ? "new facts" : `new: ${name}`;
   const rule = metric === "accuracy" ? "label" : "exactly";
   return [
-    { name: own, kind: "new", rule, examples: test },
+    { name: own, kind: "new", rule, byField: metric === "field F1", examples: test },
     { name: "old facts", kind: "old", rule: "exactly", examples: old },
     { name: "strangers", kind: "stranger", rule: "exactly", examples: strangers },
   ];
@@ -107,6 +109,7 @@ export function ownTask(examples) {
   const test = Math.max(1, Math.round(examples.length / 5));
   const labels = new Set(examples.map(({ answer }) => answer));
   const few = labels.size <= 10 && labels.size * 2 <= examples.length;
-  const metric = few ? "accuracy" : "exact match";
+  const inFields = examples.every(({ answer }) => jsonFields(answer));
+  const metric = inFields ? "field F1" : few ? "accuracy" : "exact match";
   return { name: "own", metric, train: shuffled.slice(test), test: shuffled.slice(0, test) };
 }

@@ -105,7 +105,10 @@ export function controls(place, { base, changed }) {
     },
     show(settings, ofTask) {
       task.value = settings.task;
-      about.textContent = ofTask.about.replace(/ Made by .*$/, "");
+      const byField = ofTask.metric === "field F1";
+      about.textContent =
+        ofTask.about.replace(/ Made by .*$/, "") +
+        (byField ? " A right answer is the same text; field F1 counts the fields, in any order." : "");
       count.hidden = !(ofTask.sizes?.length > 1);
       n.replaceChildren(
         ...(ofTask.sizes ?? []).map(one => make("option", { value: one }, String(one))),

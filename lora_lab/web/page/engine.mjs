@@ -22,6 +22,7 @@ export class Engine {
   #heard;
   #waiting = new Map(); // id: { ends, resolve, reject, heard }
   #last = 0;
+  #failed = null; // why the worker as a whole has failed, in words
 
   /**
    * `lost(words)` is called when the worker as a whole has failed, `heard(message)` with messages
@@ -41,6 +42,7 @@ export class Engine {
   }
 
   #fail(words) {
+    this.#failed = words; // it may fail before anything waits for it
     for (const one of this.#waiting.values()) one.reject(new Error(words));
     this.#waiting.clear();
   }
@@ -71,6 +73,7 @@ export class Engine {
   /** Sends a request; `heard` gets the messages before the reply. */
   request(type, message = {}, heard = () => {}) {
     const id = ++this.#last;
+    if (this.#failed) return Promise.reject(new Error(this.#failed));
     return new Promise((resolve, reject) => {
       this.#waiting.set(id, { ends: REPLY[type], resolve, reject, heard });
       this.#worker.postMessage({ type, id, ...message });

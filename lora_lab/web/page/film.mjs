@@ -3,7 +3,7 @@
 import { forgettingFilm } from "../../widgets/forgetting_film.js";
 import { groupsOf, spread } from "../engine/tasks.mjs";
 import { make, say } from "./elements.mjs";
-import { filmFinding } from "./findings.mjs";
+import { fieldsInWords, filmFinding } from "./findings.mjs";
 import { OWN } from "./settings.mjs";
 import { brief, share } from "./wording.mjs";
 
@@ -65,7 +65,7 @@ export function meters(scores, before) {
     "dl",
     { class: "meters" },
     ...METERS.filter(([name]) => scores[name]?.n).flatMap(([name, kind, words]) => {
-      const { right, n } = scores[name],
+      const { right, n, f1 } = scores[name],
         base = before?.[name];
       const bar = make("span", { class: `meter ${kind}`, style: `--share: ${right / n}` });
       if (base)
@@ -81,6 +81,7 @@ export function meters(scores, before) {
             { class: "number" },
             `${share({ right, n })} (${brief((100 * right) / n, 3)} %)`,
             base ? `, before ${share(base)}` : "",
+            f1 === undefined ? "" : ` · ${fieldsInWords(scores[name], base)}`,
           ),
         ),
       ];

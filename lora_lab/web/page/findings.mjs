@@ -57,10 +57,19 @@ export function filmFinding(groups, looks, task) {
   return listed(parts);
 }
 
+/** `field F1 83 %, before 12 %`: answers in JSON, counted field by field. */
+export function fieldsInWords({ f1 }, before) {
+  const percent = score => `${brief(100 * score, 3)} %`;
+  return `field F1 ${percent(f1)}${before ? `, before ${percent(before.f1)}` : ""}`;
+}
+
 /** The scores on all questions, as a sentence. */
 export function scoresInWords(scores, task) {
   const parts = [];
-  if (scores.test) parts.push(`${share(scores.test)} ${learnt(task)} right`);
+  if (scores.test) {
+    const fields = scores.test.f1 === undefined ? "" : ` (${fieldsInWords(scores.test)})`;
+    parts.push(`${share(scores.test)} ${learnt(task)} right${fields}`);
+  }
   if (scores.old) parts.push(`${share(scores.old)} old facts kept`);
   if (scores.strangers) parts.push(`“not known” for ${share(scores.strangers)} strangers`);
   return listed(parts);

@@ -36,7 +36,10 @@ export function scoreRange(runs, name) {
     low = Math.min(...rights),
     high = Math.max(...rights);
   const range = low === high ? thousands(low) : `${thousands(low)} to ${thousands(high)}`;
-  return `${range} of ${thousands(scores[0].n)}`;
+  const f1 = scores.map(score => 100 * score.f1).filter(Number.isFinite),
+    [least, most] = [Math.min(...f1), Math.max(...f1)].map(value => brief(value, 3));
+  const fields = !f1.length ? "" : `, field F1 ${least === most ? least : `${least} to ${most}`} %`;
+  return `${range} of ${thousands(scores[0].n)}${fields}`;
 }
 
 /** `{ show(kept) }`; `use(settings)` and `drop(entry)` do what their buttons say. */

@@ -8,6 +8,8 @@ import { filmFinding, lossFinding, scoresInWords } from "./findings.mjs";
 import { guess } from "./guess.mjs";
 import { inside } from "./inside.mjs";
 import { keptRuns, labelOf, varying } from "./kept_runs.mjs";
+import { readKept, storeOfTab, writeKept } from "./kept_store.mjs";
+import { licences } from "./licences.mjs";
 import { legendOf, lossChart } from "./loss_chart.mjs";
 import { ownExamples } from "./own_examples.mjs";
 import { prompts } from "./prompts.mjs";
@@ -22,6 +24,7 @@ const PAUSE = 200; // milliseconds between two pictures at least
 const SPOKEN = 5000; // milliseconds between two reports to a screen reader
 
 const parts = {},
+  store = storeOfTab(),
   kept = []; // an entry of kept: { settings, runs }, the runs differing in their seed
 let engine,
   base,
@@ -233,7 +236,7 @@ function train() {
     if (entry && !kept.includes(entry)) drop(entry);
     entry = null;
     const one = await trainOne(settings);
-    entry = { settings: one.settings, runs: [one] };
+    entry = one.records.length ? { settings: one.settings, runs: [one] } : null;
     finished(one);
   });
 }
@@ -261,12 +264,17 @@ function trainSeeds() {
   });
 }
 
+function showKept() {
+  parts.kept.show(kept);
+  say(byId("kept-note"), writeKept(store, kept, base));
+  draw();
+  buttons();
+}
+
 function keep() {
   if (!entry || kept.includes(entry)) return;
   kept.push(entry);
-  parts.kept.show(kept);
-  draw();
-  buttons();
+  showKept();
   announce(`Kept: ${labelOf(entry, [], base)}. ${kept.length} kept in all.`);
 }
 
@@ -297,11 +305,13 @@ function build(ready) {
     drop: one => {
       kept.splice(kept.indexOf(one), 1);
       if (one !== entry) drop(one);
-      parts.kept.show(kept);
-      draw();
-      buttons();
+      showKept();
     },
   });
+  const stored = readKept(store, tasks, base);
+  kept.push(...stored.kept);
+  parts.kept.show(kept);
+  say(byId("kept-note"), stored.words);
   ownExamples({
     engine,
     taken: examples => {
@@ -321,6 +331,7 @@ function build(ready) {
   const versions = Object.entries(ready.versions ?? {}).map(
     ([name, version]) => `${name} ${version}`,
   );
+  licences(byId("others"));
   byId("versions").textContent = versions.join(" · ");
 }
 

@@ -23,10 +23,21 @@ export function newRun(settings, task) {
       return this.records.map(record => record.loss);
     },
     get finalLoss() {
-      return smoothed(this.losses, widthFor(this.losses.length)).at(-1);
+      return lastOf(this.losses);
     },
   };
 }
+
+const lastOf = losses => smoothed(losses, widthFor(losses.length)).at(-1);
+
+/** A run of before a reload: its numbers. Its adapter is gone. */
+export const pastRun = (settings, losses, scores) => ({
+  id: null,
+  settings,
+  losses,
+  finalLoss: lastOf(losses),
+  scores,
+});
 
 /** Writes down a message of the worker; returns whether the run has changed. */
 export function note(run, message) {
