@@ -125,17 +125,19 @@ def test_stop_ends_a_run_and_its_adapter_can_be_asked(visit):
 
 @pytest.mark.slow
 def test_the_page_answers_at_once_while_it_trains(visit, browser, tmp_path):
-    page = visit("task=new-facts&n=60&steps=20&r=64&lora_alpha=64&hide=guess")
+    page = visit("task=new-facts&n=60&steps=10&r=64&lora_alpha=64&hide=guess")
     browser.start_tracing(page=page.page, path=tmp_path / "trace.json", categories=["toplevel"])
     page.page.evaluate(inputs.PROBE)
     page.click("Train")
     inputs.give_inputs(page.page, until="trained")
     waits = page.page.evaluate("() => waits")
     browser.stop_tracing()
-    tasks = inputs.cpu_of_tasks(tmp_path / "trace.json")
+    tasks = sorted(inputs.cpu_of_tasks(tmp_path / "trace.json"))
     assert len(tasks) > 1000
-    # Where nothing else runs, an input waits for one task and takes one: 100 ms at most.
-    assert max(tasks) < 50, sorted(tasks)[-5:]
+    # An input waits for one task: of CPU, which other programs hardly lengthen, none takes 100 ms,
+    # and only what is drawn for the first time takes more than a quarter of that.
+    assert tasks[-1] < 100, tasks[-8:]
+    assert tasks[-6] < 25, tasks[-8:]
     assert len(waits) > 20
     assert statistics.median(waits) < 100, waits  # on the clock, on a machine that may be busy
 
