@@ -135,6 +135,7 @@ HEART = [  # each of these files has rows below
 ]
 
 MUTATIONS = [  # (file, what it says, what it says when broken, the test that must fail)
+    ("decision/trial.py", "(enough * bare + self.spent) / ASKING", "enough * bare / ASKING", "test_decision.py::test_the_minutes_that_would_do"),
     ("cli/show.py", 'if sign.isprintable() or sign == "\\n" else', 'if sign else', "hostile/test_shown_as_text.py::test_no_command"),
     ("widgets/before_after.py", "<td colspan=\"2\">{html.escape(prompt)}", "<td colspan=\"2\">{prompt}", "hostile/test_shown_as_text.py::test_in_a_browser"),
     ("models/adapted.py", "            except ValueError as error:  # PEFT's own", "            except OSError as error:  # PEFT's own", "hostile/test_hostile_adapters.py::test_what_peft_refuses"),
@@ -738,7 +739,7 @@ MUTATIONS = [  # (file, what it says, what it says when broken, the test that mu
     ("decision/final_test.py", "if decision.test is not None:", "if False:", "test_final_test.py::test_a_second_look"),
     ("decision/final_test.py", "own = run if swept else decision.run", "own = decision.run", "test_final_test.py::test_the_better_run"),
     ("decision/final_test.py", "rows = task.validation[: decision.rows + decision.more_rows]", "rows = task.test", "test_final_test.py::test_the_swept_run"),
-    ("review/data_mending.py", "    if row.contradicted:", "    if False:", "test_mending.py::test_what_needs_no_judgement"),
+    ("review/data_mending.py", "len(answers[example.prompt]) > 1", "False", "test_mending.py::test_what_needs_no_judgement"),
     ("review/data_mending.py", "if new.resolve() == path.resolve():", "if False:", "test_mending.py::test_the_file_itself"),
     ("review/data_mending.py", "return text.encode(encoding).decode(\"utf-8\")", "return text", "test_mending.py::test_what_needs_no_judgement"),
     ("lessons/your_data.py", "best, half, False)", "best, half, True)", "test_your_data.py::test_the_best_is_chosen"),

@@ -10,13 +10,14 @@ from typer.testing import CliRunner
 import lora_lab as lab
 from lora_lab.cli import show
 from lora_lab.cli.app import app
+from lora_lab.cli.resolve import next_commands
 from lora_lab.cli.sweep import _settings, _show_sweep, _varied
 from lora_lab.maths.statistics import wilson
 from lora_lab.records import Scores
 from lora_lab.training.intervals import pooled_interval
 from lora_lab.training.store import list_runs
 from lora_lab.training.summary import interval_of_scores
-from tiny import letters_task, save_tiny_base, write_letters
+from tiny import letters_task, save_tiny_base, tiny_base, write_letters
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +117,7 @@ def test_the_test_is_left_alone_unless_it_is_asked_for(words):
         (found,) = [run_ for run_ in chosen if named in run_.path.name]
         assert found.recipe.seed == seed
         assert text == f"(seed {seed}: {show.mark('accuracy', found.scores.value)})"
-    best = re.search(r"lora-lab export (\w+) my-adapter", shown)[1]
+    best = re.search(r"lora-lab export (\w+) my-adapter\n", shown)[1]
     (exported,) = [run_ for run_ in chosen if best in run_.path.name]
     assert exported.scores.value == max(run_.scores.value for run_ in chosen)
     assert all(not (run_.path / "scores.json").exists() for run_ in list_runs())
@@ -339,3 +340,10 @@ def test_tied_choices_have_columns_and_the_varied_one_a_verdict(words):
 def test_what_is_no_tie_is_refused_in_words_and_leaves_no_run(given, complaint, words):
     assert complaint in refused(*words, "--vary", given)
     assert list_runs() == []
+
+
+def test_the_next_commands_name_a_store_that_is_not_the_usual_one(tmp_path):
+    here = lab.fit(tiny_base(), letters_task(), lab.Recipe(r=2, steps=1))
+    there = lab.fit(tiny_base(), letters_task(), lab.Recipe(r=2, steps=1), store=tmp_path / "a b")
+    assert all(line.split()[-1] != "b'" for line in next_commands(here))
+    assert all(line.endswith(f" --store '{tmp_path / 'a b'}'") for line in next_commands(there))

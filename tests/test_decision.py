@@ -256,9 +256,20 @@ def test_minutes_that_are_no_time_are_refused(base, task, minutes):
 
 def test_too_little_time_is_refused_with_the_minutes_that_would_do(base, task):
     with pytest.raises(
-        ValueError, match=r"too few: an answer of pocket .* give \d+ minutes or more"
+        ValueError, match=r"too few: .* an answer of pocket .* give \d+ minutes or more"
     ):
         decide(base, task, minutes=0.0001, situation=SITUATION)
+
+
+def test_the_minutes_that_would_do_count_what_the_start_took(base, task):
+    with pytest.raises(ValueError, match="70 s went to the start") as refused:
+        decide(base, task, minutes=3, spent=70, situation=SITUATION, store=None)
+    (minutes,) = re.findall(r"give (\d+) minutes", str(refused.value))
+    assert int(minutes) > 3
+    trying = trial._Trial(base, task, 60 * int(minutes), lambda words: None, None)
+    trying.start -= 70
+    trying.ask_ways(None)
+    assert trying.tried
 
 
 def test_of_equal_ways_the_one_with_the_shorter_prompts_is_best():

@@ -70,6 +70,16 @@ def test_what_needs_no_judgement_is_mended_and_each_row_is_named(flawed, tmp_pat
     assert str(mended).startswith("11 rows read, 5 kept\n")
 
 
+def test_one_label_in_two_spellings_is_no_second_answer(tmp_path, tokenizer):
+    rows = [("text", "kind"), ("It hums.", "Praise"), ("It hums.", "praise")]
+    rows += [(f"It is {word}.", "Praise") for word in "red wet old new hot dry".split()]
+    rows += [(f"It was {word}.", "Blame") for word in "red wet old new hot dry".split()]
+    path = write(tmp_path / "two.csv", rows)
+    mended = lab.mend_data(path, tmp_path / "new", tokenizer, prompt="text", answer="kind")
+    assert mended.done == {mending.SPELLING: [3]}
+    assert read(mended.path)[1:3] == [("It hums.", "Praise"), ("It is red.", "Praise")]
+
+
 def test_the_file_itself_stays_and_is_never_written_over(flawed, tmp_path, tokenizer):
     before = flawed.read_bytes()
     lab.mend_data(flawed, tmp_path / "new", tokenizer, prompt="text", answer="kind")

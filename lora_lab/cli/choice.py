@@ -120,7 +120,7 @@ def show_choice(
 
 def _runs_text(runs: "Sequence[Run]") -> list[str]:
     """The setting's runs by seed with their scores, and how the best of them is written out."""
-    from lora_lab.cli.resolve import short_names
+    from lora_lab.cli.resolve import next_commands, short_names
     from lora_lab.training.store import run_folders
 
     names = short_names(run_folders(runs[0].path.parent))
@@ -132,7 +132,7 @@ def _runs_text(runs: "Sequence[Run]") -> list[str]:
     lower = runs[0].scores.metric_name in LOWER_IS_BETTER
     best = min(runs, key=lambda run: run.scores.value * (1 if lower else -1))
     about = "  its runs    " if len(runs) > 1 else "  its run     "
-    return [about + ", ".join(scored), f"  lora-lab export {names[best.path]} my-adapter"]
+    return [about + ", ".join(scored), next_commands(best)[1]]
 
 
 def _setting_text(facts: dict) -> str:

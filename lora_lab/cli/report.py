@@ -86,10 +86,9 @@ def decide(
     situation = Situation(goal=goal, needed=needed, changes_per_year=changes_per_year)
     folder = _new_folder(out, f"{Path(task).stem}-decision")
     slow_bars_in_logs()
-    from lora_lab.cli.resolve import chosen_store, short_names
+    from lora_lab.cli.resolve import chosen_store, next_commands
     from lora_lab.cli.task_spec import TaskSpec
     from lora_lab.decision.trial import decide as try_all
-    from lora_lab.training.store import run_folders
 
     spec = examples.of(TaskSpec(task))
     base, data = spec.load_with_base(training.base, training.device, training.dtype)
@@ -119,8 +118,7 @@ def decide(
     say(f"{decision.advice.recommendation}: {decision.advice.why}")
     say(f"The test, asked once: {test}: {test.right} of {test.count} right")
     if decision.test.name == "LoRA":
-        name = short_names(run_folders(decision.run.path.parent))[decision.run.path]
-        say(f"  lora-lab chat {name}", f"  lora-lab export {name} my-adapter")
+        say(*next_commands(decision.run))
     say(f"The report is in {folder / HTML} (and {MARKDOWN})")
 
 

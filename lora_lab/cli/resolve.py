@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from lora_lab.cli.task_spec import TASK_FILE, TaskSpec
 from lora_lab.models.built_in import BUILT_IN, base_folder, find_base
-from lora_lab.places import write_atomically
+from lora_lab.places import store_folder, write_atomically
 from lora_lab.recipe import nearest
 from lora_lab.records import Scores
 from lora_lab.tasks.examples import Task
@@ -184,6 +185,15 @@ def _base_of_adapter(adapter: Path) -> str:
         f"the adapter in {adapter} was trained on {base or 'a base that it does not name'}, which "
         "is not found here; give it, for example --base pocket or --base FOLDER"
     )
+
+
+def next_commands(run: Run) -> list[str]:
+    """The commands that ask a kept run, and that write it out; with its store, if it is unusual."""
+    store = run.path.parent
+    name = short_names(run_folders(store))[run.path]
+    usual = store.resolve() == store_folder().resolve()
+    more = "" if usual else f" --store {shlex.quote(str(store))}"
+    return [f"  lora-lab chat {name}{more}", f"  lora-lab export {name} my-adapter{more}"]
 
 
 def short_names(folders: Collection[Path]) -> dict[Path, str]:

@@ -114,8 +114,7 @@ def _steps_done(folder: Path) -> int | None:
 
 
 def _show_run(run: "Run", before: "Scores", task: "Task") -> None:
-    from lora_lab.cli.resolve import short_names
-    from lora_lab.training.store import run_folders
+    from lora_lab.cli.resolve import next_commands
 
     first, last = run.records[0], run.records[-1]
     seconds = sum(record.seconds for record in run.records)
@@ -130,9 +129,8 @@ def _show_run(run: "Run", before: "Scores", task: "Task") -> None:
     for old, new in sorted(pairs, key=lambda pair: pair[1].right)[:SHOWN]:  # wrong ones first
         say("", indented(new.prompt, "  asked   "), indented(new.expected, "  wanted  "))
         say(indented(old.given, "  before  "), indented(new.given, "  after   "))
-    name = short_names(run_folders(run.path.parent))[run.path]
     say("", f"The run is kept: {run.path}")
-    say(f"  lora-lab chat {name}", f"  lora-lab export {name} my-adapter")
+    say(*next_commands(run))
 
 
 def _damaged_facts(error: "DamagedRun") -> dict:

@@ -160,11 +160,15 @@ class _Trial:
                 break
             dearest = max(costs, key=costs.__getitem__)
             if len(costs) == 1:
-                needed = enough * bare / min(ASKING, (1 - ASKING - TRAINING) / 2 / len(RATES))
+                seconds = max(
+                    (enough * bare + self.spent) / ASKING,  # what is spent counts as asking
+                    enough * bare * 2 * len(RATES) / (1 - ASKING - TRAINING),
+                )
                 raise ValueError(
-                    f"{self.seconds / 60:g} minutes are too few: an answer of {self.base.name} "
-                    f"takes {bare:.2g} s, and {enough} validation rows are the fewest that tell "
-                    f"anything; give {math.ceil((1.2 * needed + self.spent) / 60)} minutes or "
+                    f"{self.seconds / 60:g} minutes are too few: {self.spent:.0f} s went to the "
+                    f"start, an answer of {self.base.name} takes {bare:.2g} s, and {enough} "
+                    "validation rows are the fewest that tell anything. Most of the time is kept "
+                    f"for training and the test; give {math.ceil(1.2 * seconds / 60)} minutes or "
                     "more"
                 )
             cost = costs.pop(dearest)

@@ -81,10 +81,14 @@ def mend_data(
         f"left out: {why}": [*rows] for why, rows in material.dropped.items()
     }
     spelling = _usual_spelling(material.labels)
+    examples = [_mended(row, spelling, done) for row in material.used]
+    answers: defaultdict[str, set[str]] = defaultdict(set)
+    for example in examples:
+        answers[example.prompt].add(example.answer)
     kept: dict[Example, int] = {}
-    for row in material.used:
-        example = _mended(row, spelling, done)
-        why = _flaw(row, example, material, tokenizer, max_length)
+    for row, example in zip(material.used, examples, strict=True):
+        several = len(answers[example.prompt]) > 1  # in the spelling that all have now
+        why = SEVERAL if several else _flaw(row, example, material, tokenizer, max_length)
         if why:
             done.setdefault(why, []).append(row.number)
         else:
@@ -110,8 +114,6 @@ def _flaw(
     row: UsedRow, example: Example, material: Material, tokenizer: object, max_length: int
 ) -> str:
     """Why a row is left out; "" if it is not."""
-    if row.contradicted:
-        return SEVERAL
     if is_placeholder(row.example.answer, labels=bool(material.labels)):
         return PLACEHOLDER
     try:

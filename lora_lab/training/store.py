@@ -296,6 +296,6 @@ def open_run(name: str, store: str | Path | Default | None = DEFAULT) -> Run:
         several = ", ".join(path.name for path in fitting[:5])
         raise FileNotFoundError(f"{name!r} fits {len(fitting)} runs; give one whole: {several}")
     listed = (
-        f"There are {len(names)}: `lora-lab runs` lists them" if names else "The store is empty"
+        f"There are {len(names)}: `lora-lab runs` lists them" if names else "the store is empty"
     )
     raise FileNotFoundError(f"no run is called {name!r}; {nearest(name, names)}{listed}")
