@@ -43,6 +43,8 @@ _HOME = {  # public name: the module it lives in
     "check_recipe": "review.recipe",
     "check_data": "review.data",
     "mend_data": "review.data_mending",
+    "share": "lessons.sharing",
+    "board": "widgets.board",
     "questions": "widgets.cases",
     "decisions": "widgets.cases",
 }

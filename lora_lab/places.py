@@ -73,6 +73,12 @@ def attempts_file() -> Path:
     return store.with_name(f"{store.name}-attempts.jsonl")
 
 
+def class_file() -> Path:
+    """Where it is kept which class a learner shares with: beside the store and named after it."""
+    store = Path(os.path.abspath(store_folder()))
+    return store.with_name(f"{store.name}-class.json")
+
+
 def checks_file() -> Path:
     """Where the verdicts of exercises are kept: beside the store and named after it."""
     store = Path(os.path.abspath(store_folder()))

@@ -135,6 +135,11 @@ HEART = [  # each of these files has rows below
 ]
 
 MUTATIONS = [  # (file, what it says, what it says when broken, the test that must fail)
+    ("lessons/sharing.py", "guesses.setdefault((name, found.question.id), found)", "guesses[name, found.question.id] = found", "test_board.py::test_the_first_guess"),
+    ("lessons/sharing.py", " and not path.is_symlink()", "", "test_board.py::test_broken_lines"),
+    ("lessons/sharing.py", "attempt.score > earlier.attempt.score", "True", "test_board.py::test_the_ranking"),
+    ("widgets/prediction.py", "if read_log().find(self.question) is None:", "if True:", "test_board.py::test_an_answer_to_a_question"),
+    ("widgets/board.py", "        self.reveal.value = False\n", "        pass\n", "test_board.py::test_another_question"),
     ("decision/trial.py", "(enough * bare + self.spent) / ASKING", "enough * bare / ASKING", "test_decision.py::test_the_minutes_that_would_do"),
     ("cli/show.py", 'if sign.isprintable() or sign == "\\n" else', 'if sign else', "hostile/test_shown_as_text.py::test_no_command"),
     ("widgets/before_after.py", "<td colspan=\"2\">{html.escape(prompt)}", "<td colspan=\"2\">{prompt}", "hostile/test_shown_as_text.py::test_in_a_browser"),

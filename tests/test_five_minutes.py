@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from lora_lab.lessons.attempts import best_attempts
+from lora_lab.lessons.sharing import read_class, share
 from lora_lab.tasks.examples import Example
 from lora_lab.training.evaluation import evaluate
 from lora_lab.training.loop import Training, train
@@ -37,6 +38,14 @@ def rows(game):
 
 def heads(game):
     return re.findall("<th>(.*?)</th>", game.best.value)
+
+
+def test_an_attempt_is_sent_to_the_class(game, tmp_path):
+    share(tmp_path, "Ada")
+    game.train_button.click()
+    game.wait(LIMIT)
+    (sent,) = read_class(tmp_path).attempts
+    assert (sent.name, sent.attempt) == ("Ada", game.attempt)
 
 
 def test_nothing_is_trained_before_the_button_is_pressed(game):

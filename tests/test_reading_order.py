@@ -192,6 +192,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "predictions": "",
         "cases": "",
         "attempts": "",
+        "sharing": "",
         "approaches": "pandas",
         "deciding": "",
         "cutting": "torch",
@@ -254,7 +255,17 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         "grades": "jinja2",
     },
     "plots": dict.fromkeys(
-        ["canvas", "losses", "meters", "tokens", "matrices", "predicted", "noise", "by_rank"]
+        [
+            "canvas",
+            "losses",
+            "meters",
+            "tokens",
+            "matrices",
+            "predicted",
+            "guesses",
+            "noise",
+            "by_rank",
+        ]
         + ["pairs", "learning_rates", "alpha", "module_sets", "competing", "quantized"]
         + ["memory_bars", "batches", "lengths", "ways", "surface", "fields", "lora_parts"]
         + ["evidence", "full_or_lora", "fleet"],
@@ -271,7 +282,7 @@ ROOMS = {  # room: its modules, and the third-party packages that each may impor
         + ["pick_runs", "run_here", "five_minutes", "decision_aid", "cell_grid", "surface_lab"]
         + ["rank_lab", "hunt_lab", "seeds_button", "evidence_card", "gain_knob"]
         + ["batch_fan", "recipe_cost", "kept_runs"]
-        + ["studio", "cases", "token_strips", "ways_lab", "fleet"],
+        + ["studio", "cases", "token_strips", "ways_lab", "fleet", "board"],
         "torch ipywidgets anywidget traitlets IPython pandas",
     ),
     "web": {"step": "torch", "export": "torch", "data": "", "build": ""},

@@ -132,6 +132,13 @@ def _contradictions_first(rows: Rows, placeholders: Collection[str]) -> Rows:
     return [*dict.fromkeys((prompt, usual[answer.casefold()]) for prompt, answer in kept)]
 
 
+def _spellings_left(rows: Rows, placeholders: Collection[str]) -> Rows:
+    """A slip: no spelling is mended, and a prompt in two spellings of a label goes."""
+    kept = [row for row in rows if row[1].casefold() not in placeholders]
+    answers = _answers(kept)
+    return [row for row in dict.fromkeys(kept) if len(answers[row[0]]) == 1]
+
+
 mend_rows = Exercise(
     _mend_rows,
     rows_to_mend,
@@ -145,6 +152,9 @@ mend_rows = Exercise(
                 several=lambda rows, answers: [*{row[0]: row for row in rows[::-1]}.values()][::-1]
             )
         ),
+        "a prompt with different answers has kept its last: nobody knows which one is right": (
+            _mended_by(several=lambda rows, answers: [*{row[0]: row for row in rows}.values()])
+        ),
         "prompts with different answers are still there, with all of them": (
             _mended_by(several=lambda rows, answers: rows)
         ),
@@ -152,6 +162,9 @@ mend_rows = Exercise(
             _mended_by(
                 spell=lambda rows: {answer.casefold(): answer.casefold() for _, answer in rows}
             )
+        ),
+        "the spellings of a label stay as they were; take the one that most of the rows have": (
+            _spellings_left
         ),
         "two spellings of a label count as different answers: mend the spelling first": (
             _contradictions_first

@@ -183,7 +183,7 @@ def _decide(situation: Situation) -> tuple[str, str]:
             )
         return best, f"{reached}."
     if high >= situation.needed:
-        return MEASURE, f"{reached}: the test is too small to tell. Ask more questions."
+        return MEASURE, f"{reached}: too few questions were asked to tell. Ask more."
     if situation.goal == "general":
         return STRONGER, f"{reached}. A fine-tune seldom adds what the base does not know."
     if situation.goal == "facts" and RETRIEVAL not in tried:

@@ -36,6 +36,7 @@ _NAMES = {  # module: its public names
         "draw_thin",
     ),
     "predicted": ("draw_prediction",),
+    "guesses": ("draw_guesses",),
     "noise": ("draw_differences", "draw_noise"),
     "pairs": ("draw_curves", "draw_pairs", "pairs_size"),
     "by_rank": ("draw_cliff", "draw_together"),

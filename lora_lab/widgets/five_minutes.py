@@ -9,6 +9,7 @@ import ipywidgets as widgets
 from lora_lab import plots
 from lora_lab.cost.estimates import estimate, expected_seconds, find_shape, flops_per_second
 from lora_lab.lessons.attempts import Attempt, best_attempts, keep_attempt
+from lora_lab.lessons.sharing import share_attempt
 from lora_lab.models.bases import Base
 from lora_lab.recipe import Recipe
 from lora_lab.records import StepRecord
@@ -76,6 +77,7 @@ class FiveMinutes(WorkingBox):
         self.game = f"{base.name} · {task.name}, {examples} · {seconds:g} s"
         self.records: Sequence[StepRecord] = ()
         self.attempt: Attempt | None = None
+        self._unsent = ""
         self.controls = RecipeControls(dataclasses.replace(task.recipe, **changes), CHOSEN)
         self.progress.max = 1
         self.expected, self.best = widgets.HTML(), widgets.HTML()
@@ -176,13 +178,15 @@ class FiveMinutes(WorkingBox):
             seconds=self.panel.seconds,
         )
         keep_attempt(self.attempt)
+        self._unsent = share_attempt(self.attempt)
         self.progress.bar_style = "success"
         self._show_best()
 
     def _ending(self, training: Training) -> str:
         whole = training.step == training.recipe.steps
         ending = "finished" if whole else "cut, the time was up,"
-        return f"score {fine_percent(self.attempt.score)} · {ending}"
+        unsent = f" · {self._unsent}" if self._unsent else ""
+        return f"score {fine_percent(self.attempt.score)} · {ending}{unsent}"
 
     # --- what is shown ---
 

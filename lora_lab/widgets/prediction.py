@@ -7,6 +7,7 @@ import ipywidgets as widgets
 
 from lora_lab import plots
 from lora_lab.lessons.predictions import Prediction, Question, Value, keep, read_log
+from lora_lab.lessons.sharing import share_guess
 from lora_lab.widgets import markup
 from lora_lab.widgets.boxes import PictureView, labelled, row
 from lora_lab.widgets.working_box import WorkingBox
@@ -30,6 +31,7 @@ class Predict(WorkingBox):
         super().__init__()
         self.question, self.measure = question, measure
         self.prediction: Prediction | None = None
+        self._unsent = ""  # why the class did not get the guess
         if question.options:
             pairs = [(question.amount(option), option) for option in question.options]
             self.guess = widgets.RadioButtons(options=pairs, index=None, orientation="horizontal")
@@ -82,6 +84,8 @@ class Predict(WorkingBox):
             self._say(f"{error}.")
             return
         self._freeze(True)
+        if read_log().find(self.question) is None:  # a later answer knows the measurement
+            self._unsent = share_guess(self.question, guess, self.confidence.value)
         self._say("measuring …")
         self._work.submit("measure", lambda: self._measure(guess))
 
@@ -115,7 +119,8 @@ class Predict(WorkingBox):
         self.picture.layout.display = None
         self._say(f"{self.prediction}")
         keep(self.prediction)
-        self.summary.value = markup.faint(read_log().summary)
+        unsent = f"; {self._unsent}" if self._unsent else ""
+        self.summary.value = markup.faint(f"{read_log().summary}{unsent}")
 
     def _show_error(self, error: Exception) -> None:
         super()._show_error(error)
