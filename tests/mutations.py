@@ -135,6 +135,7 @@ HEART = [  # each of these files has rows below
 ]
 
 MUTATIONS = [  # (file, what it says, what it says when broken, the test that must fail)
+    ("tasks/losses.py", "inputs = {name: batch[name].to(device) for", "inputs = {name: batch[name] for", "test_rehearsal.py::test_a_step_leaves"),
     ("lessons/sharing.py", "guesses.setdefault((name, found.question.id), found)", "guesses[name, found.question.id] = found", "test_board.py::test_the_first_guess"),
     ("lessons/sharing.py", " and not path.is_symlink()", "", "test_board.py::test_broken_lines"),
     ("lessons/sharing.py", "attempt.score > earlier.attempt.score", "True", "test_board.py::test_the_ranking"),
