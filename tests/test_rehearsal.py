@@ -11,6 +11,8 @@ from contextlib import contextmanager
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from lora_lab.machine import devices
 from lora_lab.models import bases
@@ -40,6 +42,22 @@ READ = {  # what reads a number of a tensor, and what it then gets
 }
 
 
+class OneDevice(TorchDispatchMode):
+    """Raises where an operation meets tensors of two devices; `meta` alone would let some pass.
+
+    As on a GPU, copying from one to the other may, and so may indices and single numbers.
+    """
+
+    FREE = ("_to_copy", "copy_", "index", "index_put", "index_put_")
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        leaves = tree_leaves((args, kwargs or {}))
+        found = {one.device.type for one in leaves if isinstance(one, Tensor) and one.dim()}
+        if len(found) > 1 and func._schema.name.partition("::")[2] not in self.FREE:
+            raise RuntimeError(f"{func} got tensors of several devices: {sorted(found)}")
+        return func(*args, **(kwargs or {}))
+
+
 @contextmanager
 def on_cpu_alone(*_):
     """In place of a device's random state: `meta` has none."""
@@ -62,7 +80,9 @@ def base(monkeypatch):
         monkeypatch.setattr(
             Tensor, name, lambda one, real=real, read=read: read(one) if one.is_meta else real(one)
         )
-    return dataclasses.replace(made, model=made.model.to(META), device=META)
+    on_meta = dataclasses.replace(made, model=made.model.to(META), device=META)
+    with OneDevice():
+        yield on_meta
 
 
 @pytest.mark.parametrize("choice", CHOICES)
