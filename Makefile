@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PYTEST := $(BIN)/python -m pytest --nbval -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test test-all test-gpu evidence recorded refresh claims playground docs pictures javascript lint clean
+.PHONY: help setup lab test test-all soak test-gpu evidence recorded refresh claims playground docs pictures javascript lint clean
 
 help: ## list these targets
 	@echo "make lab    opens the laboratory;  make test    proves that it works."
@@ -34,6 +34,9 @@ test: setup ## the suite: units, notebooks, a real browser
 
 test-all: setup .venv/docs ## the suite and all that is slow
 	$(PYTEST) --slow
+
+soak: setup ## 200 trainings that are killed, and 2,000 runs in one process: is nothing lost, and memory flat?
+	$(BIN)/python -m pytest --slow -v tests/faults
 
 test-gpu: setup ## the tests that train on an NVIDIA GPU
 	$(BIN)/python -m pytest -m gpu tests
