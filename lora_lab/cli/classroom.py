@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from lora_lab.cli.show import as_json, busy, note, say, table
+from lora_lab.wording import counted
 
 classroom = typer.Typer(
     help="Student copies of the lessons, and the checking of what is handed in.",
@@ -124,4 +125,4 @@ def check(
         )
         return
     table(("learner", "lesson", "right", "notes"), rows, right="right")
-    say(f"The grades are in {out}, and {len(written)} pages in {folder}.")
+    say(f"The grades are in {out}, and {counted(len(written), 'page')} in {folder}.")
