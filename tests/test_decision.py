@@ -262,9 +262,11 @@ def test_too_little_time_is_refused_with_the_minutes_that_would_do(base, task):
 
 
 def test_the_minutes_that_would_do_count_what_the_start_took(base, task):
-    with pytest.raises(ValueError, match="70 s went to the start") as refused:
+    with pytest.raises(ValueError, match="s went to the start") as refused:
         decide(base, task, minutes=3, spent=70, situation=SITUATION, store=None)
     (minutes,) = re.findall(r"give (\d+) minutes", str(refused.value))
+    (seconds,) = re.findall(r"(\d+) s went", str(refused.value))
+    assert int(seconds) >= 70  # and what came to it here
     assert int(minutes) > 3
     trying = trial._Trial(base, task, 60 * int(minutes), lambda words: None, None)
     trying.start -= 70
