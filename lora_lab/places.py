@@ -62,27 +62,29 @@ def store_folder() -> Path:
 
 
 def predictions_file() -> Path:
-    """Where predictions are kept: beside the store and named after it."""
-    store = Path(os.path.abspath(store_folder()))  # "." has no name
-    return store.with_name(f"{store.name}-predictions.jsonl")
+    """Where predictions are kept."""
+    return _beside_the_store("predictions.jsonl")
 
 
 def attempts_file() -> Path:
-    """Where a game's attempts are kept: beside the store and named after it."""
-    store = Path(os.path.abspath(store_folder()))
-    return store.with_name(f"{store.name}-attempts.jsonl")
+    """Where a game's attempts are kept."""
+    return _beside_the_store("attempts.jsonl")
 
 
 def class_file() -> Path:
-    """Where it is kept which class a learner shares with: beside the store and named after it."""
-    store = Path(os.path.abspath(store_folder()))
-    return store.with_name(f"{store.name}-class.json")
+    """Where it is kept which class a learner shares with."""
+    return _beside_the_store("class.json")
 
 
 def checks_file() -> Path:
-    """Where the verdicts of exercises are kept: beside the store and named after it."""
-    store = Path(os.path.abspath(store_folder()))
-    return store.with_name(f"{store.name}-checks.jsonl")
+    """Where the verdicts of exercises are kept."""
+    return _beside_the_store("checks.jsonl")
+
+
+def _beside_the_store(name: str) -> Path:
+    """A file beside the store, named after it."""
+    store = Path(os.path.abspath(store_folder()))  # "." has no name
+    return store.with_name(f"{store.name}-{name}")
 
 
 def folder_name(name: str) -> str:

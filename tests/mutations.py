@@ -699,7 +699,7 @@ MUTATIONS = [  # (file, what it says, what it says when broken, the test that mu
     ("lessons/full_or_lora.py", "return self._models(way, seed)", "return self._train(way, seed)", "test_full_or_lora.py::test_each_way_is_trained_once"),
     ("lessons/full_or_lora.py", "adapted.strength = 1.0", "adapted.strength = 0.5", "test_full_or_lora.py::test_turned_down"),
     ("lessons/cutting.py", "scaling = run.recipe.scaling", "scaling = 1.0", "test_cutting.py::test_the_spectra"),
-    ("places.py", 'store.with_name(f"{store.name}-attempts.jsonl")', 'store / "attempts.jsonl"', "test_attempts.py::test_they_are_kept"),
+    ("places.py", 'store.with_name(f"{store.name}-{name}")', 'store / name', "test_attempts.py::test_they_are_kept"),
     ("training/adalora.py", "of_E[:, 0] + of_A.mean(1) + of_B.mean(0)", "of_E[:, 0]", "test_ranks.py::test_the_most_important"),
     ("training/adalora.py", "reversed([*records])", "[*records]", "test_ranks.py::test_the_last_ranks"),
     ("training/adalora.py", 'mean["lora_E"][:, 0], spread["lora_E"][:, 0], score', 'spread["lora_E"][:, 0], mean["lora_E"][:, 0], score', "test_ranks.py::test_the_first_two"),

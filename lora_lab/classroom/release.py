@@ -88,7 +88,7 @@ def _emptied(cell: dict) -> dict:
 def _copy_other(path: Path, target: Path, *, whole_course: bool) -> None:
     """Copy a file that is no lesson with exercises; a part of the course needs no other lessons."""
     is_lesson = path.suffix == ".ipynb" and path.parent == notebooks_folder()
-    if path.name[:2] in lessons() and is_lesson or (is_lesson and not whole_course):
+    if is_lesson and (path.name[:2] in lessons() or not whole_course):
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     if is_lesson:  # the gallery: it has no exercises to check

@@ -11,11 +11,12 @@ from statistics import fmean
 
 from lora_lab.maths.grouped import independent_questions
 from lora_lab.maths.statistics import wilson
+from lora_lab.models.architecture import context_of
 from lora_lab.models.bases import Base
 from lora_lab.records import Answer, Scores
-from lora_lab.tasks.examples import Example, Task, prompt_ids
+from lora_lab.tasks.examples import Example, Task, encode_prompts, prompt_ids
 from lora_lab.tasks.prompting import few_shot, instructed, retrieved
-from lora_lab.training.evaluation import Model, answers_to, which_fit
+from lora_lab.training.evaluation import Model, answer_room, answers_to
 from lora_lab.training.fit import fit
 from lora_lab.training.intervals import clusters_of
 from lora_lab.training.store import Run
@@ -164,6 +165,13 @@ def with_test(base: Base, learnt: Task, run: Run, asked: Asked) -> tuple[Run, As
     seconds = (time.perf_counter() - start) / len(answers)
     worth = worth_of(answers, learnt)
     return run, replace(asked, answers=answers, worth=worth, seconds=seconds, unasked=0)
+
+
+def which_fit(model: Model, examples: Sequence[Example]) -> list[bool]:
+    """Whether each example's prompt, with room for the longest answer, fits into the context."""
+    ids = encode_prompts([example.prompt for example in examples], model.tokenizer)
+    context, room = context_of(model.model), answer_room(model, examples)
+    return [context is None or len(prompt) + room <= context for prompt in ids]
 
 
 def in_words(asked: Asked) -> str:

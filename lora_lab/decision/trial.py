@@ -16,6 +16,7 @@ from lora_lab.decision.asking import (
     in_words,
     joined,
     ways_to_ask,
+    which_fit,
     with_test,
 )
 from lora_lab.decision.outcome import (
@@ -32,7 +33,7 @@ from lora_lab.models.bases import Base
 from lora_lab.recipe import Recipe
 from lora_lab.records import Scores, StepRecord
 from lora_lab.tasks.examples import Example, Task
-from lora_lab.training.evaluation import Model, evaluate, which_fit
+from lora_lab.training.evaluation import Model, evaluate
 from lora_lab.training.fit import follow_fit
 from lora_lab.training.loop import Diverged
 from lora_lab.training.store import DEFAULT, Default, Run

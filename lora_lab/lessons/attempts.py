@@ -33,6 +33,11 @@ class Attempt:
         """The lower of the two shares: learning new facts by forgetting old ones gains nothing."""
         return min(self.new, self.old)
 
+    @property
+    def rank(self) -> tuple[float, float]:
+        """What attempts are sorted by: the best first, of equal scores the faster first."""
+        return -self.score, self.seconds
+
 
 def keep_attempt(attempt: Attempt) -> None:
     """Append an attempt to the file of attempts, as a line of JSON."""
@@ -52,5 +57,4 @@ def best_attempts(game: str, count: int = 5) -> tuple[Attempt, ...]:
         except (ValueError, TypeError):
             continue
     of_game = [attempt for attempt in attempts if attempt.game == game]
-    ranked = sorted(of_game, key=lambda attempt: (-attempt.score, attempt.seconds))
-    return tuple(ranked[:count])
+    return tuple(sorted(of_game, key=lambda attempt: attempt.rank)[:count])

@@ -165,7 +165,7 @@ def read_class(folder: str | Path) -> SharedClass:
                     best[name, attempt.game] = ClassAttempt(name, attempt)
         except (ValueError, TypeError, LookupError, AttributeError):
             unreadable += 1
-    ranked = sorted(best.values(), key=lambda one: (-one.attempt.score, one.attempt.seconds))
+    ranked = sorted(best.values(), key=lambda one: one.attempt.rank)
     return SharedClass(tuple(guesses.values()), tuple(ranked), unreadable)
 
 

@@ -119,13 +119,6 @@ def _answers_of_each(
     return answers
 
 
-def which_fit(model: Model, examples: Sequence[Example]) -> list[bool]:
-    """Whether each example's prompt, with room for the longest answer, fits into the context."""
-    ids = encode_prompts([example.prompt for example in examples], model.tokenizer)
-    context, room = context_of(model.model), _room(model, examples)
-    return [context is None or len(prompt) + room <= context for prompt in ids]
-
-
 def _ids_that_fit(model: Model, prompts: Sequence[str], max_new_tokens: int) -> list[list[int]]:
     """Each prompt's tokens. One that the model has no positions for is refused, not answered."""
     ids = encode_prompts(prompts, model.tokenizer)
@@ -309,7 +302,9 @@ def check_answerable(model: Model, task: Task, *, split: str = "test") -> None:
     asked = (_examples(task, split), task.old_knowledge, task.strangers)
     for examples in asked if task.teacher is None else ():
         if examples:
-            _ids_that_fit(model, [example.prompt for example in examples], _room(model, examples))
+            _ids_that_fit(
+                model, [example.prompt for example in examples], answer_room(model, examples)
+            )
 
 
 def _examples(task: Task, split: str) -> Sequence[Example]:
@@ -361,10 +356,10 @@ def ask_each(model: Model, examples: Sequence[Example], count: int) -> list[list
     if not examples:
         return [[] for _ in range(count)]
     prompts = [example.prompt for example in examples]
-    return _answers_of_each(model, prompts, _room(model, examples), count)
+    return _answers_of_each(model, prompts, answer_room(model, examples), count)
 
 
-def _room(model: Model, examples: Sequence[Example]) -> int:
+def answer_room(model: Model, examples: Sequence[Example]) -> int:
     """Where answers are cut: a few tokens beyond the longest right one."""
     longest = max(
         len(model.tokenizer(answer, add_special_tokens=False)["input_ids"])
