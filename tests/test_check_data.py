@@ -112,6 +112,16 @@ def test_all_rows_of_a_prompt_with_different_answers_are_named(table):
     assert finding.severity == "warning"
 
 
+def test_a_prompt_whose_label_is_spelled_in_two_ways_has_no_different_answers(table):
+    more = [(LABELS[0][0], "Yes."), (LABELS[1][0], "yes")]
+    review = lab.check_data(table([*LABELS, *more]))
+    alike = found(review, "1 prompt has one label in several spellings: rows 2, 98")
+    assert alike.severity == "warning"
+    assert found(review, "1 prompt has different answers: rows 3, 99").severity == "warning"
+    texts = lab.check_data(table([*PAIRS, (PAIRS[1][0], PAIRS[1][1].upper())]))
+    assert found(texts, "1 prompt has different answers: rows 3, 98")
+
+
 def test_many_prompts_with_different_answers_are_grave(table):
     review = lab.check_data(table([*PAIRS, *((prompt, "else") for prompt, _ in PAIRS[:20])]))
     assert found(review, "20 prompts have different answers").severity == "grave"
@@ -664,6 +674,16 @@ def test_groups_are_counted_as_training_splits_them(people):
     few = found(review, "few groups: 2 in the test and 2 in validation, of 24")
     assert few.severity == "warning"
     assert "tells next to nothing of other ones" in few.why
+
+
+def test_a_column_whose_name_and_repeats_speak_of_groups_is_named_where_none_were_asked(people):
+    path = people(lambda place: f"p{place % 24}")
+    hint = found(lab.check_data(path), "rows may belong together by 'person' (24 values)")
+    assert hint.severity == "note"
+    assert "give --group-by person" in hint.do
+    assert not [one for one in lab.check_data(path, group_by="person") if "belong" in one.what]
+    alone = people(lambda place: f"p{place}")
+    assert not [one for one in lab.check_data(alone) if "belong together" in one.what]
 
 
 def test_with_many_groups_only_the_leak_of_a_split_at_random_is_noted(people):

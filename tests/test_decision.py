@@ -341,6 +341,32 @@ def test_a_decision_prints_its_recommendation_every_way_and_the_test(decision):
     assert last.startswith("The test, asked once: LoRA, rate ")
 
 
+def short_of(decision, needed, validated, tested):
+    """A decision with other counts of right answers on validation and on the test."""
+    return dataclasses.replace(
+        decision,
+        situation=dataclasses.replace(decision.situation, needed=needed),
+        chosen=asked("LoRA", *validated),
+        test=tested and asked("LoRA", *tested),
+    )
+
+
+def test_a_test_below_the_need_that_validation_had_met_is_said_with_the_outcome(decision):
+    short = short_of(decision, 0.85, (96, 100), (60, 100))
+    words = "You need 85 %, and the test reaches 50 to 69 %: too little. Believe the test"
+    assert short.shortfall.startswith(words)
+    assert words in repr(short).splitlines()[-1]
+    assert f"\n\n**{words}" in report_of_decision(short)
+    unsure = short_of(decision, 0.85, (96, 100), (87, 100)).shortfall
+    assert "reaches 79 to 92 %: too few questions to be sure" in unsure
+
+
+def test_a_test_that_reaches_the_need_or_that_validation_foretold_needs_no_such_words(decision):
+    assert short_of(decision, 0.85, (96, 100), (97, 100)).shortfall == ""
+    assert short_of(decision, 0.85, (60, 100), (60, 100)).shortfall == ""
+    assert short_of(decision, 0.85, (96, 100), None).shortfall == ""
+
+
 def test_wrong_answers_come_first_and_a_cell_cannot_break_the_table():
     answers = [Answer("fine", "a", "a", True), Answer("x | y\n`z`", "<b>", "</td><script>", False)]
     first, second = answers_table(answers).splitlines()[2:]
@@ -477,6 +503,8 @@ def test_decide_writes_one_page_its_markdown_and_the_numbers(letters, tmp_path):
     texts = [(out / name).read_text() for name in ("report.html", "report.md", "decision.json")]
     assert all("ask [e-mail]" in text and "firm.de" not in text for text in texts)
     assert "](ways.png)" in (out / "report.md").read_text()
+    assert (out / "report.md").read_text().count(" to train, ") == 1, "the splits are said once"
+    assert printed["shortfall"] == ""
     assert "data:image/png" in (out / "report.html").read_text()
     again = run("decide", letters, *columns, "--out", out, "--store", store)
     assert again.exit_code == 2

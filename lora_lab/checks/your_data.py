@@ -257,6 +257,9 @@ settings_within = Exercise(
         "the seeds are left out: each setting is trained once for each seed": (
             _planned(lambda steps, step, scoring, seeds: steps * step + scoring)
         ),
+        "the seeds and the scoring are left out: each seed is a run, and each run is scored": (
+            _planned(lambda steps, step, scoring, seeds: steps * step)
+        ),
         "the scoring is left out: each run is scored as well": (
             _planned(lambda steps, step, scoring, seeds: seeds * steps * step)
         ),

@@ -109,7 +109,7 @@ def decide(
     if decision.run is not None:
         spec.keep(decision.run.path, data)
     command = shlex.join(["lora-lab", *map(_word_without_folder, sys.argv[1:])])
-    lines = _without_folder(about_data, spec)
+    lines = _without_folder(about_data[1:], spec)  # the first says what the task's `about` says
     write_report(decision, folder, lines, command, show_personal=show_personal)
     if training.json:
         as_json(_facts(decision, show_personal=True) | {"folder": folder.resolve()})
@@ -117,6 +117,8 @@ def decide(
     test = decision.test
     say(f"{decision.advice.recommendation}: {decision.advice.why}")
     say(f"The test, asked once: {test}: {test.right} of {test.count} right")
+    if decision.shortfall:
+        say(decision.shortfall)
     if decision.test.name == "LoRA":
         say(*next_commands(decision.run))
     say(f"The report is in {folder / HTML} (and {MARKDOWN})")
@@ -160,7 +162,7 @@ def report(
             task, before, lines = None, None, []
         else:
             about, before = task.about, scores_before(found, task)
-            lines = _without_folder(data_lines(spec, task), spec)
+            lines = _without_folder(data_lines(spec, task)[1:], spec)
     text = report_of_run(found, task, about, before, lines, show_personal=show_personal)
     _write(folder, text, {"loss": _curve(found).png})
     say(f"The report is in {folder / HTML} (and {MARKDOWN})")
@@ -300,6 +302,7 @@ def _facts(decision: "Decision", show_personal: bool) -> dict:
         "validation": [counts(asked) for asked in decision.tried],
         "left_out": {hints.hidden_in(way): why for way, why in decision.left_out.items()},
         "test": counts(decision.test),
+        "shortfall": decision.shortfall,
         "bare_test": counts(decision.bare_test),
         "change": decision.change,
         "run": decision.run and decision.run.path,

@@ -47,8 +47,27 @@ class Decision:
         left = (f"  not tried: {name}: {why}" for name, why in self.left_out.items())
         test = "The test was not asked yet."
         if self.test is not None:
-            test = f"The test, asked once: {self.test}: {in_words(self.test)}"
-        return "\n".join([f"{self.advice.recommendation}: {self.advice.why}", *tried, *left, test])
+            test = f"The test, asked once: {self.test}: {in_words(self.test)}. {self.shortfall}"
+        parts = [f"{self.advice.recommendation}: {self.advice.why}", *tried, *left, test.rstrip()]
+        return "\n".join(parts)
+
+    @property
+    def shortfall(self) -> str:
+        """A sentence on a test that misses the share needed, which validation had not ruled out.
+
+        "" where the test reaches it, where it was not asked, and where validation missed it too:
+        then the recommendation says so.
+        """
+        needed = self.situation.needed
+        if self.test is None or self.chosen.interval[1] < needed:
+            return ""
+        low, high = self.test.interval
+        if low >= needed:
+            return ""
+        reached = f"You need {percent(needed)}, and the test reaches {percent_range(low, high)}"
+        if high < needed:
+            return f"{reached}: too little. Believe the test, for validation chose this way."
+        return f"{reached}: too few questions to be sure. Ask new rows before you rely on it."
 
     def table(self) -> pd.DataFrame:
         """One row a way that was tried on validation: how many were right, and what it costs."""

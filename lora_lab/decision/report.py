@@ -66,6 +66,7 @@ def report_of_decision(
         f"{_sentence(_plain(decision.advice.why))}",
         f"The test, asked once: {test.name}{_in_brackets(choices[test.choice])} has "
         f"{in_words(test)}." + _beside_the_bare_prompt(decision),
+        decision.shortfall and f"**{decision.shortfall}**",
         "![Right answers of each way, with 95 % intervals](picture:ways)",
         "## The data",
         _plain(about),

@@ -10,7 +10,9 @@ from pathlib import Path
 
 from lora_lab.review.data_groups import (
     FEW_GROUPS,
+    columns_to_group_by,
     group_findings,
+    grouping_hint,
     groups_by_split,
     groups_in_words,
     groups_of,
@@ -93,12 +95,14 @@ def _review(path: Path, prompt: str, answer: str, max_length: int, group_by: str
     by_template = is_by_template(group_by, table)
     column = {} if group_by is None or by_template else {"group_by": group_by}
     material = material_of(rows_read(table, path, prompt, answer, column, None))
+    taken = (material.taken.prompt, material.taken.answer)
+    together = {} if group_by else columns_to_group_by(table, taken)
     table.rows.clear()  # the examples hold all that is needed from here on
     used = material.used
     if by_template:
         group_by_template(used)
     facts = _facts(material, group_by)
-    findings = [*row_findings(material)]
+    findings = [*row_findings(material), *grouping_hint(together, material.rows)]
     if len(used) >= LEAST:
         grouped = None if group_by is None else groups_of(used, group_by)
         if grouped is not None:

@@ -1,6 +1,7 @@
 """Groups of rows, such as customers: how many, how large, and what a split at random leaks."""
 
 import random
+import re
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,6 +10,7 @@ from statistics import median
 
 from lora_lab.review.data_rows import quoted
 from lora_lab.review.finding import Finding
+from lora_lab.tasks.chats import text_of
 from lora_lab.tasks.splits import (
     SPLITS,
     TEMPLATE,
@@ -19,10 +21,16 @@ from lora_lab.tasks.splits import (
     draw_rows,
     large_groups,
 )
+from lora_lab.tasks.tables import LEAST, Table
 from lora_lab.wording import counted, percent
 
 FEW_GROUPS = 5  # of a split: below, its score says next to nothing of other groups
 ALONE = 0.9  # groups for each row, from which on grouping changes next to nothing
+TOGETHER = frozenset(  # words in a column's name that say: rows of one value belong together
+    "account author client company conversation customer dialog dialogue doctor document group "
+    "patient person session source speaker student supplier template thread user visitor "
+    "writer".split()
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,3 +117,41 @@ def group_findings(groups: Groups, by_split: Mapping[str, int] | None) -> Iterat
             do="Look at its rows. If later questions come from it too, hold some out in a file of "
             "their own (--test).",
         )
+
+
+def columns_to_group_by(table: Table, taken: Sequence[str]) -> dict[str, int]:
+    """Columns that may say which rows belong together, each with its number of groups.
+
+    A column counts if its name has one of the words of `TOGETHER`, and its values repeat.
+
+    Args:
+        table: the file's.
+        taken: columns that are not looked at: the prompts and the answers.
+    """
+    found: dict[str, int] = {}
+    for name in table.columns:
+        words = {word.removesuffix("s") for word in re.findall("[a-z]+", name.casefold())}
+        if name in taken or not words & TOGETHER:
+            continue
+        values = Counter(text_of(row.values.get(name)) for row in table.rows)
+        values.pop("", None)
+        if len(values) >= LEAST and len(values) < ALONE * values.total():
+            found[name] = len(values)
+    return found
+
+
+def grouping_hint(columns: Mapping[str, int], rows: int) -> Iterator[Finding]:
+    """That a file seems to have groups, where nobody asked to keep them apart."""
+    if not columns:
+        return
+    named = " and ".join(f"{name!r} ({count:,} values)" for name, count in columns.items())
+    first = shlex.quote(next(iter(columns)))
+    yield Finding(
+        severity="note",
+        what=f"rows may belong together by {named}, in {counted(rows, 'row')}",
+        why="A split at random then asks about groups that are in training too, and the score says "
+        "nothing of new ones.",
+        do=f"If later questions come from new groups, give --group-by {first} to check, train and "
+        "decide.",
+        lesson="01",
+    )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lora_lab.places import write_atomically
 from lora_lab.review.data import material_of
-from lora_lab.review.data_rows import GARBLED, Material, is_placeholder
+from lora_lab.review.data_rows import GARBLED, Material, is_placeholder, spelled
 from lora_lab.tasks.chats import text_of
 from lora_lab.tasks.examples import Example, TooLong, encode
 from lora_lab.tasks.files import FileRows, rows_read
@@ -134,7 +134,7 @@ def _mended(row: UsedRow, spelling: Mapping[str, str], done: dict[str, list[int]
             _note(done, LETTERS, row.number)
         if found:
             _note(done, PERSONAL, row.number)
-    usual = spelling.get(_key(example.answer), texts[1])
+    usual = spelling.get(spelled(example.answer), texts[1])
     if usual != texts[1]:
         _note(done, SPELLING, row.number)
     return replace(example, prompt=texts[0], answer=usual)
@@ -158,15 +158,11 @@ def _read_again(text: str) -> str:
     return text
 
 
-def _key(label: str) -> str:
-    return " ".join(label.casefold().split()).strip(".")
-
-
 def _usual_spelling(labels: Counter[str]) -> dict[str, str]:
     """For each label the spelling that most of its rows have."""
     spellings: defaultdict[str, list[str]] = defaultdict(list)
     for label, _ in labels.most_common():
-        spellings[_key(label)].append(label)
+        spellings[spelled(label)].append(label)
     return {key: names[0] for key, names in spellings.items() if len(names) > 1}
 
 

@@ -159,24 +159,49 @@ def _contested(material: Material) -> Iterator[Finding]:
     contested = material.contested
     if not contested:
         return
-    shown, named = [], 0
+    labels: dict[int, str] = {}
+    if material.labels:
+        labels = {row.number: spelled(row.example.answer) for row in material.used}
+    alike, different = [], []
     for rows in contested.values():
-        if named + len(rows) > NAMED:
-            break
-        shown.append(rows_in_words(rows, NAMED))
-        named += len(rows)
-    more = f"; and {len(contested) - len(shown):,} more" if len(contested) > len(shown) else ""
-    many = len(contested) > len(material.used) / 10
-    verb = "has" if len(contested) == 1 else "have"
+        one_label = labels and len({labels[row] for row in rows}) == 1
+        (alike if one_label else different).append(rows)
+    if alike:
+        verb = "has" if len(alike) == 1 else "have"
+        yield Finding(
+            severity="warning",
+            what=f"{counted(len(alike), 'prompt')} {verb} one label in several spellings: "
+            f"{_rows_of_each(alike)}",
+            why="They count as different answers, so these rows stay in training, and out of "
+            "validation and test.",
+            do="Write each label in one way. `mend_data` does so.",
+            lesson="14",
+        )
+    if not different:
+        return
+    many = len(different) > len(material.used) / 10
+    verb = "has" if len(different) == 1 else "have"
     yield Finding(
         severity="grave" if many else "warning",
-        what=f"{counted(len(contested), 'prompt')} {verb} different answers: "
-        f"{'; '.join(shown)}{more}",
+        what=f"{counted(len(different), 'prompt')} {verb} different answers: "
+        f"{_rows_of_each(different)}",
         why="A model can give one of them, and each score calls the others wrong. So these rows "
         "stay in training, and out of validation and test.",
         do="Decide which answer is right, or write into the prompt what makes the difference.",
         lesson="01",
     )
+
+
+def _rows_of_each(prompts: Sequence[Sequence[int]]) -> str:
+    """`rows 77, 189; rows 440, 527; and 3 more`: the rows of each prompt."""
+    shown, named = [], 0
+    for rows in prompts:
+        if named + len(rows) > NAMED:
+            break
+        shown.append(rows_in_words(rows, NAMED))
+        named += len(rows)
+    more = [f"and {len(prompts) - len(shown):,} more"] if len(prompts) > len(shown) else []
+    return "; ".join([*shown, *more])
 
 
 def _other_forms(material: Material) -> Iterator[Finding]:
@@ -313,7 +338,7 @@ def _labels(material: Material) -> Iterator[Finding]:
         )
     spellings: defaultdict[str, list[str]] = defaultdict(list)
     for label in labels:
-        spellings[" ".join(label.casefold().split()).strip(".")].append(label)
+        spellings[spelled(label)].append(label)
     twice = [names for names in spellings.values() if len(names) > 1]
     if twice:
         shown = "; ".join(" and ".join(map(quoted, names)) for names in twice[:8])
@@ -324,6 +349,11 @@ def _labels(material: Material) -> Iterator[Finding]:
             "capitals; other programs, and whoever reads the answers, may not.",
             do="Write each label in one way.",
         )
+
+
+def spelled(label: str) -> str:
+    """A label without what makes a spelling: capitals, spaces, a full stop."""
+    return " ".join(label.casefold().split()).strip(".")
 
 
 def quoted(label: str) -> str:
