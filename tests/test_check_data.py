@@ -97,6 +97,12 @@ def test_data_of_which_half_is_left_out_is_grave(table):
     assert lab.check_data(table([*PAIRS, *[("x", "")] * 97])).is_grave
 
 
+@pytest.mark.parametrize("given", [None, 5, [("a question", "an answer")], b"a.csv"])
+def test_what_is_no_path_is_refused_in_words(given):
+    with pytest.raises(TypeError, match="is no path; give the path of a CSV, TSV, JSON or JSONL"):
+        lab.check_data(given)
+
+
 def test_repeats_are_named(table):
     review = lab.check_data(table([*PAIRS, PAIRS[0], PAIRS[0]]))
     assert found(review, "2 of 98 rows repeat an earlier row: rows 98, 99").severity == "note"

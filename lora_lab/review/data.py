@@ -1,6 +1,7 @@
 """`check_data`: what is odd about a file of prompts and answers, before anything is trained."""
 
 import gc
+import os
 import random
 import shlex
 from collections import Counter
@@ -65,9 +66,15 @@ def check_data(
 
     Raises:
         FileNotFoundError: there is no such file.
+        TypeError: `path` is no path.
         ValueError: it is of another kind, empty, binary or broken (with the place), or has no such
             columns.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(
+            f"{path!r} is no path; give the path of a CSV, TSV, JSON or JSONL file. Rows that are "
+            "in memory have to be written into one first"
+        )
     path = Path(path)
     if max_length < 1:
         raise ValueError(f"max_length={max_length} leaves no room; give 1 or more (256 is usual)")
