@@ -1,5 +1,6 @@
 """A store of a thousand runs, and thousands of runs in one process."""
 
+import dataclasses
 import gc
 import shutil
 import time
@@ -9,6 +10,7 @@ import pytest
 
 from lora_lab.training.fit import fit
 from lora_lab.training.store import list_runs
+from lora_lab.widgets.kept_runs import MOST, KeptRuns
 from tiny import letters_task, recipe, tiny_base
 
 RUNS, SECONDS = 1000, 1.0
@@ -23,6 +25,19 @@ def test_a_store_of_a_thousand_runs_is_listed_in_a_second(tmp_path):
     runs = list_runs(tmp_path)
     assert time.process_time() - start < SECONDS
     assert len(runs) == RUNS
+
+
+def test_fifty_kept_runs_of_eight_settings_are_compared_at_once():
+    kept, base = KeptRuns(), tiny_base()
+    for number in range(MOST):
+        run = fit(base, letters_task(), recipe(steps=2, lora_alpha=number + 1), store=None)
+        seeds = [dataclasses.replace(run.recipe, seed=seed) for seed in range(7)]
+        kept.keep(base, [dataclasses.replace(run, recipe=one) for one in seeds], None)
+    assert sum(len(row.runs) for row in kept.rows) == 56
+    start = time.process_time()
+    page = kept.page
+    assert time.process_time() - start < SECONDS / 2
+    assert page.count("<tr>") == MOST + 1
 
 
 @pytest.mark.slow
