@@ -48,7 +48,11 @@ def choose_device(choice: str | torch.device = "auto") -> torch.device:
 def choose_dtype(
     choice: str | torch.dtype, device: torch.device, width: int
 ) -> tuple[torch.dtype, str]:
-    """The dtype for a model `width` wide on a device, and a few words on why, or an empty text."""
+    """The dtype for a model `width` wide on a device, and the reason in brackets or an empty text.
+
+    Raises:
+        ValueError: for a dtype that is not known.
+    """
     if isinstance(choice, torch.dtype):
         choice = named(choice)
     if choice != "auto":
