@@ -25,7 +25,7 @@ def shape_of(model: object, name: str = "") -> Shape:
     Raises:
         ValueError: for a model with weights that are no matrices, such as a mixture of experts, or
             whose layers have no numbers in their names.
-        TypeError: for anything else than a model.
+        TypeError: for anything but a model or its config.
     """
     from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 
@@ -76,7 +76,7 @@ def _config_text(model: nn.Module) -> str:
 def cached_shape(config: str, make: Callable[[], Shape]) -> Shape:
     """The shape that `make` reads off a config: read once, and then kept in the cache.
 
-    To build a model of transformers takes seconds, most of them for imports.
+    Building a model of transformers takes seconds, most of them for imports.
 
     Args:
         config: its text, by which the shape is found again.
