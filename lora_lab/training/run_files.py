@@ -112,7 +112,7 @@ def read_scores(path: Path, name: str = SCORES) -> Scores | None:
 
 
 def read_checkpoint_facts(path: Path) -> tuple[tuple[StepRecord, ...], dict] | None:
-    """A checkpoint's records, and the rest of it that is no tensor; None: no checkpoint.
+    """A checkpoint's records, and everything else in it but the tensors; None: no checkpoint.
 
     Raises:
         DamagedRun: if it can't be read.

@@ -114,7 +114,7 @@ def _adapter(recipe: Recipe, base: Base) -> dict[str, object]:
 
 
 def quantization_options(how: Quantization) -> dict[str, object]:
-    """What transformers' BitsAndBytesConfig is given for the same weights."""
+    """The arguments of transformers' BitsAndBytesConfig for the same weights."""
     if how.quantize == "int8":
         return {"load_in_8bit": True}
     return {
