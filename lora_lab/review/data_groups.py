@@ -21,8 +21,8 @@ from lora_lab.tasks.splits import (
 )
 from lora_lab.wording import counted, percent
 
-FEW_GROUPS = 5  # of a split: below, its score says next to nothing of other groups
-ALONE = 0.9  # groups for each row, from which on grouping changes next to nothing
+FEW_GROUPS = 5  # with fewer groups, a split's score says next to nothing about other groups
+ALONE = 0.9  # with this many groups for each row, grouping changes next to nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +32,12 @@ class Groups:
     by: str  # a column, or "template"
     sizes: Counter[str]  # rows of each
     large: Sequence[str]  # so large that they stay in training
-    leaking: int  # of the test rows of a split at random: those whose group is in training
-    drawn: int  # test rows of that split
+    leaking: int  # test rows of a random split whose group is in training too
+    drawn: int  # all test rows of that split
 
 
 def groups_of(used: Sequence[UsedRow], by: str) -> Groups:
-    """The groups of rows that are grouped, and how a split at random would tear them apart."""
+    """The groups of rows, and how many of them a random split would tear apart."""
     several = {row.example.prompt for row in used if row.contradicted}
     drawn = draw_rows(used, (TEST, VALIDATION), random.Random(0), several)
     trained = {row.group for row in drawn[TRAIN]}
@@ -63,7 +63,7 @@ def groups_by_split(splits: Mapping[str, Sequence[UsedRow]]) -> dict[str, int]:
 
 
 def group_findings(groups: Groups, by_split: Mapping[str, int] | None) -> Iterator[Finding]:
-    """What is odd about groups; `by_split` says how many each split has, None: none was drawn."""
+    """Findings about groups. `by_split`: the groups of each split; None: no split was drawn."""
     sizes = groups.sizes
     if len(sizes) >= ALONE * sizes.total():
         yield Finding(
