@@ -1,4 +1,4 @@
-"""`check`: what people bring, looked through: data, an adapter or a recipe."""
+"""`check`: the review of data, an adapter or a recipe."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -104,6 +104,6 @@ def data_lines(
 def note_data(
     spec: "TaskSpec", task: "Task", base: "Base | None" = None, max_length: int | None = None
 ) -> None:
-    """Say on stderr what is odd about a task's file."""
+    """Print on stderr three lines about a task's file."""
     if lines := data_lines(spec, task, base, max_length):
         note(*lines)

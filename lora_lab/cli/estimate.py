@@ -69,7 +69,7 @@ def estimate(
     if task is None:
         from lora_lab.cost.known_models import find_named
 
-        find_named(model)  # a misspelt name is told before torch is imported
+        find_named(model)  # refuses a misspelt name before torch is imported
     with busy("Counting …"):
         from lora_lab.cost import budget, estimates, gpus
         from lora_lab.machine.devices import choose_device, in_words

@@ -80,7 +80,7 @@ def decide(
       lora-lab decide questions.csv --prompt question --answer label --base smollm2
       lora-lab decide tickets.jsonl --minutes 30 --needed 0.85 --group-by customer
     """
-    start = time.monotonic()  # what is loaded from here on takes its part of the minutes
+    start = time.monotonic()  # loading counts as a part of the minutes
     from lora_lab.lessons.deciding import Situation
 
     situation = Situation(goal=goal, needed=needed, changes_per_year=changes_per_year)
@@ -155,7 +155,7 @@ def report(
         try:
             spec = task_of(found)
             task = spec.load(found.base)
-        except (ValueError, FileNotFoundError) as error:  # its file is gone
+        except (ValueError, FileNotFoundError) as error:  # the data's file is gone
             about = f"{found.task_name} (its examples can't be read again: {error})"
             task, before, lines = None, None, []
         else:
@@ -177,17 +177,18 @@ def write_report(
     """Write the report of a decision: one HTML page that needs no network, Markdown, and numbers.
 
     Args:
-        decision: with its test.
-        folder: a new or empty one.
+        decision: a decision with its test.
+        folder: a new or empty folder.
         data_lines: what is odd about the data's file, in lines.
-        command: the command line that made it; "" where there was none.
+        command: the command line that made it; "" if there was none.
         show_personal: whether texts are shown with the e-mail addresses and numbers in them.
 
     Returns:
         The page.
 
     Raises:
-        ValueError: if the test was not asked yet, or something is in the folder.
+        ValueError: if the test was not asked yet.
+        FileExistsError: if the folder holds something already.
     """
     from lora_lab.decision.report import report_of_decision
     from lora_lab.places import check_new_folder
@@ -211,7 +212,7 @@ def _new_folder(given: Path | None, usual: str) -> Path:
 
 
 def _word_without_folder(word: str) -> str:
-    """A word of a command line; of a path, its name alone: folders tell of this machine."""
+    """A word of a command line; a path without its folders, which would reveal this machine."""
     option, is_given, value = word.rpartition("=") if word.startswith("--") else ("", "", word)
     path = Path(value)
     is_path = path.is_absolute() or (len(path.parts) > 1 and path.exists())
@@ -219,7 +220,7 @@ def _word_without_folder(word: str) -> str:
 
 
 def _without_folder(lines: Sequence[str], spec: "TaskSpec") -> list[str]:
-    """Lines about a file without its folder, which tells of this machine."""
+    """Lines about a file without its folder, which would reveal this machine."""
     whole, name = shlex.quote(spec.task), shlex.quote(Path(spec.task).name)
     return [line.replace(whole, name) for line in lines]
 
@@ -268,7 +269,7 @@ def _pictures(decision: "Decision") -> dict[str, bytes]:
 
 
 def _curve(run: "Run") -> "plots.Picture":
-    """The loss by step, under what it did."""
+    """The loss by step, with its course as the title."""
     from lora_lab import plots
 
     draw = functools.partial(plots.draw_loss, title=plots.loss_finding(run.records))

@@ -66,7 +66,7 @@ def prepare(
 
 
 def _prepare_one(name: str, bar: Progress, work: int) -> dict:
-    """The result for one name, with the error where it could not be prepared."""
+    """The result for a name, with the error if it could not be prepared."""
     from lora_lab.assets import downloads
 
     asset = downloads.ASSETS[name]
