@@ -31,7 +31,7 @@ class Package:
     integrity: str  # of the package as npm gives it: "sha512-" and the digest in base64
     licence: str
     files: dict[str, str]  # name in the package: the SHA-256 of its content
-    notices: dict[str, str] = field(default_factory=dict)  # the same, for texts of licences
+    notices: dict[str, str] = field(default_factory=dict)  # the same, for texts that it lacks
 
     @property
     def folder(self) -> Path:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from lora_lab.cost.gpus import Fit
     from lora_lab.records import Memory
 
-GIB, MIB = 2**30, 2**20
+GIB = 2**30
 PARTS = {  # of a budget's memory, in words
     "weights": "the base's weights",
     "adapters": "what is trained",

@@ -28,8 +28,6 @@ from lora_lab.tools.reading import read
 from lora_lab.tools.trainer_state import TrainerState
 from lora_lab.wording import counted, significant
 
-DIFFERENT = ("dpo", "grpo", "kto", "orpo", "ppo", "reward")  # losses that lora_lab does not have
-
 
 def check_recipe(source: str | Path | Mapping[str, object] | Recipe) -> Review:
     """What is odd about a fine-tune's settings, or about the log of a training.
