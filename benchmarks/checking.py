@@ -37,7 +37,7 @@ def sentence(generator, words, odd):
 
 
 def mail(generator, words, odd):
-    """A sentence full of what is searched for: long numbers, dates, names, addresses, telephones."""
+    """A sentence full of what is searched for: long numbers, dates, names, addresses, phones."""
     text = generator.choices(WORDS, k=generator.randint(words // 2, words * 3 // 2))
     name, day = generator.choice(NAMES), generator.randint(1, 28)
     text[2:2] = [name, f"order {generator.randint(10**9, 10**10)} of 2024-05-{day:02} 10:{day}:00"]
