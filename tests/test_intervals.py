@@ -89,7 +89,9 @@ def test_where_a_task_has_groups_they_are_counted_and_not_its_questions():
     assert found["exact match"] == grouped_interval([3, 2, 0], [3, 2, 3])
     low, high = found["accuracy"]
     assert high - low > wilson(6, 8)[1] - wilson(6, 8)[0]
-    assert "8 questions of 3 groups tell less than 8 independent ones" in method_text(scores, task)
+    assert "8 questions of 3 groups are worth fewer than 8 independent ones" in method_text(
+        scores, task
+    )
 
 
 def test_field_f1_is_by_group_too():

@@ -241,7 +241,7 @@ class Claim:
             ValueError: if there is nothing to run.
         """
         if not self.to_run:
-            why = self.verdict if self.untested else "arithmetic alone tells; read its .verdict"
+            why = self.verdict if self.untested else "arithmetic decides it; read its .verdict"
             raise ValueError(f"claim {self.id!r} has nothing to run: {why}")
         groups: dict[tuple, dict[str, Setting]] = {}  # settings that are tried together
         for name, setting in self.settings.items():

@@ -48,7 +48,7 @@ def shape_of(model: object, name: str = "") -> Shape:
     if not any(layer_of(matrix.name) is not None for matrix in modules.matrices):
         raise ValueError(
             f"{name} ({type(model).__name__}) has no module named like 'model.layers.0.mlp', so "
-            "its layers can't be told apart; give a model with a language model's head"
+            "its layers can't be distinguished; give a model with a language model's head"
         )
     config = model.config.get_text_config()
     heads, width = config.num_attention_heads, config.hidden_size

@@ -204,7 +204,7 @@ def _groups_in_words(task: Task) -> str:
         len({task.groups[one.prompt] for one in split}) for split in (task.validation, task.test)
     ]
     few = (
-        ", so few that their scores tell next to nothing; a column of your own with train, "
+        ", so few that their scores say next to nothing; a column of your own with train, "
         "validation and test can give them more (--split-column)"
     )
     few = "" if min(counts) >= FEW_GROUPS else few

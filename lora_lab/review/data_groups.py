@@ -80,8 +80,8 @@ def group_findings(groups: Groups, by_split: Mapping[str, int] | None) -> Iterat
             severity="note",
             what=f"at random, {groups.leaking:,} of {counted(groups.drawn, 'test row')} "
             f"({percent(share)}) would be of a group that is in training too",
-            why="The score would then tell how well known groups are answered, and nothing of new "
-            "ones.",
+            why="The score would then show how well known groups are answered, and say nothing "
+            "about new groups.",
             do=f"Keep --group-by {shlex.quote(groups.by)} in train, sweep and decide: no group is "
             "in two splits then.",
             lesson="01",
@@ -91,8 +91,8 @@ def group_findings(groups: Groups, by_split: Mapping[str, int] | None) -> Iterat
             severity="warning",
             what=f"few groups: {by_split[TEST]:,} in the test and {by_split[VALIDATION]:,} in "
             f"validation, of {len(sizes):,}",
-            why="Rows of one group are alike. A score over so few groups tells next to nothing of "
-            "other ones, and its interval is wide.",
+            why="Rows of one group are alike. A score over so few groups says next to nothing "
+            "about other groups, and its interval is wide.",
             do="Collect rows of more groups. Or give the test more of them, by a column of your "
             "own with train, validation and test (--split-column).",
             lesson="04",

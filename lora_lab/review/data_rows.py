@@ -286,7 +286,7 @@ def _labels(material: Material) -> Iterator[Finding]:
         yield Finding(
             severity="grave",
             what=f"every answer is {quoted(largest)}",
-            why="There is nothing to tell apart, so nothing about the prompts is learnt.",
+            why="There is nothing to distinguish, so nothing about the prompts is learnt.",
             do="Add rows with other answers, or take another column as the answer.",
             lesson="01",
         )

@@ -371,7 +371,7 @@ TASKS = {
         make=two_hop_english,
         metric="exact match",
         n=400,
-        about="Six facts tell who lives in which town, and which country it is in; asked for one "
+        about="Six facts say who lives in which town, and which country it is in; asked for one "
         "person's country, the model must join two of them.",
         # 28 % right: an answer of the right form is learnt, the two hops are not (chance is 33 %)
         recipe=Recipe(layers_to_transform=_UPPER, steps=40, batch_size=8, learning_rate=2e-3),

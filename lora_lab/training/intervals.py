@@ -50,10 +50,10 @@ def method_text(scores: Scores, task: Task) -> str:
         return "95 % intervals (Wilson)"
     groups, questions = groups_in(scores, task), len(scores.answers)
     if groups < 2:
-        return "no intervals: all questions are of one group, which tells nothing of other groups"
+        return "no intervals: all questions are of one group, which says nothing about other groups"
     return (
         f"95 % intervals by group (Dean and Pagano, 2015), since {questions} questions of {groups} "
-        f"groups tell less than {questions} independent ones"
+        f"groups are worth fewer than {questions} independent ones"
     )
 
 

@@ -128,7 +128,7 @@ def best_setting(runs: Sequence[Run]) -> list[Run]:
         scores = [run.scores for run in group]
         if other := next((one.split for one in scores if one.split != "validation"), ""):
             raise ValueError(
-                f"the runs were scored on the {other}, and a test that chose is no test any more; "
+                f"the runs were scored on the {other}, which must not choose; "
                 "sweep with evaluate='validation'"
             )
         mean = statistics.fmean(score.value for score in scores)
@@ -224,7 +224,7 @@ def _validation_loss(group: Sequence[Run]) -> float:
         if not validated and not _diverged(group):
             raise ValueError(
                 "several settings share a value, and their runs hold no validation loss to choose "
-                "by (a test that chose is no test any more); train them with eval_steps=steps, or "
+                "by (the test must not choose); train them with eval_steps=steps, or "
                 "compare the runs of one setting a value"
             )
         losses += [min(validated)] if validated and run.recipe.patience else validated[-1:]
