@@ -117,7 +117,7 @@ def stands_for(recommendation: str, tried: Sequence[Asked]) -> Asked:
 
 
 def change_to(test: Asked | None, bare: Asked | None, task: Task) -> Change | None:
-    """The change from the bare prompt to the chosen way on the test; None: one of them is missing."""
+    """The change from the bare prompt to the chosen way on the test; None: one is missing."""
     if test is None or bare is None:
         return None
     return change_of(scores_of(bare, task), scores_of(test, task), task)
