@@ -24,9 +24,8 @@ def final_test(base: Base, decision: Decision, run: Run | None = None) -> Decisi
         The decision with the run among the tried ways, its recommendation now, and the test of the
         chosen way and of the bare prompt. If the run is stored, its test scores are stored too.
 
-        Raises:
-            ValueError: if the test was asked before; if the run is of other examples or another
-                base.
+    Raises:
+        ValueError: if the test was asked before; if the run is of other examples or another base.
     """
     if decision.test is not None:
         raise ValueError(

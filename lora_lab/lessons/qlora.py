@@ -233,8 +233,8 @@ def arrival(
         sizes: values of ‖change‖ / ‖weight‖.
         seed: draws the change.
 
-        Returns:
-            The shares, by the weights that the change is added to, and by its size.
+    Returns:
+        The shares, by the weights that the change is added to, and by its size.
     """
     draw, (out, wide) = torch.Generator().manual_seed(seed), weight.shape
     thin = torch.randn(out, 8, generator=draw) @ torch.randn(8, wide, generator=draw)

@@ -198,8 +198,8 @@ def chat_template_of(folder: Path) -> str | None:
     """The chat template in a folder, as transformers finds it; None: there is none.
 
     Raises:
-            ValueError: if the tokenizer's configuration is not valid.
-            OSError: if it can't be read.
+        ValueError: if the tokenizer's configuration is not valid.
+        OSError: if it can't be read.
     """
     path = folder / TEMPLATE_FILE
     if path.is_file() and path.stat().st_size < MOST_BYTES:

@@ -103,8 +103,8 @@ def take(table: Table, path: Path, prompt: str = PROMPT, answer: str = ANSWER) -
     and `answer`, a chat, Alpaca's columns, or other PAIRS of names.
 
     Raises:
-            ValueError: if a column is missing (with the nearest name) or blank, if both are the
-                same column, or if no chat can be read.
+        ValueError: if a column is missing (with the nearest name) or blank, if both are the same
+            column, or if no chat can be read.
     """
     forms = _forms(table, prompt, answer)
     fitting = {form.how: form.rows(table) for form in forms}

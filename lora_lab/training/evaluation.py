@@ -35,7 +35,7 @@ NO_CHOICE = frozenset(  # settings of `generate` that leave the most likely toke
     "do_sample temperature top_p top_k max_length max_new_tokens "
     "use_cache output_attentions output_hidden_states".split()
 )
-PROMPTS = 64  # prompts answered at once: more are no faster on a CPU, and only last logits count
+PROMPTS = 64  # prompts answered at once: more are no faster on a CPU; only last logits are computed
 
 
 class Model(Protocol):
