@@ -94,6 +94,7 @@ def generate(model: Model, prompts: Sequence[str], *, max_new_tokens: int = 32) 
         max_new_tokens: where an answer is cut if it has not ended.
 
     Raises:
+        TypeError: if `model` can't be asked, or `prompts` is not a list of texts.
         ValueError: if a prompt and its answer are longer than the model's context.
     """
     check_model(model)
@@ -242,7 +243,8 @@ def evaluate(model: Model, task: Task, *, split: str = "test") -> Scores:
         split: "test", "validation" or "train". Choose settings on "validation" only.
 
     Raises:
-        ValueError: for an unknown split, or one without examples.
+        TypeError: if `model` can't be asked, or `task` is not a Task.
+        ValueError: for an unknown split, or a split without examples.
     """
     check_model(model)
     check_is_task(task)

@@ -319,12 +319,16 @@ class Training:
 def train(base: Base, task: Task, recipe: Recipe) -> Training:
     """A fine-tune to iterate: each turn of the loop trains one step and gives its record.
 
-    Nothing is kept on disk; `fit` does that. The base keeps its weights and modules.
+    Nothing is kept on disk; `fit` does that.
+
+    Args:
+        base: keeps its weights and modules.
+        task: what to learn.
+        recipe: the choices of the training.
 
     Raises:
         ValueError: if the recipe does not fit the base, or no example fits `max_length`.
-        Diverged: while iterating, when the loss is not a number or hopelessly high; its `run` holds
-            the records and the last good weights.
+        Diverged: while iterating; its `run` holds the records and the last good weights.
     """
     return Training(base, task, recipe)
 

@@ -162,6 +162,10 @@ def sweep(
         evaluate: score each run on the test split; "validation": on that split, so that settings
             can be chosen by it and the test is kept for the end.
         progress: show a bar.
+
+    Raises:
+        ValueError: for an unknown engine, no recipe, no seed, or a recipe that `fit` refuses.
+        ImportError: if the engine needs Ray, which is not installed.
     """
     options = {"store": store, "fresh": fresh, "evaluate": evaluate}
     return plan_sweep(base, task, recipes, seeds, engine, **options).run(progress=progress)
