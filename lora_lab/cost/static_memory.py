@@ -108,8 +108,8 @@ def usual_static_memory(shape: Shape, recipe: Recipe, dtype: str) -> dict[str, i
 
     Full fine-tuning trains the base itself, at 16 bytes a parameter. In float32 these are 4 for
     weights, 4 for gradients and 8 for AdamW's moments. On a 16-bit base (mixed precision) they are
-    2 for weights, 2 for gradients and 12 in the optimizer, which updates a float32 copy of the
-    weights (4) with two moments (8).
+    2 for weights, 2 for gradients and 12 in the optimizer. The optimizer updates a float32 copy of
+    the weights (4) with two moments (8).
 
     Source:
         ZeRO, arXiv:1910.02054, section 3.1. With float32 gradients, as under autocast, it is 18

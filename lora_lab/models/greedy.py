@@ -1,8 +1,8 @@
 """A Llama's most likely answers: the prompts in one pass, then token by token over kept keys.
 
 It gives the tokens that transformers' greedy `generate` gives, with less work. Padding takes part
-in attention only, a prompt whose answer has ended leaves the batch, and what all prompts begin
-with, such as the same worked examples, is read once.
+only in attention. A prompt whose answer has ended leaves the batch. If all prompts begin alike, as
+with the same worked examples, the common beginning is read once.
 """
 
 from collections.abc import Collection, Sequence

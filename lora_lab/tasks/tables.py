@@ -2,8 +2,8 @@
 
 Rows are counted as people see them: in CSV and TSV as in a spreadsheet (the header is row 1), in
 JSON from 1, in JSONL by line. Python's own csv and json read the files. pandas would lose count
-after an empty line, accept stray quotes and repeated names, turn 5 into 5.0 beside a null, and take
-most of a second to import.
+after an empty line, and accept stray quotes and repeated names. It would turn 5 into 5.0 beside a
+null, and takes most of a second to import.
 """
 
 import codecs

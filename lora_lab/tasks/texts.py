@@ -195,9 +195,9 @@ def home_commands(generator: random.Random, sizes: Sizes) -> Splits:
     equal weight: the splits take a command of each intent in turn, and of its templates in turn. An
     intent with a single template is only in the training examples.
 
-    The test takes two templates of an intent and validation takes one. Where many commands are
-    needed, they take up to a quarter and an eighth of an intent's templates, since commands of one
-    template are much alike.
+    The test takes two templates of an intent and validation takes one. If many commands are needed,
+    they take up to a quarter and an eighth of an intent's templates: commands of the same template
+    are much alike.
     """
     templates: dict[str, dict[str, list[dict]]] = {}  # intent: template: its rows
     for row in downloads.rows("home-commands"):

@@ -1,7 +1,7 @@
 """The calls in a Python script or notebook, with the values that can be read without running it.
 
-The code is parsed and never run. A value can be read if it is a literal, a name that was given a
-literal, a default of a function, of a dataclass or of argparse, or arithmetic with these.
+The code is parsed and never run. Literals can be read, and names that were given a literal. So can
+defaults of functions, dataclasses and argparse, and arithmetic with all of these.
 """
 
 import ast

@@ -1,6 +1,6 @@
 """The content of the files in a run's folder, or in words why a file can't be read.
 
-run.json             recipe, names, status: the run exists once this does
+run.json             recipe, names, status: a run exists once this file does
 checkpoint.safetensors   while it runs
 records.jsonl, learnt/     once it is finished
 scores.json, validation.json   once it is scored on that split
