@@ -21,11 +21,11 @@ def check(
     ],
     prompt: Annotated[
         str | None,
-        typer.Option(metavar="COLUMN", help="The data's column with what is asked; else guessed."),
+        typer.Option(metavar="COLUMN", help="The data's column with the prompts; else guessed."),
     ] = None,
     answer: Annotated[
         str | None,
-        typer.Option(metavar="COLUMN", help="The data's column with the answer; else guessed."),
+        typer.Option(metavar="COLUMN", help="The data's column with the answers; else guessed."),
     ] = None,
     max_length: Annotated[
         int | None, typer.Option(metavar="TOKENS", help="How long an example may be; else 256.")

@@ -56,18 +56,18 @@ def check(
     ] = None,
     lesson: Annotated[
         str | None,
-        typer.Option(metavar="LESSON", help="Only this one was asked for, as 5 or 05_rank."),
+        typer.Option(metavar="LESSON", help="The lesson that was asked for, as 5 or 05_rank."),
     ] = None,
     seconds: Annotated[
-        int, typer.Option(metavar="COUNT", min=1, help="Of a processor, for each exercise.")
+        int, typer.Option(metavar="COUNT", min=1, help="Processor time for each exercise.")
     ] = 120,
     memory: Annotated[
-        int, typer.Option(metavar="MB", min=1500, help="Addresses; torch takes 1,100 of them.")
+        int, typer.Option(metavar="MB", min=1500, help="Memory addresses; torch takes 1,100 MB.")
     ] = 4000,
     unprotected: Annotated[
         bool,
         typer.Option(
-            "--unprotected", help="Run it where files and network can't be refused, as on macOS."
+            "--unprotected", help="Run where files and network can't be refused, as on macOS."
         ),
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the grades as JSON alone.")] = False,

@@ -39,7 +39,7 @@ def estimate(
     task: Annotated[
         str | None,
         typer.Option(
-            metavar="TASK", help="A task or a file, for its lengths; else all are max-length."
+            metavar="TASK", help="A task or a file, for its lengths; else all have max-length."
         ),
     ] = None,
     *,

@@ -58,13 +58,13 @@ class TaskOptions:
     prompt: Annotated[
         str | None,
         typer.Option(
-            metavar="COLUMN", help="A file's column with what is asked; else prompt, or guessed."
+            metavar="COLUMN", help="A file's column with the prompts; else prompt, or guessed."
         ),
     ] = None
     answer: Annotated[
         str | None,
         typer.Option(
-            metavar="COLUMN", help="A file's column with the answer; else answer, or guessed."
+            metavar="COLUMN", help="A file's column with the answers; else answer, or guessed."
         ),
     ] = None
     test: Annotated[

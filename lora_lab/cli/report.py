@@ -43,7 +43,7 @@ HTML, MARKDOWN, FACTS = "report.html", "report.md", "decision.json"
 def decide(
     task: options.TaskName,
     minutes: Annotated[
-        float, typer.Option(metavar="MINUTES", help="All that it may take, tests included.")
+        float, typer.Option(metavar="MINUTES", help="The time for everything, the test included.")
     ] = 20.0,
     goal: Annotated[
         str, typer.Option(metavar="GOAL", help="domain, style, format, facts or general.")
@@ -56,7 +56,7 @@ def decide(
     ] = 0.0,
     instruction: Annotated[
         str | None,
-        typer.Option(metavar="TEXT", help="Words to try before each prompt; else they are made."),
+        typer.Option(metavar="TEXT", help="Words to try before each prompt; else written for you."),
     ] = None,
     out: Annotated[
         Path | None,

@@ -27,7 +27,7 @@ COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 def prepare(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="NAME", help="Some of them; left out: all.")
+        list[str] | None, typer.Argument(metavar="NAME", help="What to fetch; all if left out.")
     ] = None,
     json: Json = False,
 ) -> None:
