@@ -35,14 +35,14 @@ def check(
         typer.Option(
             metavar="COLUMN",
             help="The data's column, such as a person, that says which rows belong together; "
-            "`template`: prompts that differ in numbers, quoted strings and names alone.",
+            "`template`: prompts that differ only in numbers, quoted strings and names.",
         ),
     ] = None,
     json: options.Json = False,
 ) -> None:
     """Look through data, an adapter or a recipe, and say what is odd about it.
 
-    Nothing is run, fetched or unpickled. The exit code is 1 where a finding is grave.
+    Nothing is run, fetched or unpickled. The exit code is 1 if a finding is grave.
 
     \b
     Examples:

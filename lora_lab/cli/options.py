@@ -86,7 +86,7 @@ class TaskOptions:
         typer.Option(
             metavar="COLUMN",
             help="A file's column, such as a person: no group is in two splits. `template`: "
-            "prompts that differ in numbers, quoted strings and names alone.",
+            "prompts that differ only in numbers, quoted strings and names.",
         ),
     ] = None
 

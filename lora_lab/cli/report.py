@@ -131,11 +131,11 @@ def report(
     show_personal: ShowPersonal = False,
     store: options.Store = None,
 ) -> None:
-    """Write what a colleague needs to believe a run: one HTML page, and the same in Markdown.
+    """Write the report of a run for a colleague: one HTML page, and the same in Markdown.
 
-    It holds the data, the recipe, the curve, scores with intervals, answers with the wrong ones
-    first, old skills and limits. It needs no network. What looks like an e-mail address or a
-    telephone, account or card number is hidden on it; names are not.
+    It holds the data, the recipe, the curve, scores with intervals, answers with wrong answers
+    first, old skills and limits. It needs no network. E-mail addresses and telephone, account and
+    card numbers are searched for and hidden; names are not.
 
     \b
     Examples:

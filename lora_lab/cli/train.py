@@ -50,7 +50,7 @@ def train(
     The run is kept. The same command shows it again, or goes on where Ctrl-C stopped it.
 
     Every field of lab.Recipe is an option. An option that is left out has the value that was tried
-    for the task, else the default in brackets. Write lists as q_proj,v_proj, layers also as 15-29.
+    for the task, else the default in brackets. Write lists as q_proj,v_proj, or layers as 15-29.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""The report of a decision or of a run, in Markdown: what a colleague needs to believe it.
+"""The report of a decision or of a run, in Markdown, for a colleague who wants to check it.
 
 Where a picture belongs, the text has `![what it shows](picture:NAME)`; the command line draws it.
 """
