@@ -12,8 +12,7 @@ def with_replay(task: Task, share: float, draws: int, seed: int = 0) -> Task:
     """The task whose training draws old facts besides its own examples; its questions stay.
 
     No old fact that `old_knowledge` asks for is among them, in any wording. So the test of old
-    knowledge never asks for a fact that was practised. No old fact is drawn twice, unless all have
-    been drawn.
+    knowledge never asks for a fact that was practised. The drawn old facts are all different.
 
     Args:
         task: one of pocket's, with old knowledge.
