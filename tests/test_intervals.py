@@ -109,7 +109,7 @@ def test_of_one_group_nothing_is_known_of_others():
 
 
 def test_several_seeds_answer_the_same_questions():
-    """Three seeds with the same answers tell no more than one of them does."""
+    """Three seeds with the same answers say no more than one of them does."""
     task = task_of(LABELS, "accuracy")
     scores = scores_of(LABELS, "accuracy", task)
     same = pooled_interval([scores] * 3, task)
