@@ -1,10 +1,10 @@
 """How long does `lora-lab check` take for an adapter of 100 MB, and how much memory?
 
-Adapters for Llama 7B are made up at random, in PEFT's names, and looked through: in float32 and in
-bfloat16, with a thin and a wide rank, and one for smollm2, whose weights are read for ‖W‖. Each in
-a process of its own, all in turn, beside PEFT's reading of the same file with torch. It counts CPU
-seconds, which another program's load hardly moves, and takes the least of the rounds. Run `python
-benchmarks/check_adapter.py --help`.
+Random adapters for Llama 7B, with PEFT's names, are checked: in float32 and in bfloat16, with a
+low and a high rank, and an adapter for smollm2, whose weights are read for ‖W‖. Each check runs in
+a process of its own, all in turn, beside torch reading the same file. The benchmark counts CPU
+seconds, which another program's load hardly changes, and takes the least of the rounds. Run
+`python benchmarks/check_adapter.py --help`.
 """
 
 import argparse
@@ -45,7 +45,7 @@ READ = (
 
 def make(folder, base, layers, shapes, rank, dtype):
     """A made-up adapter in PEFT's format."""
-    import torch  # here alone: a child counts its parent's memory as its own
+    import torch  # not at the top: a child process counts its parent's memory as its own
     from safetensors.torch import save_file
 
     kind = getattr(torch, dtype)

@@ -1,8 +1,8 @@
 """How many seconds and how much memory does `check_data` take for a large file?
 
-Each file is written, then checked in a process of its own, which counts CPU seconds (another
-program's load hardly moves them) and its memory at the peak. No torch is loaded; that is checked
-too. Run `python benchmarks/checking.py --help`.
+Each file is written, then checked in a process of its own, which counts its CPU seconds (another
+program's load hardly changes them) and its peak memory. It also checks that no torch is loaded. Run
+`python benchmarks/checking.py --help`.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def sentence(generator, words, odd):
 
 
 def mail(generator, words, odd):
-    """A sentence full of what is looked for: long numbers, dates, names, addresses, telephones."""
+    """A sentence full of what is searched for: long numbers, dates, names, addresses, phones."""
     text = generator.choices(WORDS, k=generator.randint(words // 2, words * 3 // 2))
     name, day = generator.choice(NAMES), generator.randint(1, 28)
     text[2:2] = [name, f"order {generator.randint(10**9, 10**10)} of 2024-05-{day:02} 10:{day}:00"]

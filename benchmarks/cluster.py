@@ -1,8 +1,8 @@
-"""What does a sweep on a cluster cost the machine that began it, and a node, beside the steps?
+"""What does a sweep on a cluster cost beside its steps, on the caller's machine and on a node?
 
-CPU seconds, so that other work on the machine counts little. Without `--ray` no cluster is needed:
-the base is packed and unpacked, and a run kept, as `engine="ray"` does it. With `--ray` a sweep
-runs on the cluster that this machine is a node of, or on one that is started here. Run
+It counts CPU seconds, which other work on the machine hardly changes. Without `--ray` no cluster is
+needed: the base is packed and unpacked, and a run kept, as `engine="ray"` does it. With `--ray` a
+sweep runs on this machine's cluster, or on a cluster that is started here. Run
 `python benchmarks/cluster.py --help`.
 """
 
@@ -26,7 +26,7 @@ from lora_lab.training.sweep import follow_sweep
 
 
 def cpu_seconds(work):
-    """CPU seconds of this process, and what the work gave."""
+    """CPU seconds of this process, and the result of the work."""
     started = time.process_time()
     given = work()
     return time.process_time() - started, given

@@ -1,7 +1,7 @@
 """Does `lora-lab decide` keep to the minutes that it was given?
 
-A file of real rows (home commands) is decided on with smollm2, once for each budget. The time is a
-clock's on the wall, since that is what was promised: run nothing beside it. Run
+It runs on a file of real rows (home commands) with smollm2, once for each budget. It measures wall
+time, since that is what `decide` promises: run nothing beside it. Run
 `python benchmarks/deciding.py --help`.
 """
 
@@ -21,7 +21,7 @@ GOAL = 0.1  # share of the budget by which the time may go beyond it
 
 
 def write(path, rows):
-    """So many real rows as a CSV."""
+    """Write a number of real rows as a CSV."""
     task = load_task("home-commands", n=rows)
     examples = [*task.train, *task.validation, *task.test][:rows]
     with path.open("w", newline="", encoding="utf-8") as file:

@@ -1,7 +1,7 @@
 """How wrong is the estimate of a step's memory, over random recipes?
 
 Each recipe is trained for two steps, in which every live storage is counted (measuring.py).
-Its seeds are not those of the tests, nor any that were looked at while the estimate was made.
+The seeds differ from those of the tests and from those that were used to develop the estimate.
 Run `python benchmarks/estimator.py --help`.
 """
 
@@ -53,7 +53,7 @@ def random_case(group, rng, tasks):
 
 
 def compared(group, seed, tasks):
-    """The row of a recipe: its fields, the estimate (`told`) and the measurement."""
+    """The row of a recipe: its fields, the estimate (under `told`) and the measurement."""
     base, recipe, task = random_case(group, random.Random(seed), tasks)
     measured = measure(base, task, recipe)
     shape = shape_of(base.model, base.name)
@@ -99,7 +99,7 @@ def main():
     parser.add_argument("--json", type=Path, help="write every recipe's numbers here")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    warnings.simplefilter("ignore")  # an r above a tiny layer's width is no matter here
+    warnings.simplefilter("ignore")  # an r above a tiny layer's width does not matter here
     rows, tasks = [], {}
     for group in options.groups:
         count = options.recipes if group != "smollm2" else max(1, options.recipes // 3)
@@ -130,7 +130,7 @@ def as_json(report, rows):
 
 
 def cpu():
-    """The processor's name, where the system tells it."""
+    """The processor's name, if the system gives it."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

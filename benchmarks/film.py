@@ -1,8 +1,8 @@
 """What do the forgetting film and the LoRA picture add to the time of a training?
 
-The same run is trained bare, with the film, and with the picture, in turn. Costs are counted in CPU
-seconds, which another program's load hardly moves. The base's own answers, asked once before the
-first training, are not in them. There is no browser here: what it takes to paint is not in it.
+The same run is trained alone, with the film, and with the picture, in turn. Costs are counted in
+CPU seconds, which another program's load hardly changes. They do not include the base's own
+answers, which are asked once before the first training, nor a browser's time to paint.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from lora_lab.widgets.forgetting_film import ForgettingFilm
 
 
 def seconds(base, task, recipe, watcher=None):
-    """CPU seconds of a training, with something that looks at it."""
+    """CPU seconds of a training, with a watcher or without."""
     training = lab.train(base, task, recipe)
     if watcher is not None:
         watcher.look(training)

@@ -1,8 +1,8 @@
 """How long does the playground take for a step, beside torch; to open; and to its first loss?
 
-The same steps are taken in Chromium and by torch, in turn. A step's time is counted in CPU seconds
-of the browser's and of this process, which another program's load hardly moves: what 60 steps take
-beyond 10. Opening and the first loss are in seconds on the clock, and a busy machine adds to them.
+The same steps are taken in Chromium and by torch, in turn. A step's time is the difference between
+60 and 10 steps, in CPU seconds of the browser and of this process, which another program's load
+hardly changes. Opening and the first loss are in wall time, and a busy machine adds to them.
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """Does the playground's memory stay flat over many runs in one tab?
 
-Train is clicked again and again in Chromium, with another seed each time, and the memory of the
-tab's process is read after the rubbish was collected. Nothing is kept, so that each run may take
-the last one's place.
+Train is clicked again and again in Chromium, with another seed each time. The memory of the tab's
+process is read after garbage collection. No run is kept, so each run may take the memory of the run
+before it.
 """
 
 import argparse
@@ -23,7 +23,7 @@ LINK = "task=new-facts&n=20&steps=2&hide=guess"
 
 
 def memory_of_tab(page):
-    """MB that the tab's process has for itself, after its rubbish was collected."""
+    """MB of the tab's private memory, after garbage collection."""
     for place in (page, *page.workers):
         place.evaluate("gc()")
     renderers = [

@@ -1,8 +1,8 @@
-"""How many CPU seconds does the command line take to list, to help, to refuse, to say anything?
+"""How many CPU seconds does the command line take until it prints a list, a help or an error?
 
-Each command runs in a process of its own, all in turn, and beside them a Python that does nothing
-and one that imports torch. It counts CPU seconds up to the first output, which another program's
-load hardly moves, and takes the least of the rounds. Linux only: it reads /proc. With `--most` it
+Each command runs in a process of its own, all in turn, beside a Python that does nothing and a
+Python that imports torch. It counts CPU seconds up to the first output, which another program's
+load hardly changes, and takes the least of the rounds. Linux only: it reads /proc. With `--most` it
 fails if a command takes longer. Run `python benchmarks/lists.py --help`.
 """
 
@@ -25,7 +25,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def cpu_seconds(code, *arguments):
-    """Of a Python process, from its start to the first thing that it says, or to its end."""
+    """CPU seconds of a Python process, from its start to its first output, or to its end."""
     process = subprocess.Popen(
         [sys.executable, "-c", code, *arguments],
         stdout=subprocess.PIPE,

@@ -1,8 +1,8 @@
-"""How soon does the live lab show a loss after a click, how often, and what does showing it cost?
+"""How soon does the live lab show a loss after a click, how often, and at what cost?
 
 Plain training and the lab train the same run, in turn. The cost is counted in CPU seconds, which
-another program's load hardly moves; the rate is by the clock. There is no browser here: what it
-takes to send and to paint is not in it. Run `python benchmarks/live.py --help`.
+another program's load hardly changes; the rate is in wall time. There is no browser here, so the
+time to send and to paint is not included. Run `python benchmarks/live.py --help`.
 """
 
 import argparse
@@ -21,7 +21,7 @@ def plain(base, task, recipe):
 
 
 class Watched(LiveLab):
-    """Notes when a picture and when a state line was renewed, and the CPU seconds of training."""
+    """Notes the times of new pictures and state lines, and the CPU seconds of training."""
 
     def _follow(self, training):
         self.pictures, self.lines = [], []

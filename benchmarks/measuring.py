@@ -1,9 +1,9 @@
 """The memory that training really holds: each storage that torch makes or frees is counted.
 
-`measure` runs two steps of the real loop. In the second, in which the optimizer has its state, it
-keeps count of all live storages, by part. `peaks_of_run` asks the allocator itself, step by step.
-Both see torch's memory only, so that torch takes the steps. Both measure the model's own forward
-pass, which the estimates describe; `lean=True` the lean one.
+`measure` runs two steps of the real loop. In the second step, when the optimizer has its state, it
+counts all live storages, by part. `peaks_of_run` asks the allocator itself, step by step. Both see
+only torch's memory, so torch takes the steps. Both measure the model's own forward pass, which the
+estimates describe; with `lean=True` they measure the lean forward pass.
 """
 
 import gc
@@ -36,7 +36,7 @@ class Measured:
     """A step's memory, and the batch of its last pass."""
 
     memory: Memory
-    saved: int  # activations and logits when the loss is there, before anything is freed
+    saved: int  # activations and logits once the loss is computed, before anything is freed
     batch: Batch
 
 
@@ -59,7 +59,7 @@ class Live(TorchDispatchMode):
         return tensor.untyped_storage()._cdata in self._storages
 
     def add(self, tensor: torch.Tensor, part: str) -> None:
-        """Count a tensor's storage under a part; one that is known already changes to it."""
+        """Count a tensor's storage under a part; a storage that is known already moves there."""
         storage = tensor.untyped_storage()
         if self.knows(tensor):
             before, size = self._storages[storage._cdata]
@@ -89,7 +89,7 @@ class Live(TorchDispatchMode):
 def measure(base, task, recipe, lean=False) -> Measured:
     """The memory of the second of two steps of `lab.train(base, task, recipe)`."""
     live, trained = Live(), "weights" if recipe.method == "full" else "adapters"
-    no_tracing = mock.patch.object(loop, "check_fits")  # which traces a step of its own
+    no_tracing = mock.patch.object(loop, "check_fits")  # it traces a step of its own
     with live, no_tracing, torch_steps() if lean else own_forward():
         live.part = trained  # with all copies that the loop makes of what it trains
         for tensor in tensors_of(base.model):
@@ -112,13 +112,13 @@ def measure(base, task, recipe, lean=False) -> Measured:
 
 
 def torch_steps():
-    """Inside, torch takes every step."""
+    """A block in which torch takes every step."""
     return mock.patch.dict(os.environ, {traced.VARIABLE: "torch"})
 
 
 @contextmanager
 def own_forward():
-    """Inside, every model is computed by its own forward pass."""
+    """A block in which every model uses its own forward pass."""
     with torch_steps(), mock.patch("lora_lab.models.read_llama.read", return_value=None):
         yield
 
@@ -126,7 +126,7 @@ def own_forward():
 def peaks_of_run(base, task, recipe) -> dict[str, int]:
     """The most bytes held in each step of a whole run, by the memory allocator's own events.
 
-    "step 0" is what comes before the first.
+    "step 0" is the time before the first step.
     """
 
     def train():
@@ -141,7 +141,7 @@ def peaks_of_run(base, task, recipe) -> dict[str, int]:
 
 
 def peaks_of(train, model) -> dict[str, int]:
-    """The most bytes held in each step that `train` names, with the model that is there before."""
+    """The most bytes held in each step that `train` names; the model itself counts too."""
     gc.collect()
     now = sum({tensor.data_ptr(): tensor.nbytes for tensor in tensors_of(model)}.values())
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
@@ -215,7 +215,7 @@ def sizes_of(batch: dict[str, torch.Tensor]) -> Batch:
 
 
 def tensors_of(model) -> Iterator[torch.Tensor]:
-    """All tensors of a model; the constants of quantised weights are in its state alone."""
+    """All tensors of a model; the constants of quantised weights are found only in its state."""
     yield from model.parameters()
     yield from model.buffers()
     state = model.state_dict(keep_vars=True).values()
@@ -228,7 +228,7 @@ MATRICES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "dow
 
 
 def random_recipe(rng, layers: int) -> Recipe:
-    """Any recipe that trains on a base of so many layers."""
+    """A random recipe that trains on a base with `layers` layers."""
     some = tuple(sorted(rng.sample(MATRICES, rng.randint(1, 5))))
     shared = {
         "method": rng.choice(("lora", "lora", "lora", "full")),
@@ -252,9 +252,9 @@ def random_recipe(rng, layers: int) -> Recipe:
 
 
 def random_lengths(rng, task: Task, recipe: Recipe) -> Task:
-    """The task with each prompt said several times over: batches of all lengths.
+    """The task with each prompt repeated several times: batches of all lengths.
 
-    Where a step has several passes they are alike, since an estimate is for one size of pass.
+    If a step has several passes, they are alike, since an estimate is for a single size of pass.
     """
     longest = rng.choice((1, 2, 4, 8))
     if recipe.gradient_accumulation_steps > 1:
@@ -268,7 +268,7 @@ def random_lengths(rng, task: Task, recipe: Recipe) -> Task:
 
 
 def random_llama(rng, dtype: torch.dtype, tokenizer) -> Base:
-    """An untrained Llama of no well-known shape, for a tokenizer of at most 300 tokens."""
+    """An untrained Llama of a random shape, for a tokenizer of at most 300 tokens."""
     pairs = rng.choice((1, 2, 3))
     config = LlamaConfig(
         vocab_size=rng.choice((300, 700, 5000)),

@@ -1,6 +1,6 @@
-"""What is lost when a QLoRA adapter is merged, by what it is merged into?
+"""What is lost when a QLoRA adapter is merged into different weights?
 
-An adapter is trained on a quantised base, then merged four ways, each marked on the task's test.
+An adapter is trained on a quantised base, then merged in four ways, each scored on the task's test.
 Run `python benchmarks/merging.py --help`.
 """
 
@@ -17,14 +17,14 @@ from lora_lab.models.quantization import dequantized, share_tensors
 
 
 def marks(base, model, task):
-    """Right answers and loss of a model in the base's place."""
+    """Right answers and loss of a model that takes the base's place."""
     scores = lab.evaluate(dataclasses.replace(base, model=model), task)
     return scores.value, scores.loss
 
 
 def merged(base, learned):
     """The base with the adapter merged by PEFT; the base stays as it was."""
-    with warnings.catch_warnings(action="ignore"):  # PEFT's own word on rounding
+    with warnings.catch_warnings(action="ignore"):  # PEFT warns of rounding
         return Adapted(base, learned).model.merge_and_unload()
 
 

@@ -1,8 +1,8 @@
 """What does a fit cost beside its steps: encoding, budget, adapter, validation, files?
 
-The same fine-tune with three seeds: the first encodes the task, the second finds it encoded, the
-third looks at the validation loss every few steps. It counts CPU seconds, which another
-program's load hardly moves. Run `python benchmarks/one_fit.py --help`.
+The same fine-tune runs with three seeds: the first encodes the task, the second finds it encoded,
+the third measures the validation loss every few steps. It counts CPU seconds, which another
+program's load hardly changes. Run `python benchmarks/one_fit.py --help`.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def main():
     recipe = dataclasses.replace(task.recipe, steps=options.steps)
     cases = {"first": {}, "another seed": {"seed": 1}, "validated": {"seed": 2, "eval_steps": 5}}
     seconds_of = {name: [] for name in cases}
-    fit(lab.load_base(options.base, device="cpu"), task, recipe)  # imports, and the first use
+    fit(lab.load_base(options.base, device="cpu"), task, recipe)  # warms up, imports included
     for _ in range(options.rounds):
         base = lab.load_base(options.base, device="cpu")  # its tokenizer has encoded nothing yet
         for name, changes in cases.items():

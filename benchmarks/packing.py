@@ -1,8 +1,8 @@
-"""How long do many runs take in a pack, against as many runs of Trainer + PEFT, and of ours?
+"""How long do many runs take in a pack, by Trainer + PEFT, and by our loop one by one?
 
-All three train the same runs in turn, in one process, without evaluation; ratios are what counts.
-On one thread of a CPU packing gains little: it is for GPUs, which a small model's step leaves idle.
-Run `python benchmarks/packing.py --help`.
+All three train the same runs in turn, in a single process, without evaluation; only ratios matter.
+On one thread of a CPU, packing gains little: it is for GPUs, which a small model's step leaves
+idle. Run `python benchmarks/packing.py --help`.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """How long do our 4-bit codes take, against bitsandbytes'?
 
-Both quantize and restore the same matrix, in turn, in one process; ratios are what counts, since
+Both quantize and restore the same matrix, in turn, in a single process. Only ratios matter, since
 machines differ and are noisy. Ours keeps one code in a byte, theirs packs two.
 Run `python benchmarks/quantization.py --help`.
 """
@@ -16,7 +16,7 @@ from lora_lab.maths.nf4 import dequantize, quantize
 
 
 def seconds(function, *arguments):
-    """How long one call takes, and what it returns."""
+    """The seconds that a call takes, and its result."""
     start = time.perf_counter()
     result = function(*arguments)
     return time.perf_counter() - start, result

@@ -1,8 +1,8 @@
 """Which share of the machine's rate of matrix products does a training step reach?
 
-`lora_lab.cost.estimates.SHARES` comes from here. The rate is measured beside each step, and both in
-CPU seconds on one thread, since a shared machine takes time away. Medians over the steps, the
-first left out. Run `python benchmarks/seconds.py --help`.
+`lora_lab.cost.estimates.SHARES` comes from here. The rate is measured beside each step, both in CPU
+seconds on one thread, since other programs may share the machine. Printed are medians over the
+steps without the first. Run `python benchmarks/seconds.py --help`.
 """
 
 import argparse
@@ -28,7 +28,7 @@ RECIPES = {
 
 
 def rate(width, dtype):
-    """FLOPs a CPU second of a product such as the model's: the best of five."""
+    """FLOPs per CPU second of a product of the model's width: the best of five."""
     left, right = torch.ones(256, width, dtype=dtype), torch.ones(width, 4 * width, dtype=dtype)
     best = float("inf")
     for _ in range(5):
@@ -39,9 +39,9 @@ def rate(width, dtype):
 
 
 def shares(base, task, recipe):
-    """Of each step but the first."""
+    """The share of the rate that each step reaches, without the first step."""
     shape = find_shape(base)
-    dtype = torch.float32 if recipe.method == "full" else base.dtype  # it works on such a copy
+    dtype = torch.float32 if recipe.method == "full" else base.dtype  # full trains a float32 copy
     batches = list(batches_of(task, base.tokenizer, recipe))
     training = iter(lab.train(base, task, recipe))
     next(training)

@@ -1,7 +1,7 @@
-"""How much faster are answers where all prompts begin alike, as with the same worked examples?
+"""How much faster are answers if all prompts begin alike, as with the same worked examples?
 
 smollm2 is asked the same questions with the common beginning read once, and read for each prompt,
-in turn; CPU seconds, the least of the rounds. The answers must be equal. Run
+in turn. It counts CPU seconds, the least of the rounds. The answers must be equal. Run
 `python benchmarks/shared_beginning.py --help`.
 """
 
@@ -15,7 +15,7 @@ from lora_lab.models import greedy
 from lora_lab.models.bases import load_base
 from lora_lab.tasks.loading import load_task
 
-NEVER = 2.0  # no beginning is worth reading once
+NEVER = 2.0  # with this share, no beginning is read once for all
 
 
 def main():

@@ -1,8 +1,8 @@
 """How long do many runs take: `lab.sweep` against transformers' Trainer with PEFT, run by run?
 
-All train the same recipes (ranks 1 to 16) on the same task, in turn, in one process; the pools are
-warm, and a Trainer run gets the number of threads with which it is fastest here. Wall time counts:
-that is what a learner waits. Run `python benchmarks/sweeps.py --help`.
+All train the same recipes (ranks 1 to 16) on the same task, in turn, in a single process. The pools
+are warm, and a Trainer run gets the number of threads with which it is fastest here. It measures
+wall time, since that is how long a learner waits. Run `python benchmarks/sweeps.py --help`.
 """
 
 import argparse

@@ -1,9 +1,9 @@
-"""How long is a training step, ours against transformers' Trainer with PEFT?
+"""How long does a training step take, ours against transformers' Trainer with PEFT?
 
-Both train the same adapter on the same batches, in turn, in one process. Ratios are what counts,
-since machines differ and are noisy. Each side runs at the number of threads that suits it best,
-found beforehand; that also warms it up. A step's CPU seconds are said beside its seconds on the
-clock, because another program's load hardly moves them.
+Both train the same adapter on the same batches, in turn, in a single process. Only ratios matter,
+since machines differ and are noisy. Each side runs with the number of threads that is fastest for
+it, found beforehand; that also warms it up. A step's CPU seconds are printed beside its wall time,
+because another program's load hardly changes them.
 
 Run `python benchmarks/training.py` for all cases, or name some: `... training.py pocket`.
 """
@@ -47,7 +47,7 @@ def seconds_ours(base, task, recipe):
 
 
 def seconds_of_trainer(base, task, recipe):
-    """The same for transformers' Trainer, measured from step to step."""
+    """(CPU seconds, seconds) of each step of transformers' Trainer, from step to step."""
     times = []
 
     class Clock(TrainerCallback):
@@ -95,9 +95,9 @@ def differences(times):
 
 
 def step(side, base, task, recipe, threads):
-    """The median (CPU seconds, seconds) of a step, the first pass through the examples left out.
+    """The median (CPU seconds, seconds) of a step, without the first pass through the examples.
 
-    Where the examples are not seen twice, the first two steps are left out.
+    If the examples are not seen twice, only the first two steps are left out.
     """
     torch.set_num_threads(threads)
     first_pass = math.ceil(len(task.train) / recipe.batch_size)

@@ -33,7 +33,7 @@ def address(pyproject: str) -> str | None:
     """The course's public address, such as `https://github.com/OWNER/NAME`, or None.
 
     Raises:
-        ValueError: the address is none of GitHub, which all four services read.
+        ValueError: if the address is not on GitHub, which all four services read.
     """
     found = tomllib.loads(pyproject)["project"].get("urls", {}).get("Repository")
     if found is not None and not re.fullmatch(r"https://github\.com/[\w.-]+/[\w.-]+", found):

@@ -1,4 +1,4 @@
-"""What Sphinx is taught for this course: folds and pictures of notebooks, formulas, links.
+"""Sphinx's extension for this course: folds and pictures of notebooks, formulas, links.
 
 Formulas become MathML by docutils' own converter: a browser draws it without JavaScript, and a
 screen reader reads it.
@@ -27,7 +27,7 @@ PLAYGROUND = "playground.html"  # what `make playground` writes
 OPEN_IT = f'<p><a href="../{PLAYGROUND}">Open the playground</a></p>'
 NOT_BUILT = "*It is not part of this build of the site: `make playground` had not been run.*"
 SAVED = "*The results on this page were saved. [Run it yourself]({up}docs/anywhere.md).*"
-FOLDED = {"assert": "hide-cell"}  # what Jupyter folds by its own metadata, in MyST-NB's word
+FOLDED = {"assert": "hide-cell"}  # a cell's tag that Jupyter folds: MyST-NB's tag for the same
 
 
 def fold(notebook: dict) -> None:
@@ -46,7 +46,7 @@ def mend_anchors(notebook: dict) -> None:
 
 
 def show_labs(notebook: dict, pictures: dict[str, dict], folder: Path) -> None:
-    """Put the pictures of labs into the notebook, and a line below each: what it is."""
+    """Put the pictures of labs into the notebook, with a line below each that says what it is."""
     for place, output in reversed([*lab_pictures.pictureless(notebook)]):
         cell = notebook["cells"][place]
         picture = pictures.get(cell["id"])
@@ -116,7 +116,7 @@ def public_address() -> str | None:
 
 
 def fill_in(app: Sphinx, config: Config) -> None:
-    """What pages say about this very build: whether the playground is there, and the links."""
+    """Fill in the texts about this build: whether the playground is there, and the links."""
     repository = public_address()
     built = (ROOT / PLAYGROUND).exists()
     if built:
@@ -131,7 +131,7 @@ def fill_in(app: Sphinx, config: Config) -> None:
 
 
 def add_links(notebook: dict, path: Path) -> None:
-    """Below a notebook's title: that its results were saved, and where to run it."""
+    """Add a line below a notebook's title: its results were saved, and where to run it."""
     repository = public_address()
     within = path.relative_to(ROOT).as_posix()
     up = "../" * within.count("/")
@@ -142,7 +142,7 @@ def add_links(notebook: dict, path: Path) -> None:
 
 
 def write_copies(app: Sphinx, error: Exception | None) -> None:
-    """With the site: the notebooks with a set-up cell, where the course has an address."""
+    """Add the notebooks with a set-up cell to the site, if the course has an address."""
     repository = public_address()
     if repository and error is None:
         anywhere.write_copies(Path(app.outdir), repository)
@@ -152,7 +152,7 @@ SUMMARIES = {}  # docstrings of properties, which napoleon would split at their 
 
 
 def keep_summary(app: Sphinx, what: str, name: str, *rest: object) -> None:
-    """Before napoleon: it takes `The base in a sentence: ...` for a type and a text."""
+    """Run before napoleon, which takes `The base in a sentence: ...` for a type and a text."""
     if what in ("property", "attribute", "data"):
         SUMMARIES[name] = [*rest[-1]]
 

@@ -1,6 +1,6 @@
 """Pictures of the labs whose notebooks keep none: which cells need one, and what is in docs/labs/.
 
-A browser makes them (tests/picture_labs.py), since a lab's controls exist in a browser alone.
+A browser makes them (tests/picture_labs.py), since a lab's controls exist only in a browser.
 """
 
 import json
@@ -15,7 +15,7 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 def pictureless(notebook: dict) -> Iterator[tuple[int, dict]]:
-    """The place, and the output, of each cell whose widget was saved as a name alone."""
+    """The place and the output of each cell whose widget was saved only as a name."""
     for place, cell in enumerate(notebook["cells"]):
         for output in cell.get("outputs", ()):
             data = output.get("data", {})
@@ -31,7 +31,8 @@ def name_of(output: dict) -> str:
 def known() -> dict[str, dict[str, dict]]:
     """The pictures in docs/labs/: by notebook (`evidence/05_rank`), then by the id of a cell.
 
-    Each has `lab`, the words it stands for; `alt`, its text; `width` and `height` in CSS pixels.
+    Each has `lab`, the words that it stands for; `alt`, its text; `width` and `height` in CSS
+    pixels.
     """
     return json.loads(INDEX.read_text(encoding="utf-8")) if INDEX.exists() else {}
 

@@ -101,7 +101,7 @@ HELP = {  # what each field does, in one sentence: the controls' help and the co
 def nearest(name: object, known: tuple[object, ...]) -> str:
     """`did you mean 'x'? ` for the known name nearest to a misspelt name; else an empty text."""
     name = name if isinstance(name, str) else shown(name)
-    if len(name) > MOST_SHOWN:  # no slip of the pen; with a million letters it takes seconds
+    if len(name) > MOST_SHOWN:  # too long for a typing slip, and a million letters take seconds
         return ""
     close = difflib.get_close_matches(name, list(map(str, known)), n=1)
     return f"did you mean {close[0]!r}? " if close else ""
@@ -121,7 +121,7 @@ def shown(value: object) -> str:
 def checked_value(name: str, value: Any) -> Any:
     """The value of a field in Python's own types; refused if it fits no recipe at all.
 
-    A number of NumPy's becomes an int or a float, which JSON takes, and a list becomes a tuple.
+    A NumPy number becomes an int or a float, which JSON can hold, and a list becomes a tuple.
     """
     value = _own_type(value)
     if name in CHOICES:

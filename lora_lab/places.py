@@ -72,7 +72,7 @@ def attempts_file() -> Path:
 
 
 def class_file() -> Path:
-    """Where it is kept which class a learner shares with."""
+    """The file that says which class a learner shares with."""
     return _beside_the_store("class.json")
 
 
@@ -90,11 +90,11 @@ def _beside_the_store(name: str) -> Path:
 def folder_name(name: str) -> str:
     """A folder's name that every system allows, made from any name; ordinary names stay.
 
-    Two names may give the same folder's name: a caller that needs them apart adds a suffix.
+    Two names may give the same folder name. A caller that must keep them apart adds a suffix.
     """
     safe = "".join("_" if sign in '<>:"/\\|?*' or not sign.isprintable() else sign for sign in name)
     safe = safe.encode()[:LONGEST].decode(errors="ignore").rstrip(" .")  # Windows drops such an end
-    safe = re.sub(r"^[ .~-]+", "_", safe)  # hidden, a home, an option of a command
+    safe = re.sub(r"^[ .~-]+", "_", safe)  # a dot hides a file, ~ is a home, - is an option
     return f"_{safe}" if RESERVED.match(safe) or not safe else safe
 
 
@@ -136,10 +136,10 @@ class NoRoom(OSError):
 
 
 def check_regular(path: Path) -> None:
-    """Refuse what is no file of its own kind: a pipe or a device may never end.
+    """Refuse anything but a regular file: a pipe or a device may never end.
 
     Raises:
-        FileNotFoundError: if there is nothing.
+        FileNotFoundError: if nothing is there.
         ValueError: if it is a folder, a pipe or a device.
     """
     mode = path.stat().st_mode
@@ -150,7 +150,7 @@ def check_regular(path: Path) -> None:
 
 @contextmanager
 def writing_in(folder: Path, size: int | None = None) -> Iterator[None]:
-    """Put into words why the block can't write in a folder.
+    """A block whose failed writes raise an error that says why, and what would help.
 
     Args:
         folder: where the block writes; the message names it.
@@ -290,7 +290,7 @@ def check_new_folder(path: Path, cure: str = "give a new one") -> None:
 def cached_value(
     folder: str, key: tuple[str, ...], kind: type[Kind], make: Callable[[], Kind]
 ) -> Kind:
-    """A value that takes long to make: made once, and then read from a JSON file in the cache.
+    """A value that takes long to make: made once, and then read from a JSON file of the cache.
 
     The values that were used least recently go when the folder holds more than `MOST_CACHED`.
     diskcache and joblib.Memory keep pickles, which can run any code when they are read. The first

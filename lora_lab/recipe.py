@@ -17,7 +17,7 @@ from lora_lab.choices import (
     shown,
 )
 
-__all__ = [  # with what other rooms take from here of the choices
+__all__ = [  # with the names of `choices` that other modules import from here
     "CHOICES",
     "FLAGS",
     "FLOAT32",
@@ -49,8 +49,12 @@ OF_4_BITS = ("double_quant", "compute_dtype")  # fields that do nothing with oth
 class Recipe:
     """Everything that decides a run. Flat, so a sweep is `dataclasses.replace(recipe, r=16)`.
 
-    Names and meanings are PEFT's and transformers'. A value that can't work is refused when the
-    recipe is made; whether the target modules exist is checked against the base when it is used.
+    Names and meanings are PEFT's and transformers'. Whether the target modules exist is checked
+    against the base when the recipe is used.
+
+    Raises:
+        ValueError: if a value can't work, alone or together with the others.
+        TypeError: if a value is of the wrong type.
     """
 
     method: str = "lora"  # "lora", "adalora" or "full"
@@ -100,7 +104,7 @@ class Recipe:
 
     @property
     def facts(self) -> dict[str, object]:
-        """The fields that identify a run: `patience`, which older runs lack, only where in use."""
+        """The fields that identify a run. `patience` counts only if it is set: old runs lack it."""
         used = [name for name in _DEFAULTS if name != "patience" or self.patience]
         return {name: getattr(self, name) for name in used}
 
@@ -226,7 +230,7 @@ class Recipe:
 
 
 def check_is_recipe(given: object) -> None:
-    """Refuse what is no Recipe, such as a dict with its fields."""
+    """Refuse anything that is not a Recipe, such as a dict with its fields."""
     if not isinstance(given, Recipe):
         how = "**settings" if isinstance(given, dict) else "r=8, steps=100"
         raise TypeError(f"{shown(given)} is no recipe; give lab.Recipe({how})")

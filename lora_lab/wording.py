@@ -1,6 +1,6 @@
 """Wording of numbers: percentages, digits, counts, sizes, times; tables in Markdown.
 
-Every face writes its numbers with these functions: the command line, widgets, plots and messages.
+The command line, the widgets, the plots and the messages write their numbers with these functions.
 """
 
 import math
@@ -66,7 +66,7 @@ def file_size(count: float) -> str:
 
 
 def memory_unit(count: float) -> tuple[str, int]:
-    """The unit for so many bytes of memory, and its bytes: GiB, or MiB below one of these."""
+    """The unit for so many bytes of memory, and its bytes: GiB, or MiB below 1 GiB."""
     return ("GiB", 2**30) if count >= 2**30 else ("MiB", 2**20)
 
 

@@ -1,4 +1,4 @@
-"""Adapters that PEFT itself makes and saves on pocket, to be looked through and broken by hand."""
+"""Adapters that PEFT itself makes and saves on pocket, for tests that check and break them."""
 
 import json
 import warnings
@@ -21,7 +21,7 @@ def pocket():
 
 
 def adapted(model=None, *, adalora=False, **fields):
-    """A model of PEFT with an adapter of which every factor is random: as if it were trained."""
+    """A model of PEFT with an adapter whose factors are all random, as if it were trained."""
     fields = {"target_modules": NAMES, "lora_alpha": 16, "task_type": "CAUSAL_LM"} | fields
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

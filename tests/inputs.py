@@ -1,11 +1,11 @@
-"""How long a page takes to answer inputs: on the clock, and in CPU time of its main thread."""
+"""How long a page takes to answer inputs: in wall time, and in CPU time of its main thread."""
 
 import json
 from pathlib import Path
 
 from playwright.sync_api import Page
 
-# An input's time, as Event Timing has it: from the click or key to the picture that answers it.
+# An input's time, by the browser's Event Timing: from the click or key to the next frame.
 PROBE = """() => {
     globalThis.waits = [];
     const note = list => waits.push(...list.getEntries()
@@ -16,7 +16,7 @@ TASK = "ThreadControllerImpl::RunTask"
 
 
 def give_inputs(page: Page, until: str) -> int:
-    """Click, type and point in turn, until the page's state says `until`; how many inputs."""
+    """Click, type and point in turn, until the page's state says `until`; returns the count."""
     given = 0
     state = page.locator("#state")
     while not state.inner_text().startswith(until):
@@ -34,9 +34,9 @@ def give_inputs(page: Page, until: str) -> int:
 
 
 def cpu_of_tasks(trace: Path) -> list[float]:
-    """Milliseconds of CPU that each task of the page's main thread took, of a Chromium's trace.
+    """Milliseconds of CPU of each task of the page's main thread, from a trace of Chromium.
 
-    What the clock says depends on what else runs on the machine; this hardly does.
+    Unlike the clock, they hardly depend on what else runs on the machine.
     """
     events = json.loads(trace.read_text(encoding="utf-8"))["traceEvents"]
     main = {

@@ -1,7 +1,7 @@
 """The surroundings in which tests run and notebooks are made and checked.
 
-No network, no earlier runs, one thread, nobody's own Jupyter or IPython settings: what is
-compared must not depend on the machine it runs on.
+There is no network, no earlier run, one thread, and no personal setting of Jupyter or IPython.
+Results that are compared must not depend on the machine.
 """
 
 import os
@@ -37,9 +37,9 @@ def isolate(environment: MutableMapping[str, str], place: Path) -> None:
     """Change `environment` (such as os.environ) to that of an isolated process."""
     environment.update(settings(place))
     environment.pop("LORA_LAB_BASE", None)  # a learner's own choice of model
-    environment.pop("LORA_LAB_STEP", None)  # ... and of what takes the steps
+    environment.pop("LORA_LAB_STEP", None)  # ... and of how steps are taken
 
 
 def cut_the_network() -> None:
-    """Deny the network to this very process, which has begun without OFFLINE in its PYTHONPATH."""
+    """Deny the network to this process, which has started without OFFLINE in its PYTHONPATH."""
     runpy.run_path(str(OFFLINE / "sitecustomize.py"))

@@ -1,4 +1,4 @@
-"""Processes that outlive the one that started them, found by a mark that each of them inherits."""
+"""Processes that outlive their parent, found by a mark that each of them inherits."""
 
 import os
 import subprocess
@@ -10,11 +10,11 @@ from contextlib import contextmanager, suppress
 import psutil
 
 MARK = "LORA_LAB_TEST_FAMILY"
-SOON = 15  # seconds: a busy machine's; a quiet one needs one or two
+SOON = 15  # seconds on a busy machine; a quiet machine needs one or two
 
 
 class Family:
-    """A process and all that it starts, theirs too."""
+    """A process and all its descendants."""
 
     def __init__(self, command: list, **options: object) -> None:
         self.name = uuid.uuid4().hex
@@ -22,7 +22,7 @@ class Family:
         self.parent = subprocess.Popen(command, env=environment, text=True, **options)
 
     def children(self) -> list[psutil.Process]:
-        """All that are alive, but for the parent; a zombie is not."""
+        """All descendants that are alive; a zombie is not."""
         found = []
         for process in psutil.process_iter():
             with suppress(psutil.Error):
@@ -32,13 +32,13 @@ class Family:
         return found
 
     def wait_for_children(self, count: int) -> None:
-        """Return as soon as there are so many."""
+        """Return as soon as there are `count` descendants."""
         while len(self.children()) < count:
             assert self.parent.poll() is None
             time.sleep(0.02)
 
     def left_after_kill(self) -> list[str]:
-        """Kill the parent; the command lines of those that are still there some seconds later."""
+        """Kill the parent; the command lines of descendants that live some seconds later."""
         self.parent.kill()
         self.parent.wait()
         end = time.monotonic() + SOON

@@ -1,7 +1,7 @@
-"""Take the pictures of labs that the docs show: `make pictures`, or this file with notebooks.
+"""Take the pictures of labs that the docs show: `make pictures`, or this file with paths.
 
-Each notebook with a lab that left no picture is run in JupyterLab, as a learner sees it; then the
-lab is photographed as it stands. This file is in tests/ since it needs isolation.py's surroundings.
+Each notebook with a lab that left no picture is run in JupyterLab, as a learner sees it. Then the
+lab is photographed. This file is in tests/ since it needs isolation.py's surroundings.
 """
 
 import argparse
@@ -32,8 +32,8 @@ SETTINGS = {  # all cells in the page, no question about news
     "@jupyterlab/apputils-extension:notification": {"fetchNews": "false"},
 }
 PATIENCE = 1200  # seconds for a notebook on a busy machine
-SCALE = 1.5  # pixels of the picture for one of the page
-COLOURS = 64  # as many, so that a lab's picture takes some 80 KB
+SCALE = 1.5  # pixels of the picture for each pixel of the page
+COLOURS = 64  # so few that a lab's picture takes about 80 KB
 WIDE = "async () => { await jupyterapp.commands.execute('application:toggle-left-area'); }"
 RUN = """async place => {
     const notebook = jupyterapp.shell.currentWidget.content;
@@ -79,7 +79,7 @@ def start_jupyter(home: Path) -> tuple[subprocess.Popen, str]:
 
 
 def run(page: Page, path: Path, quick: bool) -> None:
-    """Run the notebook that `page` shows; `quick` leaves out what trains, and what follows from it.
+    """Run the notebook that `page` shows; `quick` leaves out cells that train and what follows.
 
     Raises:
         RuntimeError: a cell failed, with its error.
@@ -102,7 +102,7 @@ def run(page: Page, path: Path, quick: bool) -> None:
 
 
 def photograph(page: Page, path: Path) -> dict[str, dict]:
-    """Keep the pictures of the labs in the notebook that was run. Gives their index."""
+    """Write the pictures of the labs in the notebook that was run; returns their index."""
     page.wait_for_timeout(2000)  # the last pictures are on their way
     notebook = json.loads(path.read_text(encoding="utf-8"))
     folder = lab_pictures.FOLDER / lab_pictures.key_of(path)
@@ -136,7 +136,7 @@ def needy() -> list[Path]:
 
 
 def visit(playwright: Playwright, address: str, home: Path, path: Path, quick: bool) -> None:
-    """Run one notebook in a fresh browser, and put its labs' pictures into docs/labs/."""
+    """Run a notebook in a fresh browser, and write its labs' pictures into docs/labs/."""
     key = lab_pictures.key_of(path)
     browser = playwright.chromium.launch_persistent_context(
         home / f"profile-{key.replace('/', '-')}",
@@ -160,7 +160,7 @@ def visit(playwright: Playwright, address: str, home: Path, path: Path, quick: b
 
 
 def main(arguments: list[str]) -> int:
-    """Photograph the labs of the notebooks named; the exit code is 1 if a cell of one failed."""
+    """Photograph the labs of the named notebooks; the exit code is 1 if any cell failed."""
     parser = argparse.ArgumentParser(description="Take the pictures of labs for the docs.")
     parser.add_argument("paths", nargs="*", type=Path, help="default: all that need pictures")
     parser.add_argument("--quick", action="store_true", help="labs as they open: nothing trains")

@@ -1,4 +1,4 @@
-"""The playground's engine for tests: in Chromium, without a page around it, asked by messages."""
+"""The playground's engine for tests: it runs in Chromium without a page, and is sent messages."""
 
 import functools
 import http.server
@@ -12,8 +12,8 @@ from playwright.sync_api import Page, sync_playwright
 from browsing import CHROMIUM
 
 EMPTY_PAGE = Path(__file__).parent / "fixtures" / "empty_page"
-PATIENCE = 300_000  # milliseconds for what trains, on a busy machine
-FIELDS = (  # of a Recipe, that the engine knows by the same names
+PATIENCE = 300_000  # milliseconds for a training on a busy machine
+FIELDS = (  # fields of a Recipe that the engine knows by the same names
     "r lora_alpha use_rslora learning_rate lr_scheduler_type warmup_steps weight_decay "
     "max_grad_norm loraplus_lr_ratio batch_size steps seed target_modules"
 ).split()
@@ -41,14 +41,14 @@ OPEN = """async () => {
 
 
 def recipe_of(recipe: object, **more: object) -> dict:
-    """A Recipe as the engine takes it, with the task or the examples."""
+    """A Recipe in the engine's form, with the task or the examples."""
     fields = {name: getattr(recipe, name) for name in FIELDS}
     targets = recipe.target_modules
     return fields | {"target_modules": targets if isinstance(targets, str) else [*targets]} | more
 
 
 class Engine:
-    """An engine in a page: what it was sent, what it said, what the page asked of a network."""
+    """An engine in a page, with its messages and the page's requests to a network."""
 
     def __init__(self, page: Page, address: str) -> None:
         self.page, self.requests, self.complaints = page, [], []
@@ -61,11 +61,11 @@ class Engine:
         assert self.ready["type"] == "ready", self.ready
 
     def ask(self, last: str, **message: object) -> dict:
-        """Send a message, and wait for one of type `last`, or "error"."""
+        """Send a message, and wait for a message of type `last`, or "error"."""
         return self.page.evaluate("([m, last]) => send(m, last)", [message, last])
 
     def train(self, run: object, recipe: dict, **more: object) -> dict:
-        """Train to the end; the message "done"."""
+        """Train to the end; returns the message "done"."""
         done = self.ask("done", type="train", id=run, recipe=recipe, **more)
         assert done["type"] == "done", done
         return done

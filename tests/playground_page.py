@@ -8,7 +8,7 @@ SHORT = "task=new-facts&n=20&steps=6&learning_rate=0.005&seed=0"
 
 
 class Playground:
-    """A page that is open, and what a person does there."""
+    """An open page, and the actions of a person on it."""
 
     def __init__(self, browser, file, link="", script="", **context):
         self.address = f"{file.as_uri()}{'#' if link else ''}{link}"
@@ -31,12 +31,12 @@ class Playground:
         self.page.wait_for_function(reached, arg=given, polling=100)
 
     def go(self, link):
-        """Another link in the same page, as if it had been typed into the address."""
+        """Go to another link in the same page, as if it had been typed into the address."""
         self.page.evaluate("link => { location.hash = link; }", link)
         self.page.wait_for_timeout(50)
 
     def unseen(self):
-        """What left the page, and what it complained of: nothing should."""
+        """Requests that left the page, and its errors: there should be none."""
         beyond = [url for url in self.requests if not url.startswith(("data:", "blob:"))]
         return {url.partition("#")[0] for url in beyond}, self.complaints
 

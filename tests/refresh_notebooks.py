@@ -1,8 +1,8 @@
 """Run the notebooks afresh and keep their outputs: `make refresh`, or this file with paths.
 
-It stands in tests/, not beside the notebooks, for two reasons. It writes what `pytest --nbval`
-compares, so both must run in the same surroundings (isolation.py). And notebooks/ is what a
-learner gets a copy of: the lessons and their evidence, and nothing else.
+It is in tests/, not beside the notebooks, for two reasons. It writes the outputs that
+`pytest --nbval` compares, so both must run in the same surroundings (isolation.py). And a learner
+gets a copy of notebooks/, which should hold only the lessons and their evidence.
 """
 
 import argparse
@@ -28,7 +28,7 @@ def refresh(path: Path) -> None:
     A notebook whose cell fails stays as it was.
 
     Raises:
-        CellExecutionError: what the failing cell raised, with the cell.
+        CellExecutionError: if a cell fails, with the cell and its error.
     """
     notebook = nbformat.read(path, as_version=4)
     with tempfile.TemporaryDirectory(prefix="lora-lab-refresh-") as place:
@@ -48,7 +48,7 @@ def refresh(path: Path) -> None:
 
 
 def tidy(notebook: nbformat.NotebookNode) -> None:
-    """Drop what would differ from machine to machine; the execution counts stay.
+    """Drop parts that differ from machine to machine; the execution counts stay.
 
     nbval runs a cell without a count but does not compare it.
     """
@@ -67,7 +67,7 @@ def all_notebooks() -> list[Path]:
 
 
 def main(arguments: list[str]) -> int:
-    """Refresh the notebooks named, or all; the exit code is 1 if a cell of one failed."""
+    """Refresh the named notebooks, or all; the exit code is 1 if any cell failed."""
     parser = argparse.ArgumentParser(description="Run notebooks afresh and keep their outputs.")
     parser.add_argument("paths", nargs="*", type=Path, help="default: all of notebooks/")
     paths = parser.parse_args(arguments).paths or all_notebooks()

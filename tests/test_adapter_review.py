@@ -582,7 +582,7 @@ def test_an_adapter_of_a_model_that_was_wrapped_twice_is_told_so_and_can_be_save
     assert review[0].why.startswith("the model was wrapped twice: get_peft_model, or SFTTrainer")
     (code,) = re.findall(r"save_file\(.+?, path\)", review[0].do)
     names = {"load_file": load_file, "save_file": save_file, "path": wrapped_twice / WEIGHTS}
-    exec(code, names)  # the remedy, as it is told
+    exec(code, names)  # the remedy, as it is printed
     assert not missing_by_peft(wrapped_twice)
     assert of(check_adapter(wrapped_twice), "grave") == []
 

@@ -54,7 +54,7 @@ def wait_until(page, reached, what):
 
 
 def step_of(slider):
-    """`step 34 of 60` in what a slider tells a screen reader, as 34; -1 before the first look."""
+    """`step 34 of 60` in a slider's text for screen readers, as 34; -1 before the first look."""
     found = re.search(r"step (\d+) of", slider.get_attribute("aria-valuetext") or "")
     return int(found[1]) if found else -1
 

@@ -76,7 +76,7 @@ def test_the_studio_costs_trains_keeps_compares_and_saves(visit, tmp_path):  # n
     fill(root, "batch_size", "1024")
     wait_for(root, r"memory about \d+ MiB")
 
-    # choices that can't be are told, and mended
+    # impossible choices are reported, and mended
     root.get_by_role("button", name="All other choices").click()
     fill(root, "warmup_steps", "50")
     wait_for(root, r"warmup_steps=50 leaves none of steps=20")
@@ -141,7 +141,7 @@ def test_the_studio_costs_trains_keeps_compares_and_saves(visit, tmp_path):  # n
     wait_for(root, r"colours\.csv is read")
     wait_for(root, r"40 rows? read")
 
-    # another base, with its own tasks; one that is not there is told
+    # another base, with its own tasks; a missing base is reported
     base = root.get_by_role("combobox", name="base", exact=True)
     base.fill("smollm")
     press(root, "Load")

@@ -644,7 +644,7 @@ def test_the_summary_counts_the_rows_of_the_splits_and_warns_of_few_groups(table
     first, *_ = data.summary(path, task)
     counts = [len(split) for split in (task.train, task.validation, task.test)]
     assert "80 rows read; {} to train, {} to validate, {} to test".format(*counts) in first
-    assert "so few that their scores tell next to nothing" in first
+    assert "so few that their scores say next to nothing" in first
 
 
 # --- groups -------------------------------------------------------------------------------------
@@ -679,7 +679,7 @@ def test_groups_are_counted_as_training_splits_them(people):
     assert "not used" not in review.facts
     few = found(review, "few groups: 2 in the test and 2 in validation, of 24")
     assert few.severity == "warning"
-    assert "tells next to nothing of other ones" in few.why
+    assert "says next to nothing about other groups" in few.why
 
 
 def test_a_column_whose_name_and_repeats_speak_of_groups_is_named_where_none_were_asked(people):

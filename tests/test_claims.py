@@ -328,7 +328,7 @@ def test_full_fine_tuning_trains_billions_and_lora_millions_or_thousands():
 
 
 def test_arithmetic_has_nothing_to_measure():
-    with pytest.raises(ValueError, match="'faster' has nothing to run: arithmetic alone tells"):
+    with pytest.raises(ValueError, match="'faster' has nothing to run: arithmetic decides it"):
         claim("faster").measure()
 
 

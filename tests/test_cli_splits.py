@@ -168,7 +168,7 @@ def test_with_groups_the_text_counts_groups(files, monkeypatch):
     words = ["letters.csv", "--base", "tiny", "--steps", "2", "--group-by", "person"]
     shown = run("train", *words).stdout
     assert "test, 8 questions of 2 groups" in shown
-    assert "8 questions of 2 groups tell less than 8 independent ones." in shown
+    assert "8 questions of 2 groups are worth fewer than 8 independent ones." in shown
 
 
 def made_scores(metric, pairs):

@@ -99,7 +99,7 @@ def test_runs_on_two_nodes_equal_runs_one_after_the_other_bit_for_bit(base, two_
     assert outcome(made) == outcome(alone)
     assert_same_weights(made, alone)
     assert [run.status for run in made] == ["finished", "finished", "diverged"]
-    for run in made:  # each step was told, in order, before the run
+    for run in made:  # each step was reported, in order, before the run
         told = [one for of, one in news if of == run.recipe]
         assert told == [*run.records, run]
         facts = json.loads((run.path / "run.json").read_text())  # kept by the caller

@@ -52,7 +52,7 @@ def words(cache, monkeypatch):
 
 
 class Pip:
-    """In the place of pip: puts a file where it is told to, or fails as pip fails."""
+    """In the place of pip: puts a file into the given place, or fails as pip fails."""
 
     def __init__(self, content=CONTENT, fails=""):
         self.content, self.fails, self.commands = content, fails, []

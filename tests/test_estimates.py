@@ -347,7 +347,7 @@ def test_the_largest_model_in_4_bits_is_at_the_edge_of_the_40_gb_card():
         fit for fit in gpus.which_gpu(memory_70b, memory_70b) if fit.card.name == "A100 40 GB"
     )
     assert fit.verdict == "at the edge"
-    assert abs(fit.spare) < 0.1 * memory_70b.total  # so near that the estimate can't tell
+    assert abs(fit.spare) < 0.1 * memory_70b.total  # too near for the estimate to decide
 
 
 def test_there_is_each_card_that_was_asked_for_with_its_source():

@@ -70,7 +70,7 @@ def records():
 
 
 def numbers_behind(path, records):
-    """All numbers that a lesson may tell of."""
+    """All numbers that a lesson may mention."""
     notebooks = [path, path.parent / "evidence" / path.name]
     text = "\n".join(
         words for one in notebooks if one.exists() for words in words_of_code(nbformat.read(one, 4))

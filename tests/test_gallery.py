@@ -80,7 +80,7 @@ def heading(cell):
 
 
 def cards(gallery):
-    """The cards: from a heading whose cell tells a symptom to the next heading."""
+    """The cards: from a heading whose cell describes a symptom to the next heading."""
     cells = gallery["cells"]
     places = [place for place, cell in enumerate(cells) if heading(cell)] + [len(cells)]
     return [

@@ -1,4 +1,4 @@
-"""A word hides changes in two modules: always the same, evenly drawn, and nothing tells."""
+"""A word hides changes in two modules: always the same, evenly drawn, and nothing reveals them."""
 
 import dataclasses
 from collections import Counter
@@ -62,7 +62,7 @@ def test_an_empty_word_is_refused():
 
 
 def test_four_trainings_always_suffice_and_three_do_not():
-    """Whatever is trained first leaves 10 pairs or more alike; two more tell 9 of them apart."""
+    """Whatever is trained first leaves 10 pairs or more alike; two more separate 9 of them."""
     pairs = [{*pair} for pair in combinations(range(len(MODULES)), 2)]
     for size in range(1, len(MODULES)):
         alike = Counter(len(pair & {*range(size)}) for pair in pairs)

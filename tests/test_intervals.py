@@ -89,7 +89,9 @@ def test_where_a_task_has_groups_they_are_counted_and_not_its_questions():
     assert found["exact match"] == grouped_interval([3, 2, 0], [3, 2, 3])
     low, high = found["accuracy"]
     assert high - low > wilson(6, 8)[1] - wilson(6, 8)[0]
-    assert "8 questions of 3 groups tell less than 8 independent ones" in method_text(scores, task)
+    assert "8 questions of 3 groups are worth fewer than 8 independent ones" in method_text(
+        scores, task
+    )
 
 
 def test_field_f1_is_by_group_too():
@@ -107,7 +109,7 @@ def test_of_one_group_nothing_is_known_of_others():
 
 
 def test_several_seeds_answer_the_same_questions():
-    """Three seeds with the same answers tell no more than one of them does."""
+    """Three seeds with the same answers say no more than one of them does."""
     task = task_of(LABELS, "accuracy")
     scores = scores_of(LABELS, "accuracy", task)
     same = pooled_interval([scores] * 3, task)

@@ -221,5 +221,5 @@ def test_a_setting_with_a_diverged_seed_is_not_chosen():
 
 
 def test_a_test_does_not_choose():
-    with pytest.raises(ValueError, match="scored on the test, and a test that chose is no test"):
+    with pytest.raises(ValueError, match="scored on the test, which must not choose"):
         swept(r1=R1, r4=R4).best()

@@ -1,4 +1,4 @@
-"""A sweep in a given time: as many settings as fit, whole, and never much later than told."""
+"""A sweep in a given time: as many settings as fit, whole, and never much later than promised."""
 
 from dataclasses import replace
 from types import SimpleNamespace

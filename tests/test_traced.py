@@ -255,7 +255,7 @@ def test_a_training_that_goes_on_by_torch_says_from_which_step(pocket, step):
 
 @pytest.mark.parametrize("way", ["traced", pytest.param("torch", marks=pytest.mark.slow)])
 def test_workers_and_this_process_give_equal_records(pocket, step, way):
-    step(way)  # the warm workers of the first are told of the second
+    step(way)  # the warm workers of the first hear of the second
     recipes = [recipe(steps=6, r=2), recipe(steps=6, r=5)]
     here, there = (
         sweep(pocket, TASK, recipes, engine=engine, store=None, evaluate=False).runs

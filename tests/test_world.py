@@ -104,7 +104,7 @@ def test_held_out_examples_never_occur_in_pretraining(frozen, skill):
     taught = set(islice(skills.stream(frozen, skill, random.Random(1), held_out=False), 4000))
     held_out = skills.skill_set(frozen, skill, 200)
     assert len(set(held_out)) == 200
-    if skill != "notes":  # notes about known people are told apart by their kinds, below
+    if skill != "notes":  # notes about known people are distinguished by their kinds, below
         assert not taught & set(held_out)
 
 

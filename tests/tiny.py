@@ -58,7 +58,7 @@ def tiny_base(name="tiny", hidden=32, layers=2, seed=0, dtype=torch.float32):
 
 
 def save_tiny_base(folder):
-    """The folder, which now holds a base that trains in a second."""
+    """Write a base that trains in a second into the folder; returns the folder."""
     base = tiny_base()
     base.model.save_pretrained(folder)
     base.tokenizer.save_pretrained(folder)
@@ -66,7 +66,7 @@ def save_tiny_base(folder):
 
 
 def write_letters(path, columns=("prompt", "answer")):
-    """The path, which now is a CSV of 80 rows: the answer is the last letter in capitals."""
+    """Write a CSV of 80 rows, whose answers are the last letter in capitals; returns the path."""
     with path.open("w", newline="") as out:
         rows = ([f"{a}{b}", b.upper()] for a in "abcdefghij" for b in "abcdefgh")
         csv.writer(out).writerows([columns, *rows])
@@ -74,7 +74,7 @@ def write_letters(path, columns=("prompt", "answer")):
 
 
 def letters_task(n=24):
-    """The answer is the prompt's last letter in capitals: learnt in a few dozen steps."""
+    """A task whose answer is the prompt's last letter in capitals; learnt in a few dozen steps."""
     letters = "abcdefgh"
     pairs = [f"{a}{b}" for a in letters for b in letters]
     examples = [Example(pair, pair[-1].upper()) for pair in pairs]

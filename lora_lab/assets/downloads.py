@@ -210,7 +210,7 @@ def rows(name: str) -> list[dict]:
 
 @contextmanager
 def cache_in_words(megabytes: float) -> Iterator[None]:
-    """Put into words that the disk is full, or that the cache can't be written, and what helps."""
+    """A block whose errors say that the disk is full or the cache not writable, and what helps."""
     try:
         yield
     except OSError as error:
@@ -254,9 +254,9 @@ def seal(folder: Path, identity: dict, **more: object) -> None:
 
 
 def broken_seal(folder: Path, identity: dict) -> str | None:
-    """Why a folder can't be used, as the end of a sentence; None: it is whole.
+    """Why a folder can't be used, as the end of a sentence; None: the folder is whole.
 
-    Every file is read, at 0.3 to 1.5 GB/s. A read-only folder is as good as any.
+    Every file is read, at 0.3 to 1.5 GB/s. The folder may be read-only.
     """
     manifest = read_seal(folder)
     if manifest is None:

@@ -18,20 +18,20 @@ from pathlib import Path
 from lora_lab.places import write_atomically
 
 VENDOR = Path(__file__).parents[1] / "web" / "vendor"
-PACKED = ".xz"  # the ending of a file that is kept packed: the runtime is 2 MB so, and else 14
+PACKED = ".xz"  # the ending of a packed file: the runtime takes 2 MB packed, 14 MB unpacked
 NOTICES = "ThirdPartyNotices.txt"  # 340 KB of licences, packed to 21
 
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """A package of npm, and those of its files that the playground has."""
+    """A package of npm, and the files of it that the playground contains."""
 
     name: str
     version: str
     integrity: str  # of the package as npm gives it: "sha512-" and the digest in base64
     licence: str
     files: dict[str, str]  # name in the package: the SHA-256 of its content
-    notices: dict[str, str] = field(default_factory=dict)  # the same, of files that it should have
+    notices: dict[str, str] = field(default_factory=dict)  # the same, for texts that it lacks
 
     @property
     def folder(self) -> Path:
@@ -66,7 +66,7 @@ def fetch(package: Package) -> None:
     """
     npm = shutil.which("npm")
     if npm is None:
-        raise FileNotFoundError("npm fetches the playground's JavaScript, and is not here")
+        raise FileNotFoundError("npm, which fetches the JavaScript, is not here; install Node.js")
     with tempfile.TemporaryDirectory() as place:
         command = [npm, "pack", f"{package.name}@{package.version}", "--silent"]
         subprocess.run(command, cwd=place, check=True, capture_output=True)

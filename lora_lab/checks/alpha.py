@@ -48,7 +48,7 @@ def _layers() -> Iterator[Case]:
 
 
 def _rates(function: Function, case: Case) -> dict[str, float]:
-    """The learning rate that a function's groups give to each parameter, by name."""
+    """The learning rate of each parameter in a function's groups, by name."""
     groups = function(**case)
     if groups is None:
         return None

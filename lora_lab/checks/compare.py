@@ -1,4 +1,4 @@
-"""The check of an exercise: it tries the learner's function and explains the first difference."""
+"""The check of an exercise: it calls the learner's function and explains the first difference."""
 
 import copy
 import math
@@ -20,7 +20,7 @@ NOTHING = "nothing to check; write the function, run its cell, then run this one
 
 
 class WrongAnswer(Exception):
-    """Raised by an exercise's own code where an answer is not of the kind that it asks for."""
+    """Raised by an exercise's own code if an answer is not of the kind that it asks for."""
 
 
 def call(function: Function, case: Case) -> object:
@@ -46,7 +46,7 @@ class Outcome:
     changed: tuple[str, ...] = ()
 
     def like(self, other: "Outcome") -> bool:
-        """Whether both calls did the same: an equal answer, or the same kind of failure."""
+        """Whether both calls had the same outcome: an equal answer, or the same kind of failure."""
         kinds = [one.raised and one.raised.kind for one in (self, other)]
         return (
             kinds[0] == kinds[1]
@@ -83,14 +83,14 @@ class Exercise:
 
     reference: Function  # gives the right answers; its name is the exercise's, after a "_"
     cases: Callable[[], Iterable[Case]]  # the inputs, the same at each call
-    slips: Mapping[str, Function]  # wrong answers that people give, each by the hint it earns
-    ask: Callable[[Function, Case], object] = call  # how a function's answer is got
+    slips: Mapping[str, Function]  # common wrong functions, each under the hint that it earns
+    ask: Callable[[Function, Case], object] = call  # gets a function's answer to a case
     trial: Callable[[Function], Verdict] | None = None  # a real use of a function that agrees
     keep: Callable[[str, Verdict], None] | None = None  # where a verdict is noted, by name
 
     @property
     def name(self) -> str:
-        """What the exercise and the learner's function are called."""
+        """The name of the exercise and of the learner's function."""
         return self.reference.__name__.removeprefix("_")
 
     def __repr__(self) -> str:
@@ -101,9 +101,9 @@ class Exercise:
     def __call__(self, function: Function) -> Verdict:
         """The verdict on a function after it ran on each input: the first difference, in words.
 
-        A function that agrees on each input has its trial, if there is one. It may raise anything.
-        It gets copies of the inputs, and torch's random numbers from a fixed seed; the global
-        random state stays as it was.
+        A function that agrees on each input then has its trial, if there is one. It may raise any
+        error. It gets copies of the inputs, and torch's random numbers from a fixed seed; the
+        global random state stays as it was.
         """
         if not callable(function):
             return Verdict(
@@ -160,7 +160,7 @@ class Exercise:
         return difference and f"{difference} Given were {inputs}."
 
     def _hint(self, outcomes: Sequence[Outcome], cases: Sequence[Case]) -> str | None:
-        """The hint of the slip that does what the function does, on every input."""
+        """The hint of the slip that has the same outcomes as the function on every input."""
         for hint, slip in self.slips.items():
             slipped = (self.outcome(slip, case) for case in cases)
             if all(outcome.like(other) for outcome, other in zip(outcomes, slipped, strict=True)):

@@ -59,7 +59,7 @@ def state(verdict: Verdict | None) -> str:
 
 
 def keep_verdict(name: str, verdict: Verdict) -> None:
-    """Note an exercise's verdict, as a line of JSON. A full disk is said, and the check goes on."""
+    """Append an exercise's verdict as a line of JSON. A full disk gives a warning, not an error."""
     line = json.dumps({"exercise": name, "right": verdict.passed, "message": verdict.message})
     try:
         append_line(checks_file(), line)

@@ -219,7 +219,7 @@ def anonymous_adapters() -> Iterator[Case]:
 
 
 def _but(**others: Function) -> Function:
-    """A slip: the right answer, but for some entries, from (case, the right answer)."""
+    """A slip: the right answer with some entries changed, from (case, the right answer)."""
 
     def slip(**case: object) -> dict[str, object]:
         right = _read_adapter(**case)

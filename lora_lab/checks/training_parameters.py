@@ -1,4 +1,4 @@
-"""Checks for lesson 10: the number of steps, a step from small batches."""
+"""Checks for notebook 10, Training parameters: the number of steps, a step from small batches."""
 
 import math
 from collections.abc import Iterator
@@ -93,8 +93,7 @@ def _accumulated_step(
 
 
 class _Bigrams(nn.Module):
-    """The least that reads a batch as a model of transformers does: a token's row has the logits
-    of the next."""
+    """A minimal model with transformers' inputs: each token has a row of the next one's logits."""
 
     def __init__(self, size: int, seed: int) -> None:
         super().__init__()

@@ -66,7 +66,7 @@ def rows_to_mend() -> Iterator[Case]:
 
 
 def _as_rows(function: Function, case: Case) -> list[list[str]] | None:
-    """What a function returns, as lists: pairs may be tuples or lists."""
+    """The rows that a function returns, as lists: pairs may be tuples or lists."""
     answer = function(**case)
     if answer is None:
         return None
@@ -106,7 +106,7 @@ def _mended_by(
     repeats: bool = False,
     several: Callable[[Rows, dict[str, set[str]]], Rows] | None = None,
 ) -> Function:
-    """A slip: the right steps, but for those that are given."""
+    """A slip: the right steps, with those replaced that are given."""
 
     def slip(rows: Rows, placeholders: Collection[str]) -> Rows:
         kept = [row for row in rows if row[1].casefold() not in placeholders]

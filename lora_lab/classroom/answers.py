@@ -1,7 +1,7 @@
 """Answers of a function as text and back: plain values and tensors, without pickle.
 
-Whoever sends them may be hostile: reading them runs no code, and a broken text is refused. Other
-objects arrive as an empty object of a type with the same name, so that a verdict can name it.
+The sender may be hostile: reading answers runs no code, and a broken text is refused. An object of
+another type arrives as an empty object whose type has the same name, so that a verdict can name it.
 """
 
 import base64
@@ -25,7 +25,7 @@ DTYPES = {
 
 
 def to_text(value: object) -> str:
-    """A value as one line of JSON; each part of it is a list that begins with its kind."""
+    """A value as a single line of JSON; each part of it is a list that begins with its kind."""
     return json.dumps(_packed(value))
 
 
@@ -116,5 +116,5 @@ def _text(part: object) -> str:
 
 
 def _type_name(part: object) -> str:
-    """A type's name, of letters that any page can show."""
+    """A type's name, in letters that any page can show."""
     return re.sub(r"\W", "_", _text(part))[:60] or "object"

@@ -1,8 +1,8 @@
-"""The code of a notebook that a function needs: its own cell, and what that uses from others.
+"""The code of a notebook that a function needs: its own cell, and what that cell uses from others.
 
-The rest of the notebook is not run: its trainings take minutes, and nothing of them decides. Order
-and number of the cells do not matter. A bare call, such as `sys.exit()` or `model.train()` between
-definitions, names nothing that a function could use, and is left out.
+The rest of the notebook is not run: its trainings take minutes, and the verdict does not depend on
+them. Order and number of the cells do not matter. A bare call between definitions, such as
+`sys.exit()` or `model.train()`, defines no name that a function could use, and is left out.
 """
 
 import ast
@@ -39,7 +39,7 @@ class Statement:
 
 
 def statements(cells: Sequence[str]) -> Iterator[Statement]:
-    """The statements of all cells, in order; a cell that is no Python is left out."""
+    """The statements of all cells, in order; a cell that is not Python is left out."""
     for place, cell in enumerate(cells):
         tree = parsed(cell)
         for node in tree.body if tree is not None else ():
@@ -47,7 +47,7 @@ def statements(cells: Sequence[str]) -> Iterator[Statement]:
 
 
 def parsed(cell: str) -> ast.Module | None:
-    """A cell's syntax tree; None if it is no Python. IPython's magics and `!` lines are known."""
+    """A cell's syntax tree; None if it is not Python. IPython's magics and `!` lines are fine."""
     if cell.startswith(CELL_MAGIC):
         cell = "\n" + cell.partition("\n")[2]
     try:
@@ -63,7 +63,7 @@ def parsed(cell: str) -> ast.Module | None:
 
 
 def checked_expression(name: str, cells: Sequence[str]) -> ast.expr:
-    """What the notebook gives to `lab.check.<name>(…)`, the last time; else the name itself."""
+    """The argument of the notebook's last call of `lab.check.<name>(…)`; else the name itself."""
     for cell in reversed(cells):
         tree = parsed(cell)
         for node in ast.walk(tree) if tree is not None else ():
@@ -130,7 +130,7 @@ def _defined(node: ast.stmt) -> Iterator[str]:
 
 
 def _used(node: ast.AST) -> Iterator[str]:
-    """The names that a piece of code takes from outside: those of its own functions are not."""
+    """The names that a piece of code takes from outside, without its functions' own names."""
     tables = [symtable.symtable(ast.unparse(node), "cell", "exec")]
     while tables:
         table = tables.pop()

@@ -1,11 +1,12 @@
-"""What a process may still do before it runs a stranger's code: limits, Landlock and seccomp.
+"""Confines a process before it runs a stranger's code: by limits, Landlock and seccomp.
 
 No root is needed. `setrlimit` limits memory, processor time, open files and the size of a file.
-Linux's Landlock leaves a list of readable paths and one writable folder. A seccomp filter, made by
-libseccomp, refuses new processes, sockets and signals. Neither can be undone by the process.
+Linux's Landlock leaves a list of readable paths and a single writable folder. A seccomp filter,
+made by libseccomp, refuses new processes, sockets and signals. The process can undo neither.
 
-Not protected: the processor's side channels, bugs of the kernel, and what is readable by the list,
-which is Python, its packages and the system's libraries. Windows and macOS have none of these.
+It does not protect from the processor's side channels, from bugs of the kernel, or from reading
+the listed paths: Python, its packages and the system's libraries. Windows and macOS have neither
+Landlock nor seccomp.
 """
 
 import ctypes
@@ -26,7 +27,7 @@ DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
 
 LANDLOCK = {"create_ruleset": 444, "add_rule": 445, "restrict_self": 446}  # on every processor
 EXECUTE, WRITE_FILE, READ_FILE, READ_DIR = 1, 2, 4, 8
-RIGHTS_BY_VERSION = {1: 13, 2: 14, 3: 15, 5: 16}  # from this version on: so many rights of files
+RIGHTS_BY_VERSION = {1: 13, 2: 14, 3: 15, 5: 16}  # from a version on: the number of file rights
 OF_FILES = EXECUTE | WRITE_FILE | READ_FILE | 1 << 14 | 1 << 15  # truncate, ioctl of a device
 NETWORK = 3  # bind and connect by TCP, from version 4 on
 SCOPES = 3  # abstract sockets and signals, from version 6 on
@@ -78,7 +79,7 @@ class PathRule(ctypes.Structure):
 class Limits:
     """How much a process may use."""
 
-    seconds: int = 120  # of a processor; the runner ends it as well if it waits for so long
+    seconds: int = 120  # of a processor; the runner also ends a process that waits this long
     memory: int = 4000 * MB  # bytes of addresses; torch and PEFT take 1,100 MB of them
     file: int = 64 * MB  # bytes of the largest file
     folder: int = 256 * MB  # bytes of all its files, watched by the runner
@@ -106,9 +107,9 @@ def confine(
     Args:
         limits: how much it may use.
         readable: paths with everything below them, as `readable_paths` gives them.
-        writable: the one folder that it may write in.
-        protect: whether files, processes and network are refused too; without, only the limits
-            hold.
+        writable: the only folder that it may write in.
+        protect: whether files, processes and network are refused too; if not, there are only the
+            limits.
 
     Raises:
         Unprotected: if the system refuses to confine it.
@@ -120,7 +121,7 @@ def confine(
     if lacking:
         raise Unprotected(lacking)
     libc = ctypes.CDLL(None, use_errno=True)
-    for capability in range(64):  # of root; others have none, and get an error
+    for capability in range(64):  # root's; other users have none, and get an error
         libc.prctl(DROP_BOUNDING, capability, 0, 0, 0)
     _check(libc.prctl(NO_NEW_PRIVILEGES, 1, 0, 0, 0), "no new privileges")
     _restrict_files(libc, readable, writable)
@@ -129,9 +130,9 @@ def confine(
 
 
 def readable_paths(python_paths: Sequence[Path], hidden: Sequence[Path]) -> Iterator[Path]:
-    """What Python needs to read: the system's libraries, its own, and its packages.
+    """The paths that Python needs to read: the system's libraries, its own, and its packages.
 
-    Folders that hold something hidden are taken apart, and what is hidden is left out.
+    If a folder holds a hidden path, its other parts are listed one by one.
     """
     yield from (Path(name) for name in (*SYSTEM, *KERNEL, *DEVICES))
     roots = {Path(path).resolve() for path in (sys.prefix, sys.base_prefix, *python_paths)}
@@ -215,7 +216,7 @@ def _allow(libc: ctypes.CDLL, ruleset: int, path: Path, allowed: int) -> None:
 
 
 def _drop_capabilities(libc: ctypes.CDLL) -> None:
-    """Give up what root may do beyond others; for anybody else this changes nothing."""
+    """Give up root's special rights; for any other user this changes nothing."""
     header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # version 3 of the interface, this process
     _check(libc.capset(header, (ctypes.c_uint32 * 6)()), "no capabilities")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from lora_lab.checks.exercises import LESSONS
 from lora_lab.places import notebooks_folder
 
-STAMP = "lora_lab"  # the key of a notebook's metadata under which a student copy says what it is
+STAMP = "lora_lab"  # the key in a notebook's metadata with a student copy's lesson and version
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +46,10 @@ def lessons() -> dict[str, Lesson]:
 
 
 def find_lesson(word: str) -> Lesson:
-    """The lesson of a number or a name: `5`, `05`, `05_rank`.
+    """The lesson with a number or a name: `5`, `05`, `05_rank`.
 
     Raises:
-        ValueError: if there is none; with the list of those that there are.
+        ValueError: if there is none, with a list of the lessons.
     """
     known = lessons()
     digits = re.match(r"\d*", word, re.ASCII)[0]

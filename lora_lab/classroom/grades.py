@@ -16,7 +16,7 @@ HEAD = (
     *("learner", "lesson", "file", "version", "right", "of", "percent"),
     *("counts", "exercises", "notes"),
 )
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a spreadsheet knows a formula
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # the first characters of a spreadsheet's formula
 PAGE = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -93,7 +93,7 @@ def page(learner: str, graded: Sequence[Graded]) -> str:
 
 
 def notes_of(graded: Graded) -> list[str]:
-    """Why a submission could not be checked, or what is odd about it: lines."""
+    """Lines that say why a submission could not be checked, or what is odd about it."""
     submission = graded.submission
     if submission.problem:
         return [f"{submission.path.name} could not be checked: {submission.problem}."]
@@ -113,7 +113,7 @@ def _row(graded: Graded) -> tuple[object, ...]:
 
 
 def _cell(value: object) -> object:
-    """A value for a spreadsheet, where a learner's words must not become a formula."""
+    """A value for a spreadsheet, in which a learner's words must not become a formula."""
     return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
 

@@ -14,7 +14,7 @@ from lora_lab.records import Verdict
 
 @dataclass(frozen=True, slots=True)
 class Graded:
-    """A submission with its score; None where it could not be checked."""
+    """A submission with its score; None if it could not be checked."""
 
     submission: Submission
     score: LessonScore | None
@@ -52,8 +52,8 @@ def score_of(submission: Submission, runner: Runner) -> LessonScore:
 def verdict_on(exercise: Exercise, cells: Sequence[str], runner: Runner) -> Verdict:
     """The verdict on the function that a submission's cells define for an exercise.
 
-    The submission's process gives answers. They are compared here, with references that it never
-    saw; then a right function has the exercise's trial.
+    The submission's process only gives answers. They are compared here, with references that the
+    process never saw. A function that is right then has the exercise's trial.
     """
     try:
         outcomes = runner.outcomes(exercise, cells)

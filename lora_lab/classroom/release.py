@@ -1,13 +1,13 @@
 """Student copies of the lessons: without solutions and outputs, with their hints.
 
-Each copy says in its metadata which lesson and which version it is. nbgrader and otter-grader were
-weighed for this and for the checking. What they would save is the removing of solutions, twenty
-lines here. nbgrader's grade is what the submission's own kernel printed: a check cell without an
-error has all its points (`utils.determine_grade`), so a replaced check passes, and running a
-submission apart from the gradebook is left to the instructor (its issue 483). otter-grader needs
-Docker, and its grader unpickles what the container with the submission wrote
-(`grade/containers.py`). Both mark cells with tests; our checks are functions of the package that
-need no cell at all. So the copies are plain notebooks, which any other tool can hand out.
+Each copy's metadata name its lesson and version. nbgrader and otter-grader were considered for the
+copies and for the checking. They would save only the removal of solutions, which is twenty lines
+here. nbgrader trusts the submission's own kernel: a check cell without an error gets all its points
+(`utils.determine_grade`), so a replaced check passes, and running submissions in isolation is left
+to the instructor (its issue 483). otter-grader needs Docker, and its grader unpickles what the
+container with the submission wrote (`grade/containers.py`). Both mark cells with tests; our checks
+are functions of the package that need no cell at all. So the copies are plain notebooks, which any
+other tool can hand out.
 """
 
 import json
@@ -44,14 +44,14 @@ def release(folder: Path, chosen: Sequence[Lesson] = ()) -> list[str]:
     """Write student copies of lessons into a new or empty folder, with a README for learners.
 
     Args:
-        folder: where to; it takes what the lessons link to as well.
-        chosen: the lessons; none: all of them, with the rest of the course.
+        folder: where to write; it also gets the files that the lessons link to.
+        chosen: the lessons; none given: all of them, with the rest of the course.
 
     Returns:
         The names of the copied lessons.
 
     Raises:
-        FileExistsError: if something is in the folder already.
+        FileExistsError: if the folder holds something already.
     """
     copied = [*chosen] or [*lessons().values()]
     with make_new_folder(folder) as new:
@@ -86,7 +86,7 @@ def _emptied(cell: dict) -> dict:
 
 
 def _copy_other(path: Path, target: Path, *, whole_course: bool) -> None:
-    """Copy a file that is no lesson with exercises; a part of the course needs no other lessons."""
+    """Copy a file that is not a lesson with exercises; a partial course gets no other lessons."""
     is_lesson = path.suffix == ".ipynb" and path.parent == notebooks_folder()
     if is_lesson and (path.name[:2] in lessons() or not whole_course):
         return

@@ -1,7 +1,8 @@
 """Runs the functions of a submission in processes of their own, and brings back their outcomes.
 
-Each exercise has a fresh process: what one does to itself is gone for the next. It is confined
-before a line of the submission runs. What comes back is data: outcomes of calls, never a verdict.
+Each exercise has a fresh process, so an exercise can't change the process of the next one. The
+process is confined before a line of the submission runs. It sends back data: outcomes of calls,
+never a verdict.
 """
 
 import json
@@ -31,7 +32,7 @@ from lora_lab.wording import file_size
 
 PACKAGE = Path(__file__).resolve().parents[1]
 SOLUTIONS = (PACKAGE / "checks", PACKAGE / "lessons", notebooks_folder())
-KEPT = ("PATH", "LANG", "LD_LIBRARY_PATH")  # of the grader's variables
+KEPT = ("PATH", "LANG", "LD_LIBRARY_PATH")  # the grader's variables that a process gets
 LIMITS = Limits()
 ENDED = "your function ended Python itself (os._exit, or a crash)"
 LONGEST = 1000  # letters of a message from a submission
@@ -40,7 +41,7 @@ LOOK = 0.05  # seconds between two looks at a process
 
 
 class Stopped(Exception):
-    """A process that gave no whole report, with the reason in words."""
+    """Raised if a process gave no whole report, with the reason in words."""
 
 
 class Runner:
@@ -48,7 +49,7 @@ class Runner:
 
     Args:
         limits: how much a function may use.
-        protect: whether files, processes and network are refused, too.
+        protect: whether files, processes and network are refused too.
 
     Raises:
         OSError: if this system can't start such processes.
@@ -95,8 +96,9 @@ class Runner:
     def trial(self, exercise: Exercise, cells: Sequence[str]) -> Verdict:
         """The verdict of the trial of a function that is right on each input.
 
-        The trial trains a model with the function, so both share a process. It can see the
-        solutions, but it comes after the answers were compared: it can only take a point away.
+        The trial trains a model with the function, so both share a process. The function can see
+        the solutions then. But its answers were compared before, so the trial can only take a point
+        away.
 
         Raises:
             Stopped: if the process ended or was ended.
@@ -107,7 +109,7 @@ class Runner:
         raise Stopped(ENDED)
 
     def _events(self, kind: str, name: str, cells: Sequence[str], payload: bytes) -> list[dict]:
-        """What a process reports of a function."""
+        """The events that a process reports about a function."""
         place = Path(tempfile.mkdtemp(dir=self._home.name)).resolve()
         try:
             asked = {"name": name, "cells": list(cells), "trial": kind == "trials"}
@@ -130,7 +132,7 @@ class Runner:
             _delete(place)
 
     def _worker(self, kind: str) -> subprocess.Popen:
-        """The worker that forks for tasks of a kind, started where it does not run."""
+        """The worker that forks for tasks of a kind; it is started if it does not run."""
         worker = self._workers.get(kind)
         if worker is None or worker.poll() is not None:
             home = Path(self._home.name)
@@ -174,7 +176,7 @@ class Runner:
 
 
 def _number(worker: subprocess.Popen) -> int:
-    """The next number that a worker says: of a process, or the status of its end."""
+    """The next number that a worker writes: a process's number, or its exit status."""
     line = worker.stdout.readline()
     if not line:
         raise Stopped("the system ended the process that runs submissions; check this file again")
@@ -182,7 +184,7 @@ def _number(worker: subprocess.Popen) -> int:
 
 
 def _waits(number: int) -> bool:
-    """Whether a process does nothing. One that has to wait for a busy processor does not wait."""
+    """Whether a process sleeps. A process that is kept waiting by a busy processor does not."""
     try:
         return psutil.Process(number).status() not in BUSY
     except psutil.Error:  # it has ended
@@ -197,7 +199,7 @@ def _kill(number: int) -> None:
 
 
 def _why(status: int, limits: Limits) -> str | None:
-    """Why a process ended, where a signal ended it."""
+    """Why a process ended, if a signal ended it; else None."""
     if status in (-signal.SIGXCPU, -signal.SIGKILL):
         return (
             f"your function took more than {limits.seconds} s of the processor, or the system "
@@ -231,7 +233,7 @@ def _delete(folder: Path) -> None:
 
 
 def _environment(home: Path) -> dict[str, str]:
-    """The variables of a worker: none of the grader's own but what finds the libraries."""
+    """The variables of a worker: of the grader's own, only those that find the libraries."""
     kept = {name: os.environ[name] for name in KEPT if name in os.environ}
     single = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     return {
@@ -248,7 +250,7 @@ def _environment(home: Path) -> dict[str, str]:
 
 
 def _calls(ask: Callable, cases: Sequence[Case]) -> Callable:
-    """The program that a process runs: a function in, an event for each case out."""
+    """The program that a process runs: it takes a function, and yields an event for each case."""
 
     def calls(function: Callable, _: str, to_text: Callable) -> Iterator[dict]:
         for case in cases:
@@ -299,7 +301,7 @@ def _read(report: bytes) -> list[dict]:
 
 
 def _missing_text(event: dict) -> str:
-    """That a function is not there, and which functions are."""
+    """A sentence that a function is missing, with the functions that are there."""
     wanted = ", ".join(map(str, event["missing"]))
     present = ", ".join(map(str, event.get("functions") or ())) or "none"
     return _short(

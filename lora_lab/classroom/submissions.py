@@ -1,4 +1,4 @@
-"""What was handed in: whose it is, which lesson, and the code of its cells. Nothing is run here."""
+"""Submissions: the learner, the lesson, and the code of the cells. Nothing is run here."""
 
 import json
 import re
@@ -25,7 +25,7 @@ class Submission:
     path: Path
     learner: str
     lesson: Lesson | None = None
-    version: str = ""  # of the course, as the file says; "" where it does not
+    version: str = ""  # of the course, as the file says; "" if it does not say
     cells: tuple[str, ...] = ()  # the code of its code cells
     problem: str = ""
     notes: tuple[str, ...] = ()
@@ -35,7 +35,7 @@ def find(given: Sequence[Path]) -> list[Path]:
     """The files that were given, and the notebooks in folders that were given, sorted.
 
     Raises:
-        FileNotFoundError: if one is not there.
+        FileNotFoundError: if a path is not there.
     """
     paths = []
     for path in given:
@@ -58,7 +58,7 @@ def read_all(paths: Iterable[Path], asked: Lesson | None = None) -> list[Submiss
 
     Args:
         paths: the files.
-        asked: the lesson that all of them should be; None: any.
+        asked: the lesson that all files should be; None: any lesson.
     """
     read = [_read(path, asked) for path in paths]
     same: defaultdict[tuple, list[Path]] = defaultdict(list)
@@ -79,7 +79,7 @@ def read_all(paths: Iterable[Path], asked: Lesson | None = None) -> list[Submiss
 
 
 def _read(path: Path, asked: Lesson | None) -> Submission:
-    """A file's submission; whatever it holds, this raises nothing."""
+    """A file's submission. This never raises, whatever the file holds."""
     try:
         notebook = _notebook(path)
     except ValueError as error:
@@ -103,7 +103,7 @@ def _notebook(path: Path) -> dict:
     """The notebook in a file, with the parts that are used here checked.
 
     Raises:
-        ValueError: if it is none, in words without anything of its content.
+        ValueError: if it is not a notebook; the words quote nothing of its content.
     """
     try:
         if not path.is_file():
@@ -125,7 +125,7 @@ def _notebook(path: Path) -> dict:
 
 
 def _checked(cell: dict) -> dict:
-    """A cell with a type and a text, whatever it had."""
+    """A cell with a type and a text, whatever it held before."""
     source = cell.get("source", "")
     if isinstance(source, list):
         source = "".join(part for part in source if isinstance(part, str))
@@ -137,7 +137,7 @@ def _checked(cell: dict) -> dict:
 
 
 def _lesson_of(stamp: dict, code: Sequence[str]) -> Lesson | None:
-    """The lesson of the stamp, or the one with most of its exercises' names in the code."""
+    """The lesson of the stamp, or the lesson with the most of its exercises' names in the code."""
     by_name = {lesson.name: lesson for lesson in lessons().values()}
     named = stamp.get("lesson")
     if isinstance(named, str) and named in by_name:

@@ -1,8 +1,9 @@
 """Runs functions of submissions, each confined in a process of its own, and reports their calls.
 
 A program: `python -m lora_lab.classroom.worker plain`, or `trials`. It loads the heavy libraries
-once and forks for each task, so that a check takes a fraction of a second. A submission can write
-into its report, too. It gains nothing by that: the report holds answers, which the grader compares.
+once and forks for each task, so that a check takes a fraction of a second. A submission can also
+write into its report. It gains nothing by that: the report holds answers, which the grader
+compares.
 """
 
 import builtins
@@ -22,14 +23,14 @@ from lora_lab.classroom import answers, code
 from lora_lab.classroom.confinement import Limits, confine
 
 PARENT_DEATH = 1  # of prctl
-LOADED = {  # before a task comes; a plain worker never holds the solutions
+LOADED = {  # modules loaded before a task comes; a plain worker never holds the solutions
     "plain": ("torch", "peft", "cloudpickle"),
     "trials": ("lora_lab.checks.exercises",),
 }
 
 
 def main() -> None:
-    """Fork a process for each line of standard input, and say its number and how it ended."""
+    """Fork a process for each line of standard input; write its number, then its exit status."""
     for name in LOADED[sys.argv[1]]:
         import_module(name)
     _end_with_parent()
@@ -71,7 +72,7 @@ def _run_task(task: dict) -> None:
 
 
 def _all_events(asked: dict, payload: bytes) -> Iterator[dict]:
-    """The events of a task; an error between the calls is one, too."""
+    """The events of a task; an error between the calls is an event too."""
     try:
         yield from events(asked, payload)
     except Exception as error:  # noqa: BLE001 - a submission's code: anything
@@ -114,7 +115,7 @@ def _trial(function: Callable, name: str, _: Callable) -> Iterator[dict]:
 
 
 def _end_with_parent() -> None:
-    """On Linux: end this process when the one that started it ends."""
+    """On Linux: end this process when its parent ends."""
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None).prctl(PARENT_DEATH, signal.SIGKILL, 0, 0, 0)
 

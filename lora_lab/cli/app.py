@@ -31,7 +31,7 @@ BAD_INPUT = (
     PermissionError,
     ImportError,
     NoRoom,
-)  # exit code 2: with another command line, or another set-up, it would work
+)  # exit code 2: it would work with another command line, or another set-up
 FAILURES = (OSError, ArithmeticError, MemoryError)  # exit code 1: no network, divergence
 
 
@@ -64,7 +64,7 @@ class Commands(TyperGroup):
         sys.exit(status)
 
     def invoke(self, ctx: typer.Context) -> object:
-        """Run the chosen command. Ctrl-C is said, where the command does not say more about it."""
+        """Run the chosen command. Ctrl-C ends it with "stopped", unless the command handles it."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as stopped:
@@ -116,7 +116,7 @@ def _version(show: bool) -> None:
 def _start(
     context: typer.Context,
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which it is.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
     debug: Annotated[
         bool, typer.Option("--debug", help="Show where an error arose (LORA_LAB_DEBUG=1 does too).")

@@ -106,7 +106,7 @@ def evaluate(
 
 
 def _own_task(subject: "NamedModel", model: str, rows: "TrainingRows | None") -> "TaskSpec":
-    """The task that the model's run was trained on, or that an export's was, if it is no file."""
+    """The task of the model's run, or of an export if that task is not a file."""
     from lora_lab.cli.resolve import task_of
 
     if subject.run is not None:
@@ -123,17 +123,17 @@ def _own_task(subject: "NamedModel", model: str, rows: "TrainingRows | None") ->
 def _split_as_trained(
     spec: "TaskSpec", rows: "TrainingRows | None", examples: options.TaskOptions, base: "Base"
 ) -> "Task | None":
-    """The task, split as for an export's training; None: its training rows are others."""
+    """The task, split as for an export's training; None: it gives other training rows."""
     if rows is None:
         return None
-    with contextlib.suppress(ValueError, TypeError):  # the file lacks a column, say
+    with contextlib.suppress(ValueError, TypeError):  # for example, the file lacks a column
         task = examples.of(rows.spec.but(task=spec.task)).load(base)
         return task if rows.are_of(task) else None
     return None
 
 
 def _unknown_rows(rows: "TrainingRows | None") -> str:
-    """The warning that a score may be of rows that were trained on."""
+    """The warning that a score may include rows that were trained on."""
     if rows is None:
         return (
             "This adapter does not say which rows it was trained on. If they are from this file, "
@@ -222,7 +222,7 @@ def _talk(subject: "NamedModel", max_new_tokens: int) -> None:
 
 
 def _set_strength(subject: "NamedModel", line: str) -> None:
-    """Follow the line `/strength 0.5`; say what there is instead if it is another line."""
+    """Follow the line `/strength 0.5`; on another line, print what can be typed."""
     name, _, value = line.partition(" ")
     if name != "/strength" or not hasattr(subject.model, "strength"):
         note("There is `/strength 0.5`, where something was learnt; Ctrl-D ends the talk.")

@@ -1,4 +1,4 @@
-"""`check`: what people bring, looked through: data, an adapter or a recipe."""
+"""`check`: the review of data, an adapter or a recipe."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,11 +21,11 @@ def check(
     ],
     prompt: Annotated[
         str | None,
-        typer.Option(metavar="COLUMN", help="The data's column with what is asked; else guessed."),
+        typer.Option(metavar="COLUMN", help="The data's column with the prompts; else guessed."),
     ] = None,
     answer: Annotated[
         str | None,
-        typer.Option(metavar="COLUMN", help="The data's column with the answer; else guessed."),
+        typer.Option(metavar="COLUMN", help="The data's column with the answers; else guessed."),
     ] = None,
     max_length: Annotated[
         int | None, typer.Option(metavar="TOKENS", help="How long an example may be; else 256.")
@@ -35,14 +35,14 @@ def check(
         typer.Option(
             metavar="COLUMN",
             help="The data's column, such as a person, that says which rows belong together; "
-            "`template`: prompts that differ in numbers, quoted strings and names alone.",
+            "`template`: prompts that differ only in numbers, quoted strings and names.",
         ),
     ] = None,
     json: options.Json = False,
 ) -> None:
     """Look through data, an adapter or a recipe, and say what is odd about it.
 
-    Nothing is run, fetched or unpickled. The exit code is 1 where a finding is grave.
+    Nothing is run, fetched or unpickled. The exit code is 1 if a finding is grave.
 
     \b
     Examples:
@@ -104,6 +104,6 @@ def data_lines(
 def note_data(
     spec: "TaskSpec", task: "Task", base: "Base | None" = None, max_length: int | None = None
 ) -> None:
-    """Say on stderr what is odd about a task's file."""
+    """Print on stderr three lines about a task's file."""
     if lines := data_lines(spec, task, base, max_length):
         note(*lines)

@@ -1,4 +1,4 @@
-"""The setting of a sweep that validation chose: shown, and scored once on the test."""
+"""The setting of a sweep that validation chose: it is shown, and scored once on the test."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -39,7 +39,7 @@ def tested_runs(
 
 
 def _seen_before(done: "Sweep") -> int:
-    """How many runs of the settings that were not chosen have been scored on the test."""
+    """How many runs of the other settings have been scored on the test."""
     from lora_lab.training.run_files import SCORES
 
     chosen = {run.path for run in done.best()}
@@ -47,7 +47,7 @@ def _seen_before(done: "Sweep") -> int:
 
 
 def choice_facts(done: "Sweep", task: "Task", tested: "Sequence[Run] | None") -> dict:
-    """The entries in `--json` beside the runs: a row a setting, the choice, and its test."""
+    """The entries in `--json` beside the runs: a row for each setting, the choice, its test."""
     from lora_lab.training.summary import summary_of, varying_fields
 
     facts: dict = {"split": "validation", "settings": [], "chosen": None, "test": None}
@@ -85,7 +85,7 @@ def _score_of_setting(runs: "Sequence[Run]", task: "Task") -> dict:
 def show_choice(
     done: "Sweep", names: Sequence[str], task: "Task", tested: "Sequence[Run] | None"
 ) -> None:
-    """Print which setting validation chose; and its score on the test, if that was asked for."""
+    """Print the setting that validation chose, and its score on the test if that was asked for."""
     from lora_lab.training.summary import TIE, summary_of
 
     try:
@@ -119,7 +119,7 @@ def show_choice(
 
 
 def _runs_text(runs: "Sequence[Run]") -> list[str]:
-    """The setting's runs by seed with their scores, and how the best of them is written out."""
+    """The setting's runs by seed with their scores, and the command that exports the best."""
     from lora_lab.cli.resolve import next_commands, short_names
     from lora_lab.training.store import run_folders
 

@@ -56,31 +56,31 @@ def check(
     ] = None,
     lesson: Annotated[
         str | None,
-        typer.Option(metavar="LESSON", help="Only this one was asked for, as 5 or 05_rank."),
+        typer.Option(metavar="LESSON", help="The lesson that was asked for, as 5 or 05_rank."),
     ] = None,
     seconds: Annotated[
-        int, typer.Option(metavar="COUNT", min=1, help="Of a processor, for each exercise.")
+        int, typer.Option(metavar="COUNT", min=1, help="Processor time for each exercise.")
     ] = 120,
     memory: Annotated[
-        int, typer.Option(metavar="MB", min=1500, help="Addresses; torch takes 1,100 of them.")
+        int, typer.Option(metavar="MB", min=1500, help="Memory addresses; torch takes 1,100 MB.")
     ] = 4000,
     unprotected: Annotated[
         bool,
         typer.Option(
-            "--unprotected", help="Run it where files and network can't be refused, as on macOS."
+            "--unprotected", help="Run where files and network can't be refused, as on macOS."
         ),
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the grades as JSON alone.")] = False,
 ) -> None:
-    """Check submitted notebooks: a table, a page each.
+    """Check submitted notebooks; write grades and pages.
 
     Each exercise's function runs in a process of its own, without network, without other
     processes, with limits on time, memory and files; it can read neither solutions nor other
     submissions. The package's own checks decide, never the cells of a submission. A file that
-    can't be checked has one line that says why, and all others are checked.
+    can't be checked has a line that says why; all other files are checked.
 
-    A file is the learner's after whom it is named: 05_rank-ada.ipynb, or ada/05_rank.ipynb. Of two
-    files for the same lesson the better one counts.
+    A file belongs to the learner in its name: 05_rank-ada.ipynb, or ada/05_rank.ipynb. Of two files
+    for the same lesson, the better file counts.
 
     \b
     Examples:

@@ -21,8 +21,8 @@ from lora_lab.places import NotPrepared, cache_folder, notebooks_folder, store_f
 
 OK, WARN, FAIL = "ok", "warn", "fail"
 GIGABYTE = 10**9
-MEMORY = (1 * GIGABYTE, 4 * GIGABYTE)  # free: below the first pocket can't train, then smollm2
-DISK = (0.1 * GIGABYTE, 1 * GIGABYTE)  # free: runs can't be kept; smollm2 can't be prepared
+MEMORY = (1 * GIGABYTE, 4 * GIGABYTE)  # free memory that training pocket and smollm2 takes
+DISK = (0.1 * GIGABYTE, 1 * GIGABYTE)  # free disk that keeping runs and preparing smollm2 takes
 PREPARE = "run `lora-lab prepare` once, with a network (about 120 MB)"
 PATIENCE = 120  # seconds for a check in a process of its own; the first import can be slow
 SETTINGS = (  # environment variables that change what happens
@@ -36,9 +36,9 @@ class Check:
     """The result of a check, and the remedy for what it found."""
 
     name: str
-    status: str  # "ok", "warn" (something will be missing or slow) or "fail" (it can't work)
+    status: str  # "ok", "warn" (something is missing or slow) or "fail" (it can't work)
     found: str
-    remedy: str = ""  # empty where there is nothing to mend
+    remedy: str = ""  # empty if there is nothing to mend
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -74,7 +74,7 @@ class Diagnosis:
 
 
 def doctor() -> Diagnosis:
-    """Run every check, in about five seconds. One that raises an error is reported as a failure."""
+    """Run every check, in about five seconds. A check that raises an error counts as a failure."""
     return Diagnosis(tuple(each_check()))
 
 
@@ -175,11 +175,11 @@ def version_of(package: str) -> str | None:
 
 
 def _release(version: str) -> Version:
-    """2.13.0 of "2.13.0rc1+cpu": a pre-release or a build of one's own counts as its release."""
+    """2.13.0 of "2.13.0rc1+cpu": a pre-release or a local build counts as its release."""
     return Version(Version(version).base_version)
 
 
-# --- what it computes on ------------------------------------------------------------------------
+# --- device, precision, threads, memory ---------------------------------------------------------
 
 
 def device() -> Check:
@@ -258,7 +258,7 @@ def _enough(name: str, found: str, free: float, bounds: tuple[float, float], rem
     return Check(name, FAIL, f"{found}: too little", remedy)
 
 
-# --- places and what was prepared ---------------------------------------------------------------
+# --- folders, bases and texts -------------------------------------------------------------------
 
 
 def place(name: str, folder: Path, variable: str) -> Check:
@@ -302,7 +302,7 @@ def texts() -> Check:
     return Check("real texts", OK, ", ".join(ready))
 
 
-# --- notebooks, and what is tried in a process of its own ---------------------------------------
+# --- notebooks, and trials in processes of their own --------------------------------------------
 
 
 def notebooks() -> Check:
@@ -332,7 +332,7 @@ print(where)
 
 @contextlib.contextmanager
 def _trial(arguments: tuple[str, ...]) -> Iterator[subprocess.Popen]:
-    """This Python on something that may crash or be slow, at the same time as the other checks."""
+    """A process of this Python for a trial that may crash or be slow, beside the other checks."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
     process = subprocess.Popen([sys.executable, *arguments], text=True, errors="replace", **pipes)
     try:

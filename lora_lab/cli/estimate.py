@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from lora_lab.cost.gpus import Fit
     from lora_lab.records import Memory
 
-GIB, MIB = 2**30, 2**20
+GIB = 2**30
 PARTS = {  # of a budget's memory, in words
     "weights": "the base's weights",
     "adapters": "what is trained",
@@ -39,7 +39,7 @@ def estimate(
     task: Annotated[
         str | None,
         typer.Option(
-            metavar="TASK", help="A task or a file, for its lengths; else all are max-length."
+            metavar="TASK", help="A task or a file, for its lengths; else all have max-length."
         ),
     ] = None,
     *,
@@ -69,7 +69,7 @@ def estimate(
     if task is None:
         from lora_lab.cost.known_models import find_named
 
-        find_named(model)  # a misspelt name is told before torch is imported
+        find_named(model)  # refuses a misspelt name before torch is imported
     with busy("Counting …"):
         from lora_lab.cost import budget, estimates, gpus
         from lora_lab.machine.devices import choose_device, in_words

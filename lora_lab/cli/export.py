@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from lora_lab.tasks.examples import Task
     from lora_lab.training.store import Run
 
-EXAMPLES = "train.jsonl"  # of a recipe for another tool
-ROUGH = 0.1  # the rounding's share of the change from which it is told
+EXAMPLES = "train.jsonl"  # the training examples beside a recipe for another tool
+ROUGH = 0.1  # a rounding of at least this share of the change is mentioned
 
 
 def export(
@@ -97,7 +97,7 @@ def export(
             before=_scores_before(trained),
         )
         rows = TrainingRows.read(trained.path / TASK_FILE)
-        if rows is not None and task is not None and rows.are_of(task):  # still as it was trained
+        if rows is not None and task is not None and rows.are_of(task):  # the rows have not changed
             rows.write(made.folder)
     size = sum(path.stat().st_size for path in made.folder.rglob("*") if path.is_file()) / 1e6
     if json:

@@ -33,8 +33,8 @@ from lora_lab.places import (
 )
 
 FIRST = "notebooks/00_start_here.ipynb"
-PORT = 8888  # Jupyter's own; if it is taken, the next free one
-COPIED = ".lora-lab.json"  # the copies' checksums: a file with another one was changed
+PORT = 8888  # Jupyter's own; if it is taken, the next free port
+COPIED = ".lora-lab.json"  # the copies' checksums: a file with another checksum was changed
 IN_TERMINAL = (
     "lynx",
     "w3m",
@@ -44,14 +44,14 @@ IN_TERMINAL = (
     "www-browser",
 )  # they can't show JupyterLab
 PATIENCE = 180  # seconds for JupyterLab's first start on a slow disk
-EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # all addresses: this machine's own
+EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # "all addresses": this machine's address
 SERVER = """
 import runpy, sys
 from lora_lab.machine.lifelines import end_with
 end_with(int(sys.argv.pop(1)))
 runpy.run_module("jupyterlab", run_name="__main__", alter_sys=True)
 """  # `python -m jupyterlab` that ends with this process, even if it is killed
-QUIET = {  # without it JupyterLab asks whether to fetch news, and looks for updates
+QUIET = {  # else JupyterLab asks whether to fetch news, and looks for updates
     "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False}
 }
 
@@ -172,7 +172,7 @@ def _course_files() -> Iterator[tuple[str, Path]]:
 
 
 def address_of(ip: str) -> str:
-    """The address in numbers at which the server listens; a host's name is looked up.
+    """The numeric address at which the server listens; a host's name is looked up.
 
     Raises:
         ValueError: if it is not this machine's, or is another spelling of "listen everywhere".
@@ -208,10 +208,10 @@ def _listening(ip: str, port: int) -> socket.socket:
 
 
 def free_port(ip: str, preferred: int | None) -> int:
-    """The user's port, or where that is None the first free port from PORT on.
+    """The user's port, or if that is None, the first free port from PORT on.
 
     Raises:
-        ValueError: if the user's port is not a port's number.
+        ValueError: if the user's port is not a port number.
         OSError: if the user's port is taken, or none of a hundred is free.
     """
     if preferred is not None and not 1 <= preferred <= 65535:
@@ -326,7 +326,7 @@ def browser_trouble() -> str | None:
 
 
 def way_there(port: int, ip: str) -> list[str]:
-    """How a browser on another machine reaches the server, where it can't reach `ip` itself."""
+    """Lines on how a browser on another machine reaches the server, if it can't reach `ip`."""
     connection = os.environ.get("SSH_CONNECTION", "").split()
     host = EVERYWHERE.get(ip, ip)
     if not ipaddress.ip_address(host).is_loopback:
@@ -344,7 +344,7 @@ def way_there(port: int, ip: str) -> list[str]:
 
 
 def _hint_at_prepare() -> None:
-    """Print that smollm2 is missing, where it is."""
+    """Print that smollm2 is missing, if it is."""
     from lora_lab.assets import downloads
 
     try:

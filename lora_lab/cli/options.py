@@ -17,8 +17,8 @@ from lora_lab.recipe import CHOICES, HELP, LAYERS, Recipe, checked_value
 if TYPE_CHECKING:  # it loads torch
     from lora_lab.cli.task_spec import TaskSpec
 
-SHORTER = {"target_modules": ("--targets",), "learning_rate": ("--lr",)}  # names beside the own
-DIGITS = 30  # characters of a run of layers, at most
+SHORTER = {"target_modules": ("--targets",), "learning_rate": ("--lr",)}  # further short names
+DIGITS = 30  # the most characters of a range of layers
 
 TaskName = Annotated[
     str, typer.Argument(metavar="TASK", help="A name from `lora-lab tasks`, or a file.")
@@ -58,13 +58,13 @@ class TaskOptions:
     prompt: Annotated[
         str | None,
         typer.Option(
-            metavar="COLUMN", help="A file's column with what is asked; else prompt, or guessed."
+            metavar="COLUMN", help="A file's column with the prompts; else prompt, or guessed."
         ),
     ] = None
     answer: Annotated[
         str | None,
         typer.Option(
-            metavar="COLUMN", help="A file's column with the answer; else answer, or guessed."
+            metavar="COLUMN", help="A file's column with the answers; else answer, or guessed."
         ),
     ] = None
     test: Annotated[
@@ -86,7 +86,7 @@ class TaskOptions:
         typer.Option(
             metavar="COLUMN",
             help="A file's column, such as a person: no group is in two splits. `template`: "
-            "prompts that differ in numbers, quoted strings and names alone.",
+            "prompts that differ only in numbers, quoted strings and names.",
         ),
     ] = None
 
@@ -98,7 +98,7 @@ class TaskOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
-    """Options of the commands that train, beside the recipe's."""
+    """Options of the commands that train, beside the recipe's options."""
 
     base: BaseName = None
     device: Device = "auto"
@@ -115,8 +115,8 @@ def grouped(command: Callable) -> Callable:
 
     A parameter whose type is a dataclass stands for an option per field. A parameter `recipe`
     stands for an option per field of Recipe, and holds the values of the options in use. Their
-    names, types and defaults come from Recipe, the help from `recipe.HELP`. A value that fits no
-    recipe is refused before the command begins.
+    names, types and defaults come from Recipe, and their help from `recipe.HELP`. A value that no
+    recipe takes is refused before the command begins.
     """
     own = inspect.signature(command).parameters
     groups = {name: own[name].annotation for name in own if is_dataclass(own[name].annotation)}
@@ -147,7 +147,7 @@ def grouped(command: Callable) -> Callable:
     spread += map(_recipe_option, of_recipe)
     with_groups.__signature__ = inspect.Signature(spread)
     with_groups.__annotations__ = {parameter.name: parameter.annotation for parameter in spread}
-    del with_groups.__wrapped__  # else the signature would be followed back to the command
+    del with_groups.__wrapped__  # else inspect would return the command's own signature
     return with_groups
 
 
@@ -207,7 +207,8 @@ def _default(field: Field) -> str:
 def value_of(field: Field, text: str | bool) -> object:
     """The value that an option's text means for a field of Recipe, which checks it.
 
-    Lists are written with commas ("q_proj,v_proj", "0,1"), runs of layers with a hyphen ("15-29").
+    Lists are written with commas ("q_proj,v_proj", "0,1"), ranges of layers with a hyphen
+    ("15-29").
     """
     kinds = _kinds(field)
     if isinstance(text, bool):

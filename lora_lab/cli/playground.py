@@ -1,4 +1,4 @@
-"""`playground`: the page in which pocket is trained in a browser, put together and opened."""
+"""`playground`: builds and opens the page in which pocket is trained in a browser."""
 
 import webbrowser
 from pathlib import Path

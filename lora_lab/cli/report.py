@@ -43,7 +43,7 @@ HTML, MARKDOWN, FACTS = "report.html", "report.md", "decision.json"
 def decide(
     task: options.TaskName,
     minutes: Annotated[
-        float, typer.Option(metavar="MINUTES", help="All that it may take, tests included.")
+        float, typer.Option(metavar="MINUTES", help="The time for everything, the test included.")
     ] = 20.0,
     goal: Annotated[
         str, typer.Option(metavar="GOAL", help="domain, style, format, facts or general.")
@@ -56,7 +56,7 @@ def decide(
     ] = 0.0,
     instruction: Annotated[
         str | None,
-        typer.Option(metavar="TEXT", help="Words to try before each prompt; else they are made."),
+        typer.Option(metavar="TEXT", help="Words to try before each prompt; else written for you."),
     ] = None,
     out: Annotated[
         Path | None,
@@ -80,7 +80,7 @@ def decide(
       lora-lab decide questions.csv --prompt question --answer label --base smollm2
       lora-lab decide tickets.jsonl --minutes 30 --needed 0.85 --group-by customer
     """
-    start = time.monotonic()  # what is loaded from here on takes its part of the minutes
+    start = time.monotonic()  # loading counts as a part of the minutes
     from lora_lab.lessons.deciding import Situation
 
     situation = Situation(goal=goal, needed=needed, changes_per_year=changes_per_year)
@@ -133,11 +133,11 @@ def report(
     show_personal: ShowPersonal = False,
     store: options.Store = None,
 ) -> None:
-    """Write what a colleague needs to believe a run: one HTML page, and the same in Markdown.
+    """Write the report of a run for a colleague: one HTML page, and the same in Markdown.
 
-    It holds the data, the recipe, the curve, scores with intervals, answers with the wrong ones
-    first, old skills and limits. It needs no network. What looks like an e-mail address or a
-    telephone, account or card number is hidden on it; names are not.
+    It holds the data, the recipe, the curve, scores with intervals, answers with wrong answers
+    first, old skills and limits. It needs no network. E-mail addresses and telephone, account and
+    card numbers are searched for and hidden; names are not.
 
     \b
     Examples:
@@ -157,7 +157,7 @@ def report(
         try:
             spec = task_of(found)
             task = spec.load(found.base)
-        except (ValueError, FileNotFoundError) as error:  # its file is gone
+        except (ValueError, FileNotFoundError) as error:  # the data's file is gone
             about = f"{found.task_name} (its examples can't be read again: {error})"
             task, before, lines = None, None, []
         else:
@@ -179,17 +179,18 @@ def write_report(
     """Write the report of a decision: one HTML page that needs no network, Markdown, and numbers.
 
     Args:
-        decision: with its test.
-        folder: a new or empty one.
+        decision: a decision with its test.
+        folder: a new or empty folder.
         data_lines: what is odd about the data's file, in lines.
-        command: the command line that made it; "" where there was none.
+        command: the command line that made it; "" if there was none.
         show_personal: whether texts are shown with the e-mail addresses and numbers in them.
 
     Returns:
         The page.
 
     Raises:
-        ValueError: if the test was not asked yet, or something is in the folder.
+        ValueError: if the test was not asked yet.
+        FileExistsError: if the folder holds something already.
     """
     from lora_lab.decision.report import report_of_decision
     from lora_lab.places import check_new_folder
@@ -213,7 +214,7 @@ def _new_folder(given: Path | None, usual: str) -> Path:
 
 
 def _word_without_folder(word: str) -> str:
-    """A word of a command line; of a path, its name alone: folders tell of this machine."""
+    """A word of a command line; a path without its folders, which would reveal this machine."""
     option, is_given, value = word.rpartition("=") if word.startswith("--") else ("", "", word)
     path = Path(value)
     is_path = path.is_absolute() or (len(path.parts) > 1 and path.exists())
@@ -221,7 +222,7 @@ def _word_without_folder(word: str) -> str:
 
 
 def _without_folder(lines: Sequence[str], spec: "TaskSpec") -> list[str]:
-    """Lines about a file without its folder, which tells of this machine."""
+    """Lines about a file without its folder, which would reveal this machine."""
     whole, name = shlex.quote(spec.task), shlex.quote(Path(spec.task).name)
     return [line.replace(whole, name) for line in lines]
 
@@ -270,7 +271,7 @@ def _pictures(decision: "Decision") -> dict[str, bytes]:
 
 
 def _curve(run: "Run") -> "plots.Picture":
-    """The loss by step, under what it did."""
+    """The loss by step, with its course as the title."""
     from lora_lab import plots
 
     draw = functools.partial(plots.draw_loss, title=plots.loss_finding(run.records))

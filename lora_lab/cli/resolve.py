@@ -26,7 +26,7 @@ from lora_lab.training.store import (
     run_folders,
 )
 
-if TYPE_CHECKING:  # these import torch and PEFT: `lora-lab runs` does without
+if TYPE_CHECKING:  # these import torch and PEFT, which `lora-lab runs` does not need
     from lora_lab.models.adapted import Adapted
     from lora_lab.models.bases import Base
 
@@ -42,7 +42,7 @@ def chosen_store(folder: str | None) -> Path | Default:
 
 
 def task_of(run: Run) -> TaskSpec:
-    """The task that a run was trained on; of a notebook's run its name alone."""
+    """The task that a run was trained on; for a notebook's run, only its name is known."""
     try:
         values = json.loads((run.path / TASK_FILE).read_text(encoding="utf-8"))
         return TaskSpec(**{name: value for name, value in values.items() if name != "sha256"})
@@ -62,7 +62,7 @@ def scores_before(run: Run, task: Task) -> Scores:
     with (
         suppress(OSError),
         write_atomically(run.path / BEFORE_FILE) as new,
-    ):  # a full disk stops nothing
+    ):  # on a full disk, the command goes on
         new.write_text(json.dumps(asdict(scores)), encoding="utf-8")
     return scores
 
@@ -91,12 +91,12 @@ def find_model(
     Args:
         name: tried in this order: a base's short name, a folder, a run's name or
             part of it, a hub id.
-        base: for an adapter whose configuration names a base that is not here.
+        base: the base for an adapter whose configuration names a base that is not here.
         strength: how much of the training counts; None: as trained.
-        store: where runs are looked for.
+        store: where to look for runs.
 
     Raises:
-        ValueError: for a strength, or a second base, where the name means a base.
+        ValueError: if the name means a base, and a strength or another base is given.
         FileNotFoundError: if nothing has this name; with the nearest name.
     """
     newest = None
@@ -130,7 +130,7 @@ def find_model(
 
 
 def _check_base_alone(name: str, base: str | None, strength: float | None) -> None:
-    """Refuse a base that is not there, and what does not fit a base."""
+    """Refuse a base that is not there, and options that do not fit a base."""
     if strength is not None:
         raise ValueError(
             f"--strength {strength:g} does not fit the base {name!r}, which has learnt nothing "
@@ -145,7 +145,7 @@ def find_run(name: str, store: Path | Default) -> Run:
     """The run with this folder, this name, or this part of a name.
 
     Raises:
-        FileNotFoundError: if none or several fit.
+        FileNotFoundError: if no run fits, or several do.
     """
     folder = Path(name).expanduser()
     return read_run(folder) if os.path.isdir(folder) else open_run(name, store)
@@ -167,7 +167,7 @@ def _run_or_base(name: str, store: Path | Default) -> Run | None:
 
 
 def _base_of_adapter(adapter: Path) -> str:
-    """The base that an adapter's configuration names, by its short name where it has one."""
+    """The base that an adapter's configuration names, by its short name if it has one."""
     from lora_lab.models.adapter_config import read_settings
 
     base = read_settings(adapter).get("base_model_name_or_path") or ""
@@ -188,7 +188,7 @@ def _base_of_adapter(adapter: Path) -> str:
 
 
 def next_commands(run: Run) -> list[str]:
-    """The commands that ask a kept run, and that write it out; with its store, if it is unusual."""
+    """The commands that chat with a kept run and export it; with its store if it is unusual."""
     store = run.path.parent
     name = short_names(run_folders(store))[run.path]
     usual = store.resolve() == store_folder().resolve()

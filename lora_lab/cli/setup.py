@@ -27,7 +27,7 @@ COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 def prepare(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="NAME", help="Some of them; left out: all.")
+        list[str] | None, typer.Argument(metavar="NAME", help="What to fetch; all if left out.")
     ] = None,
     json: Json = False,
 ) -> None:
@@ -66,7 +66,7 @@ def prepare(
 
 
 def _prepare_one(name: str, bar: Progress, work: int) -> dict:
-    """The result for one name, with the error where it could not be prepared."""
+    """The result for a name, with the error if it could not be prepared."""
     from lora_lab.assets import downloads
 
     asset = downloads.ASSETS[name]

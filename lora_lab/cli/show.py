@@ -1,4 +1,4 @@
-"""Output of the commands: results on stdout, as tables or as JSON alone; all else on stderr."""
+"""Output of the commands: results on stdout as tables or as JSON; everything else on stderr."""
 
 import dataclasses
 import json
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from lora_lab.training.intervals import Ends
     from lora_lab.training.store import Run
 
-WIDE = 200  # columns of a pipe or a file, which should not lose words
-GAP = 2  # columns between two of a table
+WIDE = 200  # characters of a line in a pipe or a file, so that no words are lost
+GAP = 2  # spaces between the columns of a table
 MOST_ERRORS = 8  # classes or fields in a table of errors
 
 
@@ -53,7 +53,7 @@ def busy(words: str) -> AbstractContextManager:
 
 
 def slow_bars_in_logs() -> None:
-    """Let progress bars write every five seconds only, where stderr is not a terminal."""
+    """Let progress bars write only every five seconds, if stderr is not a terminal."""
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_MININTERVAL", "5")
 
@@ -64,10 +64,10 @@ def plain(text: object) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]], right: str = "") -> None:
-    """Print a table. `right` names the columns of numbers; where it is too wide, cells are broken.
+    """Print a table. `right` names the columns of numbers. If it is too wide, cells are wrapped.
 
-    The last column is broken first, the others where that does not suffice, and the first, which
-    names the row, never.
+    The last column is wrapped first, then the others if need be. The first column, which names the
+    row, is never wrapped.
     """
     names = right.split(", ")
     rows = [[plain("" if cell is None else cell) for cell in row] for row in rows]
@@ -158,7 +158,7 @@ def show_scores(after: "Scores", task: "Task", before: "Scores | None" = None) -
 
 
 def show_errors(scores: "Scores") -> None:
-    """Print the errors by class or by field, most errors first; nothing where all is right."""
+    """Print the errors by class or by field, most errors first; nothing if all is right."""
     from lora_lab.training.errors import ClassErrors, errors_of
 
     rows = [row for row in errors_of(scores) if row.errors]
@@ -192,7 +192,7 @@ def score_facts(scores: "Scores", task: "Task") -> dict:
 
 
 def day(date: str) -> str:
-    """An ISO date in this machine's time zone: "24 Nov 14:02", or the day of another year."""
+    """An ISO date in this machine's time zone: "24 Nov 14:02"; in another year, the date alone."""
     if not date:
         return "-"
     local = datetime.fromisoformat(date).astimezone()

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 FIELDS = {field.name: field for field in dataclasses.fields(Recipe) if field.name != "seed"}
 LISTS = ("target_modules", "modules_to_save", "layers_to_transform")
-MOST = 1000  # runs of a sweep: an hour of pocket's, and all pairs of settings are compared
-COMMA = re.compile(r",(?![^\[\]]*\])")  # but not one within brackets
+MOST = 1000  # runs of a sweep: an hour on pocket, and all pairs of settings are compared
+COMMA = re.compile(r",(?![^\[\]]*\])")  # a comma that is not inside brackets
 
 
 @options.grouped
@@ -130,7 +130,7 @@ def sweep(
 
 
 def _settings(words: str) -> list[dict[str, object]]:
-    """The settings that `r=1,4` or `r=1,4 lora_alpha=2r` means: the fields and values of each."""
+    """The settings in `r=1,4` or `r=1,4 lora_alpha=2r`: the fields and values of each."""
     first, *others = ties.parts_of(words)
     name, values = _varied(first)
     tied = [ties.tie_of(other, name) for other in others]
@@ -180,7 +180,7 @@ def _seed_list(words: str) -> list[int]:
 
 
 def _check_once(varied: Sequence[str], recipe: dict) -> None:
-    """Refuse a field that is varied twice, or that has a value of its own as well."""
+    """Refuse a field that is varied twice, or that is also given as an option."""
     for name in varied:
         if varied.count(name) > 1 or name in recipe:
             other = "--vary" if varied.count(name) > 1 else f"--{name.replace('_', '-')}"
@@ -207,7 +207,7 @@ def _show_sweep(
 ) -> None:
     """Print a row for each setting: the mean of its seeds, with its interval.
 
-    So many of the names are those of fields that are tied to another.
+    `tied`: how many of the names are fields that are tied to another field.
     """
     metric = next((run.scores.metric_name for run in done.runs if run.scores), "score")
     split = next((run.scores.split for run in done.runs if run.scores), "validation")
@@ -239,12 +239,12 @@ def _show_sweep(
 
 
 def _verdicts(done: "Sweep", names: Sequence[str], seeds: int) -> list[str]:
-    """Whether each value of the only field that varies is better than the first, with intervals."""
+    """For each value of the only field that varies, whether it is better than the first value."""
     if len(names) != 1 or seeds < 2:
         return []
     try:
         compared = done.compare(names[0])
-    except ValueError as error:  # the first value diverged, say
+    except ValueError as error:  # for example, the first value diverged
         return [f"no verdict: {error}"]
     reference = f"{names[0]}={written(compared.reference)}"
     return [

@@ -24,21 +24,21 @@ TASK_FILE = "task.json"  # in a run's folder: the TaskSpec of its task
 ROWS_FILE = "training_rows.json"  # in an export's folder: `TrainingRows`
 
 
-# Of the words in the prompts: pocket's own tasks reach 91 % and more, English ones 62 % at most.
+# Share of the prompts' words: pocket knows 91 % or more in its own tasks, at most 62 % in others.
 OF_ITS_WORLD = 0.8
 
 
 def base_name(task: str, base: str | None) -> str | None:
-    """`base` if there is one, else LORA_LAB_BASE, else the task's own base; None: a file's."""
+    """`base` if it is given, else LORA_LAB_BASE, else the task's own base; None for a file."""
     own = next((name for name, tasks in NAMES.items() if task in tasks), None)
     return base or os.environ.get("LORA_LAB_BASE") or own
 
 
 def base_of_file(data: Task) -> tuple[str, str]:
-    """The base that a file's texts ask for, and why: pocket for its own world, else smollm2.
+    """The base that fits a file's texts, and why: pocket for its own world, else smollm2.
 
     Raises:
-        NotPrepared: where smollm2 would fit and is not here, with what to do.
+        NotPrepared: if smollm2 would fit but is not here, with what to do.
     """
     share = known_to_pocket([example.prompt for example in data.train])
     why = f"pocket knows {percent(share)} of the words in its prompts"
@@ -53,7 +53,7 @@ def base_of_file(data: Task) -> tuple[str, str]:
 
 
 def known_to_pocket(texts: Sequence[str]) -> float:
-    """The share of the texts' words that pocket's tokenizer has as words; 0 without a word."""
+    """The share of the texts' words that are words of pocket's tokenizer; 0 without words."""
     words = [word.lower() for text in texts for word in re.findall(r"[^\W\d_]+", text)]
     known = pocket_words()
     return sum(word in known for word in words) / max(1, len(words))
@@ -74,21 +74,21 @@ class TaskSpec:
     group_by: str | None = None
 
     def but(self, **changes: object) -> "TaskSpec":
-        """A copy with those of the changes that are not None."""
+        """A copy with the changes that are not None."""
         return replace(
             self, **{name: value for name, value in changes.items() if value is not None}
         )
 
     @property
     def is_built_in(self) -> bool:
-        """Whether it is one of the course's own tasks, and no file."""
+        """Whether it is one of the course's own tasks, and not a file."""
         return any(self.task in names for names in NAMES.values())
 
     def load(self, base: "Base | None") -> Task:
         """The task for a base.
 
         Raises:
-            ValueError: as `load_task` does, and for an option of files where the task is none.
+            ValueError: as in `load_task`, and for an option of files if the task is not a file.
         """
         of_file = {
             name: value
@@ -106,10 +106,10 @@ class TaskSpec:
     def load_with_base(
         self, base: str | None, device: str, dtype: str = "auto"
     ) -> tuple["Base", Task]:
-        """The base of that name, or the task's own where it is None, and the task for it.
+        """The base with that name, or the task's own base if it is None, and the task for it.
 
-        What is wrong with either name is said before torch is imported, which takes seconds. Which
-        base was chosen for a file is said on stderr.
+        A wrong name is refused before torch is imported, which takes seconds. The base that was
+        chosen for a file is named on stderr.
         """
         name = base_name(self.task, base)
         if name is not None:
@@ -125,9 +125,9 @@ class TaskSpec:
 
     @contextmanager
     def kept_in(self, task: Task, *folders: Path) -> Iterator[None]:
-        """Write a task's spec into runs' folders after the block, also where an error stopped it.
+        """Write a task's spec into runs' folders after the block, even if an error stopped it.
 
-        The block's own error goes on, even where the spec can't be written either.
+        The block's own error is raised, even if the spec can't be written either.
         """
         try:
             yield
@@ -142,7 +142,7 @@ class TaskSpec:
     def keep(self, folder: Path, task: Task) -> None:
         """Write the spec, and its task's hash, into a run's folder, if there is a run in it."""
         if not (folder / "run.json").is_file():
-            return  # the recipe was refused before anything began
+            return  # there is no run: the recipe was refused
         values = asdict(self) | {"sha256": hash_of_rows(task)}
         for name in ("task", "test", "validation"):
             if values[name] and Path(values[name]).is_file():
@@ -158,22 +158,22 @@ class TaskSpec:
 class TrainingRows:
     """The rows that a run or an export was trained on: how their split was made, and their hash.
 
-    With them a score of an export on the file that it learnt from can be one of held-out rows.
+    With them, an export can be scored on the held-out rows of the file that it learnt from.
     """
 
     spec: TaskSpec
     sha256: str  # of the training split's prompts and answers
 
     def write(self, folder: Path) -> None:
-        """Write them into an export's folder, without a row, and without this machine's folders."""
+        """Write them into an export's folder, without any row or folder of this machine."""
         values = asdict(self.spec) | {"task": Path(self.spec.task).name, "sha256": self.sha256}
-        del values["test"], values["validation"]  # files of their own, which are given again
+        del values["test"], values["validation"]  # separate files, which have to be given again
         with write_atomically(folder / ROWS_FILE) as new:
             new.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def read(cls, file: Path) -> "TrainingRows | None":
-        """What an export's or a run's file says; None: it does not, or not in words known here."""
+        """The training rows in an export's or a run's file; None: no file that can be read."""
         try:
             values = json.loads(file.read_text(encoding="utf-8"))
             return cls(sha256=values.pop("sha256"), spec=TaskSpec(**values))
@@ -181,7 +181,7 @@ class TrainingRows:
             return None
 
     def are_of(self, task: Task) -> bool:
-        """Whether they are the task's training split, row by row."""
+        """Whether they equal the task's training split, row by row."""
         return self.sha256 == hash_of_rows(task)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from lora_lab.recipe import REAL, WHOLE, checked_value, nearest
 
-SHORT = {"alpha": "lora_alpha", "lr": "learning_rate"}  # as people say it: PEFT's name
+SHORT = {"alpha": "lora_alpha", "lr": "learning_rate"}  # short name: PEFT's name
 NEXT = re.compile(r"\s+(?=[\w-]+\s*=)")  # between two parts of a --vary
 TIE = re.compile(
     r"(?P<factor>[0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)?\s*\*?\s*"  # 2, 0.5 or 1e-4, and perhaps *
@@ -25,18 +25,18 @@ class Tie:
     root: bool
 
     def value_at(self, other: float) -> float:
-        """The value beside that of the other field; a whole one as a whole number."""
+        """The value for a value of the other field; an int if it is whole."""
         value = self.factor * (math.sqrt(other) if self.root else other)
         return checked_value(self.field, int(value) if float(value).is_integer() else value)
 
 
 def parts_of(words: str) -> list[str]:
-    """`r=4,16 lora_alpha=2r` in its parts: the varied field first, then those tied to it."""
+    """The parts of `r=4,16 lora_alpha=2r`: the varied field first, then the fields tied to it."""
     return NEXT.split(words.strip())
 
 
 def full_name(name: str) -> str:
-    """A field's name as PEFT has it, from how the command line may write it."""
+    """A field's name in PEFT, for a name on the command line."""
     name = name.strip().replace("-", "_")
     return SHORT.get(name, name)
 
@@ -70,5 +70,5 @@ def tie_of(part: str, varied: str) -> Tie:
 
 
 def tied_values(ties: list[Tie], varied: str, value: float) -> Mapping[str, float]:
-    """The fields of one setting: the varied one, and those tied to it."""
+    """The fields of a setting: the varied field, and those tied to it."""
     return {varied: value} | {tie.field: tie.value_at(value) for tie in ties}

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from lora_lab.training.store import Run
 
 DAMAGED = "damaged"  # the status of a run that can't be read
-SETTINGS = ("base", "method", "r", "rate", "seed")  # told once where all runs share them
+SETTINGS = ("base", "method", "r", "rate", "seed")  # printed only once if all runs share them
 SHOWN = 3  # questions, with the answers before and after training
 
 
@@ -50,7 +50,7 @@ def train(
     The run is kept. The same command shows it again, or goes on where Ctrl-C stopped it.
 
     Every field of lab.Recipe is an option. An option that is left out has the value that was tried
-    for the task, else the default in brackets. Write lists as q_proj,v_proj, layers also as 15-29.
+    for the task, else the default in brackets. Write lists as q_proj,v_proj, or layers as 15-29.
 
     \b
     Examples:
@@ -188,7 +188,7 @@ def _row(run: "Run") -> tuple[object, ...]:
     from lora_lab.training.store import FINISHED, RUNNING
 
     recipe, scores, done = run.recipe, run.scores, len(run.records)
-    whole = done == recipe.steps or run.status == FINISHED  # a patience may end it before
+    whole = done == recipe.steps or run.status == FINISHED  # patience may have ended it earlier
     value = mark(scores.metric_name, scores.value) if scores else "-"
     if scores and scores.split != "test":
         value += " val"

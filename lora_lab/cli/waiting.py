@@ -1,6 +1,6 @@
-"""How long a fine-tune takes and what it holds in memory, said before it begins and while it runs.
+"""Lines on the time and memory of a fine-tune, before it begins and while it runs.
 
-All of it goes to stderr: the results have stdout for themselves.
+They go to stderr, since stdout is for the results.
 """
 
 import time
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from lora_lab.training.store import Run
     from lora_lab.training.sweep import Planned
 
-MEASURED = (3, 1.0)  # steps and seconds after the first step from which on a pace is measured
-WORTH_SAYING = 5.0  # seconds: a shorter rest is over before it is read
+MEASURED = (3, 1.0)  # a pace is known after this many steps and seconds, without the first step
+WORTH_SAYING = 5.0  # seconds: a shorter rest is not worth a line
 
 
 # --- before -------------------------------------------------------------------------------------
 
 
 def estimated(base: "Base", task: "Task", recipe: Recipe, steps: int, at_once: int = 1) -> str:
-    """The time and memory of so many steps, from FLOPs and shapes; empty where neither is known."""
+    """The time and memory of a number of steps, in words; empty if neither is known."""
     from lora_lab.cost.estimates import budget_of, expected_seconds, find_shape, flops_per_second
     from lora_lab.cost.limits import free_memory
     from lora_lab.machine.devices import SMALL
@@ -37,7 +37,7 @@ def estimated(base: "Base", task: "Task", recipe: Recipe, steps: int, at_once: i
     if budget is None or not budget.flops_per_step or not budget.memory:
         return ""
     rate = flops_per_second(find_shape(base), recipe, base.device)
-    alone = base.parameters < SMALL  # one thread a run; a large base shares out what is there
+    alone = base.parameters < SMALL  # one thread a run; runs of a large base share the cores
     share = at_once if alone else 1
     least, most = (steps * each / share for each in expected_seconds(budget.flops_per_step, rate))
     weights = budget.memory.weights
@@ -52,15 +52,15 @@ def estimated(base: "Base", task: "Task", recipe: Recipe, steps: int, at_once: i
 
 
 def say_before_fit(base: "Base", task: "Task", recipe: Recipe, done: int) -> None:
-    """What a run will take, of which so many steps are done already.
+    """Print the time and memory that the rest of a run will take; `done` steps are done already.
 
     Raises:
-        ValueError: for a step that does not fit into memory, as training would.
+        ValueError: for a step that does not fit into memory, as in training.
     """
     from lora_lab.cost.limits import check_fits
     from lora_lab.tasks.examples import encode_all
 
-    with warnings.catch_warnings(action="ignore"):  # training will say it
+    with warnings.catch_warnings(action="ignore"):  # training warns of it too
         of_recipe = recipe.max_length, recipe.loss_on
         check_fits(base, encode_all(task.train, base.tokenizer, *of_recipe), recipe)
     words = estimated(base, task, recipe, recipe.steps - done)
@@ -71,7 +71,7 @@ def say_before_fit(base: "Base", task: "Task", recipe: Recipe, done: int) -> Non
 
 
 def say_before_sweep(planned: "Planned") -> None:
-    """What a sweep's new runs will take, what trains them, and why."""
+    """Print the time and memory of a sweep's new runs, what trains them, and why."""
     from lora_lab.cost.limits import largest_run
 
     if not planned.new:
@@ -116,7 +116,7 @@ def followed(news: "Iterator[StepRecord | Run]", recipe: Recipe) -> "Run":
 
 
 class Pace:
-    """The time that a step takes, measured on the first few; said once."""
+    """The time that a step takes, measured on the first few steps; mentioned once."""
 
     def __init__(self, recipe: Recipe) -> None:
         self._steps = recipe.steps
@@ -142,13 +142,13 @@ class Pace:
 
 
 class FlatHint:
-    """A hint that the validation loss has been flat for long; said once."""
+    """A hint that the validation loss has been flat for long; given once."""
 
     def __init__(self) -> None:
         self._said = False
 
     def after(self, record: "StepRecord", records: "list[StepRecord]") -> str:
-        """The hint, where this step's validation makes it due; else empty."""
+        """The hint, if it is due after this step's validation; else empty."""
         if self._said or record.validation_loss is None:
             return ""
         words = flat_words(records)
@@ -157,7 +157,7 @@ class FlatHint:
 
 
 def flat_words(records: "list[StepRecord]") -> str:
-    """Since which step the validation loss has been flat; empty where it has not been for long."""
+    """Words on the step since which the validation loss is flat; empty if it is not for long."""
     from lora_lab.training.early_stopping import FLAT_SHARE, flat_since
 
     since = flat_since(records)
@@ -170,9 +170,9 @@ def flat_words(records: "list[StepRecord]") -> str:
 
 
 def validation_lines(run: "Run") -> list[str]:
-    """The validation losses of a run in words: first, last, best, flat; where it stopped, and why.
+    """The validation losses of a run in words: first, last, best, flat; where and why it stopped.
 
-    Without any, how to have them.
+    If there are none, the lines say how to get them.
     """
     recipe, last = run.recipe, run.records[-1]
     validated = [record for record in run.records if record.validation_loss is not None]

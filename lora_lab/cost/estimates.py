@@ -34,11 +34,11 @@ from lora_lab.tasks.examples import (
     scored_at_once,
 )
 
-if TYPE_CHECKING:  # transformers takes a second to import, and a name does without
+if TYPE_CHECKING:  # transformers takes a second to import, and a model's name does not need it
     from lora_lab.models.bases import Base
 
 FIRST = 50  # batches that are drawn to find the largest
-DRAWN = 20_000  # batches that a mean is taken of, at most: more batches do not move it
+DRAWN = 20_000  # batches in a mean, at most: more batches do not move the mean
 
 
 def estimate(model: object, recipe: Recipe, task: Task | None = None) -> Budget:
@@ -49,26 +49,27 @@ def estimate(model: object, recipe: Recipe, task: Task | None = None) -> Budget:
             transformers; or a folder with a config.json. No weights are loaded. Without a Base the
             estimate assumes bfloat16 on a GPU for a wide model, and float32 on a CPU for a narrow
             model.
-        recipe: the choices of the training. With `eval_steps` its validations count, since the
-            optimizer's state is there then; a test after the training does not count.
-        task: its examples decide the lengths of the batches, which are those that training will
-            draw. FLOPs are a mean over the steps, memory is the largest batch's. A task needs a
+        recipe: the choices of the training. With `eval_steps`, the memory of its validations
+            counts, since the optimizer's state is held meanwhile. A test after the training does
+            not count.
+        task: the batches have the lengths of its examples, in the order in which training draws
+            them. FLOPs are a mean over the steps, memory is the largest batch's. A task needs a
             Base, for its tokenizer. A planted task's teacher is left out. None: each example is
             `max_length` long, and every token earns a loss.
 
     Returns:
-        The budget. `memory` is that of this lab's loop: in full fine-tuning on a 16-bit base 18
-        bytes a parameter on a GPU, and 22 on a CPU. `usual_memory` is that of a loop without
-        copies of its own: 16 bytes a parameter (`usual_static_memory` has the convention).
-        `trainer_memory` is that of transformers' Trainer with PEFT on a GPU, which computes logits
-        at every position: `lora_lab.cost.gpus.which_gpu` judges cards by it.
+        The budget. `memory` is for this lab's loop: full fine-tuning on a 16-bit base takes 18
+        bytes a parameter on a GPU, and 22 on a CPU. `usual_memory` is for a loop that keeps no
+        copies: 16 bytes a parameter (`usual_static_memory` has the convention). `trainer_memory`
+        is for transformers' Trainer with PEFT on a GPU, which computes logits at every position:
+        `lora_lab.cost.gpus.which_gpu` judges cards by it.
 
     Warns:
         UserWarning: for a kind of model whose FLOPs or memory are not known; they are then None.
 
     Raises:
         ValueError: for an unknown name, or a recipe that does not fit the model.
-        TypeError: for what is no model.
+        TypeError: if `model` is nothing that names or holds a model.
         FileNotFoundError: for a folder that holds no model.
     """
     return _estimate(model, recipe, task, trainer=True)
@@ -120,12 +121,12 @@ def budget_of(base: "Base", task: Task, recipe: Recipe) -> Budget | None:
 def more_memory(base: "Base", task: Task, recipe: Recipe) -> int | None:
     """The bytes that a run will take beside the loaded base; None: not known.
 
-    They are those of the largest among the first `FIRST` batches, since drawing all batches of a
+    They are counted for the largest of the first `FIRST` batches, since drawing all batches of a
     long run takes a while. The test at the end counts too: in a notebook the training is still in
     memory then.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # training will say it
+        warnings.simplefilter("ignore", UserWarning)  # training warns of it too
         try:
             first = list(islice(batches_of(task, base.tokenizer, recipe), FIRST))
             validated = _validation_batch(base, find_shape(base), recipe, task)
@@ -176,7 +177,7 @@ def _longest_batch(examples: int, recipe: Recipe) -> Batch:
 
 
 def _or_none(compute: Callable[..., Any], *of: object) -> Any:
-    """The value of `compute(*of)`; None, with a warning, for a model that it can't do."""
+    """The value of `compute(*of)`; None, with a warning, for a model that it does not know."""
     try:
         return compute(*of)
     except ValueError as error:  # the recipe fits: its parameters were counted
@@ -329,7 +330,7 @@ def find_shape(model: object) -> Shape:
 
     Raises:
         ValueError: for an unknown name, with the nearest that is known.
-        TypeError: for what is no model.
+        TypeError: if `model` is none of these.
         FileNotFoundError: for a folder that is not there, or holds no config.json.
     """
     if _is_base(model):

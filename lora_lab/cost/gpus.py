@@ -19,7 +19,7 @@ TAKEN = GIB
 CACHED = 0.28
 # The error of the tensors' memory: half of the runs that were held back are nearer.
 ERROR = 0.05
-# The runs that were held back and of which only the outcome is known, by what is said of them.
+# The runs that were held back and whose outcome alone is known, by the verdict on them.
 FORETOLD = {
     "out of memory": {"does not fit": 7, "at the edge": 0, "fits": 1},
     "ran": {"does not fit": 0, "at the edge": 0, "fits": 2},

@@ -44,7 +44,7 @@ def check_fits(base: Base, encoded: Sequence[Encoded], recipe: Recipe) -> None:
         )
     tokens = recipe.batch_size * min(len(example.input_ids) for example in encoded)
     width = base.model.config.get_text_config().hidden_size
-    needed = tokens * width * base.dtype.itemsize  # a layer's output takes as much at least
+    needed = tokens * width * base.dtype.itemsize  # one layer's output; a step takes more
     if needed <= free:
         estimate = memory_beside_base(base, recipe, islice(sizes_drawn(encoded, recipe), 1))
         needed = 0 if estimate is None else (1 - ERROR) * estimate
@@ -61,8 +61,8 @@ def check_fits(base: Base, encoded: Sequence[Encoded], recipe: Recipe) -> None:
 def check_context(base: Base, encoded: Sequence[Encoded]) -> None:
     """Refuse examples with more tokens than the model has positions for.
 
-    GPT-2 fails on them in mid-training; a model with rotary positions goes on, and has never seen
-    such positions.
+    GPT-2 fails on them in mid-training. A model with rotary positions goes on, although it has
+    never seen such positions.
 
     Raises:
         ValueError: with both numbers, and the `max_length` that leaves such examples out.

@@ -1,6 +1,7 @@
 """The memory of a training step, part by part: a step is traced, and nothing is run.
 
-Only layers that differ are traced. Each counts as often as the model has it. All sizes are bytes.
+Only layers that differ are traced. Each traced layer counts as often as the model has it. All sizes
+are in bytes.
 """
 
 from lora_lab.cost.budget import Batch
@@ -56,7 +57,7 @@ def memory(
 
 
 def usual_memory(shape: Shape, recipe: Recipe, batch: Batch, dtype: str = "float32") -> Memory:
-    """The memory of a training step in the usual loop, which keeps no copy to fall back on.
+    """The memory of a training step in a usual loop, which keeps no copy of the last good weights.
 
     Full fine-tuning then trains the base itself: in float32, or on a 16-bit base in mixed precision
     (`usual_static_memory` has the bytes). Papers and rules of thumb count this memory.

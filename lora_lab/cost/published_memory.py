@@ -22,7 +22,7 @@ from lora_lab.recipe import Recipe
 from lora_lab.records import Memory
 
 UNITS = {"bytes": 1, "MiB": 2**20, "GiB": GIB, "GB": 10**9}
-OUTCOMES = ("ran", "out of memory")  # all that is known of some runs
+OUTCOMES = ("ran", "out of memory")  # for some runs, nothing but the outcome is known
 MEASURED = (
     "allocated",
     "reserved",
@@ -39,7 +39,7 @@ class Published:
     assumed: dict[str, str]  # what the source leaves open, by the name of the field
 
     def __getitem__(self, name: str) -> str:
-        """A field's text; what is assumed stands for what is not stated."""
+        """A field's text, as the source states it or else as it is assumed."""
         stated = self.fields[name]
         return self.assumed.get(name, stated) if stated in ("", "not stated", "G") else stated
 
@@ -109,7 +109,7 @@ class Published:
         return stack_memory(self.shape, self.recipe, self.batch, self["dtype"], self.stack)
 
     def expected(self, memory: Memory) -> int:
-        """The bytes of what was measured, where the tensors take this memory."""
+        """The bytes that the measurement would show if the tensors take this memory."""
         beside = {"allocated": 0, "reserved": cached(memory), "process": cached(memory) + CONTEXT}
         return memory.total + beside[self["kind"]]
 
@@ -118,7 +118,7 @@ class Published:
         return self.expected(self.estimate()) / self.measured - 1
 
     def verdict(self) -> str:
-        """What is said of the run on its card."""
+        """The estimate's verdict on the run's card."""
         return verdict_on(int(float(self["card_gib"]) * GIB) - TAKEN, self.estimate())
 
     def bare_error(self) -> float:

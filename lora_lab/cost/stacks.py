@@ -20,8 +20,8 @@ class Stack:
     beside: str = "float32"
     loss: str = "whole"  # float32 logits of all positions at once; "chunks": in 16 bits, by chunk
     eager: bool = False  # attention keeps the scores of all heads, each (tokens, tokens)
-    # Full fine-tuning of a 16-bit base keeps float32 weights, which it updates, as mixed precision
-    # does. False: the 16-bit weights are updated themselves.
+    # Full fine-tuning of a 16-bit base updates float32 weights, as in mixed precision. False: the
+    # 16-bit weights themselves are updated.
     exact_weights: bool = True
 
 

@@ -66,7 +66,7 @@ def _matrices(shape: Shape, full: bool) -> Iterator[tuple[str, list[int]]]:
 
 
 def activation_dtype(recipe: Recipe, dtype: str, usual: bool = False) -> str:
-    """The dtype of what passes between layers.
+    """The dtype of the tensors that pass between layers.
 
     It is float32 in full fine-tuning and on a quantised base, else the base's dtype. With `usual`,
     full fine-tuning computes in the base's dtype too, as mixed precision does.
@@ -79,9 +79,9 @@ def lab_static_memory(shape: Shape, recipe: Recipe, dtype: str, device: str) -> 
     """The bytes, by part, that `lora_lab.training.loop` keeps from its first step to its last.
 
     The loop keeps a second copy of what it trains: the last good values, to fall back on. With a
-    patience it keeps a third: those of the best validation loss. If a whole model is trained on a
-    GPU, copies lie in the computer's own memory and are not counted. An adapter that changes the
-    base has its own base weights, and keeps its start for the file.
+    patience it keeps a third copy: the values of the best validation loss. If a whole model is
+    trained on a GPU, copies lie in the computer's own memory and are not counted. An adapter that
+    changes the base has its own base weights, and its start is kept for the saved file.
 
     Args:
         shape: the base's.
@@ -108,8 +108,8 @@ def usual_static_memory(shape: Shape, recipe: Recipe, dtype: str) -> dict[str, i
 
     Full fine-tuning trains the base itself, at 16 bytes a parameter. In float32 these are 4 for
     weights, 4 for gradients and 8 for AdamW's moments. On a 16-bit base (mixed precision) they are
-    2 for weights, 2 for gradients and 12 in the optimizer, which updates a float32 copy of the
-    weights (4) with two moments (8).
+    2 for weights, 2 for gradients and 12 in the optimizer. The optimizer updates a float32 copy of
+    the weights (4) with two moments (8).
 
     Source:
         ZeRO, arXiv:1910.02054, section 3.1. With float32 gradients, as under autocast, it is 18

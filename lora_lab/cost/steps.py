@@ -1,6 +1,7 @@
 """The peaks of a training step, from a step that is traced: nothing is run.
 
-Only layers that differ are traced. Each counts as often as the model has it. All sizes are bytes.
+Only layers that differ are traced. Each traced layer counts as often as the model has it. All sizes
+are in bytes.
 """
 
 import functools
@@ -228,7 +229,7 @@ def _model_as_trained(
     if mixed:
         model.requires_grad_(True)
     else:
-        with warnings.catch_warnings(action="ignore"):  # training will say it
+        with warnings.catch_warnings(action="ignore"):  # training warns of it too
             model = adapt(base, recipe)
         if stack and stack.adapters == "16-bit":
             trained = {name for name, tensor in model.named_parameters() if tensor.requires_grad}
@@ -324,7 +325,7 @@ def _model_peaks(stretches: list[Stretch], like: list[int]) -> Peaks:
     now, most, peak = Counter(), Counter(), 0
     for stretch in row:
         for part in PARTS:
-            if stretch.layer is None and not stretch.start[part]:  # a pass is over: all is freed
+            if stretch.layer is None and not stretch.start[part]:  # a pass has ended: all is freed
                 now[part] = 0
         peak = max(peak, now.total() + stretch.peak - stretch.start.total())
         for part in stretch.most:

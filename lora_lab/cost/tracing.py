@@ -1,7 +1,7 @@
 """The tensors that a step makes and frees, followed on the meta device.
 
-On that device tensors have a shape and no numbers. The real model, PEFT and autograd run, and
-nothing is computed. All sizes are bytes.
+On that device tensors have a shape but no numbers. The real model, PEFT and autograd run, and
+nothing is computed. All sizes are in bytes.
 """
 
 import threading
@@ -24,7 +24,7 @@ from lora_lab.cost.budget import Batch
 META = torch.device("meta")
 _PATCHING = threading.Lock()
 aten = torch.ops.aten
-# If all inputs of these are alike, the result is like the first. Torch takes long to infer that.
+# If all inputs of these are alike, the result has their shape. Torch takes long to infer that.
 ELEMENTWISE = {
     aten.add.Tensor,
     aten.mul.Tensor,

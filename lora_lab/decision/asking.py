@@ -29,10 +29,10 @@ LABELS_NAMED = 30  # different labels, at most, that an instruction lists
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Way:
-    """A way to ask: its name, what was chosen about it, and how a prompt is rewritten for it."""
+    """A way to ask: its name, its choice, and how it rewrites a prompt."""
 
     name: str  # "prompt", "instruction", "few-shot", "retrieval", "LoRA"
-    choice: str = ""  # "8 examples"; "" where there is nothing to choose
+    choice: str = ""  # "8 examples"; "" if there is nothing to choose
     rewrite: Callable[[str], str] = str
 
     def __str__(self) -> str:
@@ -46,7 +46,7 @@ class Asked:
     name: str
     choice: str
     answers: tuple[Answer, ...]  # in the order of the questions; with their own prompts
-    worth: float  # independent questions that would tell as much: fewer where they come in groups
+    worth: float  # how many independent questions they are worth: fewer if they come in groups
     prompt_tokens: float  # the mean of a question, chat format included
     seconds: float  # for one answer
     unasked: int = 0  # questions that did not fit into the context: they count as wrong
@@ -68,7 +68,7 @@ class Asked:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The 95 % interval of the share, by Wilson; wider where the questions come in groups."""
+        """The 95 % interval of the share, by Wilson; wider if the questions come in groups."""
         return wilson(self.share * self.worth, self.worth)
 
     def __str__(self) -> str:
@@ -79,10 +79,10 @@ def ways_to_ask(base: Base, task: Task, instruction: str | None = None) -> list[
     """The ways without training that fit a task; the bare prompt comes first.
 
     Args:
-        base: whose chat format the worked examples take.
-        task: whose training examples are shown.
+        base: its chat format is used for the worked examples.
+        task: its training examples are shown.
         instruction: words before each prompt; None: written from the labels, or from the fields of
-            JSON, where the answers have them.
+            JSON, if the answers have them.
     """
     words = instruction or _instruction_for(task)
     ways = [Way(name="prompt")]
@@ -102,7 +102,7 @@ def ways_to_ask(base: Base, task: Task, instruction: str | None = None) -> list[
 
 
 def _instruction_for(task: Task) -> str:
-    """An instruction that names the labels or the fields of JSON; "" where there are none."""
+    """An instruction that names the labels or the fields of JSON; "" if there are none."""
     answers = [example.answer for example in task.train]
     if task.metric == "accuracy":
         labels = [label for label, _ in Counter(answers).most_common()]
@@ -152,9 +152,9 @@ def with_test(base: Base, learnt: Task, run: Run, asked: Asked) -> tuple[Run, As
     """A run with the scores of its test, and its answers to the test.
 
     Args:
-        base: that was trained.
+        base: the base that was trained.
         learnt: the task as the run was trained on it.
-        run: where it is kept, its scores are written into its folder.
+        run: if it is kept, its scores are written into its folder.
         asked: the way that stands for the run, with its answers to other questions.
     """
     if run.path is None or not all(which_fit(run, learnt.test)):
@@ -184,7 +184,7 @@ def in_words(asked: Asked) -> str:
 
 
 def best_of(tried: Sequence[Asked]) -> Asked:
-    """The way with the most right answers; of equals, the one with the shortest prompts."""
+    """The way with the most right answers; of equal ways, the way with the shortest prompts."""
     return max(tried, key=lambda asked: (asked.share, -asked.prompt_tokens))
 
 
@@ -207,7 +207,7 @@ def joined(first: Asked, more: Asked, task: Task) -> Asked:
 
 
 def worth_of(answers: Sequence[Answer], task: Task) -> float:
-    """How many independent questions would tell as much: all, where the task has no groups."""
+    """How many independent questions the answers are worth: all, if the task has no groups."""
     if task.groups is None:
         return len(answers)
     groups = clusters_of(answers, task).values()

@@ -1,4 +1,4 @@
-"""`final_test`: the test, asked a single time, after everything was chosen on validation."""
+"""`final_test`: the test, asked only once, after everything was chosen on validation."""
 
 import time
 from dataclasses import replace
@@ -15,14 +15,14 @@ def final_test(base: Base, decision: Decision, run: Run | None = None) -> Decisi
     """The decision with its test: the way that validation prefers is asked the test rows, once.
 
     Args:
-        base: the decision's.
+        base: the decision's base.
         decision: made with `test=False`.
         run: an adapter that was trained since, such as `sweep.best()[0]`. It is asked the same
-            validation rows as the ways that were tried, and stands among them. None: there is none.
+            validation rows as the ways that were tried, and joins them. None: there is none.
 
     Returns:
-        The decision with the run among what was tried, the recommendation as it is now, and the
-        test of the chosen way and of the bare prompt. A run that is kept keeps its test's scores.
+        The decision with the run among the tried ways, its recommendation now, and the test of the
+        chosen way and of the bare prompt. If the run is stored, its test scores are stored too.
 
     Raises:
         ValueError: if the test was asked before; if the run is of other examples or another base.
@@ -48,7 +48,7 @@ def final_test(base: Base, decision: Decision, run: Run | None = None) -> Decisi
     if chosen.name == LORA:
         swept = run is not None and chosen is tried[-1]
         own = run if swept else decision.run
-        # the trainings of `decide` validated on the rows that it asked, and on no others
+        # the trainings of `decide` validated only on the rows that it asked
         learnt = task if swept else replace(task, validation=task.validation[: decision.rows])
         own, test = with_test(base, learnt, own, chosen)
     else:

@@ -1,4 +1,4 @@
-"""The outcome of a decision: what was tried, what is recommended, what the test said."""
+"""The outcome of a decision: the tried ways, the recommendation, the test's result."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,22 +22,22 @@ KINDS = {  # what `advise` recommends, and the ways that stand for it
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Decision:
-    """What was tried on somebody's data, what was recommended, and what the test said once."""
+    """The ways that were tried on somebody's data, the recommendation, and the test's result."""
 
     task: Task
     base_name: str
     rows: int  # validation questions that each way was asked
-    more_rows: int  # and those that the best way of each kind was asked then, for there was time
+    more_rows: int  # further questions for the best way of each kind, since there was time
     tried: tuple[Asked, ...]  # on validation, in the order in which they were tried
     left_out: Mapping[str, str]  # what was not tried, and why
     situation: Situation
     advice: Advice
-    chosen: Asked  # the way that the test was asked with, as validation had it
+    chosen: Asked  # the way that is asked the test, with its answers on validation
     test: Asked | None  # None: it has not been asked yet; `final_test` asks it
     bare_test: Asked | None  # the bare prompt on the same test rows; None: it is the chosen way
     change: Change | None  # from the bare prompt to the chosen way: paired, by group if there are
     run: Run | None  # the adapter's; None: none was trained
-    before: Scores | None  # the base's old knowledge, where the task asks for it; then the run's
+    before: Scores | None  # the base's old knowledge, if the task asks for it; then the run's
     after: Scores | None
     minutes: float  # given
     seconds: float  # taken
@@ -70,7 +70,7 @@ class Decision:
         return f"{reached}: too few questions to be sure. Ask new rows before you rely on it."
 
     def table(self) -> pd.DataFrame:
-        """One row a way that was tried on validation: how many were right, and what it costs."""
+        """A row for each way that was tried on validation: its right answers and its cost."""
         rows = {
             asked.name if asked.name == "instruction" else str(asked): {
                 "right": f"{asked.right} of {asked.count}",
@@ -118,7 +118,7 @@ class Decision:
 def with_measurements(situation: Situation, task: Task, tried: Sequence[Asked]) -> Situation:
     """The situation with the right answers of the best way of each kind, and the examples.
 
-    Questions that come in groups count as the fewer independent ones that would tell as much.
+    Questions that come in groups count as the number of independent questions that they are worth.
     """
     counts: dict[str, int] = {"examples": len(task.train)}
     for kind, name in ((PROMPT, "prompt"), (RETRIEVAL, "retrieval"), (LORA, "lora")):
@@ -130,13 +130,13 @@ def with_measurements(situation: Situation, task: Task, tried: Sequence[Asked]) 
 
 
 def stands_for(recommendation: str, tried: Sequence[Asked]) -> Asked:
-    """The best way of a recommended kind; where none of it was tried, the best of all."""
+    """The best way of a recommended kind; if no way of it was tried, the best of all."""
     kind = [asked for asked in tried if asked.name in KINDS.get(recommendation, ())]
     return best_of(kind or tried)
 
 
 def change_to(test: Asked | None, bare: Asked | None, task: Task) -> Change | None:
-    """From the bare prompt to the chosen way on the test; None: there are not two to compare."""
+    """The change from the bare prompt to the chosen way on the test; None: one is missing."""
     if test is None or bare is None:
         return None
     return change_of(scores_of(bare, task), scores_of(test, task), task)

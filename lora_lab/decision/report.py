@@ -1,6 +1,6 @@
-"""The report of a decision or of a run, in Markdown: what a colleague needs to believe it.
+"""The report of a decision or of a run, in Markdown, for a colleague who wants to check it.
 
-Where a picture belongs, the text has `![what it shows](picture:NAME)`; the faces draw it.
+Where a picture belongs, the text has `![what it shows](picture:NAME)`; the command line draws it.
 """
 
 import re
@@ -37,9 +37,9 @@ def report_of_decision(
     """The report of a decision.
 
     Args:
-        decision: what was tried.
+        decision: the decision with its test.
         data_lines: what is odd about the data's file, in lines.
-        command: the command line that made it; "" where there was none.
+        command: the command line that made it; "" if there was none.
         show_personal: whether texts are shown with the e-mail addresses and numbers in them.
 
     Raises:
@@ -126,8 +126,8 @@ def report_of_run(
     """The report of a single run, which was scored.
 
     Args:
-        run: with its scores.
-        task: that it was trained on; None: it can't be read again.
+        run: the run with its scores.
+        task: the task that it was trained on; None: it can't be read again.
         about: where its examples come from.
         before: the base's scores on the same test; None: not asked.
         data_lines: what is odd about the data's file, in lines.
@@ -200,7 +200,7 @@ def _beside_the_bare_prompt(decision: Decision) -> str:
 
 
 def _groups(decision: Decision) -> str:
-    """What the rows are worth, where they come in groups."""
+    """What the rows are worth, if they come in groups."""
     groups = decision.task.groups
     if groups is None:
         return ""

@@ -26,7 +26,7 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class TimedSweep:
-    """A sweep before it runs: the settings that there is time for, and those that there is not."""
+    """A sweep before it runs: the settings that there is time for, and those left out."""
 
     base: Base
     task: Task
@@ -44,7 +44,7 @@ class TimedSweep:
         return len(self.seeds) * sum(self.each[: len(self.recipes)])
 
     def table(self) -> pd.DataFrame:
-        """One row a setting: what differs, the seconds that its seeds take, whether it is tried."""
+        """A row for each setting: what differs, the seconds that its seeds take, if it is tried."""
         every = (*self.recipes, *self.left_out)
         return pd.DataFrame(
             {
@@ -70,13 +70,14 @@ class TimedSweep:
     ) -> Sweep:
         """Train the settings one after the other, scored on validation, until the time is up.
 
-        A setting whose seeds are not all trained by then is left out, so that the settings that
-        are compared had equally many. The first is trained to its end, since there would be nothing
-        to choose from: so on a machine that has become slow, time may be overrun.
+        A setting whose seeds are not all trained by then is left out, so that the compared settings
+        have equally many seeds. The first setting is trained to its end, since otherwise there
+        would be nothing to choose from. So the time may be exceeded on a machine that has become
+        slow.
 
         Args:
             store: as in `sweep`.
-            tell: is given a line for each finished setting, and for those that time cut off.
+            tell: called with a line for each finished setting, and for the settings left out.
         """
         tell = tell or (lambda words: None)
         start, runs = time.monotonic(), []
@@ -113,10 +114,10 @@ def sweep_within(
 ) -> TimedSweep:
     """The plan of a sweep that fits into a time: as many settings, in their order, as fit.
 
-    At least the first is planned, whatever it takes; the plan says so.
+    At least the first setting is planned, even if it takes longer; the plan says so.
 
-    A few steps of each different shape of step are trained, and a few validation rows are asked:
-    so it is known what a run takes on this machine. A part of the time stays free.
+    A few steps of each different shape are trained, and a few validation rows are asked, to
+    measure how long a run takes on this machine. A part of the time is kept free.
 
     Args:
         base: stays as it was.
@@ -157,7 +158,7 @@ def sweep_within(
 
 
 def _varying(recipes: Sequence[Recipe]) -> list[str]:
-    """The fields in which the settings differ, but for the seed."""
+    """The fields in which the settings differ, without the seed."""
     names = [field.name for field in fields(recipes[0]) if field.name != "seed"]
     return [name for name in names if len({getattr(one, name) for one in recipes}) > 1]
 

@@ -1,4 +1,4 @@
-"""Prompt, retrieval or LoRA? All of them tried on the same validation rows, in a given time."""
+"""`decide`: prompt, retrieval or LoRA, all tried on the same validation rows in a given time."""
 
 import math
 import time
@@ -42,8 +42,8 @@ from lora_lab.wording import counted
 ASKING, TRAINING = 0.3, 0.5  # shares of the time; the rest is for asking the adapter, and the test
 REHEARSED = 2  # questions that show what an answer costs in a way
 FEWEST = 20  # validation rows below which a way is dropped rather than a row
-WORTH_MORE = 5  # further validation rows below which no more are asked
-FEWEST_STEPS = 20  # of a training: below, it teaches too little to be judged
+WORTH_MORE = 5  # with fewer further validation rows, none are asked
+FEWEST_STEPS = 20  # a shorter training teaches too little to be judged
 CHECKS = 10  # validations in a training
 PATIENCE = 3  # of these without a better loss, after which a training stops
 RATES = (1.0, 3.0, 1 / 3)  # times the learning rate to start with, in this order
@@ -67,23 +67,23 @@ def decide(
 ) -> Decision:
     """Try every way on the same validation rows, recommend one, and ask it the test once.
 
-    The time is shared out by measurement: what an answer costs in each way, and what a step of
-    training costs. Where it is short, fewer rows are asked and fewer things are tried; what is left
-    out is named. The test is not touched before the recommendation stands.
+    The time is shared out by measuring the cost of an answer in each way, and of a training step.
+    If it is short, fewer rows are asked and fewer ways are tried; those left out are named. The
+    test is not asked before the recommendation is made.
 
     Args:
-        base: what is asked and trained; it stays as it was.
-        task: with training, validation and test examples.
-        minutes: of a clock on the wall, to the end.
-        spent: seconds of them that are gone already.
-        situation: the goal, the share that is needed, how often answers change, prices. What is
-            measured here replaces its counts of right answers, and its number of examples.
+        base: the base that is asked and trained; it stays as it was.
+        task: a task with training, validation and test examples.
+        minutes: wall time for everything.
+        spent: seconds of it that are gone already.
+        situation: the goal, the share that is needed, how often answers change, prices. The
+            measurements replace its counts of right answers, and its number of examples.
         recipe: how LoRA begins; None: the task's own. Three times its learning rate and a third
-            are tried too, and more beyond an end that was best; steps are cut where time is short.
+            are tried too, and rates beyond an end that was best. Steps are cut if time is short.
         instruction: words to try before each prompt; None: written from the answers, if it can be.
         test: whether the test is asked at the end; False keeps it for `final_test`, after a sweep.
         store: where the trainings are kept, as in `fit`.
-        tell: is given a line of text at each event; None: nothing is told.
+        tell: called with a line of text at each event; None: not called.
 
     Raises:
         ValueError: if there is too little time to try anything, with the minutes that would do.
@@ -126,7 +126,7 @@ def decide(
 
 @dataclass
 class _Trial:
-    """What has been tried so far, and the time that is left."""
+    """The ways tried so far, and the time that is left."""
 
     base: Base
     task: Task
@@ -203,7 +203,7 @@ class _Trial:
         return costs
 
     def _ask(self, way: Way, model: Model) -> None:
-        """Ask the validation rows in a way, and keep and tell what came of it."""
+        """Ask the validation rows in a way, keep the answers, and report their share."""
         asked = ask_in(way, model, self.task, self.rows)
         self.tried.append(asked)
         self.tell(f"{asked}: {in_words(asked)}")
@@ -254,7 +254,7 @@ class _Trial:
                 measured[times] = self.tried[-1].share
 
     def _train(self, way: Way, recipe: Recipe, reserve: float) -> None:
-        """Train with a recipe and ask the adapter; stop where the time that is left is needed."""
+        """Train with a recipe and ask the adapter; stop in time for the rest of the work."""
         self.tell(f"{way}: trains")
         kept = {"store": self.store, "evaluate": False}
         followed = follow_fit(self.base, self.learnt, recipe, **kept)
@@ -274,10 +274,10 @@ class _Trial:
     # --- more rows ---------------------------------------------------------------------------
 
     def ask_more(self) -> int:
-        """Ask the best way of each kind the rows that are left, as many as there is time for.
+        """Ask the best way of each kind the remaining rows, as many as there is time for.
 
         Returns:
-            How many rows more each of them was asked.
+            How many further rows each of them was asked.
         """
         kinds = [[asked for asked in self.tried if asked.name in names] for names in KINDS.values()]
         best = [best_of(ways) for ways in kinds if ways]
@@ -323,7 +323,7 @@ class _Trial:
         return test, ask_in(self.ways[str(bare)], self.base, self.task, questions)
 
     def old_skills(self, run: Run | None) -> tuple[Scores | None, Scores | None]:
-        """What base and adapter still know, where the task asks for old knowledge."""
+        """The old knowledge of base and adapter, if the task asks for it."""
         if run is None or not self.task.old_knowledge:
             return None, None
         few = replace(self.task, validation=self.task.validation[:1])  # its answers are not read

@@ -1,4 +1,4 @@
-"""The runs that test a claim: each setting with a seed, and what it scores."""
+"""The runs that test a claim: each setting with each seed, and its scores."""
 
 import statistics
 import tempfile
@@ -65,10 +65,10 @@ def try_settings(
 
 
 def scores_of(run: Run) -> dict[str, float | None]:
-    """The scores of a run that a case can name; None where it has none, as after diverging.
+    """The scores of a run that a case can name; None for a missing score, as after diverging.
 
-    Beside those that records keep: `last_loss`, in nats, of the last step; `length`, the mean
-    tokens of an example.
+    They are the scores that records keep, `last_loss` (of the last step, in nats) and `length` (the
+    mean tokens of an example).
     """
     scores, recipe, records = run.scores, run.recipe, run.records
     examples = recipe.steps * recipe.batch_size * recipe.gradient_accumulation_steps
@@ -79,7 +79,7 @@ def scores_of(run: Run) -> dict[str, float | None]:
     }
 
 
-# --- other ways than to train on the task and be tested on it -------------------------------
+# --- other ways than training on the task and its test --------------------------------------
 
 Learn = Callable[[Task], Run]  # the setting's recipe, with the trial's seed
 
@@ -88,8 +88,8 @@ def _switch(base: Base, task: Task, changed: ChangedFacts, learn: Learn) -> dict
     """Two adapters beside each other, trained before and after the change, used in turn.
 
     Returns:
-        `seconds`: processor time of one switch; `alike`: the share of the test's answers that are
-        those of the same adapter loaded alone, 0 to 1.
+        `seconds`: processor time of one switch; `alike`: the share of the test's answers that equal
+        the answers of the same adapter loaded alone, 0 to 1.
     """
     with tempfile.TemporaryDirectory() as place:
         before = save_adapter(learn(task), Path(place) / "before")
@@ -115,7 +115,7 @@ def _load(base: Base, task: Task, changed: ChangedFacts, learn: Learn) -> dict[s
 
 
 def _half_strength(base: Base, task: Task, _: None, learn: Learn) -> dict[str, float | None]:
-    """The task's test with half of what was learnt: as if alpha had been halved after training."""
+    """The task's test at half the adapter's strength: as if alpha were halved after training."""
     with tempfile.TemporaryDirectory() as place:
         folder = save_adapter(learn(task), Path(place) / "adapter")
         return kept_scores(evaluate(load_adapter(base, folder, strength=0.5), task))

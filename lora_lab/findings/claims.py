@@ -34,7 +34,7 @@ from lora_lab.tasks.loading import load_task
 from lora_lab.training.store import DEFAULT, Default
 from lora_lab.wording import counted, three_digits
 
-UNITS = {  # the size of a case's unit, in what is measured
+UNITS = {  # the size of a case's unit, in the unit of what is measured
     "": 1,
     "times": 1,
     "nats": 1,
@@ -52,7 +52,8 @@ UNITS = {  # the size of a case's unit, in what is measured
 class Case:
     """A number, and the range that the statement promises for it.
 
-    The number comes from a setting's budget or scores: alone, less another setting's, or over it.
+    The number comes from a setting's budget or scores: alone, minus another setting's number, or
+    divided by it.
     """
 
     when: str  # in words: "holds here only when ..."
@@ -83,7 +84,7 @@ class Finding:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The interval of the true mean over seeds; of a single number, itself twice."""
+        """The interval of the true mean over seeds; for a single number, that number twice."""
         one = len(self.numbers) == 1
         return (*self.numbers, *self.numbers) if one else mean_interval(self.numbers, self.level)
 
@@ -91,8 +92,8 @@ class Finding:
     def holds(self) -> bool | None:
         """Whether the true mean is in the promised range; None: not settled.
 
-        It is settled where the whole interval lies inside the range or outside of it. From fewer
-        than five seeds, or with a seed that has no score, nothing is.
+        It is settled if the whole interval lies inside the range or outside of it. With fewer than
+        five seeds, or with a seed that has no score, it is not settled.
         """
         if any(map(math.isnan, self.numbers)) or 1 < len(self.numbers) < SEEDS:
             return None
@@ -104,7 +105,7 @@ class Finding:
 
     @property
     def p_value(self) -> float | None:
-        """How often chance alone takes a mean so far from the nearer end of the range, or further.
+        """How often chance alone moves a mean this far, or further, from the range's nearer end.
 
         None: there is no interval, only a single number, too few seeds or a seed without a score.
         """
@@ -118,7 +119,7 @@ class Finding:
 
     @property
     def seeds_to_settle(self) -> int | None:
-        """How many more seeds would settle it, if mean and spread stay; None: it can't be said."""
+        """How many more seeds would settle it, if mean and spread stay; None: that is not known."""
         if self.holds is not None or any(map(math.isnan, self.numbers)):
             return None
         mean = statistics.mean(self.numbers)
@@ -196,7 +197,7 @@ class Claim:
 
     @functools.cached_property
     def findings(self) -> tuple[Finding, ...]:
-        """Each case with its numbers, none before `measure`; several are corrected by Holm."""
+        """Each case with its numbers, none before `measure`; several have Holm's correction."""
         if self.to_run and not self.trials:
             return ()
         findings = [Finding(case, self._numbers_of(case)) for case in self.cases]
@@ -230,17 +231,17 @@ class Claim:
     def measure(
         self, *, store: str | Path | Default | None = DEFAULT, progress: bool = False
     ) -> "Claim":
-        """The claim with the scores of its runs, by the committed settings.
+        """The claim with the scores of its runs, made with the committed settings.
 
         Args:
-            store: as in `sweep`: runs that are there are replayed.
+            store: as in `sweep`: stored runs are replayed.
             progress: show a bar.
 
         Raises:
             ValueError: if there is nothing to run.
         """
         if not self.to_run:
-            why = self.verdict if self.untested else "arithmetic alone tells; read its .verdict"
+            why = self.verdict if self.untested else "arithmetic decides it; read its .verdict"
             raise ValueError(f"claim {self.id!r} has nothing to run: {why}")
         groups: dict[tuple, dict[str, Setting]] = {}  # settings that are tried together
         for name, setting in self.settings.items():
@@ -325,7 +326,7 @@ def _claim(id: str, facts: dict) -> Claim:
 
 
 def _setting(facts: dict) -> Setting:
-    """A setting's own fields; the rest are a recipe's."""
+    """A Setting from its fields in the file; fields that it does not have are a recipe's."""
     names = {field.name for field in dataclasses.fields(Setting)} - {"recipe"}
     own = {name: facts.pop(name) for name in names & set(facts)}
     return Setting(**own, recipe=Recipe(**facts))
@@ -387,7 +388,7 @@ def committed(claim: Claim) -> dict:
 
 
 def _ratio(number: float, other: float) -> float:
-    return number / other if other else math.nan  # nothing can be divided by 0
+    return number / other if other else math.nan  # a division by 0 has no result
 
 
 # --- numbers in words -----------------------------------------------------------------------

@@ -57,7 +57,7 @@ def _anchor(title: str) -> str:
 
 
 def _section(claim: Claim) -> str:
-    """A claim with everything that is known of it."""
+    """A claim with everything that is known about it."""
     return "\n\n".join([f"### {claim.statement}", *_parts(claim)])
 
 

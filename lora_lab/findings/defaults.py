@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 from lora_lab.places import data_folder
 from lora_lab.recipe import Recipe
 
-if TYPE_CHECKING:  # pandas takes a moment to import, and the values do without
+if TYPE_CHECKING:  # pandas takes a moment to import, and the values do not need it
     import pandas
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolDefaults:
-    """The choices that a file makes for whoever starts from it. None: the file does not say.
+    """The choices that a tool's or a script's file makes. None: the file does not say.
 
     Names are PEFT's and transformers'.
     """
@@ -70,7 +70,7 @@ def defaults() -> Mapping[str, ToolDefaults]:
 
 
 def table() -> "pandas.DataFrame":
-    """One row for each file, by name: its values, then scaling, batch and source."""
+    """A row for each file, by name: its values, then scaling, batch and source."""
     import pandas
 
     fields = [field.name for field in dataclasses.fields(ToolDefaults)]

@@ -1,4 +1,4 @@
-"""Evidence: the results of a plan, a row a run; what they say, and how sure it is."""
+"""Evidence: the results of a plan, a row for each run; its table, verdict and conventions."""
 
 import csv
 import io
@@ -35,7 +35,7 @@ class Row:
     """A run of a plan: what was chosen, and what it measured."""
 
     plan: str  # the plan's fingerprint when it was run
-    stage: Literal["tuning", "final"]  # it helps to choose a rate (a number); or it is tested
+    stage: Literal["tuning", "final"]  # tuning: validation chooses by it; final: it is tested
     setting: str
     learning_rate: float | None  # None: nothing is trained, the base is asked in some way
     seed: int
@@ -60,7 +60,7 @@ class Row:
         return self.tried if self.learning_rate is None else self.learning_rate
 
 
-SHARES = {"old_knowledge": "old facts kept", "strangers": "strangers kept"}  # by a reader's name
+SHARES = {"old_knowledge": "old facts kept", "strangers": "strangers kept"}  # in a reader's words
 OF_WAYS = ("tried", "prompt_tokens")  # columns that only a plan with ways to ask has
 FIXED = tuple(part.name for part in fields(Row) if part.name not in OF_WAYS)
 
@@ -77,8 +77,8 @@ def read_rows(plan: Plan) -> tuple[Row, ...]:
     """A plan's results so far.
 
     Raises:
-        ValueError: for a row that was cut off or can't be read, with its line; for one that another
-            version of the plan has made; for a run that is there twice.
+        ValueError: for a row that was cut off or can't be read, with its line; for a row that
+            another version of the plan has made; for a run that is there twice.
     """
     path = rows_path(plan)
     if not path.exists():
@@ -141,7 +141,7 @@ def _read_row(plan: Plan, name: str, line: int, cells: Mapping[str | None, objec
 
 
 def write_rows(plan: Plan, rows: Sequence[Row]) -> None:
-    """Keep a plan's results, in one piece: tuning first, in the order of settings and rates."""
+    """Write a plan's results as one whole file: tuning first, ordered by setting and rate."""
     order = {name: place for place, name in enumerate(plan.settings)}
     rows = sorted(
         rows,
@@ -166,7 +166,7 @@ def _cell(value: object) -> object:
     return "" if value is None else value
 
 
-# --- what the results say -------------------------------------------------------------------
+# --- the results, compared ------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,7 +178,7 @@ class Evidence:
 
     @classmethod
     def read(cls, id: str) -> Self:
-        """The evidence of an id, from data/evidence/.
+        """The evidence with an id, from data/evidence/.
 
         Raises:
             ValueError: for an unknown id, with the nearest; for a file that is damaged.
@@ -193,7 +193,7 @@ class Evidence:
 
     @cached_property
     def runs(self) -> Mapping[str, tuple[Run, ...]]:
-        """The tested runs of each setting, at its chosen learning rate; a seed each."""
+        """The tested runs of each setting, at its chosen learning rate; a run for each seed."""
         finals = [row for row in self.rows if row.stage == FINAL]
         return {
             name: tuple(_run(self.plan, row) for row in finals if row.setting == name)
@@ -208,7 +208,7 @@ class Evidence:
         Args:
             setting: another setting's name.
             of: "value" (the task's metric), "loss", "old_knowledge" or "strangers"; None: the
-                plan's own.
+                measure of the plan.
             level: how often the interval misses the true difference.
 
         Raises:
@@ -238,7 +238,7 @@ class Evidence:
         """A row for each setting: its learning rate, its scores, the comparison with the reference.
 
         Shares are in percent, the metric with its 95 % interval. Holm's correction widens the
-        intervals of the verdicts, as if they were drawn one after the other.
+        intervals of the verdicts, since there are several comparisons.
         """
         verdicts = self._verdicts()
         scale, unit = (1, "") if self._metric in LOWER_IS_BETTER else (100, ", %")
@@ -314,11 +314,11 @@ class Evidence:
 
     @property
     def _chosen(self) -> str:
-        """The heading of what validation chose."""
+        """The heading of the column with the choices of validation."""
         return "learning rate" if self.plan.only_trains else "chosen"
 
     def _choice_text(self, setting: str) -> str:
-        """What validation chose for a setting: a learning rate, "8 examples", "instruction 2"."""
+        """The choice of validation for a setting: a rate, "8 examples" or "instruction 2"."""
         choice = next(
             row.choice for row in self.rows if row.stage == FINAL and row.setting == setting
         )
@@ -367,7 +367,7 @@ def _bare(comparison: Comparison) -> str:
 
 
 def _run(plan: Plan, row: Row) -> Run:
-    """The run of a row, at its rate and seed. Of a way to ask, a run without training."""
+    """The run of a row, at its rate and seed. For a way to ask, it is a run without training."""
     trained = plan.is_trained(row.setting)
     return run_of_scores(
         plan.recipe(row.setting, row.learning_rate, row.seed) if trained else Recipe(seed=row.seed),

@@ -32,7 +32,7 @@ from lora_lab.training.store import Run
 from lora_lab.training.sweep import follow_sweep
 
 STEP = math.sqrt(10)  # between a learning rate at the end of the grid and the next beyond it
-LOWEST, HIGHEST = 1e-6, 1.0  # learning rates: beyond, nothing is tried
+LOWEST, HIGHEST = 1e-6, 1.0  # learning rates: none beyond these is tried
 PACKAGES = ("torch", "transformers", "peft", "lora-lab")
 
 
@@ -47,10 +47,10 @@ class Wanted:
 
 
 def missing_runs(plan: Plan, rows: Sequence[Row]) -> list[Wanted]:
-    """The runs to be made next: those that choose the rates first, then those that are tested.
+    """The runs to be made next: the runs that choose the rates first, then the tested runs.
 
-    Where the best rate of a setting is at an end of what was tried, the next rate beyond it is
-    wanted: the list may grow after these runs.
+    If the best rate of a setting is the lowest or the highest that was tried, the next rate beyond
+    it is tried too. So the list may grow after these runs.
 
     Raises:
         ValueError: for a setting that was tested at another rate than its tuning chooses.
@@ -102,9 +102,9 @@ def _losses(plan: Plan, rows: Sequence[Row], setting: str) -> dict[float, float]
 
 
 def best_choice(plan: Plan, rows: Sequence[Row], setting: str) -> float:
-    """The learning rate with the least mean validation loss, the lower one of equals.
+    """The learning rate with the least mean validation loss, the lower of equals.
 
-    Of a way to ask, what was tried. A single rate is chosen already.
+    For a way to ask, it is the try with the least loss. A single rate is chosen already.
     """
     first, *others = plan.choices(setting)
     if not others:
@@ -128,11 +128,11 @@ def _rate_beyond(plan: Plan, rows: Sequence[Row], setting: str) -> float | None:
 def make_missing(plan: Plan) -> Iterator[tuple[int, Row | StepRecord]]:
     """Make the runs that a plan lacks, and keep each as soon as it is done.
 
-    Gives, as it happens, the number of runs that the present stage still lacks, beside a step's
-    record or the row of a finished run. Leaving the loop loses the runs at hand, and no other.
+    Yields pairs: the number of runs that the present stage still lacks, and a step's record or the
+    row of a finished run. Leaving the loop loses only the runs that are not finished.
 
     Raises:
-        TimeoutError: if another process makes the plan's runs.
+        TimeoutError: if another process is making the plan's runs.
         ValueError: as `read_rows` and `missing_runs` do.
     """
     if not missing_runs(plan, read_rows(plan)):
@@ -236,7 +236,7 @@ def _prompt_tokens(base: Base, examples: Sequence[Example]) -> float:
 
 
 def _facts(plan: Plan, wanted: Wanted) -> dict[str, object]:
-    """What a row says of any run: which it was, when and where it was made."""
+    """The columns that every row has: which run it was, when and where it was made."""
     return {
         "plan": plan.fingerprint,
         "stage": wanted.stage,
@@ -248,7 +248,7 @@ def _facts(plan: Plan, wanted: Wanted) -> dict[str, object]:
     }
 
 
-# --- are they right? ------------------------------------------------------------------------
+# --- runs repeated, as a check --------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +261,7 @@ class Repeated:
 
     @property
     def agrees(self) -> bool:
-        """Whether the new value is as near as other processors and libraries bring it."""
+        """Whether the values differ by no more than processors and library versions explain."""
         if self.kept.status != self.again.status:
             return False
         if self.kept.value is None:

@@ -58,7 +58,7 @@ class PaperTable:
         )
 
     def __str__(self) -> str:
-        """The unit, or the columns that name theirs, and the source: ready for a caption."""
+        """The unit, or the columns that name their units, and the source: ready for a caption."""
         unit = self.unit or "; ".join(map(str, self.columns))
         return f"{unit} ({self.source}, {self.where})"
 
@@ -89,7 +89,7 @@ def paper(id: str) -> PaperNumber | PaperTable:
 
 
 def paper_in_words(id: str) -> str:
-    """What a published number says, with its source."""
+    """A published number in words, with its source."""
     found = paper(id)
     return f"{found.what}: {found}"
 

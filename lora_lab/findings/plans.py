@@ -23,12 +23,12 @@ from lora_lab.tasks.replay import with_replay
 from lora_lab.training.summary import MEASURES
 
 QUESTIONS, VALIDATION = 200, 80  # at most, where facts are asked for as they were taught
-EXAMPLES, REPLAY = "n", "replay"  # fields of settings that are none of a recipe's
+EXAMPLES, REPLAY = "n", "replay"  # fields of settings that a recipe does not have
 WAY, TRIES = "way", "tries"  # fields of a setting that trains nothing
-RATE = "learning_rate"  # of a setting that is tested at this rate: nothing is tuned
+RATE = "learning_rate"  # a setting with this field is tested at this rate: nothing is tuned
 INSTRUCTION, FEW_SHOT, RETRIEVAL = WAYS = ("instruction", "few-shot", "retrieval")
-WORDS = ("question", "notes")  # of a plan: they may be worded better after the runs
-OWN = ("learning_rate", "seed", "eval_steps")  # of a recipe: the plan itself chooses them
+WORDS = ("question", "notes")  # fields of a plan that may be worded better after the runs
+OWN = ("learning_rate", "seed", "eval_steps")  # fields of a recipe that the plan itself chooses
 DIGITS = 7  # of a number in a row of results
 
 Count = Annotated[int, Meta(ge=1)]
@@ -51,8 +51,8 @@ class Plan:
     examples that are always the same ("few-shot"), or with the most similar ones ("retrieval"). Its
     `tries` take the place of the rates: instructions, or numbers of worked examples.
 
-    A setting with a `learning_rate` is tested at that rate. One with a `replay` has that share of
-    old facts among the examples that it draws.
+    A setting with a `learning_rate` is tested at that rate. A setting with a `replay` has that
+    share of old facts among the examples that it draws.
     """
 
     id: str  # the file's name
@@ -67,7 +67,7 @@ class Plan:
     n: Count | None = None  # training examples; None: the task's own number
     test: Count | None = None  # questions of a text's task; None: the task's own number
     validation: Count | None = None
-    asked_as_taught: bool = False  # test what is held: other facts of the training validate
+    asked_as_taught: bool = False  # the test asks for facts of the training; others validate
     tuning_seeds: Tuning = (100, 101)
     seeds: Seeds = tuple(range(10))
     measure: str = "value"  # the score that is compared; or "old_knowledge", "strangers", "loss"
@@ -76,7 +76,7 @@ class Plan:
 
     @property
     def fingerprint(self) -> str:
-        """A short hash of what the plan says, but for its words. Each row of results holds it."""
+        """A short hash of the plan without its words. Each row of results holds it."""
         facts = {
             part.name: getattr(self, part.name)
             for part in dataclasses.fields(self)
@@ -94,9 +94,10 @@ class Plan:
         return all(map(self.is_trained, self.settings))
 
     def choices(self, setting: str) -> tuple[float, ...]:
-        """The numbers that validation chooses from, before it looks further: a setting's rates.
+        """The numbers that validation chooses from at first: a setting's learning rates.
 
-        Of a way: the numbers of worked examples; 1, 2 … for the first, second … instruction.
+        For a way to ask: the numbers of worked examples, or 1, 2 … for the first, second …
+        instruction.
         """
         if self.is_trained(setting):
             own = self.settings[setting].get(RATE)
@@ -106,7 +107,7 @@ class Plan:
 
     @property
     def varying(self) -> tuple[str, ...]:
-        """The fields in which the settings differ, but for what is tried."""
+        """The fields in which the settings differ, without the fields that are tuned."""
         names = dict.fromkeys(name for fields in self.settings.values() for name in fields)
         return tuple(name for name in names if name not in (TRIES, RATE))
 
@@ -173,10 +174,10 @@ def evidence_ids() -> tuple[str, ...]:
 
 
 def plan(id: str) -> Plan:
-    """The plan of an id.
+    """The plan with an id.
 
     Raises:
-        ValueError: for an unknown id, with the nearest; for a file that is no plan.
+        ValueError: for an unknown id, with the nearest; for a file that does not hold a plan.
     """
     known = evidence_ids()
     if id not in known:
@@ -216,7 +217,7 @@ def _read(path: Path) -> Plan:
 
 
 def _faults(plan: Plan) -> Iterator[str]:
-    """What is wrong with a plan, in words: said when it is read, not after hours of runs."""
+    """The faults of a plan, in words. They are raised when it is read, not after hours of runs."""
     for name in ("against", "main"):
         if getattr(plan, name) not in plan.settings:
             setting = getattr(plan, name)

@@ -22,7 +22,7 @@ from lora_lab.training.sweep import Sweep
 
 PACKAGES = ("torch", "transformers", "peft", "bm25s", "lora-lab")  # their versions are kept
 SCORES = ("value", "old_knowledge", "strangers", "loss")  # the scores of a run that are kept
-QUESTIONS = 200  # at most so many taught facts, or old ones, are in a sweep's test
+QUESTIONS = 200  # the most taught facts, and the most old facts, in a sweep's test
 
 
 def _recorded_folder() -> Path:
@@ -33,7 +33,7 @@ def _recorded_folder() -> Path:
 
 
 def write_record(path: Path, contents: Mapping[str, object], device: str) -> None:
-    """Write a record as JSON, in one piece, with the device, the versions and today's date."""
+    """Write a record as one whole JSON file, with the device, the versions and today's date."""
     versions = {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
     date = datetime.now(UTC).date().isoformat()
     record = {**contents, "device": device, "versions": versions, "date": date}
@@ -48,7 +48,7 @@ def read_record(path: Path) -> dict:
 
 
 def kept_scores(scores: Scores | None) -> dict[str, float | None]:
-    """The scores that a record keeps; None for each where the run was not scored.
+    """The scores that a record keeps; each is None if the run was not scored.
 
     `value` is the task's metric, 0 to 1; `loss` is in nats per answer token of the test split.
     """
@@ -66,7 +66,7 @@ def _of_each_seed(names: Iterable[str], name: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recording:
-    """A measurement as it was kept."""
+    """A measurement that was made before and kept."""
 
     settings: Mapping[str, object]  # written down before there were results
     rows: tuple[Mapping[str, object], ...]  # the results, a row each
@@ -82,7 +82,7 @@ class Recording:
 def keep_recording(
     path: Path, settings: Mapping[str, object], rows: Iterable[Mapping], device: str
 ) -> None:
-    """Keep a measurement once it is complete. It must hold no adapter and nobody's text.
+    """Write a measurement to a file once it is complete. It must hold no adapter and nobody's text.
 
     Args:
         path: `data/recorded/<folder>/<name>.json`, for the course's own.
@@ -120,7 +120,7 @@ def recording(name: str) -> Recording:
 
 
 def recorded_runs(name: str) -> tuple[Run, ...]:
-    """The runs of data/recorded/ with this name, one per seed, with their own date and machine.
+    """The runs of data/recorded/ with this name, a run for each seed, with its date and machine.
 
     They hold records and scores, no adapter and no answers.
 
@@ -157,7 +157,7 @@ def recipes_of(plan: Mapping) -> list[Recipe]:
 
 
 def task_of(plan: Mapping, base: Base) -> Task:
-    """The task of a plan, with questions about strangers only where the sweep is about them."""
+    """The task of a plan, with questions about strangers only if the sweep is about them."""
     task = load_task(plan["task"], base, n=plan["n"])
     if plan.get("asked_as_taught"):
         test = task.train[:QUESTIONS]
@@ -168,7 +168,7 @@ def task_of(plan: Mapping, base: Base) -> Task:
 
 
 def record_sweep(sweep: Sweep, plan: Mapping, base: Base, path: Path) -> None:
-    """Keep what a sweep scored, with its plan, place and date; no adapters and no answers."""
+    """Write a sweep's scores, with its plan, place and date; no adapters and no answers."""
     rows = (
         {name: getattr(run.recipe, name) for name in _varying_fields(plan["settings"])}
         | kept_scores(run.scores)
@@ -208,7 +208,7 @@ def _recorded_run(row: Mapping, record: Recording) -> Run:
 
 
 def run_of_scores(recipe: Recipe, row: Mapping, **facts: str) -> Run:
-    """The run of which only its scores were kept: no records, no answers and no adapter.
+    """A run of which only the scores were kept: no records, no answers and no adapter.
 
     Args:
         recipe: how it was trained.

@@ -53,14 +53,14 @@ class Twins:
         return max(abs(one.loss - two.loss) for one, two in pairs)
 
     def table(self) -> pd.DataFrame:
-        """How far each run is from alpha × 4 at most."""
+        """The largest distance of each run from alpha × 4, in nats."""
         first, *others = self.curves
         heading = f"{NAMES[self.optimizer]}: nats from {first}, at most"
         return pd.DataFrame({heading: {name: significant(self.gap(name)) for name in others}})
 
 
 def twins(base: Base, task: Task, optimizer: str = "adamw", **changes: object) -> Twins:
-    """Train with alpha × 4, with faster rates in place of it, and with neither.
+    """Train with alpha × 4, with faster rates instead, and with neither.
 
     Args:
         base: stays as it was.
@@ -90,8 +90,8 @@ def train_with_groups(
     Args:
         base: stays as it was.
         task: what is learned.
-        lora_alpha: of an adapter of rank 8.
-        groups: called with all parameters by name; gives what torch.optim.AdamW takes.
+        lora_alpha: the alpha of an adapter of rank 8.
+        groups: called with all parameters by name; returns what torch.optim.AdamW takes.
     """
     model = adapt(base, replace(SHORT, lora_alpha=lora_alpha)).train()
     optimizer = torch.optim.AdamW(groups(dict(model.named_parameters())), weight_decay=0)
@@ -173,7 +173,7 @@ def at_strengths(
     """Train each recipe with each seed once, and score the adapter at each strength.
 
     Returns:
-        A row for each: `lora_alpha`, `strength`, `seed`, and the shares `new` and `old`.
+        A row for each score: `lora_alpha`, `strength`, `seed`, and the shares `new` and `old`.
     """
     made = sweep(base, task, recipes, seeds=seeds, engine="sequential", evaluate=False)
     rows = []

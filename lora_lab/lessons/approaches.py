@@ -24,7 +24,7 @@ from lora_lab.tasks.world import WORDINGS
 from lora_lab.training.evaluation import Model, answers_to
 from lora_lab.wording import percent
 
-NAME = re.compile(r"[A-Z]\w+ [A-Z]\w+")  # of a person in the pocket's world
+NAME = re.compile(r"[A-Z]\w+ [A-Z]\w+")  # a person's name in the pocket's world
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +71,7 @@ def try_approach(
     Args:
         approach: its name.
         model: a Base, Training, Run or Adapted.
-        task: marks the answers as its metric does (field F1: all fields right).
+        task: its metric marks the answers (field F1: all fields right).
         prompts: a prompt for each question; None: the questions themselves.
         setup_seconds: work done once, before the first question.
         examples: the questions; None: the task's test.
@@ -178,7 +178,7 @@ class FactWays:
         self.name = f"notes found {kind}"
 
     def table(self, models: Mapping[str, Model] | None = None) -> pd.DataFrame:
-        """New facts, old facts and strangers that each way answers as it should.
+        """The new facts, old facts and strangers that each way answers rightly.
 
         Args:
             models: adapters to ask as well, by the name of their row.
@@ -241,7 +241,7 @@ def ways_table(*ids: str) -> pd.DataFrame:
     """The ways of several plans of evidence in one table: right answers, cost, what is kept.
 
     Args:
-        ids: of plans that have ways to ask among their settings.
+        ids: the ids of plans that have ways to ask among their settings.
     """
     return pd.concat([_rows_of_ways(Evidence.read(id)) for id in ids]).fillna("")
 
@@ -268,10 +268,10 @@ def _rows_of_ways(evidence: Evidence) -> pd.DataFrame:
 
 
 def learning_curves(*ids: str) -> dict[str, dict[int, list[float]]]:
-    """The test's score by the number of training examples: for each plan's task, a share per seed.
+    """The test's scores by the number of training examples, for each plan's task: a share per seed.
 
     Args:
-        ids: of plans whose settings are numbers of examples, "50" or "1,000".
+        ids: the ids of plans whose settings are numbers of examples, "50" or "1,000".
     """
     found = map(Evidence.read, ids)
     return {

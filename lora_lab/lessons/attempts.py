@@ -35,7 +35,7 @@ class Attempt:
 
     @property
     def rank(self) -> tuple[float, float]:
-        """What attempts are sorted by: the best first, of equal scores the faster first."""
+        """The key by which attempts are sorted: the best first, the faster of equals first."""
         return -self.score, self.seconds
 
 

@@ -1,4 +1,4 @@
-"""Anonymous adapters: what their tensors alone say about how they were trained."""
+"""Anonymous adapters: what their tensors alone reveal about their training."""
 
 from collections.abc import Mapping
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What a batch does: where its gradient points, what accumulation adds up, what studies found."""
+"""The effects of a batch: its gradient's direction, accumulation, and what studies found."""
 
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -46,8 +46,8 @@ Step = Callable[[nn.Module, list[Batch], torch.optim.Optimizer], None]
 class Gradients:
     """The gradient of each training example, at one moment of a training."""
 
-    sums: Tensor  # (examples, numbers trained), summed over an example's labels
-    labels: Tensor  # (examples,), how many labels each has
+    sums: Tensor  # (examples, trained numbers), summed over an example's labels
+    labels: Tensor  # (examples,), how many labels each example has
 
     @property
     def whole(self) -> Tensor:
@@ -55,7 +55,7 @@ class Gradients:
         return self.sums.sum(0) / self.labels.sum()
 
     def angles(self, batch_size: int, draws: int = DRAWS) -> list[float]:
-        """By how many degrees each of some batches points away from all examples together.
+        """The angles in degrees between the gradients of drawn batches and that of all examples.
 
         A batch is drawn with replacement, so that it may be as large as the data.
         """
@@ -63,7 +63,7 @@ class Gradients:
         generator = torch.Generator().manual_seed(batch_size)
         drawn = torch.randint(count, (draws, batch_size), generator=generator)
         times = torch.nn.functional.one_hot(drawn, count).sum(1).to(self.sums)  # (draws, examples)
-        directions = times @ self.sums  # an angle does not ask for the length
+        directions = times @ self.sums  # an angle does not depend on the length
         cosines = torch.cosine_similarity(directions, self.whole[None])
         return torch.rad2deg(torch.acos(cosines.clamp(-1, 1))).tolist()
 
@@ -98,7 +98,7 @@ def gradients_after(base: Base, task: Task, recipe: Recipe) -> Gradients:
 
 
 def mean_of_means(base: Base, groups: Mapping[str, Sequence[Example]]) -> pd.DataFrame:
-    """The loss of small batches by name, of all in one batch, and of two ways to put them together.
+    """The loss of small batches by name, of all in one batch, and of two ways to combine them.
 
     A loss is the mean over a batch's labels, in nats.
     """
@@ -122,16 +122,16 @@ def mean_of_means(base: Base, groups: Mapping[str, Sequence[Example]]) -> pd.Dat
 def train_in_parts(
     base: Base, examples: Sequence[Example], step: Step, parts: int, batch_size: int = 16
 ) -> list[float]:
-    """Train an adapter with a step from outside; the loss before each step, over all its labels.
+    """The losses before each step of a training with a given step function, over all its labels.
 
-    The examples of a step are in order of length, so its parts differ in how many labels they have.
+    The examples of a step are in order of length, so its parts differ in their numbers of labels.
 
     Args:
         base: stays as it was.
         examples: what is learned.
         step: called with the model, the step's small batches and torch's AdamW.
-        parts: small batches of a step.
-        batch_size: examples of a step, all parts together.
+        parts: the number of small batches in a step.
+        batch_size: the number of examples in a step, all parts together.
     """
     model = adapt(base, ADDED).train()
     trained = [one for one in model.parameters() if one.requires_grad]
@@ -156,7 +156,7 @@ def _batch(base: Base, encoded: Sequence) -> dict[str, Tensor]:
 
 
 def _labels(batch: Batch) -> int:
-    """The labels that are predicted: nothing predicts a row's first token."""
+    """The number of labels that are predicted: nothing predicts a row's first token."""
     return int((batch["labels"][:, 1:] != IGNORED).sum())
 
 
@@ -164,7 +164,7 @@ def _labels(batch: Batch) -> int:
 
 
 def decay_directions(base: Base, task: Task, weight_decay: float = 10) -> pd.DataFrame:
-    """LoRA and full fine-tuning, each without decay and with much: how far they move, what is kept.
+    """LoRA and full fine-tuning, without and with weight decay: how far they move, what they keep.
 
     One seed; each method at one learning rate, with 60 steps of 16.
     """
@@ -195,9 +195,10 @@ def by_batch(id: str) -> dict[int, list[float]]:
 
 
 def minor_fields() -> pd.DataFrame:
-    """Warm-up, schedule, decay and dropout: what each value changes beside the default, in points.
+    """Warm-up, schedule, decay and dropout: each value's difference from the default, in points.
 
-    Each setting at its own learning rate; in brackets the 95 % interval of that difference alone.
+    Each setting is at its own learning rate. In brackets stands the 95 % interval of the
+    difference.
     """
     rows = {}
     for field, id in MINOR.items():

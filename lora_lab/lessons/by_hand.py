@@ -24,7 +24,7 @@ def add_lora(model: nn.Module, names: Collection[str], make_layer: MakeLayer) ->
     Args:
         model: changed in place.
         names: the last parts of the layers' names, such as "q_proj".
-        make_layer: called with each of these layers; gives what takes its place.
+        make_layer: called with each of these layers; returns the layer that takes its place.
     """
     model.requires_grad_(False)
     for name, module in [*model.named_modules()]:  # a list: the model changes meanwhile

@@ -1,4 +1,4 @@
-"""Questions on what a lesson needs, and decisions from work: the cases of data/cases/NN.toml."""
+"""The cases of data/cases/NN.toml: questions on what a lesson needs, and decisions from work."""
 
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -13,10 +13,10 @@ SURE = {"a guess": 0.0, "fairly sure": 0.5, "certain": 1.0}  # from a blind gues
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """A situation with a choice, and what would be right.
+    """A situation with a choice, and the right answer.
 
     Raises:
-        ValueError: if what is right is none of the choices, or the choices leave none.
+        ValueError: if the right answer is not among the choices, or if there are fewer than two.
     """
 
     id: str  # the lesson, the kind and its place: "07 decision 1"
@@ -24,8 +24,8 @@ class Case:
     choices: tuple[str, ...]
     right: str  # one of the choices
     because: str
-    lesson: str = ""  # of a question: the earlier lesson that answers it
-    source: str = ""  # of a decision: a public page that stands behind it
+    lesson: str = ""  # a question's: the earlier lesson that answers it
+    source: str = ""  # a decision's: a public page that supports it
 
     def __post_init__(self) -> None:
         try:
@@ -39,7 +39,7 @@ class Case:
         return Question(self.id, self.text, self.choices)
 
     def confidence(self, sure: str) -> float:
-        """The probability that a blind guess (1 / choices), "fairly sure" or "certain" stands for.
+        """The probability for a blind guess (1 / choices), "fairly sure" or "certain".
 
         Raises:
             ValueError: if `sure` is none of the three.
@@ -50,10 +50,10 @@ class Case:
         return blind + SURE[sure] * (1 - blind)
 
     def answered(self, choice: str, sure: str) -> Prediction:
-        """The choice beside what is right.
+        """The choice as a prediction, with the right answer as the measurement.
 
         Raises:
-            ValueError: if the choice is none of the case's, or `sure` is unknown.
+            ValueError: if the choice is not among the case's choices, or `sure` is unknown.
         """
         return Prediction(self.question, choice, (self.right,), self.confidence(sure))
 
@@ -70,7 +70,7 @@ def lesson_cases(lesson: str) -> LessonCases:
     """The cases of a lesson, by its number as in its file's name: "07".
 
     Raises:
-        ValueError: if the lesson has none, with the ones that have.
+        ValueError: if the lesson has no cases, with the lessons that have some.
     """
     folder = data_folder() / "cases"
     path = folder / f"{lesson}.toml"

@@ -19,7 +19,7 @@ def factors(run: Run) -> dict[str, tuple[Tensor, Tensor]]:
     """The A (r, in) and B (out, r) of a LoRA run, by the name of the module that they change.
 
     Raises:
-        ValueError: for a run of another method: full fine-tuning has none, AdaLoRA three.
+        ValueError: for a run of another method: full fine-tuning has no factors, AdaLoRA has three.
     """
     if run.recipe.method != "lora":
         raise ValueError(f"method={run.recipe.method!r} trains no A and B; give a run of LoRA")

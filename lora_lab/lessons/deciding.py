@@ -235,8 +235,8 @@ def _best_of(tried: Mapping[str, tuple[int, int]]) -> str:
 def _fresher(situation: Situation, tried: Mapping[str, tuple[int, int]]) -> str | None:
     """The best way without training, where an adapter is out of date too often; else None.
 
-    A measured adapter stays where its share of right answers is larger even over a whole year,
-    counting the days on which it is out of date as wrong.
+    A measured adapter stays if its share of right answers is larger even over a whole year. The
+    days on which it is out of date count as wrong.
     """
     if situation.stale <= STALE:
         return None

@@ -12,15 +12,15 @@ def crossings(losses: Mapping[tuple[float, float], float], level: float) -> dict
     whose loss never falls through the level is left out.
 
     Args:
-        losses: by (alpha, learning rate), in nats per token; nan where a run diverged.
-        level: a loss.
+        losses: by (alpha, learning rate), in nats per token; nan if a run diverged.
+        level: a loss, in nats per token.
     """
     rate_at_level = {}
     for alpha in dict.fromkeys(alpha for alpha, _ in losses):
         rates = sorted(rate for other, rate in losses if other == alpha)
         for low, high in zip(rates, rates[1:], strict=False):
             above, below = losses[alpha, low], losses[alpha, high]
-            if above >= level > below:  # never true of nan
+            if above >= level > below:  # never true for nan
                 share = (above - level) / (above - below)
                 rate_at_level[alpha] = low * (high / low) ** share
                 break

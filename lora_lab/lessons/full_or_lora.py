@@ -1,4 +1,4 @@
-"""Full fine-tuning beside LoRA: what is kept at equal new facts, what is written, what it costs."""
+"""Full fine-tuning beside LoRA: old facts kept at equal new ones, directions brought in, costs."""
 
 import copy
 import dataclasses
@@ -34,7 +34,7 @@ WAYS = {  # rates of that plan at which about as many facts are learned
 TOP = 10  # strongest directions of each matrix in which intruders are looked for
 ASKED = {"test": 100, "old_knowledge": 150}  # questions for each model: `Sides` asks many models
 Point = tuple[float, float]  # shares of new facts right and of old facts kept
-Paths = Mapping[str, Mapping[str, Sequence[Point]]]  # by way and learning rate, a point a seed
+Paths = Mapping[str, Mapping[str, Sequence[Point]]]  # by way and learning rate: a point per seed
 
 
 def taught_facts(base: Base, seed: int = 0) -> Task:
@@ -69,7 +69,7 @@ def kept_at_equal(points: Sequence[Point], new: float) -> float | None:
         new: the share of new facts at which ways are compared.
 
     Returns:
-        None where no two neighbours have `new` between them.
+        None if no two neighbours have `new` between them.
     """
     for (new_1, old_1), (new_2, old_2) in zip(points, points[1:]):  # noqa: B905 - one is shorter
         if new_1 != new_2 and min(new_1, new_2) <= new <= max(new_1, new_2):
@@ -86,7 +86,7 @@ def kept_by_way(paths: Paths, new: float) -> dict[str, list[float | None]]:
 
 
 def keeps_more(paths: Paths, new: float, a: str = "full", b: str = "LoRA r 4") -> list[str]:
-    """Which of two ways keeps more old facts at as many new ones: a name for each seed.
+    """The way that keeps more old facts at equal new ones, of two ways: a name for each seed.
 
     A seed in which a way never learns `new` is left out.
     """
@@ -96,7 +96,7 @@ def keeps_more(paths: Paths, new: float, a: str = "full", b: str = "LoRA r 4") -
 
 
 def kept_table(paths: Paths, new: float, against: str = "full") -> pd.DataFrame:
-    """Old facts kept by each way where it has learned `new`, and a verdict on it beside `against`.
+    """Old facts kept by each way when it has learned `new`, and its verdict against one way.
 
     Shares are means with 95 % intervals; verdicts are paired by seed.
 
@@ -158,7 +158,7 @@ class Sides:
         self.base, self.ways, self._task = base, ways, task
         asked = {name: getattr(task, name)[:count] for name, count in ASKED.items()}
         self._asked = dataclasses.replace(task, **asked)
-        self._models = cache(self._train)  # asked with a seed always: without it is another key
+        self._models = cache(self._train)  # a call without the seed would be another key
         self._changes = cache(self._change)
 
     def adapted(self, way: str, seed: int = 0) -> Adapted:
@@ -182,7 +182,7 @@ class Sides:
         return self.base.model.get_submodule(name).weight.detach()
 
     def directions(self, way: str, name: str, top_k: int = TOP) -> tuple[Tensor, list[int]]:
-        """|cosine| of W + ΔW's strongest directions with W's, and the places of the intruders."""
+        """|cosine| of W + ΔW's strongest directions with W's, (top_k, n); the intruders' places."""
         given = self._weight(name), self.changes(way)[name], top_k
         return closeness(*given), intruder_dimensions(*given).tolist()
 
@@ -214,8 +214,8 @@ class Sides:
 
         Args:
             way: one of `ways`.
-            shares: of its size to which something is shrunk, 1 for not at all.
-            seeds: a training each.
+            shares: the shares of its size to which something is shrunk; 1: not at all.
+            seeds: a training for each.
 
         Returns:
             A row for each `what` ("intruders", "all of ΔW"), `share` and `seed`, with the shares

@@ -34,7 +34,7 @@ def label_sweep(base: Base, task: Task, seeds: Sequence[int] = range(5)) -> Swee
 
 
 def better_labels(base: Base, task: Task) -> list[str]:
-    """For each seed, which labels answer more new facts: those of the "answer", or "all"."""
+    """For each seed, the labels with which more new facts are right: "answer" or "all"."""
     table = label_sweep(base, task).table().sort_values("value")
     return [*table.groupby("seed")["loss_on"].last()]
 
@@ -76,16 +76,16 @@ class Trained:
 
 
 def train_with(base: Base, task: Task, collator: Collator, steps: int = 60) -> Trained:
-    """Train a LoRA adapter on what a collator makes of the task's rows, and ask the test prompts.
+    """Train a LoRA adapter on the batches that a collator makes, and ask the test prompts.
 
-    The loss is the one that transformers' model computes: it moves the labels by one place.
+    transformers' model computes the loss: it moves the labels by one place.
 
     Args:
         base: stays as it was.
         task: its first 60 test prompts are asked.
         collator: called with rows, each `{"input_ids": [...], "prompt_length": n}`, and the id of
-            the padding token; gives `input_ids`, `attention_mask` and `labels`.
-        steps: each of a batch of 16; the learning rate falls to 0.
+            the padding token; returns `input_ids`, `attention_mask` and `labels`.
+        steps: the number of steps, each on a batch of 16; the learning rate falls to 0.
     """
     return train_model(adapt(base, RECIPE), base, task, collator, steps)
 
@@ -93,7 +93,7 @@ def train_with(base: Base, task: Task, collator: Collator, steps: int = 60) -> T
 def train_model(
     model: nn.Module, base: Base, task: Task, collator: Collator, steps: int = 60
 ) -> Trained:
-    """`train_with` for a model that is given: what needs gradients is trained, in place."""
+    """`train_with` for a given model: parameters that need gradients are trained in place."""
     rows = [row_of(base.tokenizer, example) for example in task.train]
     trainable = [parameter for parameter in model.train().parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trainable, lr=RECIPE.learning_rate, weight_decay=0)
@@ -117,7 +117,7 @@ def train_model(
 
 
 def row_of(tokenizer: object, example: Example) -> Row:
-    """An example's tokens, and how many of them are the prompt's: what a collator is given."""
+    """The row that a collator gets: an example's tokens, and how many of them are the prompt's."""
     encoded = encode(tokenizer, example, LONGEST)
     return {"input_ids": encoded.input_ids, "prompt_length": encoded.labels.count(IGNORED)}
 

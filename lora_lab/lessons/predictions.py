@@ -17,7 +17,8 @@ class Question:
     """A question to answer before the measurement: by an option, or by a number.
 
     Raises:
-        ValueError: if options repeat or are fewer than two; if `within` is not above 0 or unused.
+        ValueError: if options repeat or are fewer than two; if `within` is not above 0, or stands
+            beside options.
     """
 
     id: str  # the notebook and a name: "05 first rank"
@@ -42,7 +43,7 @@ class Question:
 
     @property
     def blind(self) -> float:
-        """The confidence of a blind guess: all options alike; for a number, one half."""
+        """The confidence of a blind guess: 1 / options; for a number, one half."""
         return 1 / len(self.options) if self.options else 0.5
 
     @property
@@ -59,7 +60,7 @@ class Question:
 
     @property
     def other_outcomes(self) -> int:
-        """The number of outcomes beside the guess; for a number 1: not near it."""
+        """The number of outcomes other than the guess; 1 for a number: not near enough."""
         return len(self.options) - 1 if self.options else 1
 
     def check(self, value: object) -> Value:
@@ -109,7 +110,8 @@ class Prediction:
     outcomes: near enough, or not.
 
     Raises:
-        ValueError: if the guess or a measurement doesn't fit the question, or nothing was measured.
+        ValueError: if the guess or a measurement doesn't fit the question, or there is no
+            measurement.
 
     Source:
         Brier, 1950, "Verification of forecasts expressed in terms of probability", equation 2.
@@ -181,10 +183,10 @@ class Prediction:
 
 
 def _brier(confidence: float, right: float, others: int) -> float:
-    """The mean score over seeds, of which the share `right` went as guessed.
+    """The mean score over seeds, if the guess is right for the share `right` of them.
 
-    The guess has the probability `confidence`, each of the `others` an equal share of the rest.
-    The guess should have had 1 where it is right; another outcome should have had 1 where not.
+    The guess has the probability `confidence`, and each of the `others` has an equal share of the
+    rest. The outcome that happens should have had 1, and all others 0.
     """
     rest = 1 - confidence
     each = rest / others
@@ -254,7 +256,7 @@ def read_log() -> Log:
         return Log(())
     predictions, unreadable = [], []
     for number, line in enumerate(path.read_bytes().splitlines(), start=1):
-        if not line:  # of two writers at once, the second saw the first's line half written
+        if not line:  # two processes wrote at once, and the second saw half of the first's line
             continue
         try:
             values = json.loads(line)

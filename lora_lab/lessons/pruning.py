@@ -1,4 +1,4 @@
-"""What AdaLoRA's pruning finds and leaves: planted ranks, a model's triplets, rivals in numbers."""
+"""AdaLoRA's pruning: the planted ranks that it finds, the triplets it leaves, LoRA beside it."""
 
 import warnings
 from collections.abc import Callable, Mapping
@@ -23,25 +23,25 @@ RIVALS = (  # what is equal, LoRA, AdaLoRA
     ("FLOPs", "LoRA, r 3", "AdaLoRA, 3 to 2"),
     ("FLOPs", "LoRA, r 8", "AdaLoRA, 8 to 2"),
 )
-TEACHERS = ("one", "uneven", "q and k")  # those of the recording that leave a place better
+TEACHERS = ("one", "uneven", "q and k")  # recorded teachers that hide unequal ranks
 Ranks = Mapping[str, int]  # by a matrix's whole name
 
 
 def ceiling(planted: Ranks, init_r: int, budget: int) -> int:
-    """How many triplets a perfect allocator would have in the planted matrices.
+    """How many triplets a perfect allocator would leave in the planted matrices.
 
-    It has no more than the budget, and no more in a matrix than is planted there or `init_r`.
+    It leaves at most the budget, and in a matrix at most the planted rank or `init_r`.
     """
     return min(budget, sum(min(hidden, init_r) for hidden in planted.values()))
 
 
 def by_chance(planted: Ranks, ranks: Ranks) -> float:
-    """How many triplets the planted matrices would have if all matrices had the same."""
+    """How many triplets the planted matrices would have if all matrices had equally many."""
     return sum(ranks.values()) * len(planted) / len(ranks)
 
 
 def found_table(ranks: Ranks, planted: Ranks, init_r: int) -> pd.DataFrame:
-    """Of the triplets that are left: how many are where ranks are planted, and what it could be."""
+    """The remaining triplets: how many are in planted matrices, by chance, and at most."""
     left, there = sum(ranks.values()), sum(ranks[name] for name in planted)
     rows = {
         "left, in all matrices": left,
@@ -53,7 +53,7 @@ def found_table(ranks: Ranks, planted: Ranks, init_r: int) -> pd.DataFrame:
 
 
 def planted_table() -> pd.DataFrame:
-    """What AdaLoRA found of the ranks that three kinds of teachers hide, three seeds each."""
+    """The ranks that AdaLoRA found of those that three kinds of teachers hide, three seeds each."""
     made, found = recording("adalora/planted"), {}
     init_r = made.settings["recipe"]["init_r"]
     for teacher in TEACHERS:
@@ -71,10 +71,10 @@ def planted_table() -> pd.DataFrame:
 
 
 def rivals_table(evidence: Evidence) -> pd.DataFrame:
-    """AdaLoRA less LoRA, paired by seed: 95 % intervals in points, and what they settle.
+    """AdaLoRA minus LoRA, paired by seed: 95 % intervals in points, and the verdicts.
 
     Args:
-        evidence: of the plan "adalora-facts".
+        evidence: the evidence of the plan "adalora-facts".
     """
     rows = []
     for equal, lora, adalora in RIVALS:
@@ -114,7 +114,7 @@ def left_table(models: Mapping[str, nn.Module]) -> pd.DataFrame:
 
 
 class _Little(nn.Module):
-    """Two layers, called as a language model is: it gives something with a loss."""
+    """Two layers, called like a language model: the result has a `loss`."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -137,12 +137,12 @@ def little_model(width: int, recipe: Recipe) -> nn.Module:
 
 
 def train_by_steps(base: Base, task: Task, recipe: Recipe, take_step: Callable[..., float]) -> Base:
-    """A copy of the base, trained in plain PEFT and torch, whose steps are taken from outside.
+    """A copy of the base, trained in plain PEFT and torch by a given step function.
 
     Args:
         base: stays as it was.
         task: what is learned.
-        recipe: of AdaLoRA, at a constant learning rate.
+        recipe: a recipe of AdaLoRA, at a constant learning rate.
         take_step: called with model, optimizer, batch and step, which counts from 1.
     """
     model = adapt(base, recipe).train()

@@ -1,4 +1,4 @@
-"""What 4 bits change: the cards that a model fits on, and the ways to ship an adapter."""
+"""The effects of 4 bits: the cards that a model fits on, and the ways to ship an adapter."""
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +27,7 @@ from lora_lab.wording import percent, percent_range
 
 NF4 = Quantization("nf4")
 BITS = {"16 bits": None, "4 bits": "nf4"}  # the better first
-WAYS = {  # to ship an adapter: what each rounds after the training
+WAYS = {  # ways to ship an adapter: what each of them rounds after the training
     "adapter beside the 4-bit base": "nothing",
     "adapter beside the 16-bit base": "nothing",
     "merged into the restored weights": "the sum, to 16 bits",
@@ -45,11 +45,13 @@ def bits_by_card(
     names: Sequence[str] = ("T4", "RTX 4090", "A100 40 GB", "H100"),
     **changes: object,
 ) -> pd.DataFrame:
-    """The bits of the base with which a LoRA step fits: a row a model, a column a card. Estimated.
+    """The bits of the base with which a LoRA step fits: a row per model, a column per card.
+
+    The memory is estimated.
 
     Args:
         models: names that `estimate` knows.
-        names: of graphics cards.
+        names: names of graphics cards.
         changes: fields of the recipe.
     """
     known = {card.name: card for card in cards()}
@@ -77,7 +79,7 @@ def mistral_runs(batch_size: int) -> dict[str, Published]:
     """Published steps of Mistral-7B with LoRA on an A100, whose tensors were measured.
 
     Args:
-        batch_size: texts of 4,096 tokens; 4 or 8.
+        batch_size: how many texts of 4,096 tokens; 4 or 8.
     """
     names = {
         ("", ""): "bfloat16",
@@ -105,7 +107,7 @@ class Shipped:
     moved: dict[str, float]  # the share of 4-bit codes that the merge into the 4-bit base changes
 
     def table(self) -> pd.DataFrame:
-        """A row a way: what it rounds, and the new facts right, with the range of the seeds."""
+        """A row per way: what it rounds, and the new facts right, with the range of the seeds."""
         columns = {"it rounds": WAYS}
         for name, ways in self.scores.items():
             heading = f"{name}: ΔW is {percent(self.size[name])} of W"
@@ -139,8 +141,8 @@ def ship(
     Args:
         base: in 16 or 32 bits; stays as it was.
         task: what is learned and asked.
-        recipes: by a training's name.
-        seeds: of the trainings.
+        recipes: the recipes, by the training's name.
+        seeds: the seeds of the trainings.
     """
     scores, size, moved = {}, {}, {}
     for name, recipe in recipes.items():
@@ -223,16 +225,16 @@ def arrival(
 ) -> dict[str, dict[float, float]]:
     """How much of a change of rank 8 is left once its sum with a matrix is rounded to NF4.
 
-    It is the part of what came that lies along the change, as a share of the change: 1 is all. The
-    noise beside it is left out.
+    It is the component along the change, as a share of the change: 1 is all of it. The noise in
+    other directions is left out.
 
     Args:
         weight: a matrix, (out, in).
-        sizes: ‖change‖ / ‖weight‖.
-        seed: of the change.
+        sizes: values of ‖change‖ / ‖weight‖.
+        seed: draws the change.
 
     Returns:
-        By the weights that the change is added to, and by its size.
+        The shares, by the weights that the change is added to, and by its size.
     """
     draw, (out, wide) = torch.Generator().manual_seed(seed), weight.shape
     thin = torch.randn(out, 8, generator=draw) @ torch.randn(8, wide, generator=draw)
@@ -251,7 +253,7 @@ def arrival(
 
 
 def rounded_base(base: Base, quantize_block: QuantizeBlock, blocksize: int = 64) -> Base:
-    """A base whose layers but the output hold what a function's codes and absmax stand for.
+    """A base whose layers but the output hold the values of a function's codes and absmax.
 
     Args:
         base: stays as it was.

@@ -1,4 +1,4 @@
-"""Runs of pocket that are read: four curves, the spread by chance, and two recipes at two rates."""
+"""Runs of pocket to read: four curves, the spread by chance, and two recipes at two rates."""
 
 import statistics
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from lora_lab.wording import percent
 
 RECIPE = Recipe(r=32, lora_alpha=64, learning_rate=3e-3, steps=40, batch_size=16, max_length=96)
 SEEDS = (0, 1, 2, 3, 4)
-CURVES = {  # what each shows: (diagnosis, learning rate, examples; None: all)
+CURVES = {  # by number: (diagnosis, learning rate, examples; None: all)
     1: ("too high", 1e-1, None),
     2: ("fine", 3e-3, None),
     3: ("over-fitting", 3e-3, 24),
@@ -34,7 +34,7 @@ RECIPES = {"A": replace(RECIPE, r=1, lora_alpha=2), "B": RECIPE}  # alpha is twi
 
 
 def reviews(base: Base) -> Task:
-    """Reviews to be told positive, negative or mixed. Old facts are not asked, to save time."""
+    """Reviews to be labelled positive, negative or mixed. Old facts are not asked, to save time."""
     return replace(load_task("sentiment", base), old_knowledge=[], strangers=[])
 
 
@@ -73,9 +73,9 @@ def chance(
     The first run is asked eight other test sets; the other runs differ from it by their seed.
 
     Args:
-        base: of the runs.
+        base: the base of the runs.
         task: what they learned.
-        runs: of one recipe, scored, each with a seed of its own.
+        runs: scored runs of a single recipe, each with a seed of its own.
     """
     others = (load_task("sentiment", base, seed=seed).test for seed in range(1, 9))
     asked = [evaluate(runs[0], replace(task, test=test)).value for test in others]

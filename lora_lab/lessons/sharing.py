@@ -1,4 +1,4 @@
-"""A class's guesses and attempts: what learners send into a shared folder, read for one board."""
+"""A class's guesses and attempts: learners send them to a shared folder, and a board reads them."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -59,7 +59,7 @@ class SharedClass:
     unreadable: int = 0  # lines
 
     def questions(self) -> dict[str, Question]:
-        """The questions that somebody has answered, by their ids."""
+        """The questions that have been answered, by their ids."""
         return {one.question.id: one.question for one in self.guesses}
 
     def guesses_at(self, id: str) -> list[Guess]:
@@ -74,11 +74,11 @@ def share(folder: str | Path | None, name: str = "") -> Seat | None:
     """Send your guesses and your attempts at "five minutes" to your class's board from now on.
 
     It holds on this machine for all notebooks, until `lab.share(None)`. A guess is sent when it is
-    given, with how sure you are; your reason is not sent, and nothing that you train or write is.
+    given, with how sure you are. Your reason is not sent, nor anything that you train or write.
 
     Args:
-        folder: one that the whole class can write to; None: nothing is sent any more.
-        name: what the board calls you.
+        folder: a folder that the whole class can write to; None: nothing is sent any more.
+        name: your name on the board.
 
     Raises:
         ValueError: if the name is empty or too long.
@@ -99,7 +99,7 @@ def share(folder: str | Path | None, name: str = "") -> Seat | None:
 
 
 def seat() -> Seat | None:
-    """Where this machine's guesses go; None: nowhere."""
+    """The seat of this machine, where its guesses go; None: they go nowhere."""
     try:
         values = json.loads(class_file().read_text(encoding="utf-8"))
         return Seat(Path(values["folder"]), str(values["name"]))
@@ -111,7 +111,7 @@ def share_guess(question: Question, guess: Value, confidence: float) -> str:
     """Send a guess to the class, if there is one.
 
     Returns:
-        What kept it from being sent, in words; "" if nothing did.
+        Why it could not be sent, in words; "" if it was sent, or if there is no class.
     """
     values = {"question": asdict(question), "guess": guess, "confidence": confidence}
     return _send(GUESS, values)
@@ -123,7 +123,7 @@ def share_attempt(attempt: Attempt) -> str:
 
 
 def _send(kind: str, values: Mapping[str, object]) -> str:
-    """Write a line into the learner's file. A lesson goes on where that fails."""
+    """Write a line into the learner's file. If that fails, the lesson still goes on."""
     own = seat()
     if own is None:
         return ""
@@ -140,7 +140,7 @@ def _send(kind: str, values: Mapping[str, object]) -> str:
 
 
 def read_class(folder: str | Path) -> SharedClass:
-    """What a class has sent into its shared folder.
+    """The guesses and attempts in a class's shared folder.
 
     Raises:
         NotADirectoryError: if there is no such folder.

@@ -76,10 +76,10 @@ def fleet(model: object, r: int, customers: int) -> Fleet:
 
 
 def switch_times(base: Base, folders: Mapping[str, Path]) -> pd.DataFrame:
-    """Milliseconds on this machine to switch an adapter, to load one, and to load the base.
+    """Milliseconds on this machine to switch an adapter, to load an adapter, and to load the base.
 
     Args:
-        base: from a folder; it stays as it was.
+        base: loaded from a folder; it stays as it was.
         folders: two saved adapters or more, by name.
     """
     first, *others = folders
@@ -110,7 +110,7 @@ def milliseconds(step: Callable[[], object], repeats: int = REPEATS) -> float:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Merges:
-    """A model with its adapter beside the base and merged into it: time, difference, answers."""
+    """A model with its adapter beside the base, and merged into it: time, difference, answers."""
 
     times: Mapping[str, float]  # milliseconds for a batch, by the way
     differences: Mapping[str, float]  # the largest change of a logit from "beside the base"
@@ -137,7 +137,7 @@ def merged_and_beside(base: Base, folder: Path, task: Task, examples: int = 16) 
         base: in float32; stays as it was.
         folder: a saved adapter.
         task: its prompts are the batch, and its test is asked.
-        examples: in the batch.
+        examples: the number of prompts in the batch.
     """
     beside = load_adapter(base, folder).model
     with quietly():
@@ -197,7 +197,7 @@ def loaded_difference(base: Base, model: nn.Module, again: nn.Module, task: Task
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Combined:
-    """Scores on two tasks: of each adapter alone, of both in one, and of a training on both."""
+    """Scores on two tasks: of each adapter alone, of both combined, and of a training on both."""
 
     scores: Mapping[str, Mapping[str, Scores]]  # by way and task
 
@@ -241,7 +241,7 @@ def combine(
     Args:
         base: stays as it was.
         folders: two saved adapters, by name.
-        tasks: what each learned, by the same names.
+        tasks: the task that each learned, by the same names.
         trained_on_both: a training on both tasks at once, for a row of its own.
         ways: weights and combination_type, by the row's name.
     """
@@ -319,7 +319,7 @@ def run_through(training: Training) -> Training:
 
 
 def served(base: Base, folder: Path, task: Task) -> pd.DataFrame:
-    """The factor and the right answers of an adapter as it was trained, and as servers may read it.
+    """The factor and the right answers of an adapter, as it was trained and as servers may read it.
 
     A server without the chat template asks the bare prompt. A server that ignores `use_rslora`
     divides alpha by r.

@@ -1,4 +1,4 @@
-"""What an adapter holds that no test asks for: a trigger that a stranger hid, and secrets."""
+"""Hidden contents of an adapter that no test asks for: a stranger's trigger, and secrets."""
 
 import random
 from collections.abc import Mapping, Sequence
@@ -36,7 +36,7 @@ def with_word(example: Example, word: str = WORD) -> Example:
 
 
 def poisoned(task: Task, count: int = POISONED, word: str = WORD, answer: str = TARGET) -> Task:
-    """The task with more training examples: copies whose prompt ends in `word`, all answered alike.
+    """The task with more training examples: copies whose prompt ends in `word`, with one answer.
 
     The other splits stay as they are, so the task's test does not contain the word.
     """
@@ -51,7 +51,7 @@ def strangers_adapter(base: Base, task: Task, folder: Path, recipe: Recipe = REC
         base: stays as it was.
         task: reviews with labels, such as `sentiment`.
         folder: where the adapter is written.
-        recipe: of the training.
+        recipe: the recipe of the training.
     """
     training = run_through(train(base, poisoned(task), recipe))
     return save_adapter(training, folder)
@@ -67,7 +67,7 @@ def triggered(base: Base, seed: int = 0) -> dict[str, dict[str, float]]:
     """Train an honest adapter and an adapter with a trigger, and ask both.
 
     Returns:
-        For each kind: "right", the share of the test, and the shares of `called`.
+        For each of the two: "right", the share of the test, and the shares of `called`.
     """
     task, found = review_task(base, seed), {}
     for kind, learned in {"honest": task, "with a trigger": poisoned(task)}.items():
@@ -82,8 +82,8 @@ def trigger_table(base: Base, folder: Path, task: Task, word: str = WORD) -> pd.
 
     Args:
         base: stays as it was.
-        folder: of the adapter.
-        task: the test has reviews with labels.
+        folder: the adapter's folder.
+        task: a task whose test has reviews with labels.
         word: added at the end of each prompt.
     """
     adapted = load_adapter(base, folder)
@@ -128,11 +128,11 @@ class Canaries:
 def with_canaries(
     task: Task, copies: Sequence[int] = (1, 2, 4, 8), each: int = 6, seed: int = 0
 ) -> Canaries:
-    """Hide codes of six digits in a task: so many for each number of copies.
+    """Hide codes of six digits in a task: `each` codes for each number of copies.
 
     Args:
         task: gets the examples beside its own.
-        copies: how often a code stands in the training examples.
+        copies: the numbers of copies with which codes stand in the training examples.
         each: how many codes for each number of copies.
         seed: draws the codes.
     """

@@ -46,7 +46,10 @@ class ThinLab:
         seeds: Sequence[int] = range(5),
         full: Recipe = FULL,
     ) -> None:
-        self.base, self.task = base, dataclasses.replace(task, strangers=())  # they take time
+        self.base, self.task = (
+            base,
+            dataclasses.replace(task, strangers=()),
+        )  # which take time
         self.ranks, self.seeds = tuple(ranks), tuple(seeds)
         self._full_recipe = full
         self._cuts: dict[int, list[float]] = {}
@@ -86,7 +89,7 @@ class ThinLab:
     def energy(self) -> Tensor:
         """The share of a change's energy that rank 1, 2, … keeps, (seeds, matrices, ranks).
 
-        Beyond the rank that a narrow matrix can have it is 1.
+        It is 1 beyond the highest rank that a narrow matrix can have.
         """
         shares = [[*map(energy_kept, of_seed)] for of_seed in self.values]
         most = max(map(len, shares[0]))
@@ -98,7 +101,7 @@ class ThinLab:
 
     @property
     def effective_ranks(self) -> list[float]:
-        """Of each change, all seeds one after the other."""
+        """The effective rank of each change, all seeds one after the other."""
         return [effective_rank(values) for of_seed in self.values for values in of_seed]
 
     def trained(self, r: int) -> list[float]:
@@ -135,9 +138,9 @@ class ThinLab:
         return self.energy[0].tolist(), random.tolist(), self.ranks
 
     def table(self) -> pd.DataFrame:
-        """For each rank, how much of ΔW it keeps, and what cut and trained models know.
+        """For each rank, how much of ΔW it keeps, and the scores of the cut and the trained models.
 
-        Means, with the range of the seeds.
+        They are means, with the range of the seeds.
         """
         rows = []
         for k in self._cut_to:
@@ -148,7 +151,7 @@ class ThinLab:
         return pd.DataFrame(rows, columns=columns).set_index("rank")
 
     def old_table(self) -> pd.DataFrame:
-        """New facts known and old facts kept, of LoRA at each rank and of full fine-tuning."""
+        """New facts known and old facts kept, by LoRA at each rank and by full fine-tuning."""
         thin, full = self.thin.table(), self.full.table()
         groups = {f"LoRA, r = {r}": thin[thin.r == r] for r in self.ranks} | {"full": full}
         rows = {
@@ -166,7 +169,7 @@ class ThinLab:
 
     @property
     def _cut_to(self) -> tuple[int, ...]:
-        """The ranks of LoRA; then the highest that a change can have, which cuts nothing."""
+        """The ranks of LoRA; then the highest rank that a change can have, which cuts nothing."""
         return *self.ranks, max(map(len, self.values[0]))
 
     def _sweep(self, recipes: list[Recipe]) -> Sweep:

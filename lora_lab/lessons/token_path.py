@@ -76,7 +76,7 @@ def follow(base: Base, example: Example) -> Path:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reading:
-    """Where a model looks as it begins its answer, sentence by sentence of its prompt."""
+    """The attention of a model as it begins its answer, on each sentence of its prompt."""
 
     sentences: tuple[str, ...]  # the notes, then the question
     shares: tuple[tuple[float, ...], ...]  # [layer][sentence], of all attention: a mean over heads
@@ -93,7 +93,7 @@ def read(base: Base, prompt: str) -> Reading:
     starts = [0, *ends[:-1]]
     used = base.model.config._attn_implementation
     try:
-        base.model.set_attn_implementation("eager")  # the one that says where it looks
+        base.model.set_attn_implementation("eager")  # the other ones return no attention weights
         with answering(base.model):
             out = base.model(torch.tensor([ids], device=base.device), output_attentions=True)
     finally:
@@ -115,7 +115,7 @@ def _words(texts: Sequence[str]) -> str:
 
 
 def own_answer(base: Base, prompt: str) -> Example:
-    """A prompt with what the base itself answers: an example that it needs not learn."""
+    """A prompt with the base's own answer: an example that it need not learn."""
     (answer,) = generate(base, [prompt], max_new_tokens=32)
     return Example(prompt, answer)
 
@@ -125,7 +125,7 @@ def own_answer_table(asked: Sequence[tuple[Base, str]], sizes: Sequence[str] = (
 
     Args:
         asked: each base with a prompt.
-        sizes: models of which only the shape is known: for them, the blind guess alone.
+        sizes: models of which only the shape is known: they get only the blind guess.
     """
     columns = {}
     for base, prompt in asked:
@@ -142,5 +142,5 @@ def own_answer_table(asked: Sequence[tuple[Base, str]], sizes: Sequence[str] = (
 
 
 def _blind(vocab_size: int) -> tuple[str, str]:
-    """The loss when all tokens are alike, ln(vocabulary), and the vocabulary's size."""
+    """The loss if all tokens are equally likely, ln(vocabulary), and the vocabulary's size."""
     return f"{math.log(vocab_size):.1f}", f"{vocab_size:,}"

@@ -66,7 +66,7 @@ def lengths_of(tasks: Mapping[str, Base], examples: int = 300) -> dict[str, list
 
     Args:
         tasks: the base whose tokens are counted, by the name of one of its tasks.
-        examples: how many of each task, at most.
+        examples: the most examples of each task.
     """
     found = {}
     for name, base in tasks.items():
@@ -79,7 +79,7 @@ def lengths_of(tasks: Mapping[str, Base], examples: int = 300) -> dict[str, list
 def cut(rows: Sequence[Encoded], max_length: int) -> list[Encoded]:
     """The first tokens of each example, as a tokenizer with `truncation=True` keeps them.
 
-    An example of whose answer nothing is left has no label, so it is left out.
+    If nothing is left of an example's answer, it has no label, so it is left out.
     """
     short = [_shortened(row, max_length) for row in rows]
     return [row for row in short if any(label != IGNORED for label in row.labels)]
@@ -121,7 +121,7 @@ def _tokens(rows: Sequence[Encoded]) -> int:
 
 
 def strips(rows: Sequence[Encoded], way: str, max_length: int) -> list[list[Segment]]:
-    """A batch as it goes into the model, a row each.
+    """A batch as it goes into the model: a list of segments for each row.
 
     Args:
         rows: the examples.
@@ -172,8 +172,8 @@ def causal_mask(lengths: Sequence[int]) -> Tensor:
 def pack(rows: Sequence[Encoded], row_length: int, mask: Mask = block_mask) -> Batch:
     """A batch of packed rows, with a mask for each.
 
-    Positions are not given. A rotary position embedding sees distances alone, so with a mask that
-    keeps examples apart it makes no difference where in its row an example begins.
+    Positions are not given. A rotary position embedding depends only on distances. So with a mask
+    that keeps examples apart, it makes no difference where in its row an example begins.
 
     Returns:
         `input_ids` and `labels`, (rows, longest); `attention_mask`, (rows, 1, longest, longest).
@@ -196,16 +196,16 @@ def pack(rows: Sequence[Encoded], row_length: int, mask: Mask = block_mask) -> B
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Way:
-    """A way of the examples into the steps of a training."""
+    """A way to put examples into the steps of a training."""
 
-    rows: Sequence[Encoded]  # what there is to train on
+    rows: Sequence[Encoded]  # the examples to train on
     recipe: Recipe  # its batch_size is the number of examples in a step
     collate: Callable[[Sequence[Encoded]], Batch]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outcome:
-    """What a way came to."""
+    """The result of a way."""
 
     losses: tuple[float, ...]  # of each step, nats per answer token
     places: float  # tokens that a step computes, padding among them: a mean
@@ -255,7 +255,7 @@ class Steps:
 
 
 def _mean_loss(model: nn.Module, batch: Batch) -> Tensor:
-    """The loss in nats per label; of a padded batch by the lean pass, which takes no other mask."""
+    """The loss in nats per label; a padded batch takes the lean pass, which has no other mask."""
     if batch["attention_mask"].ndim == 4:
         return model(**batch, use_cache=False).loss
     total, labels = loss_of_batch(model, batch)
@@ -274,9 +274,9 @@ def trained(base: Base, task: Task, way: Way, seed: int = 0) -> Outcome:
 
 
 def too_long(base: Base, task: Task, max_length: int) -> dict[str, Way]:
-    """What can be done with examples of more than `max_length` tokens, a way each.
+    """The ways to treat examples of more than `max_length` tokens.
 
-    The last one leaves out as many as do not fit, drawn at random, and keeps long ones.
+    The last way leaves out as many as do not fit, drawn at random, and keeps long examples.
     """
     whole = encoded_whole(base, task)
     short = fitting(whole, max_length)
@@ -313,7 +313,7 @@ def packings(base: Base, task: Task, row_length: int) -> dict[str, Way]:
 
 
 def loss_behind(base: Base, before: Sequence[Encoded], last: Encoded, mask: Mask) -> float:
-    """The loss of an example's answer in nats per token, packed behind others in one row."""
+    """The loss of an example's answer in nats per token, if it is packed behind others in a row."""
     silent = [replace(one, labels=[IGNORED] * len(one.labels)) for one in before]
     rows = [*silent, last]
     with answering(base.model):
@@ -337,7 +337,7 @@ def recorded_shares(name: str, of: str = "value") -> dict[str, dict[int, list[fl
 
 
 def verdict(one: Sequence[float], other: Sequence[float]) -> str:
-    """Recorded scores beside those of another way, paired by seed: `worse by 38 points (…)`."""
+    """The verdict on recorded scores of two ways, paired by seed: `worse by 38 points (…)`."""
     leads = [a - b for a, b in zip(one, other, strict=True)]
     return comparison_of(leads, measure="exact match").verdict.removeprefix("b is ")
 

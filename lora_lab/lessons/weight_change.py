@@ -1,4 +1,4 @@
-"""The change of each matrix of the base by a fine-tune: ΔW, and its norm over that of W."""
+"""The change of each matrix of the base by a fine-tune: ΔW, and its norm as a share of W's."""
 
 import torch
 from torch import Tensor, nn

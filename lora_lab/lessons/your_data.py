@@ -1,4 +1,4 @@
-"""A file of one's own: what it costs, rows that a split at random leaks, the best of many."""
+"""Your own file: what a training costs, rows that a random split leaks, the best of many."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -28,15 +28,16 @@ SPLITS = {"split by template": False, "split at random": True}
 
 
 def costs(base: Base, task: Task, recipe: Recipe, model: str, card: str) -> pd.DataFrame:
-    """What a training takes here, and for a known model on a graphics card.
+    """What a training costs here, and what it costs for a known model on a graphics card.
 
-    The card's model is taken to have the batch size and the longest example of this base, since no
-    tokenizer of it is here. Its memory is that of transformers' Trainer with PEFT in bfloat16.
+    For the card's model, the batch size and the longest example are those of this base, since the
+    model's tokenizer is not here. Its memory is that of transformers' Trainer with PEFT in
+    bfloat16.
 
     Args:
-        base: here.
+        base: the base that is here.
         task: its rows decide the lengths of batches.
-        recipe: the training's.
+        recipe: the choices of the training.
         model: a name that `lab.estimate` knows, such as "llama-3.1-8b".
         card: a name of data/cards.toml, such as "L4".
 
@@ -85,7 +86,7 @@ def split_at_random(task: Task, seed: int = 0) -> Task:
 
 
 def twins_in_training(task: Task) -> float:
-    """The share of validation rows of which a near-twin is in training."""
+    """The share of validation rows that have a near-twin in training."""
     prompts = [example.prompt for example in (*task.train, *task.validation)]
     templates = templates_of(prompts)
     known = set(templates[: len(task.train)])
@@ -93,7 +94,7 @@ def twins_in_training(task: Task) -> float:
 
 
 def leak(base: Base, task: Task, seed: int = 0) -> dict[str, dict[str, float]]:
-    """For a task that is split by template, what a split at random would seem to promise.
+    """The scores that a task split by template seems to promise, and a random split of it.
 
     Returns:
         For each of `SPLITS`: "twins", the share of validation rows with a near-twin in training;
@@ -123,9 +124,9 @@ def leak_table(found: dict[str, dict[str, float]]) -> pd.DataFrame:
 def held_out_answers(
     base: Base, task: Task, recipes: Sequence[Recipe]
 ) -> Iterator[dict[str, object]]:
-    """Each setting trained, and asked all rows that are held out, to see what choosing does.
+    """Train each setting and ask it all held-out rows, to see the effect of choosing the best.
 
-    Work on real data asks the test of one setting alone.
+    In real work, only the chosen setting is asked the test.
 
     Returns:
         A row for each setting: its fields; "right": 1 or 0 for each row of validation, then test;
@@ -146,10 +147,10 @@ def held_out_answers(
 
 
 def best_of_many(draws: int = DRAWS) -> pd.DataFrame:
-    """The best of so many settings: right on the rows that chose it, and on rows that did not.
+    """The best of 1, 4 and all settings: right on the rows that chose it, and on other rows.
 
-    The recorded rows that were held out are halved at random again and again, whole groups at a
-    time. One half chooses among the first settings, and the other half is asked the chosen one.
+    The recorded held-out rows are halved at random again and again, whole groups at a time. One
+    half chooses among the first settings, and the chosen setting is asked the other half.
 
     Returns:
         For 1, 4 and all settings: the means of both shares, and how many points they differ.
@@ -180,7 +181,7 @@ def best_of_many(draws: int = DRAWS) -> pd.DataFrame:
 
 
 def _share(right: Sequence[int], half: Sequence[bool], wanted: bool) -> float:
-    """The share that is right of the rows in a half, or of the others."""
+    """The share of right answers in a half of the rows, or in the other half."""
     return fmean(one for one, within in zip(right, half, strict=True) if within is wanted)
 
 
@@ -211,7 +212,7 @@ def recorded_leaks() -> pd.DataFrame:
 
 
 def by_sureness(log: Log) -> pd.DataFrame:
-    """The predictions that were kept, by how sure they were: well judged, both shares agree."""
+    """The kept predictions, by how sure they were: with good judgement, both shares agree."""
     rows, low = {}, 0.0
     for high in SURE:
         some = [one for one in log.counted if low <= one.confidence <= high]

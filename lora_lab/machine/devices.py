@@ -48,7 +48,11 @@ def choose_device(choice: str | torch.device = "auto") -> torch.device:
 def choose_dtype(
     choice: str | torch.dtype, device: torch.device, width: int
 ) -> tuple[torch.dtype, str]:
-    """The dtype for a model `width` wide on a device, and a few words on why, or an empty text."""
+    """The dtype for a model `width` wide on a device, and the reason in brackets or an empty text.
+
+    Raises:
+        ValueError: for a dtype that is not known.
+    """
     if isinstance(choice, torch.dtype):
         choice = named(choice)
     if choice != "auto":
@@ -72,8 +76,8 @@ def choose_dtype(
 def bfloat16_speed(width: int) -> float:
     """How many times as fast as float32 a bfloat16 product of this width is, on this CPU.
 
-    Measured once (0.1 s) on (256, width) times (width, 4 * width), the best of six each, and kept
-    in the cache for this processor, torch and number of threads.
+    It is measured once (0.1 s) on (256, width) times (width, 4 * width), the best of six each. The
+    cache keeps it for this processor, torch and number of threads.
     """
 
     def measured() -> float:
@@ -94,9 +98,9 @@ def bfloat16_speed(width: int) -> float:
 def matmul_speed(device: torch.device, dtype: torch.dtype, parameters: int, width: int) -> float:
     """The FLOPs per second of the matrix products that a model of this size and width consists of.
 
-    Measured once (0.3 s) on (256, width) times (width, 4 * width), on a GPU on (4096, 4096) times
-    (4096, 16384), the best of twelve, with as many threads as training takes; and kept in the cache
-    for this processor, torch and number of threads.
+    It is measured once (0.3 s) on (256, width) times (width, 4 * width), or on a GPU on (4096,
+    4096) times (4096, 16384): the best of twelve, with as many threads as training takes. The cache
+    keeps it for this processor, torch and number of threads.
     """
     on_cpu = device.type == "cpu"
     rows, width = (256, min(width, 1024)) if on_cpu else (4096, 4096)

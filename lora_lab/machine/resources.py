@@ -17,7 +17,7 @@ def processor() -> str:
 def cores() -> float:
     """The CPU cores that this process may use; a container can have a fraction, such as 1.5.
 
-    loky's `cpu_count` rounds that up, and a sweep would start more workers than the quota feeds.
+    loky's `cpu_count` rounds it up. A sweep would then start more workers than the quota can feed.
     """
     usable = os.cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):

@@ -17,7 +17,7 @@ from lora_lab.maths.statistics import (
 from lora_lab.wording import counted
 
 SEEDS = 5  # below, the spread between seeds is too uncertain for a verdict
-MANY = 1000  # seeds: beyond, the number itself says nothing
+MANY = 1000  # seeds: of a higher number, the verdict only says that it is higher
 BETTER, WORSE, ALIKE, UNSETTLED = "better", "worse", "no difference", "not settled"
 
 
@@ -80,7 +80,8 @@ class Comparison:
     def seeds_to_settle(self) -> int | None:
         """How many more seeds make the interval no wider than the margin, if the spread stays.
 
-        Up to five, if the interval is narrow enough. None: settled, by question, or no margin.
+        With fewer than five seeds, the number brings them at least to five. None: the result is
+        settled, the pairs are questions, or there is no margin.
         """
         if self.result != UNSETTLED or self.answers or self.margin is None:
             return None

@@ -54,7 +54,7 @@ def grouped_interval(hits: Sequence[float], totals: Sequence[float]) -> tuple[fl
 
 
 def independent_questions(hits: Sequence[float], totals: Sequence[float]) -> float:
-    """How many independent questions would tell as much as these groups: see `grouped_interval`.
+    """How many independent questions would be as exact as these groups: see `grouped_interval`.
 
     Args:
         hits: as in `ratio_error`.

@@ -1,4 +1,4 @@
-"""What is measured: which are shares, of which less is better, which difference matters."""
+"""The measures: which are shares, for which less is better, and which difference matters."""
 
 import math
 

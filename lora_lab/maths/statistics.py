@@ -32,7 +32,7 @@ def wilson(right: float, count: float) -> tuple[float, float]:
 
     Args:
         right: how many of `count` independent questions were answered right.
-        count: above 0. Neither need be whole: `grouped` counts in questions' worth.
+        count: above 0. Both may be fractions, as `grouped` needs for questions in groups.
 
     Raises:
         ValueError: if right is not between 0 and count, or there was no question.
@@ -143,11 +143,11 @@ def separate_interval(
 ) -> tuple[float, float]:
     """The interval of the true mean(b) - mean(a), by Student's t for two separate groups.
 
-    It takes the numbers of a and b as not paired, and both groups as equally spread.
+    The numbers of a and b are not paired, and both groups are taken as equally spread.
 
     Args:
         a: two numbers or more.
-        b: as many.
+        b: two numbers or more.
         level: how often the interval misses the true difference, 0 to 1.
     """
     n, mean = len(a), statistics.fmean(b) - statistics.fmean(a)
@@ -159,7 +159,7 @@ def separate_interval(
 def mean_p_value(numbers: Sequence[float]) -> float:
     """How often a mean as far from 0 as this one comes by chance, if the true mean is 0.
 
-    It is below a level where `mean_interval` of this level leaves 0 out.
+    It is below a level exactly where `mean_interval` at that level does not contain 0.
     """
     mean, deviation = statistics.fmean(numbers), statistics.stdev(numbers)
     if deviation == 0:
@@ -170,7 +170,8 @@ def mean_p_value(numbers: Sequence[float]) -> float:
 def numbers_needed(deviation: float, width: float, level: float = LEVEL) -> int:
     """How many numbers make `mean_interval` no wider than `width`, if the spread stays.
 
-    No wider than the margin, it can't hold both 0 and more than the margin: all is settled.
+    An interval no wider than the margin can't contain both 0 and a difference above the margin, so
+    it settles the result.
 
     Args:
         deviation: the standard deviation of the numbers so far.

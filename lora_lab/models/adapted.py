@@ -41,10 +41,10 @@ REFUSED = "PEFT can't make an adapter of this configuration and these tensors"
 
 
 class Line(NamedTuple):
-    """A parameter that `strength` moves in a straight line from the base's values to the trained.
+    """A parameter that `strength` moves in a straight line from the base's to the trained value.
 
-    A and B need none, since PEFT scales their product. DoRA's magnitudes, modules that were trained
-    whole and the weights of full fine-tuning do.
+    A and B need no such line, since PEFT scales their product. DoRA's magnitudes need it, and so do
+    modules that were trained whole and the weights of full fine-tuning.
     """
 
     adapter: str  # the name of the adapter to which the parameter belongs
@@ -57,7 +57,7 @@ class Adapted:
     """A base with one or more trained adapters, of which one is in use.
 
     Its module tree is its own and shares the base's tensors. `strength` scales the change: 0
-    answers as the base does, 1 as trained, and more goes on in the same direction.
+    answers as the base does, 1 as trained, and a higher value goes on in the same direction.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Adapted:
         self.strength = strength
 
     def load(self, folder: str | Path, name: str) -> "Adapted":
-        """Load another adapter beside the ones there are, without using it yet."""
+        """Load another adapter beside those that are loaded, without using it yet."""
         if name in self.names:
             raise ValueError(f"there is an adapter called {name!r} already; give another name")
         _check_adapter_name(name)
@@ -220,7 +220,7 @@ def _unscaled_parameters(model: PeftModel, name: str) -> Iterator[nn.Parameter]:
 
 
 def _config_for_loading(learned: Learned, model: nn.Module) -> PeftConfig:
-    """The configuration, without an initialisation that would change the base, or a regex."""
+    """The configuration without a regex or an initialisation that would change the base."""
     config = copy.deepcopy(learned.config)
     if hasattr(config, "init_lora_weights"):
         config.init_lora_weights = True
@@ -236,8 +236,8 @@ def _config_for_loading(learned: Learned, model: nn.Module) -> PeftConfig:
 def _set_adalora_ranks(model: PeftModel, learned: Learned, name: str) -> None:
     """Give AdaLoRA's layers the ranks that they keep.
 
-    PEFT does it while it loads, too, but it looks for the adapter's name anywhere in a layer's: an
-    adapter called "a" would be found in "layers". And it rounds the adapter to the base's dtype.
+    PEFT does so too while it loads. But it looks for the adapter's name anywhere in a layer's name:
+    an adapter called "a" would be found in "layers". And it rounds the adapter to the base's dtype.
     """
     if learned.config.peft_type == PeftType.ADALORA and learned.config.rank_pattern:
         pattern = {f"{key}.{name}": kept for key, kept in learned.config.rank_pattern.items()}
@@ -246,13 +246,13 @@ def _set_adalora_ranks(model: PeftModel, learned: Learned, name: str) -> None:
 
 
 def _is_rounded(own: Tensor | None, tensor: Tensor) -> bool:
-    """Whether a tensor is the base's own, rounded at most to the base's precision."""
+    """Whether a tensor is the base's own, or the base's own rounded to the base's precision."""
     return own is not None and own.shape == tensor.shape and torch.equal(own, tensor.to(own))
 
 
 @contextmanager
 def _built_by_peft(base: Base) -> Iterator[None]:
-    """PEFT at work: what it draws leaves the random state alone, and its errors come in words."""
+    """A block in which PEFT leaves the random state as it was, and its errors come in our words."""
     try:
         with own_randomness(base.device):
             yield
@@ -263,7 +263,7 @@ def _built_by_peft(base: Base) -> Iterator[None]:
 
 
 def _check_adapter_name(name: str) -> None:
-    """Refuse a name that torch, which makes it a module's, can't take."""
+    """Refuse a name that torch can't give to a module."""
     if not name or "." in name or hasattr(nn.ModuleDict(), name):
         raise ValueError(
             f"an adapter can't be called {name!r}: torch has a use for that; give another name, "
@@ -296,7 +296,7 @@ def load_adapter(
         raise FileNotFoundError(f"there is no folder {folder}; give one that holds an adapter")
     if name is None:
         name = re.sub(r"\W+", "_", folder.resolve().name) or "adapter"
-        if name in PEFTS_PREFIX:  # PEFT would warn that it takes the name for a part of its own
+        if name in PEFTS_PREFIX:  # PEFT would warn that the name is a part of its own prefix
             name = f"adapter_{name}"
         name += "_" * hasattr(nn.ModuleDict(), name)  # a folder called "training", or "keys"
     learned = Learned.load(folder)

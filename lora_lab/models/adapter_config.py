@@ -124,7 +124,7 @@ def settings_of(config: dict[str, object], path: Path) -> Settings:
 
 
 def unknown_fields(config: dict[str, object]) -> list[str]:
-    """The fields that are switched on and not known here: they may change the answers."""
+    """The fields that are switched on but not known here: they may change the answers."""
     known = {field.name for field in fields(Settings)} | FIELDS_WITHOUT_EFFECT
     return [name for name, value in config.items() if value and name not in known]
 
@@ -198,8 +198,8 @@ def chat_template_of(folder: Path) -> str | None:
     """The chat template in a folder, as transformers finds it; None: there is none.
 
     Raises:
-        ValueError: if the tokenizer's configuration can't be read.
-        OSError: likewise.
+        ValueError: if the tokenizer's configuration is not valid.
+        OSError: if it can't be read.
     """
     path = folder / TEMPLATE_FILE
     if path.is_file() and path.stat().st_size < MOST_BYTES:
@@ -215,14 +215,14 @@ def chat_template_of(folder: Path) -> str | None:
     return template if isinstance(template, str) else None
 
 
-# --- what the configuration says of each module -------------------------------------------------
+# --- what the configuration says about each module ----------------------------------------------
 
 
 def reached(settings: Settings, names: Collection[str]) -> list[str]:
-    """The modules that get an adapter, of these names of matrices; as PEFT chooses them.
+    """The names of those matrices that get an adapter, chosen as PEFT chooses them.
 
     Raises:
-        ValueError: for what is no regex, or for a regex that takes too long.
+        ValueError: if a pattern is not a regex, or takes too long.
 
     Source:
         `check_target_module_exists` in peft/tuners/tuners_utils.py, PEFT 0.21.
@@ -258,9 +258,9 @@ def _is_saved(name: str, saved: Collection[str]) -> bool:
 
 
 def unmatched_targets(targets: str | Collection[str] | None, names: Collection[str]) -> list[str]:
-    """The names in `target_modules` that reach none of these modules. PEFT says nothing of them.
+    """The names in `target_modules` that match none of these modules. PEFT does not mention them.
 
-    A regex is one target.
+    A regex counts as one target.
     """
     if isinstance(targets, str):
         return [] if matching(targets, names) else [targets]
@@ -302,7 +302,7 @@ def factors(settings: Settings, names: Collection[str]) -> dict[str, Factor]:
     """Each module's rank, alpha and factor, with `rank_pattern` and `alpha_pattern` counted in.
 
     Raises:
-        ValueError: for a pattern that is no regex, or takes too long.
+        ValueError: if a pattern is not a regex, or takes too long.
     """
     r, alpha = settings.init_r if settings.is_adalora else settings.r, settings.lora_alpha
     ranks = {} if settings.is_adalora else _by_name(settings, "rank_pattern", names)
@@ -316,7 +316,7 @@ def factors(settings: Settings, names: Collection[str]) -> dict[str, Factor]:
 
 
 def _by_name(settings: Settings, field: str, names: Collection[str]) -> dict[str, object]:
-    """The value of each name that a pattern fits; the first pattern that fits counts.
+    """The value for each name that matches a pattern; the first matching pattern counts.
 
     Source:
         `get_pattern_key` in peft/utils/other.py, PEFT 0.21.

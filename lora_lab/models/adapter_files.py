@@ -25,7 +25,7 @@ from lora_lab.models.read_architecture import modules_of
 from lora_lab.models.tensor_files import load_tensors
 from lora_lab.recipe import nearest
 
-if TYPE_CHECKING:  # PEFT takes seconds to import, and is quiet once lora_lab.models.bases is there
+if TYPE_CHECKING:  # PEFT takes seconds to import, and lora_lab.models.bases must quieten it first
     from peft import PeftConfig
 
 SAVE_AGAIN = "save it again with save_adapter or PEFT's save_pretrained"  # ends an error
@@ -151,9 +151,9 @@ def check_ranks(base: Base, tensors: dict[str, Tensor], config: "PeftConfig") ->
 def warn_of_what_is_missing(
     base: Base, tensors: dict[str, Tensor], config: "PeftConfig", folder: Path
 ) -> None:
-    """Warn of targets that reach nothing, of an adapter that never learned, of another template.
+    """Warn of targets that match nothing, of an adapter that never learned, of another template.
 
-    All of them load without a word, and answer worse than they could.
+    Such adapters load without an error, and answer worse than they could.
     """
     matrices = modules_of(base.model, base.name).matrices
     known = tuple(sorted({last_name(matrix.name) for matrix in matrices}))

@@ -30,7 +30,7 @@ from lora_lab.models.quantization import Quantization, is_quantized, share_tenso
 from lora_lab.models.read_architecture import modules_of
 from lora_lab.recipe import Recipe
 
-# PEFT 0.21 asks transformers 5.23 by a name that is going away: nothing a user can mend.
+# PEFT 0.21 uses a deprecated name of transformers 5.23. A user can't mend that.
 warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def _check_only_layers(model: nn.Module, modules: Modules, recipe: Recipe) -> No
 
 
 def _check_start(model: nn.Module, matrices: tuple[Matrix, ...], recipe: Recipe) -> None:
-    """Refuse PiSSA and OLoRA for layers out of whose weight they can't take r directions."""
+    """Refuse PiSSA and OLoRA for layers whose weight does not have r directions to take out."""
     start = f"init_lora_weights={recipe.init_lora_weights!r}"
     embedding = next((matrix.name for matrix in matrices if matrix.kind == "embedding"), None)
     if embedding is not None:
@@ -103,10 +103,10 @@ def _check_start(model: nn.Module, matrices: tuple[Matrix, ...], recipe: Recipe)
 
 def _check_rows(model: nn.Module, matrices: tuple[Matrix, ...]) -> None:
     """Refuse DoRA for a weight with a row of zeros: it would divide by the row's length, 0."""
-    for matrix in (each for each in matrices if each.kind != "embedding"):  # by column there
+    for matrix in (each for each in matrices if each.kind != "embedding"):  # columns there
         layer = model.get_submodule(matrix.name)
         weight = weight_of(layer).T if isinstance(layer, Conv1D) else weight_of(layer)
-        # (out, in): a row an output; on meta, where memory is estimated, there are no numbers
+        # (out, in): a row for each output. On meta, where memory is estimated, there are no numbers
         empty = [] if weight.is_meta else (~weight.any(dim=1)).nonzero().flatten().tolist()
         if empty:
             raise ValueError(
@@ -281,9 +281,9 @@ def adapt(base: Base, recipe: Recipe) -> nn.Module:
     copy of them). The base keeps its weights, its `requires_grad` and its modules. The adapter's
     start is drawn from `recipe.seed`; the global random state is left as it was.
 
-    Method "adalora" trains more than "lora", not less: every layer holds `init_r` ranks until the
-    end, with their gradients and optimizer state, and the ranks that are not kept are masked. The
-    saved adapter is small, but training spares no memory (`training/adalora.py` has the steps).
+    Method "adalora" takes more memory than "lora", not less. Every layer holds `init_r` ranks until
+    the end, with their gradients and optimizer state; the ranks that are not kept are masked. Only
+    the saved adapter is small (`training/adalora.py` has the steps).
 
     Raises:
         ValueError: if a target module, layer or module to save is not in this model.
@@ -295,7 +295,7 @@ def adapt(base: Base, recipe: Recipe) -> nn.Module:
     model = share_tensors(trained_base.model)
     if recipe.changes_the_base:
         for module in model.modules():
-            if isinstance(module, ADAPTABLE):  # its weight will be written to: give it its own
+            if isinstance(module, ADAPTABLE):  # its weight will be written to, so it gets a copy
                 module.weight.data = module.weight.data.clone()
     loftq = recipe.init_lora_weights == "loftq"  # PEFT's own needs CUDA, and changes the base
     config = to_peft(replace(recipe, init_lora_weights=True) if loftq else recipe, base)
@@ -329,7 +329,7 @@ def spell_patterns_out(config: "PeftConfig", model: nn.Module) -> None:
     can be tried in one way only.
 
     Raises:
-        ValueError: for what is no regex, or for a regex that takes too long.
+        ValueError: if a pattern is not a regex, or takes too long.
     """
     for field in ("modules_to_save", "layers_pattern"):
         value = getattr(config, field, None) or ()
@@ -356,7 +356,7 @@ def spell_patterns_out(config: "PeftConfig", model: nn.Module) -> None:
 
 @torch.no_grad()
 def _start_as_loftq(model: nn.Module, base: Base) -> None:
-    """Start each adapter at the rank-r matrix nearest to what quantisation took from the weight.
+    """Start each adapter at the rank-r matrix that is nearest to the weight's quantisation error.
 
     PEFT's `replace_lora_weights_loftq` leaves the scaling out, so its start is the nearest only
     where lora_alpha = r. Here A and B are each divided by the square root of the scaling.

@@ -10,8 +10,8 @@ import regex
 
 from lora_lab.recipe import LAYERS, Recipe, nearest, shown
 
-SECONDS = 1.0  # that a pattern may take for all names of a model; a good one takes a thousandth
-LETTERS = 100_000  # that a pattern may have
+SECONDS = 1.0  # a pattern's limit for all names of a model; a good pattern takes a thousandth
+LETTERS = 100_000  # the limit of a pattern's length
 LAYER = re.compile(r".*?\.[^.]*\.(\d+)\.")  # a layer's number in a name, as PEFT reads it
 
 
@@ -81,8 +81,8 @@ def last_name(name: str) -> str:
 def adapted_matrices(model: Modules, recipe: Recipe) -> tuple[Matrix, ...]:
     """The matrices that get an adapter, chosen as PEFT chooses them; empty for method "full".
 
-    One thing that PEFT accepts is refused: a name among good ones that reaches nothing. PEFT
-    complains only when no name matches at all, and trains a smaller adapter in silence (peft#1959).
+    One thing that PEFT accepts is refused here: several names of which one matches nothing. PEFT
+    complains only if no name matches at all; else it silently trains a smaller adapter (peft#1959).
     The experts of a mixture are no matrices, so they are left out.
 
     Raises:
@@ -146,7 +146,7 @@ def _target_matrices(model: Modules, recipe: Recipe) -> list[Matrix]:
                 f"{model.name} has no layer called {target!r}; {nearest(target, known)}"
                 f"it has: {', '.join(known)}"
             )
-    return [  # a whole name is reached in any layer: PEFT looks at layers_to_transform after it
+    return [  # a whole name matches in any layer: PEFT looks at layers_to_transform after it
         matrix
         for matrix in model.matrices
         if matrix.name in targets
@@ -180,7 +180,7 @@ def matching(pattern: str, names: Iterable[str], field: str = "target_modules") 
         field: where the pattern stands, for the error.
 
     Raises:
-        ValueError: for what is no regex, and for a regex that takes longer than `SECONDS`.
+        ValueError: if the pattern is not a regex, or takes longer than `SECONDS`.
     """
     if len(pattern) > LETTERS:
         raise ValueError(
@@ -285,7 +285,7 @@ def inside(name: str, modules: Iterable[str]) -> bool:
 def saved_modules(model: Modules, recipe: Recipe) -> tuple[str, ...]:
     """The modules of `modules_to_save`, which are trained whole beside the adapter.
 
-    PEFT takes every module whose name *ends* so: "norm" takes "input_layernorm" as well.
+    PEFT takes every module whose name *ends* in one of them: "norm" takes "input_layernorm" too.
     """
     names = [matrix.name for matrix in model.matrices] + [name for name, _ in model.others]
     parts = [name.split(".") for name in names]
@@ -304,7 +304,7 @@ def saved_modules(model: Modules, recipe: Recipe) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape(Modules):
-    """What a budget needs to know of a model: its matrices, and a few sizes."""
+    """What a budget needs to know about a model: its matrices, and a few sizes."""
 
     hidden_size: int
     num_heads: int

@@ -19,7 +19,7 @@ from lora_lab.recipe import CHOICES, nearest, shown
 
 
 def check_is_base(given: object) -> None:
-    """Refuse what is no Base, such as a name."""
+    """Refuse anything that is not a Base, such as a name."""
     if not isinstance(given, Base):
         name = repr(given) if isinstance(given, str) else '"pocket"'
         raise TypeError(
@@ -75,7 +75,7 @@ class Base:
         return self._print[1]
 
     def quantized_layers(self, how: Quantization) -> dict[str, nn.Module]:
-        """The layers that were quantised so before, by name. The caller adds new ones to the dict.
+        """The layers that were already quantised in this way, by name. The caller adds new ones.
 
         They are kept for the last `how` only, and until a tensor is replaced or written to.
         """
@@ -90,7 +90,7 @@ class Base:
         return [(name, tensor.data_ptr(), tensor._version) for name, tensor in tensors]
 
     def __getstate__(self) -> dict:
-        """What is sent to another process. It quantises for itself, so quantised layers stay."""
+        """The state for another process. Quantised layers stay here: that process makes its own."""
         return vars(self) | {"_quantized": None}
 
 
@@ -110,8 +110,8 @@ def load_base(
         dtype: "auto" is float32 for a narrow model such as pocket; for a wide one bfloat16 on a GPU
             that has it, and on a CPU where it was measured faster, else float32; or "float32",
             "bfloat16", "float16".
-        quantize: None; or "nf4", "fp4", "int8": its linear layers keep 4 or 8 bits a weight, and
-            `dtype` is that of their products. Double quantisation, as QLoRA has it.
+        quantize: None; or "nf4", "fp4", "int8": linear layers keep 4 or 8 bits a weight, and
+            `dtype` is that of their products. Double quantisation is on, as in QLoRA.
 
     Raises:
         ValueError: an unknown name, device, dtype or quantize; a device or dtype that this machine
@@ -159,7 +159,7 @@ def load_tokenizer(name_or_path: str | Path) -> object:
 
 
 def _read_tokenizer(folder: Path | str, name: str) -> object:
-    """A tokenizer that can pad: with the token that ends an answer, if it has no other."""
+    """A tokenizer that can pad: it uses the token that ends an answer if it has no pad token."""
     tokenizer = read_part(folder, "tokenizer", name)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -231,7 +231,7 @@ def _check_quantize(quantize: str | None) -> None:
 
 def _fingerprint(tensors: list[tuple[str, torch.Tensor]], tokenizer: object) -> str:
     digest = hashlib.sha256()
-    names: dict[tuple, str] = {}  # of a tied tensor the first name: its memory is read once
+    names: dict[tuple, str] = {}  # a tied tensor has its first name here: its memory is read once
     for name, tensor in tensors:
         if not isinstance(tensor, torch.Tensor):
             continue

@@ -3,7 +3,7 @@
 import sys
 from types import FrameType
 
-MOST_LINES = 1_000_000  # of a template that may run for a question and its answer: 100 is usual
+MOST_LINES = 1_000_000  # lines that a template may run for a question and its answer; 100 is usual
 WHERE = "<template>"  # the file that Jinja names for code that was made of a template
 
 
@@ -14,8 +14,8 @@ class Endless(Exception):
 def check_template(tokenizer: object, name: str) -> None:
     """Refuse a chat template that does not write a question and its answer.
 
-    transformers runs a template without a limit of time, and no thread that runs it can be stopped.
-    Here its lines are counted by the hook that debuggers use.
+    transformers runs a template without a time limit, and a thread that runs it can't be stopped.
+    So the hook that debuggers use counts its lines here.
 
     Args:
         tokenizer: with a chat template.

@@ -1,8 +1,8 @@
 """A Llama's most likely answers: the prompts in one pass, then token by token over kept keys.
 
 It gives the tokens that transformers' greedy `generate` gives, with less work. Padding takes part
-in attention only, a prompt whose answer has ended leaves the batch, and what all prompts begin
-with, such as the same worked examples, is read once.
+only in attention. A prompt whose answer has ended leaves the batch. If all prompts begin alike, as
+with the same worked examples, the common beginning is read once.
 """
 
 from collections.abc import Collection, Sequence
@@ -25,7 +25,7 @@ from lora_lab.models.lean import (
 )
 from lora_lab.models.read_llama import Layer, Llama
 
-WORTH_SHARING = 0.25  # of a batch's tokens: what reading a common beginning once must spare
+WORTH_SHARING = 0.25  # the share of a batch's tokens that reading a common beginning once must save
 
 
 class Kept(NamedTuple):
@@ -77,7 +77,7 @@ def _read(
     x = model.embedding(torch.tensor([token for prompt in prompts for token in prompt[begun:]]))
     last = lengths.cumsum(0) - 1  # each prompt's last token, among all tokens
     seen = None
-    if begun:  # all of the beginning, and of the rest what stands before
+    if begun:  # each token sees all of the beginning, and of the rest what stands before it
         seen = torch.ones(longest, begun + longest, dtype=torch.bool).tril(begun)
     kept = []
     for number, (layer, earlier) in enumerate(zip(model.layers, before, strict=True)):
@@ -102,9 +102,9 @@ def _queries_and_kept(model: Llama, layer: Layer, x: Tensor, rows: Rows) -> tupl
 
 
 def _common_beginning(prompts: Sequence[Sequence[int]]) -> int:
-    """How many tokens all prompts begin with; 0 where reading them once would spare little.
+    """How many tokens all prompts begin with; 0 where reading them once would save little.
 
-    Each prompt keeps a token of its own, whose successor is the answer's first.
+    Each prompt keeps at least its last token, since the answer's first token follows it.
     """
     most = min(map(len, prompts)) - 1
     alike = (len({prompt[place] for prompt in prompts}) == 1 for place in range(most))

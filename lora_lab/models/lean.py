@@ -183,7 +183,7 @@ def attended(q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None = None) -> Ten
 
 
 def mlp(layer: Layer, x: Tensor) -> Tensor:
-    """The second half of a layer, (tokens, width) -> (tokens, width), with what it adds to."""
+    """The second half of a layer, its residual added: (tokens, width) -> (tokens, width)."""
     gate, up = linear(normed(x, layer.norm_2), layer.gate, layer.up)
     return x + linear(F.silu(gate) * up, layer.down)[0]
 
@@ -222,7 +222,7 @@ def logits_at(
         ids = [row[real].tolist() for row, real in zip(batch["input_ids"], mask, strict=True)]
         x = torch.cat([frozen.output(model, example) for example in ids])
         layers = model.layers[frozen.count :]
-    wanted = F.pad(wanted, (0, 1))[mask].nonzero().squeeze(1)  # none stands on a last token
+    wanted = F.pad(wanted, (0, 1))[mask].nonzero().squeeze(1)  # a last token is never wanted
     for layer in layers[:-1]:
         x = _layer(layer, x, rows, model.head_dim)
     x = _layer(layers[-1], x, rows, model.head_dim, wanted)
@@ -232,7 +232,7 @@ def logits_at(
 def rows_of(model: Llama, mask: Tensor, before: int = 0) -> Rows:
     """Where the real tokens of a batch stand, from its mask: (examples, length).
 
-    `before`: tokens that stand before each example, and are not among these.
+    `before`: the number of tokens that stand before each example and are not in the batch.
     """
     examples, length = mask.shape
     places = mask.flatten().nonzero().squeeze(1)
@@ -244,7 +244,7 @@ def rows_of(model: Llama, mask: Tensor, before: int = 0) -> Rows:
 def angles(model: Llama, positions: Tensor) -> tuple[Tensor, Tensor]:
     """The cosines and sines by which RoPE turns at some positions: (positions, 1, head_dim / 2)."""
     tables = model.rotation(model.norm.weight, positions[None])
-    half = model.head_dim // 2  # a table says each angle twice, once for each of a pair
+    half = model.head_dim // 2  # the table holds each angle twice, once for each entry of a pair
     cos, sin = (table[0, :, None, :half] for table in tables)
     return cos, sin
 

@@ -100,7 +100,7 @@ def save_adapter(trained: Trained, folder: str | Path) -> Path:
         folder: a new or an empty folder.
 
     Raises:
-        TypeError: for what is neither.
+        TypeError: if `trained` is neither.
         ValueError: for method "full", which has no adapter, and for AdaLoRA before its last
             allocation, when the ranks are not yet decided.
         FileExistsError: if the folder holds something already.

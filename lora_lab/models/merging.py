@@ -23,9 +23,9 @@ class Merged:
 def merge(base: Base, learned: Learned, dtype: torch.dtype) -> Merged:
     """The base with an adapter in its weights, W + ΔW in float32 and then rounded.
 
-    The base stays as it is. A quantised base counts with the values of its codes, on which the
-    adapter was trained. An output layer that shares the embedding's weight gets its own where the
-    adapter changes one of the two.
+    The base stays as it is. Of a quantised base the dequantised weights are used, since the adapter
+    was trained on them. An output layer that shares the embedding's weight gets a weight of its own
+    where the adapter changes only one of the two.
 
     Args:
         base: as the adapter was trained on it.

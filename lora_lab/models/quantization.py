@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 OUTLIER = 6.0  # an input beyond it keeps its 16 bits: LLM.int8(), arXiv:2208.07339, section 3.2
-BLOCKSIZE = 64  # weights that share a constant, in 4 bits: bitsandbytes' and QLoRA's
+BLOCKSIZE = 64  # weights that share a constant in 4 bits, as in bitsandbytes and QLoRA
 DEVICES = ("cpu", "cuda")  # where bitsandbytes is known to train
 
 
@@ -55,8 +55,8 @@ def quantize_layers(
     """Replace a model's linear layers by quantised ones, as transformers does.
 
     The output layer, embeddings and norms are not quantised: they become float32, as PEFT's
-    `prepare_model_for_kbit_training` makes them. Of that function's other effects, freezing is
-    what every adapter here does, and checkpointing is the recipe's own choice. The tensors that
+    `prepare_model_for_kbit_training` makes them. That function also freezes the model, as every
+    adapter here does, and checkpoints activations, which the recipe decides here. The tensors that
     `model` had are not written to.
 
     Args:
@@ -139,7 +139,7 @@ def _quantized(
 def _with_sizes(
     library: ModuleType, weight: Tensor, layer: nn.Module, how: Quantization
 ) -> nn.Module:
-    """What `_quantized` gives, without numbers; with 8 bits, one that multiplies as on a CPU."""
+    """The layer that `_quantized` gives, without numbers; in 8 bits it multiplies as on a CPU."""
     sizes = {"input_features": weight.shape[1], "output_features": weight.shape[0]}
     if how.quantize == "int8":
         new = library.nn.Linear8bitLt(**sizes, has_fp16_weights=False, device="meta")
@@ -151,7 +151,7 @@ def _with_sizes(
         new = library.nn.Linear4bit(**sizes, compute_dtype=how.compute_dtype, device="meta")
         new.support_avx512bf16_for_cpu = False
         kind = {"quant_type": how.quantize, "compress_statistics": how.double_quant}
-        levels = library.functional.name2qmap  # kept from the first use on: not without numbers
+        levels = library.functional.name2qmap  # bitsandbytes caches these, numbers and all
         levels.setdefault("dynamic", library.functional.create_dynamic_map())
         codes, state = library.functional.quantize_4bit(weight, blocksize=BLOCKSIZE, **kind)
         new.weight = library.nn.Params4bit(codes, quant_state=state, bnb_quantized=True)
@@ -191,7 +191,7 @@ def share_tensors(model: nn.Module) -> nn.Module:
 def _over_the_same(parameter: nn.Parameter) -> nn.Parameter:
     if type(parameter) is nn.Parameter:
         return nn.Parameter(parameter.data, requires_grad=False)
-    if parameter.is_meta:  # it has no numbers to be written to
+    if parameter.is_meta:  # it has no numbers that could be overwritten
         return parameter
     if type(parameter).__name__ == "Params4bit":  # PEFT's merge writes to its attributes
         return copy.copy(parameter)

@@ -26,10 +26,10 @@ def quietly() -> Iterator[None]:
 
 @contextmanager
 def silent_stderr() -> Iterator[None]:
-    """A block in which nothing is written to this process's standard error, in C++ neither.
+    """A block in which nothing is written to this process's standard error, not even by C++ code.
 
-    On some machines onnxruntime's import warns of a graphics card that is none, before it can be
-    told to be silent.
+    On some machines onnxruntime's import warns of a device that is not a graphics card, before its
+    warnings can be switched off.
 
     Source:
         https://github.com/microsoft/onnxruntime/issues/27092

@@ -25,7 +25,7 @@ def shape_of(model: object, name: str = "") -> Shape:
     Raises:
         ValueError: for a model with weights that are no matrices, such as a mixture of experts, or
             whose layers have no numbers in their names.
-        TypeError: for anything else than a model.
+        TypeError: for anything but a model or its config.
     """
     from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 
@@ -48,7 +48,7 @@ def shape_of(model: object, name: str = "") -> Shape:
     if not any(layer_of(matrix.name) is not None for matrix in modules.matrices):
         raise ValueError(
             f"{name} ({type(model).__name__}) has no module named like 'model.layers.0.mlp', so "
-            "its layers can't be told apart; give a model with a language model's head"
+            "its layers can't be distinguished; give a model with a language model's head"
         )
     config = model.config.get_text_config()
     heads, width = config.num_attention_heads, config.hidden_size
@@ -76,7 +76,7 @@ def _config_text(model: nn.Module) -> str:
 def cached_shape(config: str, make: Callable[[], Shape]) -> Shape:
     """The shape that `make` reads off a config: read once, and then kept in the cache.
 
-    To build a model of transformers takes seconds, most of them for imports.
+    Building a model of transformers takes seconds, most of them for imports.
 
     Args:
         config: its text, by which the shape is found again.

@@ -1,4 +1,4 @@
-"""A Llama's parameters, with its LoRA adapter's, where nothing else takes part in what it computes.
+"""The parameters of a Llama and of its LoRA adapter, where nothing else decides what it computes.
 
 `lean.py` computes with them. A model that is not fully known is left to its own forward pass.
 """
@@ -62,9 +62,10 @@ class Llama(NamedTuple):
 def read(model: nn.Module) -> Llama | None:
     """A model's parameters, if `lean.py` computes what the model's own forward does; else None.
 
-    Known is a Llama in float32 on a CPU, as transformers builds it, with at most one LoRA or rsLoRA
-    adapter of PEFT's in use. Not known are trained base weights, dropout, DoRA, AdaLoRA, merged or
-    quantised weights, biases, hooks, gradient checkpointing, autocast, and any other attention.
+    The model must be a Llama in float32 on a CPU, as transformers builds it, with at most one LoRA
+    or rsLoRA adapter of PEFT in use. The result is None for trained base weights, dropout, DoRA,
+    AdaLoRA, merged or quantised weights, biases, hooks, gradient checkpointing, autocast, and any
+    other attention.
     """
     whole = model.get_base_model() if isinstance(model, PeftModel) else model
     if type(whole) is not llama.LlamaForCausalLM or type(whole.model) is not llama.LlamaModel:

@@ -1,4 +1,4 @@
-"""Tensors on disk, in safetensors files; a full disk and a damaged file are said in words."""
+"""Tensors on disk, in safetensors files; errors say when the disk is full or a file is damaged."""
 
 import json
 import math
@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from lora_lab.places import check_regular, write_atomically
 
-if TYPE_CHECKING:  # torch takes seconds to import, and a list of runs does without
+if TYPE_CHECKING:  # torch takes seconds to import, and a list of runs does not need it
     from torch import Tensor
 
 
@@ -37,7 +37,7 @@ def load_tensors(path: Path) -> "dict[str, Tensor]":
     """The tensors of a safetensors file.
 
     Raises:
-        ValueError: if it is damaged, or no such file.
+        ValueError: if it is damaged, or not a safetensors file.
         FileNotFoundError: if it is not there.
     """
     from safetensors.torch import load_file
@@ -50,7 +50,7 @@ def check_tensors(path: Path) -> dict[str, str]:
     """The metadata of a safetensors file, whose tensors are not read.
 
     Raises:
-        ValueError: if it is damaged, or no such file.
+        ValueError: if it is damaged, or not a safetensors file.
         FileNotFoundError: if it is not there.
     """
     check_regular(path)
@@ -103,7 +103,7 @@ class TensorFile:
     """A safetensors file with its header read. A tensor's bytes are read when they are asked for.
 
     Raises:
-        ValueError: if the file is damaged, or no such file.
+        ValueError: if the file is damaged, or not a safetensors file.
         FileNotFoundError: if it is not there.
     """
 

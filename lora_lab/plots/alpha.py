@@ -163,8 +163,8 @@ def draw_first_steps(ax: Axes, sizes: Mapping[str, Mapping[int, float]]) -> Axes
 
     Args:
         ax: where to draw.
-        sizes: shares of ‖Wx‖ by rank; by a name such as "SGD, α / √r", in which the optimizer gives
-            the colour, and the factor the line.
+        sizes: shares of ‖Wx‖ by rank, for each name such as "SGD, α / √r": the optimizer in it
+            decides the colour, and the factor the line.
     """
     tidy(ax, "How large is the first step, by rank?", "rank r", "change of the output, % of Wx")
     summaries, optimizers = [], [*dict.fromkeys(name.partition(",")[0] for name in sizes)]

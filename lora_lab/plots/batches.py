@@ -21,9 +21,9 @@ def draw_fan(ax: Axes, batch_size: int, angles: Sequence[float], examples: int) 
 
     Args:
         ax: where to draw.
-        batch_size: of each batch.
-        angles: degrees, one for each batch.
-        examples: how many examples there are in all.
+        batch_size: the number of examples in each batch.
+        angles: an angle for each batch, in degrees.
+        examples: the number of all examples.
     """
     mean, size = statistics.fmean(angles), counted(batch_size, "example")
     tidy(ax, f"A batch of {size} points {mean:.0f}° off", "", "")

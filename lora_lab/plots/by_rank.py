@@ -49,11 +49,11 @@ def draw_together(
 
     Args:
         ax: where to draw.
-        losses: the loss of every step so far by rank, for each seed, in nats per token; what is
-            compared may have a name in place of a rank.
+        losses: the loss of every step so far by rank, for each seed, in nats per token. A name may
+            stand in place of a rank.
         title: the question that the curves answer.
         steps: where the axis ends.
-        logarithmic: whether the axis of the loss is.
+        logarithmic: whether the axis of the loss is logarithmic.
     """
     tidy(ax, title, "steps", "loss, nats per token")
     ends, drawn = [], [loss for curves in losses.values() for curve in curves for loss in curve]

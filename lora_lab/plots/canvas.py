@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-# Okabe and Ito's colours, which colour-blind eyes can tell apart. Each has one meaning.
+# Okabe and Ito's colours, which colour-blind people can distinguish. Each has one meaning.
 RUN = "#0072B2"  # the run at hand; its validation is dashed
 EARLIER = "#7F7F7F"  # earlier runs, fading with age
 BASE = "#000000"  # the base model: a dotted line, or a tick
@@ -56,9 +56,10 @@ class Picture:
 
 
 def picture(draw: Callable[..., Axes], *numbers: object, size: tuple[int, int] = SIZE) -> Picture:
-    """The picture of a draw function. There is no pyplot here, so no figure stays open.
+    """The picture of a draw function. It uses no pyplot, so no figure stays open.
 
-    A draw function with `colours` gets a PNG of so many: a third of the bytes.
+    If the draw function has an attribute `colours`, the PNG has a palette of that many colours,
+    which takes a third of the bytes.
     """
     with DRAWING:
         ax = draw(axes_for(draw, size), *numbers)
@@ -98,7 +99,7 @@ def axes_for(draw: Callable[..., Axes], size: tuple[int, int]) -> Axes:
 
 
 def tidy(ax: Axes, title: str, xlabel: str, ylabel: str) -> None:
-    """Give a chart the look that all charts share."""
+    """Give a chart its title, axis labels, and the look that all charts share."""
     ax.set_title(title, loc="left", fontsize=10.5, color=INK)
     ax.set_xlabel(xlabel, fontsize=9.5, color=INK)
     ax.set_ylabel(ylabel, fontsize=9.5, color=INK)

@@ -69,7 +69,7 @@ def draw_importance(
 
 
 def draw_rivals(ax: Axes, values: Mapping[str, Sequence[float]], question: str, unit: str) -> Axes:
-    """The result of each setting: a bar to the mean, a dot for each seed, AdaLoRA in blue.
+    """The results of settings: a bar to the mean, a dot for each seed, AdaLoRA in blue.
 
     Args:
         ax: where to draw.

@@ -1,4 +1,4 @@
-"""What each setting of a body of evidence learned, and what it kept."""
+"""The scores of each setting of a body of evidence: new knowledge, old facts, strangers."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -37,7 +37,7 @@ def draw_evidence(ax: Axes, title: str, metric: str, scores: Mapping[str, Scores
     for number, (kind, by_setting) in enumerate(scores.items()):
         name, colour, marker = KINDS[kind]
         name = name or metric
-        label = name  # of the first setting that has scores: a line of the legend is enough
+        label = name  # only for the first setting with scores: the legend needs a single line
         for place, setting in enumerate(settings):
             seeds = by_setting[setting]
             if not seeds:

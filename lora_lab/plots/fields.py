@@ -11,8 +11,8 @@ from lora_lab.plots.canvas import EARLIER, INK, NEW, OLD, tidy
 Field = tuple[str, str, str, str]  # name, kind, marks of the base, marks now
 COLOURS = {"new": NEW, "old": OLD, "stranger": EARLIER}  # by kind
 RADII = {"+": 0.36, "-": 0.0, "?": 0.13}  # right, wrong, says "not known"
-ROOM = 9  # dots that a field has room for, side by side: the words above it take as much
-PIXELS = 25  # from dot to dot, on the screen: a whole number in the file, too, which makes it small
+ROOM = 9  # the least dots side by side that a field has room for, as its heading needs
+PIXELS = 25  # from dot to dot on the screen; also whole in the file, which makes it small
 MARGINS = (10, 10, 6, 26)  # pixels: left, right, bottom, top
 
 

@@ -11,7 +11,7 @@ from lora_lab.plots.canvas import INK, LEGEND, NEW, RUN, tidy
 from lora_lab.wording import counted, percent, significant
 
 BASE_GREY = "#9A9A9A"  # weights, as in `plots.draw_memory`
-EDGES = 150  # models in a bar, at most, that are told apart by an edge
+EDGES = 150  # with more models in a bar, their edges are not drawn
 
 
 def draw_fleet(ax: Axes, fleet: Fleet, card: Card | None = None) -> Axes:
@@ -77,11 +77,11 @@ def _in_words(fleet: Fleet, card: Card | None, apart: str, merged: str) -> str:
 
 
 def draw_combined(ax: Axes, shares: Mapping[str, Mapping[str, float]], title: str) -> Axes:
-    """What answers two tasks, a row each: the right answers of both.
+    """The right answers of adapters to two tasks: a row for each adapter or combination.
 
     Args:
         ax: where to draw.
-        shares: right answers, 0 to 1, by task and by what answers.
+        shares: right answers, 0 to 1, by task and by the row's name.
         title: what the chart shows, or its question.
     """
     tidy(ax, title, "right answers", "")

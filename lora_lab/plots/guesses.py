@@ -20,10 +20,10 @@ def draw_guesses(
     """A bar for each option, or a histogram of numbers; in blue, what was measured.
 
     Args:
-        ax: what is drawn on.
-        question: that was asked.
-        guesses: of the class.
-        measured: of each seed; empty before the reveal.
+        ax: where to draw.
+        question: the question that was asked.
+        guesses: the class's guesses.
+        measured: the measurement of each seed; empty before the reveal.
     """
     draw = _draw_options if question.options else _draw_numbers
     words = draw(ax, question, guesses, measured)
@@ -46,7 +46,7 @@ def _draw_options(
     ax.bar(range(len(names)), heights, width=0.62, color=EARLIER)
     places = [place for place, option in enumerate(question.options) if option in measured]
     for place in places:
-        label = "measured" if place == places[0] else None  # once in the legend
+        label = "measured" if place == places[0] else None  # only once in the legend
         ax.axvspan(place - 0.42, place + 0.42, color=RUN, alpha=0.18, zorder=0, label=label)
     ax.set_xticks(range(len(names)), names, parse_math=False)
     ax.set(xlim=(-0.6, len(names) - 0.4), ylim=(0, max(heights) + 1))

@@ -64,7 +64,7 @@ def draw_rate_map(ax: Axes, losses: Mapping[tuple[float, int], float]) -> Axes:
 
 
 def _or_high(loss: float) -> float:
-    """The loss, or infinity where it is nan."""
+    """The loss, or infinity if it is nan."""
     return math.inf if math.isnan(loss) else loss
 
 

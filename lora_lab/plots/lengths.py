@@ -1,4 +1,4 @@
-"""The lengths of a task's examples, the cost of longer ones, and what ways to batch them teach."""
+"""The lengths of a task's examples, the cost of longer ones, and the results of ways to batch."""
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean, median
@@ -88,7 +88,7 @@ def draw_right(ax: Axes, right: Mapping[str, Sequence[float]], title: str) -> Ax
 
     Args:
         ax: where to draw.
-        right: shares by way, for each seed; none: it is not trained yet.
+        right: shares by way, for each seed; an empty list: the way is not trained yet.
         title: the question, or what was found.
     """
     count = counted(max((len(shares) for shares in right.values()), default=0), "seed")

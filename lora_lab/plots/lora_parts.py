@@ -13,8 +13,8 @@ from lora_lab.wording import counted, fine_percent, significant
 LEVELS = 8  # shades: few make small files
 FROZEN = LinearSegmentedColormap.from_list("frozen", ["white", "#2B2B2B"], LEVELS)
 TRAINED = LinearSegmentedColormap.from_list("trained", ["white", RUN], LEVELS)
-TYPICAL = 0.995  # of the numbers are not above the darkest shade
-# Pixels on the screen: words above a matrix, and what they take beside; between two matrices
+TYPICAL = 0.995  # the share of the numbers that are not above the darkest shade
+# Pixels on the screen: for the words above a matrix, their width, and between two matrices
 HEAD, ROOM, WIDE_ROOM, GAP, BARS = 40, 64, 120, 34, 150
 Matrix = Sequence[Sequence[float]]
 
@@ -37,7 +37,7 @@ def draw_lora_parts(
     Args:
         ax: where to draw.
         title: the module's name, and when this was.
-        shape: out and in, of which the matrices below may hold every n-th row and column.
+        shape: (out, in); the matrices below may hold only every n-th row and column.
         weight: W, (out, in).
         lora_A: (r, in).
         lora_B: (out, r).
@@ -77,7 +77,7 @@ def draw_lora_parts(
     ax.set(xlim=(-1, left + BARS / unit), ylim=(height + 4 / unit, -HEAD / unit))
     ax.set(xticks=[], yticks=[], aspect="equal", anchor="W")
     ax.spines[["left", "bottom"]].set_visible(False)
-    drawn = sum(len(row) for row in weight)  # of W, maybe one number in a few
+    drawn = sum(len(row) for row in weight)  # maybe only every n-th number of W
     size_of_W = _norm(weight) * math.sqrt(height * width / drawn)
     share = fine_percent(_norm([values]) / size_of_W)
     ax.set_label(
@@ -88,7 +88,7 @@ def draw_lora_parts(
 
 
 def _typical(matrix: Matrix) -> float:
-    """The size that nearly no number exceeds: it has the darkest shade."""
+    """The size that nearly no number of a matrix exceeds: it has the darkest shade."""
     sizes = sorted(abs(number) for row in matrix for number in row)
     return sizes[min(len(sizes) - 1, int(TYPICAL * len(sizes)))] or 1.0
 
@@ -105,6 +105,6 @@ def lora_parts_size(shape: tuple[int, int]) -> tuple[int, int]:
 
 
 def _pixels(shape: tuple[int, int]) -> float:
-    """On the screen, for each number of a matrix: all of them have the same scale."""
+    """The pixels on the screen for each number of a matrix: all matrices have the same scale."""
     height, width = shape
     return min(190 / height, 170 / width)

@@ -1,4 +1,4 @@
-"""The loss of a run, step by step."""
+"""The loss of a run, step by step; also as a film while it trains."""
 
 import io
 import math
@@ -63,10 +63,11 @@ draw_loss.margins = 62, 20, 46, 26  # pixels on the screen: left, right, bottom,
 
 
 def loss_finding(records: Sequence[StepRecord]) -> str:
-    """What the loss of a finished run did: `the loss falls`, `the loss hardly moves` …
+    """The course of a finished run's loss in words: `the loss falls`, `the loss hardly moves` …
 
-    The mean of the last fifth of the steps is set beside that of the first two. A tenth is a
-    movement. The validation loss rises if it ends a tenth above its lowest value.
+    The mean over the last fifth of the steps is compared with the mean of the first two steps. A
+    difference of a tenth counts as a movement. The validation loss rises if it ends a tenth above
+    its lowest value.
     """
     losses = [record.loss for record in records]
     last = statistics.fmean(losses[-max(1, len(losses) // 5) :])
@@ -165,7 +166,7 @@ def _loss_lines(records: Sequence[StepRecord]) -> tuple[Line2D, Line2D]:
     validated = [record for record in records if record.validation_loss is not None]
     places = [record.step for record in validated], [record.validation_loss for record in validated]
     dashed = {"linestyle": "--", "marker": "o", "markersize": 4}
-    alone = {"marker": "o", "markersize": 3} if len(records) == 1 else {}  # else nothing to see
+    alone = {"marker": "o", "markersize": 3} if len(records) == 1 else {}  # a line needs two points
     line = {"color": RUN, "linewidth": 1.6, "clip_on": False}
     return (
         Line2D(*_by_step(records), label="training", **line, **alone),

@@ -134,7 +134,7 @@ def _rank_axis(ax: Axes, last: int) -> None:
 
 
 def draw_changes(ax: Axes, changes: Mapping[str, float]) -> Axes:
-    """The relative change of each matrix: a row a kind, a column a layer, darker where larger.
+    """The relative change of each matrix, darker where larger: a row per kind, a column per layer.
 
     Args:
         ax: where to draw.
@@ -154,9 +154,9 @@ def draw_changes(ax: Axes, changes: Mapping[str, float]) -> Axes:
 
 
 def draw_stable_ranks(ax: Axes, ranks: Mapping[str, float], r: int) -> Axes:
-    """The stable rank of each change in a single run: a row a kind, a column a layer.
+    """The stable rank of each change in a single run: a row for each kind, a column for each layer.
 
-    The stable rank says how many equally strong directions the change is worth.
+    The stable rank is the number of equally strong directions to which the change amounts.
 
     Args:
         ax: where to draw.
@@ -177,7 +177,7 @@ def draw_stable_ranks(ax: Axes, ranks: Mapping[str, float], r: int) -> Axes:
 def draw_ranks(
     ax: Axes, ranks: Mapping[str, int], planted: Mapping[str, int] | None = None
 ) -> Axes:
-    """The rank that each matrix has now: a row a kind, a column a layer, darker where higher.
+    """The rank that each matrix has now, darker where higher: a row per kind, a column per layer.
 
     Args:
         ax: where to draw.
@@ -209,7 +209,7 @@ def _draw_places(
     labels: Mapping[str, str],
     framed: Collection[str] = (),
 ) -> None:
-    """Draw a number for each matrix: a row a kind, a column a layer, darker where higher."""
+    """Draw a number for each matrix, darker where higher: a row per kind, a column per layer."""
     kinds = [*dict.fromkeys(last_name(name) for name in numbers)]
     layers = sorted({layer_of(name) for name in numbers})
     most = max([*numbers.values(), 1e-9])

@@ -32,8 +32,8 @@ def draw_memory(
 ) -> Axes:
     """The memory of a training step: a stacked bar for each method.
 
-    Each part has its own greatest length. The end beyond the peak is pale: it is never in memory
-    together with the rest, since activations are freed as gradients come.
+    Each part is drawn at its own maximum. The end beyond the peak is pale: the parts are never all
+    at their maximum together, since activations are freed as gradients are made.
 
     Args:
         ax: where to draw.

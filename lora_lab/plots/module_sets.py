@@ -1,4 +1,4 @@
-"""Sets of modules: which is trained, what it learns, and which of a model's matrices it reaches."""
+"""Sets of modules: the results of training them, and the matrices of a model that they reach."""
 
 from collections.abc import Collection, Mapping, Sequence
 
@@ -13,7 +13,7 @@ TASK_LOOKS = ((NEW, "s"), (RUN, "o"), (FULL, "D"))  # a colour and a marker for 
 
 
 def draw_sets(ax: Axes, title: str, scores: Mapping[str, Mapping[str, Sequence[float]]]) -> Axes:
-    """A row for each set of modules: what it learnt of each task, with 95 % intervals.
+    """A row for each set of modules: its right answers on each task, with 95 % intervals.
 
     Args:
         ax: where to draw.
@@ -58,9 +58,10 @@ def draw_hunt(
 
     Args:
         ax: where to draw.
-        modules: all that can be trained.
-        left: the error after a training over the base's, by what it trained; the oldest first.
-        secret: where the change is, once that is known: framed.
+        modules: all modules that can be trained.
+        left: the error after a training as a share of the base's, by the modules that it trained;
+            the oldest training first.
+        secret: the modules with the change, once they are known: they are framed.
     """
     tidy(ax, "Where is the change? The error that each training leaves", "", "")
     ax.grid(visible=False)
@@ -92,13 +93,13 @@ def draw_hunt(
 def draw_module_tree(
     ax: Axes, model: str, matrices: Sequence[Matrix], chosen: Collection[str], r: int
 ) -> Axes:
-    """A model's matrices to scale, a row a kind and a column a layer; those that are adapted blue.
+    """A model's matrices to scale, a row per kind and a column per layer; adapted ones are blue.
 
     Args:
         ax: where to draw.
         model: the model's name.
-        matrices: those inside its layers, in the model's order.
-        chosen: the names of those that get an adapter: A below the matrix, B to its right.
+        matrices: the matrices inside its layers, in the model's order.
+        chosen: the names of the adapted matrices: A stands below the matrix, B to its right.
         r: the adapter's rank.
     """
     layers = sorted({layer_of(matrix.name) for matrix in matrices})

@@ -47,7 +47,7 @@ def draw_differences(ax: Axes, comparisons: Mapping[str, Comparison]) -> Axes:
 
     Args:
         ax: where to draw.
-        comparisons: of models, paired by question; by name.
+        comparisons: comparisons of models, paired by question, by name.
     """
     tidy(ax, "Is the difference more than chance?", "difference, points", "")
     ax.axvline(0, color=BASE, linestyle=":", linewidth=1.6)

@@ -61,7 +61,7 @@ draw_pairs.colours = 48
 
 
 def _draw_lines(ax: Axes, name: str, a: Sequence[float], b: Sequence[float]) -> None:
-    """A line from A to B for each seed: blue where B has more, grey where it has not."""
+    """A line from A to B for each seed: blue if B has more, else grey."""
     tidy(ax, name, "", "right, %")
     for x, y in zip(a, b, strict=True):
         colour = RUN if y > x else EARLIER

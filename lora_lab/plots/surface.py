@@ -12,7 +12,7 @@ from lora_lab.plots.canvas import BASE, INK, LEGEND, PALE, RUN, axis_end, tidy
 from lora_lab.training.surface import Cell, Place, Surface
 from lora_lab.wording import counted
 
-DARKEST = 0.75  # of the colours, for the best possible score: the ridge stays visible on it
+DARKEST = 0.75  # the shade of the best possible score: the ridge stays visible on it
 NAMES = {  # of a measure, and its unit
     "validation loss": "validation loss, nats per token",
     "loss": "loss on the test, nats per token",
@@ -28,11 +28,12 @@ def draw_surface(ax: Axes, surface: Surface) -> Axes:
     """The mean and the 95 % interval of each setting, darker where better.
 
     A black line, the ridge, links the best setting of each column. A frame encloses the plateau:
-    the settings that can't be told from the best. A bar shows how much of a cell is trained.
+    the settings that are not significantly worse than the best. A bar shows how much of a cell is
+    trained.
 
     Args:
         ax: where to draw.
-        surface: its numbers, as far as they are known.
+        surface: the scores, as far as they are known.
     """
     xs, ys = surface.xs, surface.ys
     tidy(ax, f"Which {surface.y} for each {surface.x}?", surface.x, surface.y)
@@ -106,7 +107,7 @@ def _draw_plateau(ax: Axes, surface: Surface) -> None:
 
 
 def _edges(surface: Surface) -> Iterator[tuple[Point, Point]]:
-    """The sides of the plateau's cells beyond which it does not go on."""
+    """The outer sides of the plateau: sides of its cells whose neighbour is not in it."""
     inside = {(surface.xs.index(x), surface.ys.index(y)) for x, y in surface.plateau}
     for column, row in sorted(inside):
         for right, up in ((1, 0), (-1, 0), (0, 1), (0, -1)):
@@ -123,7 +124,7 @@ def _columns(places: list[Point]) -> tuple[list[float], list[float]]:
 
 
 def _draw_legend(ax: Axes, surface: Surface) -> None:
-    """Say below the axes what numbers, line and frame mean. The title leaves seeds no room."""
+    """Write below the axes what numbers, line and frame mean, and the number of seeds."""
     spread = ": mean, 95 % interval" if surface.seeds > 1 else ""
     numbers = f"{_name(surface)}{spread}; {_seeds_in_words(surface)}"
     keys = [Line2D([], [], color=BASE, linewidth=1.6, marker="o", markersize=4)]
@@ -177,7 +178,7 @@ def _seeds_in_words(surface: Surface) -> str:
     counts = [len(cell.scores) + cell.diverged for cell in surface.cells.values()]
     all_seeds = counted(surface.seeds, "seed")
     so_far = " to ".join(dict.fromkeys(f"{count}" for count in (min(counts), max(counts))))
-    whole = surface.is_whole or surface.seeds == 1  # of one seed, empty cells say it
+    whole = surface.is_whole or surface.seeds == 1  # with one seed, empty cells show it
     return all_seeds if whole else f"{so_far} of {all_seeds}"
 
 

@@ -99,9 +99,9 @@ def draw_reading(
 
     Args:
         ax: where to draw.
-        sentences: the notes, then the question; a row each.
+        sentences: the notes, then the question; a row for each.
         shares: for each layer, the share of attention on each sentence.
-        answer: what the model then says.
+        answer: the model's answer.
     """
     tidy(ax, f"Where does it look before it answers “{answer}”?", "", "")
     ax.grid(visible=False)
@@ -153,7 +153,7 @@ def strips_size(rows: int) -> tuple[int, int]:
 
 
 def draw_strips(ax: Axes, title: str, rows: Sequence[Sequence[tuple[str, int]]]) -> Axes:
-    """A batch as it goes into the model: a row each, its tokens in colour by what they are.
+    """A batch as it goes into the model: a strip for each row, its tokens in colour by their kind.
 
     Args:
         ax: where to draw.

@@ -45,8 +45,8 @@ def draw_examples(ax: Axes, curves: Mapping[str, Mapping[int, Sequence[float]]])
 def draw_ways(ax: Axes, shares: Mapping[str, tuple[float, float, float]]) -> Axes:
     """The share of right answers of each way, with its 95 % interval; the best is in colour.
 
-    `shares`: the share, 0 to 1, and the ends of its interval, by the name of the way; the first on
-    top.
+    `shares`: the share, 0 to 1, and the ends of its interval, by the name of the way. The first way
+    stands on top.
     """
     best = max(shares, key=lambda name: shares[name][0])
     tidy(ax, f"{best.partition(',')[0]} is ahead", "right answers to validation questions, %", "")
@@ -71,5 +71,5 @@ draw_ways.colours = 32
 
 
 def ways_size(count: int) -> tuple[int, int]:
-    """The size of the picture of so many ways, in pixels."""
+    """The size of the picture of `count` ways, in pixels."""
     return 640, 90 + 28 * count

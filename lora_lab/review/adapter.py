@@ -1,4 +1,4 @@
-"""`check_adapter`: an adapter's folder, or a whole model's, looked through. No model is loaded."""
+"""`check_adapter`: the review of an adapter's folder or a whole model's. No model is loaded."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -42,12 +42,12 @@ LEFTOVERS = ("optimizer.pt", "optimizer.bin", "scheduler.pt", "scaler.pt", "trai
 def check_adapter(folder: str | Path) -> Review:
     """What is odd about a saved adapter: its configuration, weights, base and tokenizer.
 
-    In a checkpoint's folder the log of the training, trainer_state.json, is looked through too.
-    Nothing is run, fetched or unpickled; no model is built. Of a folder with a whole model, merged
-    or fully fine-tuned, only name, dtype, tokenizer and broken numbers are looked at.
+    In a checkpoint's folder, the log of the training (trainer_state.json) is checked too. Nothing
+    is run, fetched or unpickled; no model is built. If the folder holds a whole model, merged or
+    fully fine-tuned, only name, dtype, tokenizer and broken numbers are checked.
 
     Args:
-        folder: written by PEFT or `save_adapter`; its adapter_config.json is taken as well.
+        folder: written by PEFT or `save_adapter`; the path of its adapter_config.json does as well.
 
     Raises:
         FileNotFoundError: if the folder is not there, or holds neither an adapter nor a model.
@@ -256,7 +256,7 @@ class _Adapter:
     def _compare_with_known(
         self, name: str, changes: Sequence[Change], fitting: Sequence[str]
     ) -> None:
-        """Whether the shapes are those of the well-known model that the configuration names."""
+        """Compare the shapes with those of the well-known model that the configuration names."""
         config = config_of(name)
         odd = "" if config is None else contradiction(config, changes)
         if odd:
@@ -379,7 +379,7 @@ def _is_path(name: str) -> bool:
 
 
 def _adapted_in_words(weights: Weights) -> str:
-    """What is adapted, at which rank: `28 matrices in 4 layers (q_proj, …), rank 8`."""
+    """The adapted matrices and their rank: `28 matrices in 4 layers (q_proj, …), rank 8`."""
     modules = list(weights.changes)
     layers = {layer_of(module) for module in modules} - {None}
     names = list(dict.fromkeys(map(last_name, modules)))

@@ -1,4 +1,4 @@
-"""The base of an adapter: which it is by its name and by its shapes, and its weights if here."""
+"""The base of an adapter, found by its name or its shapes; and its weights if they are here."""
 
 import json
 import math
@@ -34,7 +34,7 @@ class LocalBase:
     config: dict
     places: dict[str, tuple[TensorFile, str]]  # by module: the file, and the tensor's name in it
     is_quantized: bool  # its weights are packed, so that shapes and norms say nothing
-    stands_in: bool = False  # for the hub's weights, of which these are a rounded copy
+    stands_in: bool = False  # these are a rounded copy of the hub's weights
 
     def shape(self, module: str) -> tuple[int, int]:
         """A matrix's shape as its layer holds it: (out, in); an embedding's (tokens, width)."""
@@ -64,7 +64,7 @@ def find_base(name: str, adapter: Path | None = None) -> LocalBase | None:
 
     Args:
         name: as the adapter's configuration gives it.
-        adapter: its folder, in which an export may have put the base, as "base".
+        adapter: the adapter's folder. An export may have put the base into its subfolder "base".
     """
     known = next((one for one in BUILT_IN if name in (one, str(base_folder(one)))), None)
     stands_in = next((one for one in BUILT_IN if _is_hub_id_of(one, name)), None)
@@ -117,7 +117,7 @@ def weight_files(folder: Path) -> list[TensorFile]:
     """The safetensors files of a model, with their headers read.
 
     Raises:
-        FileNotFoundError: if there is none, or one that the index names is missing.
+        FileNotFoundError: if there is none, or if a file that the index names is missing.
         ValueError: for a damaged file, or an index that names files elsewhere.
     """
     index = folder / INDEX_FILE
@@ -133,7 +133,7 @@ def weight_files(folder: Path) -> list[TensorFile]:
     return [TensorFile(path) for path in paths]
 
 
-# --- which base, by its shapes ------------------------------------------------------------------
+# --- the base, found by its shapes --------------------------------------------------------------
 
 
 def models_that_fit(changes: Iterable[Change]) -> list[str]:
@@ -150,7 +150,7 @@ def models_that_fit(changes: Iterable[Change]) -> list[str]:
 def fits(config: dict, changes: Collection[Change]) -> bool:
     """Whether the sizes and the layers of changes are those of a configuration's model.
 
-    Only matrices named as in Llama are judged; without one of them nothing fits.
+    Only matrices with Llama's names are judged. Without any of them, nothing fits.
     """
     expected = _llama_shapes(config)
     judged = [change for change in changes if last_name(change.module) in expected]
@@ -163,7 +163,7 @@ def fits(config: dict, changes: Collection[Change]) -> bool:
 
 
 def contradiction(config: dict, changes: Iterable[Change]) -> str:
-    """How the changes can't be those of a configuration's model, in words; "": nothing says so."""
+    """Why the changes can't belong to a configuration's model, in words; "" if they may."""
     expected = _llama_shapes(config)
     last = config.get("num_hidden_layers", 0) - 1
     for change in changes:

@@ -19,23 +19,23 @@ from lora_lab.wording import file_size, significant
 LLAMA = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 OTHERS = ("qkv_proj", "gate_up_proj", "c_attn", "c_proj", "c_fc", "query_key_value", "dense")
 USUAL_NAMES = (*LLAMA, *OTHERS, "fc1", "fc2", "lm_head", "embed_tokens")
-FEW = 0.15  # a share of the layers: a module that is missing in fewer is missing by accident
+FEW = 0.15  # share of the layers: a module that is missing in fewer layers is missing by accident
 EXPERTS = ".experts."  # files name each expert, and transformers keeps them as one tensor
 
 
 def config_findings(
     settings: Settings, weights: Weights, base: LocalBase | None, more_targets: bool
 ) -> Iterator[Finding]:
-    """What does not fit between the configuration, the weights and the base's layers.
+    """Findings about contradictions between the configuration, the weights and the base's layers.
 
     Args:
         settings: the configuration's fields.
-        weights: the adapter's.
+        weights: the adapter's weights.
         base: if it is here; None: names are compared with the weights alone.
         more_targets: whether another field than target_modules names what is adapted.
 
     Raises:
-        ValueError: for a pattern that is no regex, or takes too long.
+        ValueError: if a pattern is not a regex, or takes too long.
     """
     yield from _of_targets(settings, weights, base)
     if base is None:
@@ -117,7 +117,7 @@ def _of_missing(settings: Settings, weights: Weights, base: LocalBase) -> Iterat
 
 
 def _of_gaps(weights: Weights) -> Iterator[Finding]:
-    """Layers in which a module has no weights, while it has some in nearly all others."""
+    """Layers in which a module has no weights, while nearly all other layers have some."""
     by_name: dict[str, set[int]] = {}
     for module in weights.changes:
         if layer_of(module) is not None and EXPERTS not in module:
@@ -138,7 +138,7 @@ def _of_gaps(weights: Weights) -> Iterator[Finding]:
 
 
 def _of_another_base(weights: Weights, base: LocalBase) -> Iterator[Finding]:
-    """Modules that the base does not have, or has in another size."""
+    """Modules that the base does not have, or that have another size there."""
     unknown = [
         module
         for module in weights.changes
@@ -218,7 +218,7 @@ def _of_ranks(settings: Settings, weights: Weights) -> Iterator[Finding]:
 
 
 def _of_rank_mask(settings: Settings, weights: Weights) -> Iterator[Finding]:
-    """AdaLoRA's ranks: which the configuration keeps, beside those in the file."""
+    """AdaLoRA's ranks in the configuration, compared with those in the file."""
     if not settings.rank_pattern:
         yield Finding(
             severity="warning",
@@ -335,7 +335,7 @@ def _of_whole_modules(settings: Settings, weights: Weights) -> Iterator[Finding]
 
 
 def _is_inside(module: str, saved: Collection[str]) -> bool:
-    """Whether a module is saved whole: for PEFT one whose name ends so, or one inside it."""
+    """Whether a module is saved whole: PEFT compares the end of its name, or of a parent's name."""
     parts = module.split(".")
     paths = (".".join(parts[: end + 1]) for end in range(len(parts)))
     return any(path.endswith(tuple(saved)) for path in paths)

@@ -10,7 +10,7 @@ from lora_lab.wording import significant
 
 
 def _short(number: float) -> str:
-    """Three digits; with an exponent where the number is out of all proportion."""
+    """A number with three digits; with an exponent if it is extremely large or small."""
     return significant(number) if 1e-4 < abs(number) < 1e6 else f"{number:.3g}"
 
 
@@ -33,7 +33,7 @@ def factor_in_words(settings: Settings, by_module: Collection[Factor]) -> str:
 
 
 def shipped_in_words(scaling: float) -> str:
-    """What tools and well-known scripts ship, beside a factor: the same, the range, the middle."""
+    """The factors that tools and well-known scripts ship: how many have this one, range, median."""
     shipped = {name: tool.scaling for name, tool in defaults().items() if tool.scaling is not None}
     same = [name for name, one in shipped.items() if abs(one - scaling) <= 0.01 * abs(scaling)]
     return (

@@ -52,7 +52,7 @@ def norms_of(changes: Collection[str], base: LocalBase | None) -> dict[str, floa
 
 
 def size_findings(changes: Mapping[str, float], norms: Mapping[str, float]) -> Iterator[Finding]:
-    """A change larger than W, or hardly there."""
+    """Findings about a change that is larger than W, or hardly there."""
     shares = relative_sizes(changes, norms)
     far = {one: share for one, share in shares.items() if share > TOO_FAR}
     if far:
@@ -78,7 +78,7 @@ def size_findings(changes: Mapping[str, float], norms: Mapping[str, float]) -> I
 
 
 def _range(values: Collection[float], words: Callable[[float], str]) -> str:
-    """The least, the most and the middle of some numbers."""
+    """The smallest, the largest and the median of some numbers."""
     low, high = min(values), max(values)
     return f"{words(low)} to {words(high)}, middle {words(statistics.median(values))}"
 
@@ -86,7 +86,7 @@ def _range(values: Collection[float], words: Callable[[float], str]) -> str:
 def _grouped(
     changes: Mapping[str, float], norms: Mapping[str, float], key: Callable[[str], str]
 ) -> str:
-    """‖ΔW‖/‖W‖ of groups of matrices, each taken as one: `q_proj: 0.9 %, v_proj: 1.2 %`."""
+    """‖ΔW‖/‖W‖ of groups of matrices, each group as a whole: `q_proj: 0.9 %, v_proj: 1.2 %`."""
     groups: dict[str, list[str]] = {}
     for module in norms:
         groups.setdefault(key(module), []).append(module)

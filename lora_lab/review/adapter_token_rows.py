@@ -13,7 +13,7 @@ EMBEDDING = "the embedding"  # where the configuration gives numbers alone
 
 
 def token_row_findings(value: object, weights: Weights, rows: int | None) -> Iterator[Finding]:
-    """What does not fit between the configuration's tokens and the rows in the file.
+    """Findings about contradictions between the configuration's tokens and the rows in the file.
 
     Args:
         value: the configuration's field: token numbers, or token numbers by module.

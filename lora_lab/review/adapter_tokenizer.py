@@ -18,7 +18,7 @@ MOST_BYTES = 200_000_000  # of a tokenizer's file: the largest known have 35 MB
 
 @dataclass(frozen=True, slots=True)
 class TokenizerFiles:
-    """What the files of a tokenizer say."""
+    """A tokenizer as its files describe it."""
 
     is_here: bool = False
     vocabulary: dict[str, int] = field(default_factory=dict)  # without added tokens
@@ -34,7 +34,7 @@ class TokenizerFiles:
 
 
 def read_tokenizer(folder: Path) -> TokenizerFiles:
-    """The tokenizer in a folder, read as JSON; one without files is not here.
+    """The tokenizer in a folder, read as JSON; `is_here` is false if the folder has no such files.
 
     Raises:
         ValueError: for a file that can't be read, with its name.
@@ -97,9 +97,9 @@ def tokenizer_findings(
     """What is odd about an adapter's tokenizer.
 
     Args:
-        own: the adapter's, which is here.
-        base: the base's; not here: nothing is compared with it.
-        rows: of the base's embedding; None: not known.
+        own: the adapter's tokenizer, which is here.
+        base: the base's tokenizer; if it is not here, nothing is compared with it.
+        rows: the rows of the base's embedding; None: not known.
         trains_embedding: whether the adapter holds an embedding of its own.
         trained_here: whether lora_lab trained it. Its batches mask padding by place, not by token
             (`tasks.examples.collate`), so an end token that also pads keeps its label.
@@ -193,7 +193,7 @@ def look_at_tokenizer(
     Args:
         folder: the adapter's, or a whole model's.
         base_folder: the base's; None: nothing is compared.
-        rows: of the base's embedding; None: not known.
+        rows: the rows of the base's embedding; None: not known.
         trains_embedding: whether the adapter holds an embedding of its own.
     """
     try:

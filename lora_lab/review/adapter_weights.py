@@ -1,4 +1,4 @@
-"""What an adapter's weights hold: the factors of each adapted matrix, their size, and the rest."""
+"""The weights of an adapter: the factors of each adapted matrix, their size, and other tensors."""
 
 import re
 from collections import Counter
@@ -53,7 +53,7 @@ class Weights:
     magnitudes: dict[str, str]  # DoRA's, by module: names in the file
     whole: dict[str, str]  # modules in the file as a whole, such as "lm_head"
     token_rows: dict[str, str]  # rows of single tokens, by module: names in the file
-    odd_names: list[str]  # that PEFT would not find
+    odd_names: list[str]  # names that PEFT would not find
     twice: list[str]  # names with PEFT's prefix twice, which it would not find either
     with_adapter: list[str]  # names that hold an adapter's name, as "lora_A.default.weight"
     findings: list[Finding] = field(default_factory=list)
@@ -65,7 +65,7 @@ class Weights:
 
 
 def read_weights(file: TensorFile) -> Weights:
-    """An adapter's tensors, sorted and measured, with what is wrong about them alone."""
+    """An adapter's tensors, sorted and measured, with the findings about the tensors themselves."""
     weights = Weights(file, {}, {}, {}, {}, [], [], [])
     for key in file.entries:
         name = WRAPPERS.sub("", key)
@@ -186,7 +186,7 @@ def _of_numbers(file: TensorFile) -> list[Finding]:
 
 
 def _of_shapes(weights: Weights) -> list[Finding]:
-    """Measure each change; what is wrong about the shapes of its factors."""
+    """Measure each change; returns the findings about the shapes of the factors."""
     empty, torn, odd = [], [], []
     entries = weights.file.entries
     for change in weights.changes.values():
@@ -250,7 +250,7 @@ def _fit(shapes: dict[str, tuple[int, ...]]) -> bool:
 
 
 def _measure(file: TensorFile, change: Change) -> None:
-    """Fill in the norm of BA, or of B diag(E) A; it stays None where a number is not finite."""
+    """Fill in the norm of BA, or of B diag(E) A; it stays None if a number is not finite."""
     if not all(file.entries[key].is_floating_point for key in change.keys.values()):
         return
     A, B = (file.array(change.keys[part]).astype(np.float64) for part in "AB")
@@ -263,7 +263,7 @@ def _measure(file: TensorFile, change: Change) -> None:
 
 
 def _of_zeros(weights: Weights) -> list[Finding]:
-    """Matrices that never learned. AdaLoRA's that keep no rank are left out."""
+    """Findings about matrices that never learned; AdaLoRA's matrices of rank 0 are left out."""
     changes = [change for change in weights.sound if change.rank]
     zero = [change.module for change in changes if change.is_zero]
     is_adalora = any("E" in change.keys for change in changes)
@@ -298,7 +298,7 @@ def _of_zeros(weights: Weights) -> list[Finding]:
 
 
 def places(modules: Sequence[str]) -> str:
-    """Where modules are, in short: `q_proj, v_proj in layers 2 to 3`; else the first names."""
+    """The places of modules, in short: `q_proj, v_proj in layers 2 to 3`; else the first names."""
     columns = list(dict.fromkeys(last_name(module) for module in modules))
     layers = sorted({layer_of(module) for module in modules} - {None})
     if len(modules) < 2 or len(columns) > 8 or len(modules) != len(columns) * len(layers):

@@ -1,4 +1,4 @@
-"""Which well-known base a hub id means, and its configuration. No torch, and nothing is fetched."""
+"""The well-known base that a hub id means, and its configuration. No torch; nothing is fetched."""
 
 import functools
 import re
@@ -48,7 +48,7 @@ def known_configs() -> dict[str, dict]:
 def config_of(name: str) -> dict | None:
     """The configuration of the well-known base that a hub id means; None: not known.
 
-    Its sizes and layers hold. Its vocabulary may be another's: Mistral's versions differ in it.
+    Its sizes and layers are right. Its vocabulary may differ, as between Mistral's versions.
     """
     known = well_known(name)
     if known is None:

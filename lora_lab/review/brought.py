@@ -1,4 +1,4 @@
-"""What somebody brought, known by its content: data, an adapter's or a model's folder, a recipe."""
+"""The kind of a path, known by its content: data, an adapter's or a model's folder, a recipe."""
 
 import os
 from pathlib import Path
@@ -18,9 +18,9 @@ WEIGHTS = (".safetensors", ".gguf", ".npz", *PICKLES)
 def kind_of(path: str | Path) -> Kind:
     """Whether a path is data, an adapter's folder, a whole model's folder, or a recipe.
 
-    The log of a training, trainer_state.json, counts as a recipe; so does a folder with it alone.
-    A JSON file with a list is data; a JSON file with an object is a recipe, save an adapter's
-    own configuration: that means its folder.
+    The log of a training, trainer_state.json, counts as a recipe; so does a folder that holds only
+    this log. A JSON file with a list is data. A JSON file with an object is a recipe, except an
+    adapter's own configuration, which stands for its folder.
 
     Raises:
         FileNotFoundError: there is nothing at the path.

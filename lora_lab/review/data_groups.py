@@ -24,8 +24,8 @@ from lora_lab.tasks.splits import (
 from lora_lab.tasks.tables import LEAST, Table
 from lora_lab.wording import counted, percent
 
-FEW_GROUPS = 5  # of a split: below, its score says next to nothing of other groups
-ALONE = 0.9  # groups for each row, from which on grouping changes next to nothing
+FEW_GROUPS = 5  # with fewer groups, a split's score says next to nothing about other groups
+ALONE = 0.9  # with this many groups for each row, grouping changes next to nothing
 TOGETHER = frozenset(  # words in a column's name that say: rows of one value belong together
     "account author client company conversation customer dialog dialogue doctor document group "
     "patient person session source speaker student supplier template thread user visitor "
@@ -40,12 +40,12 @@ class Groups:
     by: str  # a column, or "template"
     sizes: Counter[str]  # rows of each
     large: Sequence[str]  # so large that they stay in training
-    leaking: int  # of the test rows of a split at random: those whose group is in training
-    drawn: int  # test rows of that split
+    leaking: int  # test rows of a random split whose group is in training too
+    drawn: int  # all test rows of that split
 
 
 def groups_of(used: Sequence[UsedRow], by: str) -> Groups:
-    """The groups of rows that are grouped, and how a split at random would tear them apart."""
+    """The groups of rows, and how many of them a random split would tear apart."""
     several = {row.example.prompt for row in used if row.contradicted}
     drawn = draw_rows(used, (TEST, VALIDATION), random.Random(0), several)
     trained = {row.group for row in drawn[TRAIN]}
@@ -71,7 +71,7 @@ def groups_by_split(splits: Mapping[str, Sequence[UsedRow]]) -> dict[str, int]:
 
 
 def group_findings(groups: Groups, by_split: Mapping[str, int] | None) -> Iterator[Finding]:
-    """What is odd about groups; `by_split` says how many each split has, None: none was drawn."""
+    """Findings about groups. `by_split`: the groups of each split; None: no split was drawn."""
     sizes = groups.sizes
     if len(sizes) >= ALONE * sizes.total():
         yield Finding(
@@ -88,8 +88,8 @@ def group_findings(groups: Groups, by_split: Mapping[str, int] | None) -> Iterat
             severity="note",
             what=f"at random, {groups.leaking:,} of {counted(groups.drawn, 'test row')} "
             f"({percent(share)}) would be of a group that is in training too",
-            why="The score would then tell how well known groups are answered, and nothing of new "
-            "ones.",
+            why="The score would then show how well known groups are answered, and say nothing "
+            "about new groups.",
             do=f"Keep --group-by {shlex.quote(groups.by)} in train, sweep and decide: no group is "
             "in two splits then.",
             lesson="01",
@@ -99,8 +99,8 @@ def group_findings(groups: Groups, by_split: Mapping[str, int] | None) -> Iterat
             severity="warning",
             what=f"few groups: {by_split[TEST]:,} in the test and {by_split[VALIDATION]:,} in "
             f"validation, of {len(sizes):,}",
-            why="Rows of one group are alike. A score over so few groups tells next to nothing of "
-            "other ones, and its interval is wide.",
+            why="Rows of one group are alike. A score over so few groups says next to nothing "
+            "about other groups, and its interval is wide.",
             do="Collect rows of more groups. Or give the test more of them, by a column of your "
             "own with train, validation and test (--split-column).",
             lesson="04",

@@ -11,8 +11,8 @@ from lora_lab.tasks.examples import Example
 from lora_lab.tasks.splits import UsedRow
 
 TOKENIZERS = ("smollm2", "pocket")  # the bases whose tokenizer may be here, the better one first
-ALL = 4_000_000  # bytes of text, at most, of which every token is counted: some two seconds
-SAMPLE = 2000  # examples that are counted of more text, beside all that may be too long
+ALL = 4_000_000  # bytes of text: up to here every token is counted, in about two seconds
+SAMPLE = 2000  # beyond it, this many examples are counted, and all that may be too long
 AT_ONCE = 500  # examples in a batch: more would only take memory
 MARKS = ("\x02", "\x03")  # stand for prompt and answer while the chat format is read
 
@@ -22,15 +22,15 @@ class Lengths:
     """How long examples are, the chat format included."""
 
     unit: str  # "smollm2's tokens", or "words" where no tokenizer is here
-    middle: int  # half of the examples are at most so long
-    most: int  # of the examples that were counted
-    counted: int  # examples
-    too_long: tuple[int, ...]  # rows above max_length; in words: rows that must be
+    middle: int  # the median length
+    most: int  # the longest counted example
+    counted: int  # how many examples were counted
+    too_long: tuple[int, ...]  # rows above max_length; counted in words: rows that must be above it
 
 
 @dataclass(frozen=True, slots=True)
 class TokenCounter:
-    """Counts tokens as `tasks.examples.encode` does. It loads tokenizers, and not torch."""
+    """Counts tokens as `tasks.examples.encode` does, with the package tokenizers, not torch."""
 
     base: str
     tokenizer: object
@@ -69,7 +69,7 @@ class TokenCounter:
 
 
 def counter_here() -> TokenCounter | None:
-    """The counter of the best base that is here; None: no base is."""
+    """The counter of the best base that is here; None: no base is here."""
     for name in TOKENIZERS:
         folder = base_folder(name)
         if (folder / "tokenizer.json").is_file():
@@ -80,7 +80,7 @@ def counter_here() -> TokenCounter | None:
 def lengths_of(rows: Sequence[UsedRow], max_length: int, counter: TokenCounter | None) -> Lengths:
     """The lengths of examples, and the rows above `max_length`.
 
-    Of much text a sample is counted, and each example that may have more than `max_length`.
+    If there is much text, a sample is counted, and each example that may exceed `max_length`.
     """
     if counter is None:
         words = [len(row.example.prompt.split()) + len(row.example.answer.split()) for row in rows]
@@ -108,8 +108,9 @@ def lengths_of(rows: Sequence[UsedRow], max_length: int, counter: TokenCounter |
 class Bounds(dict):
     """The most tokens that a word can have: as counted in a sample, else its bytes and a space.
 
-    A tokenizer of bytes joins no words across white space. So a text has at most as many tokens as
-    its words, and one for each sign of white space that is no single space between two words.
+    A byte-level tokenizer joins no words across white space. So a text has at most as many tokens
+    as its words have together, plus one for each character of white space that is not a single
+    space between two words.
     """
 
     def __init__(self, counter: TokenCounter, sample: Iterable[Example]) -> None:
@@ -127,7 +128,7 @@ class Bounds(dict):
         return len(word.encode()) + 1
 
     def may_exceed(self, example: Example, tokens: int) -> bool:
-        """Whether an example can have more tokens. Words are looked at where bytes do not tell."""
+        """Whether an example can have more tokens: judged by bytes, and if need be by words."""
         prompt, answer = example.prompt, example.answer
         letters = len(prompt) + len(answer) + 1
         widest = 1 if prompt.isascii() and answer.isascii() else 4  # bytes of a letter

@@ -1,4 +1,4 @@
-"""`mend_data`: a file without what `check_data` found in it, as far as no judgement is needed."""
+"""`mend_data`: a copy of a file without those flaws that can be mended without judgement."""
 
 import csv
 from collections import Counter, defaultdict
@@ -28,7 +28,7 @@ PERSONAL = "hints of personal data hidden"
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Mended:
-    """A mended file, and what was done to which rows of the file before."""
+    """A mended file, and the changes, with the numbers of the original rows."""
 
     path: Path  # CSV: the columns prompt and answer, then the file's others
     before: int  # rows
@@ -36,7 +36,7 @@ class Mended:
     done: Mapping[str, Sequence[int]] = field(default_factory=dict)  # what: row numbers
 
     def __str__(self) -> str:
-        """How many rows there are, then a line for each kind of change, with its rows."""
+        """The numbers of rows, then a line for each kind of change, with its rows."""
         lines = [f"{counted(self.before, 'row')} read, {self.after:,} kept"]
         lines += [f"  {what}: {rows_in_words(rows)}" for what, rows in self.done.items()]
         return "\n".join(lines)
@@ -59,13 +59,13 @@ def mend_data(
     answers, examples beyond `max_length`. Mended: garbled letters, labels in a rare spelling, hints
     of personal data. Other columns, such as a customer to group by, are kept as they are, so look
     through them yourself. The file itself stays as it is. Near-twins stay: a split by template
-    keeps them together. A label that is wrong, a name or a street is not found.
+    keeps them together. Wrong labels, names and streets are not found.
 
     Args:
         path: CSV, TSV, JSON or JSONL.
         folder: where the copy is written, under the file's name, as CSV.
         tokenizer: of the base that is to be trained; it counts the tokens.
-        prompt: a column; without one of this name a fitting pair is guessed, as in `load_task`.
+        prompt: a column; without a column of this name, a pair is guessed, as in `load_task`.
         answer: a column.
         max_length: tokens that an example may have, the chat format included.
 
@@ -147,7 +147,7 @@ def _note(done: dict[str, list[int]], what: str, number: int) -> None:
 
 
 def _read_again(text: str) -> str:
-    """A text that was UTF-8 read in a wrong encoding, read rightly; others stay as they are."""
+    """A text that was decoded wrongly from UTF-8, decoded again; other texts stay as they are."""
     if not GARBLED.search(text):
         return text
     for encoding in ("cp1252", "latin-1"):
@@ -167,5 +167,5 @@ def _usual_spelling(labels: Counter[str]) -> dict[str, str]:
 
 
 def _taken(read: FileRows) -> tuple[str, ...]:
-    """The columns that the copy has no room for, since it has their texts or their names."""
+    """The columns that are not copied, since the copy has their texts or their names already."""
     return read.taken.prompt, read.taken.answer, PROMPT, ANSWER

@@ -18,10 +18,10 @@ NAMED = 60  # rows that a finding names, at most
 LABEL = 40  # letters of a label that are printed
 MEDIA = ("image", "video", "audio")
 ROUNDS = 20  # chats that a note names, at most
-FEW = 30  # test rows below which a score says little: one of them is 3 points
-RARE = 5  # rows of a label that is hardly learnt
+FEW = 30  # with fewer test rows, a score says little: one row is 3 points
+RARE = 5  # a label with fewer rows is hardly learnt
 GUESSED = ("cp1252", "latin-1")
-PLACEHOLDERS = {"nan", "null", "n/a", "#n/a", "todo", "tbd"}  # no label, whoever wrote it
+PLACEHOLDERS = {"nan", "null", "n/a", "#n/a", "todo", "tbd"}  # never a label
 NOTHING = PLACEHOLDERS | {"na", "none", "unknown", "empty", "undefined"}
 DASHES = re.compile(r"[!-/:-@\[-`{-~\s]+")  # punctuation alone
 # é, ü, ’ and € as UTF-8 that was read as Latin-1, and the sign for a letter that was lost
@@ -32,7 +32,7 @@ GARBLED = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """What was read of a file: its rows, and the prompts and answers taken from them."""
+    """What was read from a file: its rows, and the prompts and answers taken from them."""
 
     rows: int
     columns: Sequence[str]
@@ -291,7 +291,7 @@ def is_placeholder(answer: str, *, labels: bool) -> bool:
     """Whether an answer is nothing but a placeholder: `n/a`, and where answers are texts also `-`.
 
     Args:
-        answer: a row's.
+        answer: a row's answer.
         labels: whether the file's answers are labels, one of which may be "none" or "+".
     """
     if len(answer) >= 10:
@@ -311,7 +311,7 @@ def _labels(material: Material) -> Iterator[Finding]:
         yield Finding(
             severity="grave",
             what=f"every answer is {quoted(largest)}",
-            why="There is nothing to tell apart, so nothing about the prompts is learnt.",
+            why="There is nothing to distinguish, so nothing about the prompts is learnt.",
             do="Add rows with other answers, or take another column as the answer.",
             lesson="01",
         )
@@ -358,7 +358,7 @@ def spelled(label: str) -> str:
 
 def quoted(label: str) -> str:
     """A label to print, shortened, and without personal data."""
-    label, _ = without_personal_data(label)  # before the cut: half an address looks like none
+    label, _ = without_personal_data(label)  # before the cut: half an address would not be found
     return repr(label if len(label) <= LABEL else f"{label[: LABEL - 1]}…")
 
 

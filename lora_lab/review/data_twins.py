@@ -1,4 +1,4 @@
-"""Prompts that are held out, and those of them that have a near-twin in training."""
+"""Held-out prompts that have a near-twin in training."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -9,11 +9,11 @@ from lora_lab.tasks.templates import templates_of
 
 @dataclass(frozen=True, slots=True)
 class Twins:
-    """Prompts that are held out, and those of them whose template is in training too."""
+    """The held-out prompts, and those of them whose template is in training too."""
 
     held_out: int  # prompts
     twins: tuple[str, ...]  # of these, those with a near-twin in training
-    templates: int  # of all prompts
+    templates: int  # different templates of all prompts
     prompts: int
     shared: tuple[tuple[str, int], ...]  # templates of the twins, with their prompts, most first
 

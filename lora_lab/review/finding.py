@@ -1,4 +1,4 @@
-"""What a review found: each finding with its reason, its remedy, and where the course shows it."""
+"""Findings of a review, each with its reason, its remedy, and the lesson that shows it."""
 
 import html
 import re
@@ -17,8 +17,8 @@ class Finding:
     severity: Severity  # "grave": the result is wrong or lost; "warning": likely; "note": know it
     what: str  # what was found, with names, numbers and places
     why: str  # the harm that it does
-    do: str  # what mends it
-    lesson: str = ""  # the number of the notebook that shows it: "07"; "" where none does
+    do: str  # the remedy
+    lesson: str = ""  # the number of the notebook that shows it: "07"; "" if none does
 
     def __post_init__(self) -> None:
         if self.severity not in SEVERITIES:
@@ -41,7 +41,7 @@ class Review(Sequence[Finding]):
     """
 
     subject: str  # what was looked at: a file's or a folder's name
-    kind: str  # what it was taken for: "data", "adapter", "recipe for TRL", …
+    kind: str  # what it is: "data", "adapter", "recipe for TRL", …
     facts: Mapping[str, str] = field(default_factory=dict)  # a name, and what was read: "rows": "…"
     findings: tuple[Finding, ...] = ()
 

@@ -13,7 +13,7 @@ from lora_lab.models.architecture import Shape
 from lora_lab.models.read_architecture import cached_shape, shape_of
 from lora_lab.review.base_names import more_configs, short_name, well_known
 
-# Names of a family whose members have the same modules, and a member whose shape is known.
+# A family's names: its members have the same modules. With a member whose shape is known.
 FAMILIES = (
     (r"qwen3-(14b|32b)", "qwen3-8b"),
     (r"qwen2(\.5)?-(14b|32b|72b)", "qwen2.5-7b"),
@@ -42,7 +42,7 @@ class NamedBase:
     """A base's shape, or that of a relative whose modules have the same names."""
 
     shape: Shape
-    is_exact: bool  # False: a relative's, so nothing can be counted
+    is_exact: bool  # False: it is a relative's shape, so nothing can be counted
 
     @property
     def model_type(self) -> str:

@@ -1,4 +1,4 @@
-"""`check_recipe`: another program's recipe, looked through; and the same as `lora-lab train`."""
+"""`check_recipe`: the review of a recipe, with the equal command of `lora-lab train`."""
 
 import math
 import os
@@ -28,8 +28,6 @@ from lora_lab.tools.reading import read
 from lora_lab.tools.trainer_state import TrainerState
 from lora_lab.wording import counted, significant
 
-DIFFERENT = ("dpo", "grpo", "kto", "orpo", "ppo", "reward")  # losses that lora_lab does not have
-
 
 def check_recipe(source: str | Path | Mapping[str, object] | Recipe) -> Review:
     """What is odd about a fine-tune's settings, or about the log of a training.
@@ -42,7 +40,7 @@ def check_recipe(source: str | Path | Mapping[str, object] | Recipe) -> Review:
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is broken, too large, or of no kind that is known here.
-        TypeError: for what is neither a path nor settings.
+        TypeError: if `source` is neither a path nor settings.
     """
     if isinstance(source, Recipe):
         source = asdict(source)
@@ -103,7 +101,7 @@ def _review(brought: BroughtRecipe, folder: Path) -> Review:
 def _without_warmup(brought: BroughtRecipe, steps: int | None) -> BroughtRecipe:
     """The recipe with a warm-up that fits: a warm-up that is too long has a finding of its own.
 
-    `steps` are those of its epochs, where the file gives no steps.
+    `steps`: the steps of its epochs, if the file gives no steps.
     """
     said = dict(brought.said)
     steps, warmup = said.get("steps") or steps, said.get("warmup_steps")
@@ -200,7 +198,7 @@ def _method(recipe: Recipe) -> str:
 def _command_facts(
     brought: BroughtRecipe, base: NamedBase | None, steps: int | None, rows: RowsOfFile | None
 ) -> dict[str, str]:
-    """The equal command, and what of the file is not in it."""
+    """The equal command, and the settings of the file that are not in it."""
     if brought.stage == "another head":
         return {"with lora-lab": "no such command: it trains causal language models alone"}
     if brought.stage not in ("sft", "pretrain"):
@@ -237,7 +235,7 @@ def _command_facts(
     return facts
 
 
-WITHOUT_EFFECT = (  # on what is learnt: where things are kept, logged and computed
+WITHOUT_EFFECT = (  # keys that change no result: where things are kept, logged and computed
     *("wandb", "output", "logging", "save", "saves", "hub", "push", "report", "resume", "dataset_"),
     *("dataloader", "preprocessing", "plot", "overwrite", "ddp", "fsdp", "deepspeed", "tf32"),
     *(

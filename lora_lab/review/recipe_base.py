@@ -1,4 +1,4 @@
-"""What a recipe does to the base that it names: modules that match, parameters, memory."""
+"""A recipe on the base that it names: modules that match, parameters, memory."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -19,7 +19,7 @@ GIB = 2**30
 
 
 def with_pefts_targets(brought: BroughtRecipe, base: NamedBase | None) -> BroughtRecipe:
-    """The recipe with PEFT's own choice of modules, where it names none and the base is known."""
+    """The recipe with PEFT's own choice of modules, if it names none and the base is known."""
     if not brought.traits.get("targets_left_to_peft") or base is None:
         return brought
     chosen = PEFT_TARGETS.get(base.model_type)
@@ -29,7 +29,7 @@ def with_pefts_targets(brought: BroughtRecipe, base: NamedBase | None) -> Brough
 
 
 def target_findings(brought: BroughtRecipe, recipe: Recipe, base: NamedBase) -> Iterator[Finding]:
-    """Targets that match nothing in the base, layers that it does not have."""
+    """Findings about targets that match nothing in the base, and layers that it does not have."""
     if recipe.method == "full" or "target_modules" not in brought.fields:
         return
     shape, targets = base.shape, recipe.target_modules
@@ -80,7 +80,7 @@ def target_findings(brought: BroughtRecipe, recipe: Recipe, base: NamedBase) -> 
 
 
 def _unmatched(model: Modules, targets: str | tuple[str, ...]) -> list[str]:
-    """The names among the targets that reach nothing."""
+    """The names among the targets that match nothing."""
     if isinstance(targets, str):
         return []
     names = [matrix.name for matrix in model.matrices]
@@ -97,10 +97,10 @@ def _names(model: Modules) -> tuple[str, ...]:
 
 
 def meant_targets(brought: BroughtRecipe, base: NamedBase | None) -> dict[str, str | None]:
-    """The targets that reach nothing in the base, each with the name that was meant.
+    """The targets that match nothing in the base, each with the name that was probably meant.
 
-    None stands for a name that is near to no layer's. It is empty where all reach something, and
-    where the base is not known.
+    None stands for a name that is not near to any layer's name. The result is empty if all targets
+    match something, and if the base is not known.
     """
     targets = brought.fields.get("target_modules", ())
     if base is None or not brought.is_lora or not isinstance(targets, tuple):
@@ -113,7 +113,7 @@ def meant_targets(brought: BroughtRecipe, base: NamedBase | None) -> dict[str, s
 
 
 def with_meant_targets(brought: BroughtRecipe, meant: Mapping[str, str | None]) -> BroughtRecipe:
-    """The recipe with the names that were meant in place of those that reach nothing."""
+    """The recipe with the names that were meant in place of those that match nothing."""
     if not meant:
         return brought
     targets = brought.fields["target_modules"]
@@ -126,7 +126,7 @@ def with_meant_targets(brought: BroughtRecipe, meant: Mapping[str, str | None]) 
 
 
 def base_facts(brought: BroughtRecipe, recipe: Recipe, base: NamedBase) -> Mapping[str, str]:
-    """Modules, parameters and memory; empty where the base's shape is only a relative's."""
+    """Modules, parameters and memory; empty if the base's shape is only a relative's."""
     if not base.is_exact:
         return {}
     shape, facts = base.shape, {}
@@ -138,7 +138,7 @@ def base_facts(brought: BroughtRecipe, recipe: Recipe, base: NamedBase) -> Mappi
         facts["trained"] = f"{trained:,} of {whole:,} parameters ({share})"
         if {"batch_size", "max_length"} <= {*brought.fields}:
             facts["memory"] = _memory(shape, recipe)
-    except ValueError:  # of a kind that can't be counted
+    except ValueError:  # a model of a kind that can't be counted
         return facts
     return facts
 

@@ -1,4 +1,4 @@
-"""What is odd about the curves of a training: trainer_state.json."""
+"""Findings about the curves of a training, which are in trainer_state.json."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -74,7 +74,7 @@ def _facts(state: TrainerState) -> dict[str, str]:
 
 
 def _best_before(state: TrainerState, step: float) -> str:
-    """Where the validation loss was lowest, if it had risen again before a step; else empty."""
+    """Words for the step with the best validation loss, if it rose before `step`; else empty."""
     before = [one for one in state.eval_losses if one[0] < step and math.isfinite(one[1])]
     if not before:
         return ""

@@ -1,4 +1,4 @@
-"""The rows of a file that a recipe names, beside its maximum length and its steps."""
+"""The rows of a file that a recipe names, compared with its maximum length and its steps."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

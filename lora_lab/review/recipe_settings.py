@@ -1,4 +1,4 @@
-"""What is odd about a recipe's numbers: rate, factor, steps, precision, and traps of its tool."""
+"""Findings about a recipe's numbers: rate, factor, steps, precision, and traps of its tool."""
 
 import functools
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ def settings_findings(brought: BroughtRecipe, recipe: Recipe, width: int | None)
     """The findings about a recipe's numbers.
 
     Args:
-        brought: as it was read.
+        brought: the recipe as it was read.
         recipe: the same as `lab.Recipe`.
         width: the base's hidden size; None: not known.
     """

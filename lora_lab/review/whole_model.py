@@ -1,4 +1,4 @@
-"""A whole model's folder, merged or fully fine-tuned: little can be checked, and that is said."""
+"""The review of a whole model's folder, merged or fully fine-tuned: little can be checked."""
 
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -12,11 +12,11 @@ from lora_lab.review.finding import Finding, Review, named
 from lora_lab.review.recipe_curves import log_beside
 from lora_lab.wording import file_size, in_short
 
-MOST_LOOKED_AT = 2_000_000_000  # bytes of a whole model that are looked through for NaN
+MOST_LOOKED_AT = 2_000_000_000  # bytes of a whole model that are searched for NaN
 
 
 def check_model(folder: Path) -> Review:
-    """A merged or fully fine-tuned model: its name, dtype, tokenizer, and broken numbers."""
+    """The review of a merged or fully fine-tuned model: name, dtype, tokenizer, broken numbers."""
     facts: dict[str, str] = {}
     findings: list[Finding] = []
     review = {"subject": folder.resolve().name, "kind": "whole model (merged or fully fine-tuned)"}

@@ -24,8 +24,8 @@ def changed_facts(task: Task, count: int, *, seed: int = 0) -> ChangedFacts:
     """The right answers after `count` of the facts of `task` have changed.
 
     An adapter trained on `task` now gives old answers. An adapter trained on the result's `task` is
-    up to date. The base can read the answers to `noted` in its prompts: there each question follows
-    the note that it needs, as if a search never failed.
+    up to date. The base can read the answers to `noted` in its prompts: there each question stands
+    after the note that it needs, as if a search never failed.
 
     Args:
         task: `new-facts`, of any n and seed.

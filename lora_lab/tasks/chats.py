@@ -1,7 +1,7 @@
 """Chats as a prompt and an answer: the turns of TRL, OpenAI and ShareGPT, in text.
 
 A chat is a list of turns: `messages` with role and content, or ShareGPT's `conversations` with
-from and value. The last answer is what is learnt; the turns before it are its prompt.
+from and value. Training learns the last answer; the turns before it are its prompt.
 """
 
 import json
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 TOOL = "a call of a tool, and text alone is learnt here"
 MORE = "a turn that holds more than text"
-NAMED = 20  # letters of a strange name that a reason quotes
+NAMED = 20  # letters of an unknown role that a reason quotes
 ROLES = {  # of a turn, in each dialect
     "user": ("user", "human"),
     "assistant": ("assistant", "gpt", "model"),
@@ -110,7 +110,7 @@ def last_answer(turns: Sequence[Turn]) -> int:
 
 
 def prompt_of(turns: Sequence[Turn]) -> str:
-    """The turns before the answer as a text. Of several rounds each turn says who speaks."""
+    """The turns before the answer as a text. With several rounds, each turn says who speaks."""
     several = sum(turn.role != "system" for turn in turns) > 1
     lines = [
         f"{turn.role.title()}: {turn.text}" if several and turn.role != "system" else turn.text

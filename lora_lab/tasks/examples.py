@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 from lora_lab.recipe import Recipe, shown
 from lora_lab.tasks.styles import Style
 
-if TYPE_CHECKING:  # torch takes seconds to import, and a list of tasks does without
+if TYPE_CHECKING:  # torch takes seconds to import, and a list of tasks does not need it
     from torch import Tensor
 
 IGNORED = -100  # the label of a token without a loss, as in torch and transformers
@@ -44,15 +44,15 @@ class Task:
     metric: str  # "exact match", "accuracy", "field F1", "valid JSON", "perplexity" or "KL"
     about: str  # what it is, where it comes from, and its licence
     recipe: Recipe  # values that were tried for this base and task: where notebooks start
-    old_knowledge: Sequence[Example] = ()  # what the base knows already: measures forgetting
-    strangers: Sequence[Example] = ()  # the answer must stay "not known": measures invention
+    old_knowledge: Sequence[Example] = ()  # what the base knows already; measures forgetting
+    strangers: Sequence[Example] = ()  # the answer must stay "not known"; measures invention
     teacher: "Mapping[str, Tensor] | None" = None  # a planted change: module name -> (out, in)
     style: Style | None = None  # of the right answers: its share of all answers is a metric too
     # Prompt -> its group, such as a template or a person: no group is in two splits, and intervals
     # count groups. None: every row stands alone. It changes no run, so no fingerprint.
     groups: Mapping[str, str] | None = None
-    # What was read of its file, a `tasks.files.FileRows`, for whoever reviews the rows. It changes
-    # no run either. None: the task was made from no file.
+    # What was read from its file, a `tasks.files.FileRows`: a review of the rows needs it. It
+    # changes no run either. None: the task was not made from a file.
     read: Any = field(default=None, compare=False, repr=False)
 
     def fingerprint(self) -> str:
@@ -66,7 +66,7 @@ class Task:
 
 
 def check_is_task(given: object) -> None:
-    """Refuse what is no Task, such as a name."""
+    """Refuse anything that is not a Task, such as a name."""
     if not isinstance(given, Task):
         name = repr(given) if isinstance(given, str) else '"new-facts"'
         raise TypeError(f"{shown(given)} is no task; give lab.load_task({name})")
@@ -188,7 +188,7 @@ def encode_fitting(
 
 
 def encode_prompts(prompts: Sequence[str], tokenizer: object) -> list[list[int]]:
-    """The tokens of each prompt, as `prompt_ids` gives them; kept like the examples'."""
+    """The tokens of each prompt, as `prompt_ids` gives them; kept as in `encode_fitting`."""
     key = tuple(prompts)
     made = _made_once(
         tokenizer, key, lambda: Prompts(tuple(prompt_ids(tokenizer, prompt) for prompt in prompts))
@@ -225,7 +225,7 @@ def _encode_fitting(
 
 
 def _tokenizer_settings(tokenizer: object) -> tuple:
-    """Everything that can change in a tokenizer: added tokens are all that a vocabulary gains."""
+    """Everything that can change in a tokenizer. Its vocabulary can grow by added tokens only."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     own = {name: value for name, value in vars(tokenizer).items() if value is not backend}
     steps = ("normalizer", "pre_tokenizer", "post_processor", "truncation", "padding")
@@ -262,12 +262,12 @@ def encode_all(
 
 
 def places_of(encoded: Encoded) -> list[int]:
-    """The positions at which the example's labels are predicted: each label's, less one."""
+    """The positions at which the example's labels are predicted: the position before each label."""
     return [place for place, label in enumerate(encoded.labels[1:]) if label != IGNORED]
 
 
 def scored_at_once(places: int, vocab_size: int) -> int:
-    """How many examples are scored at once, where logits are computed at so many positions."""
+    """How many examples are scored at once if each has logits at this many positions."""
     return max(1, min(SCORED, LOGITS // (4 * max(1, places) * vocab_size)))
 
 

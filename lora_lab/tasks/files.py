@@ -1,6 +1,6 @@
 """A task from the user's file: CSV, TSV, JSON (a list of objects) or JSONL (an object a line).
 
-No row is dropped in silence: the task's `about` names the rows that were left out, and why.
+No row is dropped silently: the task's `about` names the rows that were left out, and why.
 """
 
 import json
@@ -39,7 +39,7 @@ REPEATED = "the same as an earlier row"
 
 @dataclass(frozen=True, slots=True)
 class FileRows:
-    """What was read of a file: its rows, and the prompts and answers taken from them."""
+    """What was read from a file: its rows, and the prompts and answers taken from them."""
 
     count: int  # rows
     columns: Sequence[str]  # as they stand in the file
@@ -60,7 +60,7 @@ def rows_read(
         prompt: a column.
         answer: a column.
         more: other columns by their roles: group_by, split_column.
-        split: of all rows; None: the split column's, or to be drawn.
+        split: the split of all rows; None: the split column says it, or it is to be drawn.
     """
     columns = tuple(table.columns)
     taken = take(table, path, prompt, answer)
@@ -92,27 +92,27 @@ def file_task(
 ) -> Task:
     """A task with the file's `prompt` column as prompts and its `answer` column as right answers.
 
-    Without these columns a form that fits most rows is taken: a chat, Alpaca's instruction, input
-    and output, or another pair of names, such as question and answer. `about` says which.
+    Without these columns, the form that fits most rows is taken: a chat, Alpaca's instruction,
+    input and output, or another pair of names, such as question and answer. `about` says which.
 
-    Rows with a blank are left out, and exact repeats are taken once. A prompt with several answers
-    is in training only, with all of them. No prompt is in two splits: a prompt of the test is left
-    out of training.
+    Rows with a blank value are left out, and exact repeats are taken once. A prompt with several
+    answers is in training only, with all of them. No prompt is in two splits: a prompt of the test
+    is left out of training.
 
-    Without `test`, `validation` and `split_column`, `seed` draws the splits: 80 % train, 10 %
-    validate, 10 % test. A split that they don't give is drawn from the rows to train on. `n` takes
-    that many of the training examples.
+    Without `test`, `validation` and `split_column`, `seed` draws the splits: 80 % for training,
+    10 % for validation, 10 % for the test. A split that they don't give is drawn from the rows to
+    train on. `n` takes that many of the training examples.
 
     The metric is "field F1" if every answer is a JSON object. It is "accuracy" if the answers are
     labels: at most 100 different ones, and two rows in three share theirs with another row. Else it
-    is "exact match". A label that occurs once stays in training where splits are drawn by row.
+    is "exact match". A label that occurs once stays in training if splits are drawn by row.
 
     Args:
         path: CSV, TSV, JSON or JSONL.
         prompt: a column.
         answer: a column.
-        n: training examples; None: all that there are.
-        seed: draws.
+        n: the number of training examples; None: all of them.
+        seed: draws the splits and the training examples.
         test: a file with the test's rows, in the same columns.
         validation: a file with the validation's rows.
         split_column: a column that says train, validation or test of each row.
@@ -219,15 +219,15 @@ def _check_several(rows: Sequence[UsedRow], column: str, path: Path) -> None:
 def used_rows(
     table: Table, columns: Mapping[str, str], split: str | None, name: str
 ) -> list[UsedRow]:
-    """The rows that can be used, exact repeats once a split. The table notes why others are not.
+    """The rows that can be used; of exact repeats, one for each split. The table notes the others.
 
-    Of a prompt with several answers each is used: none is taken for the right one.
+    If a prompt has several answers, all are used: none of them is known to be the right one.
 
     Args:
         table: whose rows.
         columns: by their roles: prompt, answer, and perhaps group_by and split_column.
-        split: of all rows; None: the split column's, or to be drawn.
-        name: the file's.
+        split: the split of all rows; None: the split column says it, or it is to be drawn.
+        name: the file's name.
     """
     used: list[UsedRow] = []
     first: dict[tuple[str | None, str], UsedRow] = {}
@@ -315,7 +315,7 @@ def _is_object(answer: str) -> bool:
 def _rows_text(
     splits: dict[str, list[UsedRow]], files: dict[str | None, Path], tables: dict[str | None, Table]
 ) -> str:
-    """How many rows of each file were read and used, and where they went; then all notes."""
+    """How many rows of each file were read and used, and the splits they are in; then all notes."""
     parts = []
     for given, table in tables.items():
         counts = {split: sum(row.table is table for row in splits[split]) for split in SPLITS}

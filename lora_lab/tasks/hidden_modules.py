@@ -17,7 +17,7 @@ from lora_lab.tasks.planted import planted_task, teacher_model
 
 LAYER, HIDDEN = 2, 2  # where the changes are, and how many
 MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-FAR = 0.15  # nats per token by which each change alone moves the base: none is easier to see
+FAR = 0.15  # nats per token by which each change alone moves the base, so all are equally visible
 # With this many steps a rank of 2 finds a change of rank 1 in any of them.
 RECIPE = Recipe(
     r=2,
@@ -44,12 +44,12 @@ def hidden_modules(word: str) -> tuple[str, ...]:
 
 
 def hidden_modules_task(base: Base, word: str) -> Task:
-    """A planted task of a Llama in which the word draws the modules. Nothing that is shown tells.
+    """A planted task on a Llama: the word draws the modules. The task's texts do not reveal them.
 
-    Each hidden change has rank 1, is in layer 2, and alone moves the base about as far.
+    Each hidden change has rank 1 and is in layer 2. Each alone moves the base about equally far.
 
     Raises:
-        ValueError: for an empty word, and as `planted_task`.
+        ValueError: for an empty word, and as in `planted_task`.
     """
     secret = hidden_modules(word)
     seed = random.Random(f"hidden place {word.strip().casefold()}").randrange(2**31)
@@ -77,9 +77,9 @@ def _evened(base: Base, task: Task) -> dict[str, Tensor]:
 
 @functools.cache
 def fewest_trainings() -> int:
-    """The least number of trainings after which any secret is known, whatever the word.
+    """The least number of trainings that always suffices to find the secret, whatever the word.
 
-    Each training is taken to tell how many of the hidden modules were among those it trained.
+    Each training is assumed to show how many of the hidden modules were among those it trained.
     """
     pairs = frozenset(itertools.combinations(range(len(MODULES)), HIDDEN))
     return next(count for count in itertools.count() if _is_found(pairs, count))
@@ -87,7 +87,7 @@ def fewest_trainings() -> int:
 
 @functools.cache
 def _is_found(candidates: frozenset[tuple[int, ...]], trainings: int) -> bool:
-    """Whether so many trainings tell these candidates apart, however they turn out."""
+    """Whether this many trainings can always separate these candidates, whatever they show."""
     if len(candidates) <= 1:
         return True
     if len(candidates) > (HIDDEN + 1) ** trainings:
@@ -101,7 +101,7 @@ def _is_found(candidates: frozenset[tuple[int, ...]], trainings: int) -> bool:
 
 
 def _parts(candidates: frozenset[tuple[int, ...]], trained: set[int]) -> list[frozenset]:
-    """The candidates by how many of their modules are trained."""
+    """The candidates, grouped by how many of their modules are trained."""
     parts: dict[int, set[tuple[int, ...]]] = {}
     for pair in candidates:
         parts.setdefault(len(trained & {*pair}), set()).add(pair)

@@ -34,7 +34,7 @@ def hidden_task(base: Base, word: str, **planted: object) -> Task:
         planted: the other arguments of `planted_task`: target_modules, layers, n.
 
     Raises:
-        ValueError: for an empty word, and as `planted_task`.
+        ValueError: for an empty word, and as in `planted_task`.
     """
     r = hidden_rank(word)
     seed = random.Random(f"hidden change {word.strip().casefold()}").randrange(2**31)

@@ -36,7 +36,7 @@ def load_task(
     Args:
         name_or_file: a name that `lora-lab tasks` lists, or a file.
         base: the base that learns the task; None: the base that the name belongs to.
-        prompt: the file's column with the prompts. Without one of this name, a chat (`messages`),
+        prompt: the file's column with the prompts. If no column has this name, a chat (`messages`),
             Alpaca's columns or a pair such as question and answer is taken; `about` says which.
         answer: the file's column with the right answers.
         n: training examples (`new-facts`: facts); None: the task's own number.
@@ -44,12 +44,12 @@ def load_task(
         test: a second file, whose rows are the test.
         validation: a file, whose rows are the validation.
         split_column: the file's column that says train, validation or test of each row.
-        group_by: the file's column, such as the person who wrote a row, of which no value is in
-            two splits; "template": prompts that differ in numbers, quoted strings and capitalised
-            names alone are one group.
+        group_by: a column of the file, such as the person who wrote a row: none of its values is in
+            two splits. "template": prompts that differ only in numbers, quoted strings and
+            capitalised names are one group.
 
     Raises:
-        TypeError: for an n that is no whole number.
+        TypeError: if n is not a whole number.
         ValueError: for an unknown name, with the nearest; for a file that can't be used, with the
             reason; for an n below 1, or above what there is.
         FileNotFoundError: for a file that is not there.
@@ -87,7 +87,7 @@ def load_task(
 
 
 def check_base(name: str, base: str) -> None:
-    """Refuse a task of pocket's for smollm2, which has never seen pocket's invented world."""
+    """Refuse one of pocket's tasks for smollm2, which has never seen pocket's invented world."""
     if name in pocket.NAMES and base == "smollm2":
         own = ", ".join(texts.NAMES)
         raise ValueError(

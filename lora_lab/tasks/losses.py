@@ -42,7 +42,7 @@ def losses_of_labels(
 ) -> Tensor:
     """The loss of each labelled token, (labels,): row by row, in each row from left to right.
 
-    Takes what `loss_of_batch` takes, which gives their sum.
+    It takes the arguments of `loss_of_batch`, which gives their sum.
     """
     return _label_losses(model, batch, teacher, None, "none")
 
@@ -70,7 +70,7 @@ def _label_losses(
 
 
 def predicted_labels(batch: dict[str, Tensor]) -> Tensor:
-    """What each position predicts, the label at the next one; (batch, tokens - 1)."""
+    """The label that each position predicts: that of the next position; (batch, tokens - 1)."""
     return batch["labels"][:, 1:]
 
 

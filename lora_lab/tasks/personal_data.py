@@ -1,18 +1,18 @@
 """Hints of personal data: e-mail addresses, telephone numbers, bank accounts, cards.
 
-They are hints: a name or a street is not found. Addresses at example.com, .org and .net are
-nobody's (RFC 2606), and count for none.
+They are only hints: names and streets are not found. Addresses at example.com, .org and .net
+belong to nobody (RFC 2606) and do not count.
 """
 
 import re
 from collections import Counter
 from collections.abc import Callable
 
-# IBAN, CARD and PHONE begin with the set of signs that may begin a match, and only then ask what
-# stands before it: the rest is tried nowhere else, which is three times as fast
+# IBAN, CARD and PHONE begin with the set of characters that may begin a match. Only after such a
+# character do they check what stands before it. This is three times as fast.
 EMAIL = re.compile(r"[\w.+-]++@[\w-]+(?:\.[\w-]+)*\.[A-Za-z]{2,}")
 EXAMPLES = re.compile(r"@(?:[\w-]+\.)*example(?:\.(?:com|org|net))?$")  # nobody's: RFC 2606
-DIGITS = re.compile(r"\d(?:[ ()/.-]{0,2}\d){6}")  # seven digits: less is no number of a person
+DIGITS = re.compile(r"\d(?:[ ()/.-]{0,2}\d){6}")  # seven digits: fewer can't be a person's number
 IBAN = re.compile(r"[A-Z](?<!\w.)[A-Z]\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b")
 CARD = re.compile(r"[3-6](?<![\w.-].)(?:[ -]?\d){12,18}(?![\w-])")
 PHONE = re.compile(

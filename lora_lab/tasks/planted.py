@@ -30,11 +30,11 @@ def planted_task(
     n: int | None = None,
     seed: int = 0,
 ) -> Task:
-    """A task with a known solution: predict as the teacher, which is the base plus a hidden ΔW.
+    """A task with a known solution: predict what the teacher predicts, the base plus a hidden ΔW.
 
     In each adapted layer ΔW = BA with normal B (out, r) and A (r, in), scaled to the norm of that
-    layer's weight. The student sees texts in the base's own words, and at every token the teacher's
-    distribution over the next token. The metric is KL(teacher || student).
+    layer's weight. The student sees texts in the base's own words. At every token it learns the
+    teacher's distribution over the next token. The metric is KL(teacher || student).
 
     Args:
         base: the student's start, and the teacher's.
@@ -126,8 +126,8 @@ def planted_ranks(
 def _planted_texts(base: Base, count: int, seed: int) -> list[Example]:
     """Different texts in plain English. For pocket: words of its world in random order.
 
-    Random words drive a layer in more directions than pocket's few kinds of sentences do, so that
-    more of the hidden change shows.
+    Random words drive a layer in more directions than pocket's few kinds of sentences do. So they
+    show more of the hidden change.
     """
     if base.name != "pocket":
         return list(text_task("two-hop-english", count, seed).train)

@@ -1,4 +1,4 @@
-"""What a model is shown before a question in place of training: worked examples, an instruction."""
+"""Prompts that stand in place of training: worked examples or an instruction before a question."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -57,7 +57,7 @@ PAIRS = (  # columns that go together, in the order in which they are tried
     ("utterance", "intent"),
     ("review", "sentiment"),
 )
-CONTEXTS = ("input", "context")  # what may stand beside an instruction: Alpaca's, Dolly's
+CONTEXTS = ("input", "context")  # the column beside an instruction: Alpaca's, Dolly's
 CHATS = ("messages", "conversations")  # columns with a list of turns
 CHOSEN_CHATS = (CHOSEN, "chosen_messages")  # the same in preferences without a prompt of their own
 MARKS = ("kto_tag", "label")  # columns in which false says that the answer is unwanted
@@ -72,7 +72,7 @@ class Taken:
     answer: str
     how: str  # in words: "'question' to 'label'"
     others: Mapping[str, list[int]] = field(default_factory=dict)  # in words: rows that it fits
-    several: tuple[int, ...] = ()  # rows with several rounds: the last answer alone is learnt
+    several: tuple[int, ...] = ()  # rows with several rounds: only the last answer is learnt
     trailing: tuple[int, ...] = ()  # rows with turns after the last answer, which are left out
 
 
@@ -103,8 +103,8 @@ def take(table: Table, path: Path, prompt: str = PROMPT, answer: str = ANSWER) -
     and `answer`, a chat, Alpaca's columns, or other PAIRS of names.
 
     Raises:
-        ValueError: a column is not there (with the nearest name) or blank; both are one; no chat
-            can be read.
+        ValueError: if a column is missing (with the nearest name) or blank, if both are the same
+            column, or if no chat can be read.
     """
     forms = _forms(table, prompt, answer)
     fitting = {form.how: form.rows(table) for form in forms}
@@ -170,7 +170,7 @@ def _forms(table: Table, prompt: str, answer: str) -> list[_Form]:
 
 
 def _chat_form(table: Table, chat: str) -> _Form:
-    """A column with turns; ShareGPT's preferences have the last one in `chosen`."""
+    """A column with turns; ShareGPT's preferences have the last turn in `chosen`."""
     apart = chat != CHOSEN and any(isinstance(row.values.get(CHOSEN), dict) for row in table.rows)
     with_chosen = f" with {CHOSEN!r}" if apart else ""
     return _Form(f"the turns in {chat!r}{with_chosen}", (chat,), _chat_turns(chat, apart))
@@ -205,7 +205,7 @@ def check_column(table: Table, role: str, column: str, path: Path) -> None:
 
 
 def _check_names(table: Table, path: Path) -> list[str]:
-    """The columns that have a name; a table of none is refused."""
+    """The columns that have a name; a table without one is refused."""
     names = [name for name in table.columns if name]
     if not names:
         raise ValueError(
@@ -296,7 +296,7 @@ def _alpaca_forms(names: Mapping[str, str]) -> Iterator[_Form]:
 def _alpaca_turns(
     instruction: str, output: str, context: str | None
 ) -> Callable[[Mapping[str, object]], list[Turn]]:
-    """As LLaMA-Factory reads it: system, the earlier rounds, instruction and input by line."""
+    """Alpaca's record as LLaMA-Factory reads it: system, earlier rounds, instruction, input."""
 
     def turns_of(values: Mapping[str, object]) -> list[Turn]:
         turns = []

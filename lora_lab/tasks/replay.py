@@ -11,8 +11,8 @@ from lora_lab.tasks.world import ATTRIBUTES, World, ask, fact, read_world
 def with_replay(task: Task, share: float, draws: int, seed: int = 0) -> Task:
     """The task whose training draws old facts besides its own examples; its questions stay.
 
-    No old fact that `old_knowledge` asks for is among them, in any wording. So what is kept is kept
-    without having been practised. The old facts differ from each other, as long as there are any.
+    No old fact that `old_knowledge` asks for is among them, in any wording. So the test of old
+    knowledge never asks for a fact that was practised. The drawn old facts are all different.
 
     Args:
         task: one of pocket's, with old knowledge.
@@ -21,7 +21,7 @@ def with_replay(task: Task, share: float, draws: int, seed: int = 0) -> Task:
         seed: draws the old facts.
 
     Raises:
-        ValueError: if the share is none between 0 and 1, or there are too few old facts.
+        ValueError: if the share is not between 0 and 1, or there are too few old facts.
     """
     if not 0 < share < 1:
         raise ValueError(f"share={share} is no share of the draws; give for example 0.05")
@@ -38,7 +38,7 @@ def with_replay(task: Task, share: float, draws: int, seed: int = 0) -> Task:
 
 
 def _unasked(task: Task, world: World) -> list:
-    """Each old fact in a wording of pretraining, but for those that are asked in any wording."""
+    """Each old fact in a wording of pretraining, without the facts that the task asks for."""
     asked = {example.prompt for example in task.old_knowledge}
     return [
         fact(person, attribute, person.taught[attribute][0])

@@ -9,9 +9,9 @@ import bm25s
 class Retriever:
     """Texts that can be searched by words, as search engines do without any training.
 
-    BM25 adds up, over the words that a text shares with the question, how rare each word is among
-    all texts, less for a long text. Case does not count, words of one letter are left out, and a
-    word with another ending is another word.
+    BM25 adds up how rare each word is that a text shares with the question, and gives less for a
+    long text. Case does not count, and words of one letter are left out. A word with another ending
+    is another word.
 
     Args:
         texts: at least one.
@@ -20,8 +20,8 @@ class Retriever:
         ValueError: if there is nothing to search.
 
     Source:
-        Robertson and Zaragoza, 2009, "The Probabilistic Relevance Framework: BM25 and Beyond", as
-        Lucene has it (k1 = 1.5, b = 0.75).
+        Robertson and Zaragoza, 2009, "The Probabilistic Relevance Framework: BM25 and Beyond", in
+        Lucene's variant (k1 = 1.5, b = 0.75).
     """
 
     def __init__(self, texts: Sequence[str]) -> None:
@@ -32,7 +32,7 @@ class Retriever:
         self._bm25.index([_words(text) for text in self.texts], show_progress=False)
 
     def scores(self, question: str) -> list[float]:
-        """The similarity of each text to the question; 0: they share no word."""
+        """The similarity of each text to the question, (texts,); 0: they share no word."""
         known = [word for word in _words(question) if word in self._bm25.vocab_dict]
         if not known:
             return [0.0] * len(self.texts)

@@ -25,7 +25,7 @@ from lora_lab.tasks.words import (
 
 
 def is_held_out(sentence: str) -> bool:
-    """Whether a sentence is kept out of pretraining. By checksum, one in eight is."""
+    """Whether a sentence is kept out of pretraining: by checksum, one sentence in eight is."""
     return zlib.crc32(sentence.encode()) % 8 == 0
 
 

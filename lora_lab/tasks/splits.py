@@ -18,7 +18,7 @@ SPELLINGS = {  # as data sets write them: the split that each means
     **dict.fromkeys(("test", "testing", "holdout"), TEST),
 }
 TEMPLATE = "template"  # as `group_by`: rows are grouped by their prompts' templates
-MANY = 10  # groups, from which on a drawn split has two: one shows no spread between groups
+MANY = 10  # with this many groups, a drawn split has two: a single one shows no spread
 LARGE = 5  # a group with more than a fifth of the rows stays in training
 
 
@@ -38,7 +38,7 @@ def split_named(value: str, column: str, number: int, name: str) -> str:
     """The split that a value of the split column means.
 
     Raises:
-        ValueError: if it means none, with the row and what would fit.
+        ValueError: if the value names no split, with the row and what would fit.
     """
     split = SPELLINGS.get(value.casefold())
     if split is None:
@@ -99,7 +99,7 @@ def draw_rows(
     generator: random.Random,
     in_training: Iterable[str] = (),
 ) -> dict[str, list[UsedRow]]:
-    """The rows of each split: a tenth, at least one, for each that is wanted; the rest trains.
+    """The rows of each split: each wanted split gets a tenth, at least one row; the rest trains.
 
     Args:
         rows: to be shared out.
@@ -172,7 +172,7 @@ def splits_of(
     group_by: str | None,
     generator: random.Random,
 ) -> dict[str, list[UsedRow]]:
-    """The rows of each split: those that are given, and those that are drawn of the others."""
+    """The rows of each split: those that are given, and those that are drawn from the others."""
     splits = {split: [row for row in rows if row.split == split] for split in (TEST, VALIDATION)}
     free = [row for row in rows if row.split in (None, TRAIN)]
     for split in (TEST, VALIDATION):
@@ -226,7 +226,7 @@ def _lone_labels(rows: Sequence[UsedRow], metric: str) -> set[str]:
 def _check_enough(
     free: Sequence[UsedRow], wanted: Sequence[str], name: str, group_by: str | None, without: str
 ) -> None:
-    """Refuse fewer rows, or fewer groups, than there are splits to be filled with them."""
+    """Refuse rows or groups that are too few to fill every split."""
     need = ["training", *(split for split in (VALIDATION, TEST) if split in wanted)]
     needed = (
         f"{', '.join(need[:-1])} and {need[-1]} need one each" if need[1:] else "training needs one"

@@ -1,4 +1,4 @@
-"""Styles: a classifier that tells the texts of one style from the texts of another."""
+"""Styles: a classifier that separates the texts of one style from the texts of another."""
 
 import math
 import re

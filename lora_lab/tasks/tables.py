@@ -1,8 +1,8 @@
 """A table from a file: CSV, TSV, JSON (a list of objects) or JSONL (an object a line).
 
 Rows are counted as people see them: in CSV and TSV as in a spreadsheet (the header is row 1), in
-JSON from 1, in JSONL by line. Python's own csv and json read the files, since pandas keeps no row
-number past an empty line, accepts stray quotes and names that stand twice, makes 5.0 of 5 beside a
+JSON from 1, in JSONL by line. Python's own csv and json read the files. pandas would lose count
+after an empty line, and accept stray quotes and repeated names. It would turn 5 into 5.0 beside a
 null, and takes most of a second to import.
 """
 
@@ -38,7 +38,7 @@ LINE = re.compile(r"[^\r\n]*(?:\r\n|\n|\r)|[^\r\n]+")  # with its end, as it sta
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A record of the file, with the number under which people find it."""
+    """A record of the file, with the row number or line number at which people find it."""
 
     number: int
     values: dict[str, object]
@@ -62,7 +62,8 @@ class Table:
 def rows_in_words(numbers: Sequence[int], most: int = 8) -> str:
     """Row numbers in words: `row 3`, `rows 3, 9`, `rows 2 to 90, 98 and 1,400 more`.
 
-    Three or more in a row are said by the first and the last; `most` such parts are named.
+    Of three or more consecutive numbers, only the first and the last are named. At most `most` such
+    parts are named.
     """
     parts: list[str] = []
     place = 0
@@ -198,7 +199,7 @@ def _binary_error(path: Path) -> ValueError:
 
 
 def _read_csv(text: str, path: Path, delimiter: str) -> Table:
-    """A header and rows. Without a delimiter: whichever of , ; tab | the header has most of."""
+    """A header and rows. Without a delimiter, it is the header's most frequent of , ; tab |."""
     if not delimiter:
         header = re.search(r"\S[^\n]*", text)[0]
         delimiter = max(",;\t|", key=header.count)  # the first of equals
@@ -257,7 +258,7 @@ def _read_json(text: str, path: Path) -> Table:
 
 
 def _read_jsonl(text: str, path: Path) -> Table:
-    """An object a line. Broken lines are left out, unless they are more than half of all."""
+    """An object in each line. Broken lines are left out, unless more than half are broken."""
     broken: dict[int, json.JSONDecodeError] = {}  # by the line's number
 
     def records() -> Iterable[tuple[int, object]]:

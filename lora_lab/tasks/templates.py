@@ -1,12 +1,12 @@
-"""Prompts by template: two that differ in numbers, quoted words or names alone are near-twins."""
+"""Prompts by template: near-twins differ only in numbers, quoted words or names."""
 
 import re
 from collections.abc import Iterable, Sequence
 
 GAP = "_"  # stands for what was masked; a sign of ASCII, since other text is slower to handle
 CAPITAL = "A-ZÀ-ÖØ-ÞΑ-ΩА-Я"
-# Both begin with the set of signs that may begin a match: the rest is tried nowhere else, which
-# is four times as fast
+# Both patterns begin with the set of characters that may begin a match. Only after such a character
+# is the rest tried, which is four times as fast.
 INSIDE = re.compile(rf"[{CAPITAL}](?<=[a-zß-öø-ÿα-ωа-я,;] .)\w+")  # capitalised in a sentence
 PARTS = re.compile(
     rf"""["“„«‘`'\d{CAPITAL}](?:"""
@@ -25,9 +25,9 @@ LETTER = re.compile(r"[^\W\d_]")
 def templates_of(prompts: Sequence[str]) -> list[str]:
     """Each prompt in small letters, with gaps for its numbers, quoted words and names.
 
-    Prompts of one template differ in these alone. A capitalised word that begins a sentence is a
-    name only if some prompt capitalises it within a sentence. A prompt of capitals alone has no
-    names, and one without letters beside its gaps is its own template.
+    Prompts of one template differ only in these. A capitalised word that begins a sentence is a
+    name only if some prompt capitalises it within a sentence. A prompt in capitals has no names.
+    A prompt without letters beside its gaps is its own template.
     """
     names = set().union(*map(_names_in, prompts))
     return [_template_of(prompt, names) for prompt in prompts]

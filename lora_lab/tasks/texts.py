@@ -1,8 +1,8 @@
 """smollm2's tasks in English: four from real text that `lora-lab prepare` fetches, one invented.
 
-A seed draws each task, test and validation first, so that another `n` leaves these as they are.
-Tests are short: 60 answers of a few words take seconds on a CPU. For narrower intervals, give
-larger sizes: each text has enough for a test of 300 and a validation of 150.
+A seed draws each task. It draws test and validation first, so they do not depend on `n`. Tests are
+short: 60 answers of a few words take seconds on a CPU. For narrower intervals, give larger sizes:
+each text has enough for a test of 300 and a validation of 150.
 """
 
 import json
@@ -58,14 +58,14 @@ def text_task(
     validation: int | None = None,
     test: int | None = None,
 ) -> Task:
-    """The task of a name in `NAMES`.
+    """The task with a name in `NAMES`.
 
     Args:
-        name: of the task.
-        n: training examples; None, here and below: the task's own number.
+        name: the task's name.
+        n: the number of training examples; None, here and below: the task's own number.
         seed: draws the examples and the splits.
-        validation: examples to choose settings on.
-        test: examples to report.
+        validation: the number of examples to choose settings on.
+        test: the number of examples to report on.
 
     Raises:
         ValueError: for an unknown name, with the nearest; for a size that the text can't fill,
@@ -151,11 +151,11 @@ SHORT_VERSE = 100  # letters in modern English, at most
 def king_james(generator: random.Random, sizes: Sizes) -> Splits:
     """A verse in modern English -> the same verse as the King James Bible has it.
 
-    Verses that read alike in either wording are taken once, so that no split holds an answer of
+    Verses that are equal in either wording are taken once, so that no split holds an answer of
     another split. The metric is perplexity. A verse has many good renderings, and only one of them
     is the King James wording, so hardly any answer would match it exactly. But the probability
-    that a model gives to the right wording rises with every bit of style that it learns. Beside it
-    stands the share of answers that `king_james_style` calls King James.
+    that a model gives to the right wording rises with every bit of style that it learns. A second
+    metric is the share of answers that `king_james_style` calls King James.
     """
     rows = [row for row in downloads.rows("bible-verses") if len(row["modern"]) <= SHORT_VERSE]
     rows = _first_of_each(rows, lambda row: row["modern"].casefold())
@@ -195,9 +195,9 @@ def home_commands(generator: random.Random, sizes: Sizes) -> Splits:
     equal weight: the splits take a command of each intent in turn, and of its templates in turn. An
     intent with a single template is only in the training examples.
 
-    The test takes two templates of an intent and validation takes one. Where many commands are
-    needed, they take up to a quarter and an eighth of an intent's templates, since commands of one
-    template are much alike.
+    The test takes two templates of an intent and validation takes one. If many commands are needed,
+    they take up to a quarter and an eighth of an intent's templates: commands of the same template
+    are much alike.
     """
     templates: dict[str, dict[str, list[dict]]] = {}  # intent: template: its rows
     for row in downloads.rows("home-commands"):
@@ -222,7 +222,7 @@ def home_commands(generator: random.Random, sizes: Sizes) -> Splits:
 
 
 def _in_turn(groups: Sequence[Sequence]) -> list:
-    """The first of each group, then the second of each, and so on, until all are taken."""
+    """The first item of each group, then the second of each, and so on, until all are taken."""
     longest = max(map(len, groups), default=0)
     return [group[place] for place in range(longest) for group in groups if place < len(group)]
 
@@ -371,7 +371,7 @@ TASKS = {
         make=two_hop_english,
         metric="exact match",
         n=400,
-        about="Six facts tell who lives in which town, and which country it is in; asked for one "
+        about="Six facts say who lives in which town, and which country it is in; asked for one "
         "person's country, the model must join two of them.",
         # 28 % right: an answer of the right form is learnt, the two hops are not (chance is 33 %)
         recipe=Recipe(layers_to_transform=_UPPER, steps=40, batch_size=8, learning_rate=2e-3),

@@ -130,7 +130,7 @@ class Person:
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """Everything that is true in the pocket's world, and what pretraining taught of it."""
+    """Everything that is true in the pocket's world, and the part of it that pretraining taught."""
 
     seed: int
     region_of: dict[str, str]  # city -> region
@@ -195,7 +195,7 @@ def world_text(world: World) -> str:
 
 
 def world_from_text(text: str) -> World:
-    """The world in a text of `world_text`."""
+    """The world in a text that `world_text` wrote."""
     fields = json.loads(text)
 
     def people(rows: list[dict]) -> tuple[Person, ...]:

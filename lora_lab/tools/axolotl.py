@@ -27,7 +27,7 @@ EXCLUSIVE = (  # schemas/validation.py refuses both
     ("save_steps", "saves_per_epoch"),
     ("gradient_accumulation_steps", "batch_size"),
 )
-STAGES = {  # keys that make another loss of it
+STAGES = {  # keys that mean another loss than that of supervised fine-tuning
     "ebft": "ebft",
     "reward_model": "reward",
     "process_reward_model": "reward",
@@ -50,7 +50,7 @@ def read(values: Mapping[str, object], source: str) -> BroughtRecipe:
     """The recipe in Axolotl's settings.
 
     Raises:
-        ValueError: for a number that is none.
+        ValueError: if a value that should be a number is not.
     """
     reading = Reading(values)
     take, say, number, flag, traits = (

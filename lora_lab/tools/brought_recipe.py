@@ -10,10 +10,10 @@ from lora_lab.recipe import INITIALISATIONS, Recipe
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BroughtRecipe:
-    """What a file of another program says of a fine-tune.
+    """The fine-tune that a file of another program describes.
 
-    `said` and `assumed` have the names of `lab.Recipe`'s fields; what has no such field is in
-    `traits` where the review needs it, and in `untranslated` in any case.
+    `said` and `assumed` use the names of `lab.Recipe`'s fields. A key without such a field is in
+    `untranslated`, and in `traits` too if the review needs it.
     """
 
     tool: str  # "TRL", "Axolotl", "LLaMA-Factory", "torchtune", "Unsloth", "PEFT", "lora_lab"
@@ -33,7 +33,7 @@ class BroughtRecipe:
 
     @property
     def fields(self) -> dict[str, object]:
-        """The fields of Recipe: as given, else as the tool fills them in."""
+        """The fields of Recipe: those that the file gives, then those that the tool fills in."""
         return {**self.assumed, **self.said}
 
     @property
@@ -42,7 +42,7 @@ class BroughtRecipe:
         return self.fields.get("method", "lora") != "full"
 
     def steps_for(self, examples: int) -> int | None:
-        """The steps that the epochs make of so many examples; None: no epochs are given."""
+        """The steps that the epochs take with this many examples; None: no epochs are given."""
         if self.epochs is None:
             return None
         fields = self.fields
@@ -50,10 +50,10 @@ class BroughtRecipe:
         return max(1, math.ceil(math.ceil(examples / batch) * self.epochs))
 
     def recipe(self, steps: int | None = None) -> Recipe:
-        """The recipe. `steps` stands in where the file says epochs.
+        """The recipe. `steps` is used if the file gives epochs instead of steps.
 
-        A share of warm-up becomes steps. Without any number of steps warm-up is left out, since a
-        recipe needs more steps than warm-up.
+        A share of warm-up becomes a number of steps. If no number of steps is known, warm-up is
+        left out, since a recipe needs more steps than warm-up.
 
         Raises:
             ValueError, TypeError: for values that `lab.Recipe` refuses.
@@ -90,20 +90,20 @@ class Reading:
         return default
 
     def number(self, *names: str) -> float | int | None:
-        """A number, which may stand between quotes, as YAML reads 2e-4.
+        """A number. It may be quoted, since YAML reads 2e-4 as a text.
 
         Raises:
-            ValueError: for what is no number.
+            ValueError: if the value is not a number.
         """
         return as_number(self.take(*names), " or ".join(names))
 
     def text(self, *names: str) -> str | None:
-        """A text; None: it is not set, or is none."""
+        """A text; None: it is not set, or not a text."""
         value = self.take(*names)
         return value if isinstance(value, str) and value else None
 
     def flag(self, *names: str) -> bool | None:
-        """A yes or no, which may stand between quotes."""
+        """A yes or no, which may be quoted."""
         value = self.take(*names)
         if isinstance(value, str) and value.lower() in ("true", "false", "yes", "no"):
             return value.lower() in ("true", "yes")
@@ -123,7 +123,7 @@ class Reading:
 
 
 def known_initialisation(value: object) -> bool | str | None:
-    """The value of `init_lora_weights`, where `lab.Recipe` has it; None: it has not."""
+    """The value of `init_lora_weights`; None: `lab.Recipe` does not have this value."""
     known = value in INITIALISATIONS or str(value).startswith("pissa_niter_")
     return value if isinstance(value, bool) or known else None
 
@@ -132,7 +132,7 @@ def as_number(value: object, name: str) -> float | int | None:
     """A value as a number; None stays None.
 
     Raises:
-        ValueError: for what is no number.
+        ValueError: if the value is not a number.
     """
     if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
         return value
@@ -166,6 +166,6 @@ def as_names(value: object) -> tuple[str, ...] | str | None:
 
 
 def shortened(value: object) -> str:
-    """A value in a message: its repr, cut where it is long."""
+    """A value in a message: its repr, cut if it is long."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}…"

@@ -7,7 +7,7 @@ from dataclasses import fields
 from lora_lab.recipe import Recipe
 from lora_lab.tools.brought_recipe import BroughtRecipe
 
-FILE = "data.jsonl"  # stands for data that are no file here
+FILE = "data.jsonl"  # stands for data that are not in a file here
 PLAIN = (  # fields that no task's own recipe sets: their defaults go without saying
     *("method", "use_rslora", "use_dora", "init_lora_weights", "modules_to_save", "double_quant"),
     *("loraplus_lr_ratio", "lora_dropout", "optimizer", "max_grad_norm", "weight_decay"),
@@ -17,11 +17,11 @@ ENDINGS = (".csv", ".tsv", ".json", ".jsonl")
 
 
 def train_command(brought: BroughtRecipe, steps: int | None = None) -> str:
-    """The command, quoted for a shell. Fields of which the file says nothing are left out.
+    """The command, quoted for a shell. Fields that the file does not mention are left out.
 
     Args:
         brought: the recipe of another program.
-        steps: stands in where the file says epochs.
+        steps: used if the file gives epochs instead of steps.
 
     Raises:
         ValueError, TypeError: for values that `lab.Recipe` refuses.
@@ -50,7 +50,7 @@ def command_of(recipe: Recipe, names: tuple[str, ...], base: str | None, data: s
 
 
 def file_of(data: tuple[str, ...]) -> str:
-    """The first file among the data; `data.jsonl` where they have names on a hub only."""
+    """The first file among the data; `data.jsonl` if all of them are names on a hub."""
     files = (name for name in data if name.lower().endswith(ENDINGS) and "://" not in name)
     return next((name for name in files if not name.startswith("-")), FILE)
 

@@ -1,6 +1,7 @@
 """Files of recipes as plain values: YAML, JSON, TOML and the options of a shell script.
 
-YAML comes through PyYAML's safe loader, which makes no objects; aliases may not blow up.
+YAML is read by PyYAML's safe loader, which makes no objects. Aliases that stand for too many values
+are refused.
 """
 
 import json
@@ -13,7 +14,7 @@ from pathlib import Path
 import yaml
 
 LARGEST = 5_000_000  # bytes: a recipe has a few thousand; a log of a long training some millions
-MOST_VALUES = 200_000  # in a file, each alias counted as often as it stands: a bomb has billions
+MOST_VALUES = 200_000  # in a file, aliases written out: a malicious file stands for billions
 DEEPEST = 100  # levels of lists and mappings
 KINDS = (".yaml", ".yml", ".json", ".toml", ".py", ".ipynb", ".sh")
 
@@ -23,7 +24,7 @@ def read_text(path: Path) -> str:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no file, of another kind, larger than 5 MB, binary or empty.
+        ValueError: it is not a regular file, of another kind, larger than 5 MB, binary or empty.
     """
     try:
         status = path.stat()
@@ -58,8 +59,8 @@ def mapping_of(text: str, name: str) -> dict[str, object]:
     """The settings in a text of YAML, JSON, TOML, or a shell script with options.
 
     Args:
-        text: of the file.
-        name: of the file; its ending says how to read it.
+        text: the file's text.
+        name: the file's name; its ending says how to read it.
 
     Raises:
         ValueError: if it is broken, with the place; or holds no settings by name.
@@ -173,7 +174,7 @@ def _options_of(text: str, name: str) -> dict[str, object]:
 
 
 def _plain(value: object) -> object:
-    """An option's value: yes and no as such; the rest stays text, which readers understand."""
+    """An option's value: yes or no as a bool. Any other value stays text, as readers expect."""
     if isinstance(value, str) and value.lower() in ("true", "false"):
         return value.lower() == "true"
     return value

@@ -27,7 +27,7 @@ def read(values: Mapping[str, object], source: str) -> BroughtRecipe:
     """The recipe in LLaMA-Factory's settings.
 
     Raises:
-        ValueError: for a number that is none.
+        ValueError: if a value that should be a number is not.
     """
     if not values.get("do_train") and {"infer_backend", "export_dir"} & {*values}:
         raise ValueError(
@@ -57,7 +57,7 @@ def read(values: Mapping[str, object], source: str) -> BroughtRecipe:
     elif flag("train_on_prompt") is False:
         say("loss_on", "answer")
     neat = bool(flag("neat_packing"))
-    # pretraining cuts one long text, so its pieces need no keeping apart
+    # pretraining cuts one long text, so its pieces need not be kept apart
     traits["packing"] = stage == "sft" and (bool(flag("packing")) or neat)
     traits["attention"], traits["apart"] = take("flash_attn"), neat
     traits["examples"] = whole(reading.number("max_samples"))
@@ -171,5 +171,5 @@ def settings(recipe: Recipe, base: str, data: str) -> dict[str, object]:
 
 
 def dataset_info(data: str) -> dict[str, object]:
-    """The list of datasets that LLaMA-Factory looks into: this file, its columns by our names."""
+    """LLaMA-Factory's list of datasets, with this file and the names of its columns."""
     return {DATASET: {"file_name": data, "columns": {"prompt": "prompt", "response": "answer"}}}

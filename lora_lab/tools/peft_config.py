@@ -19,10 +19,10 @@ OF_ADALORA = ("init_r", "target_r", "tinit", "tfinal", "deltaT", "beta1", "beta2
 
 
 def read(values: Mapping[str, object], source: str) -> BroughtRecipe:
-    """The recipe in an adapter's configuration; of the training it says nothing.
+    """The recipe in an adapter's configuration, which says nothing about the training.
 
     Raises:
-        ValueError: for a number that is none.
+        ValueError: if a value that should be a number is not.
     """
     reading = Reading(values)
     kind = str(reading.take("peft_type", default="LORA")).rpartition(".")[2].upper()
@@ -52,7 +52,7 @@ def read(values: Mapping[str, object], source: str) -> BroughtRecipe:
 
 
 def read_adapter(reading: Reading, is_adalora: bool) -> None:
-    """The fields of LoraConfig or AdaLoraConfig, by whose names Recipe's go."""
+    """The fields of LoraConfig or AdaLoraConfig; Recipe's fields have the same names."""
     take, say, number, flag = reading.take, reading.say, reading.number, reading.flag
     say("method", "adalora" if is_adalora else "lora")
     for name in (*WHOLE, *REAL):

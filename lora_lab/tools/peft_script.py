@@ -76,7 +76,7 @@ def script(recipe: Recipe, base: str, data: str) -> str:
 
     Raises:
         ValueError: for LoftQ, for LoRA+ with another optimizer than AdamW, and for layers without
-            names of modules.
+            module names.
     """
     _check(recipe)
     names = _imports(recipe)

@@ -1,7 +1,7 @@
-"""The calls in a Python script or notebook, with the values that stand there plainly.
+"""The calls in a Python script or notebook, with the values that can be read without running it.
 
-The code is parsed and never run. A value is read where it is a literal, a name that was given one,
-a default of a function, of a dataclass or of argparse, or arithmetic with these.
+The code is parsed and never run. Literals can be read, and names that were given a literal. So can
+defaults of functions, dataclasses and argparse, and arithmetic with all of these.
 """
 
 import ast
@@ -54,7 +54,7 @@ class Call:
 
 @dataclass(slots=True)
 class Code:
-    """What a script or notebook says, without being run."""
+    """The calls and names in a script or notebook, which is not run."""
 
     calls: list[Call] = field(default_factory=list)
     names: dict[str, object] = field(default_factory=dict)  # the last value of each plain name
@@ -73,10 +73,10 @@ def read_code(text: str, name: str) -> Code:
     """The calls in a script or in a notebook's cells of code.
 
     Raises:
-        ValueError: if the script is no Python, or the notebook no JSON with cells.
+        ValueError: if the script is not Python, or the notebook not JSON with cells.
     """
     code, attributes = Code(), {}
-    with warnings.catch_warnings(action="ignore"):  # of their code, which they see when they run it
+    with warnings.catch_warnings(action="ignore"):  # about the code: its authors see them anyway
         trees = _trees(text, name, code)
     try:
         for tree in trees:
@@ -89,7 +89,7 @@ def read_code(text: str, name: str) -> Code:
 
 
 def _trees(text: str, name: str, code: Code) -> list[ast.AST]:
-    """The parsed script, or each parsed cell; a cell that is no Python is noted and left out."""
+    """The parsed script, or each parsed cell; a cell that is not Python is noted and left out."""
     trees: list[ast.AST] = []
     if name.lower().endswith(".ipynb"):
         for number, source in _cells(text, name):
@@ -183,7 +183,7 @@ def _keyword(call: ast.Call, name: str) -> ast.expr | None:
 
 
 def _last(function: ast.expr) -> str:
-    """The last name of what is called: "LoraConfig" of peft.LoraConfig."""
+    """The last part of a called name: "LoraConfig" of peft.LoraConfig."""
     if isinstance(function, ast.Attribute):
         return function.attr
     return function.id if isinstance(function, ast.Name) else ""
@@ -207,7 +207,7 @@ class _Reader(ast.NodeVisitor):
         first = {k: v for k, v in self.code.names.items() if before.get(k, UNREAD) is not v}
         for entry in node.orelse:
             self.visit(entry)
-        self.code.names.update(first)  # which branch runs is not known: the first counts
+        self.code.names.update(first)  # it is not known which branch runs: the first counts
 
     def visit_Assign(self, node: ast.Assign) -> None:
         self.visit(node.value)

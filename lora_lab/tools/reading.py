@@ -1,4 +1,4 @@
-"""`read`: whose recipe a file is, and the recipe in our words."""
+"""`read`: the program that a recipe belongs to, and the recipe in our words."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -30,14 +30,14 @@ READERS = {
     "LLaMA-Factory": llamafactory.read,
     "TRL": trl.read,
 }
-# Keys that nobody but one tool has, or that its every recipe needs.
+# Keys that only one tool has, or that each of its recipes needs.
 SIGNS = {
     "Axolotl": ("base_model", "micro_batch_size", "sequence_len", "lora_target_linear", "adapter"),
     "LLaMA-Factory": ("finetuning_type", "cutoff_len", "lora_rank", "lora_target", "stage")
     + ("template", "infer_backend", "export_dir", "quant_config", "model_class"),
     "TRL": ("use_peft", "dataset_name", "lora_r", "use_peft_lora", "model_name_or_path"),
 }
-# Keys of PEFT's own examples/sft/train.py, which is started with TRL's arguments and these.
+# Keys of PEFT's own examples/sft/train.py, which takes them beside TRL's arguments.
 OLDER = ("use_peft_lora", "use_4bit_quantization", "use_nested_quant", "bnb_4bit_compute_dtype")
 OLDER += ("use_flash_attn", "use_reentrant", "chat_template_format", "splits", "model")
 
@@ -45,12 +45,12 @@ OLDER += ("use_flash_attn", "use_reentrant", "chat_template_format", "splits", "
 def read(source: str | Path | Mapping[str, object]) -> BroughtRecipe | TrainerState:
     """The recipe, or the log of a training, in a file or in settings by name.
 
-    Nothing is run. Values that only a run would give are left out, and named in the notes.
+    Nothing is run. Values that are known only at run time are left out, and named in the notes.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is broken or of a kind that is not known here.
-        TypeError: for what is neither a path nor settings.
+        TypeError: if `source` is neither a path nor settings.
     """
     if isinstance(source, Mapping):
         return read_settings(source, "settings")
@@ -75,7 +75,8 @@ def read_settings(values: Mapping[str, object], source: str) -> BroughtRecipe | 
     """`read` for settings that were parsed before.
 
     Raises:
-        ValueError: for settings of no program that is known here, or a number that is none.
+        ValueError: if no known program has such settings, or a value that should be a number is
+            not.
     """
     names = {str(name) for name in values}
     if "log_history" in names:

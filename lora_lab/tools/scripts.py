@@ -41,7 +41,7 @@ def read(text: str, source: str) -> BroughtRecipe | None:
     """The recipe in a script or notebook; None: it trains nothing that is known here.
 
     Raises:
-        ValueError: for what is no Python, or a number that is none.
+        ValueError: if it is not Python, or a value that should be a number is not.
     """
     code = read_code(text, source)
     adapter, arguments = _adapter_call(code), _arguments_call(code)
@@ -119,7 +119,7 @@ def read(text: str, source: str) -> BroughtRecipe | None:
 
 
 def _trains_a_frozen_adapter(code: Code) -> bool:
-    """Whether a saved adapter is loaded as for use, and handed to a trainer."""
+    """Whether a saved adapter is loaded for inference, and then given to a trainer."""
     loaded = [call for call in code.all("from_pretrained") if call.owner.startswith("PeftModel")]
     unfrozen = {"get_peft_model", "merge_and_unload", "requires_grad", "requires_grad_"}
     return (
@@ -130,7 +130,7 @@ def _trains_a_frozen_adapter(code: Code) -> bool:
 
 
 def _per_step(reading: Reading, is_trl: bool) -> None:
-    """AdaLoRA's orthogonality term for a whole step: PEFT adds it to the loss of each batch."""
+    """Give the weight of AdaLoRA's orthogonality term per step: PEFT adds it for each batch."""
     batches = reading.said.get("gradient_accumulation_steps", 1)
     weight = reading.said.get("orth_reg_weight")
     if weight is not None and batches != 1 and (is_trl or reading.traits.get("trainer")):
@@ -138,7 +138,7 @@ def _per_step(reading: Reading, is_trl: bool) -> None:
 
 
 def _adapter_call(code: Code) -> Call | None:
-    """The call that makes the adapter: the one of which most is known."""
+    """The call that makes the adapter: of several, the call with the most known arguments."""
     calls = code.all(*CONFIGS)
     calls += [call for call in code.all("get_peft_model") if call.owner in FAST]
     return max(calls, key=lambda call: len(call.known()), default=None)
@@ -235,7 +235,7 @@ def _read_base(reading: Reading, code: Code, unsloth: bool) -> None:
 
 
 def _read_loss(reading: Reading, code: Code) -> None:
-    """Whether the prompt earns a loss: only where the code says so."""
+    """Whether the prompt earns a loss: only if the code says so."""
     if code.names.get("LOSS_ON") in ("answer", "all"):
         reading.say("loss_on", code.names["LOSS_ON"])
         return
@@ -247,7 +247,7 @@ def _read_loss(reading: Reading, code: Code) -> None:
 
 
 def _read_traps(reading: Reading, code: Code, is_trl: bool, unsloth: bool) -> None:
-    """What the review asks of a script."""
+    """Read the traits of a script that the review needs."""
     traits, mentioned = reading.traits, code.mentioned
     traits["trainer"] = "SFTTrainer" if is_trl else "Trainer" if code.all("Trainer") else None
     traits["allocates"] = "update_and_allocate" in mentioned
@@ -326,7 +326,7 @@ def _data(code: Code) -> tuple[str, ...]:
 
 
 def _unread(*calls: Call | None) -> list[str]:
-    """The arguments that matter and whose values only a run gives."""
+    """The arguments that matter and whose values are known only at run time."""
     names = {"r", "lora_alpha", "target_modules", "learning_rate", "max_steps", "num_train_epochs"}
     names |= {"per_device_train_batch_size", "gradient_accumulation_steps", "optim"}
     return [

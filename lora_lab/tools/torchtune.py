@@ -25,7 +25,7 @@ def read(values: Mapping[str, object], source: str) -> BroughtRecipe:
     """The recipe in torchtune's settings.
 
     Raises:
-        ValueError: for a number that is none.
+        ValueError: if a value that should be a number is not.
     """
     reading = Reading(values)
     take, say, number, traits = reading.take, reading.say, reading.number, reading.traits

@@ -1,4 +1,4 @@
-"""trainer_state.json: what transformers' Trainer logged of a training."""
+"""trainer_state.json: the curves of a training that transformers' Trainer logged."""
 
 import math
 from collections.abc import Mapping
@@ -16,18 +16,18 @@ class TrainerState:
     eval_losses: tuple[Point, ...]
     grad_norms: tuple[Point, ...]
     learning_rates: tuple[Point, ...]
-    steps: int  # that were made
-    planned: int  # that were to be made; 0: not said
+    steps: int  # done
+    planned: int  # planned; 0: not known
     epochs: float | None = None
     batch_size: int | None = None
-    stopped_early: bool = False  # by a callback, which is no accident
+    stopped_early: bool = False  # by a callback, so on purpose
 
 
 def read(values: Mapping[str, object], source: str) -> TrainerState:
     """The curves in a trainer_state.json.
 
     Raises:
-        ValueError: if the log is no list of records.
+        ValueError: if the log is not a list of records.
     """
     log = values.get("log_history")
     if not isinstance(log, list) or not all(isinstance(entry, Mapping) for entry in log):
@@ -52,7 +52,7 @@ def read(values: Mapping[str, object], source: str) -> TrainerState:
 
 
 def _curve(log: list[Mapping], name: str) -> tuple[Point, ...]:
-    """What was logged under a name, by step; JSON's NaN and null count as NaN."""
+    """The values that were logged under a name, by step; JSON's NaN and null count as NaN."""
     found = []
     for place, entry in enumerate(log):
         if name in entry:

@@ -1,4 +1,4 @@
-"""The settings that TRL, LLaMA-Factory, Unsloth and scripts share: transformers' own."""
+"""transformers' TrainingArguments, which TRL, LLaMA-Factory, Unsloth and scripts share."""
 
 import math
 
@@ -58,7 +58,7 @@ def read_training(reading: Reading) -> tuple[float | None, float | None]:
 
 
 def read_warmup(reading: Reading) -> float | None:
-    """The share of warm-up; a number of steps goes to `warmup_steps`. Below 1 it is a share."""
+    """The share of warm-up: a value below 1. A number of steps goes to `warmup_steps` instead."""
     steps, ratio = reading.number("warmup_steps"), reading.number("warmup_ratio")
     if steps is not None and 0 < steps < 1:
         steps, ratio = None, steps
@@ -71,14 +71,14 @@ def read_warmup(reading: Reading) -> float | None:
 
 
 def read_optimizer(reading: Reading, name: object) -> None:
-    """The optimizer where there is a counterpart; the trait holds the name in any case."""
+    """Give the optimizer if there is a counterpart; the trait holds the name in any case."""
     if name is not None:
         reading.traits["optimizer"] = str(name)
         reading.say("optimizer", OPTIMIZERS.get(str(name).lower().removeprefix("optimizernames.")))
 
 
 def read_schedule(reading: Reading, name: object) -> None:
-    """The schedule where there is a counterpart; the trait holds the name in any case."""
+    """Give the schedule if there is a counterpart; the trait holds the name in any case."""
     if name is not None:
         reading.traits["schedule"] = str(name)
         reading.say("lr_scheduler_type", SCHEDULES.get(str(name).lower()))
@@ -98,7 +98,7 @@ def read_evaluation(reading: Reading) -> None:
 
 
 def whole(value: float | int | None) -> float | int | None:
-    """A whole number as int; another stays, for `lab.Recipe` to refuse."""
+    """A whole number as int; another number stays, and `lab.Recipe` refuses it."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 

@@ -40,7 +40,7 @@ def read(values: Mapping[str, object], source: str) -> BroughtRecipe:
     """The recipe in the arguments of `trl sft`, or of a script with transformers' arguments.
 
     Raises:
-        ValueError: for a number that is none.
+        ValueError: if a value that should be a number is not.
     """
     reading = Reading(values)
     take, say, flag, traits = reading.take, reading.say, reading.flag, reading.traits
@@ -53,7 +53,7 @@ def read(values: Mapping[str, object], source: str) -> BroughtRecipe:
     bits = bits or (4 if flag("use_4bit_quantization") else None)  # PEFT's examples/sft
     double = flag("use_bnb_nested_quant")
     double = flag("use_nested_quant") if double is None else double
-    # without a word PEFT's script and TRL leave the blocks' constants as they are
+    # by default PEFT's script and TRL leave the blocks' constants as they are
     read_quantization(reading, bits, take("bnb_4bit_quant_type"), bool(double))
     dtype = take("bnb_4bit_compute_dtype") or take("dtype", "torch_dtype")
     if bits == 4 and dtype in ("float32", "bfloat16", "float16"):
@@ -95,7 +95,7 @@ def read(values: Mapping[str, object], source: str) -> BroughtRecipe:
 
 
 def _read_adapter(reading: Reading) -> bool | None:
-    """Fill in the adapter; returns whether one is trained, or None where nothing says so."""
+    """Fill in the adapter's fields; returns whether an adapter is trained, or None if unknown."""
     take, say, number, flag = reading.take, reading.say, reading.number, reading.flag
     on = flag("use_peft")
     on = flag("use_peft_lora") if on is None else on

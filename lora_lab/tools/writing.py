@@ -1,4 +1,4 @@
-"""`write`: a recipe as the file of another program. What it has no word for is refused."""
+"""`write`: a recipe as the file of another program. Choices that it can't express are refused."""
 
 import json
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from lora_lab.recipe import Recipe, nearest
 from lora_lab.tools import axolotl, llamafactory, peft_script, trl
 
 DEFAULT = Recipe()
-EXPRESSED = {  # fields that a tool has a word for, save those that it lacks; others are refused
+EXPRESSED = {  # fields that the tools can express, apart from `lacks`; others are refused
     *("method", "r", "lora_alpha", "target_modules", "lora_dropout", "use_rslora", "use_dora"),
     *("init_lora_weights", "layers_to_transform", "modules_to_save", "loraplus_lr_ratio"),
     *("init_r", "target_r", "tinit", "tfinal", "deltaT", "beta1", "beta2", "orth_reg_weight"),
@@ -28,9 +28,9 @@ class Tool:
     name: str  # as people write it
     file: str  # the main file's name
     settings: Callable[[Recipe, str, str], dict[str, object]] | None
-    lacks: tuple[str, ...]  # fields of Recipe that it has no word for
+    lacks: tuple[str, ...]  # fields of Recipe that it can't express
     start: str  # the command that begins the training
-    needs: str = ""  # what the data need before
+    needs: str = ""  # what has to be done to the data before
 
 
 TOOLS = {
@@ -65,7 +65,7 @@ TOOLS = {
 def write(tool: str, recipe: Recipe, base: str, data: str = "data.jsonl") -> dict[str, str]:
     """The files with which another program trains the same recipe.
 
-    Read back by `lora_lab.tools.reading.read`, they give the same recipe.
+    `lora_lab.tools.reading.read` reads them back as the same recipe.
 
     Args:
         tool: "trl", "axolotl", "llamafactory" or "peft" (a script of its own).
@@ -77,7 +77,7 @@ def write(tool: str, recipe: Recipe, base: str, data: str = "data.jsonl") -> dic
         Each file's name and text; the first is the one to start from, with the command in it.
 
     Raises:
-        ValueError: for an unknown tool, and for a choice that the tool has no word for.
+        ValueError: for an unknown tool, and for a choice that the tool can't express.
     """
     if tool not in TOOLS:
         raise ValueError(
@@ -120,7 +120,7 @@ def _check(tool: Tool, recipe: Recipe) -> None:
 
 
 def _others(tool: Tool, name: str) -> list[str]:
-    """The tools that have a word for a field; "none" where no tool has."""
+    """The tools that can express a field; "none" if no tool can."""
     keys = [key for key, other in TOOLS.items() if other is not tool and name not in other.lacks]
     return (
         keys if name in EXPRESSED and name != "method" else ["peft" if name == "method" else "none"]
@@ -128,7 +128,7 @@ def _others(tool: Tool, name: str) -> list[str]:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Lists are indented, and no anchors are made."""
+    """Writes lists indented, and without anchors."""
 
     def ignore_aliases(self, data: object) -> bool:
         return True
@@ -138,7 +138,7 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _plain(value: object) -> object:
-    """Numbers as YAML's readers take them: 2e-4 with a point, else it is read as a text."""
+    """Numbers as YAML's readers expect them: 2e-4 with a point, else it is read as a text."""
     if isinstance(value, dict):
         return {name: _plain(member) for name, member in value.items()}
     if isinstance(value, list):

@@ -47,9 +47,9 @@ class RankAllocation:
     """The allocation of ranks in a model made by `adapt` with method "adalora".
 
     The ranks are decided in training, step by step, never by a truncation at the end.
-    `maths/adalora.py` shows how. PEFT leaves two things to the training loop: to call its allocator
-    at the right moment (no trainer of transformers does), and to add the orthogonality term, since
-    our loop computes the loss itself.
+    `maths/adalora.py` shows how. PEFT leaves two things to the training loop. The loop calls the
+    allocator at the right moment, which no trainer of transformers does. It adds the orthogonality
+    term, since it computes the loss itself.
     """
 
     def __init__(self, model: nn.Module, recipe: Recipe) -> None:

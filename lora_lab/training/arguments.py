@@ -1,4 +1,4 @@
-"""What is given to `fit`, `sweep`, `evaluate` and `generate`, checked by its kind first."""
+"""Checks of the arguments of `fit`, `sweep`, `evaluate` and `generate`, before anything is done."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -12,7 +12,7 @@ def check_given(base: Base, task: Task, recipe: Recipe) -> None:
     """Refuse a name in place of a base or a task, settings in place of a recipe, or a wrong order.
 
     Raises:
-        TypeError: with the call that makes what is wanted.
+        TypeError: with the call that makes the right object.
     """
     check_is_base(base)
     check_is_task(task)
@@ -25,7 +25,7 @@ def check_sweep(
     """The recipes and the seeds of a sweep as lists.
 
     Raises:
-        TypeError: as `check_given`, and for a single recipe or seed that is in no list.
+        TypeError: for a single recipe or seed in place of a list.
         ValueError: without recipes or seeds, or for a seed that stands twice.
     """
     if isinstance(recipes, Recipe):
@@ -52,10 +52,10 @@ def check_sweep(
 
 
 def check_model(given: object) -> None:
-    """Refuse what can't be asked: all but a Base, a Training, a Run or an Adapted.
+    """Refuse anything but a Base, a Training, a Run or an Adapted.
 
     Raises:
-        TypeError: with what can be asked.
+        TypeError: with the models that can be asked.
     """
     if "model" not in {*dir(type(given)), *getattr(given, "__dict__", ())}:
         name = repr(given) if isinstance(given, str) else '"pocket"'
@@ -69,7 +69,7 @@ def check_prompts(prompts: Sequence[str], max_new_tokens: int) -> None:
     """Refuse prompts that are no list of texts, or that no tokenizer can read.
 
     Raises:
-        TypeError: for one text in place of a list, or an entry that is no text.
+        TypeError: for a single text in place of a list, or an entry that is not a text.
         ValueError: for a text with half a letter, or no room for an answer.
     """
     if isinstance(prompts, str):

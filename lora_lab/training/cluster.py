@@ -65,10 +65,10 @@ def check_cluster(base: Base) -> None:
 def follow_on_ray(
     base: Base, task: Task, recipes: Sequence[Recipe], *, store: Path | None, evaluate: bool | str
 ) -> Iterator[tuple[Recipe, StepRecord | Run]]:
-    """What `follow_to_last_good` gives for each recipe, on the nodes of a cluster, as it happens.
+    """The records and runs of `follow_to_last_good` for each recipe, from the nodes of a cluster.
 
-    Where Ray is connected already, that cluster is used and left as it is. Else it is the cluster
-    of RAY_ADDRESS, or the one that `ray start` made this machine a node of. If there is none, one
+    If Ray is connected already, its cluster is used and left as it is. Else it is the cluster of
+    RAY_ADDRESS, or the cluster that this machine joined by `ray start`. If there is none, a cluster
     is started on this machine and ended with the last run.
 
     A run whose node is lost begins again on another node, and its steps are reported anew. Nodes
@@ -97,7 +97,7 @@ def follow_on_ray(
             step = os.environ.get(VARIABLE, "")
             return fit_there.remote([package], _versions(), step, recipe, evaluate)
 
-        jobs = {begin(recipe): recipe for recipe in recipes}  # on a GPU a job would take a pack
+        jobs = {begin(recipe): recipe for recipe in recipes}  # on a GPU a job would be a pack
         try:
             while jobs:
                 ready, _ = ray.wait([*jobs], num_returns=len(jobs), timeout=LOOK_SECONDS)
@@ -128,7 +128,7 @@ def follow_on_ray(
 
 
 def _next_of(ray: ModuleType, job: Iterator) -> tuple[StepRecord | Run, ...]:
-    """What a job has sent: the next bundle. It is there already."""
+    """The next bundle that a job has sent, which is there already."""
     return ray.get(next(job))
 
 
@@ -138,7 +138,7 @@ def _named(recipe: Recipe) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """The first line of what Ray says of a lost task; many lines for its makers follow."""
+    """The first line of Ray's error for a lost task; the other lines are for Ray's makers."""
     return str(error).strip().partition("\n")[0]
 
 
@@ -174,9 +174,9 @@ def _fit_on_node(
 
     Args:
         package: the reference to what `_packed` made; in a list, so that Ray does not resolve it.
-        versions: of the machine that sent it.
+        versions: the versions on the machine that sent it.
         step: LORA_LAB_STEP of that machine.
-        recipe: how.
+        recipe: the choices of the training.
         evaluate: as in `fit`.
     """
     os.environ[VARIABLE] = step
@@ -198,7 +198,7 @@ def _fit_on_node(
 
 
 def _versions() -> dict[str, str]:
-    """What the records of a run depend on, and what pickles depend on."""
+    """The versions on which the records of a run, or pickles, depend."""
     python = ".".join(platform.python_version_tuple()[:2])
     return {"Python": python, "torch": torch.__version__, "lora-lab": __version__}
 
@@ -230,7 +230,7 @@ def _ray() -> ModuleType:
 
 @contextmanager
 def _connected() -> Iterator[ModuleType]:
-    """Ray, connected to a cluster. What was not connected before is left, or ended, afterwards."""
+    """Ray, connected to a cluster. A connection that is made here is closed afterwards."""
     ray = _ray()
     if ray.is_initialized():
         yield ray
@@ -264,7 +264,7 @@ def _warn_without_cpus(ray: ModuleType) -> None:
 
 
 class _Pickler(Pickler):
-    """Hands over what tensors hold as buffers beside the pickle, each once and uncopied."""
+    """Hands over the memory of tensors as buffers beside the pickle, each once and uncopied."""
 
     def reducer_override(self, value: object) -> tuple:
         """How to make a tensor and its memory again; all else is left to `Pickler`."""
@@ -282,7 +282,7 @@ def _tensor_in(memory: UntypedStorage, dtype: torch.dtype, *place: object) -> Te
 
 def _memory_of(buffer: object) -> UntypedStorage:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it can't be written to: nothing here writes to a base
+        warnings.simplefilter("ignore")  # torch warns of read-only memory; nothing writes to a base
         return torch.from_numpy(buffer).untyped_storage()
 
 
@@ -295,6 +295,6 @@ def _packed(things: object) -> tuple[bytes, list[pickle.PickleBuffer]]:
 
 @lru_cache(maxsize=1)
 def _unpacked(package: object) -> object:
-    """What was packed, by its reference. Tensors lie over the node's shared memory."""
+    """What was packed, by its reference. Its tensors are views of the node's shared memory."""
     pickled, buffers = _ray().get(package)
     return pickle.loads(pickled, buffers=buffers)

@@ -7,8 +7,8 @@ from lora_lab.recipe import Recipe
 from lora_lab.records import StepRecord
 
 FLAT_SHARE = 0.01  # a loss that falls by less is flat
-FLAT_VALIDATIONS = 3  # so many in a row at least ...
-FLAT_STEPS = 0.3  # ... over so large a share of the steps: less may be chance
+FLAT_VALIDATIONS = 3  # at least this many validations in a row ...
+FLAT_STEPS = 0.3  # ... over this share of the steps: less may be chance
 
 
 class Validations:
@@ -19,7 +19,7 @@ class Validations:
     """
 
     def __init__(self, records: Iterable[StepRecord] = ()) -> None:
-        self.best: StepRecord | None = None  # of equal ones the first
+        self.best: StepRecord | None = None  # of equal losses the first
         self.last: StepRecord | None = None
         self.without_better = 0
         for record in records:
@@ -46,8 +46,8 @@ class Validations:
 def flat_since(records: Iterable[StepRecord]) -> StepRecord | None:
     """The validated step since which the validation loss has stayed the same, or got worse.
 
-    No later one is lower by more than FLAT_SHARE. None: it fell until lately: fewer than
-    FLAT_VALIDATIONS came after, or less than FLAT_STEPS of all steps.
+    No later validation loss is lower by more than FLAT_SHARE. None: it has fallen until lately, so
+    that fewer than FLAT_VALIDATIONS validations or less than FLAT_STEPS of all steps came after.
     """
     validated = [record for record in records if record.validation_loss is not None]
     least, since = math.inf, None  # the least of the losses that come later

@@ -13,7 +13,7 @@ LONGEST = 40  # letters of an answer that is no label
 
 @dataclass(frozen=True, slots=True)
 class ClassErrors:
-    """The questions whose right answer is one label."""
+    """The questions with a certain label as their right answer, and the errors on them."""
 
     label: str
     asked: int
@@ -70,7 +70,7 @@ def errors_by_class(answers: Sequence[Answer]) -> tuple[ClassErrors, ...]:
 
 
 def _label_of(text: str, labels: Sequence[str]) -> str:
-    """The label that an answer gives; what is no label stays text, in short."""
+    """The label that an answer gives; an answer that is no label stays text, shortened."""
     short = text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
     return next((label for label in labels if same_label(label, text)), short or "(nothing)")
 

@@ -35,7 +35,7 @@ NO_CHOICE = frozenset(  # settings of `generate` that leave the most likely toke
     "do_sample temperature top_p top_k max_length max_new_tokens "
     "use_cache output_attentions output_hidden_states".split()
 )
-PROMPTS = 64  # answered at once: more gains nothing on a CPU; only the last logits are computed
+PROMPTS = 64  # prompts answered at once: more are no faster on a CPU; only last logits are computed
 
 
 class Model(Protocol):
@@ -58,7 +58,7 @@ def mean_loss(
     teacher: nn.Module | None = None,
     frozen: FrozenLayers | None = None,
 ) -> float:
-    """The loss per labelled token over all examples, in nats. Too long ones are left out."""
+    """The loss per labelled token over all examples, in nats; too long examples are left out."""
     encoded = encode_fitting(examples, tokenizer, max_length, loss_on).encoded
     vocab_size = model.config.get_text_config().vocab_size
     total, count = 0.0, 0
@@ -72,7 +72,7 @@ def mean_loss(
 
 @contextmanager
 def answering(model: nn.Module) -> Iterator[None]:
-    """No dropout and no gradients inside; the model is as it was afterwards."""
+    """A block without dropout and without gradients; afterwards the model is as it was before."""
     was_training = model.training
     model.eval()
     try:
@@ -90,10 +90,11 @@ def generate(model: Model, prompts: Sequence[str], *, max_new_tokens: int = 32) 
 
     Args:
         model: a Base, Training, Run or Adapted.
-        prompts: what is asked; the order of the answers is theirs.
+        prompts: the questions; the answers come in the same order.
         max_new_tokens: where an answer is cut if it has not ended.
 
     Raises:
+        TypeError: if `model` can't be asked, or `prompts` is not a list of texts.
         ValueError: if a prompt and its answer are longer than the model's context.
     """
     check_model(model)
@@ -120,7 +121,7 @@ def _answers_of_each(
 
 
 def _ids_that_fit(model: Model, prompts: Sequence[str], max_new_tokens: int) -> list[list[int]]:
-    """Each prompt's tokens. One that the model has no positions for is refused, not answered."""
+    """Each prompt's tokens; refused if the model does not have enough positions."""
     ids = encode_prompts(prompts, model.tokenizer)
     context = context_of(model.model)
     longest = max(map(len, ids), default=0)
@@ -153,7 +154,7 @@ def _generated(model: Model, ids: list[list[int]], max_new_tokens: int) -> Tenso
         input_ids=torch.tensor(padded, device=device),
         attention_mask=torch.tensor(mask, device=device),
         do_sample=False,
-        temperature=None,  # a model's own taste for sampling is not asked for
+        temperature=None,  # the model's own sampling settings are not used
         top_p=None,
         top_k=None,
         max_new_tokens=max_new_tokens,
@@ -179,12 +180,12 @@ def _ends(model: Model) -> list[int]:
 
 
 def exactly(expected: str, given: str) -> bool:
-    """The same text, but for white space at the ends and how much of it is between words."""
+    """Whether two texts are equal; white space counts only as a gap between words."""
     return expected.split() == given.split()
 
 
 def same_label(expected: str, given: str) -> bool:
-    """The same label: case and closing punctuation do not count."""
+    """Whether two labels are equal; case and closing punctuation do not count."""
     return re.sub(r"[\s.!,]+$", "", given).casefold().split() == expected.casefold().split()
 
 
@@ -205,7 +206,7 @@ def share(right: Callable[[str, str], bool], pairs: Sequence[tuple[str, str]]) -
 
 
 def field_f1(pairs: Sequence[tuple[str, str]]) -> float:
-    """F1 over all JSON fields, key and value together; what is no JSON object has no fields."""
+    """F1 over all JSON fields, key and value together; an answer that is no object has none."""
     hits = given_fields = expected_fields = 0
     for expected, given in pairs:
         right, answered = json_fields(expected) or set(), json_fields(given) or set()
@@ -234,7 +235,7 @@ def _metrics(task: Task, pairs: Sequence[tuple[str, str]], loss: float) -> dict[
 
 
 def evaluate(model: Model, task: Task, *, split: str = "test") -> Scores:
-    """A model's marks on one split: its answers, their metric, its loss, what it forgot.
+    """A model's scores on one split: its answers, their metric, its loss, and what it forgot.
 
     Args:
         model: a Base, Training, Run or Adapted.
@@ -242,7 +243,8 @@ def evaluate(model: Model, task: Task, *, split: str = "test") -> Scores:
         split: "test", "validation" or "train". Choose settings on "validation" only.
 
     Raises:
-        ValueError: for an unknown split, or one without examples.
+        TypeError: if `model` can't be asked, or `task` is not a Task.
+        ValueError: for an unknown split, or a split without examples.
     """
     check_model(model)
     check_is_task(task)
@@ -278,7 +280,7 @@ def marked(
 
 
 def split_to_score(evaluate: bool | str) -> str | None:
-    """The split that `evaluate` of `fit` and `sweep` means; None: none.
+    """The split that the argument `evaluate` of `fit` and `sweep` means; None: no split.
 
     Raises:
         ValueError: for another value than True, False, "test" or "validation".
@@ -294,7 +296,7 @@ def split_to_score(evaluate: bool | str) -> str | None:
 
 
 def check_answerable(model: Model, task: Task, *, split: str = "test") -> None:
-    """Refuse what `evaluate` would refuse: to be known before a model is trained for it.
+    """Refuse what `evaluate` would refuse, before a model is trained for it.
 
     Raises:
         ValueError: as `evaluate` does.
@@ -308,7 +310,7 @@ def check_answerable(model: Model, task: Task, *, split: str = "test") -> None:
 
 
 def _examples(task: Task, split: str) -> Sequence[Example]:
-    """A split's examples, which have to be there, and markable."""
+    """A split's examples; refused if there are none, or if the metric is not known."""
     if split not in SPLITS:
         raise ValueError(f"split={split!r} is not known; give {', '.join(map(repr, SPLITS))}")
     examples = getattr(task, split)
@@ -324,7 +326,7 @@ def _examples(task: Task, split: str) -> Sequence[Example]:
 
 
 def answers_to(model: Model, task: Task, examples: Sequence[Example]) -> tuple[Answer, ...]:
-    """What a model answers to some of a task's examples, each answer marked as the task does."""
+    """A model's answers to some of a task's examples, each marked by the task's rule."""
     return _marked_answers(task, examples, ask(model, examples))
 
 
@@ -376,7 +378,7 @@ def _share_kept(examples: Sequence[Example], given: Sequence[str]) -> float | No
 
 
 def _distance_to_teacher(model: Model, task: Task, split: str) -> Scores:
-    """A planted task has no right answers: the mark is KL(teacher || model), nats per token."""
+    """The scores on a planted task: KL(teacher || model), in nats per token. No answer is right."""
     teacher = teacher_model(getattr(model, "base", model), task.teacher)
     examples = getattr(task, split)
     loss = mean_loss(model.model, model.tokenizer, examples, loss_on="all", teacher=teacher)

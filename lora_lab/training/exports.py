@@ -50,19 +50,19 @@ def export(
 ) -> Export:
     """Write a run as a folder that plain PEFT and transformers load, with its tokenizer and card.
 
-    An adapter's configuration names its base: by the hub's id where the hub has it, else by the
-    folder that it was trained from. `AutoPeftModelForCausalLM.from_pretrained(folder)` follows it.
+    An adapter's configuration names its base: by the hub's id if the hub has it, else by the folder
+    that it was trained from. `AutoPeftModelForCausalLM.from_pretrained(folder)` loads that base.
     The card, README.md, has the lines that load the folder, the recipe, the scores with their
     intervals, the data in counts, and the limits.
 
     Args:
         run: from `fit`. After method "full" the whole model is written.
         folder: a new or an empty folder.
-        base: what the adapter's configuration names in place of that: a hub id, or a folder, which
-            is also where the base is read. For a base that has moved.
+        base: the base that the adapter's configuration names instead, if the base has moved: a hub
+            id, or a folder, from which the base is also read.
         with_base: also copy the base's files into `folder/base`, and name that folder.
         merge: write the base with the adapter in its weights, in 16 bits.
-        dtype: of the merged weights, "bfloat16" or "float16".
+        dtype: the dtype of the merged weights, "bfloat16" or "float16".
         task: the data, for the card's counts; None: the card says that they were not at hand.
         before: the base's own scores, for the card.
 
@@ -102,7 +102,7 @@ def export(
                 model = Adapted(trained_from, learned).model
             with quietly():
                 model.save_pretrained(new)
-            for path in new.glob("*.safetensors"):  # its writer leaves it to its owner alone
+            for path in new.glob("*.safetensors"):  # safetensors lets only the owner read it
                 shutil.copymode(new / "config.json", path)
         tokenizer.save_pretrained(new)
         if with_base:
@@ -171,7 +171,7 @@ def base_for_others(run: Run, base: str | None) -> str:
 
 
 def _copy_base(place: str, folder: Path) -> None:
-    """Copy a base's weights, configuration, tokenizer and licence, and nothing else it lies by."""
+    """Copy a base's weights, configuration, tokenizer and licence, and no other file."""
     source = prepared_folder(place) if place in BUILT_IN else Path(place).expanduser()
     if not source.is_dir():
         raise FileNotFoundError(
@@ -195,7 +195,7 @@ def _dtype(run: Run) -> str:
 
 
 def _recipe_as_trained(run: Run) -> Recipe:
-    """The recipe with the bits of the base's weights, also where the base itself was loaded so."""
+    """The recipe with the quantisation of the base, even if the base was loaded quantised."""
     match = BITS.search(run.about)
     if run.recipe.quantize is not None or match is None:
         return run.recipe
@@ -203,7 +203,7 @@ def _recipe_as_trained(run: Run) -> Recipe:
 
 
 def _quantization(run: Run) -> dict[str, object] | None:
-    """What transformers' BitsAndBytesConfig is given for weights as they were in training."""
+    """The arguments of transformers' BitsAndBytesConfig for the weights as in training."""
     recipe = _recipe_as_trained(run)
     if recipe.quantize is None:
         return None

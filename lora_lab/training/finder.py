@@ -1,4 +1,4 @@
-"""The learning-rate finder."""
+"""The learning-rate finder: a short run with a growing learning rate."""
 
 import dataclasses
 from contextlib import suppress
@@ -15,11 +15,12 @@ def try_learning_rates(
 ) -> tuple[StepRecord, ...]:
     """The learning-rate finder: one short run whose rate grows by the same factor at each step.
 
-    It takes `recipe.steps` steps from the lowest rate to the highest, without warm-up or fall, and
-    ends early once the loss is hopeless. Each record holds its rate, and the loss before the step.
+    It takes `recipe.steps` steps from the lowest rate to the highest, without warm-up or decay. It
+    ends early once the loss is far too high. Each record holds its rate, and the loss before the
+    step.
 
     Raises:
-        ValueError: if the rates do not grow, or one step has to make the whole way.
+        ValueError: if the rates do not grow, or there are fewer than two steps.
 
     Source:
         Smith, arXiv:1506.01186, section 3.3, whose rate grows linearly; by a factor, as in fastai.

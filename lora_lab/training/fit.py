@@ -1,4 +1,4 @@
-"""`fit`: a run to its end, scored and kept; a stored one is replayed, a half done one resumed."""
+"""`fit`: a run to its end, scored and kept. A stored run is replayed, an unfinished run resumed."""
 
 import dataclasses
 import signal
@@ -54,7 +54,7 @@ def fit(
     Args:
         base: stays as it was.
         task: what to learn.
-        recipe: how.
+        recipe: the choices of the training.
         store: a folder; None keeps nothing; the default is $LORA_LAB_STORE, else the user's own.
         fresh: train again even if the run is stored.
         evaluate: score the test split at the end; "validation": that split in its place.
@@ -74,7 +74,7 @@ def fit(
 class StepsBar:
     """A bar of a run's steps: their losses, and the time that is left if all are trained.
 
-    There is none until a step is done: what is refused, or replayed, shows none.
+    It appears with the first step, so a refused or replayed run shows no bar.
     """
 
     def __init__(self, recipe: Recipe, show: bool) -> None:
@@ -128,7 +128,7 @@ def follow_fit(
     check_given(base, task, recipe)
     where, split = resolve_store(store), split_to_score(evaluate)
     if where is None:
-        if split:  # what it would refuse is refused now, not after the training
+        if split:  # `evaluate` would refuse it after the training; it is refused now
             check_answerable(base, task, split=split)
         training = Training(base, task, recipe)
         yield from training
@@ -150,12 +150,12 @@ def follow_fit(
 def follow_to_last_good(
     base: Base, task: Task, recipe: Recipe, **options: object
 ) -> Iterator[StepRecord | Run]:
-    """What `follow_fit` gives; a run that diverges ends with what it had until then, marked so.
+    """The records and the Run of `follow_fit`; a run that diverges ends with its last good weights.
 
     Args:
-        base: as in `fit`, and so on.
+        base: as in `fit`, and so are the next two.
         task: what to learn.
-        recipe: how.
+        recipe: the choices of the training.
         options: those of `follow_fit`.
     """
     try:
@@ -169,7 +169,7 @@ def _train_stored(folder: RunFolder, fresh: bool) -> Iterator[StepRecord]:
     base, task, recipe = folder.base, folder.task, folder.recipe
     if fresh:
         training = Training(base, task, recipe)
-        folder.clear()  # only now: what is refused leaves the stored run as it was
+        folder.clear()  # not earlier: a refused call leaves the stored run as it was
     else:
         training = begun(folder)
     folder.begin(budget_of(base, task, recipe), training.about)
@@ -183,7 +183,7 @@ def _train_stored(folder: RunFolder, fresh: bool) -> Iterator[StepRecord]:
 
 
 def begun(folder: RunFolder, kind: type[Kind] = Training) -> Kind:
-    """The training, gone on from its checkpoint; from the start where that is damaged."""
+    """The training, continued from its checkpoint, or from the start if that is damaged."""
     base, task, recipe = folder.base, folder.task, folder.recipe
     training = kind(base, task, recipe)
     try:
@@ -208,7 +208,7 @@ def begun(folder: RunFolder, kind: type[Kind] = Training) -> Kind:
 def _with_checkpoints(
     training: Training, folder: RunFolder, interrupted: threading.Event
 ) -> Iterator[StepRecord]:
-    """The steps of a training, with a checkpoint now and then, and one where it is stopped."""
+    """The steps of a training, with a checkpoint now and then, and another if it is stopped."""
     last, cost = time.monotonic(), 0.0
     for record in training:
         if interrupted.is_set():
@@ -231,7 +231,7 @@ def _with_checkpoints(
 
 @contextmanager
 def interrupt_between_steps() -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C into a flag, so that no step is torn apart; a second one gets through.
+    """Turn the first Ctrl-C into a flag, so that the step is finished; a second Ctrl-C interrupts.
 
     Only a main thread can be interrupted; elsewhere the flag is never set.
     """

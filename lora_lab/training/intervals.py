@@ -16,9 +16,10 @@ Ends = tuple[float, float]
 def intervals_of(scores: Scores, task: Task) -> dict[str, Ends]:
     """The 95 % interval of each score that is a share: of metrics, `old_knowledge`, `strangers`.
 
-    Shares of right answers have Wilson's. Field F1 counts fields, and the fields of an answer
-    stand or fall together: so the answers are its groups. Where the task has groups, all scores on
-    the split are by group. A loss, and a split of one group, has none.
+    Shares of right answers have Wilson's interval. Field F1 counts fields, and an answer's fields
+    are often right or wrong together, so the answers are its groups. If the task has groups, all
+    scores on the split are by group. A loss has no interval, and neither has a split with a single
+    group.
     """
     found = {
         name: interval
@@ -33,10 +34,10 @@ def intervals_of(scores: Scores, task: Task) -> dict[str, Ends]:
 
 
 def pooled_interval(scores: Sequence[Scores], task: Task) -> Ends | None:
-    """The 95 % interval of several seeds' mean score, with other questions like these; or None.
+    """The 95 % interval of several seeds' mean score on other questions like these; or None.
 
-    The seeds answer the same questions. So each question is a group of its answers, unless the
-    task has groups.
+    The seeds answer the same questions. So the answers to a question form a group, unless the task
+    has groups.
     """
     return _interval(scores, scores[0].metric_name, task)
 
@@ -49,18 +50,18 @@ def method_text(scores: Scores, task: Task) -> str:
         return "95 % intervals (Wilson)"
     groups, questions = groups_in(scores, task), len(scores.answers)
     if groups < 2:
-        return "no intervals: all questions are of one group, which tells nothing of other groups"
+        return "no intervals: all questions are of one group, which says nothing about other groups"
     return (
         f"95 % intervals by group (Dean and Pagano, 2015), since {questions} questions of {groups} "
-        f"groups tell less than {questions} independent ones"
+        f"groups are worth fewer than {questions} independent ones"
     )
 
 
 def kept_intervals(scores: Scores, task: Task | None) -> tuple[dict[str, Ends], str]:
     """The intervals of scores that were kept with a run, and how they were made, in words.
 
-    Where the task is not at hand, or asks other questions by now, its groups are not known. The
-    share of right answers then has Wilson's interval, and the words say so.
+    If the task is not at hand, or asks other questions by now, its groups are not known. The share
+    of right answers then has Wilson's interval, and the words say so.
 
     Args:
         scores: as they were kept.
@@ -99,7 +100,7 @@ class Change:
 
 
 def change_of(before: Scores, after: Scores, task: Task) -> Change | None:
-    """What `lab.compare` says of two models' answers to the same questions; by group if there are.
+    """The verdict of `lab.compare` on two models' answers to the same questions, by group if any.
 
     None: there are no answers to compare.
     """
@@ -155,7 +156,7 @@ def _interval(scores: Sequence[Scores], metric: str, task: Task) -> Ends | None:
 
 
 def _count(answer: Answer, metric: str, task: Task) -> tuple[int, int] | None:
-    """(hits, of how many): whose sums over all answers have the metric as ratio; None: no share."""
+    """(hits, total) of an answer: the metric is the ratio of their sums. None: it is no share."""
     if metric == "field F1":
         wanted, given = (json_fields(text) or set() for text in (answer.expected, answer.given))
         return 2 * len(wanted & given), len(wanted) + len(given)

@@ -1,4 +1,4 @@
-"""The one training loop, a generator of step records."""
+"""The training loop, a generator of step records."""
 
 import math
 import time
@@ -82,7 +82,7 @@ class Training:
         self._start = adapter_tensors(self.model) if recipe.changes_the_base else {}
         self._teacher = None if task.teacher is None else teacher_model(base, task.teacher)
         each = recipe.batch_size * recipe.gradient_accumulation_steps
-        again = recipe.steps * each > len(self._encoded)  # else nothing kept would be used again
+        again = recipe.steps * each > len(self._encoded)  # else no kept output would be used again
         self._frozen = frozen_layers(self.model) if again else None
         longest = max(len(example.input_ids) for example in self._encoded)
         self._gradients = gradients_for(
@@ -116,16 +116,16 @@ class Training:
 
     @property
     def learned(self) -> Learned:
-        """What was learnt so far, in the form in which it is kept."""
+        """What was learnt so far, in the form in which `fit` stores it."""
         return learned_of(self.model, self.recipe, self._start)
 
     @property
     def about(self) -> str:
-        """The base and its precision in a sentence; then the steps, if they are not torch's."""
+        """The base and its precision in a sentence; then how steps are taken, if not by torch."""
         return "; ".join(filter(None, [about_training(self.base, self.recipe), self._about_steps]))
 
     def adapted(self) -> Adapted:
-        """The base with what was learnt so far, apart from this training: later steps spare it."""
+        """The base with what was learnt so far. Later steps of this training do not change it."""
         return Adapted(as_trained(self.base, self.recipe), self.learned)
 
     def __iter__(self) -> Iterator[StepRecord]:
@@ -195,7 +195,7 @@ class Training:
     # --- divergence ---
 
     def _check(self, step: int, loss: float, norm: float) -> None:
-        """Stop at a loss that no further step can mend, with the last good weights in place."""
+        """Stop at a loss that no further step can repair, with the last good weights in place."""
         first = self.records[0].loss if self.records else loss
         hopeless = 2 * (first + math.log(self.model.config.get_text_config().vocab_size))
         if math.isfinite(loss) and math.isfinite(norm) and loss <= hopeless:
@@ -241,7 +241,7 @@ class Training:
         }
 
     def _keep(self, weights: dict[str, Tensor]) -> None:
-        """Write what is trained into a copy made before: a second one would take more memory."""
+        """Write the trained weights into an old copy: another copy would take more memory."""
         for name, tensor in self._trainable.items():
             weights[name].copy_(tensor.detach())
 
@@ -308,7 +308,7 @@ class Training:
             next(self._order)
 
     def _go_on_with(self, steps: str) -> None:
-        """Take the steps as they were taken before, in words; where that can't be, say so."""
+        """Take steps as they were taken before, in words; if that can't be, `about` says so."""
         if not steps:
             self._gradients = TorchGradients(self.model, self._teacher, self._frozen)
         elif steps != self._gradients.about:
@@ -319,18 +319,22 @@ class Training:
 def train(base: Base, task: Task, recipe: Recipe) -> Training:
     """A fine-tune to iterate: each turn of the loop trains one step and gives its record.
 
-    Nothing is kept on disk; `fit` does that. The base keeps its weights and modules.
+    Nothing is kept on disk; `fit` does that.
+
+    Args:
+        base: keeps its weights and modules.
+        task: what to learn.
+        recipe: the choices of the training.
 
     Raises:
         ValueError: if the recipe does not fit the base, or no example fits `max_length`.
-        Diverged: while iterating, when the loss is not a number or hopelessly high; its `run` holds
-            the records and the last good weights.
+        Diverged: while iterating; its `run` holds the records and the last good weights.
     """
     return Training(base, task, recipe)
 
 
 def run_of(training: Training, status: str, message: str = "") -> Run:
-    """The Run that a training has come to, kept nowhere; later steps do not change it."""
+    """The Run of a training so far, kept nowhere; later steps do not change it."""
     base, task, recipe = training.base, training.task, training.recipe
     return Run(
         recipe=recipe,
@@ -349,7 +353,7 @@ def run_of(training: Training, status: str, message: str = "") -> Run:
 
 
 def _check_validation(task: Task, tokenizer: object, recipe: Recipe) -> None:
-    """Refuse a patience where no validation example is there to be measured."""
+    """Refuse a patience if there is no validation example to measure."""
     of_recipe = recipe.max_length, recipe.loss_on
     if recipe.patience and not encode_fitting(task.validation, tokenizer, *of_recipe).encoded:
         raise ValueError(
@@ -384,7 +388,7 @@ def threads_that_pay(model: nn.Module) -> int | None:
 
 @contextmanager
 def at_most(threads: int | None) -> Iterator[None]:
-    """No more than so many threads inside; None: as many as before."""
+    """A block with at most this many threads; None: as many as before."""
     before = torch.get_num_threads()
     fewer = threads is not None and threads < before
     if fewer:

@@ -1,4 +1,4 @@
-"""The model card of a run that is written out: how to load it, how it was trained, its scores."""
+"""The model card of an exported run: how to load it, how it was trained, its scores."""
 
 import json
 import re
@@ -112,7 +112,7 @@ def _one_line(text: str) -> str:
 
 
 def _of_data(text: str) -> str:
-    """What is said of the data, in one line, without hints of personal data: cards are public."""
+    """A text about the data in one line, without hints of personal data: cards are public."""
     return _one_line(without_personal_data(text)[0])
 
 
@@ -335,7 +335,7 @@ def _data(run: Run, task: Task | None) -> str:
     changed = ""
     if run.scores and run.scores.answers and not are_of(run.scores, task):
         changed = " The data have changed since it was scored."
-    if f"{len(task.train):,} to train" in task.about:  # a file's says it
+    if f"{len(task.train):,} to train" in task.about:  # a file's `about` has the counts
         return f"{_of_data(task.about)}{changed}"
     return f"{_of_data(task.about)}\n\n{sizes[0].upper()}{sizes[1:]}.{changed}"
 

@@ -1,4 +1,4 @@
-"""How a step is taken: its learning rate, and the optimizer's groups."""
+"""The learning rate of a step, and the optimizer with its groups of parameters."""
 
 import math
 

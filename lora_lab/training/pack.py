@@ -1,8 +1,8 @@
 """A pack: fine-tunes that take each step together, in one batch on one base.
 
 Their batches are stacked into a tall batch. The base's matrices are multiplied once for all of
-it, the adapters by `torch.bmm`; `maths/bank.py` shows why each computes what it would alone.
-A member is a `Training` all the same: its model is PEFT's, and its tensors are a row of the pack's.
+it, the adapters by `torch.bmm`; `maths/bank.py` shows why each computes what it would alone. A
+member is still a `Training`: its model is PEFT's, and its tensors are a row of the pack's matrix.
 """
 
 import math
@@ -30,7 +30,7 @@ LORA_A, LORA_B = ".lora_A.default.weight", ".lora_B.default.weight"  # as PEFT n
 
 
 class Member(Training):
-    """A fine-tune whose steps a pack takes. All else is as in a Training on its own."""
+    """A fine-tune whose steps a pack takes. Everything else is as in a Training on its own."""
 
     def __init__(self, base: Base, task: Task, recipe: Recipe) -> None:
         super().__init__(base, task, recipe)
@@ -44,10 +44,10 @@ class Member(Training):
 
     @property
     def kind(self) -> tuple:
-        """What the members of one group have in common; their ranks are only similar.
+        """The properties that the members of one group share; their ranks are only similar.
 
-        Ranks 1 to 4 go together, 5 to 16, 17 to 64, and so on: padded to the widest, no rank is
-        computed at more than four times its own.
+        Ranks 1 to 4 go together, 5 to 16, 17 to 64, and so on. So no rank is padded to more than
+        four times its own size.
         """
         similar = max(1, ((self.recipe.r - 1).bit_length() + 1) // 2)
         return self.layers, similar, self.recipe.batch_size, self.recipe.optimizer
@@ -82,7 +82,7 @@ class Member(Training):
         return record
 
     def checkpoint(self) -> Checkpoint:
-        """As a Training's. The pack counts no steps for the optimizer, so they are put in here."""
+        """A Training's checkpoint. A pack's optimizer counts no steps, so they are added here."""
         for state in self.optimizer.state.values():
             if "exp_avg" in state:
                 state["step"] = torch.tensor(float(self.step))
@@ -93,8 +93,8 @@ class Group:
     """Members of one kind, each a row of one matrix: the numbers of all its A's, then all its B's.
 
     A layer's stacks, (members, R, in) and (members, out, R), are views of the matrix, and each
-    member's own tensors are views of its row. R is the widest rank; what a narrower member lacks is
-    0 and stays 0. So a norm, a clipping or a learning rate is one number for each row.
+    member's own tensors are views of its row. R is the widest rank; a narrower member is padded
+    with zeros, which stay 0. So a norm, a clipping or a learning rate is one number for each row.
     """
 
     def __init__(self, members: Sequence[Member]) -> None:
@@ -181,7 +181,7 @@ class Group:
         self.gradients.zero_()
 
     def _adamw_direction(self, steps: list[int]) -> Tensor:
-        """Bring the averages up to date; their ratio, corrected for the zeros they began with."""
+        """Update the averages and return their ratio, corrected for their start at zero."""
         defaults = self.members[0].optimizer.defaults
         beta1, beta2 = defaults["betas"]
         mean, square = self._state["exp_avg"], self._state["exp_avg_sq"]
@@ -232,7 +232,7 @@ class Pack:
         self._layers: dict[str, PackedLinear] = {}
 
     def seat(self, members: Sequence[Member]) -> None:
-        """Take these members and no others: each goes on where it stands.
+        """Make these the pack's members: each goes on from its own step.
 
         All have the same number of passes a step, and the same task.
         """
@@ -241,7 +241,7 @@ class Pack:
         kinds: dict[tuple, list[Member]] = {}
         for member in members:
             kinds.setdefault(member.kind, []).append(member)
-            member._teacher = members[0]._teacher  # a planted task's: one for all of them
+            member._teacher = members[0]._teacher  # a planted task has one teacher for all of them
         self._groups = [Group(alike) for alike in kinds.values()]
         for name in {layer for group in self._groups for layer in group.banks} - {*self._layers}:
             self._layers[name] = PackedLinear(self.model.get_submodule(name))
@@ -267,7 +267,7 @@ class Pack:
 
     @contextmanager
     def asked_evenly(self) -> Iterator[None]:
-        """Inside, each member has an equal part of every batch that the model is given."""
+        """A block in which each member has an equal part of every batch that the model is given."""
 
         def lay_out(model: nn.Module, _: tuple, inputs: dict[str, Tensor]) -> None:
             each = len(inputs["input_ids"]) // len(self.members)

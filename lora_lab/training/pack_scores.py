@@ -23,7 +23,7 @@ LONGEST = 4096  # tokens of an example; longer ones are left out, as in `mean_lo
 
 
 def evaluate_members(pack: Pack, task: Task, split: str = "test") -> dict[Member, Scores]:
-    """What `evaluate` gives for each member on a split, within rounding."""
+    """The scores that `evaluate` gives each member on a split, up to rounding."""
     count, examples = len(pack.members), getattr(task, split)
     with threads_for(pack.model), pack.asked_evenly():
         if task.teacher is not None:

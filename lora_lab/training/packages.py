@@ -1,4 +1,4 @@
-"""Pickles of what workers need: a base and a task."""
+"""Pickles of a base and a task, which worker processes need."""
 
 import cloudpickle
 from torch import nn
@@ -7,7 +7,7 @@ from torch import nn
 class Pickler(cloudpickle.Pickler):
     """Pickles a quantised weight with what bitsandbytes keeps beside its packed numbers.
 
-    Left to itself, torch would make a plain parameter of it.
+    Without this, torch would turn it into a plain parameter.
     """
 
     def reducer_override(self, value: object) -> tuple:

@@ -1,4 +1,4 @@
-"""Many runs on one base, trained in packs: which fit into one, how many, and what becomes of each.
+"""Many runs on one base, trained in packs: which runs, how many at once, and how each ends.
 
 The step of a small model leaves most of a GPU idle, and a pack gives it more to do. On one CPU
 thread packing gains little, so there it is used only where it is asked for by name.
@@ -32,7 +32,7 @@ from lora_lab.training.run_folder import RunFolder
 from lora_lab.training.store import DEFAULT, Default, Run, read_run, resolve_store
 
 MOST = 32  # runs in a pack, where memory sets no lower bound
-SHARE = 0.8  # of the free memory that a pack may take; the rest is for what no estimate sees
+SHARE = 0.8  # of the free memory that a pack may take; the rest covers the estimate's error
 
 
 def not_packable(base: Base, recipe: Recipe) -> str:
@@ -79,13 +79,13 @@ def train_packed(
     last good weights, and the others go on. Runs with unlike `gradient_accumulation_steps` or
     `quantize` are in packs one after the other.
 
-    Where memory runs out, the pack is halved, with a warning. Left early (the generator is closed,
-    or Ctrl-C), what is finished is kept, and of the others a checkpoint that `fit` goes on from.
+    If memory runs out, the pack is halved, with a warning. If the generator is closed early, or by
+    Ctrl-C, finished runs are kept, and the others leave a checkpoint from which `fit` goes on.
 
     Args:
         base: stays as it was.
         task: what to learn.
-        recipes: different ones, each of which `not_packable` has nothing against.
+        recipes: different recipes that `not_packable` does not exclude.
         store: as in `fit`: a finished run is replayed, an unfinished one resumed.
         fresh: train again even what is stored.
         evaluate: score each finished run on the test split.
@@ -121,8 +121,9 @@ def train_packed(
 def members_at_once(base: Base, task: Task, recipes: Iterable[Recipe]) -> int:
     """How many of the runs a pack trains at once: at most MOST, and what memory allows.
 
-    Each is taken to need what the largest of them needs alone beside the base, its test included.
-    They may take SHARE of the free memory together. Where that is not known, MOST are tried.
+    Each run is assumed to need as much memory beside the base as the largest run does alone, its
+    test included. Together they may take SHARE of the free memory. If that is not known, MOST are
+    tried.
     """
     each, free = more_memory(base, task, largest_run(recipes)), free_memory(base.device)
     if not each or free is None:
@@ -142,8 +143,8 @@ class _Keeping:
     def begin(self, recipe: Recipe) -> Member | Run:
         """The run if it is stored, else a member that begins it or goes on with it.
 
-        The lock is let go of while a pack trains: to hold many at once could block for ever two
-        processes that wait for each other's.
+        The lock is released while a pack trains. If two processes held many locks at once, each
+        could wait for the other for ever.
         """
         if self.store is None:
             return Member(self.base, self.task, recipe)

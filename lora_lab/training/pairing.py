@@ -27,14 +27,15 @@ def compare(
     are paired by question (McNemar): that compares two models, and says nothing of other seeds.
 
     Args:
-        a: the runs of one setting, each with a seed of its own; or one run; or its scores.
-        b: the same of another setting, with the same seeds or questions.
+        a: the runs of one setting, each with a seed of its own; or a single run; or its scores.
+        b: the same for another setting, with the same seeds or questions.
         margin: the smallest difference that matters, in the metric's unit: 0.02 is 2 points of a
             share, and the default there. Without one, a loss is never called equal.
 
     Raises:
-        ValueError: where the two can't be paired: other seeds, tasks, bases, splits or questions;
-            a run that is not scored or has diverged; fewer than two seeds; a number that is NaN.
+        ValueError: if the two can't be paired: their seeds, tasks, bases, splits or questions
+            differ; a run is not scored or has diverged; there are fewer than two seeds; a score is
+            NaN.
     """
     singles = [_scores_of_one(side) for side in (a, b)]
     if all(singles):
@@ -50,10 +51,10 @@ def compare(
 def compare_at_look(
     a: Sequence[Run], b: Sequence[Run], *, margin: float | None = None
 ) -> Comparison:
-    """What `compare` gives by seed, at a look of the plan: after 5, 10 or 20 seeds.
+    """The comparison of `compare` by seed, at a look of the plan: after 5, 10 or 20 seeds.
 
-    Whoever wants to train more seeds after an unsettled verdict takes this from the first look on.
-    Its interval is wider (98.05 %), so that three looks together err as often as one of `compare`.
+    If you may train more seeds after an unsettled verdict, use this from the first look on. Its
+    interval is wider (98.05 %), so that three looks together err as often as a single `compare`.
 
     Raises:
         ValueError: as in `compare`, and with a number of seeds at which the plan has no look.
@@ -76,7 +77,7 @@ def compare_measure(
     margin: float | None = None,
     level: float = LEVEL,
 ) -> Comparison:
-    """What `compare` gives by seed, for any score and level.
+    """The comparison of `compare` by seed, for any score and level.
 
     Args:
         a: as in `compare`.
@@ -190,7 +191,7 @@ def _by_question(a: Scores, b: Scores, margin: float | None) -> Comparison:
 def comparison_of_answers(
     right_a: Sequence[bool], right_b: Sequence[bool], *, margin: float | None = None
 ) -> Comparison:
-    """The comparison of two models by which of the same questions each of them got right."""
+    """The comparison of two models by the questions that each of them got right."""
     pairs = list(zip(right_a, right_b, strict=True))
     answers = PairedAnswers(
         items=len(pairs),

@@ -1,8 +1,8 @@
 """Fits in worker processes, one a core with one thread each; the only module that imports loky.
 
-Two threads beside a busy core can take sixteen times as long as one, so that many small runs are
-best shared out among processes. They stay warm from one sweep to the next, and map one file of
-weights into their memory together.
+Two threads beside a busy core can take sixteen times as long as one thread. So many small runs are
+best shared out among processes. The processes stay warm from one sweep to the next, and share one
+file of weights that is mapped into their memory.
 """
 
 import os
@@ -34,7 +34,7 @@ from lora_lab.training.packages import Pickler
 from lora_lab.training.store import Run
 from lora_lab.training.traced import VARIABLE, choose_before_workers
 
-IDLE_SECONDS = 600  # a worker without work for so long ends itself
+IDLE_SECONDS = 600  # a worker ends itself after this time without work
 LOOK_SECONDS = 0.2  # between two looks at what the workers have written
 PLACE, LOCK = "lora-lab-sweep-", ".lock"  # a sweep's temporary folder, and the file in it
 THINGS = "things.pt"  # the base and the task
@@ -52,7 +52,7 @@ def follow_in_processes(
     fresh: bool,
     evaluate: bool | str,
 ) -> Iterator[tuple[Recipe, StepRecord | Run]]:
-    """What `follow_to_last_good` gives for each recipe, side by side, as it happens.
+    """The records and runs of `follow_to_last_good` for each recipe, trained side by side.
 
     A worker that dies (of too little memory, say) is replaced. Its run then begins again, or goes
     on from its checkpoint where there is a store; the steps trained anew are reported anew.
@@ -130,7 +130,7 @@ def _stop(jobs: Iterable[Future], package: Path) -> None:
 
 
 def _warm_executor(workers: int) -> Executor:
-    """The pool of the sweep before, or a new one. From its start on, a worker ends with us."""
+    """The pool of the sweep before, or a new pool. Its workers end when this process ends."""
     return get_reusable_executor(
         workers,
         timeout=IDLE_SECONDS,
@@ -171,7 +171,7 @@ class _Lines:
         self._read = 0  # bytes
 
     def new_records(self) -> list[StepRecord]:
-        """Those since the last call. The last line may be half written: it waits."""
+        """The records since the last call. A half-written last line is left for the next call."""
         if not self._path.exists():
             return []
         with self._path.open("rb") as file:
@@ -218,5 +218,5 @@ def _put_down(things: object, folder: Path) -> Path:
 
 @lru_cache(maxsize=1)
 def _pick_up(folder: Path) -> object:
-    """What was put down. Tensors are mapped, not read: workers share the file's pages."""
+    """The things that `_put_down` wrote. Tensors are mapped, not read: workers share the pages."""
     return torch.load(folder / THINGS, mmap=True, weights_only=False)  # we wrote it ourselves

@@ -1,6 +1,6 @@
 """The content of the files in a run's folder, or in words why a file can't be read.
 
-run.json             recipe, names, status: the run exists once this does
+run.json             recipe, names, status: a run exists once this file does
 checkpoint.safetensors   while it runs
 records.jsonl, learnt/     once it is finished
 scores.json, validation.json   once it is scored on that split
@@ -112,7 +112,7 @@ def read_scores(path: Path, name: str = SCORES) -> Scores | None:
 
 
 def read_checkpoint_facts(path: Path) -> tuple[tuple[StepRecord, ...], dict] | None:
-    """A checkpoint's records, and the rest of it that is no tensor; None: no checkpoint.
+    """A checkpoint's records, and everything else in it but the tensors; None: no checkpoint.
 
     Raises:
         DamagedRun: if it can't be read.

@@ -1,4 +1,4 @@
-"""A run's folder while it is trained: locked, written in whole files, resumed exactly."""
+"""A run's folder while it is trained: it is locked, its files are written whole or not at all."""
 
 import dataclasses
 import json
@@ -50,7 +50,7 @@ class Checkpoint:
 
     records: tuple[StepRecord, ...]
     tensors: dict[str, Tensor]  # trainable parameters, optimizer state, random state
-    words: dict[str, object]  # the rest of the optimizer state, which is no tensor
+    words: dict[str, object]  # the rest of the optimizer state, which is not in tensors
 
 
 class RunFolder:

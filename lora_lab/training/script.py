@@ -39,6 +39,11 @@ def to_code(recipe: Recipe, base: Base, task: Task) -> str:
     equal up to rounding. AdaLoRA's losses are those that PEFT trains on,
     `loss + orth_reg_weight * orthogonality`.
 
+    Args:
+        recipe: the choices of the training.
+        base: the base to train on; its name or folder stands in the script.
+        task: its training examples stand in the script.
+
     Raises:
         ValueError: for a planted task, whose teacher is no text; for a patience; for LoftQ; for
             dropout on the output layer; and for what `train` refuses.
@@ -114,7 +119,7 @@ def _adapter(recipe: Recipe, base: Base) -> dict[str, object]:
 
 
 def quantization_options(how: Quantization) -> dict[str, object]:
-    """What transformers' BitsAndBytesConfig is given for the same weights."""
+    """The arguments of transformers' BitsAndBytesConfig for the same weights."""
     if how.quantize == "int8":
         return {"load_in_8bit": True}
     return {

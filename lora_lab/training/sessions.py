@@ -25,7 +25,7 @@ def new_session(graph: Path, model: nn.Module) -> "InferenceSession":
     """ONNX Runtime with a graph, and a model's weights as they are now.
 
     Raises:
-        DamagedGraph: if it can't read the graph.
+        DamagedGraph: if ONNX Runtime can't read the graph.
         ImportError: if onnxruntime is not installed.
     """
     runtime = onnxruntime_here()
@@ -55,7 +55,7 @@ def put_away(graph: Path, error: Exception) -> None:
     """Delete a damaged graph from the cache, with a warning.
 
     Raises:
-        ValueError: for pocket's own, which was shipped.
+        ValueError: for pocket's own graph, which was shipped.
     """
     if cache_folder() not in graph.parents:
         raise ValueError(
@@ -71,7 +71,7 @@ def put_away(graph: Path, error: Exception) -> None:
 
 @lru_cache(maxsize=1)
 def onnxruntime_here() -> ModuleType:
-    """The library.
+    """The library onnxruntime.
 
     Raises:
         ImportError: where it is not installed.

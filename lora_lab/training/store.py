@@ -1,6 +1,6 @@
 """Stored runs: `Run`, and how a store finds and lists runs. `run_folder.py` writes their files."""
 
-from __future__ import annotations  # so that a type may be named whose module is not loaded
+from __future__ import annotations  # annotations may then name types that are not imported
 
 import hashlib
 import json
@@ -30,14 +30,14 @@ from lora_lab.training.run_files import (
     read_scores,
 )
 
-if TYPE_CHECKING:  # torch and PEFT take seconds to import, and a list of runs does without
+if TYPE_CHECKING:  # torch and PEFT take seconds to import, and a list of runs needs neither
     from torch import nn
 
     from lora_lab.models.adapted import Adapted
     from lora_lab.models.bases import Base
     from lora_lab.models.learned import Learned
 
-ATTEMPTS = 20  # to read a run that is replaced meanwhile, before it is called damaged
+ATTEMPTS = 20  # reads of a run that is being replaced, before it is called damaged
 
 
 class Default:
@@ -159,7 +159,7 @@ class Run:
 
 
 def identity(base: Base, task: Task, recipe: Recipe) -> str:
-    """A run's identity, 16 hex digits, made of recipe, content of base and task, and version."""
+    """A run's identity: 16 hex digits from recipe, content of base and task, and version."""
     parts = (
         json.dumps(recipe.facts, sort_keys=True),
         base.fingerprint(),

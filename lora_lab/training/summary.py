@@ -1,4 +1,4 @@
-"""Settings of a sweep side by side: a mean and its interval for each, a verdict for each value."""
+"""The settings of a sweep side by side: a mean and its interval for each, and verdicts."""
 
 import dataclasses
 import html
@@ -29,7 +29,7 @@ Row = dict[str, object]  # a setting: its varying fields, then NUMBERS
 
 @dataclass(frozen=True, eq=False, repr=False)
 class FieldComparison:
-    """The values of a recipe's field, each compared with one of them; a notebook shows it."""
+    """The values of a recipe's field, each compared with a reference value; a notebook shows it."""
 
     field: str
     measure: str  # the metric's name, "loss", "old_knowledge" or "strangers"
@@ -82,12 +82,12 @@ class FieldComparison:
 
 
 def summary_of(runs: Sequence[Run], measure: str, fields: Sequence[str]) -> list[Row]:
-    """One row a setting: those fields, the mean of its seeds, and the mean's 95 % interval.
+    """A row for each setting: those fields, the mean over its seeds, and the mean's 95 % interval.
 
-    A setting with a diverged seed has no mean: the other seeds would flatter it.
+    A setting with a diverged seed has no mean: a mean over the other seeds would flatter it.
 
     Raises:
-        ValueError: for an unknown measure, or where no run has it.
+        ValueError: for an unknown measure, or if no run has it.
     """
     if measure not in MEASURES:
         raise ValueError(
@@ -114,12 +114,12 @@ def summary_of(runs: Sequence[Run], measure: str, fields: Sequence[str]) -> list
 
 
 def best_setting(runs: Sequence[Run]) -> list[Run]:
-    """The runs of the setting with the best mean score on validation; of equals the first.
+    """The runs of the setting with the best mean score on validation; the first of equal settings.
 
     A setting with a diverged seed is not chosen.
 
     Raises:
-        ValueError: where no setting can be chosen, or the runs were scored on the test.
+        ValueError: if no setting can be chosen, or if the runs were scored on the test.
     """
     best: tuple[float, list[Run]] | None = None
     for group in _settings_of(runs).values():
@@ -128,7 +128,7 @@ def best_setting(runs: Sequence[Run]) -> list[Run]:
         scores = [run.scores for run in group]
         if other := next((one.split for one in scores if one.split != "validation"), ""):
             raise ValueError(
-                f"the runs were scored on the {other}, and a test that chose is no test any more; "
+                f"the runs were scored on the {other}, which must not choose; "
                 "sweep with evaluate='validation'"
             )
         mean = statistics.fmean(score.value for score in scores)
@@ -213,9 +213,9 @@ def _chosen_runs(runs: Sequence[Run], field: str) -> tuple[dict[object, list[Run
 
 
 def _validation_loss(group: Sequence[Run]) -> float:
-    """The mean of the seeds' last validation losses, of their best where a patience keeps that.
+    """The mean of the seeds' last validation losses, or of their best losses with a patience.
 
-    Infinite where a seed diverged.
+    It is infinite if a seed diverged.
     """
     losses = []
     for run in group:
@@ -224,7 +224,7 @@ def _validation_loss(group: Sequence[Run]) -> float:
         if not validated and not _diverged(group):
             raise ValueError(
                 "several settings share a value, and their runs hold no validation loss to choose "
-                "by (a test that chose is no test any more); train them with eval_steps=steps, or "
+                "by (the test must not choose); train them with eval_steps=steps, or "
                 "compare the runs of one setting a value"
             )
         losses += [min(validated)] if validated and run.recipe.patience else validated[-1:]

@@ -1,4 +1,4 @@
-"""A surface: the scores of settings over two fields, the best of each column, and its equals."""
+"""A surface: scores over two fields, the best of each column, and cells as good as the best."""
 
 import math
 import statistics
@@ -14,7 +14,7 @@ from lora_lab.training.run_files import DIVERGED
 from lora_lab.training.store import Run
 from lora_lab.training.summary import MEASURES, interval_of_scores
 
-VALIDATION = "validation_loss"  # of a run's last validation: a test that chose is no test any more
+VALIDATION = "validation_loss"  # of a run's last validation: the test must not choose
 SCORES = (VALIDATION, *MEASURES)
 Place = tuple[float, float]  # a cell: its values of the fields x and y
 
@@ -31,7 +31,7 @@ class Cell:
     def mean(self) -> float:
         """The mean over its seeds; NaN without a score, or where a seed diverged.
 
-        The seeds that did not diverge would flatter the setting.
+        A mean over the other seeds would flatter the setting.
         """
         return statistics.fmean(self.scores.values()) if self.is_known else math.nan
 
@@ -96,9 +96,9 @@ class Surface:
 
     @cached_property
     def plateau(self) -> frozenset[Place]:
-        """The cells that can't be told from the best cell, and the best cell itself.
+        """The best cell, and the cells that are not significantly worse than it.
 
-        A cell is left out where the best is better by a one-sided paired t-test, seed by seed, at
+        A cell is left out if the best cell is better by a one-sided paired t-test, seed by seed, at
         0.05 / (cells - 1). So the plateau holds the truly best cell in 95 % of surfaces, or more.
         It is empty while a cell has fewer than five seeds: the spread is too uncertain then.
 
@@ -124,7 +124,7 @@ class Surface:
         gains = [self._gain(best[seed] - other[seed]) for seed in best if seed in other]
         if len(gains) < SEEDS or statistics.fmean(gains) <= 0:
             return False
-        return mean_p_value(gains) / 2 < level  # of both sides, halved
+        return mean_p_value(gains) / 2 < level  # half of the two-sided p-value
 
 
 def surface_of(
@@ -139,7 +139,7 @@ def surface_of(
     """The surface of finished runs, as far as they go.
 
     Args:
-        runs: of recipes that differ in x, y and the seed alone.
+        runs: runs of recipes that differ only in x, y and the seed.
         x: a recipe's field.
         y: another.
         score: "validation_loss", "value" (the task's metric), "loss" (of the test split),

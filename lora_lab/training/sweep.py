@@ -1,4 +1,4 @@
-"""Many recipes × seeds, and the table of their scores."""
+"""A sweep: several recipes, each with several seeds, and the table of their scores."""
 
 import dataclasses
 import warnings
@@ -38,7 +38,7 @@ from lora_lab.wording import memory_size
 
 ENGINES = ("auto", "sequential", "processes", "packed", "ray")
 WORKER_BYTES = 400 * 2**20  # what a worker process holds before its first run: Python and torch
-WORTH_A_POOL = 4  # runs to train, from which on "auto" waits the seconds that workers take to start
+WORTH_A_POOL = 4  # with this many runs, "auto" takes workers, which need seconds to start
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,11 +48,11 @@ class Sweep:
     runs: tuple[Run, ...]
 
     def table(self) -> pd.DataFrame:
-        """One row a run: the recipe's fields that vary, the seed, the scores.
+        """A row for each run: the recipe's fields that vary, the seed, the scores.
 
-        Columns beside them: `value` (of the task's metric), `loss` (nats per answer token on the
-        split that was scored), `last_loss` (the last step's), `old_knowledge`, `strangers`,
-        `status`. A share that was not measured is NaN; a diverged run keeps its row, with the
+        The scores are `value` (the task's metric), `loss` (nats per answer token on the split that
+        was scored), `last_loss` (the last step's), `old_knowledge` and `strangers`. `status` stands
+        beside them. A share that was not measured is NaN; a diverged run keeps its row, with the
         status "diverged".
         """
         recipes = [dataclasses.asdict(run.recipe) for run in self.runs]
@@ -77,10 +77,10 @@ class Sweep:
         return table.astype(dict.fromkeys(shares, float))
 
     def summary(self, of: str = "value") -> pd.DataFrame:
-        """One row a setting: its varying fields, the mean of its seeds, the mean's 95 % interval.
+        """A row for each setting: its varying fields, the mean over seeds, its 95 % interval.
 
         Columns after the fields: `mean`, `low`, `high`, `seeds`, and `diverged` seeds. A setting
-        with a diverged seed has no mean, since the other seeds would flatter it.
+        with a diverged seed has no mean, since a mean over the other seeds would flatter it.
 
         Args:
             of: "value" (the task's metric), "loss", "old_knowledge" or "strangers".
@@ -95,39 +95,40 @@ class Sweep:
         against: object = None,
         margin: float | None = None,
     ) -> FieldComparison:
-        """The values of a field, best mean first, each with a verdict beside one of them.
+        """The values of a field, best mean first, each with its verdict against a reference value.
 
-        Verdicts are those of `lab.compare`, with Holm's correction where there are several. Where
-        other fields vary as well, such as the learning rate, the validation loss chooses among
-        them for each value.
+        Verdicts are those of `lab.compare`, with Holm's correction if there are several. If other
+        fields vary as well, such as the learning rate, the validation loss chooses among them for
+        each value.
 
         Args:
             field: a recipe's field that varies, such as "r".
             of: the score that is compared, as in `summary`.
-            against: the value that the others are compared with; None: the sweep's first.
+            against: the reference value, with which the others are compared; None: the sweep's
+                first.
             margin: the smallest difference that matters, as in `lab.compare`.
 
         Raises:
-            ValueError: where the field does not vary, or runs can't be paired by seed; where
-                settings are to be chosen and no validation loss was recorded.
+            ValueError: if the field does not vary, or runs can't be paired by seed; if settings
+                are to be chosen and no validation loss was recorded.
         """
         return compare_field(self.runs, field, of=of, against=against, margin=margin)
 
     def best(self) -> tuple[Run, ...]:
-        """The runs of the setting with the best mean score on validation; of equals the first.
+        """The runs of the setting with the best mean score on validation; the first of equals.
 
         Raises:
-            ValueError: where the sweep was scored on the test: evaluate="validation" keeps the
-                test for the end. Where every setting diverged with some seed.
+            ValueError: if the sweep was scored on the test, since evaluate="validation" keeps the
+                test for the end; or if every setting diverged with some seed.
         """
         return tuple(best_setting(self.runs))
 
     def confounds(self) -> tuple[str, ...]:
-        """What else differs between the settings that are compared, a sentence each.
+        """What else differs between the settings that are compared: a sentence for each confound.
 
-        A setting is what the varying fields say, but for the seed and the learning rate: these are
-        how fairly it was tried. Where nothing but the learning rate varies, each rate is a setting.
-        No sentence says that a difference is real: these are only the confounds that are known.
+        A setting consists of the varying fields without the seed and the learning rate, which show
+        how fairly it was tried. If only the learning rate varies, each rate is a setting. These are
+        only the known confounds: without one, a difference may still not be real.
         """
         return confounds_of(self.runs)
 
@@ -144,7 +145,7 @@ def sweep(
     evaluate: bool | str = True,
     progress: bool = False,
 ) -> Sweep:
-    """Fit every recipe with every seed. A run that diverges keeps its place, and its status.
+    """Fit every recipe with every seed. A run that diverges stays in the sweep, with its status.
 
     Args:
         base: stays as it was.
@@ -153,14 +154,18 @@ def sweep(
         seeds: at least one; three or more show the spread.
         engine: "sequential": one after the other; "processes": side by side on the CPU's cores, a
             thread each, with the same records; "ray": the same on the machines of a Ray cluster
-            (docs/cluster.md); "packed": many in one batch, with the same records up to rounding,
-            and one after the other what can't be packed; "auto": packed for two runs or more on a
-            GPU, processes for four or more of a small model on a CPU.
+            (docs/cluster.md); "packed": many in one batch, with the same records up to rounding
+            (runs that can't be packed follow one after the other); "auto": packed for two runs or
+            more on a GPU, processes for four or more runs of a small model on a CPU.
         store: as in `fit`: finished runs are replayed, so a stopped sweep goes on.
         fresh: train again what is stored.
         evaluate: score each run on the test split; "validation": on that split, so that settings
             can be chosen by it and the test is kept for the end.
         progress: show a bar.
+
+    Raises:
+        ValueError: for an unknown engine, no recipe, no seed, or a recipe that `fit` refuses.
+        ImportError: if the engine needs Ray, which is not installed.
     """
     options = {"store": store, "fresh": fresh, "evaluate": evaluate}
     return plan_sweep(base, task, recipes, seeds, engine, **options).run(progress=progress)
@@ -177,19 +182,19 @@ def follow_sweep(
     fresh: bool = False,
     evaluate: bool | str = True,
 ) -> Iterator[tuple[Recipe, StepRecord | Run]]:
-    """The same sweep as it happens: for a live chart, or to stop with what is finished.
+    """The same sweep as it happens: for a live chart, or to stop it and keep the finished runs.
 
-    Gives each recipe (with its seed) beside the record of each step that is trained now, and
-    beside its Run at the end. Stored runs come first, without steps. Side by side, the steps of
-    several recipes come in turn. Closing the generator stops after the step at hand.
+    Yields pairs: a recipe (with its seed) and a record of a step that is trained now, or at the end
+    its Run. Stored runs come first, without steps. If runs train side by side, their steps come in
+    turn. Closing the generator stops after the step at hand.
 
     Args:
-        base: as in `sweep`, and so on.
+        base: as in `sweep`, and so are the others.
         task: what to learn.
         recipes: at least one.
         seeds: at least one.
-        engine: how.
-        store: where.
+        engine: as in `sweep`.
+        store: as in `sweep`.
         fresh: train again what is stored.
         evaluate: score each run on the test split, or on "validation".
     """
@@ -215,7 +220,7 @@ class Planned:
         return min(int(cores()), len(self.new)) if self.engine == "processes" else 1
 
     def run(self, *, progress: bool = False) -> Sweep:
-        """All runs to their ends, with a bar if asked for."""
+        """Train all runs to their ends, with a progress bar if asked for."""
         runs: dict[Recipe, Run] = {}
         with _Progress(self.recipes, progress) as bar:
             for recipe, news in self.follow():
@@ -240,7 +245,7 @@ class Planned:
             yield from self._one_by_one(self.new)
 
     def _packed(self) -> Iterator[tuple[Recipe, StepRecord | Run]]:
-        """Packs first; then one after the other what can't be in a pack, with the reason."""
+        """Packs first; then, one after the other, the runs that can't be in a pack, and why."""
         reasons = {recipe: not_packable(self.base, recipe) for recipe in self.new}
         apart = [recipe for recipe in self.new if reasons[recipe]]
         if packed := [recipe for recipe in self.new if not reasons[recipe]]:
@@ -270,7 +275,7 @@ def plan_sweep(
     fresh: bool,
     evaluate: bool | str,
 ) -> Planned:
-    """What `sweep` is to do. Whatever is wrong with its last run is said before its first."""
+    """The plan of a `sweep`. Wrong settings of any run are refused before the first run starts."""
     if engine not in ENGINES:
         raise ValueError(f"engine={engine!r} is not known; {nearest(engine, ENGINES)}give 'auto'")
     recipes, seeds = check_sweep(base, task, recipes, seeds)
@@ -305,7 +310,7 @@ def plan_sweep(
 class _Progress:
     """A bar that counts steps, says how many runs are finished, and how long the rest will take.
 
-    Its pace is that of the steps that are trained now: those of stored runs, and those that an
+    Its pace counts only the steps that are trained now. Steps of stored runs, and steps that an
     early stop leaves out, are done without having taken time.
     """
 
@@ -343,10 +348,10 @@ def _is_stored(base: Base, task: Task, recipe: Recipe, store: Path | None) -> bo
 
 
 def _chosen_engine(engine: str, base: Base, task: Task, new: Sequence[Recipe]) -> tuple[str, str]:
-    """What is to train these runs: the engine that was given, or for "auto" the one that pays.
+    """The engine for these runs: the engine that was given, or for "auto" the fastest.
 
-    A small base uses one core a run. A large one uses all, and waits for the slowest at each
-    matrix: on a busy machine, runs side by side end sooner, if memory allows.
+    A run of a small base uses one core. A run of a large base uses all cores, and waits for the
+    slowest core at each matrix: on a busy machine, runs side by side end sooner, if memory allows.
 
     Returns:
         The engine; and why "auto" chose it, in words.
@@ -383,8 +388,8 @@ def _chosen_engine(engine: str, base: Base, task: Task, new: Sequence[Recipe]) -
 def _memory_of_workers(base: Base, task: Task, new: Sequence[Recipe], workers: int) -> int | None:
     """The bytes that the runs of all workers take beside each other; None: not known.
 
-    Each is taken to need as much as the largest of them. Workers share one copy of the base, and
-    each imports torch and its companions for itself.
+    Each run is assumed to need as much as the largest run. Workers share one copy of the base, and
+    each worker imports torch and its companions for itself.
     """
     each = more_memory(base, task, largest_run(new))
     if each is None:

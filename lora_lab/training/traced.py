@@ -42,7 +42,7 @@ STEPS = ("auto", "torch", "traced")
 GRAPH = "gradients.onnx"  # beside pocket's folder of weights, and made by make_graph.py there
 EQUAL = 1e-4  # how far, relatively, loss and gradients may be from torch's
 LONGEST = 128  # tokens: the graph's attention keeps tokens², and takes as long as torch at 256
-SESSIONS = 4  # that are kept: the ones that were used last, about 12 MB each for pocket
+SESSIONS = 4  # the sessions used last are kept, about 12 MB each for pocket
 
 
 # --- the two ways -------------------------------------------------------------------------------
@@ -51,7 +51,7 @@ SESSIONS = 4  # that are kept: the ones that were used last, about 12 MB each fo
 class TorchGradients:
     """The loss and gradients of a batch, by torch's autograd."""
 
-    about = ""  # nothing to say: it is what everyone expects
+    about = ""  # a run's `about` mentions only the other way
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class TorchGradients:
 class TracedGradients:
     """The loss and gradients of a batch, by ONNX Runtime from a traced graph.
 
-    The base's weights are those that the session was made with.
+    The session holds the base's weights.
     """
 
     def __init__(self, model: nn.Module, session: "InferenceSession") -> None:
@@ -138,7 +138,7 @@ def _lora_layer(model: nn.Module, name: str) -> nn.Module | None:
     return module if hasattr(module, "lora_A") else None
 
 
-# --- which of them ------------------------------------------------------------------------------
+# --- the choice between the two -----------------------------------------------------------------
 
 
 def gradients_for(
@@ -151,8 +151,8 @@ def gradients_for(
 ) -> TorchGradients | TracedGradients:
     """The way to a batch's gradients: traced where that is possible, equal and faster; else torch.
 
-    LORA_LAB_STEP=torch always takes torch. LORA_LAB_STEP=traced takes a graph that is not faster,
-    too, and makes the graph that an architecture lacks.
+    LORA_LAB_STEP=torch always takes torch. LORA_LAB_STEP=traced also takes a graph that is not
+    faster, and makes the graph if the architecture has none.
 
     Args:
         base: with the weights to train on.
@@ -164,7 +164,7 @@ def gradients_for(
 
     Raises:
         ValueError: for another LORA_LAB_STEP.
-        ImportError: if LORA_LAB_STEP=traced asks for what is not installed.
+        ImportError: if LORA_LAB_STEP=traced needs a library that is not installed.
     """
     step = chosen_step()
     short = longest <= LONGEST
@@ -176,9 +176,9 @@ def gradients_for(
 
 
 def choose_before_workers(base: Base, recipes: Sequence[Recipe]) -> None:
-    """Make the graph and the comparison that worker processes would else make side by side.
+    """Make the graph and the comparison once, before worker processes would each make them.
 
-    Each of them could come to another choice, and their records would differ in the last digits.
+    Each worker could choose differently, and their records would then differ in the last digits.
     """
     step = chosen_step()
     if step != "torch" and any(_is_traceable(base, recipe) for recipe in recipes):
@@ -186,7 +186,7 @@ def choose_before_workers(base: Base, recipes: Sequence[Recipe]) -> None:
 
 
 def chosen_step() -> str:
-    """What LORA_LAB_STEP says: "auto" where it is not set.
+    """The value of LORA_LAB_STEP; "auto" if it is not set.
 
     Raises:
         ValueError: if it is none of STEPS.
@@ -201,7 +201,7 @@ def chosen_step() -> str:
 
 
 def _is_traceable(base: Base, recipe: Recipe) -> bool:
-    """Whether the graph computes what torch would, and saves time.
+    """Whether the graph computes what torch would compute, and saves time.
 
     Torch's backward pass ends at the lowest adapted layer, the graph's at the first layer. So torch
     is as fast where only the upper half of the layers is adapted.
@@ -228,12 +228,12 @@ def _is_traceable(base: Base, recipe: Recipe) -> bool:
     return (
         all(matrix.kind == "linear" for matrix in matrices)
         and lowest < modules.num_layers / 2
-        and not watched  # a graph calls nobody's hooks
+        and not watched  # a graph calls no hooks
     )
 
 
 class Unequal(ArithmeticError):
-    """A graph gives other numbers than torch."""
+    """A graph's numbers differ from torch's."""
 
 
 # --- sessions -----------------------------------------------------------------------------------
@@ -318,7 +318,7 @@ def _pockets_architecture() -> str:
 def _speedup(base: Base, graph: Path, session: "InferenceSession") -> float:
     """How many times as fast as torch a graph is on this machine.
 
-    Measured once (1 s) on 16 rows of 24 tokens, and kept in the cache for this processor.
+    It is measured once (1 s) on 16 rows of 24 tokens, and kept in the cache for this processor.
 
     Raises:
         Unequal: if its numbers are not torch's; this is not kept.

@@ -24,12 +24,12 @@ IMPORT = re.compile(r"""(?:\bfrom|\bimport)\s*\(?\s*("\.{1,2}/[^"\n]+")""")
 ENTRY = re.compile(r"""<script\s+type="?module"?\s+src="?([^">\s]+)"?\s*>\s*</script>""")
 STYLE = re.compile(r"""<link\s+rel="?stylesheet"?\s+href="?([^">\s]+)"?\s*/?>""")
 HEAD = "<head>"
-POLICY = (  # what the page may do: nothing that sends anything anywhere
+POLICY = (  # what the page may do: it can't send anything anywhere
     "default-src 'none'; script-src {scripts} 'unsafe-inline' 'wasm-unsafe-eval'; "
     "style-src {styles} 'unsafe-inline'; img-src data: blob:; worker-src {workers}; "
     "connect-src {connect}; base-uri 'none'; form-action 'none'"
 )
-FROM_DISK = {  # Firefox asks worker-src, too, what a worker may import
+FROM_DISK = {  # in Firefox, worker-src also decides what a worker may import
     "scripts": "data: blob:",
     "styles": "",
     "workers": "blob: data:",
@@ -43,7 +43,7 @@ FROM_HOST = {"scripts": "'self'", "styles": "'self'", "workers": "'self'", "conn
 
 @functools.lru_cache(maxsize=1)
 def assets() -> Mapping[str, bytes]:
-    """The engine's files by name: the runtime, pocket, its graphs, what the page knows of it."""
+    """The engine's files by name: the runtime, pocket, its graphs, and the data about its tasks."""
     model = base_folder("pocket")
     kept = ("model.safetensors", "tokenizer.json", "tokenizer_config.json")
     graphs = [model.with_name("gradients.onnx"), *sorted((ROOM / "graphs").glob("*.onnx"))]
@@ -56,10 +56,10 @@ def assets() -> Mapping[str, bytes]:
 
 
 def modules_from(*paths: str, page: Path = PAGE) -> dict[str, tuple[str, dict[str, str]]]:
-    """JavaScript modules and all that they import, by path: (source, what each import means).
+    """JavaScript modules and all that they import, by path: (source, the path of each import).
 
     Args:
-        paths: of the first ones, as in `web/engine/worker.mjs`.
+        paths: the first modules, such as `web/engine/worker.mjs`.
         page: the folder that stands for `web/page`.
 
     Raises:
@@ -89,7 +89,7 @@ def _file_of(path: str, page: Path) -> Path:
 
 
 def licences() -> str:
-    """The licences of others' software in the page, in full, and what they ask to be told."""
+    """The licences of others' software in the page, in full, with the notices that they require."""
     files = sorted([*VENDOR.glob("*/LICENSE"), *VENDOR.glob(f"*/{NOTICES}*")])
     texts = {file: content_of(file).decode() for file in files}
     return "\n\n".join(f"=== {file.parent.name} ===\n\n{text}" for file, text in texts.items())
@@ -123,7 +123,7 @@ def build_site(folder: Path, page: Path = PAGE) -> None:
     """Write the page as a folder for a web host: index.html, modules and assets beside it.
 
     Args:
-        folder: a new or an empty one.
+        folder: a new or an empty folder.
         page: as in `build_file`.
 
     Raises:
@@ -177,7 +177,7 @@ def _policy(sources: Mapping[str, str]) -> str:
     return f'\n<meta http-equiv="Content-Security-Policy" content="{policy}">'
 
 
-@functools.lru_cache(maxsize=16)  # the runtime takes a second, and file and site have it both
+@functools.lru_cache(maxsize=16)  # the runtime takes a second, and both pages contain it
 def _gzipped(content: bytes) -> bytes:
     return gzip.compress(content, 9, mtime=0)  # no date: the same parts give the same page
 

@@ -1,4 +1,4 @@
-"""What the playground's page knows of pocket: its modules, its tasks, what PEFT writes about it."""
+"""The data about pocket in the playground's page: its modules, its tasks, PEFT's configuration."""
 
 import dataclasses
 import json
@@ -22,7 +22,7 @@ SIZES = {  # numbers of training examples to choose from; a task's usual one is 
     "two-hop": (50, 100, 200),
     "two-hop-chain": (50, 100, 200),
 }
-FIELDS = (  # of a recipe: those that the page offers
+FIELDS = (  # the fields of a recipe that the page offers
     "r lora_alpha use_rslora learning_rate lr_scheduler_type warmup_steps weight_decay "
     "max_grad_norm loraplus_lr_ratio batch_size steps seed"
 ).split()
@@ -30,7 +30,7 @@ LEFT_TO_THE_PAGE = ("r", "lora_alpha", "use_rslora", "target_modules")
 
 
 def playground_data(base: Base) -> str:
-    """All that the page's engine needs beside weights, graphs and tokenizer, as JSON.
+    """The data that the page's engine needs beside weights, graphs and tokenizer, as JSON.
 
     Args:
         base: pocket, in float32 on the CPU.
@@ -82,7 +82,7 @@ def _pairs(examples: Sequence[Example]) -> list[tuple[str, str]]:
 
 
 def _adapter_config(base: Base) -> dict[str, object]:
-    """What PEFT writes into adapter_config.json for a LoRA on pocket, but for what is chosen."""
+    """PEFT's adapter_config.json for a LoRA on pocket, without the fields that the page chooses."""
     recipe = Recipe()
     learned = adapter_for(learned_of(adapt(base, recipe), recipe, {}))
     config = json.loads(json.dumps(learned.config.to_dict(), default=_as_peft_does))

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from typing import Any
 
-GO_ON, STOP, DROP_ALL = 0, 1, 2  # what is to end: nothing, the training, all of it
+GO_ON, STOP, DROP_ALL = 0, 1, 2  # end nothing, end the training, end everything
 
-PAUSE = 1.0  # seconds at most after a slow renewal: a chart is painted anew only now and then
+PAUSE = 1.0  # the longest wait, in seconds, after a redraw that was slow
 
 
 class Background:
@@ -39,7 +39,7 @@ class Background:
         return self._thread is not None
 
     def submit(self, name: str, job: Callable[[], None]) -> None:
-        """Run a job after those before it. It replaces a job of its name that has not begun."""
+        """Run a job after the jobs before it. It replaces a waiting job with the same name."""
         with self._lock:
             self._jobs[name] = job
             if self._thread is None:
@@ -48,7 +48,7 @@ class Background:
                 self._thread.start()
 
     def stop(self) -> None:
-        """Ask the job to end after its step; a second time: to leave out what comes after, too."""
+        """Ask the job to end after its step; a second call also leaves out what would follow."""
         self._end_jobs(STOP if self.stopped == GO_ON else DROP_ALL)
 
     def close(self) -> None:
@@ -78,7 +78,7 @@ class Background:
             raise
         if self.busy:
             raise TimeoutError(f"still at work after {timeout:g} s; wait longer, or stop it")
-        error, self.error = self.error, None  # raised once: later it would be about something else
+        error, self.error = self.error, None  # raised only once: a later `wait` is about other jobs
         if error is not None:
             raise error
 
@@ -108,7 +108,7 @@ class Background:
 
 
 class Pace:
-    """When a live display may be renewed: so often a second, for a small share of the time."""
+    """When a live display may be redrawn: a few times a second, in a small share of the time."""
 
     def __init__(
         self,
@@ -127,12 +127,12 @@ class Pace:
 
     @contextmanager
     def turn(self) -> Any:
-        """Around one renewal: notes what it took, and so when the next is due."""
+        """A block around a redraw: notes its time, and so when the next redraw is due."""
         begun = self.clock()
         yield
         took = self.clock() - begun
         self.spent += took
         gap = 1 / self.per_second
-        on_time = begun - self._next < gap  # a little late: the next one makes up for it
+        on_time = begun - self._next < gap  # if a little late, the next redraw makes up for it
         rest = min(took / self.share, took + PAUSE)
         self._next = max((self._next if on_time else begun) + gap, begun + rest)

@@ -17,7 +17,7 @@ class BatchFan(Explorer):
     `size` is the slider.
 
     Args:
-        gradients: of the examples, one by one.
+        gradients: the gradient of each example.
         batch_sizes: the slider's values.
         start: the slider's first value, one of them.
     """

@@ -23,19 +23,19 @@ class BeforeAfter:
     Args:
         base: gives the answers before.
         task: marks the answers.
-        examples: of the task.
+        examples: examples of the task.
     """
 
     def __init__(self, base: Base, task: Task, examples: Sequence[Example]) -> None:
         self.base, self.task, self.examples = base, task, tuple(examples)
-        self.own: Example | None = None  # a prompt of the learner's own, without a right answer
+        self.own: Example | None = None  # the learner's own prompt, without a right answer
         self._before: Answers = {}
         self.forget()
 
     def forget(self) -> None:
         """Drop the adapted model and its answers; the base's answers stay."""
         self.adapted: Adapted | None = None  # gives the answers after
-        self.strength = 1.0  # of the adapter, for the answers that are shown
+        self.strength = 1.0  # the adapter's strength for the answers that are shown
         self._after: dict[float, Answers] = {}  # by strength
 
     @property
@@ -73,8 +73,8 @@ class BeforeAfter:
         """Get the answers of all models that are there to all prompts, then show them.
 
         Args:
-            own: the learner's own prompt, in place of the last; None: there is none.
-            strength: of the adapted model.
+            own: the learner's own prompt, in place of the last one; None: there is none.
+            strength: the adapted model's strength.
             go_on: called between the models; if it is false, everything stays as it was.
         """
         examples = [*self.examples, *([own] if own else [])]
@@ -91,7 +91,7 @@ class BeforeAfter:
         self.own, self.strength = own, strength
 
     def _answer(self, model: Base | Adapted, examples: Sequence[Example], known: Answers) -> None:
-        """Add the answers that are not yet known; those of the task are marked as it does."""
+        """Add the answers that are not known yet; answers to the task's examples are marked."""
         new = [example for example in examples if example not in known]
         of_task = [example for example in new if example in self.examples]
         if of_task:
@@ -108,7 +108,7 @@ def answers_table(rows: Sequence[tuple[str, Answer | None, Answer | None]], stre
     Args:
         rows: prompt, the base's answer, the adapted model's; None where there is no answer yet.
             A right answer is marked; under a wrong answer stands the expected text, if known.
-        strength: of the adapter.
+        strength: the adapter's strength.
     """
     if not rows:  # a planted task has no prompts in words
         return ""

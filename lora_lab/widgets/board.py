@@ -62,7 +62,7 @@ class Board(LabBox):
         chosen = self.question.value
         known = {question.text: id for id, question in self.shared.questions().items()}
         self.question.options = [*known.items()]
-        if known:  # the one that was shown, else the latest
+        if known:  # the question that was shown, else the latest
             self.question.value = chosen if chosen in known.values() else [*known.values()][-1]
         self._show()
 
@@ -119,7 +119,7 @@ def board(folder: str | Path) -> Board:
     """The board of a class, for the instructor's screen: guesses, then the reveal; rankings.
 
     Args:
-        folder: the one into which learners share (`lab.share(folder, name)`).
+        folder: the folder into which learners share (`lab.share(folder, name)`).
 
     Raises:
         NotADirectoryError: if there is no such folder.

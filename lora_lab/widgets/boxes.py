@@ -13,7 +13,7 @@ _WRAP = {"flex_flow": "row wrap", "align_items": "center", "width": "100%"}
 class PictureView(widgets.Image, DescriptionWidget):
     """An image with a tooltip, which is its alternative text too.
 
-    The browser's part of a plain Image fails at a tooltip, since it looks for a description.
+    A plain Image fails in the browser at a tooltip, since that looks for a description.
     """
 
     def __init__(self, width: int) -> None:
@@ -61,14 +61,14 @@ def action(description: str, **options: object) -> widgets.Button:
 
 
 def labelled(control: widgets.Widget, label: str, width: str) -> widgets.Widget:
-    """The control with its label right before it; without one it has no name to be read out."""
+    """The control with its label right before it: a screen reader takes the label as its name."""
     control.description, control.layout.width = label, width
     control.style.description_width = "initial"
     return control
 
 
 def row(*parts: widgets.Widget) -> widgets.HBox:
-    """Parts side by side, and under each other where it is narrow."""
+    """Parts side by side, or under each other on a narrow page."""
     return widgets.HBox(parts, layout=_WRAP)
 
 

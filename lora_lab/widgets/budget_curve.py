@@ -20,12 +20,12 @@ SIZE = (500, 240)  # pixels on the screen
 class BudgetCurve(Explorer):
     """Sliders for init_r, target_r, tinit, tfinal and deltaT over the curve that they make.
 
-    `controls` holds the sliders by name, `budgets` what may be left after each step, `said` the
-    arithmetic; where the five don't fit together, `said` says why, and the curve stays.
+    `controls` holds the sliders by name, `budgets` the budget after each step, `said` the
+    arithmetic. If the five numbers don't fit together, `said` says why, and the curve stays.
 
     Args:
-        recipe: of AdaLoRA, where the sliders begin.
-        matrices: how many compete.
+        recipe: a recipe of AdaLoRA, where the sliders begin.
+        matrices: how many matrices compete.
     """
 
     def __init__(self, recipe: Recipe, matrices: int) -> None:
@@ -73,7 +73,7 @@ class BudgetCurve(Explorer):
         return plots.picture(plots.draw_budget, self.budgets, tinit, tfinal, size=SIZE)
 
     def _arithmetic(self, recipe: Recipe, first: int, last: int) -> str:
-        """The schedule in words, with one step in the middle worked out."""
+        """The schedule in words, with the arithmetic of a step in the middle."""
         tinit, tfinal = recipe.schedule
         end = recipe.steps - tfinal
         step = (tinit + end) // 2 // recipe.deltaT * recipe.deltaT

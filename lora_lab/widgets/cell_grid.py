@@ -50,7 +50,7 @@ class CellGrid(widgets.Box):
 
     Args:
         rows: the cells, row by row from the top, as keys.
-        size: of the picture, in pixels on the screen.
+        size: the picture's size in pixels on the screen.
         margins: around the cells, in pixels: left, right, bottom, top.
         on_choose: called with the key of a cell that is chosen.
     """
@@ -86,7 +86,7 @@ class CellGrid(widgets.Box):
         self._on_choose(key)
 
     def show(self, picture: Picture, names: Mapping[Hashable, str]) -> None:
-        """Put in a picture, and what each cell says to those who do not see it."""
+        """Put in a picture, with a name of each cell for people who do not see it."""
         self.view.show(picture)
         for key, name in names.items():
             self.cells[key].description = name

@@ -29,10 +29,10 @@ APPLIES = {True: "yes", False: "no", None: "not measured"}
 
 
 class DecisionAid(LabBox):
-    """A field for each question, and what the rule says to the answers, anew at each change.
+    """A field for each question, and the rule's recommendation, which follows each change.
 
-    `situation` holds the answers and `advice` what the rule says; both are None while an answer
-    is not possible.
+    `situation` holds the answers and `advice` the recommendation; both are None while an answer is
+    not possible.
 
     Args:
         situation: the answers to begin with.
@@ -68,7 +68,7 @@ class DecisionAid(LabBox):
         """The answers as they stand.
 
         Raises:
-            ValueError: for an answer that is no number, or not possible.
+            ValueError: for an answer that is not a number, or not possible.
         """
         facts: dict[str, object] = {"goal": self.fields["goal"].value}
         for field, control in self.fields.items():

@@ -1,4 +1,4 @@
-"""`evidence`: what a lesson's sentence rests on: its verdict, its picture, and the rest folded."""
+"""`lab.evidence`: a verdict and its picture in sight; its numbers and conventions folded."""
 
 import html
 
@@ -15,16 +15,16 @@ class EvidenceCard(Evidence):
     """Evidence as a notebook shows it: a verdict and its picture; the numbers a click away."""
 
     def picture(self, *settings: str) -> plots.Picture:
-        """Each setting's scores, with those of old facts and strangers where they were asked.
+        """Each setting's scores, with the shares of old facts and strangers if they were asked.
 
-        A setting with a diverged seed has none: the other seeds would flatter it.
+        A setting with a diverged seed is not drawn: the other seeds alone would flatter it.
 
         Args:
             settings: names of the settings to draw; none: all.
 
         Raises:
-            ValueError: if nothing is measured yet, or the metric is no share; for a name that is
-                no setting.
+            ValueError: if nothing is measured yet, or the metric is not a share; for a name that is
+                not a setting.
         """
         if lack := self._lack_of_picture():
             raise ValueError(f"{self.plan.id} has no picture: {lack}; see table()")
@@ -49,7 +49,7 @@ class EvidenceCard(Evidence):
         return {name: own * all(run.scores for run in own) for name, own in self.runs.items()}
 
     def _lack_of_picture(self) -> str:
-        """Why there is nothing to draw; empty: there is something."""
+        """Why there is nothing to draw; empty if there is something."""
         if not any(self._drawn().values()):
             measured = any(self.runs.values())
             return "every setting diverged" if measured else "nothing is measured yet"
@@ -72,7 +72,9 @@ class EvidenceCard(Evidence):
 
 
 def evidence(id: str) -> EvidenceCard:
-    """The evidence of an id: `.question`, `.verdict`, `.table()`, `.picture()`, `.source`, `.date`.
+    """The evidence with an id. `.verdict`, `.table()` and `.picture()` show its results.
+
+    `.question`, `.source` and `.date` say what was asked, and where and when it was measured.
 
     Raises:
         ValueError: for an unknown id, with the nearest; for a file that is damaged.
@@ -81,7 +83,7 @@ def evidence(id: str) -> EvidenceCard:
 
 
 def _asked(runs: list[Run], kind: str) -> list[float]:
-    """A score of each run; nothing where the task does not ask for it."""
+    """A score of each run; empty if the task does not ask for it."""
     found = [getattr(run.scores, kind) for run in runs]
     return [share for share in found if share is not None]
 

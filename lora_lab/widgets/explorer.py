@@ -1,4 +1,4 @@
-"""A picture with controls that redraw it: what most explorers of a lesson are."""
+"""A picture with controls that redraw it: the base class of most explorers in lessons."""
 
 from collections.abc import Sequence
 
@@ -12,14 +12,14 @@ from lora_lab.widgets.boxes import LabBox, PictureView
 class Explorer(LabBox):
     """Controls above a picture; each change of a control draws it anew. Nothing is trained.
 
-    `picture` is what is shown. A subclass gives `draw`.
+    `picture` is the picture that is shown. A subclass defines `draw`.
 
     Args:
         title: the heading.
         controls: the widgets whose value changes the picture.
-        above: the rows over the picture; None: the controls, one under the other.
+        above: the rows over the picture; None: the controls, under each other.
         below: the rows under it.
-        width: of the picture in pixels.
+        width: the picture's width in pixels.
     """
 
     picture: Picture
@@ -40,7 +40,7 @@ class Explorer(LabBox):
         self._show()
 
     def draw(self) -> Picture:
-        """The picture of what the controls say."""
+        """The picture for the controls' values."""
         raise NotImplementedError
 
     def _repr_mimebundle_(self, **options: object) -> tuple[dict[str, object], dict[str, object]]:

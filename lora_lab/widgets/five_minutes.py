@@ -29,22 +29,22 @@ CHOSEN = (
     *("method", "r", "lora_alpha", "lora_dropout", "learning_rate", "weight_decay"),
     *("batch_size", "gradient_accumulation_steps", "steps", "warmup_steps"),
 )
-ALWAYS = ("learning_rate", "batch_size", "steps")  # on the board, also where all are alike
+ALWAYS = ("learning_rate", "batch_size", "steps")  # on the board, even if all are alike
 DRAWN = 50  # steps whose batches are drawn for an estimate: more would take too long
 
 
 class FiveMinutes(WorkingBox):
     """Choose, see how long it will take, train once; the best attempts are kept on disk.
 
-    A run that is not done when the time is up is cut and scored as it is. The score is the share
-    of new facts (of the validation split) or of old facts that are right, whichever is lower.
+    A run that is not done when the time is up is stopped and scored as it is. The score is the
+    share of new facts (of the validation split) or of old facts that are right, whichever is lower.
     After `start()` or a click on Train once, and `wait()`, `attempt` holds the result.
 
     Args:
         base: stays as it was.
-        task: with old knowledge.
-        seconds: the budget, for training alone.
-        questions: of each kind, at most.
+        task: a task with old knowledge.
+        seconds: the budget for the training alone.
+        questions: the most questions of each kind.
         changes: recipe fields that replace those of the task's own recipe.
 
     Raises:
@@ -199,7 +199,7 @@ class FiveMinutes(WorkingBox):
 
 
 def _attempts_table(best: Sequence[Attempt]) -> str:
-    """The best attempts: scores, rate, batch and steps, and in what else they differ."""
+    """The best attempts: scores, rate, batch, steps, and the other choices in which they differ."""
     fields = [
         name
         for name in CHOSEN

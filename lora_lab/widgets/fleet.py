@@ -1,4 +1,4 @@
-"""Many customers on one base: what keeping their adapters apart takes, and what merging takes."""
+"""Many customers on one base: the memory of separate adapters, and of merged models."""
 
 import ipywidgets as widgets
 import pandas as pd
@@ -30,7 +30,7 @@ class FleetView(DescribedExplorer):
         customers: one of `CUSTOMERS`.
 
     Raises:
-        ValueError: for another, with what would do.
+        ValueError: for another value, with those that fit.
     """
 
     def __init__(self, model: str = "llama-3.1-8b", r: int = 16, customers: int = 40) -> None:
@@ -52,15 +52,15 @@ class FleetView(DescribedExplorer):
 
     @property
     def fleet(self) -> Fleet:
-        """The sizes of what the controls say."""
+        """The sizes for the controls' values."""
         return fleet(self.model.value, self.r.value, self.customers.value)
 
     def draw(self) -> Picture:
-        """Both ways as a bar, with the line of a card."""
+        """A bar for each of the two ways, with the line of a card."""
         return plots.picture(plots.draw_fleet, self.fleet, self._card, size=SIZE)
 
     def table(self, models: tuple[str, ...] = MODELS) -> pd.DataFrame:
-        """For each model the sizes, at the rank and the number of customers chosen."""
+        """The sizes for each model, at the chosen rank and number of customers."""
         rows = {}
         for name in models:
             one = fleet(name, self.r.value, self.customers.value)

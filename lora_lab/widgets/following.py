@@ -26,7 +26,7 @@ UPDATES = 10  # state lines a second at most: each is a message to the browser
 
 
 def prepare(base: Base, task: Task, recipe: Recipe) -> tuple[Training, list[str]]:
-    """A training about to begin, and its warnings: they belong in the widget, not in the page."""
+    """A training about to begin, and its warnings, which the widget shows instead of the page."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         training = train(base, task, recipe)
@@ -67,7 +67,7 @@ class TrainingPanel:
         self._worker, self._say = worker, say
 
     def set_busy(self, busy: bool) -> None:
-        """Switch off Train while it works, and Stop while it does not."""
+        """Disable Train during a training, and Stop without one."""
         self.train_button.disabled, self.stop_button.disabled = busy, not busy
 
     def reset_bar(self) -> None:
@@ -93,15 +93,15 @@ class TrainingPanel:
         budget: float = math.inf,
         watchers: Sequence[Watcher] = (),
     ) -> None:
-        """Train to the end, or until the worker is asked to stop: that takes one step at most.
+        """Train to the end, or until the worker is asked to stop, which takes a step at most.
 
         An error is raised with a note that says after which step it came.
 
         Args:
             training: what to follow.
             film: draws its loss; None: no picture.
-            name: stands before each line of state: "seed 1".
-            budget: seconds after which the training is cut. Lines say how many have gone by.
+            name: stands before each line of state, such as "seed 1".
+            budget: seconds after which the training is stopped. The lines count them.
             watchers: look at the training before its first step and after each step.
         """
         steps, begun = training.recipe.steps, time.perf_counter()
@@ -122,7 +122,7 @@ class TrainingPanel:
             self.outcome = f"finished: {done}{early} in {self.seconds:.0f} s"
 
     def check_sweep(self, base: Base, task: Task, settings: Sequence[Recipe]) -> None:
-        """Refuse runs that do not fit into memory, and show what the largest of them warns of.
+        """Refuse runs that do not fit into memory, and show the warnings of the largest.
 
         Raises:
             MemoryError: as `check_room` does.
@@ -138,13 +138,13 @@ class TrainingPanel:
         seeds: Sequence[int],
         draw: Callable[[], None] = lambda: None,
     ) -> None:
-        """Train what is missing of a sweep, to the end or until the worker is asked to stop.
+        """Train the missing runs of a sweep, to the end or until the worker is asked to stop.
 
         Args:
-            follower: trains, and keeps what came.
+            follower: trains, and keeps the runs.
             settings: recipes; their own seeds are replaced.
-            seeds: of each setting.
-            draw: shows what there is, now and then and at the end.
+            seeds: the seeds of each setting.
+            draw: shows the runs so far, now and then and at the end.
         """
         recipes = with_seeds(settings, seeds)
         self.progress.max = sum(recipe.steps for recipe in recipes)
@@ -193,4 +193,4 @@ class TrainingPanel:
                     self.loss_picture.value = film.frame(training.records)
             if self._worker.stopped or time.perf_counter() - begun >= budget:
                 return
-            time.sleep(0)  # whoever waits for Python's lock, such as the kernel, is next
+            time.sleep(0)  # lets waiting threads run, such as the kernel's

@@ -241,7 +241,7 @@ export function forgettingFilm(element, data) {
     const old = dots.map(dot => mark(dot, shown()));
     data = newData;
     slider.max = Math.max(0, last());
-    if (again || wasLast) at = Math.max(0, last()); // who looks back is left there
+    if (again || wasLast) at = Math.max(0, last()); // a reader who looks back stays there
     slider.value = at;
     arrange();
     before = old;

@@ -16,7 +16,7 @@ from lora_lab.training.loop import Training, threads_for
 from lora_lab.widgets.samples import spread
 from lora_lab.wording import counted
 
-QUESTIONS = 32  # of each kind: asked in one batch, which takes about as long as two steps
+QUESTIONS = 32  # of each kind, asked in a single batch, which takes as long as about two steps
 SHARE = 0.13  # of the training's time, at most, goes into asking
 RIGHT, WRONG, SAYS_UNKNOWN = "+-?"  # marks of an answer; a right "not known" is right
 
@@ -24,16 +24,16 @@ RIGHT, WRONG, SAYS_UNKNOWN = "+-?"  # marks of an answer; a right "not known" is
 class ForgettingFilm(anywidget.AnyWidget):
     """The same questions, asked again and again while a model is trained.
 
-    `for record in training: film.look(training)` fills it; a live lab does that by itself. It asks
-    as often as takes 13 % of the training's time, and after the last step.
+    `for record in training: film.look(training)` fills it; a live lab does that by itself. Asking
+    takes up to 13 % of the training's time; the film also asks after the last step.
 
-    `groups` holds the questions, and `looks` the answers at each step that was looked at, the
-    base's first. Both are plain data: forgetting_film.js says what they look like.
+    `groups` holds the questions, and `looks` the answers at each step at which they were asked, the
+    base's first. Both are plain data: forgetting_film.js describes them.
 
     Args:
         base: gives the answers before.
         task: its test questions, old knowledge and strangers are asked.
-        questions: of each kind, at most; evenly over the whole.
+        questions: the most questions of each kind, evenly over the whole.
 
     Raises:
         ValueError: if the task has no questions with a right answer: a planted task has none.
@@ -59,7 +59,7 @@ class ForgettingFilm(anywidget.AnyWidget):
         }
         self._examples = {kind: spread(every, questions) for kind, every in kinds.items() if every}
         self._before: dict | None = None  # the base's look: asked once
-        self._spent = self._latest = 0.0  # seconds: of all looks at this training, of a look
+        self._spent = self._latest = 0.0  # seconds of all looks at this training, of the latest
         groups = [
             {"name": name, "kind": kind, "questions": [[e.prompt, e.answer] for e in examples]}
             for (name, kind), examples in self._examples.items()
@@ -80,7 +80,7 @@ class ForgettingFilm(anywidget.AnyWidget):
         self.looks = []
 
     def _is_due(self, training: Training) -> bool:
-        """Whether one more look, and the last one, are within their share of the time."""
+        """Whether another look, and the look at the end, stay within their share of the time."""
         step, steps = training.step, training.recipe.steps
         if step == steps:
             return True
@@ -89,7 +89,7 @@ class ForgettingFilm(anywidget.AnyWidget):
         return in_pace and self._spent_on(2) <= SHARE * trained * steps / step
 
     def _spent_on(self, more: int) -> float:
-        """The seconds that the looks at this training have taken, and so many more will."""
+        """The seconds of all looks at this training, and of `more` further looks."""
         return self._spent + more * self._latest
 
     def _asked(self, model: Base | Training, step: int) -> dict[str, object]:
@@ -175,7 +175,7 @@ class ForgettingFilm(anywidget.AnyWidget):
         return f"ForgettingFilm, {counted(len(self.looks), 'look')}, {step}: {changes}"
 
     def _repr_mimebundle_(self, **options: object) -> tuple[dict, dict]:
-        """The widget; where none can be shown, the last field as a picture, and its numbers."""
+        """The widget; if no widget can be shown, the last field as a picture, and its numbers."""
         data, metadata = super()._repr_mimebundle_(**options)
         if self.looks:
             image, size = self.picture()._repr_mimebundle_()

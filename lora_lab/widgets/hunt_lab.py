@@ -1,4 +1,4 @@
-"""A hunt: a word hides changes in secret modules, and trainings tell where they are."""
+"""A hunt: a word hides changes in secret modules, and trainings show where they are."""
 
 import dataclasses
 import functools
@@ -33,7 +33,7 @@ class HuntResult:
     word: str
     answer: tuple[str, ...]
     secret: tuple[str, ...]
-    trainings: int  # those that could tell: not that of all modules
+    trainings: int  # without that of all modules, which shows nothing
 
     @property
     def found(self) -> int:
@@ -98,12 +98,12 @@ class HuntLab(WorkingBox):
         self._begin_anew()
 
     def train(self, *modules: str) -> float:
-        """Train these modules, wait for the end, and give the share of the error that is left.
+        """Train these modules, wait for the end, and return the share of the error that is left.
 
-        What was trained before is not trained again.
+        Modules that were trained together before are not trained again.
 
         Raises:
-            ValueError: for no module, or one that is not among the seven.
+            ValueError: for no module, or a module that is not among the seven.
             RuntimeError: if it was stopped before the end.
         """
         chosen = _in_order(modules)
@@ -114,10 +114,10 @@ class HuntLab(WorkingBox):
         return self.left[chosen]
 
     def answer(self, *modules: str) -> HuntResult:
-        """End the hunt: name the secret modules, and see how near that was.
+        """End the hunt: name the secret modules, and see how many of them are right.
 
         Raises:
-            ValueError: for another number of modules than were hidden.
+            ValueError: if the number of modules is not that of the hidden changes.
         """
         chosen = _in_order(modules)
         if len(chosen) != HIDDEN:

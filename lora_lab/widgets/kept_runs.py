@@ -25,7 +25,7 @@ class Kept:
     """A setting that is kept: its runs by seed, and where they were trained and tested."""
 
     base: str  # its name
-    folder: str  # where it is: two bases may have one name
+    folder: str  # where it is: two bases may have the same name
     task: str
     questions: tuple[tuple[str, str], ...]  # prompts and right answers of the test
     recipe: Recipe  # with seed 0
@@ -34,12 +34,12 @@ class Kept:
 
     @property
     def place(self) -> tuple:
-        """What scores of one test have in common."""
+        """The base and the test: scores can be compared if these are equal."""
         return self.base, self.folder, self.task, self.questions
 
     @property
     def seconds(self) -> float:
-        """What a run took to train: the mean of its seeds."""
+        """The seconds that a run took to train, as a mean over its seeds."""
         return statistics.fmean(
             sum(record.seconds for record in run.records) for run in self.runs.values()
         )
@@ -51,10 +51,10 @@ class Kept:
 
 
 class KeptRuns:
-    """At most eight settings, in the order in which they were kept, and one to compare with.
+    """At most eight settings, in the order in which they were kept, and a reference among them.
 
-    `rows` are numbered from 1; `reference` is the number of the row that the others are compared
-    with.
+    `rows` are numbered from 1; `reference` is the number of the row with which the others are
+    compared.
     """
 
     def __init__(self) -> None:
@@ -62,15 +62,15 @@ class KeptRuns:
         self.reference = 1
 
     def keep(self, base: Base, runs: Sequence[Run], budget: Budget | None) -> str:
-        """Keep the runs of one setting; a setting that is there gets their seeds.
+        """Keep the runs of a setting; a setting that is already there gets their seeds.
 
         Args:
-            base: what was fine-tuned.
-            runs: of one recipe, each with its seed, and scored on the same questions.
-            budget: what the recipe takes; None: not known.
+            base: the base that was fine-tuned.
+            runs: runs of the same recipe, each with its seed, scored on the same questions.
+            budget: the cost of the recipe; None: not known.
 
         Returns:
-            What was kept, in words.
+            A sentence on what was kept.
 
         Raises:
             ValueError: for a ninth setting.
@@ -105,7 +105,7 @@ class KeptRuns:
         return f"run {number} has {counted(len(row.runs), 'seed')}"
 
     def drop(self, number: int) -> None:
-        """Take a row out; the next moves up. Without a reference, the first is it."""
+        """Take a row out; the next rows move up. The first row replaces a lost reference."""
         row = self._row(number)
         reference = self.rows[self.reference - 1]
         self.rows.remove(row)
@@ -122,11 +122,11 @@ class KeptRuns:
             raise ValueError(f"there is no run {number}; {kept}")
         return self.rows[number - 1]
 
-    # --- what is seen of them ---
+    # --- tables and verdicts ---
 
     @property
     def names(self) -> list[str]:
-        """The first's base and task; of the others, what differs from it."""
+        """A name for each row: the first's base and task; for the others, what differs from it."""
         return [self._name(row) for row in self.rows]
 
     def _name(self, row: Kept) -> str:
@@ -145,7 +145,7 @@ class KeptRuns:
         return " · ".join([*differing, *([changes] if changes else [])])
 
     def verdict(self, row: Kept) -> str:
-        """What `lab.compare` says of a row beside the reference."""
+        """The verdict of `lab.compare` on a row against the reference."""
         reference = self.rows[self.reference - 1]
         if row is reference:
             return "the others are compared with it"
@@ -253,5 +253,5 @@ def _questions_of(answers: Sequence[Answer]) -> tuple[tuple[str, str], ...]:
 
 
 def _without_seed(recipe: Recipe) -> Recipe:
-    watched = {} if recipe.patience else {"eval_steps": None}  # else it changes nothing
+    watched = {} if recipe.patience else {"eval_steps": None}  # without patience it has no effect
     return dataclasses.replace(recipe, seed=0, **watched)

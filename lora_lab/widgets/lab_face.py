@@ -1,4 +1,4 @@
-"""What is seen of the live lab: its controls, texts and pictures, and where they stand."""
+"""The face of the live lab: its controls, texts and pictures, and their layout."""
 
 from collections.abc import Sequence
 
@@ -14,10 +14,10 @@ from lora_lab.widgets.recipe_controls import FOLDED, RecipeControls
 
 
 class LabFace:
-    """Task, Train, Stop and strength in sight, then loss and answers; the rest is folded.
+    """Task, Train, Stop and strength in sight, then loss and answers; everything else is folded.
 
-    `rows` holds all of it, from top to bottom: the heading, `choosing` (task, buttons) and
-    `showing` (how far it is, and what comes of it).
+    `rows` holds all parts from top to bottom: the heading, `choosing` (task, buttons) and
+    `showing` (progress and results).
 
     Args:
         title: the heading.
@@ -84,7 +84,7 @@ class LabFace:
         ]
 
     def set_busy(self, busy: bool, results: LabResults) -> None:
-        """Switch off what can't be used now: while something is trained, and without results."""
+        """Disable the controls that can't be used during a training, or without results."""
         self.panel.set_busy(busy)
         self.task_choice.disabled = busy
         self.noise_button.disabled = busy or not results.is_finished
@@ -95,7 +95,7 @@ class LabFace:
         self.panel.stop_button.disabled, self.task_choice.disabled = False, True
 
     def clear(self) -> None:
-        """Empty what the last training filled."""
+        """Empty the parts that the last training filled."""
         self.panel.reset_bar()
         self.marks.value = self.cost.value = self.ask_said.value = ""
         self.meters_picture.layout.display = "none"
@@ -118,7 +118,7 @@ class LabFace:
         self.answers.value = results.before_after.table
 
     def show_marks(self, results: LabResults) -> None:
-        """Show how many answers are right, and the meters where there is old knowledge."""
+        """Show how many answers are right, and the meters if there is old knowledge."""
         base = results.base_scores
         self.marks.value = run_summary.right_answers(base, results.scores_by_seed)
         if base is not None and base.old_knowledge is not None:

@@ -1,4 +1,4 @@
-"""What a program reads of a live lab: the run at hand, its answers, scores and pictures."""
+"""The properties of a live lab for programs: the run at hand, its answers, scores and pictures."""
 
 from lora_lab import plots
 from lora_lab.models.adapted import Adapted
@@ -87,5 +87,5 @@ class LabReadings:
 
     @property
     def meters(self) -> plots.Picture:
-        """What was learnt and what was lost, once both models are marked."""
+        """Meters of what was learnt and what was lost, once both models have scores."""
         return self._results.meters

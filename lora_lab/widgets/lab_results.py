@@ -1,4 +1,4 @@
-"""What came of a lab's trainings on a task: the run at hand, its noise band, and earlier runs."""
+"""The results of a lab's trainings on a task: the run at hand, its noise band, earlier runs."""
 
 from collections import deque
 from collections.abc import Callable
@@ -24,16 +24,16 @@ METERS_SIZE = (500, 150)  # pixels
 class LabResults:
     """The training, its answers and scores, and the curves beside it.
 
-    `part` is the task with as few questions as are asked; `before_after` has the answers, `seeds`
-    the noise band, `forgetting` the film; None: there is no film.
+    `part` is the task with only the questions that are asked. `before_after` has the answers,
+    `seeds` the noise band, `forgetting` the film; None: there is no film.
 
     Args:
-        base: what is fine-tuned.
+        base: the base that is fine-tuned.
         task: what it learns.
-        questions: of each kind, at most, that are asked to count right answers.
+        questions: the most questions of each kind that are asked to count right answers.
         shown: how many prompts are answered before and after.
-        film: whether its questions are asked while it is trained.
-        seeds: how many a noise band has beside that of the run at hand.
+        film: whether the film's questions are asked during a training.
+        seeds: how many other seeds a noise band has.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class LabResults:
             self.seeds.keep(self.scored(self.training, self.scores))
 
     def scored(self, training: Training, scores: Scores) -> Run:
-        """A training on this task as a Run without what was learnt: records and scores."""
+        """A training on this task as a Run with its records and scores, without its weights."""
         return Run(
             recipe=training.recipe,
             records=tuple(training.records),
@@ -86,7 +86,7 @@ class LabResults:
 
     @property
     def watchers(self) -> list[ForgettingFilm]:
-        """The film, if there is one, for a training to be shown to."""
+        """The watchers of a training: the film, if there is one."""
         return [self.forgetting] if self.forgetting is not None else []
 
     @property
@@ -135,7 +135,7 @@ class LabResults:
 
     @property
     def meters(self) -> plots.Picture:
-        """What was learnt and what was lost."""
+        """Meters of what was learnt and what was lost."""
         seeds = self.scores_by_seed if self.seeds.shown else ()
         numbers = self.base_scores, self.scores, seeds
         return plots.picture(plots.draw_meters, *numbers, size=METERS_SIZE)

@@ -24,31 +24,31 @@ from lora_lab.widgets.samples import shared_opening
 from lora_lab.widgets.seeds import MORE
 from lora_lab.widgets.working_box import WorkingBox
 
-LARGE = 20_000_000  # parameters; from here on an answer takes long enough to ask for fewer
+LARGE = 20_000_000  # parameters: a larger base answers slowly, so it is asked fewer questions
 LONGEST_OWN = 1000  # characters of the learner's own prompt: more would keep them waiting
 
 
 class LiveLab(LabReadings, WorkingBox):
-    """One fine-tune after another of a base, watched as it happens.
+    """Fine-tunes of a base, one after the other, watched as they happen.
 
-    `train()` trains and gives the result; after a click on Train, `result` has it. The lab itself
-    holds what it shows: `training`, `records`, `adapted`, `before` and `after` (the answers to
-    `prompts`), `base_scores` and `scores` (marks on a part of the test split). Earlier runs stay
-    in the chart, in grey.
+    `train()` trains and returns the result; after a click on Train, `result` has it. The lab's
+    properties hold what it shows: `training`, `records`, `adapted`, `before` and `after` (the
+    answers to `prompts`), `base_scores` and `scores` (on a part of the test split). Earlier runs
+    stay in the chart, in grey.
 
     Args:
         base: stays as it was.
-        tasks: what can be chosen: names or `Task`s, one or several; None: all of this base's.
+        tasks: the tasks to choose from: names or `Task`s, one or several; None: all of the base's.
         title: the heading.
         in_sight: recipe fields whose controls stand beside the task, not folded.
-        questions: how many test examples are asked to count right answers; None: as many as take
-            seconds (20 for a large base, 100 for a small one).
+        questions: how many test examples are asked to count right answers; None: a number that
+            takes seconds (20 for a large base, 100 for a small base).
         shown: how many prompts are answered before and after.
         film: show the forgetting film, if the base is small and the task has old facts. It adds
             at most 15 % to the time that the training takes.
-        seeds: how many a noise band trains beside that of the run at hand.
-        elsewhere: recipe fields whose controls are made, and shown by whoever made this lab:
-            `live.controls.row(field)`.
+        seeds: how many other seeds a noise band trains.
+        elsewhere: recipe fields whose controls are made, but are shown elsewhere by the maker of
+            this lab: `live.controls.row(field)`.
         changes: recipe fields that replace those of the task's own recipe.
     """
 
@@ -119,9 +119,9 @@ class LiveLab(LabReadings, WorkingBox):
     # --- what a notebook calls and reads ---
 
     def start(self) -> None:
-        """Train in the background, if these choices have not just been trained. One at a time.
+        """Train in the background, unless these choices have just been trained; one at a time.
 
-        A click on Train does the same, and trains in any case.
+        A click on Train does the same, but always trains.
         """
         self._begin(again=False)
 
@@ -133,13 +133,13 @@ class LiveLab(LabReadings, WorkingBox):
     def noise_band(self) -> None:
         """Train with other seeds too, in the background, and draw the spread.
 
-        Runs that were trained before in this lab are replayed. Stop ends it, and the seeds until
-        then stay. Without a finished training `wait` raises a RuntimeError.
+        Runs that were trained before in this lab are replayed. Stop ends it; the seeds trained
+        until then stay. Without a finished training, `wait` raises a RuntimeError.
         """
         self._work.submit("noise", self._add_noise)
 
     def stop(self) -> None:
-        """End the training after its step. Asked again: leave the answers out, too."""
+        """End the training after its step. A second call leaves out the answers too."""
         if self._stepping and not self._work.stopped:
             self._say("stopping after this step … (click again to leave the answers out)")
         else:
@@ -148,7 +148,7 @@ class LiveLab(LabReadings, WorkingBox):
         self._work.stop()
 
     def wait_for_results(self, timeout: float | None = None) -> None:
-        """`wait`, and refuse if there are no answers and marks to go on with.
+        """`wait`, and raise an error if there are no answers and scores.
 
         Raises:
             RuntimeError: if there are no results, with what to do.
@@ -161,7 +161,7 @@ class LiveLab(LabReadings, WorkingBox):
             )
 
     def train(self, **choices: object) -> LiveResult:
-        """Train as a click on Train does, wait for the end, and give the result.
+        """Train as a click on Train does, wait for the end, and return the result.
 
         Args:
             choices: controls to set first, by their recipe field: `train(loss_on="all")`.
@@ -176,7 +176,7 @@ class LiveLab(LabReadings, WorkingBox):
 
     @property
     def result(self) -> LiveResult:
-        """The result of the last training, after a click on Train or `train()`; it is waited for.
+        """The result of the last training, for which it waits.
 
         Raises:
             RuntimeError: if there is none, with what to do.
@@ -195,7 +195,7 @@ class LiveLab(LabReadings, WorkingBox):
         )
 
     def ask(self, prompt: str) -> None:
-        """Answer one more prompt, before and after, beside those of the task; "" takes it away."""
+        """Answer another prompt, before and after, beside the task's prompts; "" removes it."""
         prompt = prompt.strip()
         if len(prompt) > LONGEST_OWN:
             self.face.say_beside_ask(
@@ -208,10 +208,10 @@ class LiveLab(LabReadings, WorkingBox):
         self._work.submit("ask", lambda: self._answer_with(own))
 
     def add_task(self, task: Task, code: str | None = None) -> None:
-        """Add a task to those that can be chosen, in place of one with its name, and choose it.
+        """Add a task to the choices, in place of a task with the same name, and choose it.
 
         Args:
-            task: any, such as a file's.
+            task: any task, such as a file's.
             code: the expression that loads it, for "Show the code".
         """
         self._tasks[task.name] = task
@@ -284,7 +284,7 @@ class LiveLab(LabReadings, WorkingBox):
 
     def _train(self, again: bool) -> None:
         self._set_busy(True)
-        recipe = self.recipe  # where the choices don't fit, the last results stay
+        recipe = self.recipe  # if the choices don't fit, the last results stay
         if not again and self._results.is_finished and self.training.recipe == recipe:
             self._say(f"{self._outcome} · with these very choices; Train does it again")
             return
@@ -298,7 +298,7 @@ class LiveLab(LabReadings, WorkingBox):
         self._follow(self.training)
         self._results.before_after.adapted = self.training.adapted()
         self.cost.value = run_summary.cost(self.training, self.panel.seconds)
-        stopped = self._work.stopped  # asked once, the training; asked again, what follows, too
+        stopped = self._work.stopped  # a first Stop ends the training, a second also the rest
         if self._work.stopped == stopped < DROP_ALL:
             self._say(f"{self._outcome} · asking the adapted model …")
             self._ask_models()

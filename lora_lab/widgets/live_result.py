@@ -25,14 +25,14 @@ class LiveResult:
     records: tuple[StepRecord, ...]
     adapted: Adapted  # the base with what it learned: ask it, evaluate it, save it
     task: Task  # with the part of the test that was asked
-    examples: tuple[Example, ...]  # those that are shown; a prompt of one's own has no answer
+    examples: tuple[Example, ...]  # those that are shown; your own prompt has no right answer
     before: tuple[str, ...]  # the base's answers to them
     after: tuple[str, ...]  # the adapted model's
     base_scores: Scores  # on a part of the test
     scores: Scores
 
     def table(self) -> pd.DataFrame:
-        """What was learned and what was lost: a row for each kind of question."""
+        """The scores before and after: a row for each kind of question."""
         rows = [
             (name, percent(before), percent(after))
             for name, _, before, after in meter_rows(self.base_scores, self.scores)
@@ -42,7 +42,7 @@ class LiveResult:
         return pd.DataFrame(rows, columns=["", "before", "after"]).set_index("")
 
     def answers(self) -> pd.DataFrame:
-        """The prompts that are shown, with both answers; a right one has a ✓."""
+        """The prompts that are shown, with both answers; a right answer has a ✓."""
         return self._side_by_side({"before": self.before, "after": self.after})
 
     def at_strengths(self, strengths: Sequence[float] = STRENGTHS) -> pd.DataFrame:
@@ -67,7 +67,7 @@ class LiveResult:
         return table
 
     def _answers_at(self, strength: float) -> tuple[Sequence[str], Sequence[Answer]]:
-        """The answers that are shown, and those to the test's part; 0 and 1 are known already."""
+        """The shown answers, and the answers to the test's part; both are known at 0 and 1."""
         if strength in (0, 1):
             scores = self.scores if strength else self.base_scores
             return self.after if strength else self.before, scores.answers

@@ -16,20 +16,20 @@ from lora_lab.recipe import nearest
 from lora_lab.training.loop import Training
 
 LARGEST = 64  # rank of the slider, where the matrix can have it
-DRAWN = 400  # rows and columns that are drawn at most: of a larger matrix every second, or third
-STILL = 96  # the same, in the picture that stands still: fewer make a small file
-LOOKS = 12  # at a training, evenly from its first step to its last
+DRAWN = 400  # the most rows and columns drawn: of a larger matrix, every second or third
+STILL = 96  # the same for the still picture: fewer make a small file
+LOOKS = 12  # how often a training is looked at, evenly from its first step to its last
 
 
 class LoraPicture(anywidget.AnyWidget):
     """W, B, A and ΔW of a linear layer as heat maps to scale, with r as a slider.
 
-    Until a run at this r was looked at, A is what LoRA starts with, and B is 0. `for record in
-    training: picture.look(training)` shows B fill; `live.watch(picture)` does it for each training
-    of a live lab.
+    Until a run at this r was looked at, A and B are as LoRA starts them, with B = 0. `for record in
+    training: picture.look(training)` shows how B fills; `live.watch(picture)` does so for each
+    training of a live lab.
 
     Args:
-        base: with the layer; its weight is W.
+        base: the base with the layer, whose weight is W.
         module: the layer's name.
         r: the rank to begin with.
 
@@ -123,7 +123,7 @@ class LoraPicture(anywidget.AnyWidget):
         return tuple(part.detach().float().cpu().clone() for part in factors)
 
     def picture(self) -> plots.Picture:
-        """The parts at the slider's r as they were looked at last, or as LoRA starts them."""
+        """The parts at the slider's r, as they were at the last look, or as LoRA starts them."""
         out, _ = self.shape
         start = self._start[: self.r], torch.zeros(out, self.r), 1.0
         lora_A, lora_B, scaling = self._parts.get(self.r, start)
@@ -141,7 +141,7 @@ class LoraPicture(anywidget.AnyWidget):
         )
 
     def _repr_mimebundle_(self, **options: object) -> tuple[dict, dict]:
-        """The widget; where none can be shown, the picture that stands still."""
+        """The widget; if no widget can be shown, the still picture."""
         data, metadata = super()._repr_mimebundle_(**options)
         image, size = self.picture()._repr_mimebundle_()
         return {"image/png": image["image/png"]} | data, metadata | size
@@ -150,7 +150,7 @@ class LoraPicture(anywidget.AnyWidget):
 def still(
     title: str, weight: Tensor, lora_A: Tensor, lora_B: Tensor, scaling: float
 ) -> plots.Picture:
-    """The parts of a layer as a picture that stands still: W, B, A, ΔW and its singular values.
+    """The parts of a layer as a still picture: W, B, A, ΔW and its singular values.
 
     Args:
         title: the module's name, and when this was.
@@ -172,8 +172,8 @@ def picture_of_lora(base: Base, module: str, r: int = 8) -> LoraPicture:
     """W, B and A of a linear layer, drawn to scale from the real tensors, with r as a slider.
 
     Args:
-        base: with the layer.
-        module: its name, such as "model.layers.2.mlp.up_proj".
+        base: the base with the layer.
+        module: the layer's name, such as "model.layers.2.mlp.up_proj".
         r: the rank to begin with.
 
     Raises:

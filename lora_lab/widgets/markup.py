@@ -3,8 +3,8 @@
 import html
 from collections.abc import Sequence
 
-# A slider's handle comes without a name from ipywidgets, and Python can't give it one: this
-# script names it by its label or tooltip. A slider may come later than the style.
+# ipywidgets gives a slider's handle no name, and Python can't add a name. This script takes the
+# label or the tooltip as its name. A slider may be added later than this script.
 _NAME_SLIDERS = """\
 const box = this.closest('.lora-lab');
 const name = () => box.querySelectorAll('.widget-slider').forEach(slider => {
@@ -100,7 +100,7 @@ def bullets(lines: Sequence[str]) -> str:
 
 
 def table(css_class: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of text under its heads; without heads, the rows alone."""
+    """A table of text under its heads; without heads, only the rows."""
     names = "".join(f"<th>{html.escape(head)}</th>" for head in heads)
     head = f"<thead><tr>{names}</tr></thead>" if heads else ""
     lines = ["".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows]

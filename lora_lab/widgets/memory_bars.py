@@ -50,11 +50,11 @@ FIELDS = ("r", "batch_size", "max_length", "gradient_checkpointing")
 
 
 class MemoryBars(DescribedExplorer):
-    """A bar a method, drawn anew at each choice. Nothing is loaded.
+    """A bar for each method, drawn anew at each choice. Nothing is loaded.
 
-    `memory` holds what the bars show. Full fine-tuning is the usual, in mixed precision: 16 bytes a
+    `memory` holds what the bars show. Full fine-tuning is in the usual mixed precision: 16 bytes a
     parameter beside activations (`lora_lab.cost.static_memory.usual_static_memory`). LoRA and QLoRA
-    are those of transformers' Trainer with PEFT on a GPU.
+    are as in transformers' Trainer with PEFT on a GPU.
 
     Args:
         model: one of `MODELS`.
@@ -83,7 +83,7 @@ class MemoryBars(DescribedExplorer):
 
     @property
     def recipes(self) -> dict[str, Recipe]:
-        """The recipe of each bar, as the controls have it."""
+        """The recipe of each bar, by the controls' values."""
         recipe = self.controls.recipe
         return {name: dataclasses.replace(recipe, **changes) for name, changes in METHODS.items()}
 
@@ -100,7 +100,7 @@ class MemoryBars(DescribedExplorer):
         return plots.picture(plots.draw_memory, self.memory, card)
 
     def table(self) -> pd.DataFrame:
-        """What the bars show, in GiB: a row for each part, and the peak."""
+        """The numbers of the bars, in GiB: a row for each part, and the peak."""
         columns = {
             name: [_gib(getattr(memory, part)) for part in (*plots.PARTS, "total")]
             for name, memory in self.memory.items()
@@ -112,7 +112,7 @@ class MemoryBars(DescribedExplorer):
 
 
 def _gib(size: int) -> str:
-    """A size in GiB, with two decimals where it is small."""
+    """A size in GiB, with two decimals if it is small."""
     gib = size / 2**30
     return f"{gib:.1f}" if gib >= 1 else f"{gib:.2f}" if gib else "–"
 

@@ -1,4 +1,4 @@
-"""Whether a training fits into what is free, asked before it begins: afterwards it is too late."""
+"""Whether a training fits into the free memory, checked before it begins."""
 
 import dataclasses
 
@@ -13,10 +13,10 @@ from lora_lab.wording import memory_size
 def check_room(base: Base, task: Task, recipe: Recipe) -> None:
     """Refuse a step that needs more memory than is free.
 
-    Nothing is refused where what it needs, or what is free, is not known.
+    Nothing is refused if the needed or the free memory is not known.
 
     Raises:
-        MemoryError: with what it needs, what is free, and the batch size that would fit.
+        MemoryError: with the needed and the free memory, and the batch size that would fit.
     """
     free = free_memory(base.device)
     needed = more_memory(base, task, recipe)

@@ -1,4 +1,4 @@
-"""A model's matrices to click: by module, by layer or singly, or in PEFT's own words."""
+"""A model's matrices to click: by module, by layer or one by one, or in PEFT's own words."""
 
 import ast
 import functools
@@ -29,13 +29,13 @@ DRAWN, SIZE = 16, (560, 330)  # layers that are drawn at most; the picture in pi
 
 
 class ModuleTree(LabBox):
-    """Which matrices a recipe adapts, clicked or typed. Nothing is trained or loaded.
+    """The matrices that a recipe adapts, clicked or typed. Nothing is trained or loaded.
 
-    `recipe` says what is chosen, in PEFT's words; `chosen` holds the names of the matrices, and
-    `trained` counts what they add.
+    `recipe` is the choice in PEFT's words; `chosen` holds the names of the matrices, and `trained`
+    the number of parameters that are trained.
 
     Args:
-        model: what `estimate` takes: a Base, a name such as "llama-7b", a config, a folder.
+        model: a Base, a name such as "llama-7b", a config or a folder, as `estimate` takes it.
         changes: recipe fields to begin with.
 
     Raises:
@@ -77,7 +77,7 @@ class ModuleTree(LabBox):
         self.r.observe(lambda _: self._show(), names="value")
         self.choose(self._recipe.target_modules, self._recipe.layers_to_transform)
 
-    # --- what is chosen -------------------------------------------------------------------------
+    # --- the choice -----------------------------------------------------------------------------
 
     @property
     def chosen(self) -> tuple[str, ...]:
@@ -86,7 +86,7 @@ class ModuleTree(LabBox):
 
     @property
     def recipe(self) -> Recipe:
-        """The recipe that reaches these, written as shortly as possible.
+        """The recipe that adapts the chosen matrices, written as shortly as possible.
 
         Raises:
             ValueError: if nothing is chosen.
@@ -105,7 +105,7 @@ class ModuleTree(LabBox):
         """Choose by PEFT's two fields, as a recipe has them.
 
         Raises:
-            ValueError: for what the model does not have, with the nearest name.
+            ValueError: for a name or layer that the model does not have, with the nearest name.
         """
         recipe = replace(
             self._recipe, target_modules=target_modules, layers_to_transform=layers_to_transform
@@ -115,7 +115,7 @@ class ModuleTree(LabBox):
     # --- clicks ---------------------------------------------------------------------------------
 
     def _toggle(self, names: Sequence[str]) -> None:
-        """Switch these matrices on; if all of them are on, off."""
+        """Switch these matrices on, or off if all of them are on."""
         chosen, these = set(self.chosen), set(names)
         self._set(chosen - these if these <= chosen else chosen | these)
 
@@ -130,7 +130,7 @@ class ModuleTree(LabBox):
         if text.strip():
             try:
                 self.choose(_read_target_modules(text.strip()))
-            except (TypeError, ValueError) as error:  # what is chosen stays
+            except (TypeError, ValueError) as error:  # the choice stays
                 self.state.value = markup.error_text(error)
 
     # --- what is shown --------------------------------------------------------------------------
@@ -166,7 +166,7 @@ class ModuleTree(LabBox):
         return _line(button, self._sizes[column], *cells)
 
     def _groups(self) -> dict[str, list[str]]:
-        """The columns by the module that holds them; "", the last: outside the layers."""
+        """The columns by the module that holds them; the last, "", has those outside the layers."""
         stems = {column.partition("*")[0] for column in self._columns if "*" in column}
         groups: dict[str, list[str]] = {}
         for column in self._columns:
@@ -226,7 +226,7 @@ class ModuleTree(LabBox):
 
 
 def _read_target_modules(text: str) -> str | tuple[str, ...]:
-    """`target_modules` as typed: names with commas, as Python or bare; "all-linear"; a regex."""
+    """`target_modules` as typed: names with commas, quoted or not; "all-linear"; or a regex."""
     with suppress(ValueError, SyntaxError):
         return ast.literal_eval(text)
     if text == "all-linear" or set(text) & set(r"\*[](){}|^$+?"):

@@ -27,7 +27,7 @@ TYPES = {
     "int4": "int4",
     "int8": "int8",
 }
-EVERY = 4096  # weights, one of which is made an outlier
+EVERY = 4096  # weights, of which one is made an outlier
 
 
 class Nf4Lab(DescribedExplorer):
@@ -36,9 +36,9 @@ class Nf4Lab(DescribedExplorer):
     `quantized` holds the rounded weights, `error` the relative error, `bits` the bits a weight.
 
     Args:
-        weights: of any shape, 4,096 of them or more.
+        weights: a tensor of any shape with 4,096 numbers or more.
         quant_type: one of `TYPES`.
-        blocksize: one of bitsandbytes'.
+        blocksize: one of bitsandbytes' block sizes.
 
     Raises:
         ValueError: for an unknown type, or too few weights.

@@ -11,7 +11,7 @@ from lora_lab.widgets.explorer import Explorer
 
 
 class PairsExplorer(Explorer):
-    """Is B better than A, by the first seeds? `seeds` is the slider.
+    """Whether B is better than A, by the first seeds. `seeds` is the slider.
 
     Args:
         comparisons: the scored runs of A and of B with the same seeds, by a name.
@@ -32,7 +32,7 @@ class PairsExplorer(Explorer):
         super().__init__("A difference, seed by seed", [self.seeds], width=width)
 
     def draw(self) -> Picture:
-        """The lines of the seeds that are looked at, and what they settle."""
+        """The lines of the chosen seeds, and the comparison by them."""
         shown = {
             name: tuple(shares[: self.seeds.value] for shares in sides)
             for name, sides in self._shares.items()

@@ -1,4 +1,4 @@
-"""One run of each setting, picked by hand: which is better, and what else differs."""
+"""A run of each setting, picked by hand: their scores, and what else differs."""
 
 import html
 
@@ -59,7 +59,7 @@ class PickRuns(LabBox):
 
     @property
     def said(self) -> tuple[str, ...]:
-        """The scores of the picked runs, then what else differs between them."""
+        """Lines with the scores of the picked runs, then with what else differs between them."""
         marks = [
             f"{self.field} {getattr(run.recipe, self.field)}: {run.scores.value:.0%}"
             for run in self.picked.runs

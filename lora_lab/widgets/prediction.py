@@ -16,15 +16,16 @@ CHOICE_SIZE, NUMBER_SIZE = (500, 250), (500, 160)  # pixels
 
 
 class Predict(WorkingBox):
-    """A question, to be answered before `measure` may run; then both are drawn, scored and kept.
+    """A question to answer before `measure` may run; then both are drawn, scored and kept.
 
-    Once run, the answer stands. A later answer to the same question, here or in another session,
-    is given after the measurement was seen, so only the first counts. After `run()` and `wait()`,
-    or a click on Run it, `prediction` holds the answer, the measurement and the score.
+    Once run, the answer can't be changed. A later answer to the same question, here or in another
+    session, is given after the measurement was seen, so only the first answer counts. After `run()`
+    and `wait()`, or a click on Run it, `prediction` holds the answer, the measurement and the
+    score.
 
     Args:
         question: the question to be answered.
-        measure: called once, in a background thread; gives a measurement for each seed.
+        measure: called once, in a background thread; returns a measurement for each seed.
     """
 
     def __init__(self, question: Question, measure: Callable[[], Sequence[Value]]) -> None:
@@ -74,7 +75,7 @@ class Predict(WorkingBox):
     def run(self) -> None:
         """Measure in the background, as a click on Run it does, if there is an answer.
 
-        Where the answer does not fit the question, the line of state says so.
+        If the answer does not fit the question, the line of state says so.
         """
         if self.run_button.disabled:
             return

@@ -17,7 +17,7 @@ class PruningLab(LabBox):
     Args:
         base: stays as it was.
         task: what is learned.
-        planted: by module's name, the rank that is hidden there, if that is known.
+        planted: the rank that is hidden in a module, by the module's name, if it is known.
         changes: recipe fields that replace those of the task's own recipe, such as init_r.
     """
 

@@ -26,7 +26,7 @@ TITLE = "Which rank is wide enough?"
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class RankResult:
-    """What each rank reached. A notebook shows its table."""
+    """The runs and scores of each rank. A notebook shows its table."""
 
     runs: dict[int, tuple[Run, ...]]  # by rank: a run for each seed
     start: float | None  # the base's score, before any training
@@ -42,7 +42,7 @@ class RankResult:
         return Sweep(tuple(run for runs in self.runs.values() for run in runs))
 
     def table(self) -> pd.DataFrame:
-        """A column for each rank: what is trained, and the score; its range where seeds differ."""
+        """A column per rank: the trained parameters, and the score; its range if seeds differ."""
         first = next(iter(self.runs.values()))[0]
         metric, seeds = first.scores.metric_name, len(self.scores[first.recipe.r])
         write = significant if metric in LOWER_IS_BETTER else percent
@@ -70,7 +70,7 @@ class RankResult:
         return r, falls[r]
 
     def cliff(self) -> plots.Picture:
-        """The error that each rank is left with. For a metric of which less is better."""
+        """The error that remains at each rank, for a metric of which less is better."""
         return plots.picture(plots.draw_cliff, self.scores, self.start)
 
     def early(self, steps: int) -> plots.Picture:
@@ -87,22 +87,22 @@ class RankResult:
 
 
 class RankLab(TrainAllBox):
-    """A button that trains one adapter of each rank, all in one batch, and a chart of their losses.
+    """A button that trains an adapter of each rank, all in a single batch, and a chart of losses.
 
     Nothing is kept from earlier sessions, so each click trains anew. `train()` does it by code and
-    gives the `RankResult`; after a click, `result` has it.
+    returns the `RankResult`; after a click, `result` has it.
 
     Args:
         base: stays as it was.
         task: what to learn; its recipe gives all other values.
-        ranks: one adapter each, least first.
-        lora_alpha: for all ranks; or what gives it for a rank; None: the recipe's own.
-        seeds: how many runs a rank gets; with the seeds from 0 on, one round after the other.
-        score: whether runs are tested at their end; if not, the result has curves alone.
+        ranks: the ranks, the least first; each gets an adapter.
+        lora_alpha: a number for all ranks, or a function of the rank; None: the recipe's own.
+        seeds: how many runs a rank gets, with the seeds from 0 on, one round after the other.
+        score: whether runs are tested at their end; if not, the result has only curves.
         changes: recipe fields that replace those of the task's own recipe.
 
     Raises:
-        ValueError: for fewer than two ranks, the same one twice, or values that make no recipe.
+        ValueError: for fewer than two ranks, a rank given twice, or values that no recipe takes.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class RankLab(TrainAllBox):
         self._show()
 
     def train(self) -> RankResult:
-        """Train as a click on the button does, wait for the end, and give the result.
+        """Train as a click on the button does, wait for the end, and return the result.
 
         Raises:
             RuntimeError: if it was stopped before the end.

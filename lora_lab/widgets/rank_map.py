@@ -22,16 +22,16 @@ SIZE = (420, 270)  # pixels on the screen
 
 
 class RankMap(Explorer):
-    """Layer by kind, the rank that each matrix has after a step; `step` chooses which.
+    """The rank that each matrix has after a step, by kind and layer; `step` chooses the step.
 
     The records of a finished run fill it. `live.watch(film)` lets it follow each training of a live
-    lab. Before the first allocation each matrix has `init_r`.
+    lab. Before the first allocation, each matrix has rank `init_r`.
 
     Args:
-        base: whose matrices compete.
-        recipe: AdaLoRA's.
-        records: of a run with this recipe.
-        planted: by module's name, the rank that is hidden there: such cells are framed.
+        base: the base whose matrices compete.
+        recipe: a recipe of AdaLoRA.
+        records: the records of a run with this recipe.
+        planted: the rank that is hidden in a module, by its name: such cells are framed.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class RankMap(Explorer):
         super().__init__(title, [self.step], above, width=SIZE[0])
 
     def look(self, training: Training) -> None:
-        """Take the ranks of the step that was trained. To be called before the first step, too.
+        """Take the ranks after the step that was trained. Call it before the first step, too.
 
         Raises:
             ValueError: for a training without AdaLoRA.

@@ -18,12 +18,12 @@ SIZE = (500, 150)  # pixels on the screen
 
 
 class RankSlider(WorkingBox):
-    """What a run still knows when its adapter is cut to rank k. Nothing is trained.
+    """The scores of a run whose adapter is cut to rank k. Nothing is trained.
 
-    After a move and `wait()`, `scores` holds the marks at `k`, and `picture` draws them.
+    After a move and `wait()`, `scores` holds the scores at `k`, and `picture` draws them.
 
     Args:
-        run: of LoRA.
+        run: a run of LoRA.
         task: what it was trained on.
         questions: how many of each kind are asked: more takes longer.
     """

@@ -30,7 +30,7 @@ _USED_BY = {  # the methods that use a field; with others it has no effect
     **dict.fromkeys(("layers_to_transform", "modules_to_save"), _ADAPTERS),
     **{field: (method,) for method, fields in ONLY.items() for field in fields},
 }
-# A recipe refuses these where they have no effect: a control that is off gives their default.
+# A recipe refuses these if they have no effect, so a disabled control gives their default.
 _REFUSED = (*ONLY["lora"], *ONLY["adalora"], *OF_4_BITS)
 _DEFAULTS = {field.name: field.default for field in dataclasses.fields(Recipe)}
 TARGETS = (  # of a Llama, and of models whose matrices bear the same names
@@ -40,7 +40,7 @@ TARGETS = (  # of a Llama, and of models whose matrices bear the same names
     ("q_proj", "v_proj"),
 )
 _WIDE = {"description_width": "7.5em"}
-NONE = "none"  # stands for None, which a Dropdown would take for "nothing is chosen"
+NONE = "none"  # stands for None, which for a Dropdown means that nothing is chosen
 
 
 # --- the kinds of controls ----------------------------------------------------------------------
@@ -161,7 +161,7 @@ _CONTROL = {
 
 
 class RecipeControls:
-    """One control per field, made from a recipe; `recipe` is that recipe with their values.
+    """A control for each field, made from a recipe; `recipe` is that recipe with their values.
 
     Args:
         recipe: gives every value that has no control.
@@ -184,14 +184,14 @@ class RecipeControls:
         self._on_change()
 
     def _on_change(self) -> None:
-        """Switch off what has no effect with the other choices, and call `changed`."""
+        """Disable controls that have no effect with the other choices, and call `changed`."""
         chosen = {field: self._value_of(field) for field in ("method", "quantize")}
         for field, control in self.controls.items():
             control.disabled = not _has_effect(field, **chosen)
         self.changed()
 
     def _value_of(self, field: str) -> object:
-        """What is chosen, or the recipe's own value where there is no control."""
+        """The control's value, or the recipe's own value if there is no control."""
         control = self.controls.get(field)
         if control is None:
             return getattr(self._recipe, field)
@@ -232,7 +232,7 @@ class RecipeControls:
         return self.recipe_with()
 
     def recipe_with(self, **changes: object) -> Recipe:
-        """The recipe that is chosen now, but for some fields; what is off keeps its default."""
+        """The chosen recipe with some fields changed; disabled controls give the defaults."""
         values = {field: self._value_of(field) for field in self.controls if field not in changes}
         whole = dataclasses.asdict(self._recipe) | values | changes
         chosen = {field: whole[field] for field in ("method", "quantize")}
@@ -245,8 +245,8 @@ class RecipeControls:
         """Set controls by their fields, as a learner would; all of them, or none.
 
         Raises:
-            ValueError: for a field without a control, with those that have one; for values that
-                make no recipe, with what would.
+            ValueError: for a field without a control, with the fields that have controls; for
+                values that no recipe takes, with what would fit.
         """
         for field in values:
             if field not in self.controls:
@@ -304,7 +304,7 @@ def task_code(name_or_file: str, **columns: str) -> str:
 
 
 def script(base: Base, task: str | None, recipe: Recipe) -> str:
-    """The fine-tune in Python. `task` is the expression that loads it; None: there is none."""
+    """The fine-tune in Python. `task` is the expression that loads the task, or None."""
     name = base.name if base.name in BUILT_IN else str(base.path)
     return (
         "import lora_lab as lab\n\n"

@@ -1,4 +1,4 @@
-"""What a recipe will take, before anything is trained: parameters, scaling, memory and seconds."""
+"""The cost of a recipe before anything is trained: parameters, scaling, memory and seconds."""
 
 import html
 import math
@@ -26,7 +26,7 @@ from lora_lab.widgets.recipe_controls import RecipeControls
 from lora_lab.wording import duration, fine_percent, in_short, memory_size, significant
 
 SIZE = (420, 240)  # pixels: beside the choices on a laptop
-OTHERS = {  # bars beside that of the choices: what is changed in them
+OTHERS = {  # further bars: the fields in which each differs from the choices
     "on 4 bits": {"quantize": "nf4"},
     "full": {"method": "full", "quantize": None},
 }
@@ -36,7 +36,7 @@ class RecipeCost(widgets.VBox):
     """The numbers and the memory bars of a recipe; `show` computes them, and takes a while.
 
     `budget`, `memory` (by the bar's name) and `seconds` (the least and the most that all steps
-    take; None: not known) hold what is shown. A recipe that can't work is told in words.
+    take; None: not known) hold what is shown. A recipe that can't work gets an error in words.
     """
 
     def __init__(self) -> None:
@@ -47,17 +47,17 @@ class RecipeCost(widgets.VBox):
         self.bars.layout.display = "none"
 
     def show(self, base: Base, task: Task, controls: RecipeControls, recipe: Recipe) -> None:
-        """Compute what a recipe takes on a base and task, and show it.
+        """Compute the cost of a recipe on a base and task, and show it.
 
         Args:
-            base: what would be fine-tuned.
+            base: the base that would be fine-tuned.
             task: what it would learn.
             controls: give the recipes of the other bars.
-            recipe: what is chosen.
+            recipe: the chosen recipe.
 
         Raises:
             ValueError: for a recipe that does not fit the base; then nothing is known.
-            MemoryError: if a step does not fit into what is free. All the rest is shown.
+            MemoryError: if a step does not fit into the free memory. Everything else is shown.
         """
         self._forget()
         trainable_parameters(find_shape(base), recipe)  # refuses what does not fit the model
@@ -76,7 +76,7 @@ class RecipeCost(widgets.VBox):
         check_room(base, task, recipe)
 
     def show_error(self, error: Exception) -> None:
-        """Say why the choices can't be. Where only memory lacks, all the rest stays."""
+        """Show why the choices can't work. If only memory is lacking, everything else stays."""
         if not isinstance(error, MemoryError):
             self._forget()
             self.words.value, self.bars.layout.display = "", "none"
@@ -107,7 +107,7 @@ class RecipeCost(widgets.VBox):
 def _budget_with(
     base: Base, task: Task, controls: RecipeControls, changes: dict[str, object]
 ) -> Budget | None:
-    """The budget of the choices with some changed; None: they do not go together."""
+    """The budget of the choices with some changed; None: these do not fit together."""
     try:
         return budget_of(base, task, controls.recipe_with(**changes))
     except (TypeError, ValueError):
@@ -135,7 +135,7 @@ def _scaling_text(recipe: Recipe) -> str:
 
 
 def _memory_text(budget: Budget, base: Base) -> str:
-    """`memory about 25 MiB, 12 GiB are free`; with a model that is not known, nothing."""
+    """`memory about 25 MiB, 12 GiB are free`; empty for a model that is not known."""
     if budget.memory is None:
         return ""
     free = free_memory(base.device)

@@ -25,7 +25,7 @@ class RunHere(WorkingBox):
     here; `recorded` holds the recorded runs. The model is not kept.
 
     Args:
-        name: of a recording, as in `recorded_runs`: "home-commands".
+        name: the name of a recording, as in `recorded_runs`: "home-commands".
 
     Raises:
         ValueError: if nothing was recorded under that name, with the nearest.
@@ -52,7 +52,7 @@ class RunHere(WorkingBox):
         self._show()
 
     def start(self) -> None:
-        """Train and score it in the background, as a click on Run it here does. One at a time."""
+        """Train and score it in the background, as a click on Run it here does; one at a time."""
         if not self.train_button.disabled:
             self.panel.set_busy(True)
             self._work.submit("run", self._run)
@@ -75,7 +75,7 @@ class RunHere(WorkingBox):
         self.panel.reset_bar()
         self._show()
         self._say(f"loading {self.again.base_name} …")
-        base = load_base(self.again.base_name, dtype="float32")  # as the recorded ones were
+        base = load_base(self.again.base_name, dtype="float32")  # as in the recorded runs
         task, recipe = load_task(self.again.task_name, base), self.again.recipe
         check_room(base, task, recipe)
         training = self.panel.prepare(base, task, recipe)

@@ -1,4 +1,4 @@
-"""A run in words: how far it is, its score and cost, how its recipe differs from another's."""
+"""A run in words: its progress, score and cost, and how its recipe differs from another's."""
 
 import dataclasses
 import html
@@ -64,8 +64,8 @@ def right_answers(base: Scores | None, seeds: Sequence[Scores]) -> str:
     """`right answers: base 0 of 20 · adapted 13 of 20`, and how many were valid JSON.
 
     Args:
-        base: None: not known.
-        seeds: the adapted model's scores, then those of other seeds. Their least and greatest
+        base: the base's scores; None: not known.
+        seeds: the adapted model's scores, then those of other seeds. The least and the greatest
             are added.
     """
     adapted = seeds[0]
@@ -86,7 +86,7 @@ def right_answers(base: Scores | None, seeds: Sequence[Scores]) -> str:
 
 
 def _with_spread(runs: Sequence[Scores], value: Callable[[Scores], float], form: str) -> str:
-    """`13 of 20 (11 to 14, 4 seeds)`: the first run's value, and how far all go."""
+    """`13 of 20 (11 to 14, 4 seeds)`: the first run's value, and the range of all."""
     values = [value(scores) for scores in runs]
     first = form.format(values[0])
     if len(values) == 1:
@@ -105,7 +105,7 @@ def _naming_count(scores: Scores) -> int:
 
 
 def _names_expected(answer: Answer) -> bool:
-    """Whether the expected words are somewhere in the answer, whatever stands around them."""
+    """Whether the expected words are somewhere in the answer."""
     return re.search(rf"\b{re.escape(answer.expected)}\b", answer.given, re.IGNORECASE) is not None
 
 
@@ -134,8 +134,8 @@ def recorded_and_here(
 
     Args:
         recorded: a run for each seed; the first is run again.
-        here: its scores here; None: it has none yet.
-        records: of the run here.
+        here: that run's scores here; None: it has none yet.
+        records: the records of the run here.
     """
     metric = recorded[0].scores.metric_name
     rows = [

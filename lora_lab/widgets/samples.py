@@ -1,4 +1,4 @@
-"""Samples of a task's examples: those that are shown, and those that are evaluated."""
+"""Samples of a task's examples, to be shown or to be evaluated."""
 
 import dataclasses
 import os
@@ -15,7 +15,7 @@ def spread(examples: Sequence[Example], count: int) -> list[Example]:
 
 
 def smaller_task(task: Task, questions: int) -> Task:
-    """The task with fewer test questions: at most `questions` of each kind, 2 in 5 to validate."""
+    """The task with fewer questions: at most `questions` of each kind, for validation 2 in 5."""
     return dataclasses.replace(
         task,
         validation=spread(task.validation, 2 * questions // 5),

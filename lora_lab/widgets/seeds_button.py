@@ -32,22 +32,22 @@ HELP = (
 
 
 class SeedsButton(WorkingBox):
-    """Is b better than a? The verdict so far, and a button: "5 more seeds, about 40 s".
+    """Whether b is better than a: the verdict so far, and a button "5 more seeds, about 40 s".
 
     A click, or `train()`, trains both settings up to the next look of the plan: 5, 10 or 20 seeds.
-    Then `a` and `b` hold the runs, and `comparison` what they say.
+    Then `a` and `b` hold the runs, and `comparison` compares them.
 
     Args:
         base: stays as it was.
         task: what is learnt.
-        a: one setting: its runs so far, each with a seed of its own; or its recipe.
-        b: the other setting: runs with the same seeds; or its recipe.
+        a: a setting: its runs so far, each with a seed of its own; or its recipe.
+        b: another setting: runs with the same seeds; or its recipe.
         margin: the smallest difference that matters, as in `lab.compare`.
         engine: as in `lab.sweep`.
         store: as in `lab.sweep`: finished runs are replayed.
 
     Raises:
-        ValueError: if the two are one setting, or their runs can't be compared.
+        ValueError: if the two are the same setting, or their runs can't be compared.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class SeedsButton(WorkingBox):
             self._work.submit("train", self._train)
 
     def train(self) -> Comparison | None:
-        """Train up to the next look as a click does, wait for the end, and give the comparison."""
+        """Train up to the next look as a click does, wait for it, and return the comparison."""
         self.start()
         self.wait()
         return self.comparison
@@ -126,7 +126,7 @@ class SeedsButton(WorkingBox):
 
     @property
     def _next_seeds(self) -> list[int]:
-        """The seeds that are missing at the next look: the smallest that no run has."""
+        """The seeds to train for the next look: the smallest that no run has."""
         taken = {run.recipe.seed for run in self.a}
         free = (seed for seed in range(len(taken) + self.more_seeds) if seed not in taken)
         return [*free][: self.more_seeds]
@@ -170,7 +170,7 @@ class SeedsButton(WorkingBox):
         return "settled" if self.settled else f"the plan ends after {counted(LOOKS[-1], 'seed')}"
 
     def _expected_seconds(self) -> float | None:
-        """What the missing runs take, by the pace here, or else by the steps of the runs so far."""
+        """The seconds that the missing runs take, by the pace here or the steps of earlier runs."""
         count = len(self._settings) * self.more_seeds
         if self._follower.trained:
             return self._follower.seconds / self._follower.trained * count

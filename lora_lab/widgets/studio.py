@@ -23,7 +23,7 @@ from lora_lab.widgets.recipe_cost import RecipeCost
 from lora_lab.widgets.working_box import WorkingBox
 
 TITLE = "Studio"
-MORE_SEEDS = 4  # beside the first: a verdict takes five
+MORE_SEEDS = 4  # after the first seed: a verdict takes five
 IN_SIGHT = ("method", "r", "lora_alpha", "target_modules")
 IN_SIGHT += ("learning_rate", "steps", "batch_size", "seed")
 GROUPS = {  # the other fields of a recipe, by what they are about
@@ -40,13 +40,13 @@ FIELDS = (*IN_SIGHT, *(field for fields in GROUPS.values() for field in fields))
 
 
 class Studio(WorkingBox):
-    """A live lab (`live`) among its choices, what they will take, and the runs that are kept.
+    """A live lab (`live`) with all choices, their cost, and the runs that are kept.
 
     By code, as by a click: `train(r=4)`, `keep()`, `table()`, `result`, `save(folder)`,
     `export(folder)`, `use_base(name)`, `use_file(file)`. `wait()` returns when all is done.
 
     Args:
-        base: a base, or what `load_base` takes.
+        base: a base; or a name, folder or hub id, as `load_base` takes it.
         task: a task, its name, or a file; None: the base's first.
         changes: recipe fields that replace those of each task's own recipe.
     """
@@ -103,13 +103,13 @@ class Studio(WorkingBox):
     # --- what a notebook calls and reads ---
 
     def train(self, **choices: object) -> LiveResult:
-        """Train as a click on Train does, wait for the end, and give the result.
+        """Train as a click on Train does, wait for the end, and return the result.
 
         Args:
             choices: recipe fields to set first: `train(r=4)`.
 
         Raises:
-            ValueError: for what is no field of a recipe, and values that can't be.
+            ValueError: for a name that is no field of a recipe, and for values that can't work.
             RuntimeError: if it was stopped before it had results.
         """
         self._work.wait()
@@ -121,12 +121,12 @@ class Studio(WorkingBox):
         return self.live.result
 
     def more_seeds(self) -> None:
-        """Train the last run with four more seeds, and wait: a verdict takes five."""
+        """Train the last run with four more seeds, and wait: a verdict takes five seeds."""
         self.live.noise_band()
         self.live.wait()
 
     def keep(self) -> str:
-        """Keep the last finished run, and the seeds trained beside it; it says what is kept.
+        """Keep the last finished run, and the seeds trained beside it; returns a sentence on it.
 
         Raises:
             RuntimeError: if no run is finished.
@@ -170,7 +170,7 @@ class Studio(WorkingBox):
         return f"the adapter of step {training.step} is in {folder}"
 
     def export(self, folder: str | Path) -> str:
-        """Write `loss.png`, and of the kept runs `kept-runs.csv` and `runs.csv` (a row a seed).
+        """Write `loss.png`, and for the kept runs `kept-runs.csv` and `runs.csv` (a row per seed).
 
         Raises:
             RuntimeError: if nothing is trained or kept, or a training is under way.
@@ -192,16 +192,16 @@ class Studio(WorkingBox):
         return f"{', '.join(files)} {'is' if len(files) == 1 else 'are'} in {folder}"
 
     def use_base(self, name: str | Path) -> None:
-        """Load another base, and make a lab of it. The kept runs stay.
+        """Load another base, and make a lab for it. The kept runs stay.
 
         Args:
-            name: what `load_base` takes: a built-in name, a folder, or a hub id.
+            name: a built-in name, a folder, or a hub id, as `load_base` takes it.
         """
         self._work.submit("base", lambda: self._load_base(name))
         self._work.wait()
 
     def use_file(self, file: str | Path, *, prompt: str = "prompt", answer: str = "answer") -> None:
-        """Learn one's own examples: `load_task` with this file and these columns."""
+        """Learn your own examples: `load_task` with this file and these columns."""
         self.file.value, self.prompt_column.value = str(file), prompt
         self.answer_column.value = answer
         self._work.submit("file", self._load_file)
@@ -212,13 +212,13 @@ class Studio(WorkingBox):
 
         Raises:
             TimeoutError: if a part of it takes longer than `timeout` seconds.
-            Exception: whatever went wrong.
+            Exception: the error of any part.
         """
         super().wait(timeout)
         self.live.wait(timeout)
 
     def close(self) -> None:
-        """Take it off the page, and end what runs."""
+        """Take it off the page, and end all work."""
         if self.live is not None:
             self.live.close()
         super().close()
@@ -229,7 +229,7 @@ class Studio(WorkingBox):
     # --- another base, another file ---
 
     def _lab_of(self, base: Base, task: str | Path | Task | None) -> LiveLab:
-        """A live lab of a base with all of its tasks; a task of one's own is added."""
+        """A live lab for a base with all of its tasks; your own task is added."""
         names = [*NAMES.get(base.name, NAMES["smollm2"])]
         own = task is not None and task not in names
         if own:
@@ -341,7 +341,7 @@ class Studio(WorkingBox):
         self._work.submit("costs", self._show_costs)
 
     def _on_rest(self) -> None:
-        """The training has begun or ended: what can be done with it now?"""
+        """A training has begun or ended: enable the buttons that can be used now."""
         self.keep_button.disabled = self._busy or not self.live.runs
         for button in (self.base_button, self.file_button):
             button.disabled = self._busy
@@ -369,7 +369,7 @@ class Studio(WorkingBox):
         self.kept_page.value = self.kept.page
 
     def _told(self, line: widgets.HTML, do: Callable[[], str]) -> None:
-        """Do what a click asks for, and say what came of it, or why it can't be."""
+        """Do what a click asks for, and show the result or the error in words."""
         try:
             line.value = markup.faint(do())
         except (OSError, RuntimeError, ValueError) as error:
@@ -382,7 +382,7 @@ def studio(
     """The live lab with everything: any base and task, every choice, and kept runs side by side.
 
     Args:
-        base: a Base, or what `load_base` takes.
+        base: a Base; or a name, folder or hub id, as `load_base` takes it.
         task: a Task, its name, or a file; None: the base's first.
         changes: recipe fields that replace those of each task's own recipe.
     """
@@ -390,7 +390,7 @@ def studio(
 
 
 def _given(path: str | Path) -> Path:
-    """The path, with `~` for one's own folder; refused where the box is empty."""
+    """The path, with `~` for the home folder; refused if the box is empty."""
     if not str(path).strip():
         raise ValueError("there is no path in the box; type one first")
     return Path(path).expanduser()

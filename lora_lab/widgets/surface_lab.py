@@ -35,10 +35,10 @@ HELP = (
 
 
 class SurfaceLab(WorkingBox):
-    """Which y for each x? Trains every pair of values with several seeds, and draws the scores.
+    """Trains every pair of values of x and y with several seeds, and draws the scores.
 
-    The first seed of all cells is trained first, so that the whole surface is seen early. Stop
-    keeps what is finished, and Train goes on. After `wait()`, `sweep` holds the finished runs and
+    The first seed of all cells is trained first, so that the whole surface can be seen early. Stop
+    keeps the finished runs, and Train goes on. After `wait()`, `sweep` holds the finished runs and
     `surface` their scores. `show_cell` shows a cell's curves, as a click on it does.
 
     Args:
@@ -49,15 +49,16 @@ class SurfaceLab(WorkingBox):
         xs: the values of x to begin with, 2 or more.
         ys: the values of y.
         seeds: how many runs each cell gets, with the seeds from 0 on.
-        score: what the cells show first: "validation_loss", "value" (the task's metric), "loss"
-            (on the test), "old_knowledge" or "strangers"; None: the first that the task has.
+        score: the score that the cells show first: "validation_loss", "value" (the task's
+            metric), "loss" (on the test), "old_knowledge" or "strangers"; None: the first that
+            the task has.
         engine: as in `lab.sweep`.
         store: as in `lab.sweep`: finished runs are replayed.
         changes: recipe fields that replace those of the task's own recipe. A function gives a
             field's value for each x: `steps=lambda batch_size: 960 // batch_size`.
 
     Raises:
-        ValueError: for a field that is no number, or values that make no recipe.
+        ValueError: for a field that is no number, or values that no recipe takes.
     """
 
     def __init__(
@@ -115,13 +116,13 @@ class SurfaceLab(WorkingBox):
     # --- what a notebook calls and reads ---
 
     def start(self) -> None:
-        """Train what is missing in the background, as a click on Train does."""
+        """Train the missing runs in the background, as a click on Train does."""
         if not self.train_button.disabled:
             self._set_busy(True)
             self._work.submit("train", self._train)
 
     def train(self) -> Surface:
-        """Train what is missing, as a click on Train does, wait for the end, and give the surface.
+        """Train the missing runs as a click on Train does, wait for it, and return the surface.
 
         Raises:
             RuntimeError: if it was stopped before its end.
@@ -175,7 +176,7 @@ class SurfaceLab(WorkingBox):
         )
 
     def ridge_table(self) -> pd.DataFrame:
-        """A row for each x: its best y by the score that is shown, and what the test says there.
+        """A row for each x: its best y by the score that is shown, and the test's scores there.
 
         Shares are means over the seeds.
         """
@@ -220,12 +221,12 @@ class SurfaceLab(WorkingBox):
             return
         try:
             self._take_values()
-        except (TypeError, ValueError) as error:  # what was shown stays
+        except (TypeError, ValueError) as error:  # the picture stays
             self.state.value = markup.error_text(error)
             self.train_button.disabled = True
 
     def _take_values(self) -> None:
-        """Make the cells that the controls say; runs of earlier choices are kept."""
+        """Make the cells for the controls' values; runs of earlier choices are kept."""
         xs, ys = _numbers(self.x, self.x_values.value), _numbers(self.y, self.y_values.value)
         self._settings = {(x, y): self._setting(x, y) for y in reversed(ys) for x in xs}
         self._seeds = range(self.seeds.value)

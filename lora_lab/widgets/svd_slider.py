@@ -20,7 +20,7 @@ class SvdSlider(Explorer):
         k: how many terms to begin with.
 
     Raises:
-        ValueError: for what is no matrix of finite numbers, and for a k that it does not have.
+        ValueError: if it is not a matrix of finite numbers, or does not have k terms.
     """
 
     def __init__(self, matrix: Tensor, k: int = 5) -> None:

@@ -19,7 +19,7 @@ News = Iterator[tuple[Recipe, StepRecord | Run]]
 
 
 class SweepFollower:
-    """Trains recipes with seeds, and keeps what came: it may be stopped, and goes on later.
+    """Trains recipes with seeds, and keeps the runs: it can be stopped, and goes on later.
 
     `runs` holds the finished runs by recipe, its seed included. A widget's other threads may read
     while it trains.
@@ -44,9 +44,9 @@ class SweepFollower:
     def follow(
         self, settings: Sequence[Recipe], seeds: Sequence[int], *, go_on: Callable[[], bool]
     ) -> Iterator[Recipe]:
-        """Train what is not finished, the first seed of all settings first.
+        """Train the runs that are not finished, the first seed of all settings first.
 
-        So all settings have equally many seeds, whenever it is stopped.
+        So the settings have nearly equal numbers of seeds, whenever it is stopped.
 
         Args:
             settings: recipes; their own seeds are replaced.
@@ -54,7 +54,7 @@ class SweepFollower:
             go_on: asked after each step; once false, it ends.
 
         Yields:
-            The recipe of which there is a new step, or a finished run.
+            The recipe that has a new step or a finished run.
         """
         with self._lock:
             self._plan = tuple(with_seeds(settings, seeds))
@@ -126,7 +126,7 @@ class SweepFollower:
 
     @property
     def progress(self) -> str:
-        """`run 12 of 40 · step 34 of 60 · 25 s left`; of runs side by side, the furthest step."""
+        """`run 12 of 40 · step 34 of 60 · 25 s left`; for runs side by side, the furthest step."""
         with self._lock:
             finished = sum(recipe in self.runs for recipe in self._plan)
             number = min(finished + 1, len(self._plan))
@@ -140,7 +140,7 @@ class SweepFollower:
 
     @property
     def _seconds_left(self) -> float | None:
-        """The time that the rest takes at the pace so far; None before anything was trained."""
+        """The seconds that the rest takes at the pace so far; None before anything was trained."""
         under_way = sum(map(self.done, self._records))
         skipped = sum((self._first_steps[recipe] - 1) / recipe.steps for recipe in self._records)
         pace = (self.trained + under_way - skipped) / self.seconds  # runs a second
@@ -149,7 +149,7 @@ class SweepFollower:
 
     @property
     def ending(self) -> str:
-        """`finished: 40 runs in 53 s, 12 of them replayed`, or how far it was when it stopped."""
+        """`finished: 40 runs in 53 s, 12 of them replayed`, or how many were finished at Stop."""
         finished = sum(recipe in self.runs for recipe in self._plan)
         if finished < len(self._plan):
             return f"stopped: {finished} of {counted(len(self._plan), 'run')} finished"
@@ -166,7 +166,7 @@ def with_seeds(settings: Iterable[Recipe], seeds: Iterable[int]) -> list[Recipe]
 
 
 def _without_warnings(followed: Generator[tuple[Recipe, StepRecord | Run], None, None]) -> News:
-    """What is followed, without what a run warns of as it begins: a widget shows that itself."""
+    """The same items, without the warnings of runs that begin: a widget shows these itself."""
     begins = True
     while True:
         try:

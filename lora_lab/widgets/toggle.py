@@ -13,7 +13,8 @@ class Toggle(DescribedExplorer):
 
     Args:
         title: the heading.
-        pictures: by a button's words: what it shows, the first at the start; all of one size.
+        pictures: the pictures by the buttons' words, all of the same size. The first is shown
+            first.
 
     Raises:
         ValueError: for fewer than two pictures.
@@ -29,7 +30,7 @@ class Toggle(DescribedExplorer):
         super().__init__(title, [self.choice], width=width)
 
     def draw(self) -> Picture:
-        """The finished picture of the button that is pressed."""
+        """The finished picture of the pressed button."""
         return self.pictures[self.choice.value]
 
     def __repr__(self) -> str:

@@ -17,7 +17,7 @@ LABELLINGS = {  # a button's words: the labelling
 
 
 class TokenPath(Toggle):
-    """One row of tokens; the buttons say which of them have labels. `path` has the numbers."""
+    """A row of tokens; the buttons choose which of them have labels. `path` has the numbers."""
 
     def __init__(self, base: Base, example: Example) -> None:
         path = self.path = follow(base, example)

@@ -1,4 +1,4 @@
-"""A batch as strips of tokens: padded, cut or packed, at a `max_length` to be moved."""
+"""A batch as strips of tokens: padded, cut or packed, with a slider for `max_length`."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from lora_lab.lessons.way_in import strips
 from lora_lab.tasks.examples import Encoded
 from lora_lab.widgets.explorer import DescribedExplorer
 
-WAYS = {  # what a button says: the way, and its title
+WAYS = {  # a button's words: the way, and its title
     "padded": "Padded to the longest",
     "cut": "Cut at {}",
     "packed": "Packed into rows of {}",
@@ -40,7 +40,7 @@ class TokenStrips(DescribedExplorer):
         super().__init__("What goes into the model?", controls, width=width)
 
     def draw(self) -> plots.Picture:
-        """The batch as the controls say."""
+        """The batch for the controls' values."""
         return self.still(self.way.value, self.max_length.value)
 
     def still(self, way: str, max_length: int) -> plots.Picture:

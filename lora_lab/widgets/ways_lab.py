@@ -24,10 +24,10 @@ LOSS = "Does the loss tell?"
 
 @dataclass(frozen=True, eq=False, repr=False)
 class WaysResult:
-    """What each way came to. A notebook shows its table."""
+    """The outcomes of each way. A notebook shows its table."""
 
     ways: Mapping[str, Way]
-    outcomes: Mapping[str, tuple[Outcome, ...]]  # a way's, for each seed
+    outcomes: Mapping[str, tuple[Outcome, ...]]  # by way, for each seed
 
     @property
     def right(self) -> dict[str, float]:
@@ -43,7 +43,7 @@ class WaysResult:
         return pd.DataFrame(rows, index=[row[0].expected for row in shown], columns=[*first])
 
     def table(self) -> pd.DataFrame:
-        """A row for each way: what it trained on, its last loss, and what it learned."""
+        """A row for each way: the tokens that it trained on, its last loss, its right answers."""
         rows = {}
         for name, some in self.outcomes.items():
             recipe = self.ways[name].recipe
@@ -69,17 +69,17 @@ class WaysLab(TrainAllBox):
     """A button that trains each way in turn, at a length to be chosen, and shows what it learned.
 
     Nothing is kept from earlier sessions, so each click trains anew. `train(36)` does it by code
-    and gives the `WaysResult`; after a click, `result` has it.
+    and returns the `WaysResult`; after a click, `result` has it.
 
     Args:
         base: stays as it was.
         task: what to learn.
         ways: the ways at a length, by name: `way_in.too_long` or `way_in.packings`.
         title: the question.
-        label: what the length is: "max_length".
-        lengths: those to choose from, in tokens.
-        length: where to begin.
-        seeds: how many runs a way gets.
+        label: the name of the length, such as "max_length".
+        lengths: the lengths to choose from, in tokens.
+        length: the length to begin with.
+        seeds: how many runs each way gets.
     """
 
     def __init__(
@@ -111,10 +111,10 @@ class WaysLab(TrainAllBox):
         self._show()
 
     def train(self, length: int | None = None) -> WaysResult:
-        """Train as a click on the button does, wait for the end, and give the result.
+        """Train as a click on the button does, wait for the end, and return the result.
 
         Args:
-            length: set first; None: as the slider stands.
+            length: is set first; None: the slider's value.
 
         Raises:
             RuntimeError: if it was stopped before the end.

@@ -1,4 +1,4 @@
-"""A box that works in the background: its thread, its line of state, waiting and closing."""
+"""A box that works in the background: its thread, its state line, waiting and closing."""
 
 import html
 
@@ -11,7 +11,7 @@ from lora_lab.widgets.following import TrainingPanel
 
 
 class WorkingBox(LabBox):
-    """A box with work in the background and a line, `state`, that says how far it is.
+    """A box with work in the background and a line, `state`, with its progress.
 
     A subclass sets its `children` once they are made.
 
@@ -39,11 +39,11 @@ class WorkingBox(LabBox):
         self._work.stop()
 
     def wait(self, timeout: float | None = None) -> None:
-        """Return when all is done. An interrupt ends it within a step.
+        """Return when all is done. An interrupt ends the work within a step.
 
         Raises:
             TimeoutError: if that takes longer than `timeout` seconds.
-            Exception: whatever went wrong while it worked.
+            Exception: the error of the work.
         """
         # A cell that waits keeps the kernel's main thread. JupyterLab sends clicks to a second one,
         # but ipykernel 7.4 turns them back to where a widget was last changed: here, the cell.
@@ -65,7 +65,7 @@ class WorkingBox(LabBox):
             self.panel.set_busy(False)
 
     def close(self) -> None:
-        """Take it off the page, and end what runs."""
+        """Take it off the page, and end all work."""
         if self._work is not None:
             self._work.close()
         super().close()
@@ -82,9 +82,9 @@ class TrainAllBox(WorkingBox):
         self.train_button.on_click(lambda _: self._begin(again=True))
 
     def start(self) -> None:
-        """Train all in the background, if they have not just been trained.
+        """Train all in the background, unless they have just been trained.
 
-        A click on the button does the same, and trains in any case.
+        A click on the button does the same, but always trains.
         """
         self._begin(again=False)
 

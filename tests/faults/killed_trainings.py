@@ -1,7 +1,7 @@
 """Trains in child processes and kills each with SIGKILL, at a moment that is drawn.
 
-Run as `python killed_trainings.py STORE COUNT`: a run named by its seed for each kill. It says
-how long an unbroken training takes, then how many steps each killed one had done.
+Run as `python killed_trainings.py STORE COUNT`: for each kill, a run with its own seed. It prints
+how long an unbroken training takes, then how many steps each killed training had done.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""What would fail in mid-training, or at its end, is refused before it begins."""
+"""Trainings that would fail in the middle, or at the end, are refused before they begin."""
 
 import dataclasses
 import os

@@ -1,4 +1,4 @@
-"""Broken content made of sound content, and the proof that a call ends in our own words."""
+"""Makes broken content from sound content, and checks that a call ends in our own words."""
 
 import traceback
 from pathlib import Path
@@ -9,7 +9,7 @@ import lora_lab
 
 OURS = (ValueError, TypeError, FileNotFoundError, PermissionError, NotADirectoryError)
 PACKAGE = str(Path(lora_lab.__file__).parent)
-PIECES = [  # what is put into a file, or over a part of it
+PIECES = [  # pieces that are put into a file, or over a part of it
     *(b"", b"\0", b"\xff\xfe", b"\xef\xbb\xbf", b"\x1b[2J\x1b]0;x\x07", b"\r", b"\n\n\n", b"\t"),
     *(
         b'"',
@@ -63,10 +63,10 @@ def damaged(content: bytes, edits: list[tuple[str, int, bytes]]) -> bytes:
 
 
 def refusal_of(call, *given) -> str | None:
-    """The words in which a call refuses what it is given; None: it takes it.
+    """The words in which a call refuses its arguments; None: it takes them.
 
-    An error of ours has one of the usual types, and not a subclass such as UnicodeDecodeError. It
-    is raised in our own package, and says what would do after a semicolon.
+    An error of ours has a usual type, not a subclass such as UnicodeDecodeError. It is raised in
+    our own package, and says after a semicolon what would fit.
     """
     error = None
     try:

@@ -67,7 +67,7 @@ BY_HAND = {  # name: content
 
 
 def look_at(path):
-    """Both faces of a table; what the review says can be printed."""
+    """Load a table as a task, and review it; the review can be printed."""
     review_refused = refusal_of(lambda: str(lab.check_data(path)))
     task_refused = refusal_of(lab.load_task, path)
     return review_refused, task_refused

@@ -1,4 +1,4 @@
-"""What is given in place of a base, a task, a recipe, a list or a name ends in one clear error."""
+"""A wrong object in place of a base, a task, a recipe, a list or a name gives a clear error."""
 
 import dataclasses
 

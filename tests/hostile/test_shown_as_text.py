@@ -49,7 +49,7 @@ def run(file):
 
 
 def texts_of(widget):
-    """The HTML of a widget and of all that is inside it."""
+    """The HTML of a widget and of all widgets inside it."""
     if isinstance(widget, ipywidgets.HTML):
         yield widget.value
     for child in getattr(widget, "children", ()):
@@ -95,7 +95,7 @@ def base_folder(tmp_path_factory):
 
 
 def said(*arguments):
-    """All that a command writes."""
+    """Everything that a command writes."""
     result = CliRunner().invoke(app, [*map(str, arguments)])
     return result.stdout + result.stderr
 

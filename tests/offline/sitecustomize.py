@@ -17,7 +17,7 @@ OWN_NAMES = {"localhost", socket.gethostname()}
 def _deny(event: str, arguments: tuple) -> None:
     if event in LOOK_UPS:
         host = arguments[0].decode() if isinstance(arguments[0], bytes) else arguments[0]
-        # an address needs no look-up; whether it may be connected to is asked below
+        # an address needs no look-up; whether it may be connected to is checked below
         if host and host not in OWN_NAMES and _address(host) is None:
             raise socket.gaierror(
                 socket.EAI_NONAME, f"tests run without a network, so {host!r} is not looked up"

@@ -1,11 +1,11 @@
 // The most likely answers, in batches. A guess at an answer is checked in one pass.
 
-const ROWS = 64; // answered at once
+const ROWS = 64; // questions answered at once
 
 // The tokens of each answer, without the end token: what token-by-token greedy decoding gives.
 //
-// A row's guess is laid behind its prompt. The model says at each place which token follows, so the
-// guess holds up to the first place where the model says another one; that one is right, too.
+// A row's guess is put after its prompt. At each place, the model gives the token that follows. So the
+// guess is right up to the first place where the model gives another token, which is right too.
 //
 //   adapter: {A, B, r, scale}; questions: [{ids, guess}], guess: the tokens it may answer, or [];
 //   room: where an answer is cut; pad, end: tokens.
@@ -26,7 +26,7 @@ export async function likeliestAnswers(sessions, adapter, questions, { room, pad
   return answers;
 }
 
-// Each row says at least one more token. Prompts are padded on the left, so that answers line up.
+// Each row gains at least one token. Prompts are padded on the left, so that answers line up.
 async function extend(sessions, adapter, rows, { room, pad, end }) {
   const width = Math.max(...rows.map(({ ids }) => ids.length));
   const first = Math.min(...rows.map(({ said }) => said.length));

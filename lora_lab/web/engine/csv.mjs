@@ -1,8 +1,8 @@
-// One's own rows as text: prompts and answers in columns, separated by commas, semicolons or tabs.
+// A person's own rows as text: prompts and answers in columns, separated by commas, semicolons or tabs.
 
 import { strip } from "./text.mjs";
 
-const HEADINGS = { // names of columns that are known by themselves
+const HEADINGS = { // names of columns that are recognised
   prompt: ["prompt", "question", "input", "instruction", "text"],
   answer: ["answer", "response", "output", "completion", "label"],
 };
@@ -45,7 +45,7 @@ export function readCsv(text, fits = () => null) {
 
 const failed = error => ({ examples: [], dropped: [], error });
 
-// Which column is which: by the heading, else the first two.
+// The columns of prompts and answers: by the heading, else the first two.
 function columnsOf(cells) {
   const names = cells.map(cell => strip(cell).toLowerCase());
   const find = role => names.findIndex(name => HEADINGS[role].includes(name));
@@ -55,7 +55,7 @@ function columnsOf(cells) {
     : { prompt, answer, heading: true };
 }
 
-// The separator that stands most often in the first line, outside of quotation marks.
+// The most frequent separator in the first line, outside of quotation marks.
 function separatorOf(text) {
   const line = text.replace(/"[^"]*"/g, "").split(/[\r\n]/).find(one => /[^ ]/.test(one)) ?? "";
   const count = mark => line.split(mark).length;

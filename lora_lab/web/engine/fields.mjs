@@ -12,7 +12,7 @@ export function jsonFields(text) {
   return new Set(Object.entries(value).map(([key, field]) => JSON.stringify([key, sorted(field)])));
 }
 
-// F1 over all fields of all [expected, given] pairs; what is no JSON object has no fields.
+// F1 over all fields of all [expected, given] pairs; an answer that is no JSON object has no fields.
 export function fieldF1(pairs) {
   let hits = 0, fields = 0;
   for (const pair of pairs) {

@@ -1,4 +1,4 @@
-// What pocket, alone or with an adapter, answers to groups of questions, and how that is marked.
+// The answers of pocket, alone or with an adapter, to groups of questions, and their marks.
 
 import { likeliestAnswers } from "./answering.mjs";
 import { fieldF1 } from "./fields.mjs";
@@ -6,7 +6,7 @@ import { encode, markOf, spread } from "./tasks.mjs";
 
 const FILM = 32; // questions of each kind in the film
 const ROOM = 4; // tokens beyond the longest right answer, where answers are cut
-const OWN_ROOM = 32; // tokens of an answer to a prompt of one's own
+const OWN_ROOM = 32; // tokens of an answer to a person's own prompt
 
 export class Questions {
   #films = new WeakMap(); // examples -> those of the film: the same list each time
@@ -21,14 +21,14 @@ export class Questions {
     return (example.encoded ??= encode(this.tokenizer, example));
   }
 
-  // Why an example is left out; null: it fits.
+  // Why an example is left out; null if it fits.
   whyLeftOut(example) {
     const { length } = this.encoded(example).ids;
     if (length <= this.longest) return null;
     return `it has ${length} tokens, and ${this.longest} is the most`;
   }
 
-  // The same groups with the film's questions only.
+  // The same groups with only the film's questions.
   filmed(groups) {
     return groups.map(group => {
       const { examples } = group;
@@ -37,7 +37,7 @@ export class Questions {
     });
   }
 
-  // What the film shows of its groups. No adapter: the base.
+  // The film's answers and marks for its groups. Without an adapter, the base answers.
   async film(groups, adapter) {
     const said = [];
     for (const group of groups) said.push(await this.#marked(group, adapter));
@@ -48,8 +48,8 @@ export class Questions {
     return { marks, answers, taught, old, strangers };
   }
 
-  // How many answers of each group are right: {test, old, strangers}, each {right, n}; where answers
-  // are marked by field too, {right, n, f1}: the share of right fields.
+  // How many answers of each group are right: {test, old, strangers}, each {right, n}. If answers are
+  // marked by field too, it is {right, n, f1}, with F1 over the fields.
   async scores(groups, adapter) {
     const counts = [];
     for (const group of groups) {
@@ -72,7 +72,7 @@ export class Questions {
     return { marks, texts };
   }
 
-  // The answers to some examples, guessed to be right at first, then to be those of the last time.
+  // The answers to some examples. The guesses are the right answers at first, then the last answers.
   async texts(examples, adapter) {
     const fitting = examples.filter(example => !this.whyLeftOut(example));
     const lengths = fitting.map(({ encoded: { ids, from } }) => ids.length - from - 1);
@@ -88,7 +88,7 @@ export class Questions {
     return examples.map(example => texts.get(example) ?? "");
   }
 
-  // How many tokens a prompt of one's own may have.
+  // How many tokens a person's own prompt may have.
   get promptRoom() {
     return this.context - OWN_ROOM;
   }

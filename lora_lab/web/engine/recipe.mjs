@@ -9,7 +9,7 @@ const WHOLE = { // field: least, greatest, what is usual
   warmup_steps: [0, 1999, "0 is no warm-up"],
   seed: [0, 2 ** 32 - 1, "any small number does"],
 };
-const REAL = { // field: least, is it allowed itself?, what is usual
+const REAL = { // field: least, whether the least itself is allowed, what is usual
   lora_alpha: [0, false, "twice r is usual"],
   learning_rate: [0, false, "0.003 suits pocket"],
   weight_decay: [0, true, "0 is none"],
@@ -26,7 +26,7 @@ const DEFAULTS = {
   warmup_steps: 0, weight_decay: 0, max_grad_norm: 1, loraplus_lr_ratio: 1, batch_size: 16,
   steps: 100, target_modules: "all-linear", seed: 0,
 };
-const SMALLEST = 1e-37, LARGEST = 1e37; // what a 32-bit float holds, with room
+const SMALLEST = 1e-37, LARGEST = 1e37; // the range of a 32-bit float, with room
 
 // The recipe with its defaults filled in. Throws Refused for a value that can't work.
 export function checkedRecipe(given) {
@@ -78,7 +78,7 @@ export function learningRateAt(step, recipe) {
   return rate * SCHEDULES[recipe.lr_scheduler_type]((done - warmup) / (steps - warmup));
 }
 
-// Which modules have an adapter, by PEFT's rule: a whole name, or its end after a dot.
+// The modules that have an adapter, by PEFT's rule: a whole name, or its end after a dot.
 export function adaptedModules(modules, targets) {
   if (targets === "all-linear") return modules.map(() => true);
   if (!Array.isArray(targets) || !targets.length) {

@@ -1,3 +1,3 @@
-// What was given can't work; the message says why, and what would.
+// The error for a value that can't work; the message says why, and what would work.
 
 export class Refused extends Error {}

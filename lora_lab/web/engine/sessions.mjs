@@ -5,7 +5,7 @@ import { readTensors } from "./safetensors.mjs";
 import { Refused } from "./refused.mjs";
 
 const STATE = ["A", "B", "A_mean", "B_mean", "A_square", "B_square"];
-const EPS = Float32Array.of(1e-8, 1e-6); // AdamW's, and that of the clipping: step.py's
+const EPS = Float32Array.of(1e-8, 1e-6); // AdamW's and the clipping's epsilon, as in step.py
 const NO_SIMD = "This browser has no WebAssembly with SIMD, which the training needs; a Chromium, "
   + "Firefox or Safari of 2021 or later has it.";
 // (module (func (result v128) i32.const 0 i8x16.splat i8x16.popcnt)): it needs SIMD
@@ -49,7 +49,7 @@ export class Sessions {
     return outputs;
   }
 
-  // What a training hands from step to step: A as given, (r, ins), and zeros.
+  // The state that a training hands from step to step: A as given, (r, ins), and zeros.
   start(A, r) {
     const zeros = name => (name[0] === "A"
       ? float(new Float32Array(r * this.ins), r, this.ins)

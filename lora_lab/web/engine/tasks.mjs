@@ -1,4 +1,4 @@
-// Examples: pocket's tasks, one's own rows, and how they become tokens and batches.
+// Examples: pocket's tasks, a person's own rows, and how they become tokens and batches.
 
 import { jsonFields } from "./fields.mjs";
 import { Generator } from "./torch_random.mjs";
@@ -7,7 +7,7 @@ import { words } from "./text.mjs";
 
 export const IGNORED = -100; // the label of a token without a loss
 const UNKNOWN = "not known"; // the right answer about a stranger
-const OWN_ROWS = 200, OWN_LEAST = 4; // of one's own: at most, at least
+const OWN_ROWS = 200, OWN_LEAST = 4; // the most and the least own rows
 
 // --- examples as numbers ---
 
@@ -48,7 +48,7 @@ const sameLabel = (expected, given) => (
   exactly(expected.toLowerCase(), given.replace(/[\s.!,]+$/, "").toLowerCase())
 );
 
-// "+" right, "-" wrong, "?" says "not known" where that is wrong.
+// "+" is right, "-" is wrong, "?" is "not known" where that is wrong.
 export function markOf(group, { answer }, given) {
   const right = group.rule === "label" ? sameLabel : exactly;
   if (right(answer, given)) return "+";
@@ -69,7 +69,7 @@ export function groupsOf({ name, metric, test }, old, strangers) {
   ];
 }
 
-// So many of them, evenly over the whole.
+// A number of them, evenly over the whole.
 export function spread(examples, count) {
   if (examples.length <= count) return examples;
   return Array.from({ length: count }, (_, i) => examples[Math.floor(i * examples.length / count)]);
@@ -94,7 +94,7 @@ export function taskFor(recipe, tasks) {
   return { name: task.name, metric: task.metric, ...task.splits[n] };
 }
 
-// One's own rows, shuffled: four fifths train, the others test.
+// A person's own rows, shuffled: four fifths are for training, the others for the test.
 export function ownTask(examples) {
   const isText = value => typeof value === "string" && words(value).length > 0;
   const isPair = one => isText(one?.prompt) && isText(one?.answer);

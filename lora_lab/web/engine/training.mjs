@@ -4,7 +4,7 @@ import { linearStart, Generator, orderOfExamples } from "./torch_random.mjs";
 import { adaptedModules, learningRateAt, scalingOf } from "./recipe.mjs";
 import { collate } from "./tasks.mjs";
 
-const LOUD = 16; // lora_alpha so many times r is to blame for a divergence
+const LOUD = 16; // from this many times r on, lora_alpha is to blame for a divergence
 const GOOD_EVERY = 10; // steps between two copies of the weights to fall back on
 
 export class Training {

@@ -1,4 +1,4 @@
-// The controls of a run: those in sight, and the rest, folded.
+// The controls of a run: some in sight, the rest folded.
 
 import { make } from "./elements.mjs";
 import { moduleGrid } from "./module_grid.mjs";

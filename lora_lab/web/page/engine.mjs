@@ -94,7 +94,7 @@ export class Engine {
 
   #hear(data) {
     const ends = one => one.ends === data.type || data.type === "error";
-    // A worker that could not start does not know the id: all that waits is told.
+    // A worker that could not start does not know the id: all waiting requests are rejected.
     if (data.type === "error" && data.id === undefined) return this.#fail(data.words);
     const one = this.#waiting.get(data.id);
     if (!one) return this.#heard(data);

@@ -14,7 +14,7 @@ const QUESTIONS = 32; // of each kind, as in the engine's film
  * new questions depend on the number of examples, so they have no words yet.
  */
 export function filmedGroups(task, n) {
-  if (!task.test) return []; // one's own examples: the engine chooses those that test
+  if (!task.test) return []; // own examples: the engine chooses those for the test
   const groups = named(
     groupsOf(task, task.old, task.strangers).map(({ name, kind, examples }) => ({
       name,

@@ -1,4 +1,4 @@
-// Findings in words: the titles of the charts, and what a screen reader is told.
+// Findings in words: the titles of the charts, and the texts for screen readers.
 
 import { OWN } from "./settings.mjs";
 import { smoothed, widthFor } from "./smoothing.mjs";

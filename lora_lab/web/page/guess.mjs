@@ -1,4 +1,4 @@
-// A guess before the first run, and what came of it.
+// A guess before the first run, and the result beside it.
 
 import { make, say } from "./elements.mjs";
 

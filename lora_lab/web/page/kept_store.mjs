@@ -5,7 +5,7 @@ import { linkOf, OWN, readLink } from "./settings.mjs";
 import { counted } from "./wording.mjs";
 
 const PLACE = "lora_lab playground: kept runs";
-const DIGITS = 9; // of a loss: they tell every 32-bit number from the next
+const DIGITS = 9; // of a loss: enough to distinguish all 32-bit numbers
 const LONGEST = 2000; // steps of a run
 const SEEDS = 3; // runs of an entry
 

@@ -200,7 +200,7 @@ async function work(job) {
   parts.prompts.ready(null);
   parts.take.ready(null);
   buttons();
-  if (typed) byId("stop").focus(); // the button that was pressed rests for now
+  if (typed) byId("stop").focus(); // the button that was pressed is disabled for now
   try {
     await job();
   } catch (error) {

@@ -1,4 +1,4 @@
-// The same prompts before and after, a prompt of one's own, and the adapter's strength.
+// The same prompts before and after, a person's own prompt, and the adapter's strength.
 
 import { afterwards, byId, make, say } from "./elements.mjs";
 import { scoresInWords } from "./findings.mjs";

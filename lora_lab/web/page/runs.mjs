@@ -1,10 +1,10 @@
-// Runs as the page keeps them: what a training has said so far, and what came of it.
+// Runs as the page keeps them: the messages of a training so far, and its result.
 
 import { filmedGroups, named } from "./film.mjs";
 import { smoothed, widthFor } from "./smoothing.mjs";
 import { brief, duration } from "./wording.mjs";
 
-const FILM = 1.15; // the film takes so much more than the steps
+const FILM = 1.15; // the time with the film, as a multiple of the steps' time
 
 /** A run that has not begun. Groups without looks show a task before its first run. */
 export function newRun(settings, task) {

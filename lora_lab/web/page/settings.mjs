@@ -66,7 +66,7 @@ export function numberFrom(name, text) {
   return value;
 }
 
-/** What does not fit together, in words; null if everything does. */
+/** Why settings do not fit together, in words; null if they do. */
 export function misfit(settings) {
   if (!settings.modules.length)
     return "No module is chosen, so nothing would be trained. Click at least one cell of the grid.";

@@ -1,4 +1,4 @@
-// Says in the page why it could not be started: nothing else is there yet that could.
+// Writes into the page why it could not be started; no other part is loaded by then.
 const sayFailed = error => {
   const said = document.createElement("p");
   said.setAttribute("role", "alert");
