@@ -65,6 +65,8 @@ def test_a_limit_further_up_counts_where_it_is_tighter(system, monkeypatch):
     system["/sys/fs/cgroup/class.slice/memory.max"] = str(300 * MB)
     system["/sys/fs/cgroup/class.slice/memory.current"] = str(295 * MB)
     assert resources.memory() == (50 * MB, 5 * MB)  # the others of the class took the rest
+    system["/sys/fs/cgroup/class.slice/memory.current"] = str(100 * MB)
+    assert resources.memory() == (50 * MB, 40 * MB)
 
 
 def test_this_machine_has_cores_and_memory():
