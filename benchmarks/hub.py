@@ -3,7 +3,8 @@
 Each learner logs in, starts a server and a kernel, and runs the cells of a pocket lab: load the
 base, train, show. Memory is counted by shares (PSS): a page that eight processes map counts an
 eighth for each. The weights' file is counted apart. `--lessons 00 05` runs whole lessons, one after
-the other, for their CPU seconds and their peak. `--rent 30` is the arithmetic on what was measured.
+the other, for their CPU seconds and their peak. `--rent 30` is the arithmetic on what was measured,
+which is kept in results/hub.json; `--write` puts it into deploy/README.md.
 Run `python benchmarks/hub.py --help`. It needs the extra `hub` and configurable-http-proxy.
 """
 
@@ -12,6 +13,7 @@ import asyncio
 import json
 import math
 import os
+import re
 import statistics
 import sys
 import tempfile
@@ -24,7 +26,7 @@ import psutil
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 
-import hub as real
+import jupyter_hub as real
 from lora_lab.places import cache_folder, notebooks_folder
 
 RESULTS = Path(__file__).parent / "results" / "hub.json"
@@ -33,6 +35,17 @@ WAIT = 3  # times what one alone waits: the goal
 SYSTEM = 2.0  # GB for Ubuntu, the hub and its proxy; a guess on the safe side, not measured
 KERNELS = 2  # open notebooks of a learner; after half an hour the older kernel is stopped
 SPARE = 1.25  # for what was not measured; TLJH's own guide says 1.2 to 1.4
+CLASSES = (8, 15, 30)  # learners, for the table of machines
+PAGE = Path(__file__).parents[1] / "deploy" / "README.md"
+BLOCK = re.compile(r"(<!-- measured: .*? -->\n).*?(<!-- end of measured -->)", re.DOTALL)
+HEADS = (
+    "lab",
+    "one alone waits",
+    "eight at once wait",
+    "CPU seconds each",
+    "memory each, beyond the weights (server and kernel)",
+    "the weights, once for all",
+)
 CELLS = {
     "pocket": """
 import lora_lab as lab
@@ -172,8 +185,8 @@ def lesson(number):
 def rent(measured, learners):
     """The machine for so many learners: cores so that none waits longer than WAIT, and memory.
 
-    The kernel's work is on one thread. If all press Run in the same second, each has
-    cores / learners of a core. Fewer wait in practice: they read in between.
+    A kernel's work is on one thread. If all press Run in the same second, each has cores / learners
+    of a core. Fewer wait in practice: they read in between.
 
     Args:
         measured: a result of `compare`.
@@ -182,11 +195,42 @@ def rent(measured, learners):
     Returns:
         (cores, GB of memory).
     """
-    share = measured["together_seconds"] / measured["alone_seconds"]
-    fair = measured["learners"] / measured["cores"]  # what sharing alone explains
-    cores = math.ceil(learners * max(share / fair, 1) / WAIT)
+    waited = measured["together_seconds"] / measured["alone_seconds"]
+    fair = measured["learners"] / measured["cores"]  # what sharing cores alone explains
+    cores = math.ceil(learners * max(waited / fair, 1) / WAIT)
     each = measured["server_mb"] + KERNELS * measured["kernel_mb"]
     return cores, math.ceil((learners * each * SPARE + measured["weights_mb"]) / 1000 + SYSTEM)
+
+
+def in_words(results):
+    """What was measured and what follows from it, as Markdown for deploy/README.md."""
+    lines = [
+        "| " + " | ".join(HEADS) + " |",
+        "| " + " | ".join("---" for _ in HEADS) + " |",
+    ]
+    for one in results["classes"]:
+        beyond = one["server_mb"] + one["kernel_mb"]
+        waited = one["together_seconds"] / one["alone_seconds"]
+        cells = (
+            f"`{one['base']}`",
+            f"{one['alone_seconds']:.0f} s",
+            f"{one['together_seconds']:.0f} s, {waited:.1f} ×",
+            f"{one['cpu_seconds']:.0f}",
+            f"{beyond} MB ({one['server_mb']} and {one['kernel_mb']})",
+            f"{one['weights_mb']} MB",
+        )
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += ["", "| learners | base | cores | GB of memory |", "| --- | --- | --- | --- |"]
+    for learners in CLASSES:
+        for one in results["classes"]:
+            cores, memory = rent(one, learners)
+            lines.append(f"| {learners} | `{one['base']}` | {cores} | {memory} |")
+    return "\n".join([results["about"], "", *lines]) + "\n"
+
+
+def page_with(page, results):
+    """The README with what was measured between its two comments."""
+    return BLOCK.sub(lambda found: f"{found[1]}{in_words(results)}{found[2]}", page)
 
 
 def main():
@@ -195,8 +239,12 @@ def main():
     parser.add_argument("--learners", type=int, default=8)
     parser.add_argument("--lessons", nargs="*", metavar="NUMBER", help="such as 00 05; no hub")
     parser.add_argument("--rent", type=int, metavar="N", help="the machine for N learners")
+    parser.add_argument("--write", action="store_true", help="write deploy/README.md's tables")
     options = parser.parse_args()
-    if options.rent:
+    if options.write:
+        results = json.loads(RESULTS.read_text())
+        PAGE.write_text(page_with(PAGE.read_text(encoding="utf-8"), results), encoding="utf-8")
+    elif options.rent:
         for measured in json.loads(RESULTS.read_text())["classes"]:
             cores, memory = rent(measured, options.rent)
             print(f"{measured['base']}: {options.rent} learners: {cores} cores, {memory} GB")

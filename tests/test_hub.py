@@ -4,15 +4,39 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from tornado.httpclient import AsyncHTTPClient
+from traitlets.config import Config
 
-import hub as real
+import anywhere
+import jupyter_hub as real
 import lora_lab as lab
 from lora_lab.places import cache_folder
+
+INSTALL = (real.DEPLOY / "install.sh").read_text(encoding="utf-8")
+README = (real.DEPLOY / "README.md").read_text(encoding="utf-8")
+KNOWN_KEYS = {  # with their kinds: tljh/config_schema.py of The Littlest JupyterHub 2.0.0
+    "limits.memory": str,
+    "limits.cpu": float,
+    "services.cull.enabled": bool,
+    "services.cull.timeout": int,
+    "services.cull.every": int,
+    "services.cull.concurrency": int,
+    "services.cull.max_age": int,
+    "user_environment.default_app": str,
+    "users.allowed": list,
+    "users.admin": list,
+    "https.enabled": bool,
+    "https.letsencrypt.email": str,
+    "https.letsencrypt.domains": list,
+    "auth.FirstUseAuthenticator.create_users": bool,  # any class with its settings, below auth
+}
 
 LEARNERS = [f"learner-{number}" for number in range(1, 9)]
 TRAIN = """
@@ -50,6 +74,100 @@ async def arrive(running):
 
 async def all_run(learners, cell):
     return await asyncio.gather(*(learner.run(cell) for learner in learners))
+
+
+def keys_that_are_set():
+    (block,) = re.findall(r"<<'KEYS'\n(.*?)^KEYS$", INSTALL, re.DOTALL | re.MULTILINE)
+    return dict(line.split() for line in block.splitlines())
+
+
+def test_the_littlest_jupyterhub_knows_each_key_and_takes_its_value():
+    for key, value in keys_that_are_set().items():
+        assert key in KNOWN_KEYS, key
+        if KNOWN_KEYS[key] is not str:
+            KNOWN_KEYS[key](json.loads(value))
+    named = re.findall(r"tljh-config (?:set|add-item) (\S+)", README)
+    assert named
+    assert set(named) <= {*KNOWN_KEYS}
+
+
+def test_the_readme_has_the_numbers_of_the_settings():
+    keys = keys_that_are_set()
+    for key in ("limits.memory", "limits.cpu", "services.cull.timeout"):
+        assert f"| `{key}` | {keys[key]} |" in README, key
+    server = real.DEPLOY / "user/etc/jupyter/jupyter_server_config.d/lora_lab.json"
+    idle = json.loads(server.read_text())["MappingKernelManager"]["cull_idle_timeout"]
+    assert f"| `cull_idle_timeout` | {idle} |" in README
+    assert idle < int(keys["services.cull.timeout"])  # a kernel goes before its server
+
+
+def test_the_hubs_settings_give_one_thread_and_the_shared_bases():
+    config = Config()
+    exec(real.SETTINGS.read_text(encoding="utf-8"), {"get_config": lambda: config})
+    environment = config.Spawner.environment.to_dict()["update"]
+    assert environment["OMP_NUM_THREADS"] == environment["MKL_NUM_THREADS"] == "1"
+    shared = re.search(r"^shared=(\S+)", INSTALL, re.MULTILINE)[1]
+    assert environment["LORA_LAB_CACHE"] == f"{shared}/cache"
+    assert 'LORA_LAB_CACHE="$shared/cache"' in INSTALL
+    lessons = re.search(r"^lessons=/etc/skel/(\S+)", INSTALL, re.MULTILINE)[1]
+    assert config.Spawner.default_url == f"/lab/tree/{lessons}/00_start_here.ipynb"
+
+
+def test_the_script_is_sound():
+    script = real.DEPLOY / "install.sh"
+    assert os.access(script, os.X_OK)
+    assert "set -euo pipefail" in INSTALL
+    subprocess.run(["bash", "-n", str(script)], check=True)
+    code = "\n".join(line.partition(" #")[0] for line in INSTALL.splitlines())
+    unquoted = re.findall(r"^(?!.*\[ \$#).*(?<![\"\w/=])\$\w+", code, re.MULTILINE)
+    assert unquoted == []  # a name with a space would be two words
+    if shutil.which("shellcheck"):
+        subprocess.run(["shellcheck", str(script)], check=True)
+
+
+def test_the_script_says_what_it_needs_and_changes_nothing_without_it(tmp_path):
+    script = real.DEPLOY / "install.sh"
+    said = subprocess.run(["bash", str(script)], capture_output=True, text=True)
+    assert said.returncode == 2
+    assert "Usage: sudo" in said.stderr
+    wheel = tmp_path / "a.whl"
+    wheel.touch()
+    said = subprocess.run(["bash", str(script), str(wheel)], capture_output=True, text=True)
+    assert said.returncode == 1
+    assert re.search("install The Littlest JupyterHub first|run it with sudo", said.stderr)
+
+
+def test_a_kernels_limit_leaves_room_for_the_server_and_none_is_set_without_a_hub():
+    cell = f"""
+import resource, runpy
+runpy.run_path({str(real.FOR_KERNELS)!r})
+print(resource.getrlimit(resource.RLIMIT_DATA)[0])
+"""
+    limits = {
+        given: subprocess.run(
+            [sys.executable, "-c", cell],
+            env=os.environ | {"MEM_LIMIT": given},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+        for given in (str(2**32), "")
+    }
+    assert limits == {str(2**32): str(2**32 - 2**28), "": "-1"}
+
+
+def test_the_link_to_a_hub_copies_the_repository_and_opens_the_notebook():
+    link = anywhere.hub_link(
+        "https://hub.example.org/", "https://github.com/someone/lora-course.git", anywhere.FIRST
+    )
+    parts = urlsplit(link)
+    assert parts.netloc + parts.path == "hub.example.org/hub/user-redirect/git-pull"
+    assert parse_qs(parts.query) == {
+        "repo": ["https://github.com/someone/lora-course.git"],
+        "branch": ["main"],
+        "targetPath": ["lora-course"],
+        "urlpath": ["lab/tree/lora-course/notebooks/00_start_here.ipynb"],
+    }
 
 
 class TestAClassOfEight:
@@ -99,6 +217,29 @@ print(torch.get_num_threads(), os.environ["LORA_LAB_CACHE"], limit)
         results = asyncio.run(all_run(others[:2], "kept"))
         assert [result.text for result in results] == ["18"] * 2
         assert asyncio.run(greedy.run("1 + 1")).text == "2"  # it was started anew
+
+    def test_nbgitpuller_brings_the_repository_of_a_link(self, classroom, tmp_path):
+        pytest.importorskip("nbgitpuller")
+        running, (learner, *_) = classroom
+        repository = tmp_path / "our-course"
+        (repository / "notebooks").mkdir(parents=True)
+        shutil.copy(real.ROOT / anywhere.FIRST, repository / "notebooks")
+        who = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+        for words in (["init", "-b", "main"], ["add", "."], [*who, "commit", "-m", "lessons"]):
+            subprocess.run(["git", *words], cwd=repository, check=True, capture_output=True)
+        link = anywhere.hub_link(running.address, f"file://{repository}", anywhere.FIRST)
+        asked = urlsplit(link).query
+
+        async def follow():
+            get = AsyncHTTPClient().fetch
+            page = await get(f"{learner.address}git-pull?{asked}", headers=learner.headers)
+            pulled = f"{learner.address}git-pull/api?{asked.replace('targetPath', 'targetpath')}"
+            return page, await get(pulled, headers=learner.headers, request_timeout=300)
+
+        page, pulled = asyncio.run(follow())
+        assert "lab/tree/our-course/notebooks/00_start_here.ipynb" in page.body.decode()
+        assert '"phase": "finished"' in pulled.body.decode()
+        assert (running.place / learner.name / "our-course" / anywhere.FIRST).is_file()
 
     def test_an_idle_server_is_stopped_and_a_busy_one_is_not(self, classroom):
         running, (busy, *_) = classroom
