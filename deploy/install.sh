@@ -10,7 +10,8 @@ if [ $# -ne 1 ] || [ ! -f "$1" ]; then
 	exit 2
 fi
 wheel=$(realpath "$1")
-here=$(cd "$(dirname "$0")" && pwd)
+script=$(realpath "$0")
+here="${script%/*}"
 user=/opt/tljh/user      # the environment of all learners
 config=/opt/tljh/config  # the hub's settings
 shared=/srv/lora-lab     # what learners share
@@ -35,7 +36,8 @@ if [ ! -e /dev/nvidiactl ] && ! "$user/bin/python" -c 'import torch' 2>/dev/null
 	# pip's default build of torch brings some 3 GB of CUDA along
 	"$user/bin/python" -m pip install torch --index-url https://download.pytorch.org/whl/cpu
 fi
-"$user/bin/python" -m pip install --upgrade "$wheel"
+"$user/bin/python" -m pip install "$wheel" # with what it needs
+"$user/bin/python" -m pip install --force-reinstall --no-deps "$wheel" # also of the same version
 cp -R "$here/user/." "$user/" # limits of kernels, settings of JupyterLab
 
 echo "2. Bases and texts, once, where all can read them"

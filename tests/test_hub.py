@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -118,13 +119,14 @@ def test_the_script_is_sound():
     assert os.access(script, os.X_OK)
     assert "set -euo pipefail" in INSTALL
     subprocess.run(["bash", "-n", str(script)], check=True)
-    code = "\n".join(line.partition(" #")[0] for line in INSTALL.splitlines())
-    unquoted = re.findall(r"^(?!.*\[ \$#).*(?<![\"\w/=])\$\w+", code, re.MULTILINE)
-    assert unquoted == []  # a name with a space would be two words
+    code = re.sub(r"(^|\s)#.*", "", INSTALL, flags=re.MULTILINE)
+    unquoted = re.sub(r'"[^"]*"|\'[^\']*\'', "", code)
+    assert re.findall(r"\$[\w{@*]\w*", unquoted) == []  # a name with a space would be two words
     if shutil.which("shellcheck"):
         subprocess.run(["shellcheck", str(script)], check=True)
 
 
+@pytest.mark.skipif(Path("/opt/tljh").exists(), reason="it would install the course here")
 def test_the_script_says_what_it_needs_and_changes_nothing_without_it(tmp_path):
     script = real.DEPLOY / "install.sh"
     said = subprocess.run(["bash", str(script)], capture_output=True, text=True)
