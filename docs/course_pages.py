@@ -115,24 +115,19 @@ class Workshop(SphinxDirective):
     """The playground's exercises, each with its link: controls that it does not need are hidden."""
 
     def run(self) -> list[nodes.Node]:
-        """A table; where the playground is not built, each link's text in place of the link."""
+        """A list; where the playground is not built, each link's text in place of the link."""
         built = (ROOT / PLAYGROUND).exists()
-        rows = []
+        items = []
         for exercise in workshop.EXERCISES:
             link = html.escape(f"{PLAYGROUND}#{exercise.link}")
-            question = html.escape(exercise.question)
+            question = f"<strong>{html.escape(exercise.question)}</strong>"
             opened = f'<a href="../{link}">{question}</a>' if built else question
-            beside = "" if built else f"<br><code>{link}</code>"
-            lesson = f'<a href="../notebooks/{exercise.lesson}.html">{exercise.lesson[:2]}</a>'
-            cells = (opened + beside, html.escape(exercise.do), lesson)
-            rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-        heads = "".join(f'<th scope="col">{head}</th>' for head in ("exercise", "do", "lesson"))
-        table = f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
-        return [
-            nodes.raw(
-                "", f'<div class="pst-scrollable-table-container">{table}</div>', format="html"
+            address = "" if built else f'<br><code style="overflow-wrap: anywhere">{link}</code>'
+            lesson = (
+                f'<a href="../notebooks/{exercise.lesson}.html">Lesson {exercise.lesson[:2]}</a>'
             )
-        ]
+            items.append(f"<li><p>{opened} {html.escape(exercise.do)} {lesson}{address}</p></li>")
+        return [nodes.raw("", f"<ol>{''.join(items)}</ol>", format="html")]
 
 
 def public_address() -> str | None:
