@@ -4,7 +4,7 @@ Each learner logs in, starts a server and a kernel, and runs the cells of a pock
 base, train, show. Memory is counted by shares (PSS): a page that eight processes map counts an
 eighth for each. The weights' file is counted apart. `--lessons 00 05` runs whole lessons, one after
 the other, for their CPU seconds and their peak. `--rent 30` is the arithmetic on what was measured,
-which is kept in results/hub.json; `--write` puts it into deploy/README.md.
+which is kept in results/hub.json; `--write` puts it into the pages.
 Run `python benchmarks/hub.py --help`. It needs the extra `hub` and configurable-http-proxy.
 """
 
@@ -29,6 +29,7 @@ sys.path.append(str(Path(__file__).parents[1] / "tests"))
 import jupyter_hub as real
 from lora_lab.places import cache_folder, notebooks_folder
 
+ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results" / "hub.json"
 MB = 1e6
 WAIT = 3  # times what one alone waits: the goal
@@ -36,7 +37,6 @@ SYSTEM = 2.0  # GB for Ubuntu, the hub and its proxy; a guess on the safe side, 
 KERNELS = 2  # open notebooks of a learner; after half an hour the older kernel is stopped
 SPARE = 1.25  # for what was not measured; TLJH's own guide says 1.2 to 1.4
 CLASSES = (8, 15, 30)  # learners, for the table of machines
-PAGE = Path(__file__).parents[1] / "deploy" / "README.md"
 BLOCK = re.compile(r"(<!-- measured: .*? -->\n).*?(<!-- end of measured -->)", re.DOTALL)
 HEADS = (
     "lab",
@@ -228,9 +228,31 @@ def in_words(results):
     return "\n".join([results["about"], "", *lines]) + "\n"
 
 
-def page_with(page, results):
-    """The README with what was measured between its two comments."""
-    return BLOCK.sub(lambda found: f"{found[1]}{in_words(results)}{found[2]}", page)
+def in_a_sentence(results):
+    """The same for docs/guide.md: pocket's class, and the machine for the largest one."""
+    one = results["classes"][0]
+    waited = one["together_seconds"] / one["alone_seconds"]
+    cores, memory = rent(one, CLASSES[-1])
+    return (
+        f"Measured with `{one['base']}`: {one['learners']} learners trained at once. Each held "
+        f"{one['server_mb'] + one['kernel_mb']} MB beyond the shared weights and waited "
+        f"{waited:.1f} times as long as one alone, on {one['cores']} cores. By that, {CLASSES[-1]} "
+        f"learners need {cores} cores, so that nobody waits more than {WAIT} times as long, and "
+        f"{memory} GB of memory.\n"
+    )
+
+
+def written(results):
+    """By page: its text with what was measured between its two comments."""
+    found = {}
+    for page, words in PAGES.items():
+        text = page.read_text(encoding="utf-8")
+        new = words(results)
+        found[page] = BLOCK.sub(lambda part, new=new: f"{part[1]}{new}{part[2]}", text)
+    return found
+
+
+PAGES = {ROOT / "deploy/README.md": in_words, ROOT / "docs/guide.md": in_a_sentence}
 
 
 def main():
@@ -239,11 +261,14 @@ def main():
     parser.add_argument("--learners", type=int, default=8)
     parser.add_argument("--lessons", nargs="*", metavar="NUMBER", help="such as 00 05; no hub")
     parser.add_argument("--rent", type=int, metavar="N", help="the machine for N learners")
-    parser.add_argument("--write", action="store_true", help="write deploy/README.md's tables")
+    parser.add_argument(
+        "--write", action="store_true", help="write what was measured into the pages"
+    )
     options = parser.parse_args()
     if options.write:
         results = json.loads(RESULTS.read_text())
-        PAGE.write_text(page_with(PAGE.read_text(encoding="utf-8"), results), encoding="utf-8")
+        for page, text in written(results).items():
+            page.write_text(text, encoding="utf-8")
     elif options.rent:
         for measured in json.loads(RESULTS.read_text())["classes"]:
             cores, memory = rent(measured, options.rent)

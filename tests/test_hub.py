@@ -18,6 +18,7 @@ from traitlets.config import Config
 import anywhere
 import jupyter_hub as real
 import lora_lab as lab
+from benchmarks import hub as measuring
 from lora_lab.places import cache_folder
 
 INSTALL = (real.DEPLOY / "install.sh").read_text(encoding="utf-8")
@@ -100,6 +101,21 @@ def test_the_readme_has_the_numbers_of_the_settings():
     idle = json.loads(server.read_text())["MappingKernelManager"]["cull_idle_timeout"]
     assert f"| `cull_idle_timeout` | {idle} |" in README
     assert idle < int(keys["services.cull.timeout"])  # a kernel goes before its server
+
+
+def test_the_pages_say_what_was_measured():
+    results = json.loads(measuring.RESULTS.read_text(encoding="utf-8"))
+    for page, text in measuring.written(results).items():
+        assert page.read_text(encoding="utf-8") == text, page.name
+        assert "MB" in re.search("measured: .*end of measured", text, re.DOTALL)[0]
+
+
+def test_a_class_that_waits_as_long_as_its_cores_explain_needs_a_third_as_many_cores():
+    one = {"learners": 8, "cores": 2, "alone_seconds": 10, "together_seconds": 40}
+    one |= {"server_mb": 100, "kernel_mb": 450, "weights_mb": 250}
+    assert measuring.rent(one, 30) == (10, 40)  # 30 × 1,000 MB × 1.25, 250 MB, and 2 GB
+    slower = one | {"together_seconds": 60}  # cores share their memory's pace
+    assert measuring.rent(slower, 30) == (15, 40)
 
 
 def test_the_hubs_settings_give_one_thread_and_the_shared_bases():
