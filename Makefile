@@ -32,7 +32,7 @@ lab: ## set up, then open JupyterLab at the first notebook
 test: setup ## the suite: units, notebooks, a real browser
 	$(PYTEST)
 
-test-all: setup .venv/docs ## the suite and all that is slow
+test-all: setup .venv/docs .venv/hub ## the suite and all that is slow
 	$(PYTEST) --slow
 
 soak: setup ## 200 trainings that are killed, and 2,000 runs in one process: is nothing lost, and memory flat?
@@ -95,6 +95,12 @@ clean: ## remove .venv and what was built here; your runs and the cache stay
 # What builds the docs: learners do without.
 .venv/docs: .venv/installed pyproject.toml
 	$(BIN)/python -m pip install -e ".[docs]"
+	@touch $@
+
+# What starts a JupyterHub for its tests. Without npm they are skipped, and say so.
+.venv/hub: .venv/installed pyproject.toml
+	$(BIN)/python -m pip install -e ".[hub]"
+	@! command -v npm >/dev/null || npm install --no-save --no-package-lock configurable-http-proxy@5
 	@touch $@
 
 # Done again when what is fetched, or how it is converted, has changed.

@@ -32,6 +32,7 @@ include_patterns = [
     "CHANGELOG.md",
     "CONTRIBUTING.md",
     "docs/*.md",
+    "deploy/README.md",
     "notebooks/*.md",
     "notebooks/*.ipynb",
     "notebooks/evidence/README.md",

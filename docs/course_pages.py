@@ -19,6 +19,7 @@ from sphinx.util.docutils import SphinxDirective
 
 import anywhere
 import lab_pictures
+import workshop
 from lora_lab.checks.exercises import EXERCISES
 
 ROOT = Path(__file__).parents[1]
@@ -110,6 +111,25 @@ class Slips(SphinxDirective):
         return made
 
 
+class Workshop(SphinxDirective):
+    """The playground's exercises, each with its link: controls that it does not need are hidden."""
+
+    def run(self) -> list[nodes.Node]:
+        """A list; where the playground is not built, each link's text in place of the link."""
+        built = (ROOT / PLAYGROUND).exists()
+        items = []
+        for exercise in workshop.EXERCISES:
+            link = html.escape(f"{PLAYGROUND}#{exercise.link}")
+            question = f"<strong>{html.escape(exercise.question)}</strong>"
+            opened = f'<a href="../{link}">{question}</a>' if built else question
+            address = "" if built else f'<br><code style="overflow-wrap: anywhere">{link}</code>'
+            lesson = (
+                f'<a href="../notebooks/{exercise.lesson}.html">Lesson {exercise.lesson[:2]}</a>'
+            )
+            items.append(f"<li><p>{opened} {html.escape(exercise.do)} {lesson}{address}</p></li>")
+        return [nodes.raw("", f"<ol>{''.join(items)}</ol>", format="html")]
+
+
 def public_address() -> str | None:
     """The course's address, as pyproject.toml names it now."""
     return anywhere.address((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -167,6 +187,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     """What Sphinx calls."""
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_display, None))
     app.add_directive("slips", Slips)
+    app.add_directive("workshop", Workshop)
     app.connect("config-inited", fill_in, priority=400)  # before MyST reads its settings
     app.connect("source-read", read_notebook)
     app.connect("build-finished", write_copies)

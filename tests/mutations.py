@@ -136,6 +136,9 @@ HEART = [  # each of these files has rows below
 
 MUTATIONS = [  # (file, what it says, what it says when broken, the test that must fail)
     ("tasks/losses.py", "inputs = {name: batch[name].to(device) for", "inputs = {name: batch[name] for", "test_rehearsal.py::test_a_step_leaves"),
+    ("machine/resources.py", "range(len(parts), -1, -1)", "range(0, -1, -1)", "test_resources.py::test_the_limits_of_a_learners_unit"),
+    ("machine/resources.py", "range(len(parts), -1, -1)", "range(len(parts), len(parts) - 1, -1)", "test_resources.py::test_a_limit_further_up"),
+    ("machine/resources.py", "min(free, int(limit) - int(used) + reclaimable)", "int(limit) - int(used) + reclaimable", "test_resources.py::test_a_limit_further_up"),
     ("lessons/sharing.py", "guesses.setdefault((name, found.question.id), found)", "guesses[name, found.question.id] = found", "test_board.py::test_the_first_guess"),
     ("lessons/sharing.py", " and not path.is_symlink()", "", "test_board.py::test_broken_lines"),
     ("lessons/sharing.py", "attempt.score > earlier.attempt.score", "True", "test_board.py::test_the_ranking"),

@@ -84,6 +84,8 @@ def missing(pages: dict[Path, Links]) -> list[str]:
                 continue
             target = (page.parent / unquote(parts.path)).resolve() if parts.path else page
             anchor = unquote(parts.fragment)
+            if "=" in anchor:  # settings of the playground, which tests/test_workshop.py opens
+                anchor = ""
             if not target.exists() or (anchor and anchor not in ids.get(target, {anchor})):
                 found.append(f"{page.name}: {link}")
     return found

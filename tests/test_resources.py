@@ -43,6 +43,32 @@ def test_memory_is_the_systems_or_a_containers_if_that_is_less(system, monkeypat
     assert resources.memory() == (8 * MB, 4 * MB)
 
 
+def test_the_limits_of_a_learners_unit_on_a_hub_count(system, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(64)), raising=False)
+    machine = SimpleNamespace(total=800 * MB, available=400 * MB)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: machine)
+    system["/proc/self/cgroup"] = "0::/system.slice/jupyter-ada.service"
+    unit = "/sys/fs/cgroup/system.slice/jupyter-ada.service"
+    system[f"{unit}/cpu.max"] = "200000 100000"
+    system[f"{unit}/memory.max"] = str(50 * MB)
+    system[f"{unit}/memory.current"] = str(30 * MB)
+    assert resources.cores() == 2.0
+    assert resources.memory() == (50 * MB, 20 * MB)
+
+
+def test_a_limit_further_up_counts_where_it_is_tighter(system, monkeypatch):
+    machine = SimpleNamespace(total=800 * MB, available=400 * MB)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: machine)
+    system["/proc/self/cgroup"] = "0::/class.slice/jupyter-ada.service"
+    system["/sys/fs/cgroup/class.slice/jupyter-ada.service/memory.max"] = str(50 * MB)
+    system["/sys/fs/cgroup/class.slice/jupyter-ada.service/memory.current"] = str(10 * MB)
+    system["/sys/fs/cgroup/class.slice/memory.max"] = str(300 * MB)
+    system["/sys/fs/cgroup/class.slice/memory.current"] = str(295 * MB)
+    assert resources.memory() == (50 * MB, 5 * MB)  # the others of the class took the rest
+    system["/sys/fs/cgroup/class.slice/memory.current"] = str(100 * MB)
+    assert resources.memory() == (50 * MB, 40 * MB)
+
+
 def test_this_machine_has_cores_and_memory():
     whole, free = resources.memory()
     assert resources.cores() >= 0.1

@@ -1,4 +1,4 @@
-"""What this machine has, within a container's limits: processor, cores, memory."""
+"""What this machine has, within the limits of a container or a hub: processor, cores, memory."""
 
 import os
 import platform
@@ -19,23 +19,44 @@ def cores() -> float:
 
     loky's `cpu_count` rounds it up. A sweep would then start more workers than the quota can feed.
     """
-    usable = os.cpu_count() or 1
+    usable = float(os.cpu_count() or 1)
     if hasattr(os, "sched_getaffinity"):
-        usable = len(os.sched_getaffinity(0))
-    quota = re.fullmatch(r"(\d+) (\d+)", _system_file("/sys/fs/cgroup/cpu.max"))  # microseconds
-    return min(usable, int(quota[1]) / int(quota[2])) if quota else float(usable)
+        usable = float(len(os.sched_getaffinity(0)))
+    for group in _groups():
+        quota = re.fullmatch(r"(\d+) (\d+)", _system_file(f"{group}/cpu.max"))  # microseconds
+        if quota:
+            usable = min(usable, int(quota[1]) / int(quota[2]))
+    return usable
 
 
 def memory() -> tuple[int, int]:
-    """(all, free) memory for this process, in bytes; psutil does not know a container's limit."""
+    """(all, free) memory for this process, in bytes; psutil knows no limit of a container or unit.
+
+    Of several limits that hold one in the other, the least memory and the least room count.
+    """
     machine = psutil.virtual_memory()
-    group = Path("/sys/fs/cgroup")
-    limit, used = _system_file(group / "memory.max"), _system_file(group / "memory.current")
-    if not (limit.isdigit() and used.isdigit() and int(limit) < machine.total):
-        return machine.total, machine.available
-    cache = re.search(r"^inactive_file (\d+)$", _system_file(group / "memory.stat"), re.MULTILINE)
-    reclaimable = int(cache[1]) if cache else 0  # pages of files that can be read again
-    return int(limit), min(machine.available, int(limit) - int(used) + reclaimable)
+    whole, free = machine.total, machine.available
+    for group in _groups():
+        limit, used = _system_file(f"{group}/memory.max"), _system_file(f"{group}/memory.current")
+        if not (limit.isdigit() and used.isdigit() and int(limit) < machine.total):
+            continue
+        stat = _system_file(f"{group}/memory.stat")
+        cache = re.search(r"^inactive_file (\d+)$", stat, re.MULTILINE)
+        reclaimable = int(cache[1]) if cache else 0  # pages of files that can be read again
+        whole, free = min(whole, int(limit)), min(free, int(limit) - int(used) + reclaimable)
+    return whole, free
+
+
+def _groups() -> list[str]:
+    """The folders of the control groups (version 2) that this process is in, the innermost first.
+
+    A container sees its own group as the root. A systemd unit, which a learner's server on a hub
+    is, has its limits in a group further down.
+    """
+    root = "/sys/fs/cgroup"
+    own = re.search(r"^0::(/.*)$", _system_file("/proc/self/cgroup"), re.MULTILINE)
+    parts = [part for part in own[1].split("/") if part] if own else []
+    return ["/".join((root, *parts[:depth])) for depth in range(len(parts), -1, -1)]
 
 
 def _system_file(path: str | Path) -> str:
