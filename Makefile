@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PYTEST := $(BIN)/python -m pytest --nbval -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test test-all soak test-gpu evidence recorded refresh claims playground docs pictures javascript lint clean
+.PHONY: help setup lab test test-all soak test-lowest test-gpu evidence recorded refresh claims playground docs pictures javascript lint clean
 
 help: ## list these targets
 	@echo "make lab    opens the laboratory;  make test    proves that it works."
@@ -37,6 +37,9 @@ test-all: setup .venv/docs .venv/hub ## the suite and all that is slow
 
 soak: setup ## 200 trainings that are killed, and 2,000 runs in one process: is nothing lost, and memory flat?
 	$(BIN)/python -m pytest --slow -v tests/faults
+
+test-lowest: .venv-lowest/installed setup ## the suite without notebooks, on the oldest versions that pyproject.toml allows
+	.venv-lowest/bin/python -m pytest -n 2 tests
 
 test-gpu: setup ## the tests that train on an NVIDIA GPU
 	$(BIN)/python -m pytest -m gpu tests
@@ -71,7 +74,7 @@ lint: setup ## ruff: the format and the rules of pyproject.toml
 	$(BIN)/ruff format --check && $(BIN)/ruff check
 
 clean: ## remove .venv and what was built here; your runs and the cache stay
-	rm -rf .venv build dist site playground.html .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-lowest build dist site playground.html .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Done again when pyproject.toml has changed. On Linux without an NVIDIA driver torch comes from
@@ -90,6 +93,13 @@ clean: ## remove .venv and what was built here; your runs and the cache stay
 	then $(BIN)/python -m pip install torch --index-url $(TORCH_CPU) \
 		|| echo "That index failed; pip's default build follows."; fi
 	$(BIN)/python -m pip install -e ".[dev]"
+	@touch $@
+
+# An environment of its own, with the oldest version of each package.
+.venv-lowest/installed: pyproject.toml .venv/installed
+	$(BIN)/python -m venv .venv-lowest
+	$(BIN)/python tests/lowest.py > .venv-lowest/constraints.txt
+	.venv-lowest/bin/python -m pip install -e ".[dev]" -c .venv-lowest/constraints.txt
 	@touch $@
 
 # What builds the docs: learners do without.

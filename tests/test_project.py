@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from packaging.version import Version
 
 import lora_lab
 from test_reading_order import READING_ORDER
@@ -213,3 +214,12 @@ def test_every_package_that_the_code_may_import_is_asked_for(project):
     brought = {"IPython", "traitlets", "jupyter_client", "PIL"}  # by ipywidgets,
     # jupyterlab and matplotlib
     assert set().union(*READING_ORDER.values()) - asked == brought
+
+
+def test_the_oldest_versions_are_constraints_that_pip_takes():
+    told = subprocess.run(
+        [sys.executable, ROOT / "tests" / "lowest.py"], capture_output=True, text=True, check=True
+    ).stdout
+    pinned = dict(line.split("==") for line in told.splitlines())
+    assert {"torch", "peft", "pytest"} <= pinned.keys()
+    assert all(Version(version) for version in pinned.values())
