@@ -53,8 +53,8 @@ from lora_lab.widgets.live_lab import LiveLab
 base = lab.load_base("pocket")
 task = lab.load_task("new-facts", base, n=60)
 live = LiveLab(base, task)
-result = live.train()
-print(result.run.scores.value if hasattr(result, "run") else "done")
+live.train()
+print(live.result.scores.value)
 """,
     "smollm2": """
 import lora_lab as lab
@@ -95,31 +95,35 @@ def seconds_of(processes):
     return total
 
 
-async def class_of(count, cell):
+def class_of(count, cell):
     """What each of so many learners waited, held and spent, all at once."""
     with tempfile.TemporaryDirectory() as place, real.hub(Path(place), cache_folder(), "4G") as on:
-        names = [f"learner-{number}" for number in range(1, count + 1)]
-        for name in names:
-            assert await on.log_in(name)
-        learners = await asyncio.gather(*(on.start(name) for name in names))
-        await asyncio.gather(*(one.begin() for one in learners))
-        await asyncio.gather(*(one.run("1") for one in learners))  # each kernel is there
-        results = await asyncio.gather(*(one.run(cell) for one in learners))
-        assert not any(result.error for result in results), results
-        rows = []
-        for name, result in zip(names, results, strict=True):
-            processes = on.processes_of(name)
-            kernels = [p for p in processes if "ipykernel" in " ".join(p.cmdline())]
-            rows.append(
-                {
-                    "waited": result.seconds,
-                    "server": held([p for p in processes if p not in kernels])[0],
-                    "kernel": held(kernels)[0],
-                    "weights": held(kernels)[1],
-                    "cpu": seconds_of(kernels),
-                }
-            )
-        return rows
+        return asyncio.run(train_at_once(on, count, cell))
+
+
+async def train_at_once(on, count, cell):
+    names = [f"learner-{number}" for number in range(1, count + 1)]
+    for name in names:
+        assert await on.log_in(name)
+    learners = await asyncio.gather(*(on.start(name) for name in names))
+    await asyncio.gather(*(one.begin() for one in learners))
+    await asyncio.gather(*(one.run("1") for one in learners))  # each kernel is there
+    results = await asyncio.gather(*(one.run(cell) for one in learners))
+    assert not any(result.error for result in results), results
+    rows = []
+    for name, result in zip(names, results, strict=True):
+        processes = on.processes_of(name)
+        kernels = [p for p in processes if "ipykernel" in " ".join(p.cmdline())]
+        rows.append(
+            {
+                "waited": result.seconds,
+                "server": held([p for p in processes if p not in kernels])[0],
+                "kernel": held(kernels)[0],
+                "weights": held(kernels)[1],
+                "cpu": seconds_of(kernels),
+            }
+        )
+    return rows
 
 
 def mean(rows, key):
@@ -129,8 +133,8 @@ def mean(rows, key):
 def compare(base, count):
     """One alone, then `count` at once."""
     load = os.getloadavg()[0]
-    alone = asyncio.run(class_of(1, CELLS[base]))
-    together = asyncio.run(class_of(count, CELLS[base]))
+    alone = class_of(1, CELLS[base])
+    together = class_of(count, CELLS[base])
     return {
         "base": base,
         "learners": count,

@@ -122,6 +122,8 @@ class Learner:
                 if said is None:
                     found.error = found.error or "the kernel's socket was closed"
                     break
+                if isinstance(said, bytes):  # a widget's message with a picture
+                    continue
                 if _note(found, json.loads(said), message):
                     break
         finally:
