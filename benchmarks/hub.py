@@ -232,8 +232,9 @@ def in_words(results):
         "",
         f"From this follows the machine to rent, by arithmetic. Cores: one for {WAIT} learners, so "
         f"that nobody waits more than {WAIT} times as long as alone, even if all press Run in the "
-        f"same second. A free machine with so many cores was not at hand to measure it. Memory: a server and {KERNELS} open notebooks for each learner, a quarter "
-        f"more, the weights once, and {SYSTEM:.0f} GB for the system.",
+        f"same second. A free machine with so many cores was not at hand to measure it. Memory: a "
+        f"server and {KERNELS} open notebooks for each learner, a quarter more, the weights once, "
+        f"and {SYSTEM:.0f} GB for the system.",
         "",
         "| learners | base | cores | GB of memory |",
         "| --- | --- | --- | --- |",
