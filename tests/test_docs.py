@@ -13,7 +13,7 @@ import lora_lab
 from lora_lab.cli.app import app
 
 ROOT = Path(__file__).parents[1]
-PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+PAGES = (ROOT / "README.md", ROOT / "deploy/README.md", *sorted((ROOT / "docs").glob("*.md")))
 COMMANDS = typer.main.get_command(app).commands
 
 
