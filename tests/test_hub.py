@@ -130,6 +130,7 @@ def test_the_hubs_settings_give_one_thread_and_the_shared_bases():
     exec(real.SETTINGS.read_text(encoding="utf-8"), {"get_config": lambda: config})
     environment = config.Spawner.environment.to_dict()["update"]
     assert environment["OMP_NUM_THREADS"] == environment["MKL_NUM_THREADS"] == "1"
+    assert int(environment["MALLOC_TRIM_THRESHOLD_"]) == 2**20
     shared = re.search(r"^shared=(\S+)", INSTALL, re.MULTILINE)[1]
     assert environment["LORA_LAB_CACHE"] == f"{shared}/cache"
     assert 'LORA_LAB_CACHE="$shared/cache"' in INSTALL
