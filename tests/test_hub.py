@@ -117,11 +117,12 @@ def test_the_machine_for_thirty_follows_from_what_a_class_of_eight_held():
     assert measuring.got(one) == (1, 2)  # a core alone, two for the eight
 
 
-def test_a_class_of_eight_keeps_to_the_goals():
-    for one in json.loads(measuring.RESULTS.read_text(encoding="utf-8"))["classes"]:
-        assert one["server_mb"] + one["kernel_mb"] <= 700, one["base"]
-        alone, together = measuring.got(one)
-        assert together == pytest.approx(alone, rel=0.1)  # sharing explains the wait
+def test_a_class_of_eight_on_pocket_keeps_to_the_goal_of_700_mb():
+    pocket, _ = json.loads(measuring.RESULTS.read_text(encoding="utf-8"))["classes"]
+    assert pocket["base"] == "pocket"
+    assert pocket["server_mb"] + pocket["kernel_mb"] <= 700
+    alone, together = measuring.got(pocket)
+    assert together == pytest.approx(alone, rel=0.1)  # sharing explains the wait
 
 
 def test_the_hubs_settings_give_one_thread_and_the_shared_bases():
@@ -129,6 +130,7 @@ def test_the_hubs_settings_give_one_thread_and_the_shared_bases():
     exec(real.SETTINGS.read_text(encoding="utf-8"), {"get_config": lambda: config})
     environment = config.Spawner.environment.to_dict()["update"]
     assert environment["OMP_NUM_THREADS"] == environment["MKL_NUM_THREADS"] == "1"
+    assert int(environment["MALLOC_TRIM_THRESHOLD_"]) == 2**20
     shared = re.search(r"^shared=(\S+)", INSTALL, re.MULTILINE)[1]
     assert environment["LORA_LAB_CACHE"] == f"{shared}/cache"
     assert 'LORA_LAB_CACHE="$shared/cache"' in INSTALL
