@@ -66,7 +66,7 @@ class Decision:
             return ""
         reached = f"You need {percent(needed)}, and the test reaches {percent_range(low, high)}"
         if high < needed:
-            return f"{reached}: too little. Believe the test, for validation chose this way."
+            return f"{reached}: too little. Believe the test, because validation chose this way."
         return f"{reached}: too few questions to be sure. Ask new rows before you rely on it."
 
     def table(self) -> pd.DataFrame:
