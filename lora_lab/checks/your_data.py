@@ -201,6 +201,7 @@ def plans() -> Iterator[Case]:
     """Times that allow some, all and none of the settings."""
     for seconds, steps, step, scoring, seeds in (
         (60, [40, 40, 120, 20, 20, 20], 0.1, 2.0, 3),
+        (37, [40, 40, 120, 20, 20, 20], 0.1, 2.0, 3),
         (100, [50, 50, 50], 0.2, 1.0, 1),
         (30, [100, 10], 0.2, 0.5, 2),
         (90, [30, 60, 90, 120], 0.1, 4.0, 2),
