@@ -32,9 +32,8 @@ if ! "$user/bin/python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; t
 fi
 
 echo "1. The course, for all learners"
-if [ ! -e /dev/nvidiactl ] && ! "$user/bin/python" -c 'import torch' 2>/dev/null; then
-	# pip's default build of torch brings some 3 GB of CUDA along
-	"$user/bin/python" -m pip install torch --index-url https://download.pytorch.org/whl/cpu
+if [ -n "${TORCH_INDEX:-}" ] && ! "$user/bin/python" -c 'import torch' 2>/dev/null; then
+	"$user/bin/python" -m pip install torch --index-url "$TORCH_INDEX"
 fi
 "$user/bin/python" -m pip install "$wheel" # with what it needs
 "$user/bin/python" -m pip install --force-reinstall --no-deps "$wheel" # also of the same version

@@ -168,7 +168,7 @@ def test_only_what_installs_the_course_names_pytorchs_index():
     assert {name for name, text in texts.items() if TORCH_CPU.encode() in text} == {
         "README.md",
         "Makefile",
-        "deploy/install.sh",
+        "deploy/README.md",
         ".binder/requirements.txt",
     }
 
