@@ -381,7 +381,7 @@ def test_where_the_task_has_groups_card_and_report_have_the_intervals_of_evaluat
             assert (by_group in text) == (name == "grouped")
             assert (by_row in text) == (name != "grouped")
         for text in (page, told):
-            assert ("of 3 groups tell less" in text) == (name == "grouped")
+            assert ("of 3 groups are worth fewer" in text) == (name == "grouped")
             assert ("is not known any more" in text) == (name in ("none", "changed"))
         assert ("for questions that are independent" in page) == (name != "grouped")
 
