@@ -113,7 +113,7 @@ def test_a_package_or_file_with_another_content_is_refused(tmp_path, monkeypatch
 
 def test_without_npm_it_is_said_what_is_missing(monkeypatch):
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(FileNotFoundError, match="npm, which fetches the JavaScript, is not here; install Node.js"):
+    with pytest.raises(FileNotFoundError, match="npm, which fetches the JavaScript, is not"):
         javascript.fetch(javascript.packages()[0])
 
 
