@@ -109,7 +109,7 @@ def decide(
     if decision.run is not None:
         spec.keep(decision.run.path, data)
     command = shlex.join(["lora-lab", *map(_word_without_folder, sys.argv[1:])])
-    lines = _without_folder(about_data[1:], spec)  # the first says what the task's `about` says
+    lines = _for_report(about_data, spec)
     write_report(decision, folder, lines, command, show_personal=show_personal)
     if training.json:
         as_json(_facts(decision, show_personal=True) | {"folder": folder.resolve()})
@@ -162,7 +162,7 @@ def report(
             task, before, lines = None, None, []
         else:
             about, before = task.about, scores_before(found, task)
-            lines = _without_folder(data_lines(spec, task)[1:], spec)
+            lines = _for_report(data_lines(spec, task), spec)
     text = report_of_run(found, task, about, before, lines, show_personal=show_personal)
     _write(folder, text, {"loss": _curve(found).png})
     say(f"The report is in {folder / HTML} (and {MARKDOWN})")
@@ -221,10 +221,12 @@ def _word_without_folder(word: str) -> str:
     return f"{option}{is_given}{path.name}" if is_path else word
 
 
-def _without_folder(lines: Sequence[str], spec: "TaskSpec") -> list[str]:
-    """Lines about a file without its folder, which would reveal this machine."""
+def _for_report(lines: Sequence[str], spec: "TaskSpec") -> list[str]:
+    """The lines about a file that a report shows: all but the first, whose facts the task's `about`
+    has, and without the file's folder, which would reveal this machine.
+    """
     whole, name = shlex.quote(spec.task), shlex.quote(Path(spec.task).name)
-    return [line.replace(whole, name) for line in lines]
+    return [line.replace(whole, name) for line in lines[1:]]
 
 
 def _write(

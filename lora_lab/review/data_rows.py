@@ -161,7 +161,9 @@ def _contested(material: Material) -> Iterator[Finding]:
         return
     labels: dict[int, str] = {}
     if material.labels:
-        labels = {row.number: spelled(row.example.answer) for row in material.used}
+        labels = {
+            row.number: spelled(row.example.answer) for row in material.used if row.contradicted
+        }
     alike, different = [], []
     for rows in contested.values():
         one_label = labels and len({labels[row] for row in rows}) == 1

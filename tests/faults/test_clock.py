@@ -1,37 +1,23 @@
 """The wall clock goes back, as after a dead battery: in mid-training, and between two sessions."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from children import output_of
 from clock import RECIPE, TASK
 
 from lora_lab.training.fit import fit
 from lora_lab.training.store import list_runs
 from tiny import tiny_base
 
-HERE = Path(__file__).parent
 FAKETIME = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
 pytestmark = pytest.mark.skipif(not FAKETIME, reason="libfaketime is not installed")
 
 
 def train(store, at, file, clock):
     """Train in a process whose wall clock is another; its steady clock stays."""
-    path = os.pathsep.join([str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")])
-    faked = {
-        "LD_PRELOAD": str(FAKETIME[0]),
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        "PYTHONPATH": path,
-    }
-    return subprocess.run(
-        [sys.executable, HERE / "clock.py", store, str(at), str(file)],
-        env=os.environ | faked | clock,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
+    faked = {"LD_PRELOAD": str(FAKETIME[0]), "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+    return output_of("clock.py", store, at, file, **faked, **clock)
 
 
 def unbroken():

@@ -1,33 +1,23 @@
 """`kill -9` in mid-training: the store opens, and the run is finished as if unbroken."""
 
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from children import output_of
 from killed_trainings import STEPS, TASK, recipe_of
 
 from lora_lab.training.fit import fit
 from lora_lab.training.store import list_runs
 from tiny import tiny_base
 
-HERE = Path(__file__).parent
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system can't fork")
 
 
 @needs_fork
 @pytest.mark.parametrize("count", [20, pytest.param(200, marks=pytest.mark.slow)])
 def test_a_killed_training_leaves_a_store_that_opens_and_a_run_that_is_finished(count, tmp_path):
-    path = os.pathsep.join([str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")])
-    told = subprocess.run(
-        [sys.executable, HERE / "killed_trainings.py", tmp_path, str(count)],
-        env=os.environ | {"PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    steps = [*map(int, told.stdout.split()[1:])]
+    told = output_of("killed_trainings.py", tmp_path, count)
+    steps = [*map(int, told.split()[1:])]
     assert len(steps) == count
     assert sum(0 < done < STEPS for done in steps) >= count // 4, steps  # really in mid-training
     store = tmp_path / "killed"

@@ -1,0 +1,20 @@
+"""Runs a script of this folder in a process of its own, which can import the tests' helpers."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+
+def output_of(script, *arguments, **environment):
+    """What a script prints; it may be given more variables of the environment."""
+    path = os.pathsep.join([str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")])
+    return subprocess.run(
+        [sys.executable, HERE / script, *map(str, arguments)],
+        env=os.environ | {"PYTHONPATH": path} | environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
