@@ -517,6 +517,8 @@ MUTATIONS = [  # (file, what it says, what it says when broken, the test that mu
     ("training/surface.py", "return -score if self.lower_is_better else score", "return score", "test_surface.py::test_the_ridge_is"),
     ("training/surface.py", "any(len(self.cells[place].scores) < SEEDS", "any(len(self.cells[place].scores) < 2", "test_surface.py::test_with_fewer_than"),
     ("training/surface.py", "for loss in reversed(losses)", "for loss in losses", "test_surface.py::test_each_score"),
+    ("plots/surface.py", "if not surface.is_whole or not best", "if not best", "test_surface.py::test_the_title_asks"),
+    ("plots/surface.py", "if best == sorted(best, reverse=True)", "if False", "test_surface.py::test_the_title_states"),
     ("training/summary.py", "key=_validation_loss)", "key=lambda group: -group[0].scores.value)", "test_summary.py::test_each_values_learning_rate"),
     ("training/summary.py", "return math.inf if _diverged(group) else", "return", "test_summary.py::test_a_rate_that_diverged"),
     ("training/summary.py", "        if numbers and not diverged:", "        if numbers:", "test_summary.py::test_a_setting_with_a_diverged"),

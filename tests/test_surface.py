@@ -178,7 +178,6 @@ def test_a_cell_says_its_mean_and_its_interval_darker_where_better(ax):
     assert darkest_first == sorted(range(4), key=means.__getitem__, reverse=True)
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["1", "4"]
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["0.001", "0.01"]
-    assert ax.get_title(loc="left") == "Which learning_rate for each r?"
     assert ax.figure.texts[0].get_text() == "exact match, %: mean, 95 % interval; 5 seeds"
 
 
@@ -187,6 +186,28 @@ def test_a_loss_is_darker_where_it_is_lower_and_has_its_margin(ax):
     first, *_, last = (sum(bar.get_facecolor()[:3]) for bar in ax.patches[:3])
     assert first < last  # 0.2 and 0.9 nats
     assert ax.texts[1].get_text() == "± 0.02"
+
+
+@pytest.mark.parametrize(
+    ("best", "said"),
+    [
+        ({1: 1e-2, 4: 1e-3, 16: 1e-3}, "The larger r, the lower the best learning_rate"),
+        ({1: 1e-3, 4: 1e-3, 16: 1e-2}, "The larger r, the higher the best learning_rate"),
+        ({1: 1e-3, 4: 1e-2, 16: 1e-3}, "The best learning_rate lies between 0.001 and 0.01"),
+        ({1: 1e-2, 4: 1e-2, 16: 1e-2}, "0.01 is the best learning_rate at each r"),
+    ],
+)
+def test_the_title_states_the_finding_when_all_is_trained(best, said):
+    scores = {
+        (r, rate): spread(0.9 if rate == best[r] else 0.2) for r in best for rate in (1e-3, 1e-2)
+    }
+    title = draw_surface(Figure().subplots(), surface(scores)).get_title(loc="left")
+    assert title == said
+
+
+def test_the_title_asks_while_a_seed_is_missing(ax):
+    title = draw_surface(ax, surface(FOUR, seeds=10)).get_title(loc="left")
+    assert title == "Which learning_rate for each r?"
 
 
 def test_the_ridge_goes_through_the_best_cell_of_each_column(ax):

@@ -27,16 +27,16 @@ Point = tuple[float, float]
 def draw_surface(ax: Axes, surface: Surface) -> Axes:
     """The mean and the 95 % interval of each setting, darker where better.
 
-    A black line, the ridge, links the best setting of each column. A frame encloses the plateau:
-    the settings that are not significantly worse than the best. A bar shows how much of a cell is
-    trained.
+    The title asks for the best setting of each column, and says how it runs when all is trained. A
+    black line, the ridge, links these settings. A frame encloses the plateau: the settings that
+    are not significantly worse than the best. A bar shows how much of a cell is trained.
 
     Args:
         ax: where to draw.
         surface: the scores, as far as they are known.
     """
     xs, ys = surface.xs, surface.ys
-    tidy(ax, f"Which {surface.y} for each {surface.x}?", surface.x, surface.y)
+    tidy(ax, _title(surface), surface.x, surface.y)
     ax.grid(visible=False)
     for place, cell in surface.cells.items():
         _draw_cell(ax, (xs.index(place[0]), ys.index(place[1])), cell, surface, place)
@@ -149,6 +149,20 @@ def _goodness(surface: Surface, score: float) -> float:
 
 
 # --- in words -------------------------------------------------------------------------------
+
+
+def _title(surface: Surface) -> str:
+    """The question while runs are missing; then how the ridge runs."""
+    best = [*surface.ridge.values()]
+    if not surface.is_whole or not best:
+        return f"Which {surface.y} for each {surface.x}?"
+    if min(best) == max(best):
+        return f"{best[0]:g} is the best {surface.y} at each {surface.x}"
+    if best == sorted(best):
+        return f"The larger {surface.x}, the higher the best {surface.y}"
+    if best == sorted(best, reverse=True):
+        return f"The larger {surface.x}, the lower the best {surface.y}"
+    return f"The best {surface.y} lies between {min(best):g} and {max(best):g}"
 
 
 def _name(surface: Surface) -> str:
