@@ -191,10 +191,10 @@ def test_a_loss_is_darker_where_it_is_lower_and_has_its_margin(ax):
 @pytest.mark.parametrize(
     ("best", "said"),
     [
-        ({1: 1e-2, 4: 1e-3, 16: 1e-3}, "The larger r, the lower the best learning_rate"),
-        ({1: 1e-3, 4: 1e-3, 16: 1e-2}, "The larger r, the higher the best learning_rate"),
-        ({1: 1e-3, 4: 1e-2, 16: 1e-3}, "The best learning_rate lies between 0.001 and 0.01"),
-        ({1: 1e-2, 4: 1e-2, 16: 1e-2}, "0.01 is the best learning_rate at each r"),
+        ({1: 1e-2, 4: 1e-3, 16: 1e-3}, "The best learning_rate falls with r"),
+        ({1: 1e-3, 4: 1e-3, 16: 1e-2}, "The best learning_rate rises with r"),
+        ({1: 1e-3, 4: 1e-2, 16: 1e-3}, "The best learning_rate is 0.001 to 0.01"),
+        ({1: 1e-2, 4: 1e-2, 16: 1e-2}, "The best learning_rate is 0.01 at each r"),
     ],
 )
 def test_the_title_states_the_finding_when_all_is_trained(best, said):
@@ -303,11 +303,16 @@ def test_its_png_is_small_and_its_palette_is_true_to_the_colours():
     assert np.abs(pixels - expected).mean() < 0.01
 
 
-def test_title_and_words_below_stay_inside_the_picture_while_it_fills():
-    cells = {(a, rate): Cell({0: 0.5}, 0, 0.1) for a in (4, 16) for rate in (1e-3, 1e-2)}
-    cells[4, 1e-3] = Cell()
-    found = surface({}, cells=cells, x="lora_alpha", seeds=10, measure="validation loss")
-    size = surface_size(2, 2)
+@pytest.mark.parametrize("seeds", [1, 10], ids=["whole", "while it fills"])
+def test_title_and_words_below_stay_inside_the_picture(seeds):
+    alphas, rates = (4, 16, 64), (1e-3, 3e-3)  # the best goes down and up: the longest title
+    cells = {
+        (alpha, rate): Cell({0: 0.5 + rate * (alpha == 16) - rate / 2}, 0, 1.0)
+        for alpha in alphas
+        for rate in rates
+    }
+    found = surface({}, cells=cells, x="lora_alpha", seeds=seeds, measure="validation loss")
+    size = surface_size(3, 2)
     figure = draw_surface(axes_for(draw_surface, size), found).figure
     canvas = FigureCanvasAgg(figure)
     (ax,) = figure.axes

@@ -157,12 +157,12 @@ def _title(surface: Surface) -> str:
     if not surface.is_whole or not best:
         return f"Which {surface.y} for each {surface.x}?"
     if min(best) == max(best):
-        return f"{best[0]:g} is the best {surface.y} at each {surface.x}"
+        return f"The best {surface.y} is {best[0]:g} at each {surface.x}"
     if best == sorted(best):
-        return f"The larger {surface.x}, the higher the best {surface.y}"
+        return f"The best {surface.y} rises with {surface.x}"
     if best == sorted(best, reverse=True):
-        return f"The larger {surface.x}, the lower the best {surface.y}"
-    return f"The best {surface.y} lies between {min(best):g} and {max(best):g}"
+        return f"The best {surface.y} falls with {surface.x}"
+    return f"The best {surface.y} is {min(best):g} to {max(best):g}"
 
 
 def _name(surface: Surface) -> str:
