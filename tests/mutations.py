@@ -168,6 +168,8 @@ MUTATIONS = [  # (file, what it says, what it says when broken, the test that mu
     ("models/chat_format.py", "if count > MOST_LINES:", "if False:", "hostile/test_odd_files.py::test_a_chat_template_that_cannot"),
     ("models/chat_format.py", "        sys.settrace(before)", "        sys.settrace(None)", "hostile/test_odd_files.py::test_debuggers_go_on"),
     ("models/chat_format.py", "f_code.co_filename == WHERE", "f_code", "hostile/test_odd_files.py::test_only_the_lines"),
+    ("models/chat_format.py", "    except MemoryError:", "    except BufferError:", "hostile/test_odd_files.py::test_a_chat_template_that_cannot"),
+    ("machine/resources.py", "        process.rlimit(psutil.RLIMIT_AS, before)", "        pass", "test_resources.py::test_a_block_may_take"),
     ("models/bases.py", "        check_template(tokenizer, name)", "        pass", "hostile/test_odd_files.py::test_a_chat_template_that_cannot"),
     ("models/adapters.py", "if recipe.r > width:", "if recipe.r > 2 * width:", "hostile/test_odd_arguments.py::test_what_is_given"),
     ("review/data.py", "if material.encoding in GUESSED else", "if False else", "test_check_data.py::test_the_summary_says_which"),

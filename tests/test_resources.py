@@ -74,3 +74,19 @@ def test_this_machine_has_cores_and_memory():
     assert resources.cores() >= 0.1
     assert whole > 100 * MB
     assert 0 < free <= whole
+
+
+@pytest.mark.skipif(not hasattr(psutil.Process, "rlimit"), reason="only Linux limits a process")
+def test_a_block_may_take_so_much_more_memory_and_the_rest_of_the_program_any_amount():
+    with resources.at_most_more(2**28):
+        bytearray(2**24)
+        with pytest.raises(MemoryError):
+            bytearray(2**30)
+    assert len(bytearray(2**30)) == 2**30
+
+
+@pytest.mark.skipif(not hasattr(psutil.Process, "rlimit"), reason="only Linux limits a process")
+def test_a_block_for_more_memory_does_not_lift_a_limit_that_holds_already():
+    small, large = resources.at_most_more(2**27), resources.at_most_more(2**40)
+    with small, large, pytest.raises(MemoryError):
+        bytearray(2**30)

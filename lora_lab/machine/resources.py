@@ -3,6 +3,8 @@
 import os
 import platform
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -45,6 +47,29 @@ def memory() -> tuple[int, int]:
         reclaimable = int(cache[1]) if cache else 0  # pages of files that can be read again
         whole, free = min(whole, int(limit)), min(free, int(limit) - int(used) + reclaimable)
     return whole, free
+
+
+@contextmanager
+def at_most_more(size: int) -> Iterator[None]:
+    """A block in which this process can take `size` more bytes; beyond them, Python raises.
+
+    Only Linux keeps to such a limit; elsewhere the block has none.
+
+    Raises:
+        MemoryError: in the block, for more.
+    """
+    process = psutil.Process()
+    if not hasattr(process, "rlimit"):
+        yield
+        return
+    before = process.rlimit(psutil.RLIMIT_AS)
+    wanted = process.memory_info().vms + size
+    ends = [limit for limit in before if limit != psutil.RLIM_INFINITY]
+    process.rlimit(psutil.RLIMIT_AS, (min([wanted, *ends]), before[1]))
+    try:
+        yield
+    finally:
+        process.rlimit(psutil.RLIMIT_AS, before)
 
 
 def _groups() -> list[str]:

@@ -1,9 +1,12 @@
-"""A base's chat template tried once, within a limit of steps: a looping one would never end."""
+"""A base's chat template tried once, within limits: it may loop for ever, or fill the memory."""
 
 import sys
 from types import FrameType
 
+from lora_lab.machine.resources import at_most_more
+
 MOST_LINES = 1_000_000  # lines that a template may run for a question and its answer; 100 is usual
+MOST_MEMORY = 2**30  # bytes for the same; a usual template takes less than a millionth
 WHERE = "<template>"  # the file that Jinja names for code that was made of a template
 
 
@@ -22,7 +25,7 @@ def check_template(tokenizer: object, name: str) -> None:
         name: of the base, for the error.
 
     Raises:
-        ValueError: if it stops with an error, or doesn't end.
+        ValueError: if it stops with an error, doesn't end, or takes too much memory.
     """
     from jinja2 import TemplateError
 
@@ -42,12 +45,19 @@ def check_template(tokenizer: object, name: str) -> None:
     before = sys.gettrace()
     sys.settrace(on_call)
     try:
-        tokenizer.apply_chat_template(chat[:1], add_generation_prompt=True, tokenize=False)
-        tokenizer.apply_chat_template(chat, tokenize=False)
+        with at_most_more(MOST_MEMORY):
+            tokenizer.apply_chat_template(chat[:1], add_generation_prompt=True, tokenize=False)
+            tokenizer.apply_chat_template(chat, tokenize=False)
     except Endless:
         raise ValueError(
             f"the chat template of {name} does not end: it ran {MOST_LINES:,} lines for one short "
             "question; give a tokenizer with the template of the model's publisher"
+        ) from None
+    except MemoryError:
+        raise ValueError(
+            f"the chat template of {name} fills the memory: it took more than "
+            f"{MOST_MEMORY / 2**30:g} GiB for one short question; give a tokenizer with the "
+            "template of the model's publisher"
         ) from None
     except (TemplateError, TypeError, LookupError, ArithmeticError, RecursionError) as error:
         raise ValueError(

@@ -17,6 +17,10 @@ from tiny import TEMPLATE, letters_task, recipe, save_tiny_base, tiny_base, tiny
 BASE, TASK = tiny_base(), letters_task()
 needs_pipes = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
 ENDLESS = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+DOUBLING = (
+    "{% set all = namespace(x='aaaa') %}"
+    "{% for i in range(60) %}{% set all.x = all.x ~ all.x %}{% endfor %}"
+)
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +97,8 @@ def test_a_config_with_a_million_layers_is_refused_before_they_are_made(tmp_path
         ("{{ raise_exception('only tools') }}", r"can't write a question .*only tools"),
         ("{{ messages[9].content }}", "can't write a question"),
         ("{{ 1 / 0 }}", "can't write a question"),
+        ("{{ 'a' * 10 ** 12 }}", "fills the memory: it took more than 1 GiB"),
+        (DOUBLING, "fills the memory: it took more than 1 GiB"),
         ("{% for", "can't write a question"),
         ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "can't write a question"),
     ],
