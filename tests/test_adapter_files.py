@@ -83,7 +83,7 @@ def refused(base, folder, match):
 )
 def test_a_configuration_that_is_none_is_named(base, adapter, words):
     (adapter / CONFIG).write_text(words)
-    refused(base, adapter, f"{CONFIG} is no configuration of an adapter")
+    refused(base, adapter, f"{CONFIG} isn't a configuration of an adapter")
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ def test_data_of_which_half_is_left_out_is_grave(table):
 
 @pytest.mark.parametrize("given", [None, 5, [("a question", "an answer")], b"a.csv"])
 def test_what_is_no_path_is_refused_in_words(given):
-    with pytest.raises(TypeError, match="is no path; give the path of a CSV, TSV, JSON or JSONL"):
+    with pytest.raises(TypeError, match="isn't a path; give the path of a CSV, TSV, JSON or JSONL"):
         lab.check_data(given)
 
 

@@ -89,7 +89,7 @@ def test_a_claim_is_whole(one):
 
 
 def test_an_unknown_claim_is_refused_with_the_nearest():
-    with pytest.raises(ValueError, match="'alpha-forget' is no claim; did you mean 'alpha-forgets"):
+    with pytest.raises(ValueError, match="no claim 'alpha-forget'; did you mean 'alpha-forgets"):
         claim("alpha-forget")
 
 

@@ -275,7 +275,7 @@ def test_a_number_out_of_all_bounds_is_one_line_and_leaves_no_run(
 
 
 def test_a_number_of_answers_below_none_is_refused(tiny, letters):
-    assert "--answers -1 is no number of answers; give 0" in refused(
+    assert "--answers -1 isn't a number of answers; give 0" in refused(
         "evaluate", tiny, "--task", letters, "--answers", "-1"
     )
 
@@ -472,7 +472,7 @@ def test_a_missing_file_a_misspelt_task_or_base_are_told_from_each_other(tiny, l
     assert "no_such.csv" in refused("train", "no_such.csv", "--base", tiny)
     assert "did you mean 'new-facts'" in refused("train", "new-fact", "--base", tiny)
     assert "did you mean 'pocket'" in refused("train", letters, "--base", "poket")
-    assert "is no file" in refused("train", "style", "--prompt", "x", "--base", tiny)
+    assert "isn't a file" in refused("train", "style", "--prompt", "x", "--base", tiny)
 
 
 def test_a_missing_column_names_the_option_that_chooses_one(tiny, tmp_path):

@@ -63,7 +63,7 @@ def test_the_mean_energy_is_that_of_the_squared_values_by_hand():
 
 
 def test_a_rank_that_is_not_there_is_refused(run):
-    with pytest.raises(ValueError, match="k=5 is no rank to cut to"):
+    with pytest.raises(ValueError, match="k=5 isn't a rank to cut to"):
         cut(run, R + 1)
 
 

@@ -442,7 +442,7 @@ def test_what_does_not_fit_is_refused_in_words_and_nothing_is_written(run, place
         (full, {"with_base": True}, r"with_base does not fit a model export"),
         (run, {"merge": True, "with_base": True}, r"with_base does not fit a merged export"),
         (run, {"merge": True, "dtype": "float32"}, r"'float32' is not of 16 bits; give bfloat16"),
-        (run, {"base": "not here"}, r"'not here' is no folder here and no id of the hub"),
+        (run, {"base": "not here"}, r"'not here' is neither a folder here nor an id of the hub"),
     ):
         with pytest.raises(ValueError, match=words):
             lab.export(subject, tmp_path / "a", **options)

@@ -259,7 +259,7 @@ def test_rows_of_ones_own_are_split_trained_and_scored(engine):
 @pytest.mark.parametrize(
     ("message", "words"),
     [
-        ({"type": "train", "recipe": {"task": "old-facts"}}, "“old-facts” is no task.*choose one"),
+        ({"type": "train", "recipe": {"task": "old-facts"}}, "“old-facts” isn’t a task.*choose"),
         ({"type": "train", "recipe": {"task": "json", "n": 7}}, "n is 7.*choose one of these"),
         ({"type": "train", "recipe": {"task": "json", "r": 0}}, "r is 0.*whole number from 1"),
         ({"type": "train", "recipe": {"task": "json", "r": "8"}}, "r is “8”.*whole number"),
@@ -277,7 +277,7 @@ def test_rows_of_ones_own_are_split_trained_and_scored(engine):
         ({"type": "ask", "run": "nobody", "prompt": "x"}, "no run nobody here; train it"),
         ({"type": "ask", "prompt": "ab " * 5000}, "tokens, and there is room for 480; shorten"),
         ({"type": "strength", "run": "run", "strength": "loud"}, "give a number"),
-        ({"type": "watch", "module": "lm_head"}, "no module of pocket's"),
+        ({"type": "watch", "module": "lm_head"}, "isn’t a module of pocket’s"),
         ({"type": "sing"}, "no message of this engine"),
     ],
     ids=str,

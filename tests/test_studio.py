@@ -161,7 +161,7 @@ def test_what_is_typed_into_a_text_box_is_read_or_refused_in_words():
         layers_to_transform=(0, 2, 3), modules_to_save=("lm_head", "norm")
     )
     for field, text, words in (
-        ("layers_to_transform", "1,two", "'two' in layers_to_transform is no layer; give numbers"),
+        ("layers_to_transform", "1,two", "'two' in layers_to_transform isn't a layer; give"),
         ("layers_to_transform", "0-999999", "goes beyond 10,000 layers"),
         ("eval_steps", "often", "eval_steps='often' is not a whole number; give one, or leave it"),
         ("max_grad_norm", "none", "max_grad_norm='none' is not a number; give 1, or inf"),

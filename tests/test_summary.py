@@ -140,14 +140,14 @@ def test_nothing_is_chosen_where_no_validation_loss_was_recorded():
 @pytest.mark.parametrize(
     ("field", "options", "words"),
     [
-        ("rank", {}, "'rank' is no field of a recipe"),
+        ("rank", {}, "'rank' isn't a field of a recipe"),
         ("learning_rat", {}, "did you mean 'learning_rate'"),
         ("lora_alpha", {}, "lora_alpha does not vary between the settings of this sweep; these do"),
         ("seed", {}, "seed does not vary"),
         ("r", {"against": 5}, "against=5 was not tried; r is one of 1, 4"),
-        ("r", {"of": "losss"}, "'losss' is no score of a run; did you mean 'loss'"),
+        ("r", {"of": "losss"}, "'losss' isn't a score of a run; did you mean 'loss'"),
         ("r", {"of": "strangers"}, "no run has a 'strangers'; train the sweep with evaluate=True"),
-        ("r", {"margin": 2}, "margin=2 is no difference of 'accuracy'"),
+        ("r", {"margin": 2}, "margin=2 isn't a difference in 'accuracy'"),
     ],
 )
 def test_a_comparison_that_cannot_be_made_is_refused(field, options, words):

@@ -105,7 +105,7 @@ def test_a_task_without_validation_is_refused_before_it_is_trained(base):
     ("changes", "error", "words"),
     [
         ({"engine": "proceses"}, ValueError, "did you mean 'processes'"),
-        ({"seeds": ()}, ValueError, "2 recipes × 0 seeds are no run"),
+        ({"seeds": ()}, ValueError, "2 recipes × 0 seeds make no run"),
         ({"recipes": []}, ValueError, "0 recipes × 1 seeds"),
     ],
 )

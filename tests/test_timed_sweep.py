@@ -63,7 +63,7 @@ def test_the_first_setting_is_planned_whatever_it_takes_and_the_plan_says_so(
 
 
 def test_a_sweep_of_nothing_is_refused(base, task):
-    with pytest.raises(ValueError, match=r"0 settings × 1 seeds are no run"):
+    with pytest.raises(ValueError, match=r"0 settings × 1 seeds make no run"):
         lab.sweep_within(base, task, [], seconds=2)
 
 

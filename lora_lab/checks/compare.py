@@ -108,8 +108,8 @@ class Exercise:
         if not callable(function):
             return Verdict(
                 False,
-                f"you gave {_type_text(function)}, which is no function; give the function's name "
-                f"without brackets: lab.check.{self.name}({self.name})",
+                f"you gave {_type_text(function)}, which isn't a function; give the function's "
+                f"name without brackets: lab.check.{self.name}({self.name})",
             )
         cases = list(self.cases())
         verdict = self.judge(cases, [self.outcome(function, case) for case in cases])

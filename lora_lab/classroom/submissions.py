@@ -114,11 +114,11 @@ def _notebook(path: Path) -> dict:
     except (OSError, RecursionError) as error:
         raise ValueError(f"it can't be read ({type(error).__name__})") from error
     except UnicodeDecodeError as error:
-        raise ValueError("it is no notebook: it is no text") from error
+        raise ValueError("it isn't a notebook: it isn't text") from error
     except json.JSONDecodeError as error:
-        raise ValueError(f"it is no notebook: no JSON at line {error.lineno}") from error
+        raise ValueError(f"it isn't a notebook: line {error.lineno} isn't JSON") from error
     if not isinstance(notebook, dict) or not isinstance(notebook.get("cells"), list):
-        raise ValueError("it is no notebook: no list of cells (of version 4) is in it")
+        raise ValueError("it isn't a notebook: it holds no list of cells (version 4)")
     cells = [_checked(cell) for cell in notebook["cells"] if isinstance(cell, dict)]
     metadata = notebook.get("metadata")
     return {"cells": cells, "metadata": metadata if isinstance(metadata, dict) else {}}

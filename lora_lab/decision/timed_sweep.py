@@ -132,7 +132,7 @@ def sweep_within(
     recipes, seeds = tuple(recipes), tuple(seeds)
     if not recipes or not seeds:
         raise ValueError(
-            f"{len(recipes)} settings × {len(seeds)} seeds are no run; give one of each at least"
+            f"{len(recipes)} settings × {len(seeds)} seeds make no run; give one of each at least"
         )
     scoring = _scoring_seconds(base, task)
     steps: dict[Recipe, float] = {}

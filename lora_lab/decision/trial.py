@@ -89,7 +89,7 @@ def decide(
         ValueError: if there is too little time to try anything, with the minutes that would do.
     """
     if not 0 < minutes < math.inf:
-        raise ValueError(f"{minutes:g} minutes are no time to try anything in; give 1 or more")
+        raise ValueError(f"{minutes:g} minutes leave no time to try anything; give 1 or more")
     tell = tell or (lambda words: None)
     start = time.monotonic() - spent
     trial = _Trial(base, task, 60 * minutes, tell, store, start=start)

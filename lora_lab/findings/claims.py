@@ -311,7 +311,7 @@ def claim(id: str) -> Claim:
     """
     known = tuple(claims())
     if id not in known:
-        raise ValueError(f"{id!r} is no claim; {nearest(id, known)}There are: {', '.join(known)}")
+        raise ValueError(f"there is no claim {id!r}; {nearest(id, known)}Known: {', '.join(known)}")
     return claims()[id]
 
 

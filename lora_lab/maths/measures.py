@@ -23,5 +23,5 @@ def checked_margin(measure: str, margin: float | None) -> float | None:
         return MARGIN if share else None
     if not 0 < margin < (1 if share else math.inf):
         fitting = "0.02 for 2 points of a share" if share else "a number above 0"
-        raise ValueError(f"margin={margin:g} is no difference of {measure!r}; give {fitting}")
+        raise ValueError(f"margin={margin:g} isn't a difference in {measure!r}; give {fitting}")
     return margin

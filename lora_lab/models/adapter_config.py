@@ -158,7 +158,7 @@ def read_settings(folder: Path) -> dict[str, object]:
 
 def _not_known(path: Path, error: BaseException) -> str:
     return (
-        f"{path} is no configuration of an adapter that is known here: {error}; PEFT's LORA "
+        f"{path} isn't a configuration of an adapter that is known here: {error}; PEFT's LORA "
         "and ADALORA for CAUSAL_LM are, with ranks of 1 or more and bias 'none'"
     )
 

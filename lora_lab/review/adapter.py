@@ -64,8 +64,8 @@ def check_adapter(folder: str | Path) -> Review:
     if (folder / "config.json").exists():
         return check_model(folder)
     raise FileNotFoundError(
-        f"{folder} holds neither {CONFIG_FILE} nor config.json, so it is no adapter and no model; "
-        "give a folder that save_pretrained wrote"
+        f"{folder} holds neither {CONFIG_FILE} nor config.json, so it is neither an adapter nor a "
+        "model; give a folder that save_pretrained wrote"
     )
 
 
@@ -183,7 +183,7 @@ class _Adapter:
                 self._add(
                     "grave",
                     f"there is no {WEIGHTS_FILE}" + (f", only {named(there)}" if there else ""),
-                    "the configuration alone is no adapter",
+                    "the configuration alone isn't an adapter",
                     "copy the file from the training's folder (git-lfs: git lfs pull)",
                 )
             return

@@ -66,14 +66,14 @@ def check_data(
 
     Raises:
         FileNotFoundError: there is no such file.
-        TypeError: `path` is no path.
+        TypeError: `path` isn't a path.
         ValueError: it is of another kind, empty, binary or broken (with the place), or has no such
             columns.
     """
     if not isinstance(path, str | os.PathLike):
         raise TypeError(
-            f"{path!r} is no path; give the path of a CSV, TSV, JSON or JSONL file. Rows that are "
-            "in memory have to be written into one first"
+            f"{path!r} isn't a path; give the path of a CSV, TSV, JSON or JSONL file. Rows that "
+            "are in memory have to be written into one first"
         )
     path = Path(path)
     if max_length < 1:

@@ -69,7 +69,7 @@ def check_is_task(given: object) -> None:
     """Refuse anything that is not a Task, such as a name."""
     if not isinstance(given, Task):
         name = repr(given) if isinstance(given, str) else '"new-facts"'
-        raise TypeError(f"{shown(given)} is no task; give lab.load_task({name})")
+        raise TypeError(f"{shown(given)} isn't a task; give lab.load_task({name})")
 
 
 @dataclass(frozen=True, slots=True)

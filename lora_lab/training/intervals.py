@@ -156,7 +156,7 @@ def _interval(scores: Sequence[Scores], metric: str, task: Task) -> Ends | None:
 
 
 def _count(answer: Answer, metric: str, task: Task) -> tuple[int, int] | None:
-    """(hits, total) of an answer: the metric is the ratio of their sums. None: it is no share."""
+    """(hits, total) of an answer: the metric is the ratio of their sums. None: it isn't a share."""
     if metric == "field F1":
         wanted, given = (json_fields(text) or set() for text in (answer.expected, answer.given))
         return 2 * len(wanted & given), len(wanted) + len(given)

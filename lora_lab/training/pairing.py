@@ -64,7 +64,8 @@ def compare_at_look(
         more = next_look(found.pairs)
         fitting = f"train {more - found.pairs} more" if more else f"give the first {LOOKS[-1]}"
         raise ValueError(
-            f"{found.pairs} seeds are no look of the plan ({', '.join(map(str, LOOKS))}); {fitting}"
+            f"the plan has no look at {found.pairs} seeds, only at "
+            f"{', '.join(map(str, LOOKS))}; {fitting}"
         )
     return replace(found, look=LOOKS.index(found.pairs) + 1)
 
@@ -122,7 +123,7 @@ def _scores_of_one(side: object) -> Scores | None:
             return None
         side = others[0] if others else side
     raise TypeError(
-        f"{side!r:.80} is no run to compare; give the runs of a setting, a single run, or the "
+        f"{side!r:.80} isn't a run to compare; give the runs of a setting, a single run, or the "
         "scores of evaluate"
     )
 

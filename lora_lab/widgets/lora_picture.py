@@ -52,7 +52,7 @@ class LoraPicture(anywidget.AnyWidget):
         largest = min(LARGEST, layer.in_features, layer.out_features)
         if isinstance(r, bool) or r not in range(1, largest + 1):
             raise ValueError(
-                f"r={r!r} is no rank of this slider; give a whole number from 1 to {largest}"
+                f"r={r!r} isn't a rank of this slider; give a whole number from 1 to {largest}"
             )
         with seeded(torch.device("cpu"), 0):
             start = LoRALinear(nn.Linear(layer.in_features, layer.out_features), largest, 1).lora_A

@@ -109,7 +109,7 @@ class Studio(WorkingBox):
             choices: recipe fields to set first: `train(r=4)`.
 
         Raises:
-            ValueError: for a name that is no field of a recipe, and for values that can't work.
+            ValueError: for a name that isn't a field of a recipe, and for values that can't work.
             RuntimeError: if it was stopped before it had results.
         """
         self._work.wait()
