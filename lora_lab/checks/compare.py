@@ -47,7 +47,7 @@ class Outcome:
 
     def like(self, other: "Outcome") -> bool:
         """Whether both calls had the same outcome: an equal answer, or the same kind of failure."""
-        kinds = [one.raised and one.raised.kind for one in (self, other)]
+        kinds = [outcome.raised and outcome.raised.kind for outcome in (self, other)]
         return (
             kinds[0] == kinds[1]
             and self.changed == other.changed

@@ -212,7 +212,8 @@ def _groups_in_words(task: Task) -> str:
     if task.groups is None:
         return ""
     counts = [
-        len({task.groups[one.prompt] for one in split}) for split in (task.validation, task.test)
+        len({task.groups[example.prompt] for example in split})
+        for split in (task.validation, task.test)
     ]
     few = (
         ", so few that their scores say next to nothing; a column of your own with train, "

@@ -279,7 +279,7 @@ def batches_to_score(encoded: Sequence[Encoded], vocab_size: int) -> Iterator[li
     """
     batch: list[Encoded] = []
     places: set[int] = set()
-    for example in sorted(encoded, key=lambda one: len(one.input_ids)):
+    for example in sorted(encoded, key=lambda row: len(row.input_ids)):
         wider = places.union(places_of(example))
         if batch and len(batch) >= scored_at_once(len(wider), vocab_size):
             yield batch

@@ -141,7 +141,7 @@ def clusters_of(answers: Sequence[Answer], task: Task) -> dict[str, list[Answer]
 
 
 def _interval(scores: Sequence[Scores], metric: str, task: Task) -> Ends | None:
-    answers = [answer for one in scores for answer in one.answers]
+    answers = [answer for of_run in scores for answer in of_run.answers]
     counts = [
         [_count(answer, metric, task) for answer in own]
         for own in clusters_of(answers, task).values()

@@ -126,7 +126,7 @@ def best_setting(runs: Sequence[Run]) -> list[Run]:
         if _diverged(group) or any(run.scores is None for run in group):
             continue
         scores = [run.scores for run in group]
-        if other := next((one.split for one in scores if one.split != "validation"), ""):
+        if other := next((of_run.split for of_run in scores if of_run.split != "validation"), ""):
             raise ValueError(
                 f"the runs were scored on the {other}, which must not choose; "
                 "sweep with evaluate='validation'"

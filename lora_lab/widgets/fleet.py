@@ -63,8 +63,8 @@ class FleetView(DescribedExplorer):
         """The sizes for each model, at the chosen rank and number of customers."""
         rows = {}
         for name in models:
-            one = fleet(name, self.r.value, self.customers.value)
-            sizes = one.base, one.adapter, one.apart, one.merged
+            memory = fleet(name, self.r.value, self.customers.value)
+            sizes = memory.base, memory.adapter, memory.apart, memory.merged
             rows[name] = [file_size(size) for size in sizes]
         many = self.customers.value
         columns = ["base", "adapter", f"base + {many} adapters", f"{many} merged models"]

@@ -187,7 +187,7 @@ def linear_layer(base: Base, module: str) -> nn.Linear:
     layers = dict(base.model.named_modules())
     layer = layers.get(module)
     if type(layer) is not nn.Linear:
-        linear = tuple(name for name, one in layers.items() if type(one) is nn.Linear)
+        linear = tuple(name for name, child in layers.items() if type(child) is nn.Linear)
         kind = "is not there" if layer is None else f"is a {type(layer).__name__}"
         raise ValueError(
             f"{module!r} {kind} in {base.name}, and this picture is of a linear layer with "
