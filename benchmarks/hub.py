@@ -1,11 +1,11 @@
-"""Eight learners at once against one alone, on a real JupyterHub: waiting times and memory.
+"""How long do eight learners at once wait on a real JupyterHub, and how much memory do they hold?
 
 Each learner logs in, starts a server and a kernel, and runs the cells of a pocket lab: load the
 base, train, show. Memory is counted by shares (PSS): a page that eight processes map counts an
 eighth for each. The weights' file is counted apart. `--lessons 00 05` runs whole lessons, one after
-the other, for their CPU seconds and their peak. `--rent 30` is the arithmetic on what was measured,
-which is kept in results/hub.json; `--write` puts it into the pages.
-Run `python benchmarks/hub.py --help`. It needs the extra `hub` and configurable-http-proxy.
+the other, for their CPU seconds and their peak. `--rent 30` says which machine 30 learners need,
+from the measurements kept in results/hub.json; `--write` puts it into the pages. Run
+`python benchmarks/hub.py --help`. It needs the extra `hub` and configurable-http-proxy.
 """
 
 import argparse
@@ -96,7 +96,7 @@ def seconds_of(processes):
 
 
 def class_of(count, cell):
-    """What each of so many learners waited, held and spent, all at once."""
+    """The waiting time, memory and CPU seconds of each of `count` learners who work at once."""
     with tempfile.TemporaryDirectory() as place, real.hub(Path(place), cache_folder(), "4G") as on:
         return asyncio.run(train_at_once(on, count, cell))
 
@@ -131,7 +131,7 @@ def mean(rows, key):
 
 
 def compare(base, count):
-    """One alone, then `count` at once."""
+    """What is measured with one learner alone, then with `count` learners at once."""
     load = os.getloadavg()[0]
     alone = class_of(1, CELLS[base])
     together = class_of(count, CELLS[base])
@@ -187,23 +187,27 @@ def lesson(number):
 
 
 def got(group):
-    """Cores that a class had of a machine that others may use too: (one alone, all together).
+    """The cores that were used: (by a learner alone, by all learners together).
 
-    Where the two are equal, the wait comes from sharing the processor alone.
+    Other programs may have used the machine too. If the two numbers are equal, the learners waited
+    only because they shared the processor.
+
+    Args:
+        group: a result of `compare`.
     """
     together = group["learners"] * group["cpu_seconds"] / group["together_seconds"]
     return group["cpu_seconds"] / group["alone_seconds"], together
 
 
 def rent(group, learners):
-    """The machine for so many learners: cores so that none waits longer than WAIT, and memory.
+    """The machine for so many learners: cores so that nobody waits longer than WAIT, and memory.
 
-    A kernel's work is on one thread, so on a free machine one alone has a core. If all press Run in
-    the same second, each has cores / learners of a core. Fewer wait in practice: they read in
-    between.
+    A kernel works on one thread, so a learner alone on a free machine has a core. If all press Run
+    in the same second, each has cores / learners of a core. In practice fewer wait, since learners
+    read in between.
 
     Args:
-        one: a result of `compare`.
+        group: a result of `compare`.
         learners: how many, at the same time.
 
     Returns:

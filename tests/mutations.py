@@ -1,4 +1,4 @@
-"""Proof that the tests can fail: break one line of the package's heart, expect its test to fail.
+"""Proof that the tests can fail: break a line of the package's heart, and expect a test to fail.
 
 Run by hand or nightly: `python tests/mutations.py`, or with the files to try, as in
 `python tests/mutations.py training.py recipe.py`. test_mutations.py keeps the table true.

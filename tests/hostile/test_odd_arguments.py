@@ -93,7 +93,7 @@ def test_the_widest_start_at_right_angles_that_fits_is_made():
 
 def test_what_fits_a_sweep_is_taken():
     recipes, seeds = check_sweep(BASE, TASK, (recipe(r=r) for r in (1, 2)), range(2))
-    assert ([one.r for one in recipes], seeds) == ([1, 2], [0, 1])
+    assert ([given.r for given in recipes], seeds) == ([1, 2], [0, 1])
 
 
 def test_a_sweep_may_give_a_recipe_twice_since_settings_may_meet():
