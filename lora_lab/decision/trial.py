@@ -1,4 +1,7 @@
-"""`decide`: prompt, retrieval or LoRA, all tried on the same validation rows in a given time."""
+"""`decide`: prompt, retrieval or LoRA, all tried on the same validation rows in a given time.
+
+The rule that turns the measurements into a recommendation is in `lessons/deciding.py`.
+"""
 
 import math
 import time

@@ -1,4 +1,7 @@
-"""Examples on their way into a batch: cut, left out, padded, packed; and trainings on them."""
+"""*Examples* on their way into a batch: cut, left out, padded, packed; and trainings on them.
+
+Whole *runs* that are trained together in packs are in `training/packing.py`.
+"""
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
