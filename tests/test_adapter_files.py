@@ -65,7 +65,7 @@ def configured(folder, **changes):
 def holding(folder, changes):
     """Change, add or (with None) take out tensors."""
     tensors = load_file(folder / WEIGHTS) | changes
-    there = {name: one for name, one in tensors.items() if one is not None}
+    there = {name: tensor for name, tensor in tensors.items() if tensor is not None}
     save_file(there, folder / WEIGHTS)
 
 
@@ -298,7 +298,10 @@ def test_an_adapter_that_never_learned_says_so_when_it_is_loaded(base, saved, ki
     folder = Path(shutil.copytree(saved / kind, tmp_path / "adapter"))
     starts = (part, "lora_embedding_A")
     tensors = load_file(folder / WEIGHTS)
-    holding(folder, {key: one * 0 for key, one in tensors.items() if any(s in key for s in starts)})
+    holding(
+        folder,
+        {key: tensor * 0 for key, tensor in tensors.items() if any(s in key for s in starts)},
+    )
     with pytest.warns(UserWarning, match=f"has learned nothing: {part} is all zero"):
         load_adapter(base, folder)
 
@@ -380,5 +383,5 @@ def test_a_whole_model_that_does_not_fit_is_refused_too(base, odd, tmp_path):
     tensors = load_file(file)
     changes = {"nan": torch.full((32,), float("nan")), "gone": None, "shape": torch.ones(1)}
     tensors[name] = changes[odd]
-    save_file({key: one for key, one in tensors.items() if one is not None}, file)
+    save_file({key: tensor for key, tensor in tensors.items() if tensor is not None}, file)
     refused(base, folder, f"{name}")

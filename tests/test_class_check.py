@@ -351,8 +351,8 @@ def test_each_odd_file_has_its_line_and_all_others_are_checked(name, graded, tmp
 
 
 def test_the_better_of_two_files_counts(graded):
-    twice = [one for one in graded if one.submission.learner == "twice"]
-    assert {one.submission.path.name: one.counts for one in twice} == {
+    twice = [result for result in graded if result.submission.learner == "twice"]
+    assert {result.submission.path.name: result.counts for result in twice} == {
         "05_rank-twice.ipynb": True,
         "05_rank-twice (1).ipynb": False,
     }
@@ -367,7 +367,7 @@ def test_the_learner_is_in_the_files_name_or_in_its_folders():
 
 def test_names_and_messages_are_text_in_the_table_and_on_the_page(tmp_path):
     path = hand_in(tmp_path, "=cmd()<script>_05_rank.ipynb".replace("/", ""), "no")
-    graded = [Graded(one, None, False) for one in read_all([path])]
+    graded = [Graded(submission, None, False) for submission in read_all([path])]
     write_grades(graded, tmp_path / "grades.csv", tmp_path / "pages")
     _, row = csv.reader((tmp_path / "grades.csv").read_text(encoding="utf-8").splitlines())
     assert len(row) == len(HEAD)

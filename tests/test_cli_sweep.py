@@ -113,7 +113,7 @@ def test_the_test_is_left_alone_unless_it_is_asked_for(words):
     assert "--then-test scores it once on the test split." in shown
     chosen = [run_ for run_ in list_runs() if run_.recipe.learning_rate == 3e-2]
     listed = re.search(r"its runs +(.+)", shown)[1].split(", ")
-    for seed, (named, text) in enumerate(one.split(" ", 1) for one in listed):
+    for seed, (named, text) in enumerate(line.split(" ", 1) for line in listed):
         (found,) = [run_ for run_ in chosen if named in run_.path.name]
         assert found.recipe.seed == seed
         assert text == f"(seed {seed}: {show.mark('accuracy', found.scores.value)})"
@@ -289,7 +289,7 @@ def test_a_choice_is_tied_to_another_by_a_multiple_or_its_root(tie, alphas):
     settings = _settings(f"r=4,16 {tie}")
     expected = [{"r": 4, "lora_alpha": alphas[0]}, {"r": 16, "lora_alpha": alphas[1]}]
     assert settings == [pytest.approx(one) for one in expected]
-    kinds = [type(one["lora_alpha"]) for one in settings]  # 8 and 8.0 would be two stored runs
+    kinds = [type(row["lora_alpha"]) for row in settings]  # 8 and 8.0 would be two stored runs
     assert kinds == [int if number == int(number) else float for number in alphas]
 
 
@@ -299,7 +299,8 @@ def test_several_choices_are_tied_to_one_and_every_pair_with_another_is_trained(
     assert result.exit_code == 0, result.stderr
     recipes = [one["recipe"] for one in json.loads(result.stdout)["runs"]]
     found = {
-        (one["r"], one["lora_alpha"], one["learning_rate"], one["weight_decay"]) for one in recipes
+        (recipe["r"], recipe["lora_alpha"], recipe["learning_rate"], recipe["weight_decay"])
+        for recipe in recipes
     }
     assert found == {
         (r, alpha, rate, decay)

@@ -118,7 +118,7 @@ def test_the_lessons_nine_reasons_are_weighed_five_for_and_four_against():
 
 def test_what_nobody_measured_is_no_reason_either_way():
     reasons = advise(Situation(goal="style")).reasons
-    assert [one.reason for one in reasons if one.applies is None] == [
+    assert [reason.reason for reason in reasons if reason.applies is None] == [
         "prompting does not reach what you need",
         "a prompt or retrieval does it",
     ]

@@ -100,7 +100,8 @@ def test_a_way_is_asked_in_batches_and_marked_as_the_task_marks(base, task):
         last = ask_in(way, base, task, task.validation[:5], batch=2)
     assert [len(call.args[2]) for call in asked.call_args_list] == [2, 2, 1]
     prompted = [
-        dataclasses.replace(one, prompt=way.rewrite(one.prompt)) for one in task.validation[:5]
+        dataclasses.replace(example, prompt=way.rewrite(example.prompt))
+        for example in task.validation[:5]
     ]
     assert [one.given for one in last.answers] == [
         one.given for one in answers_to(base, task, prompted)
@@ -113,7 +114,7 @@ def test_a_way_is_asked_in_batches_and_marked_as_the_task_marks(base, task):
 
 
 def test_every_way_is_asked_the_same_validation_rows_and_the_test_once_at_the_end(decision, task):
-    rows = [one.prompt for one in task.validation[: decision.rows]]
+    rows = [example.prompt for example in task.validation[: decision.rows]]
     assert decision.rows == 24
     assert {asked.name for asked in decision.tried} == {
         "prompt", "instruction", "few-shot", "retrieval", "LoRA",
@@ -139,7 +140,9 @@ def test_the_measured_counts_decide_and_the_best_of_the_recommended_kind_takes_t
 
 def test_the_test_is_answered_by_the_adapter_that_was_chosen(decision, task):
     scores = evaluate(decision.run, dataclasses.replace(task, old_knowledge=[], strangers=[]))
-    assert [one.given for one in decision.test.answers] == [one.given for one in scores.answers]
+    assert [answer.given for answer in decision.test.answers] == [
+        answer.given for answer in scores.answers
+    ]
     assert decision.after.old_knowledge == evaluate(decision.run, task).old_knowledge
     recipe = decision.run.recipe
     assert decision.chosen.choice == f"rate {recipe.learning_rate:g}, up to {recipe.steps} steps"
@@ -434,7 +437,7 @@ def test_personal_data_are_hidden_in_every_text_of_the_page_and_counted(decision
 
 
 def test_where_the_test_has_groups_the_limits_speak_of_groups(decision):
-    groups = {one.prompt: one.prompt[-3:] for one in decision.task.test}
+    groups = {example.prompt: example.prompt[-3:] for example in decision.task.test}
     task = dataclasses.replace(decision.task, groups=groups)
     tried = tuple(
         dataclasses.replace(asked, answers=decision.test.answers) for asked in decision.tried

@@ -150,7 +150,7 @@ def test_what_is_not_known_of_a_model_is_none_with_the_reason_as_a_warning():
 def test_a_recipe_that_does_not_fit_is_an_error_and_no_warning(recwarn):
     with pytest.raises(ValueError, match="did you mean 'q_proj'"):
         lab.estimate("llama-7b", lab.Recipe(target_modules=("q_porj",)))
-    assert [str(one.message) for one in recwarn if one.category is UserWarning] == []
+    assert [str(warning.message) for warning in recwarn if warning.category is UserWarning] == []
 
 
 def test_a_task_needs_a_base_for_its_tokenizer():

@@ -19,7 +19,7 @@ LIMIT = 120  # seconds that `wait` may take on a busy machine
 
 def task():
     letters = letters_task()
-    old = [Example(one.prompt, one.answer) for one in letters.test]
+    old = [Example(example.prompt, example.answer) for example in letters.test]
     return dataclasses.replace(letters, old_knowledge=old, recipe=recipe(steps=6))
 
 

@@ -112,7 +112,7 @@ def sides():
 
 
 def test_each_way_is_trained_once_and_the_base_stays_as_it_was(sides):
-    before = {name: one.clone() for name, one in sides.base.model.state_dict().items()}
+    before = {name: tensor.clone() for name, tensor in sides.base.model.state_dict().items()}
     assert sides.adapted("full") is sides.adapted("full") is sides.adapted("full", 0)
     assert sides.changes("full") is sides.changes("full", seed=0)
     assert sides.adapted("LoRA", 1) is not sides.adapted("LoRA")

@@ -216,7 +216,8 @@ def test_the_usual_memory_is_that_of_a_plain_loop_in_full(dtype, changes, pocket
     def train():
         with record_function("step 1"):
             weights = [
-                (one, one if dtype == "float32" else exact(one)) for one in model.parameters()
+                (parameter, parameter if dtype == "float32" else exact(parameter))
+                for parameter in model.parameters()
             ]
             optimizers = [torch.optim.AdamW([exactly], lr=1e-4) for _, exactly in weights]
             for batch in batches:
@@ -298,7 +299,7 @@ def test_double_quantisation_takes_4_127_bits_a_weight_as_in_qloras_section_3():
 @pytest.mark.parametrize("optimizer", ["adamw", "adamw_8bit", "sgd"])
 def test_the_optimizers_state_has_the_bytes_that_it_really_has(optimizer):
     numbers = [3, 4095, 4096, 70_001]
-    parameters = [torch.nn.Parameter(torch.randn(one)) for one in numbers]
+    parameters = [torch.nn.Parameter(torch.randn(number)) for number in numbers]
     made = recipe(optimizer=optimizer)
     real = make_optimizer({str(one): each for one, each in enumerate(parameters)}, made)
     for one in parameters:
@@ -311,7 +312,7 @@ def test_the_optimizers_state_has_the_bytes_that_it_really_has(optimizer):
         for name, value in state.items()
         if isinstance(value, torch.Tensor) and name not in tables
     ]
-    assert optimizer_bytes([Trained("a", one) for one in numbers], made) == sum(held)
+    assert optimizer_bytes([Trained("a", number) for number in numbers], made) == sum(held)
 
 
 @pytest.mark.parametrize(

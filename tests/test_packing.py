@@ -76,7 +76,7 @@ def assert_equal(ours, theirs, rtol=1e-5):
         [getattr(one, name) for name in exact] for one in theirs
     ]
     for name, allowed in (("loss", rtol), ("validation_loss", rtol), ("grad_norm", 10 * rtol)):
-        columns = [[getattr(one, name) for one in records] for records in (ours, theirs)]
+        columns = [[getattr(record, name) for record in records] for records in (ours, theirs)]
         assert [value is None for value in columns[0]] == [value is None for value in columns[1]]
         columns = [[value for value in column if value is not None] for column in columns]
         torch.testing.assert_close(*columns, rtol=allowed, atol=0)

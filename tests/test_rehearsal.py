@@ -89,9 +89,9 @@ def base(monkeypatch):
 def test_a_step_leaves_no_tensor_on_the_cpu(choice, base):
     training = train(base, letters_task(), recipe(steps=3, **CHOICES[choice]))
     assert [record.step for record in training] == [1, 2, 3]
-    trained = [one for one in training.model.parameters() if one.requires_grad]
+    trained = [parameter for parameter in training.model.parameters() if parameter.requires_grad]
     assert trained
-    assert {one.device for one in training.model.parameters()} == {META}
+    assert {parameter.device for parameter in training.model.parameters()} == {META}
 
 
 def test_losses_answers_and_marks_are_asked_on_the_models_device(base):
@@ -106,13 +106,13 @@ def test_losses_answers_and_marks_are_asked_on_the_models_device(base):
 def test_runs_that_are_packed_into_one_batch_leave_no_tensor_on_the_cpu(base):
     recipes = [recipe(steps=2, seed=seed, r=r) for seed, r in ((0, 2), (1, 4))]
     news = train_packed(base, letters_task(), recipes, store=None)
-    assert {recipe.r for recipe, one in news if hasattr(one, "scores")} == {2, 4}
+    assert {recipe.r for recipe, item in news if hasattr(item, "scores")} == {2, 4}
 
 
 def test_a_tensor_that_is_left_on_the_cpu_raises(base):
     training = train(base, letters_task(), recipe(steps=1))
     modules = dict(training.model.named_modules())
-    left = next(one for name, one in modules.items() if name.endswith("lora_A.default"))
+    left = next(module for name, module in modules.items() if name.endswith("lora_A.default"))
     left.weight = torch.nn.Parameter(torch.zeros(tuple(left.weight.shape)))
     with pytest.raises(RuntimeError, match="device|meta"):
         next(iter(training))

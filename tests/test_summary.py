@@ -132,7 +132,7 @@ def test_a_rate_that_diverged_is_not_chosen():
 
 
 def test_nothing_is_chosen_where_no_validation_loss_was_recorded():
-    rates = [one for rate in (1e-3, 3e-3) for one in runs(*R1, r=1, learning_rate=rate)]
+    rates = [run for rate in (1e-3, 3e-3) for run in runs(*R1, r=1, learning_rate=rate)]
     with pytest.raises(ValueError, match="hold no validation loss to choose by .+eval_steps=steps"):
         Sweep((*rates, *runs(*R4, r=4))).compare("r")
 
@@ -156,7 +156,7 @@ def test_a_comparison_that_cannot_be_made_is_refused(field, options, words):
 
 
 def test_what_is_shown_has_percent_intervals_verdicts_and_the_confounds():
-    pairs = [one for r in (1, 4) for one in runs(*(R1 if r == 1 else R4), r=r, lora_alpha=2 * r)]
+    pairs = [run for r in (1, 4) for run in runs(*(R1 if r == 1 else R4), r=r, lora_alpha=2 * r)]
     found = Sweep(tuple(pairs)).compare("r")
     first = repr(found).splitlines()[1]
     assert first.split()[:6] == ["4", "8", "54", "51.1", "to", "56.9"]

@@ -142,15 +142,15 @@ def made(*recipes, seeds=(0, 1, 2), task="letters", parameters=None):
     return Sweep(
         tuple(
             Run(
-                recipe=dataclasses.replace(one, seed=seed),
+                recipe=dataclasses.replace(recipe, seed=seed),
                 records=(),
                 scores=None,
                 base_name="tiny",
                 task_name=task,
                 path=None,
-                budget=budget and budget(one),
+                budget=budget and budget(recipe),
             )
-            for one in recipes
+            for recipe in recipes
             for seed in seeds
         )
     )
