@@ -190,7 +190,7 @@ def test_a_field_of_a_later_peft_that_is_switched_off_does_no_harm(base, adapter
         ({A: None, B: None, PREFIX + A: torch.ones(3, 32)}, "twice, such as .+ was wrapped twice"),
         ({"something": torch.ones(2)}, "holds 'something'"),
     ],
-    ids=lambda one: one if isinstance(one, str) else "",
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_tensors_that_do_not_fit_are_named(base, adapter, changes, words):
     holding(adapter, changes)
@@ -222,7 +222,7 @@ def test_other_kinds_with_a_tensor_missing_odd_or_nan_are_refused(base, saved, k
         "head": "lm_head",
         "embedding": "embedding_A",
     }
-    name = next(key for key, one in tensors.items() if special[kind] in key and one.numel())
+    name = next(key for key, tensor in tensors.items() if special[kind] in key and tensor.numel())
     tensor = tensors[name]
     odd = (None, tensor * float("nan"), torch.ones(*tensor.shape, 1), torch.ones(7))
     for place, change in enumerate(odd):

@@ -616,11 +616,11 @@ def test_files_that_zero_3_leaves_behind(plain):
             "hold I8, not floating-point",
         ),
     ],
-    ids=lambda one: one if isinstance(one, str) else "",
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_factors_of_odd_shapes(plain, key, tensor, words):
     tensors = tensors_of(plain) | {key: tensor}
-    holding(plain, {name: one for name, one in tensors.items() if one is not None})
+    holding(plain, {name: tensor for name, tensor in tensors.items() if tensor is not None})
     only(plain, "grave", words)
 
 
@@ -649,7 +649,7 @@ HUGE = {"dtype": "F32", "shape": [1 << 40, 1 << 20], "data_offsets": [0, 1 << 62
         (header([1, 2]), "is damaged"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a git-lfs pointer"),
     ],
-    ids=lambda one: "" if isinstance(one, str) else str(one[:12]),
+    ids=lambda value: "" if isinstance(value, str) else str(value[:12]),
 )
 def test_a_damaged_file_of_weights(plain, content, words):
     (plain / WEIGHTS).write_bytes(content)
@@ -673,7 +673,7 @@ def test_a_file_cut_short(plain):
         ("{}", "peft_type None"),
         ('{"peft_type": ["LORA"]}', "peft_type ['LORA']"),
     ],
-    ids=lambda one: one[:9],
+    ids=lambda value: value[:9],
 )
 def test_a_configuration_that_is_none(plain, words, expected):
     (plain / CONFIG).write_text(words)

@@ -70,9 +70,9 @@ def test_a_try_counts_right_answers_and_tokens(base, task):
     assert tried.right == (False, True, True)
     assert tried.share == pytest.approx(2 / 3)
     assert tried.interval == wilson(2, 3)
-    ids = [prompt_ids(base.tokenizer, one.prompt) for one in known]
+    ids = [prompt_ids(base.tokenizer, example.prompt) for example in known]
     assert tried.prompt_tokens == pytest.approx(sum(map(len, ids)) / 3)
-    given = [base.tokenizer(one.answer)["input_ids"] for one in known]
+    given = [base.tokenizer(example.answer)["input_ids"] for example in known]
     assert tried.answer_tokens == pytest.approx(sum(map(len, given)) / 3)
     assert tried.seconds > 0
 
@@ -99,7 +99,7 @@ def test_every_new_fact_becomes_the_note_that_states_it():
         for attribute, value in person.facts.items()
     }
     assert {*notes} <= stated
-    assert all(one.answer in note for one, note in zip(task.train, notes, strict=True))
+    assert all(example.answer in note for example, note in zip(task.train, notes, strict=True))
 
 
 def test_a_task_without_facts_has_no_notes():

@@ -89,7 +89,7 @@ def by_peft(config, recipe):
         (BERT, {"target_modules": ("output.dense",), "layers_to_transform": (1,)}),
         (MIXTRAL, {"target_modules": ("q_proj", "v_proj")}),
     ],
-    ids=lambda one: one.model_type if isinstance(one, hf.PretrainedConfig) else str(one),
+    ids=lambda value: value.model_type if isinstance(value, hf.PretrainedConfig) else str(value),
 )
 def test_a_recipe_reaches_the_layers_that_peft_adapts(config, changes):
     recipe = Recipe(**changes)
@@ -270,7 +270,9 @@ def test_patterns_spelt_out_adapt_what_the_patterns_adapt(config, changes):
         found = {
             name: layer for name, layer in layers if isinstance(layer, peft.tuners.lora.LoraLayer)
         }
-        return {name: (one.r["default"], one.scaling["default"]) for name, one in found.items()}
+        return {
+            name: (layer.r["default"], layer.scaling["default"]) for name, layer in found.items()
+        }
 
     assert made(spelt=True) == made(spelt=False) != {}
 

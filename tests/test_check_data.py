@@ -370,9 +370,9 @@ def test_no_example_has_more_tokens_than_its_bound(name, seed):
     examples = [Example(text(), text()) for _ in range(300)]
     bounds = Bounds(counter, examples[:100])
     lengths = counter.lengths(examples)
-    for n, one in zip(lengths, examples, strict=True):
-        assert n <= bounds.most(one)
-        assert bounds.may_exceed(one, n - 1)
+    for n, example in zip(lengths, examples, strict=True):
+        assert n <= bounds.most(example)
+        assert bounds.may_exceed(example, n - 1)
 
 
 def test_a_sample_finds_every_row_that_is_too_long(monkeypatch):

@@ -512,7 +512,9 @@ def test_a_recorded_verdict_follows_from_the_recorded_numbers(path):
         most = math.inf if case["at_most"] is None else case["at_most"]
         inside, outside = least <= low <= high <= most, high < least or low > most
         held.append("yes" if inside else "no" if outside else "?")
-    assert [{True: "yes", False: "no", None: "?"}[one.holds] for one in found.findings] == held
+    assert [
+        {True: "yes", False: "no", None: "?"}[finding.holds] for finding in found.findings
+    ] == held
     assert found.verdict.startswith(
         "not settled" if "?" in held
         else "holds here only when" if len(set(held)) == 2

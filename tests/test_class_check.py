@@ -268,7 +268,7 @@ def test_each_lessons_solutions_get_all_points_and_its_stubs_none(number, tmp_pa
     solved.write_text(json.dumps(submission(number, solutions(number))), encoding="utf-8")
     empty = hand_in(tmp_path, f"{lessons()[number].name}-bob.ipynb", submission(number, {}))
     with Runner() as runner:
-        ada, bob = grade(read_all([solved, empty]), runner, lambda one: None)
+        ada, bob = grade(read_all([solved, empty]), runner, lambda submission: None)
     assert ada.score.share == 1, ada.score.verdicts
     assert bob.score.right == 0
     assert all("nothing to check" in verdict.message for verdict in bob.score.verdicts.values())
@@ -333,7 +333,7 @@ def graded(runner, tmp_path_factory):
     folder = tmp_path_factory.mktemp("handed in")
     for name, (content, _, _) in BAD.items():
         hand_in(folder, name, content())
-    return grade(read_all(find([folder]), lessons()["05"]), runner, lambda one: None)
+    return grade(read_all(find([folder]), lessons()["05"]), runner, lambda submission: None)
 
 
 @pytest.mark.parametrize("name", BAD)

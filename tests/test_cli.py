@@ -780,7 +780,7 @@ def test_an_export_is_scored_on_its_own_runs_test_wherever_its_file_lies(
     assert "trained on rows" not in found.stderr
     own = json.loads(run("evaluate", name, "--json").stdout)["scores"]["answers"]
     scored = json.loads(found.stdout)["scores"]["answers"]
-    assert [one["prompt"] for one in scored] == [one["prompt"] for one in own]
+    assert [row["prompt"] for row in scored] == [row["prompt"] for row in own]
     assert "letters.csv; give one: --task where" in refused(*of_export)
     other = run(*of_export, "--task", moved, "--task-seed", "6")
     assert "trained on rows of letters.csv, and this file with these options" in other.stderr

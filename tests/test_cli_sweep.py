@@ -62,7 +62,7 @@ def test_all_pairs_are_trained_with_all_seeds_and_score_as_in_the_library(words)
     assert means == list(done.summary()["mean"])
     assert printed["chosen"]["mean"] == max(means)
     assert printed["chosen"]["runs"] == [
-        one["name"] for one in printed["runs"][2 * means.index(max(means)) :][:2]
+        run["name"] for run in printed["runs"][2 * means.index(max(means)) :][:2]
     ]
     assert (printed["split"], printed["test"]) == ("validation", None)
 
@@ -144,7 +144,7 @@ def test_then_test_scores_the_chosen_setting_alone_and_says_so(words):
 
 def test_a_test_that_other_runs_have_seen_is_said_to_be(words):
     printed = json.loads(run(*words, *GOOD, "--json").stdout)
-    other = next(one for one in printed["runs"] if one["name"] not in printed["chosen"]["runs"])
+    other = next(run for run in printed["runs"] if run["name"] not in printed["chosen"]["runs"])
     rate, seed = (str(other["recipe"][name]) for name in ("learning_rate", "seed"))
     run("train", *words[1:4], "--steps", "20", "--learning-rate", rate, "--seed", seed)
     shown = run(*words, *GOOD, "--then-test").stdout
@@ -288,7 +288,7 @@ def test_bad_input_is_one_line_and_leaves_no_run(more, complaint, words):
 def test_a_choice_is_tied_to_another_by_a_multiple_or_its_root(tie, alphas):
     settings = _settings(f"r=4,16 {tie}")
     expected = [{"r": 4, "lora_alpha": alphas[0]}, {"r": 16, "lora_alpha": alphas[1]}]
-    assert settings == [pytest.approx(one) for one in expected]
+    assert settings == [pytest.approx(setting) for setting in expected]
     kinds = [type(row["lora_alpha"]) for row in settings]  # 8 and 8.0 would be two stored runs
     assert kinds == [int if number == int(number) else float for number in alphas]
 
@@ -297,7 +297,7 @@ def test_several_choices_are_tied_to_one_and_every_pair_with_another_is_trained(
     ties = "--vary=r=1,4 lora_alpha=2r learning_rate=1e-3*sqrt(r)"
     result = run(*words, ties, "--vary", "weight_decay=0,0.1", "--json")
     assert result.exit_code == 0, result.stderr
-    recipes = [one["recipe"] for one in json.loads(result.stdout)["runs"]]
+    recipes = [run["recipe"] for run in json.loads(result.stdout)["runs"]]
     found = {
         (recipe["r"], recipe["lora_alpha"], recipe["learning_rate"], recipe["weight_decay"])
         for recipe in recipes

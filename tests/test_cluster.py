@@ -161,8 +161,8 @@ def test_runs_of_a_lost_node_are_trained_on_another(base, connected):
     runs = {item.recipe: item for _, item in news if isinstance(item, Run)}
     firsts = [of for of, item in news if not isinstance(item, Run) and item.step == 1]
     assert len(firsts) == 3  # one of them was begun a second time
-    alone = [fit(base, TASK, one, store=None, evaluate=False) for one in long]
-    assert outcome(runs[one] for one in long) == outcome(alone)
+    alone = [fit(base, TASK, recipe, store=None, evaluate=False) for recipe in long]
+    assert outcome(runs[recipe] for recipe in long) == outcome(alone)
 
 
 # --- without a cluster ---

@@ -103,10 +103,10 @@ def test_a_way_is_asked_in_batches_and_marked_as_the_task_marks(base, task):
         dataclasses.replace(example, prompt=way.rewrite(example.prompt))
         for example in task.validation[:5]
     ]
-    assert [one.given for one in last.answers] == [
-        one.given for one in answers_to(base, task, prompted)
+    assert [answer.given for answer in last.answers] == [
+        answer.given for answer in answers_to(base, task, prompted)
     ]
-    assert [one.prompt for one in last.answers] == [one.prompt for one in task.validation[:5]]
+    assert [row.prompt for row in last.answers] == [row.prompt for row in task.validation[:5]]
     assert last.interval == wilson(last.right, 5)
 
 
@@ -127,8 +127,8 @@ def test_every_way_is_asked_the_same_validation_rows_and_the_test_once_at_the_en
 
 def test_the_measured_counts_decide_and_the_best_of_the_recommended_kind_takes_the_test(decision):
     assert decision.advice.recommendation == "LoRA"
-    lora = [one for one in decision.tried if one.name == "LoRA"]
-    assert decision.situation.lora_right == max(one.right for one in lora)
+    lora = [way for way in decision.tried if way.name == "LoRA"]
+    assert decision.situation.lora_right == max(way.right for way in lora)
     assert decision.situation.prompt_asked == 24
     assert (decision.test.name, decision.test.choice) == (
         decision.chosen.name,
@@ -153,7 +153,7 @@ def test_the_test_is_answered_by_the_adapter_that_was_chosen(decision, task):
 
 
 def test_three_rates_are_trained_with_early_stopping_and_all_events_are_told(decision, told):
-    rates = {one.choice.split(",")[0] for one in decision.tried if one.name == "LoRA"}
+    rates = {way.choice.split(",")[0] for way in decision.tried if way.name == "LoRA"}
     rate = decision.task.recipe.learning_rate
     assert rates == {f"rate {float(f'{times * rate:.2g}'):g}" for times in (1, 3, 1 / 3)}
     assert decision.run.recipe.patience == trial.PATIENCE
@@ -286,7 +286,7 @@ def test_of_equal_ways_the_one_with_the_shorter_prompts_is_best():
 
 def test_rows_of_a_few_groups_count_as_the_fewer_questions_that_tell_as_much(base, task):
     few = dataclasses.replace(
-        task, groups={one.prompt: place % 4 for place, one in enumerate(task.validation)}
+        task, groups={example.prompt: place % 4 for place, example in enumerate(task.validation)}
     )
     way = ways_to_ask(base, few)[3]  # right in some
     grouped = ask_in(way, base, few, few.validation[:20])
@@ -329,8 +329,8 @@ def test_where_time_is_left_the_best_of_each_kind_is_asked_further_rows(base, ta
 def test_the_report_names_every_way_the_recipe_and_what_was_left_out(decision):
     text = report_of_decision(decision, ["a line about data"], "lora-lab decide x")
     assert "- a line about data" in text
-    for one in decision.tried:
-        assert f"{one.right} of {one.count}" in text
+    for way in decision.tried:
+        assert f"{way.right} of {way.count}" in text
     assert "Recommended: **LoRA**" in text
     assert "few-shot, 16 examples" in text
     assert f"| learning_rate | `{decision.run.recipe.learning_rate}` |" in text
@@ -521,7 +521,7 @@ def test_decide_writes_one_page_its_markdown_and_the_numbers(letters, tmp_path):
     assert counts in page_of_run
     assert "lora-lab check letters.csv" in page_of_run
     assert str(tmp_path) not in page_of_run
-    other = next(one.path.name for one in list_runs(store) if one.scores is None)
+    other = next(run.path.name for run in list_runs(store) if run.scores is None)
     refused = run("report", other, "--out", tmp_path / "third", "--store", store)
     assert refused.exit_code == 2
     assert "is finished and has no scores to report; give the command" in refused.stderr

@@ -125,9 +125,9 @@ SCORED = {
 @pytest.mark.parametrize(
     ("name", "task_name"),
     [
-        pytest.param(name, one, marks=[pytest.mark.slow] if name == "smollm2" else [])
+        pytest.param(name, task, marks=[pytest.mark.slow] if name == "smollm2" else [])
         for name, tasks in SCORED.items()
-        for one in tasks
+        for task in tasks
     ],
 )
 def test_our_own_tasks_are_scored_64_at_once_as_they_were_recorded(name, task_name):
@@ -135,7 +135,7 @@ def test_our_own_tasks_are_scored_64_at_once_as_they_were_recorded(name, task_na
     task = load_task(task_name, base)
     for loss_on in ("answer", "all"):
         encoded = [encode(base.tokenizer, example, 4096, loss_on) for example in task.test]
-        encoded.sort(key=lambda one: len(one.input_ids))
+        encoded.sort(key=lambda row: len(row.input_ids))
         batches = list(batches_to_score(encoded, base.model.config.vocab_size))
         assert batches == [encoded[n : n + 64] for n in range(0, len(encoded), 64)]
 

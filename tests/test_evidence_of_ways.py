@@ -91,7 +91,7 @@ def test_a_way_is_tested_as_its_prompts_are_answered_without_training(finished, 
         dataclasses.replace(example, prompt=written(example.prompt)) for example in task.test
     ]
     scores = lab.evaluate(base, dataclasses.replace(task, test=prompted))
-    lengths = [len(prompt_ids(base.tokenizer, one.prompt)) for one in prompted]
+    lengths = [len(prompt_ids(base.tokenizer, example.prompt)) for example in prompted]
     assert (row.value, row.old_knowledge) == pytest.approx((scores.value, scores.old_knowledge))
     assert row.prompt_tokens == pytest.approx(statistics.fmean(lengths))
     assert (row.learning_rate, row.train_loss, row.tried) == (None, None, 2)

@@ -363,7 +363,7 @@ def test_the_card_shows_the_base_beside_the_run_and_what_was_forgotten(run, tmp_
 
 def test_where_the_task_has_groups_card_and_report_have_the_intervals_of_evaluate(run, tmp_path):
     task = letters_task()
-    groups = {one.prompt: str(n % 3) for n, one in enumerate(task.test)}
+    groups = {example.prompt: str(n % 3) for n, example in enumerate(task.test)}
     grouped = replace(task, groups=groups)
     low, high = intervals_of(run.scores, grouped)["exact match"]
     by_group = f"{100 * low:.0f} to {100 * high:.0f} %"

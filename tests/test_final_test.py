@@ -73,7 +73,9 @@ def test_the_better_run_takes_the_test_once_with_its_own_answers(base, tested, b
         example.prompt for example in task.test
     ]
     again = lab.evaluate(better, task)
-    assert [one.given for one in tested.test.answers] == [one.given for one in again.answers]
+    assert [answer.given for answer in tested.test.answers] == [
+        answer.given for answer in again.answers
+    ]
     assert tested.run.scores.split == "test"
     assert tested.run.scores.value == pytest.approx(tested.test.share)
     assert tested.change.difference == pytest.approx(tested.test.share - tested.bare_test.share)

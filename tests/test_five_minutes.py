@@ -33,7 +33,7 @@ def game():
 def rows(game):
     """The table's cells, row by row, without its head."""
     found = re.findall(r"<tr>(<td>.*?)</tr>", game.best.value)
-    return [re.findall("<td>(.*?)</td>", one) for one in found]
+    return [re.findall("<td>(.*?)</td>", row) for row in found]
 
 
 def heads(game):

@@ -261,7 +261,7 @@ def test_frozen_layers_are_computed_once_for_each_example_and_change_no_loss(mon
     plain = list(train(base, TASK, recipe(**TOP)))
     for field in ("loss", "validation_loss", "grad_norm"):
         values = [[getattr(record, field) for record in records] for records in (kept, plain)]
-        values = [[one for one in each if one is not None] for each in values]
+        values = [[value for value in each if value is not None] for each in values]
         torch.testing.assert_close(*values, rtol=1e-6, atol=1e-6)
 
 
@@ -272,7 +272,7 @@ def test_only_so_many_bytes_of_frozen_layers_are_kept(monkeypatch):
     monkeypatch.setattr(lean, "MOST_KEPT", 3_000)
     training = train(base, TASK, recipe(**TOP))
     assert list(training) == whole
-    assert 0 < sum(one.nbytes for one in training._frozen._outputs.values()) <= 3_000
+    assert 0 < sum(tensor.nbytes for tensor in training._frozen._outputs.values()) <= 3_000
     assert len(calls) > len(set(calls))
 
 

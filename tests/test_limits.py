@@ -59,7 +59,7 @@ def gpt2():
             "a step with batch_size=2400 needs .* or method=lora",
         ),
     ],
-    ids=lambda one: str(one)[:30],
+    ids=lambda value: str(value)[:30],
 )
 def test_what_needs_more_memory_than_is_free_is_refused_before_it_is_made(
     base, with_free, changes, words

@@ -792,12 +792,12 @@ def test_a_control_in_sight_is_not_folded_and_changes_the_recipe(base):
 def test_what_is_folded_is_shown_at_a_click_on_its_name_and_hidden_at_the_next(base):
     folded = [child for child in LiveLab(base, TASK).children if isinstance(child, Folded)]
     names = ["More choices", "Ask a prompt of your own", "Show the code"]
-    assert [one.switch.description for one in folded] == names
-    for one in folded:
+    assert [box.switch.description for box in folded] == names
+    for box in folded:
         shown = []
         for value in (False, True, False):
-            one.switch.value = value
-            shown.append((one.content.layout.display != "none", one.switch.icon))
+            box.switch.value = value
+            shown.append((box.content.layout.display != "none", box.switch.icon))
         assert shown == [(False, "caret-right"), (True, "caret-down"), (False, "caret-right")]
 
 

@@ -130,7 +130,7 @@ SLOWER = {"learning_rate": 5e-4, "batch_size": 2}
 def test_losses_of_the_built_in_bases_equal_those_of_transformers_trainer(
     name, task_name, changes, tmp_path
 ):
-    if not any(one.name == name and one.prepared for one in list_bases()):
+    if not any(base.name == name and base.prepared for base in list_bases()):
         pytest.skip(f"{name} is not prepared: run `lora-lab prepare`")
     base = load_base(name, device="cpu", dtype="float32")
     task = load_task(task_name, base, n=16)  # so examples come more than once
@@ -160,10 +160,14 @@ def test_lora_plus_gives_b_its_own_rate_as_peft_does(base):
     theirs = create_loraplus_optimizer(
         training.model, torch.optim.AdamW, lr=1e-3, loraplus_lr_ratio=16, weight_decay=0.0
     )
-    rates = {id(one): group["lr"] for group in theirs.param_groups for one in group["params"]}
+    rates = {
+        id(parameter): group["lr"] for group in theirs.param_groups for parameter in group["params"]
+    }
     next(iter(training))  # sets the groups' rates: at step 1 there is no decay of the rate yet
     ours = {
-        id(one): group["lr"] for group in training.optimizer.param_groups for one in group["params"]
+        id(parameter): group["lr"]
+        for group in training.optimizer.param_groups
+        for parameter in group["params"]
     }
     assert ours == pytest.approx(rates)
     assert len(set(ours.values())) == 2
@@ -173,7 +177,9 @@ def test_vectors_are_not_decayed(base):
     groups = make_optimizer(
         dict(base.model.named_parameters()), recipe(method="full", weight_decay=0.1)
     ).param_groups
-    decays = {id(one): group["weight_decay"] for group in groups for one in group["params"]}
+    decays = {
+        id(parameter): group["weight_decay"] for group in groups for parameter in group["params"]
+    }
     for parameter in base.model.parameters():
         assert decays[id(parameter)] == (0.1 if parameter.ndim == 2 else 0.0)
 
@@ -506,8 +512,8 @@ def test_a_run_that_diverges_after_its_ranks_were_decided_keeps_them(base):
         for name, parameter in training.model.named_parameters()
         if ".lora_E." in name
     }
-    assert sum(int((one != 0).sum()) for one in masked.values()) == 2 * 14
-    assert sum(len(one) for name, one in kept.items() if name.endswith("lora_E")) == 2 * 14
+    assert sum(int((values != 0).sum()) for values in masked.values()) == 2 * 14
+    assert sum(len(values) for name, values in kept.items() if name.endswith("lora_E")) == 2 * 14
     assert math.isfinite(evaluate(training, TASK).loss)
 
 
@@ -536,19 +542,19 @@ def test_a_loud_adapter_is_blamed_for_the_divergence_and_not_the_learning_rate()
 def test_the_learning_rate_finder_takes_each_step_at_a_rate_larger_by_the_same_factor(base):
     warm = recipe(steps=4, warmup_steps=2, lr_scheduler_type="cosine", learning_rate=9.0)
     found = try_learning_rates(base, TASK, warm, lowest=1e-4, highest=1e-1)
-    assert [one.learning_rate for one in found] == pytest.approx([1e-4, 1e-3, 1e-2, 1e-1])
+    assert [record.learning_rate for record in found] == pytest.approx([1e-4, 1e-3, 1e-2, 1e-1])
 
 
 def test_the_learning_rate_finder_trains_as_the_loop_does(base):
     found = try_learning_rates(base, TASK, recipe(steps=2), lowest=1e-3, highest=1e-2)
     plain = recipe(steps=2, learning_rate=1e-3, lr_scheduler_type="constant")
-    assert [one.loss for one in found] == [one.loss for one in train(base, TASK, plain)]
+    assert [record.loss for record in found] == [record.loss for record in train(base, TASK, plain)]
 
 
 def test_the_learning_rate_finder_ends_where_the_loss_is_hopeless(base):
     found = try_learning_rates(base, TASK, recipe(steps=9), lowest=1e-2, highest=1e30)
     assert 2 <= len(found) < 9
-    assert all(math.isfinite(one.loss) for one in found)
+    assert all(math.isfinite(record.loss) for record in found)
 
 
 @pytest.mark.parametrize(

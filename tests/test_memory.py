@@ -273,7 +273,7 @@ def test_a_quantised_matrix_has_bitsandbytes_bytes(changes):
         )
         held = [codes, state.absmax, state.code]
         held += [state.state2.absmax, state.offset] if made.double_quant else []
-    assert quantized_bytes(Matrix("a", 320, 192), made) == sum(one.nbytes for one in held)
+    assert quantized_bytes(Matrix("a", 320, 192), made) == sum(tensor.nbytes for tensor in held)
 
 
 def test_a_4_bit_matrix_is_restored_for_products_in_another_dtype():
@@ -378,7 +378,7 @@ def test_what_lives_when_the_loss_is_there_is_what_autograd_saved(changes, pocke
         for one in tensors_of(model):
             saved.pop(one.untyped_storage()._cdata, None)
         sums.append(sum(size for alive, size in saved.values() if alive() is not None))
-        sums[-1] += sum(one.nbytes for one in batch.values())
+        sums[-1] += sum(tensor.nbytes for tensor in batch.values())
         return result
 
     sums = []

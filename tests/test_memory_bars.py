@@ -42,7 +42,7 @@ def test_a_moved_control_draws_anew(control, value, more):
 
 def test_another_model_and_a_card_draw_anew():
     bars = MemoryBars("pocket")
-    card = next(one for one in cards() if one.usable > 20 * 2**30)
+    card = next(card for card in cards() if card.usable > 20 * 2**30)
     bars.card.value, bars.model.value = card.name, "llama-13b"
     assert bars.memory["LoRA"] == lab.estimate("llama-13b", lab.Recipe()).trainer_memory
     assert f"On {card.name}:" in bars.picture.alt

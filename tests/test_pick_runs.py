@@ -41,8 +41,8 @@ def test_what_is_picked_is_scored_and_told_with_what_else_differs(sweep):
         (4, 0.1, 3),
     ]
     assert pick.said == ("accuracy: r 1: 30%; r 4: 53%", *pick.picked.confounds())
-    assert any("same learning rates" in one for one in pick.said)
-    assert any("luck was picked" in one for one in pick.said)
+    assert any("same learning rates" in line for line in pick.said)
+    assert any("luck was picked" in line for line in pick.said)
 
 
 def test_each_confound_is_an_item_in_the_widget_and_follows_the_controls(sweep):

@@ -120,7 +120,7 @@ def tensors_of(model):
         state = layer.weight.quant_state if hasattr(layer, "quant_state") else layer.state
         for kept in (state, getattr(state, "state2", None)):
             beside = vars(kept).values() if kept else ()
-            yield from (one for one in beside if isinstance(one, torch.Tensor))
+            yield from (tensor for tensor in beside if isinstance(tensor, torch.Tensor))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what is mapped where")
@@ -143,7 +143,7 @@ def test_a_quantised_weight_and_its_constants_are_mapped(quantize, double_quant,
     ]
     theirs, ours = list(tensors_of(again.model)), list(tensors_of(base.model))
     assert len(theirs) == len(ours) > len(list(base.model.parameters())) + 14
-    assert all(any(one.data_ptr() in place for place in places) for one in theirs)
+    assert all(any(tensor.data_ptr() in place for place in places) for tensor in theirs)
 
 
 def test_a_worker_that_dies_is_seen_and_its_run_is_trained_all_the_same(base, tmp_path):

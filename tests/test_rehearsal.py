@@ -34,11 +34,11 @@ CHOICES = {
     "full": {"method": "full"},
 }
 READ = {  # what reads a number of a tensor, and what it then gets
-    "item": lambda one: 1.0 if one.is_floating_point() else 1,
-    "tolist": lambda one: torch.ones(one.shape, dtype=one.dtype).tolist(),
-    "__bool__": lambda one: True,
-    "__int__": lambda one: 1,
-    "__float__": lambda one: 1.0,
+    "item": lambda tensor: 1.0 if tensor.is_floating_point() else 1,
+    "tolist": lambda tensor: torch.ones(tensor.shape, dtype=tensor.dtype).tolist(),
+    "__bool__": lambda tensor: True,
+    "__int__": lambda tensor: 1,
+    "__float__": lambda tensor: 1.0,
 }
 
 
@@ -52,7 +52,7 @@ class OneDevice(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         leaves = tree_leaves((args, kwargs or {}))
-        found = {one.device.type for one in leaves if isinstance(one, Tensor) and one.dim()}
+        found = {leaf.device.type for leaf in leaves if isinstance(leaf, Tensor) and leaf.dim()}
         if len(found) > 1 and func._schema.name.partition("::")[2] not in self.FREE:
             raise RuntimeError(f"{func} got tensors of several devices: {sorted(found)}")
         return func(*args, **(kwargs or {}))
@@ -78,7 +78,9 @@ def base(monkeypatch):
     for name, read in READ.items():
         real = getattr(Tensor, name)
         monkeypatch.setattr(
-            Tensor, name, lambda one, real=real, read=read: read(one) if one.is_meta else real(one)
+            Tensor,
+            name,
+            lambda tensor, real=real, read=read: read(tensor) if tensor.is_meta else real(tensor),
         )
     on_meta = dataclasses.replace(made, model=made.model.to(META), device=META)
     with OneDevice():

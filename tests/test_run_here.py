@@ -51,7 +51,7 @@ def stop_at(step, here, monkeypatch):
 def rows(here):
     """The table's cells, row by row, without its head."""
     found = re.findall(r"<tr>(<td>.*?)</tr>", here.result.value)
-    return [re.findall("<td>(.*?)</td>", one) for one in found]
+    return [re.findall("<td>(.*?)</td>", row) for row in found]
 
 
 def test_what_runs_here_is_the_first_recorded_run_once_more(here, recorded):

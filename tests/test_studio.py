@@ -124,8 +124,8 @@ def test_choices_that_do_not_fit_are_told_in_words_until_they_are_mended(studio,
 def test_every_field_of_a_recipe_has_its_control(studio):
     assert sorted(FIELDS) == sorted(field.name for field in dataclasses.fields(Recipe))
     assert {*IN_SIGHT} < {*studio.live.controls.controls}
-    folded = [one for one in studio.live.face.showing if hasattr(one, "switch")]
-    assert [one.switch.description for one in folded] == [
+    folded = [box for box in studio.live.face.showing if hasattr(box, "switch")]
+    assert [box.switch.description for box in folded] == [
         "Ask a prompt of your own",
         "Show the code",
     ]

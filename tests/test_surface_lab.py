@@ -106,7 +106,7 @@ def test_the_first_seed_of_all_settings_is_trained_first_and_the_state_line_coun
             lambda self, *given: (begun.append(given[2]), train(self, *given))[1],
         )
         trained(surface_lab)
-    assert [one.seed for one in begun[1:]] == [0] * 4 + [1] * 4  # the first is only looked at
+    assert [run.seed for run in begun[1:]] == [0] * 4 + [1] * 4  # the first is only looked at
     lines = [line for line in said if line.startswith("run ")]
     assert lines[0].startswith("run 1 of 8 · step 1 of 4 · ")
     assert lines[0].endswith(" left")

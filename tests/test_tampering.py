@@ -120,7 +120,7 @@ def test_anonymous_adapters_differ_as_they_were_hidden_and_are_read_off_without_
     }
     folders = autopsy.anonymous(base, TASK, tmp_path, short)
     table = autopsy.opened(base, folders)
-    sizes = [float(one.split()[0]) for one in table.iloc[:, 2]]
+    sizes = [float(cell.split()[0]) for cell in table.iloc[:, 2]]
     assert sizes[0] > 10 * sizes[1] > 0
     assert table["r"].tolist() == [8, 8]
     asked = autopsy.asked(base, folders, replace(TASK, old_knowledge=TASK.train[:2]))
