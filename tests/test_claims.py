@@ -491,16 +491,16 @@ def test_a_recorded_verdict_follows_from_the_recorded_numbers(path):
     words = json.loads(path.read_text(encoding="utf-8"))
     found = claim(path.stem)
     assert found.about.startswith(words["date"])  # so it counts: nothing was changed since
-    told = {(trial["setting"], trial["seed"]): trial["scores"] for trial in words["trials"]}
+    scores = {(trial["setting"], trial["seed"]): trial["scores"] for trial in words["trials"]}
     held = []
     for case, finding in zip(words["committed"]["cases"], found.findings, strict=True):
         numbers = []
         for seed in words["committed"]["seeds"]:
-            number = told[case["of"], seed][case["what"]]
+            number = scores[case["of"], seed][case["what"]]
             if case["minus"]:
-                number -= told[case["minus"], seed][case["what"]]
+                number -= scores[case["minus"], seed][case["what"]]
             elif case["over"]:
-                number /= told[case["over"], seed][case["what"]]
+                number /= scores[case["over"], seed][case["what"]]
             numbers.append(number)
         low, high = (
             (numbers[0], numbers[0])

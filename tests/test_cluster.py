@@ -100,8 +100,8 @@ def test_runs_on_two_nodes_equal_runs_one_after_the_other_bit_for_bit(base, two_
     assert_same_weights(made, alone)
     assert [run.status for run in made] == ["finished", "finished", "diverged"]
     for run in made:  # each step was reported, in order, before the run
-        told = [item for of, item in news if of == run.recipe]
-        assert told == [*run.records, run]
+        items = [item for of, item in news if of == run.recipe]
+        assert items == [*run.records, run]
         facts = json.loads((run.path / "run.json").read_text())  # kept by the caller
         assert facts["machine"] == run.machine != ""
         assert facts["date"] == run.date != ""
@@ -112,9 +112,9 @@ def test_runs_on_two_nodes_equal_runs_one_after_the_other_bit_for_bit(base, two_
 
 @pytest.mark.slow
 def test_what_goes_wrong_on_a_node_is_raised_here(base, connected):
-    with pytest.raises(ValueError, match="no layer called 'q_porj'; did you mean 'q_proj'") as told:
+    with pytest.raises(ValueError, match="no layer called 'q_porj'; did you mean 'q_proj'") as info:
         followed(base, [recipe(target_modules=("q_porj",))])
-    assert type(told.value) is ValueError
+    assert type(info.value) is ValueError
 
 
 @pytest.mark.slow

@@ -44,15 +44,15 @@ def task(base):
 
 
 @pytest.fixture(scope="module")
-def told():
+def events():
     return []
 
 
 @pytest.fixture(scope="module")
-def decision(base, task, told, tmp_path_factory):
+def decision(base, task, events, tmp_path_factory):
     """A whole decision. Its time is ample, so that a busy machine changes nothing but the rows."""
     store = tmp_path_factory.mktemp("store")
-    options = {"minutes": 60, "situation": SITUATION, "store": store, "tell": told.append}
+    options = {"minutes": 60, "situation": SITUATION, "store": store, "tell": events.append}
     return decide(base, dataclasses.replace(task, validation=task.validation[:24]), **options)
 
 
@@ -152,13 +152,13 @@ def test_the_test_is_answered_by_the_adapter_that_was_chosen(decision, task):
     assert kept.scores.answers == decision.test.answers
 
 
-def test_three_rates_are_trained_with_early_stopping_and_all_events_are_told(decision, told):
+def test_three_rates_are_trained_with_early_stopping_and_all_events_are_told(decision, events):
     rates = {way.choice.split(",")[0] for way in decision.tried if way.name == "LoRA"}
     rate = decision.task.recipe.learning_rate
     assert rates == {f"rate {float(f'{times * rate:.2g}'):g}" for times in (1, 3, 1 / 3)}
     assert decision.run.recipe.patience == trial.PATIENCE
-    assert sum(": trains" in line for line in told) == 3
-    assert told[-1].startswith("recommended: LoRA")
+    assert sum(": trains" in line for line in events) == 3
+    assert events[-1].startswith("recommended: LoRA")
 
 
 @pytest.mark.parametrize(
@@ -398,12 +398,12 @@ def test_personal_data_in_the_answers_shown_are_hidden_and_counted():
 def test_the_report_hides_personal_data_and_says_so_unless_it_is_asked_for_them(decision):
     answers = (Answer("who is ada@firm.de", "ada", "ada", True), *decision.test.answers[:3])
     test = dataclasses.replace(decision.test, answers=answers, choice="ask ada@firm.de")
-    told = dataclasses.replace(decision, test=test)
-    text = report_of_decision(told)
+    tested = dataclasses.replace(decision, test=test)
+    text = report_of_decision(tested)
     assert "firm.de" not in text
     assert "(`ask [e-mail]`) has" in text
     assert "are looked for and hidden; names and streets are not" in text
-    text = report_of_decision(told, show_personal=True)
+    text = report_of_decision(tested, show_personal=True)
     assert "(`ask ada@firm.de`) has" in text
     assert "who is ada@firm.de" in text
     assert "shows rows of the data as they are" in text
@@ -413,7 +413,7 @@ def test_personal_data_are_hidden_in_every_text_of_the_page_and_counted(decision
     mail = "ada@firm.de"
     choices = {"choice": f"copy {mail}"}
     task = dataclasses.replace(decision.task, name=f"{mail}.csv", about=f"large group: {mail}")
-    told = dataclasses.replace(
+    tested = dataclasses.replace(
         decision,
         task=task,
         tried=[dataclasses.replace(decision.tried[0], **choices), *decision.tried[1:]],
@@ -421,7 +421,7 @@ def test_personal_data_are_hidden_in_every_text_of_the_page_and_counted(decision
         left_out={f"instruction, {mail}": "no time"},
     )
     command = "lora-lab decide x --instruction 'write to +49 170 1234567'"
-    given = (told, [f"odd: {mail}"], command)
+    given = (tested, [f"odd: {mail}"], command)
     text = report_of_decision(*given)
     assert "firm.de" not in text
     assert "Made by `lora-lab decide x --instruction 'write to [phone]'`." in text
@@ -514,8 +514,8 @@ def test_decide_writes_one_page_its_markdown_and_the_numbers(letters, tmp_path):
     assert "is not an empty folder; give a new one with --out" in again.stderr
     assert printed["test"]["way"] == "LoRA"
     name = printed["run"].rpartition("/")[2]
-    told = run("report", name, "--out", tmp_path / "second", "--store", store)
-    assert told.exit_code == 0, told.output
+    second = run("report", name, "--out", tmp_path / "second", "--store", store)
+    assert second.exit_code == 0, second.output
     counts = f"{printed['test']['right']} of {printed['test']['asked']} answers are right"
     page_of_run = (tmp_path / "second" / "report.md").read_text()
     assert counts in page_of_run
@@ -535,9 +535,9 @@ def test_an_exports_own_columns_are_in_the_command_that_checks_its_file(letters,
     assert made.exit_code == 0, made.output
     name = json.loads(made.stdout)["path"].rpartition("/")[2]
     assert run("export", name, tmp_path / "mine", "--store", store).exit_code == 0
-    told = run("evaluate", tmp_path / "mine", "--task", odd, "--base", "pocket")
-    assert told.exit_code == 0, told.output
-    assert "odd.csv --prompt asked --answer wanted" in told.stderr
+    evaluated = run("evaluate", tmp_path / "mine", "--task", odd, "--base", "pocket")
+    assert evaluated.exit_code == 0, evaluated.output
+    assert "odd.csv --prompt asked --answer wanted" in evaluated.stderr
 
 
 def test_report_tells_of_a_run_with_interval_and_old_skills(tmp_path):

@@ -376,11 +376,11 @@ def test_where_the_task_has_groups_card_and_report_have_the_intervals_of_evaluat
         lab.export(run, tmp_path / name, task=of)
         page = (tmp_path / name / "README.md").read_text()
         (row,) = re.findall(r"\| exact match \|.+", page)
-        told = report_of_run(run, of, "about", None)
-        for text in (row, told.partition("## The data")[0]):
+        report = report_of_run(run, of, "about", None)
+        for text in (row, report.partition("## The data")[0]):
             assert (by_group in text) == (name == "grouped")
             assert (by_row in text) == (name != "grouped")
-        for text in (page, told):
+        for text in (page, report):
             assert ("of 3 groups are worth fewer" in text) == (name == "grouped")
             assert ("is not known any more" in text) == (name in ("none", "changed"))
         assert ("for questions that are independent" in page) == (name != "grouped")

@@ -65,8 +65,8 @@ def compare(base, task, made):
 def assert_right(estimate, measured):
     assert abs(estimate.total / measured.total - 1) < ERROR
     for part in Memory.__slots__:
-        told, found = getattr(estimate, part), getattr(measured, part)
-        assert abs(told - found) <= max(PART * found, SLACK * measured.total), part
+        estimated, found = getattr(estimate, part), getattr(measured, part)
+        assert abs(estimated - found) <= max(PART * found, SLACK * measured.total), part
 
 
 @pytest.mark.parametrize("seed", POCKET_SEEDS)
@@ -93,9 +93,9 @@ def test_the_lean_forward_pass_takes_less_memory_than_the_estimate(changes, pock
     bases, task = pocket
     made = recipe(batch_size=16, **changes)
     found = measure(bases["float32"], task, made, lean=True)
-    told = memory(shape_of(bases["float32"].model, "pocket"), made, found.batch)
-    assert found.memory.total <= told.total
-    assert found.memory.activations < told.activations
+    estimated = memory(shape_of(bases["float32"].model, "pocket"), made, found.batch)
+    assert found.memory.total <= estimated.total
+    assert found.memory.activations < estimated.activations
 
 
 @pytest.mark.parametrize("seed", QUANTIZED_SEEDS)
@@ -121,9 +121,10 @@ def test_the_estimate_is_right_for_adalora(changes, pocket):
     """In float32: on a 16-bit base PEFT 0.21 trains each layer's `ranknum`, and keeps more."""
     bases, task = pocket
     made = recipe(method="adalora", init_r=12, target_r=4, tinit=1, tfinal=2, steps=30, **changes)
-    told, found = compare(bases["float32"], task, made)
-    told = dataclasses.replace(told, gradients=found.gradients)  # a fifth above: an upper bound
-    assert_right(told, found)
+    estimated, found = compare(bases["float32"], task, made)
+    # the estimated gradients are a fifth above: an upper bound
+    estimated = dataclasses.replace(estimated, gradients=found.gradients)
+    assert_right(estimated, found)
 
 
 @pytest.mark.slow
@@ -179,8 +180,8 @@ def test_the_estimate_is_right_for_whole_runs(dtype, changes, pocket):
     if made.quantize:
         base = lab.load_base("pocket", dtype=dtype, quantize=made.quantize)
     peaks = peaks_of_run(base, pocket[1], made)
-    told = lab.estimate(base, made, pocket[1]).memory.total
-    assert told == pytest.approx(max(peaks.values()), rel=ERROR), peaks
+    estimated = lab.estimate(base, made, pocket[1]).memory.total
+    assert estimated == pytest.approx(max(peaks.values()), rel=ERROR), peaks
 
 
 @pytest.mark.parametrize("bytes_", [2**20, 2**14], ids=["batches of many", "one by one"])
@@ -188,8 +189,8 @@ def test_the_estimate_follows_the_bound_on_the_logits_of_a_validation(bytes_, po
     monkeypatch.setattr(examples, "LOGITS", bytes_)
     made = recipe(steps=6, batch_size=1, eval_steps=5)
     peaks = peaks_of_run(pocket[0]["float32"], pocket[1], made)
-    told = lab.estimate(pocket[0]["float32"], made, pocket[1]).memory.total
-    assert told == pytest.approx(max(peaks.values()), rel=ERROR), peaks
+    estimated = lab.estimate(pocket[0]["float32"], made, pocket[1]).memory.total
+    assert estimated == pytest.approx(max(peaks.values()), rel=ERROR), peaks
 
 
 @pytest.mark.parametrize("changes", [{"r": 64}, {"method": "full"}], ids=str)
@@ -252,9 +253,9 @@ def test_the_usual_full_fine_tuning_holds_16_bytes_a_parameter_beside_its_activa
 
 @pytest.mark.parametrize("changes", [{}, {"quantize": "nf4"}, ADALORA], ids=str)
 def test_an_adapters_usual_memory_is_this_loops_less_its_copy(changes, pocket):
-    told = lab.estimate("llama-7b", recipe(**changes))
-    copy_of_trained = 4 * told.trainable_parameters
-    assert told.memory.total - told.usual_memory.total == copy_of_trained
+    estimated = lab.estimate("llama-7b", recipe(**changes))
+    copy_of_trained = 4 * estimated.trainable_parameters
+    assert estimated.memory.total - estimated.usual_memory.total == copy_of_trained
 
 
 # --- what is there all the time, against the libraries that hold it --------------------------

@@ -49,13 +49,13 @@ def test_another_model_and_a_card_draw_anew():
 
 
 def test_the_models_are_all_those_that_estimate_tells_the_memory_of():
-    told = {"pocket"}
+    known = {"pocket"}
     for name in known_shapes():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if lab.estimate(name, lab.Recipe()).memory is not None:
-                told.add(name)
-    assert set(MODELS) == told
+                known.add(name)
+    assert set(MODELS) == known
 
 
 def test_an_unknown_model_or_card_is_refused_with_the_nearest():

@@ -369,15 +369,15 @@ def test_on_a_web_host_the_losses_are_the_same(browser, host, trained, task):
 
 def test_the_tasks_of_the_page_are_those_of_python(engine):
     assert json.loads(json.dumps(engine.ready["base"]))["parameters"] == 1_082_496
-    for told in engine.ready["tasks"]:
-        task = load_task(told["name"])
+    for sent in engine.ready["tasks"]:
+        task = load_task(sent["name"])
         for split, theirs in (
             ("train", task.train),
             ("test", task.test),
             ("old", task.old_knowledge),
             ("strangers", task.strangers),
         ):
-            ours = [(each["prompt"], each["answer"]) for each in told[split]]
+            ours = [(each["prompt"], each["answer"]) for each in sent[split]]
             assert ours == [(each.prompt, each.answer) for each in theirs]
-        assert told["recipe"]["steps"] == task.recipe.steps
-        assert told["n"] in told["sizes"]
+        assert sent["recipe"]["steps"] == task.recipe.steps
+        assert sent["n"] in sent["sizes"]

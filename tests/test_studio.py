@@ -70,10 +70,10 @@ def kept(monkeypatch):
 def test_beside_the_choices_stands_what_lab_estimate_says(studio, base):
     studio.live.controls.choose(r=2, lora_alpha=8)
     studio.wait(LIMIT)
-    told = lab.estimate(base, studio.live.recipe, studio.live.part)
-    assert studio.costs.budget == told
+    estimated = lab.estimate(base, studio.live.recipe, studio.live.part)
+    assert studio.costs.budget == estimated
     words = studio.costs.words.value
-    assert f"trains <b>{told.trainable_parameters / 1000:.1f} K</b> of" in words
+    assert f"trains <b>{estimated.trainable_parameters / 1000:.1f} K</b> of" in words
     assert "scaling: α/r = 8/2 = <b>4</b>" in words
     least, most = studio.costs.seconds
     assert 0 < least < most

@@ -114,8 +114,8 @@ def test_the_estimate_has_the_memory_of_the_library_and_counts_what_is_trained_a
     budget = budget_of(base, TASK, recipe())
     weights, whole = budget.memory.weights, budget.memory.total
     for at_once in (1, 3):
-        told = waiting.estimated(base, TASK, recipe(), 10, at_once)
-        assert memory_size(weights + at_once * (whole - weights)) in told
+        words = waiting.estimated(base, TASK, recipe(), 10, at_once)
+        assert memory_size(weights + at_once * (whole - weights)) in words
 
 
 def test_the_pace_is_measured_after_the_first_step_and_said_once(monkeypatch):
