@@ -390,7 +390,7 @@ def test_the_words_after_targets_are_one_list(given, expected):
         (["--targets", "q_proj", "llama-7b"], "Missing argument 'MODEL'"),
         (["llama-7b", "--r", "0"], "r=0 leaves nothing to train"),
         (["llama-7b", "--method", "adalora", "--target-r", "12"], "target_r=12 leaves nothing"),
-        (["llama-7b", "--n", "3"], "--n says something of a task, and there is none"),
+        (["llama-7b", "--n", "3"], "--n is about a task, and no task is given"),
         (["llama-7b", "--task", "sentiment"], "no base is called 'llama-7b'"),
         (["pocket", "--task", "sentimnet"], "sentiment"),
         (["pocket", "--device", "cuda:99"], "not on this machine"),

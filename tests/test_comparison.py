@@ -136,7 +136,7 @@ def ttest_quantile(n):
         ("accuracy", 0, "margin=0 isn't a difference in 'accuracy'"),
         ("loss", -1, "margin=-1 isn't a difference in 'loss'; give a number above 0"),
         ("loss", math.nan, "margin=nan"),
-        ("bleu", None, "whether more 'bleu' is better is not known; known are"),
+        ("bleu", None, "no measure is called 'bleu'; give one of"),
     ],
 )
 def test_a_margin_or_measure_that_cannot_be_meant_is_refused(measure, margin, words):

@@ -112,7 +112,7 @@ def test_train_sets_the_controls_that_it_is_given(base):
     result = live.train(loss_on="all", r=2)
     assert (result.recipe.loss_on, result.recipe.r) == ("all", 2)
     assert live.controls.controls["loss_on"].value == "all"
-    with pytest.raises(ValueError, match="no control for 'warmup_steps' is here; loss_on, "):
+    with pytest.raises(ValueError, match="no control for 'warmup_steps' here, only for: loss_on, "):
         live.train(warmup_steps=3)
 
 

@@ -63,7 +63,7 @@ def test_less_of_a_loss_is_better_and_of_a_share_worse():
         (A, runs(*[0.5] * 5, base="big"), r"of different bases \(big, tiny\)"),
         (A, runs(*[0.5] * 5, split="validation"), r"of different splits \(test, validation\)"),
         (A, runs(*[0.5] * 5, metric="exact match"), "of different metrics"),
-        (A, [*B[:4], run(4, 0.5, r=8)], "b holds runs of 2 recipes; give those of one"),
+        (A, [*B[:4], run(4, 0.5, r=8)], "b holds runs of 2 recipes; give runs of one"),
         (A, [*B[:4], run(4, math.nan, r=4)], "value of seed 4 of b is nan"),
         (A, [*B[:4], run(4, math.inf, r=4)], "value of seed 4 of b is inf"),
         (

@@ -73,7 +73,9 @@ def test_text_of_files_is_escaped_before_it_reaches_html():
 
 
 def test_an_unknown_severity_is_refused_with_the_ones_there_are():
-    with pytest.raises(ValueError, match="severity='fatal' is none; give one of grave, warning"):
+    with pytest.raises(
+        ValueError, match="severity='fatal' is not known; give one of grave, warning"
+    ):
         finding("fatal")
 
 

@@ -190,7 +190,7 @@ def test_choices_that_make_no_recipe_are_refused_and_none_is_set():
         controls.choose(r=2, method="lorra")
     with pytest.raises(ValueError, match="use_dora=True means nothing with method='adalora'"):
         controls.choose(method="adalora", use_dora=True)
-    with pytest.raises(ValueError, match="no control for 'rank' is here"):
+    with pytest.raises(ValueError, match="no control for 'rank' here"):
         controls.choose(rank=2)
     assert controls.recipe == Recipe()
 

@@ -18,7 +18,7 @@ def checked_margin(measure: str, margin: float | None) -> float | None:
     share = measure not in LOWER_IS_BETTER
     if share and measure not in SHARES:
         known = ", ".join((*SHARES, *LOWER_IS_BETTER))
-        raise ValueError(f"whether more {measure!r} is better is not known; known are {known}")
+        raise ValueError(f"no measure is called {measure!r}; give one of {known}")
     if margin is None:
         return MARGIN if share else None
     if not 0 < margin < (1 if share else math.inf):

@@ -145,7 +145,7 @@ def _by_seed(runs: Sequence[Run], side: str, measure: str) -> dict[int, float]:
     settings = {replace(run.recipe, seed=0) for run in runs}
     if len(settings) > 1:
         raise ValueError(
-            f"{side} holds runs of {len(settings)} recipes; give those of one, with several seeds"
+            f"{side} holds runs of {len(settings)} recipes; give runs of one recipe, with its seeds"
         )
     for run in runs:
         seed = run.recipe.seed
@@ -171,7 +171,7 @@ def _check_alike(runs: Sequence[Run]) -> None:
         if len(values) > 1:
             raise ValueError(
                 f"the runs are of different {name} ({', '.join(sorted(values))}): their scores "
-                "are not of the same test; give runs of one"
+                f"are not of the same test; give runs that share their {name}"
             )
 
 

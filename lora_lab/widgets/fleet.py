@@ -41,7 +41,9 @@ class FleetView(DescribedExplorer):
             )
         for name, value, known in (("r", r, RANKS), ("customers", customers, CUSTOMERS)):
             if value not in known:
-                raise ValueError(f"{name}={value!r} is none of {', '.join(map(str, known))}")
+                raise ValueError(
+                    f"{name}={value!r} does not fit; give {', '.join(map(str, known))}"
+                )
         self.model = labelled(widgets.Dropdown(options=MODELS, value=model), "model", "14em")
         self.r = _slider("rank", RANKS, r)
         self.customers = _slider("customers", CUSTOMERS, customers)

@@ -251,7 +251,7 @@ class RecipeControls:
         for field in values:
             if field not in self.controls:
                 raise ValueError(
-                    f"no control for {field!r} is here; {', '.join(self.controls)} are"
+                    f"there is no control for {field!r} here, only for: {', '.join(self.controls)}"
                 )
         recipe = self.recipe_with(**values)
         for field in values:
