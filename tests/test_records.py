@@ -168,7 +168,10 @@ def test_an_answer_of_weight_0_is_not_the_one_that_is_learnt(lines):
         (chat(user("ask"), turn(["x"], "x")), "the unknown role \"['x']\""),
         ({"messages": "hello"}, "'messages' isn't a list of turns with role and content"),
         ({"messages": ["hello"]}, "'messages' isn't a list of turns with role and content"),
-        ({"messages": [{"content": "x"}]}, "'messages' isn't a list of turns with role"),
+        (
+            {"messages": [{"content": "x"}]},
+            "'messages' isn't a list of turns with role and content",
+        ),
         ({"messages": "[{"}, "'messages' holds broken JSON"),
         ({"messages": "[" * 100_000}, "'messages' holds broken JSON"),
         ({"other": 1}, "no turn in 'messages'"),

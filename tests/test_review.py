@@ -113,7 +113,7 @@ def test_a_folder_with_a_models_config_is_a_model_and_an_adapter_goes_before(tmp
 def test_a_trainings_folder_names_the_checkpoints_in_it(tmp_path):
     (tmp_path / "checkpoint-50").mkdir()
     (tmp_path / "checkpoint-50" / "adapter_config.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"no adapter \(checkpoint-50 in it is one\)"):
+    with pytest.raises(ValueError, match=r"isn't an adapter \(checkpoint-50 in it is one\)"):
         kind_of(tmp_path)
 
 

@@ -314,7 +314,7 @@ def test_aliases_can_not_blow_a_file_up():
 
 
 def test_a_missing_file_and_what_is_no_recipe_are_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="there isn't a file"):
+    with pytest.raises(FileNotFoundError, match="there is no file"):
         read(tmp_path / "x.yaml")
     with pytest.raises(ValueError, match="isn't a file"):
         read(tmp_path)
