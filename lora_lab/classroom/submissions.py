@@ -74,10 +74,10 @@ def read_all(paths: Iterable[Path], asked: Lesson | None = None) -> list[Submiss
             note = f"{learner} handed in this lesson as {others} too; the better file counts"
             submission = replace(submission, notes=(*submission.notes, note))
         noted.append(submission)
-    return sorted(noted, key=_place)
+    return sorted(noted, key=_sort_key)
 
 
-def _place(submission: Submission) -> tuple[str, str, Path]:
+def _sort_key(submission: Submission) -> tuple[str, str, Path]:
     lesson = submission.lesson
     return submission.learner, lesson.name if lesson else "", submission.path
 
