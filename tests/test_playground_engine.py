@@ -278,7 +278,7 @@ def test_rows_of_ones_own_are_split_trained_and_scored(engine):
         ({"type": "ask", "prompt": "ab " * 5000}, "tokens, and there is room for 480; shorten"),
         ({"type": "strength", "run": "run", "strength": "loud"}, "give a number"),
         ({"type": "watch", "module": "lm_head"}, "isn’t a module of pocket’s"),
-        ({"type": "sing"}, "no message of this engine"),
+        ({"type": "sing"}, "isn’t a message of this engine"),
     ],
     ids=str,
 )
