@@ -27,7 +27,7 @@ def write(path, rows):
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["prompt", "answer"])
-        writer.writerows([one.prompt, one.answer] for one in examples)
+        writer.writerows([example.prompt, example.answer] for example in examples)
     return len(examples)
 
 
@@ -52,7 +52,7 @@ def main():
             )  # fmt: skip
             taken = (time.monotonic() - start) / 60
             facts = json.loads(done.stdout)
-            ways = ", ".join(sorted({one["way"] for one in facts["validation"]}))
+            ways = ", ".join(sorted({entry["way"] for entry in facts["validation"]}))
             test = facts["test"]
             print(
                 f"| {rows} | {minutes:g} | {taken:.1f} | {taken / minutes:.0%} | {ways} "

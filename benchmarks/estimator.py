@@ -53,7 +53,7 @@ def random_case(group, rng, tasks):
 
 
 def compared(group, seed, tasks):
-    """The row of a recipe: its fields, the estimate (under `told`) and the measurement."""
+    """The row of a recipe: its fields, the estimate (under `estimated`) and the measurement."""
     base, recipe, task = random_case(group, random.Random(seed), tasks)
     measured = measure(base, task, recipe)
     shape = shape_of(base.model, base.name)
@@ -69,7 +69,7 @@ def compared(group, seed, tasks):
             if getattr(recipe, field.name) != getattr(defaults, field.name)
         },
         "batch": dataclasses.asdict(measured.batch),
-        "told": dataclasses.asdict(estimated),
+        "estimated": dataclasses.asdict(estimated),
         "measured": dataclasses.asdict(measured.memory),
         "error": round(estimated.total / measured.memory.total - 1, 5),
     }
@@ -79,7 +79,7 @@ def summary(rows):
     """The errors' size: of the total, and of each part as a share of the total."""
     shares = {
         part: [
-            abs(row["told"][part] - row["measured"][part]) / row["measured"]["total"]
+            abs(row["estimated"][part] - row["measured"][part]) / row["measured"]["total"]
             for row in rows
         ]
         for part in Memory.__slots__

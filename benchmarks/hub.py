@@ -1,11 +1,11 @@
-"""Eight learners at once against one alone, on a real JupyterHub: waiting times and memory.
+"""How long do eight learners at once wait on a real JupyterHub, and how much memory do they hold?
 
 Each learner logs in, starts a server and a kernel, and runs the cells of a pocket lab: load the
 base, train, show. Memory is counted by shares (PSS): a page that eight processes map counts an
 eighth for each. The weights' file is counted apart. `--lessons 00 05` runs whole lessons, one after
-the other, for their CPU seconds and their peak. `--rent 30` is the arithmetic on what was measured,
-which is kept in results/hub.json; `--write` puts it into the pages.
-Run `python benchmarks/hub.py --help`. It needs the extra `hub` and configurable-http-proxy.
+the other, for their CPU seconds and their peak. `--rent 30` says which machine 30 learners need,
+from the measurements kept in results/hub.json; `--write` puts it into the pages. Run
+`python benchmarks/hub.py --help`. It needs the extra `hub` and configurable-http-proxy.
 """
 
 import argparse
@@ -96,7 +96,7 @@ def seconds_of(processes):
 
 
 def class_of(count, cell):
-    """What each of so many learners waited, held and spent, all at once."""
+    """The waiting time, memory and CPU seconds of each of `count` learners who work at once."""
     with tempfile.TemporaryDirectory() as place, real.hub(Path(place), cache_folder(), "4G") as on:
         return asyncio.run(train_at_once(on, count, cell))
 
@@ -106,9 +106,9 @@ async def train_at_once(on, count, cell):
     for name in names:
         assert await on.log_in(name)
     learners = await asyncio.gather(*(on.start(name) for name in names))
-    await asyncio.gather(*(one.begin() for one in learners))
-    await asyncio.gather(*(one.run("1") for one in learners))  # each kernel is there
-    results = await asyncio.gather(*(one.run(cell) for one in learners))
+    await asyncio.gather(*(learner.begin() for learner in learners))
+    await asyncio.gather(*(learner.run("1") for learner in learners))  # each kernel is there
+    results = await asyncio.gather(*(learner.run(cell) for learner in learners))
     assert not any(result.error for result in results), results
     rows = []
     for name, result in zip(names, results, strict=True):
@@ -131,7 +131,7 @@ def mean(rows, key):
 
 
 def compare(base, count):
-    """One alone, then `count` at once."""
+    """What is measured with one learner alone, then with `count` learners at once."""
     load = os.getloadavg()[0]
     alone = class_of(1, CELLS[base])
     together = class_of(count, CELLS[base])
@@ -186,46 +186,51 @@ def lesson(number):
     }
 
 
-def got(one):
-    """Cores that a class had of a machine that others may use too: (one alone, all together).
+def got(group):
+    """The cores that were used: (by a learner alone, by all learners together).
 
-    Where the two are equal, the wait comes from sharing the processor alone.
-    """
-    together = one["learners"] * one["cpu_seconds"] / one["together_seconds"]
-    return one["cpu_seconds"] / one["alone_seconds"], together
-
-
-def rent(one, learners):
-    """The machine for so many learners: cores so that none waits longer than WAIT, and memory.
-
-    A kernel's work is on one thread, so on a free machine one alone has a core. If all press Run in
-    the same second, each has cores / learners of a core. Fewer wait in practice: they read in
-    between.
+    Other programs may have used the machine too. If the two numbers are equal, the learners waited
+    only because they shared the processor.
 
     Args:
-        one: a result of `compare`.
+        group: a result of `compare`.
+    """
+    together = group["learners"] * group["cpu_seconds"] / group["together_seconds"]
+    return group["cpu_seconds"] / group["alone_seconds"], together
+
+
+def rent(group, learners):
+    """The machine for so many learners: cores so that nobody waits longer than WAIT, and memory.
+
+    A kernel works on one thread, so a learner alone on a free machine has a core. If all press Run
+    in the same second, each has cores / learners of a core. In practice fewer wait, since learners
+    read in between.
+
+    Args:
+        group: a result of `compare`.
         learners: how many, at the same time.
 
     Returns:
         (cores, GB of memory).
     """
-    each = one["server_mb"] + KERNELS * one["kernel_mb"]
-    memory = (learners * each * SPARE + one["weights_mb"]) / 1000 + SYSTEM
+    each = group["server_mb"] + KERNELS * group["kernel_mb"]
+    memory = (learners * each * SPARE + group["weights_mb"]) / 1000 + SYSTEM
     return math.ceil(learners / WAIT), math.ceil(memory)
 
 
 def in_words(results):
     """What was measured and what follows from it, as Markdown for deploy/README.md."""
     lines = ["| " + " | ".join(HEADS) + " |", "| " + " | ".join("---" for _ in HEADS) + " |"]
-    for one in results["classes"]:
-        alone, together = got(one)
+    for group in results["classes"]:
+        alone, together = got(group)
         cells = (
-            f"`{one['base']}`",
-            f"{one['alone_seconds']:.0f} s, with {alone:.2f} of a core",
-            f"{one['together_seconds']:.0f} s, with {together:.2f} of a core for all",
-            f"{one['cpu_seconds']:.0f}",
-            f"{one['server_mb'] + one['kernel_mb']} MB ({one['server_mb']} and {one['kernel_mb']})",
-            f"{one['weights_mb']} MB",
+            f"`{group['base']}`",
+            f"{group['alone_seconds']:.0f} s, with {alone:.2f} of a core",
+            f"{group['together_seconds']:.0f} s, with {together:.2f} of a core for all",
+            f"{group['cpu_seconds']:.0f}",
+            f"{group['server_mb'] + group['kernel_mb']} MB "
+            f"({group['server_mb']} and {group['kernel_mb']})",
+            f"{group['weights_mb']} MB",
         )
         lines.append("| " + " | ".join(cells) + " |")
     lines += [
@@ -240,22 +245,22 @@ def in_words(results):
         "| --- | --- | --- | --- |",
     ]
     for learners in CLASSES:
-        for one in results["classes"]:
-            cores, memory = rent(one, learners)
-            lines.append(f"| {learners} | `{one['base']}` | {cores} | {memory} |")
+        for group in results["classes"]:
+            cores, memory = rent(group, learners)
+            lines.append(f"| {learners} | `{group['base']}` | {cores} | {memory} |")
     return "\n".join([results["about"], "", *lines]) + "\n"
 
 
 def in_a_sentence(results):
     """The same for docs/guide.md: pocket's class, and the machine for the largest one."""
-    one = results["classes"][0]
-    cores, memory = rent(one, CLASSES[-1])
+    group = results["classes"][0]
+    cores, memory = rent(group, CLASSES[-1])
     return (
-        f"Measured with `{one['base']}`: {one['learners']} learners trained at once, and each held "
-        f"{one['server_mb'] + one['kernel_mb']} MB beyond the shared weights. A lab took "
-        f"{one['cpu_seconds']:.0f} seconds of one core. By arithmetic, {CLASSES[-1]} learners need "
-        f"{cores} cores, so that nobody waits more than {WAIT} times as long as alone, and "
-        f"{memory} GB of memory.\n"
+        f"Measured with `{group['base']}`: {group['learners']} learners trained at once, and each "
+        f"held {group['server_mb'] + group['kernel_mb']} MB beyond the shared weights. A lab "
+        f"took {group['cpu_seconds']:.0f} seconds of one core. By arithmetic, {CLASSES[-1]} "
+        f"learners need {cores} cores, so that nobody waits more than {WAIT} times as long as "
+        f"alone, and {memory} GB of memory.\n"
     )
 
 

@@ -1,6 +1,6 @@
-"""A short training on each base: what the course measures once on a machine is kept in its cache.
+"""Train each base briefly, so that what is measured once on a machine is in the shared cache.
 
-These are whether bfloat16 is faster here, and whether steps run by ONNX Runtime are equal and
+That is whether bfloat16 is faster here, and whether steps run by ONNX Runtime are equal and
 faster. Learners can't write into the shared cache, so each kernel would measure it anew.
 """
 

@@ -233,7 +233,7 @@ def check_is_recipe(given: object) -> None:
     """Refuse anything that is not a Recipe, such as a dict with its fields."""
     if not isinstance(given, Recipe):
         how = "**settings" if isinstance(given, dict) else "r=8, steps=100"
-        raise TypeError(f"{shown(given)} is no recipe; give lab.Recipe({how})")
+        raise TypeError(f"{shown(given)} isn't a recipe; give lab.Recipe({how})")
 
 
 def scaling_of(lora_alpha: float, r: int, use_rslora: bool = False) -> float:

@@ -58,4 +58,4 @@ def tensors_of(folder: Path) -> dict[str, torch.Tensor]:
 
 def holding(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
     """Replace the weights."""
-    save_file({name: one.contiguous() for name, one in tensors.items()}, folder / WEIGHTS)
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / WEIGHTS)

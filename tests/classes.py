@@ -19,9 +19,9 @@ def solutions(number):
     """The code of each solution of a lesson, by the exercise's name."""
     cells = lessons()[number].notebook()["cells"]
     stubs = [text_of(cell) for cell in cells if "stub" in tags_of(cell)]
-    told = [text_of(cell) for cell in cells if "solution" in tags_of(cell)]
+    answers = [text_of(cell) for cell in cells if "solution" in tags_of(cell)]
     names = [re.search(r"^def (\w+)", stub, re.MULTILINE)[1] for stub in stubs]
-    codes = [re.search(r"```python\n(.*?)```", text, re.DOTALL)[1] for text in told]
+    codes = [re.search(r"```python\n(.*?)```", text, re.DOTALL)[1] for text in answers]
     return dict(zip(names, codes, strict=True))
 
 

@@ -53,7 +53,7 @@ c.Spawner.environment.update({environment!r})
 
 
 def missing() -> str:
-    """What a hub needs and this machine lacks, in words; "" if nothing."""
+    """What a hub needs and this machine lacks, in words; "" if nothing is missing."""
     for module in ("jupyterhub", "jupyterhub_idle_culler"):
         if importlib.util.find_spec(module) is None:
             return f"{module} is not installed: pip install -e '.[hub]'"
@@ -75,7 +75,7 @@ def proxy_program() -> str | None:
 
 @dataclass
 class Result:
-    """What came of a cell: its text, its error (name and words), how long it took."""
+    """What a cell printed, its error (name and words), and how long it took."""
 
     text: str = ""
     error: str = ""
@@ -166,7 +166,7 @@ class Hub:
         return await ask(f"{self.address}hub/api/{path}", headers, method, body)
 
     async def log_in(self, name: str) -> bool:
-        """Fill in the form of the hub's page; whether the hub then knows who it is."""
+        """Fill in the hub's log-in form; returns whether the hub then knows the learner."""
         client = AsyncHTTPClient()
         page = await client.fetch(f"{self.address}hub/login")
         cookies = _cookies(page)
@@ -238,9 +238,9 @@ async def ask(url: str, headers: dict, method: str = "GET", body: object = None)
 
 def _free_ports(count: int) -> list[int]:
     taken = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in taken]
-    for one in taken:
-        one.close()
+    ports = [listener.getsockname()[1] for listener in taken]
+    for listener in taken:
+        listener.close()
     return ports
 
 

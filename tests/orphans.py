@@ -44,7 +44,7 @@ class Family:
         end = time.monotonic() + SOON
         while self.children() and time.monotonic() < end:
             time.sleep(0.1)
-        return [" ".join(one.cmdline()) for one in self.children()]
+        return [" ".join(process.cmdline()) for process in self.children()]
 
 
 @contextmanager

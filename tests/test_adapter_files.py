@@ -65,7 +65,7 @@ def configured(folder, **changes):
 def holding(folder, changes):
     """Change, add or (with None) take out tensors."""
     tensors = load_file(folder / WEIGHTS) | changes
-    there = {name: one for name, one in tensors.items() if one is not None}
+    there = {name: tensor for name, tensor in tensors.items() if tensor is not None}
     save_file(there, folder / WEIGHTS)
 
 
@@ -83,7 +83,7 @@ def refused(base, folder, match):
 )
 def test_a_configuration_that_is_none_is_named(base, adapter, words):
     (adapter / CONFIG).write_text(words)
-    refused(base, adapter, f"{CONFIG} is no configuration of an adapter")
+    refused(base, adapter, f"{CONFIG} isn't a configuration of an adapter")
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_a_field_of_a_later_peft_that_is_switched_off_does_no_harm(base, adapter
         ({A: None, B: None, PREFIX + A: torch.ones(3, 32)}, "twice, such as .+ was wrapped twice"),
         ({"something": torch.ones(2)}, "holds 'something'"),
     ],
-    ids=lambda one: one if isinstance(one, str) else "",
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_tensors_that_do_not_fit_are_named(base, adapter, changes, words):
     holding(adapter, changes)
@@ -222,7 +222,7 @@ def test_other_kinds_with_a_tensor_missing_odd_or_nan_are_refused(base, saved, k
         "head": "lm_head",
         "embedding": "embedding_A",
     }
-    name = next(key for key, one in tensors.items() if special[kind] in key and one.numel())
+    name = next(key for key, tensor in tensors.items() if special[kind] in key and tensor.numel())
     tensor = tensors[name]
     odd = (None, tensor * float("nan"), torch.ones(*tensor.shape, 1), torch.ones(7))
     for place, change in enumerate(odd):
@@ -298,7 +298,10 @@ def test_an_adapter_that_never_learned_says_so_when_it_is_loaded(base, saved, ki
     folder = Path(shutil.copytree(saved / kind, tmp_path / "adapter"))
     starts = (part, "lora_embedding_A")
     tensors = load_file(folder / WEIGHTS)
-    holding(folder, {key: one * 0 for key, one in tensors.items() if any(s in key for s in starts)})
+    holding(
+        folder,
+        {key: tensor * 0 for key, tensor in tensors.items() if any(s in key for s in starts)},
+    )
     with pytest.warns(UserWarning, match=f"has learned nothing: {part} is all zero"):
         load_adapter(base, folder)
 
@@ -380,5 +383,5 @@ def test_a_whole_model_that_does_not_fit_is_refused_too(base, odd, tmp_path):
     tensors = load_file(file)
     changes = {"nan": torch.full((32,), float("nan")), "gone": None, "shape": torch.ones(1)}
     tensors[name] = changes[odd]
-    save_file({key: one for key, one in tensors.items() if one is not None}, file)
+    save_file({key: tensor for key, tensor in tensors.items() if tensor is not None}, file)
     refused(base, folder, f"{name}")

@@ -68,14 +68,14 @@ def of(review, severity):
 def only(folder, severity, words, lesson=None):
     """The one finding of this severity, with these words; the others are of lesser weight."""
     review = check_adapter(folder)
-    (found,) = [one for one in review if one.severity == severity]
+    (found,) = [finding for finding in review if finding.severity == severity]
     assert words in found.what, found.what
     assert found.why
     assert found.do
     if lesson is not None:
         assert found.lesson == lesson
     order = ("grave", "warning", "note")
-    assert all(order.index(one.severity) >= order.index(severity) for one in review)
+    assert all(order.index(finding.severity) >= order.index(severity) for finding in review)
     return review
 
 
@@ -250,14 +250,16 @@ def missing_by_peft(folder):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         peft.PeftModel.from_pretrained(pocket(), folder)
-    said = [str(one.message) for one in caught if "missing adapter keys" in str(one.message)]
+    said = [
+        str(warning.message) for warning in caught if "missing adapter keys" in str(warning.message)
+    ]
     return said[0] if said else ""
 
 
 def test_layers_without_weights_are_those_that_peft_misses(plain):
     tensors = tensors_of(plain)
     lost = [key for key in tensors if "layers.2." in key or "layers.3." in key]
-    holding(plain, {key: one for key, one in tensors.items() if key not in lost})
+    holding(plain, {key: tensor for key, tensor in tensors.items() if key not in lost})
     only(
         plain, "grave", "no weights for 4 of the 8 matrices that the configuration names in pocket"
     )
@@ -272,7 +274,7 @@ def test_a_gap_in_one_layer_is_seen_without_the_base(tmp_path):
     )
     folder = saved(adapted(model), tmp_path / "adapter", "somebody/a-model")
     lost = {A.format(5, "v_proj"), B.format(5, "v_proj")}
-    holding(folder, {key: one for key, one in tensors_of(folder).items() if key not in lost})
+    holding(folder, {key: tensor for key, tensor in tensors_of(folder).items() if key not in lost})
     only(folder, "warning", "v_proj has weights in 7 layers, and none in layer 5")
 
 
@@ -358,7 +360,9 @@ def test_an_adapter_that_never_learned(tmp_path):
 def test_an_adalora_that_never_learned(kinds, tmp_path):
     folder = Path(shutil.copytree(kinds / "adalora", tmp_path / "adapter"))
     tensors = tensors_of(folder)
-    holding(folder, {key: one * 0 if "lora_E" in key else one for key, one in tensors.items()})
+    holding(
+        folder, {key: tensor * 0 if "lora_E" in key else tensor for key, tensor in tensors.items()}
+    )
     assert "lora_E is all zero in all 8 matrices" in check_adapter(folder)[0].what
 
 
@@ -367,8 +371,10 @@ def test_a_half_that_never_learned_is_named_by_its_layers(plain):
     holding(
         plain,
         {
-            key: one * 0 if "lora_B" in key and ("layers.2." in key or "layers.3." in key) else one
-            for key, one in tensors.items()
+            key: tensor * 0
+            if "lora_B" in key and ("layers.2." in key or "layers.3." in key)
+            else tensor
+            for key, tensor in tensors.items()
         },
     )
     only(plain, "warning", "all zero in 4 of 8 matrices: q_proj, v_proj in layers 2 to 3", "07")
@@ -377,7 +383,7 @@ def test_a_half_that_never_learned_is_named_by_its_layers(plain):
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
 def test_a_single_broken_number_is_found(plain, value, dtype):
-    tensors = {key: one.to(dtype) for key, one in tensors_of(plain).items()}
+    tensors = {key: tensor.to(dtype) for key, tensor in tensors_of(plain).items()}
     assert of(check_adapter(plain), "grave") == []
     tensors[A.format(1, "v_proj")][3, 5] = value
     holding(plain, tensors)
@@ -534,7 +540,8 @@ def test_a_change_larger_than_the_weights_and_one_that_is_hardly_there(plain):
         (1e-6, "ΔW is below 0.00001 of W in every matrix", "10"),
     ):
         holding(
-            plain, {key: one * factor if "lora_B" in key else one for key, one in whole.items()}
+            plain,
+            {key: tensor * factor if "lora_B" in key else tensor for key, tensor in whole.items()},
         )
         only(plain, "warning", words, lesson)
 
@@ -547,7 +554,7 @@ def test_a_change_larger_than_the_weights_and_one_that_is_hardly_there(plain):
     ],
 )
 def test_names_that_peft_does_not_find(plain, rename, words):
-    holding(plain, {rename(key): one for key, one in tensors_of(plain).items()})
+    holding(plain, {rename(key): tensor for key, tensor in tensors_of(plain).items()})
     review = only(plain, "grave", "16 names in the file are not PEFT's, such as")
     assert words in review[0].what
     assert "lora_A" in missing_by_peft(plain)
@@ -555,7 +562,7 @@ def test_names_that_peft_does_not_find(plain, rename, words):
 
 def test_names_that_hold_an_adapters_name_are_found_by_peft_under_that_name_alone(plain):
     renamed = {
-        key.replace(".weight", ".mine.weight"): one for key, one in tensors_of(plain).items()
+        key.replace(".weight", ".mine.weight"): tensor for key, tensor in tensors_of(plain).items()
     }
     holding(plain, renamed)
     only(plain, "warning", "16 names in the file hold an adapter's name, such as")
@@ -609,11 +616,11 @@ def test_files_that_zero_3_leaves_behind(plain):
             "hold I8, not floating-point",
         ),
     ],
-    ids=lambda one: one if isinstance(one, str) else "",
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_factors_of_odd_shapes(plain, key, tensor, words):
     tensors = tensors_of(plain) | {key: tensor}
-    holding(plain, {name: one for name, one in tensors.items() if one is not None})
+    holding(plain, {name: tensor for name, tensor in tensors.items() if tensor is not None})
     only(plain, "grave", words)
 
 
@@ -642,7 +649,7 @@ HUGE = {"dtype": "F32", "shape": [1 << 40, 1 << 20], "data_offsets": [0, 1 << 62
         (header([1, 2]), "is damaged"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a git-lfs pointer"),
     ],
-    ids=lambda one: "" if isinstance(one, str) else str(one[:12]),
+    ids=lambda value: "" if isinstance(value, str) else str(value[:12]),
 )
 def test_a_damaged_file_of_weights(plain, content, words):
     (plain / WEIGHTS).write_bytes(content)
@@ -666,7 +673,7 @@ def test_a_file_cut_short(plain):
         ("{}", "peft_type None"),
         ('{"peft_type": ["LORA"]}', "peft_type ['LORA']"),
     ],
-    ids=lambda one: one[:9],
+    ids=lambda value: value[:9],
 )
 def test_a_configuration_that_is_none(plain, words, expected):
     (plain / CONFIG).write_text(words)
@@ -741,7 +748,7 @@ def test_rows_of_tokens_beside_lora_are_known(tmp_path, indices, words):
     folder = saved(adapted(trainable_token_indices=indices), tmp_path / "rows")
     review = check_adapter(folder)
     assert {found.severity for found in review} == {"note"}
-    assert all(one in " ".join(of(review, "note")) for one in words), review
+    assert all(word in " ".join(of(review, "note")) for word in words), review
     assert len(review) == len(words)
 
 
@@ -757,7 +764,7 @@ def stops_peft(folder):
 def test_rows_of_tokens_that_do_not_fit_the_configuration_are_grave(with_rows, tmp_path):
     folder = Path(shutil.copytree(with_rows, tmp_path / "rows"))
     tensors = tensors_of(folder)
-    holding(folder, {name: one for name, one in tensors.items() if name != ROWS})
+    holding(folder, {name: tensor for name, tensor in tensors.items() if name != ROWS})
     only(folder, "grave", "names 3 tokens of the embedding, and the file holds no rows")
     assert stops_peft(folder)
     holding(folder, tensors | {ROWS: tensors[ROWS][:2]})

@@ -76,8 +76,8 @@ def test_files_of_older_versions_are_read_too(tmp_path):
         "special_tokens_map.json": {"eos_token": {"content": "</s>"}, "pad_token": "<pad>"},
         "added_tokens.json": {"<b>": 9},
     }
-    for name, one in words.items():
-        (tmp_path / name).write_text(json.dumps(one))
+    for name, word in words.items():
+        (tmp_path / name).write_text(json.dumps(word))
     found = read_tokenizer(tmp_path)
     assert (found.eos, found.pad, found.template) == ("</s>", "<pad>", "D")
     assert found.added == {"<a>": 7, "<b>": 9}

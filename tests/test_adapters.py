@@ -87,8 +87,12 @@ def test_peft_never_tries_the_pattern_and_what_is_saved_holds_it(base, monkeypat
     assert to_peft(trained.recipe).target_modules == pattern
     save_adapter(trained, tmp_path / "ours")
     loaded = load_adapter(base, tmp_path / "ours").load(tmp_path / "ours", "again")
-    layers = [one for one in loaded.model.modules() if isinstance(one, peft.tuners.lora.LoraLayer)]
-    assert [list(one.r) for one in layers] == 2 * [["ours", "again"]]
+    layers = [
+        module
+        for module in loaded.model.modules()
+        if isinstance(module, peft.tuners.lora.LoraLayer)
+    ]
+    assert [list(layer.r) for layer in layers] == 2 * [["ours", "again"]]
     assert tried
     assert pattern not in tried
     torch.manual_seed(trained.recipe.seed)
@@ -132,9 +136,9 @@ def test_an_adalora_recipe_becomes_pefts_configuration(base):
 
 def test_a_shared_tree_holds_the_same_memory_and_its_own_modules(base):
     tree = share_tensors(base.model)
-    for name, one in base.model.named_parameters():
-        assert tree.get_parameter(name).data_ptr() == one.data_ptr()
-        assert tree.get_parameter(name) is not one
+    for name, parameter in base.model.named_parameters():
+        assert tree.get_parameter(name).data_ptr() == parameter.data_ptr()
+        assert tree.get_parameter(name) is not parameter
     assert tree.lm_head.weight is tree.model.embed_tokens.weight  # still tied
     assert not {id(m) for m in tree.modules()} & {id(m) for m in base.model.modules()}
 
@@ -142,7 +146,7 @@ def test_a_shared_tree_holds_the_same_memory_and_its_own_modules(base):
 def test_adaloras_count_of_ranks_is_not_trained_on_a_16_bit_base():
     base = tiny_base(dtype=torch.bfloat16)
     model = adapt(base, recipe(method="adalora", init_r=4, target_r=2, steps=40))
-    trained = [name for name, one in model.named_parameters() if one.requires_grad]
+    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     assert trained
     assert not [name for name in trained if "ranknum" in name]
 

@@ -43,7 +43,7 @@ def test_pockets_worked_examples_stand_as_in_its_pretraining(base):
 def test_elsewhere_worked_examples_are_turns_of_the_chat(base):
     task = lab.load_task("style", n=2)
     written = with_examples(base.tokenizer, task, task.train, "Now?")
-    turns = [(one.prompt, one.answer) for one in task.train]
+    turns = [(example.prompt, example.answer) for example in task.train]
     chat = [
         {"role": role, "content": text}
         for turn in turns
@@ -58,7 +58,7 @@ def test_retrieval_puts_the_most_similar_example_last_and_few_shot_the_same_ones
     prompt = task.train[3].prompt
     near, fixed = retrieved(base.tokenizer, task, 2), few_shot(base.tokenizer, task, 2)
     assert near(prompt).split(" Text: ")[-2].endswith(task.train[3].answer)
-    first, second = (one.answer for one in task.train[:2])
+    first, second = (example.answer for example in task.train[:2])
     for asked in (prompt, "Invoice as JSON: other"):
         assert fixed(asked).index(first) < fixed(asked).index(second)
 
@@ -70,9 +70,9 @@ def test_a_try_counts_right_answers_and_tokens(base, task):
     assert tried.right == (False, True, True)
     assert tried.share == pytest.approx(2 / 3)
     assert tried.interval == wilson(2, 3)
-    ids = [prompt_ids(base.tokenizer, one.prompt) for one in known]
+    ids = [prompt_ids(base.tokenizer, example.prompt) for example in known]
     assert tried.prompt_tokens == pytest.approx(sum(map(len, ids)) / 3)
-    given = [base.tokenizer(one.answer)["input_ids"] for one in known]
+    given = [base.tokenizer(example.answer)["input_ids"] for example in known]
     assert tried.answer_tokens == pytest.approx(sum(map(len, given)) / 3)
     assert tried.seconds > 0
 
@@ -99,7 +99,7 @@ def test_every_new_fact_becomes_the_note_that_states_it():
         for attribute, value in person.facts.items()
     }
     assert {*notes} <= stated
-    assert all(one.answer in note for one, note in zip(task.train, notes, strict=True))
+    assert all(example.answer in note for example, note in zip(task.train, notes, strict=True))
 
 
 def test_a_task_without_facts_has_no_notes():
@@ -110,7 +110,7 @@ def test_a_task_without_facts_has_no_notes():
 def test_a_name_is_found_in_every_question_about_a_stranger():
     strangers = {*read_world().strangers_held_out}
     asked = lab.load_task("new-facts").strangers
-    assert all(NAME.search(one.prompt)[0] in strangers for one in asked)
+    assert all(NAME.search(question.prompt)[0] in strangers for question in asked)
 
 
 def test_notes_are_put_before_a_question_the_best_last():
@@ -136,7 +136,7 @@ def test_pocket_reads_answers_from_notes_about_the_person_and_still_knows_no_str
     task = lab.load_task("new-facts", base, n=60)
     put = noted(notes_of(task), 5, same_name=True)
     for asked in (task.test[:12], task.strangers[:12], task.old_knowledge[:12]):
-        prompts = [put(one.prompt) for one in asked]
+        prompts = [put(question.prompt) for question in asked]
         assert try_approach("noted", base, task, prompts, examples=asked).share >= 0.9
 
 
@@ -157,13 +157,13 @@ def test_a_table_of_facts_has_each_ways_share_and_the_tokens_that_it_reads(base,
     assert [*table.loc["the base alone"]][:3] == ["0 %", "100 %", "100 %"]
     assert [*table.loc["the base again"]] == [*table.loc["the base alone"]]
     assert [*table.loc[ways.name]][:3] == ["100 %", "100 %", "100 %"]
-    ids = [prompt_ids(base.tokenizer, ways.put(one.prompt)) for one in facts.test]
+    ids = [prompt_ids(base.tokenizer, ways.put(example.prompt)) for example in facts.test]
     assert table.loc[ways.name, "tokens read"] == f"{sum(map(len, ids)) / len(ids):.0f}"
 
 
 def test_notes_about_others_make_strangers_known(base, facts):
     by_likeness = FactWays(base, facts, same_name=False)
-    prompts = [by_likeness.put(one.prompt) for one in facts.strangers]
+    prompts = [by_likeness.put(example.prompt) for example in facts.strangers]
     assert prompts[0].startswith("Notes: ")
     asked = try_approach("", base, facts, prompts, examples=facts.strangers)
     assert by_likeness.strangers == asked.share < FactWays(base, facts).strangers == 1
@@ -172,12 +172,12 @@ def test_notes_about_others_make_strangers_known(base, facts):
 
 def test_after_a_change_the_notes_are_the_new_ones_and_changed_facts_stand_apart(base, facts):
     now = changed_facts(facts, 20)
-    changed = [one for one in now.task.test if one.prompt in now.notes]
+    changed = [example for example in now.task.test if example.prompt in now.notes]
     table = FactWays(base, facts).after(now, {})
     counts = f"the {len(changed)} that changed", f"the other {12 - len(changed)}"
     assert [*table.columns] == [*counts, "tokens read"]
     assert table.loc["notes found by name", counts[0]] == "100 %"
-    old = [FactWays(base, facts).put(one.prompt) for one in changed]
+    old = [FactWays(base, facts).put(example.prompt) for example in changed]
     assert try_approach("", base, facts, old, examples=changed).share == 0
 
 

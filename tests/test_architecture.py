@@ -55,7 +55,7 @@ def model_of(config):
 
 
 def by_us(config, recipe):
-    return {one.name for one in adapted_matrices(modules_of(model_of(config), "it"), recipe)}
+    return {matrix.name for matrix in adapted_matrices(modules_of(model_of(config), "it"), recipe)}
 
 
 def by_peft(config, recipe):
@@ -89,7 +89,7 @@ def by_peft(config, recipe):
         (BERT, {"target_modules": ("output.dense",), "layers_to_transform": (1,)}),
         (MIXTRAL, {"target_modules": ("q_proj", "v_proj")}),
     ],
-    ids=lambda one: one.model_type if isinstance(one, hf.PretrainedConfig) else str(one),
+    ids=lambda value: value.model_type if isinstance(value, hf.PretrainedConfig) else str(value),
 )
 def test_a_recipe_reaches_the_layers_that_peft_adapts(config, changes):
     recipe = Recipe(**changes)
@@ -134,7 +134,7 @@ def test_a_name_tells_its_layer_and_its_last_part():
 def test_a_models_modules_are_those_of_its_shape():
     modules = modules_of(tiny_base().model, "tiny")
     assert (modules.name, modules.num_layers) == ("tiny", 2)
-    assert {one.name for one in modules.matrices if one.kind != "linear"} == {
+    assert {matrix.name for matrix in modules.matrices if matrix.kind != "linear"} == {
         "model.embed_tokens",
         "lm_head",
     }
@@ -164,10 +164,10 @@ def test_what_names_can_say_is_said_by_names(config, way):
 @given(data=st.data(), config=st.sampled_from([LLAMA, GPT2, BERT]))
 def test_any_choice_of_matrices_is_named_so_that_just_these_are_reached(data, config):
     modules = modules_of(model_of(config), "it")
-    names = [one.name for one in modules.matrices]
+    names = [matrix.name for matrix in modules.matrices]
     chosen = data.draw(st.sets(st.sampled_from(names), min_size=1))
     assert {
-        one.name for one in adapted_matrices(modules, Recipe(**naming(modules, chosen)))
+        matrix.name for matrix in adapted_matrices(modules, Recipe(**naming(modules, chosen)))
     } == chosen
 
 
@@ -181,7 +181,7 @@ def test_a_choice_that_names_cannot_say_becomes_a_regex_with_whole_numbers():
     }
 
 
-@pytest.mark.parametrize(("chosen", "words"), [((), "nothing is chosen"), (("up",), "'up' is no")])
+@pytest.mark.parametrize(("chosen", "words"), [((), "nothing is"), (("up",), "no matrix 'up'")])
 def test_a_choice_of_nothing_is_refused(chosen, words):
     with pytest.raises(ValueError, match=words):
         naming(modules_of(model_of(LLAMA), "it"), chosen)
@@ -267,8 +267,12 @@ def test_patterns_spelt_out_adapt_what_the_patterns_adapt(config, changes):
         if spelt:
             spell_patterns_out(given, model)
         layers = peft.get_peft_model(model, given).base_model.model.named_modules()
-        found = {name: one for name, one in layers if isinstance(one, peft.tuners.lora.LoraLayer)}
-        return {name: (one.r["default"], one.scaling["default"]) for name, one in found.items()}
+        found = {
+            name: layer for name, layer in layers if isinstance(layer, peft.tuners.lora.LoraLayer)
+        }
+        return {
+            name: (layer.r["default"], layer.scaling["default"]) for name, layer in found.items()
+        }
 
     assert made(spelt=True) == made(spelt=False) != {}
 

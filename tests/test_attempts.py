@@ -38,5 +38,5 @@ def test_they_are_kept_beside_the_store_and_a_damaged_line_is_left_out(empty_sto
 
 @pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
 def test_what_is_no_share_is_refused(share):
-    with pytest.raises(ValueError, match="is no share; give 0 to 1"):
+    with pytest.raises(ValueError, match="isn't a share; give 0 to 1"):
         attempt(share, 0.5)

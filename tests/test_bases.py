@@ -71,7 +71,7 @@ def test_a_folder_loads_as_plain_transformers_loads_it(tiny):
     assert base.name == "tiny"
     assert base.path == tiny
     assert not base.model.training
-    assert all(one.requires_grad for one in base.model.parameters())
+    assert all(parameter.requires_grad for parameter in base.model.parameters())
     torch.testing.assert_close(base.model.state_dict(), theirs.state_dict(), rtol=0, atol=0)
 
 
@@ -119,7 +119,7 @@ def test_a_tokenizer_without_a_pad_token_pads_with_its_end_token(tiny):
 
 def test_about_is_one_sentence_with_size_device_and_dtype(tiny):
     base = bases.load_base(tiny, device="cpu")
-    count = sum(one.numel() for one in base.model.parameters())
+    count = sum(parameter.numel() for parameter in base.model.parameters())
     assert base.about == f"tiny: {count / 1e6:.1f} M parameters on the CPU in float32"
 
 
@@ -173,7 +173,11 @@ def test_a_misspelt_dtype_is_refused_with_the_nearest(tiny):
 
 def test_the_dtype_asked_for_is_the_dtype_of_every_weight(tiny):
     base = bases.load_base(tiny, device="cpu", dtype="bfloat16")
-    assert {one.dtype for one in base.model.parameters()} == {torch.bfloat16} == {base.dtype}
+    assert (
+        {parameter.dtype for parameter in base.model.parameters()}
+        == {torch.bfloat16}
+        == {base.dtype}
+    )
 
 
 def test_a_misspelt_quantisation_is_refused(tiny):

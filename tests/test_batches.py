@@ -33,9 +33,9 @@ def test_the_gradients_of_the_examples_make_up_that_of_one_batch_of_all(base, gr
         pass
     encoded = encode_all(TASK.train, base.tokenizer, 256, "answer")
     batch = collate(encoded, base.tokenizer.pad_token_id)
-    trained = [one for one in training.model.parameters() if one.requires_grad]
+    trained = [parameter for parameter in training.model.parameters() if parameter.requires_grad]
     whole = torch.autograd.grad(training.model.eval()(**batch).loss, trained)
-    expected = torch.cat([one.flatten() for one in whole])
+    expected = torch.cat([tensor.flatten() for tensor in whole])
     torch.testing.assert_close(gradients.whole, expected, rtol=1e-3, atol=1e-6)
 
 

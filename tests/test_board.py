@@ -132,7 +132,7 @@ def test_the_ranking_has_the_best_attempt_of_each_learner(folder):
     lab.share(folder, "Bo")
     share_attempt(attempt(0.9, seconds=5.0))
     ranked = read_class(folder).attempts
-    assert [(one.name, one.attempt.new) for one in ranked] == [("Bo", 0.9), ("Ada", 0.9)]
+    assert [(entry.name, entry.attempt.new) for entry in ranked] == [("Bo", 0.9), ("Ada", 0.9)]
 
 
 def test_broken_lines_and_odd_files_are_counted_and_harm_nothing(folder, tmp_path):
@@ -144,7 +144,7 @@ def test_broken_lines_and_odd_files_are_counted_and_harm_nothing(folder, tmp_pat
     (tmp_path / "other.jsonl").write_text(good.replace("Ada", "Eve"))
     os.symlink(tmp_path / "other.jsonl", folder / "Eve.jsonl")
     read = read_class(folder)
-    assert [one.name for one in read.guesses] == ["Ada"]
+    assert [guess.name for guess in read.guesses] == ["Ada"]
     assert read.unreadable == 4
 
 

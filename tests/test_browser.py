@@ -248,7 +248,9 @@ def run_all(page):
     """Run the notebook; no cell fails, none is left out."""
     page.evaluate("() => jupyterapp.commands.execute('notebook:run-all-cells')")
     cells = page.evaluate(CELLS)
-    assert [one for _, made in cells for one in made if one["output_type"] == "error"] == []
+    assert [
+        output for _, made in cells for output in made if output["output_type"] == "error"
+    ] == []
     assert [count for count, _ in cells] == list(range(1, len(cells) + 1))
 
 

@@ -99,7 +99,9 @@ def by_us(shape, recipe):
 
 def last_of(name, kind):
     """The last part of the name of the first matrix of a kind."""
-    return next(one.name for one in shape(name).matrices if one.kind == kind).rpartition(".")[2]
+    return next(matrix.name for matrix in shape(name).matrices if matrix.kind == kind).rpartition(
+        "."
+    )[2]
 
 
 def recipes_for(name):
@@ -125,8 +127,8 @@ def test_parameters_equal_pefts_count_for_each_method_and_target_set(name):
     config.num_hidden_layers = 4  # as wide as ever; the slow test has them all
     small = shape_of(config)
     recipes = recipes_for(name)
-    counts = {key: by_us(small, one) for key, one in recipes.items()}
-    assert counts == {key: by_peft(config, one) for key, one in recipes.items()}
+    counts = {key: by_us(small, recipe) for key, recipe in recipes.items()}
+    assert counts == {key: by_peft(config, recipe) for key, recipe in recipes.items()}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -140,8 +142,8 @@ def test_parameters_of_the_whole_model_equal_pefts_count(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_parameters_of_the_whole_model_equal_pefts_count_for_each_method_and_target_set(name):
     recipes = recipes_for(name)
-    counts = {key: by_us(shape(name), one) for key, one in recipes.items()}
-    assert counts == {key: by_peft(config_of(name), one) for key, one in recipes.items()}
+    counts = {key: by_us(shape(name), recipe) for key, recipe in recipes.items()}
+    assert counts == {key: by_peft(config_of(name), recipe) for key, recipe in recipes.items()}
 
 
 @pytest.mark.parametrize("saved", ["norm", "mlp", "self_attn", "0"])

@@ -37,12 +37,14 @@ def test_layers_stand_where_peft_puts_them_and_the_same_numbers_are_trained(base
     add_lora(model, names, layer)
     peft = get_peft_model(copy.deepcopy(base.model), LoraConfig(r=2, target_modules=[*names]))
     theirs = {
-        name.removeprefix("base_model.model.").replace(".default.weight", ""): one.shape
-        for name, one in peft.named_parameters()
-        if one.requires_grad
+        name.removeprefix("base_model.model.").replace(".default.weight", ""): parameter.shape
+        for name, parameter in peft.named_parameters()
+        if parameter.requires_grad
     }
     assert theirs == {
-        name: one.shape for name, one in model.named_parameters() if one.requires_grad
+        name: parameter.shape
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
     }
 
 

@@ -49,14 +49,14 @@ def test_a_case_is_read_in_half_a_minute(lesson):
 
 def test_the_place_of_a_choice_does_not_tell_whether_it_is_right():
     cases = [lesson_cases(lesson) for lesson in LESSONS]
-    every = [case for one in cases for case in one.questions + one.decisions]
+    every = [case for lesson in cases for case in lesson.questions + lesson.decisions]
     places = Counter(case.choices.index(case.right) for case in every)
     assert max(places.values()) <= 0.6 * len(every), places
 
 
 def test_the_longest_choice_is_not_always_the_right_one():
     cases = [lesson_cases(lesson) for lesson in LESSONS]
-    every = [case for one in cases for case in one.questions + one.decisions]
+    every = [case for lesson in cases for case in lesson.questions + lesson.decisions]
     longest = sum(case.right == max(case.choices, key=len) for case in every)
     assert longest <= 0.75 * len(every), f"{longest} of {len(every)}"
 

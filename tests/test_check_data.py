@@ -99,7 +99,7 @@ def test_data_of_which_half_is_left_out_is_grave(table):
 
 @pytest.mark.parametrize("given", [None, 5, [("a question", "an answer")], b"a.csv"])
 def test_what_is_no_path_is_refused_in_words(given):
-    with pytest.raises(TypeError, match="is no path; give the path of a CSV, TSV, JSON or JSONL"):
+    with pytest.raises(TypeError, match="isn't a path; give the path of a CSV, TSV, JSON or JSONL"):
         lab.check_data(given)
 
 
@@ -353,7 +353,7 @@ def test_tokens_are_counted_as_training_counts_them(name):
     counter = TokenCounter.of(name, base_folder(name))
     examples = [Example(prompt.strip(), "an answer 42") for prompt in TEXTS]
     examples += [Example("ask", text.strip()) for text in TEXTS]
-    expected = [len(encode(base.tokenizer, one, 10**6).input_ids) for one in examples]
+    expected = [len(encode(base.tokenizer, example, 10**6).input_ids) for example in examples]
     assert [*counter.lengths(examples)] == expected
 
 
@@ -370,9 +370,9 @@ def test_no_example_has_more_tokens_than_its_bound(name, seed):
     examples = [Example(text(), text()) for _ in range(300)]
     bounds = Bounds(counter, examples[:100])
     lengths = counter.lengths(examples)
-    for n, one in zip(lengths, examples, strict=True):
-        assert n <= bounds.most(one)
-        assert bounds.may_exceed(one, n - 1)
+    for n, example in zip(lengths, examples, strict=True):
+        assert n <= bounds.most(example)
+        assert bounds.may_exceed(example, n - 1)
 
 
 def test_a_sample_finds_every_row_that_is_too_long(monkeypatch):
@@ -687,9 +687,11 @@ def test_a_column_whose_name_and_repeats_speak_of_groups_is_named_where_none_wer
     hint = found(lab.check_data(path), "rows may belong together by 'person' (24 values)")
     assert hint.severity == "note"
     assert "give --group-by person" in hint.do
-    assert not [one for one in lab.check_data(path, group_by="person") if "belong" in one.what]
+    assert not [
+        finding for finding in lab.check_data(path, group_by="person") if "belong" in finding.what
+    ]
     alone = people(lambda place: f"p{place}")
-    assert not [one for one in lab.check_data(alone) if "belong together" in one.what]
+    assert not [finding for finding in lab.check_data(alone) if "belong together" in finding.what]
 
 
 def test_with_many_groups_only_the_leak_of_a_split_at_random_is_noted(people):
@@ -701,11 +703,11 @@ def test_with_many_groups_only_the_leak_of_a_split_at_random_is_noted(people):
     assert "--group-by person in train" in leak.do
     task = load_task(path)  # at random, as without group_by
     person = {row["prompt"]: row["person"] for row in csv.DictReader(path.open())}
-    trained = {person[one.prompt] for one in task.train}
-    torn = sum(person[one.prompt] in trained for one in task.test)
+    trained = {person[example.prompt] for example in task.train}
+    torn = sum(person[example.prompt] in trained for example in task.test)
     assert 0 < torn < len(task.test)
     assert leak.what.startswith(f"at random, {torn} of {len(task.test)} test rows")
-    assert not [one for one in review if "groups" in one.what]
+    assert not [finding for finding in review if "groups" in finding.what]
 
 
 def test_a_group_for_each_row_keeps_nothing_together(people):
@@ -735,9 +737,11 @@ def test_too_few_groups_are_grave(people, capsys):
 
 def test_by_template_near_twins_are_in_one_split(table):
     path = table([(f"{prompt} {n}", answer) for prompt, answer in PAIRS for n in range(3)])
-    assert "have a near-twin in training" in "".join(one.what for one in lab.check_data(path))
+    assert "have a near-twin in training" in "".join(
+        finding.what for finding in lab.check_data(path)
+    )
     review = lab.check_data(path, group_by="template")
-    assert not [one for one in review if "near-twin" in one.what]
+    assert not [finding for finding in review if "near-twin" in finding.what]
     assert review.facts["groups"].startswith("96 by template, half of them with up to 3 rows")
 
 
@@ -770,7 +774,7 @@ def test_the_summary_counts_tokens_with_the_bases_tokenizer(table):
     base = lab.load_base("pocket")
     path = table(PAIRS)
     task = load_task(path)
-    lengths = sorted(len(encode(base.tokenizer, one, 999).input_ids) for one in task.train)
+    lengths = sorted(len(encode(base.tokenizer, example, 999).input_ids) for example in task.train)
     *_, third = data.summary(path, task, tokenizer=base.tokenizer, max_length=lengths[-2])
     over = sum(length > lengths[-2] for length in lengths)
     beyond = f", {over} beyond {lengths[-2]}" if over else ""

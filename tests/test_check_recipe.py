@@ -326,7 +326,7 @@ def test_the_settings_without_the_failure_raise_nothing(source, tmp_path):
     ],
 )
 def test_what_only_looks_like_a_frozen_adapter_or_shifted_labels_raises_nothing(source, tmp_path):
-    found = [one.what for one in check_recipe(as_source(source, tmp_path))]
+    found = [finding.what for finding in check_recipe(as_source(source, tmp_path))]
     assert not any("shifted" in what or "is_trainable" in what for what in found)
 
 

@@ -201,7 +201,7 @@ def leaves(**inputs):
         (lambda **inputs: right_forward(**inputs).to("meta"), "on the device meta, not cpu"),
         (right_only_first_time, "100% of the values differ"),
         (spoils_its_input, "changes x in place"),
-        (3.5, "an object of type float, which is no function; give the function's name without"),
+        (3.5, "an object of type float, which isn't a function; give the function's name without"),
     ],
 )  # fmt: skip
 def test_any_other_answer_is_refused_in_words(learner, words):

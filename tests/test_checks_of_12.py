@@ -45,7 +45,7 @@ def test_an_answer_of_another_form_is_refused_in_words():
         (lambda weight: torch.eye(3), "give four things"),
         (lambda weight: (weight, weight, 1, "lora_C"), "give 'lora_A', 'lora_B', or both"),
         (lambda weight: (weight.T, weight, 1, "lora_B"), "with one r"),
-        (lambda weight: (1, weight, 1, "lora_B"), "lora_A is no matrix"),
+        (lambda weight: (1, weight, 1, "lora_B"), "lora_A isn't a matrix"),
         (lambda weight: None, "nothing to check"),
     ]
     for function, words in cases:

@@ -59,7 +59,7 @@ def tried(base, task, store):
 
 def right(model, examples):
     """The share of right answers, counted here."""
-    given = generate(model, [one.prompt for one in examples])
+    given = generate(model, [example.prompt for example in examples])
     return sum(a == b.answer for a, b in zip(given, examples, strict=True)) / len(examples)
 
 
@@ -103,7 +103,7 @@ def test_plain_fits_and_other_ways_are_told_in_the_order_of_the_settings(base, t
     plain = Setting(base="pocket", recipe=RECIPE, task="new-facts")
     noted = dataclasses.replace(plain, way="noted", changed=8)
     trials = try_settings(base, task, {"noted": noted, "plain": plain}, SEED, store=store)
-    assert [one.setting for one in trials] == ["noted", "plain"]
+    assert [trial.setting for trial in trials] == ["noted", "plain"]
     assert trials[1].scores == scores_of(
         fit(base, task, dataclasses.replace(RECIPE, seed=SEED), store=store)
     )

@@ -89,7 +89,7 @@ def test_a_claim_is_whole(one):
 
 
 def test_an_unknown_claim_is_refused_with_the_nearest():
-    with pytest.raises(ValueError, match="'alpha-forget' is no claim; did you mean 'alpha-forgets"):
+    with pytest.raises(ValueError, match="no claim 'alpha-forget'; did you mean 'alpha-forgets"):
         claim("alpha-forget")
 
 
@@ -268,7 +268,7 @@ def test_llamas_share_is_of_the_parameters_that_it_has():
 
 
 def test_a_consumer_card_is_as_large_as_the_makers_say():
-    usable = {one.name.removeprefix("RTX "): one.usable / GIB for one in cards()}
+    usable = {card.name.removeprefix("RTX "): card.usable / GIB for card in cards()}
     for case in claim("consumer-gpu").cases:
         assert case.at_most == pytest.approx(usable[case.when.split()[-1]], abs=0.005)
 
@@ -287,11 +287,11 @@ def test_what_the_conventions_count_is_so():
 
 
 def test_no_claim_hangs_on_the_copies_that_this_labs_loop_makes_in_full():
-    for one in claims().values():
-        for case in one.cases:
-            sides = (one.settings[name] for name in (case.of, case.over, case.minus) if name)
+    for rule in claims().values():
+        for case in rule.cases:
+            sides = (rule.settings[name] for name in (case.of, case.over, case.minus) if name)
             if case.what.startswith("memory") and any(s.recipe.method == "full" for s in sides):
-                raise AssertionError(f"{one.id}: {case}")
+                raise AssertionError(f"{rule.id}: {case}")
 
 
 def test_what_the_conventions_count_of_pocket_is_so():
@@ -308,7 +308,7 @@ def test_a_claim_is_shown_with_the_verdict_of_its_evidence():
 
 
 def test_every_evidence_that_a_claim_names_is_planned():
-    assert {id for one in claims().values() for id in one.evidence} <= {*evidence_ids()}
+    assert {id for claim in claims().values() for id in claim.evidence} <= {*evidence_ids()}
 
 
 def test_what_is_not_tested_has_nothing_to_measure_and_says_why():
@@ -350,17 +350,17 @@ def tiny(monkeypatch):
 def test_measuring_runs_each_setting_with_each_seed_on_the_seeds_own_task(tiny):
     base, tasks = tiny
     found = weighed(0, 0, 0, trials=()).measure(store=None)
-    assert {(one.setting, one.seed) for one in found.trials} == {
+    assert {(trial.setting, trial.seed) for trial in found.trials} == {
         (name, seed) for name in ("low", "high") for seed in range(3)
     }
-    for one in found.trials:
-        wanted = dataclasses.replace(found.settings[one.setting].recipe, seed=one.seed)
-        run = fit(base, tasks[one.seed], wanted, store=None)
-        assert one.scores["value"] == run.scores.value
-        assert one.scores["loss"] == run.scores.loss
-        assert one.scores["last_loss"] == run.records[-1].loss
-        assert one.scores["old_knowledge"] is None
-        assert one.scores["length"] == sum(record.tokens for record in run.records) / (12 * 4)
+    for trial in found.trials:
+        wanted = dataclasses.replace(found.settings[trial.setting].recipe, seed=trial.seed)
+        run = fit(base, tasks[trial.seed], wanted, store=None)
+        assert trial.scores["value"] == run.scores.value
+        assert trial.scores["loss"] == run.scores.loss
+        assert trial.scores["last_loss"] == run.records[-1].loss
+        assert trial.scores["old_knowledge"] is None
+        assert trial.scores["length"] == sum(record.tokens for record in run.records) / (12 * 4)
     assert len(found.findings[0].numbers) == 3
 
 
@@ -373,7 +373,7 @@ def test_measuring_again_replays_what_the_store_has(tiny, tmp_path, monkeypatch)
 def test_a_run_that_diverged_has_no_scores(tiny):
     wild = dataclasses.replace(LOW, recipe=recipe(learning_rate=1e30))
     found = weighed(0, trials=(), settings={"low": wild, "high": HIGH}).measure(store=None)
-    by_name = {one.setting: one.scores for one in found.trials}
+    by_name = {trial.setting: trial.scores for trial in found.trials}
     assert set(by_name["low"].values()) == {None}
     assert found.verdict == "not settled"
 
@@ -491,16 +491,16 @@ def test_a_recorded_verdict_follows_from_the_recorded_numbers(path):
     words = json.loads(path.read_text(encoding="utf-8"))
     found = claim(path.stem)
     assert found.about.startswith(words["date"])  # so it counts: nothing was changed since
-    told = {(one["setting"], one["seed"]): one["scores"] for one in words["trials"]}
+    scores = {(trial["setting"], trial["seed"]): trial["scores"] for trial in words["trials"]}
     held = []
     for case, finding in zip(words["committed"]["cases"], found.findings, strict=True):
         numbers = []
         for seed in words["committed"]["seeds"]:
-            number = told[case["of"], seed][case["what"]]
+            number = scores[case["of"], seed][case["what"]]
             if case["minus"]:
-                number -= told[case["minus"], seed][case["what"]]
+                number -= scores[case["minus"], seed][case["what"]]
             elif case["over"]:
-                number /= told[case["over"], seed][case["what"]]
+                number /= scores[case["over"], seed][case["what"]]
             numbers.append(number)
         low, high = (
             (numbers[0], numbers[0])
@@ -512,7 +512,9 @@ def test_a_recorded_verdict_follows_from_the_recorded_numbers(path):
         most = math.inf if case["at_most"] is None else case["at_most"]
         inside, outside = least <= low <= high <= most, high < least or low > most
         held.append("yes" if inside else "no" if outside else "?")
-    assert [{True: "yes", False: "no", None: "?"}[one.holds] for one in found.findings] == held
+    assert [
+        {True: "yes", False: "no", None: "?"}[finding.holds] for finding in found.findings
+    ] == held
     assert found.verdict.startswith(
         "not settled" if "?" in held
         else "holds here only when" if len(set(held)) == 2
@@ -525,7 +527,7 @@ def test_a_recorded_verdict_follows_from_the_recorded_numbers(path):
 def test_a_recorded_claim_measured_again_scores_alike():
     recorded = claim("alpha-forgets")
     again = dataclasses.replace(recorded, seeds=(0,)).measure(store=None)
-    before = {one.setting: one.scores for one in recorded.trials if one.seed == 0}
-    for one in again.trials:
+    before = {trial.setting: trial.scores for trial in recorded.trials if trial.seed == 0}
+    for trial in again.trials:
         for score in ("value", "old_knowledge"):  # other processors round otherwise
-            assert one.scores[score] == pytest.approx(before[one.setting][score], abs=0.1)
+            assert trial.scores[score] == pytest.approx(before[trial.setting][score], abs=0.1)

@@ -268,7 +268,7 @@ def test_each_lessons_solutions_get_all_points_and_its_stubs_none(number, tmp_pa
     solved.write_text(json.dumps(submission(number, solutions(number))), encoding="utf-8")
     empty = hand_in(tmp_path, f"{lessons()[number].name}-bob.ipynb", submission(number, {}))
     with Runner() as runner:
-        ada, bob = grade(read_all([solved, empty]), runner, lambda one: None)
+        ada, bob = grade(read_all([solved, empty]), runner, lambda submission: None)
     assert ada.score.share == 1, ada.score.verdicts
     assert bob.score.right == 0
     assert all("nothing to check" in verdict.message for verdict in bob.score.verdicts.values())
@@ -312,8 +312,8 @@ BAD = {  # a file's name: its content, the points, a part of its notes
     "05_rank-bloated.ipynb": (lambda: bloated(good()), 1, ""),
     "05_rank-old.ipynb": (lambda: stamped(good(), version="0.0.1"), 1, "Made for lora_lab 0.0.1"),
     "05_rank-changed.ipynb": (lambda: stamped(good(), digest="0"), 1, "has changed since"),
-    "05_rank-text.ipynb": (lambda: "Dear teacher,", None, "it is no notebook: no JSON at line 1"),
-    "05_rank-list.ipynb": (lambda: "[1]", None, "it is no notebook: no list of cells"),
+    "05_rank-text.ipynb": (lambda: "Dear teacher,", None, "it isn't a notebook: line 1 isn't JSON"),
+    "05_rank-list.ipynb": (lambda: "[1]", None, "it isn't a notebook: it holds no list of cells"),
     "05_rank-nested.ipynb": (lambda: "[" * 10**6, None, "it can't be read (RecursionError)"),
     "essay-carl.ipynb": (lambda: '{"cells": []}', None, "no exercise of this course"),
     "06_alpha-dora.ipynb": (lambda: submission("06", {}), None, "and 05_rank was asked for"),
@@ -333,7 +333,7 @@ def graded(runner, tmp_path_factory):
     folder = tmp_path_factory.mktemp("handed in")
     for name, (content, _, _) in BAD.items():
         hand_in(folder, name, content())
-    return grade(read_all(find([folder]), lessons()["05"]), runner, lambda one: None)
+    return grade(read_all(find([folder]), lessons()["05"]), runner, lambda submission: None)
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -351,8 +351,8 @@ def test_each_odd_file_has_its_line_and_all_others_are_checked(name, graded, tmp
 
 
 def test_the_better_of_two_files_counts(graded):
-    twice = [one for one in graded if one.submission.learner == "twice"]
-    assert {one.submission.path.name: one.counts for one in twice} == {
+    twice = [result for result in graded if result.submission.learner == "twice"]
+    assert {result.submission.path.name: result.counts for result in twice} == {
         "05_rank-twice.ipynb": True,
         "05_rank-twice (1).ipynb": False,
     }
@@ -367,7 +367,7 @@ def test_the_learner_is_in_the_files_name_or_in_its_folders():
 
 def test_names_and_messages_are_text_in_the_table_and_on_the_page(tmp_path):
     path = hand_in(tmp_path, "=cmd()<script>_05_rank.ipynb".replace("/", ""), "no")
-    graded = [Graded(one, None, False) for one in read_all([path])]
+    graded = [Graded(submission, None, False) for submission in read_all([path])]
     write_grades(graded, tmp_path / "grades.csv", tmp_path / "pages")
     _, row = csv.reader((tmp_path / "grades.csv").read_text(encoding="utf-8").splitlines())
     assert len(row) == len(HEAD)

@@ -9,7 +9,7 @@ from lora_lab.classroom.answers import from_text, to_text
 
 def test_only_statements_that_are_needed_are_chosen():
     known = [*code.statements(["import a\nimport b", "x = a.y", "def f():\n    x = 1\n    b.z"])]
-    chosen = [str(one) for one in code.needed(code.checked_expression("f", []), known)]
+    chosen = [str(statement) for statement in code.needed(code.checked_expression("f", []), known)]
     assert "import b" in chosen
     assert "import a" not in chosen
     assert "x = a.y" not in chosen

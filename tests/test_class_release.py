@@ -105,7 +105,7 @@ def test_a_folder_with_something_in_it_is_refused(tmp_path):
 
 @pytest.mark.parametrize("word", ["50", "5x", "99", "", "05_alpha"])
 def test_an_unknown_lesson_is_refused_with_the_known_ones(word):
-    with pytest.raises(ValueError, match="is no lesson with exercises; .*05_rank"):
+    with pytest.raises(ValueError, match="isn't a lesson with exercises; .*05_rank"):
         find_lesson(word)
 
 

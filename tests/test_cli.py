@@ -275,7 +275,7 @@ def test_a_number_out_of_all_bounds_is_one_line_and_leaves_no_run(
 
 
 def test_a_number_of_answers_below_none_is_refused(tiny, letters):
-    assert "--answers -1 is no number of answers; give 0" in refused(
+    assert "--answers -1 isn't a number of answers; give 0" in refused(
         "evaluate", tiny, "--task", letters, "--answers", "-1"
     )
 
@@ -390,7 +390,7 @@ def test_the_words_after_targets_are_one_list(given, expected):
         (["--targets", "q_proj", "llama-7b"], "Missing argument 'MODEL'"),
         (["llama-7b", "--r", "0"], "r=0 leaves nothing to train"),
         (["llama-7b", "--method", "adalora", "--target-r", "12"], "target_r=12 leaves nothing"),
-        (["llama-7b", "--n", "3"], "--n says something of a task, and there is none"),
+        (["llama-7b", "--n", "3"], "--n is about a task, and no task is given"),
         (["llama-7b", "--task", "sentiment"], "no base is called 'llama-7b'"),
         (["pocket", "--task", "sentimnet"], "sentiment"),
         (["pocket", "--device", "cuda:99"], "not on this machine"),
@@ -472,7 +472,7 @@ def test_a_missing_file_a_misspelt_task_or_base_are_told_from_each_other(tiny, l
     assert "no_such.csv" in refused("train", "no_such.csv", "--base", tiny)
     assert "did you mean 'new-facts'" in refused("train", "new-fact", "--base", tiny)
     assert "did you mean 'pocket'" in refused("train", letters, "--base", "poket")
-    assert "is no file" in refused("train", "style", "--prompt", "x", "--base", tiny)
+    assert "isn't a file" in refused("train", "style", "--prompt", "x", "--base", tiny)
 
 
 def test_a_missing_column_names_the_option_that_chooses_one(tiny, tmp_path):
@@ -780,7 +780,7 @@ def test_an_export_is_scored_on_its_own_runs_test_wherever_its_file_lies(
     assert "trained on rows" not in found.stderr
     own = json.loads(run("evaluate", name, "--json").stdout)["scores"]["answers"]
     scored = json.loads(found.stdout)["scores"]["answers"]
-    assert [one["prompt"] for one in scored] == [one["prompt"] for one in own]
+    assert [row["prompt"] for row in scored] == [row["prompt"] for row in own]
     assert "letters.csv; give one: --task where" in refused(*of_export)
     other = run(*of_export, "--task", moved, "--task-seed", "6")
     assert "trained on rows of letters.csv, and this file with these options" in other.stderr

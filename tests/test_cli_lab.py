@@ -121,7 +121,7 @@ def test_the_first_free_port_is_taken_and_a_wanted_one_that_is_taken_is_refused(
             free_port("127.0.0.1", taken)
     assert free_port("127.0.0.1", taken) == taken
     assert room.PORT <= free_port("127.0.0.1", None) < room.PORT + 100
-    with pytest.raises(ValueError, match="70000 is no port"):
+    with pytest.raises(ValueError, match="70000 isn't a port"):
         free_port("127.0.0.1", 70000)
 
 
@@ -130,7 +130,7 @@ ODD_ADDRESSES = {
     "is neither an address nor": ["", "*", " ", " 127.0.0.1", "127.0.0.1\n", "[::1]", "fe80::1%lo"]
     + ["http://127.0.0.1", "münchen", "127.0.0.1,::1"],
     "no host of that name is known": ["256.0.0.1", "127.0.0.1:80", "a..b", "a" * 70, ":"],
-    "is no address at which": ["192.0.2.1", "2001:db8::1", "fe80::1", "224.0.0.1", "240.0.0.1"]
+    "isn't an address at which": ["192.0.2.1", "2001:db8::1", "fe80::1", "224.0.0.1", "240.0.0.1"]
     + ["255.255.255.255", "127.255.255.255"],
 }
 

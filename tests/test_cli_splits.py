@@ -115,7 +115,7 @@ def test_a_sweep_and_an_estimate_take_the_same_splits(files, monkeypatch):
     [
         (
             ["style", "--group-by", "x"],
-            "--group-by x is about a file's rows, and 'style' is no file",
+            "--group-by x is about a file's rows, and 'style' isn't a file",
         ),
         (["style", "--split-column", "x"], "--split-column x is about a file's rows"),
         (["letters.csv", "--test", "no.csv"], "there is no file 'no.csv'"),

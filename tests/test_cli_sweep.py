@@ -62,7 +62,7 @@ def test_all_pairs_are_trained_with_all_seeds_and_score_as_in_the_library(words)
     assert means == list(done.summary()["mean"])
     assert printed["chosen"]["mean"] == max(means)
     assert printed["chosen"]["runs"] == [
-        one["name"] for one in printed["runs"][2 * means.index(max(means)) :][:2]
+        run["name"] for run in printed["runs"][2 * means.index(max(means)) :][:2]
     ]
     assert (printed["split"], printed["test"]) == ("validation", None)
 
@@ -113,7 +113,7 @@ def test_the_test_is_left_alone_unless_it_is_asked_for(words):
     assert "--then-test scores it once on the test split." in shown
     chosen = [run_ for run_ in list_runs() if run_.recipe.learning_rate == 3e-2]
     listed = re.search(r"its runs +(.+)", shown)[1].split(", ")
-    for seed, (named, text) in enumerate(one.split(" ", 1) for one in listed):
+    for seed, (named, text) in enumerate(line.split(" ", 1) for line in listed):
         (found,) = [run_ for run_ in chosen if named in run_.path.name]
         assert found.recipe.seed == seed
         assert text == f"(seed {seed}: {show.mark('accuracy', found.scores.value)})"
@@ -144,7 +144,7 @@ def test_then_test_scores_the_chosen_setting_alone_and_says_so(words):
 
 def test_a_test_that_other_runs_have_seen_is_said_to_be(words):
     printed = json.loads(run(*words, *GOOD, "--json").stdout)
-    other = next(one for one in printed["runs"] if one["name"] not in printed["chosen"]["runs"])
+    other = next(run for run in printed["runs"] if run["name"] not in printed["chosen"]["runs"])
     rate, seed = (str(other["recipe"][name]) for name in ("learning_rate", "seed"))
     run("train", *words[1:4], "--steps", "20", "--learning-rate", rate, "--seed", seed)
     shown = run(*words, *GOOD, "--then-test").stdout
@@ -257,7 +257,7 @@ def test_values_stand_between_commas_and_lists_in_brackets(given, name, values):
         (["--vary", "r=1,x"], "r='x' is not a whole number"),
         (["--vary", "seed=1"], "seeds are given with --seeds 0,1,2"),
         (["--vary", "r=1", "--seed", "1"], "--seed 1 does not fit a sweep; give --seeds 0,1,2"),
-        (["--vary", "r=1", "--seeds", "a"], "--seeds a is no list of whole numbers"),
+        (["--vary", "r=1", "--seeds", "a"], "--seeds a isn't a list of whole numbers"),
         (["--vary", "r=1", "--r", "2"], "r is given by --vary and by --r too"),
         (["--vary", "r=1", "--vary", "r=2"], "r is given by --vary and by --vary too"),
         (["--vary", "r=1", "--engine", "fast"], "engine='fast' is not known"),
@@ -288,8 +288,8 @@ def test_bad_input_is_one_line_and_leaves_no_run(more, complaint, words):
 def test_a_choice_is_tied_to_another_by_a_multiple_or_its_root(tie, alphas):
     settings = _settings(f"r=4,16 {tie}")
     expected = [{"r": 4, "lora_alpha": alphas[0]}, {"r": 16, "lora_alpha": alphas[1]}]
-    assert settings == [pytest.approx(one) for one in expected]
-    kinds = [type(one["lora_alpha"]) for one in settings]  # 8 and 8.0 would be two stored runs
+    assert settings == [pytest.approx(setting) for setting in expected]
+    kinds = [type(row["lora_alpha"]) for row in settings]  # 8 and 8.0 would be two stored runs
     assert kinds == [int if number == int(number) else float for number in alphas]
 
 
@@ -297,9 +297,10 @@ def test_several_choices_are_tied_to_one_and_every_pair_with_another_is_trained(
     ties = "--vary=r=1,4 lora_alpha=2r learning_rate=1e-3*sqrt(r)"
     result = run(*words, ties, "--vary", "weight_decay=0,0.1", "--json")
     assert result.exit_code == 0, result.stderr
-    recipes = [one["recipe"] for one in json.loads(result.stdout)["runs"]]
+    recipes = [run["recipe"] for run in json.loads(result.stdout)["runs"]]
     found = {
-        (one["r"], one["lora_alpha"], one["learning_rate"], one["weight_decay"]) for one in recipes
+        (recipe["r"], recipe["lora_alpha"], recipe["learning_rate"], recipe["weight_decay"])
+        for recipe in recipes
     }
     assert found == {
         (r, alpha, rate, decay)
@@ -319,14 +320,14 @@ def test_tied_choices_have_columns_and_the_varied_one_a_verdict(words):
 @pytest.mark.parametrize(
     ("given", "complaint"),
     [
-        ("r=4,16 alpha=2", "alpha=2: '2' is no multiple of r; write lora_alpha=2r, lora_alpha=r"),
-        ("r=4,16 alpha=8,32", "'8,32' is no multiple of r; "),
-        ("r=4,16 alpha=", "'nothing' is no multiple of r"),
-        ("r=4,16 alpha=r**2", r"'r**2' is no multiple of r"),
-        ("r=4,16 alpha=2*steps", "'2*steps' is no multiple of r"),
-        ("r=4,16 alpha=__import__('os').system('true')", "is no multiple of r"),
-        ("r=4,16 alhpa=2r", "'alhpa' is no number of a recipe; did you mean 'alpha'?"),
-        ("r=4,16 use_dora=r", "'use_dora' is no number of a recipe"),
+        ("r=4,16 alpha=2", "alpha=2: '2' isn't a multiple of r; write lora_alpha=2r, lora_alpha=r"),
+        ("r=4,16 alpha=8,32", "'8,32' isn't a multiple of r; "),
+        ("r=4,16 alpha=", "'nothing' isn't a multiple of r"),
+        ("r=4,16 alpha=r**2", r"'r**2' isn't a multiple of r"),
+        ("r=4,16 alpha=2*steps", "'2*steps' isn't a multiple of r"),
+        ("r=4,16 alpha=__import__('os').system('true')", "isn't a multiple of r"),
+        ("r=4,16 alhpa=2r", "'alhpa' isn't a number of a recipe; did you mean 'alpha'?"),
+        ("r=4,16 use_dora=r", "'use_dora' isn't a number of a recipe"),
         ("use_dora=true,false alpha=2r", "use_dora has no numbers, so that nothing can be tied"),
         ("r=4,16 r=2r", "r can't be tied to r"),
         ("r=4,16 seed=r", "seed can't be tied to r"),

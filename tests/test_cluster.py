@@ -95,13 +95,13 @@ def test_runs_on_two_nodes_equal_runs_one_after_the_other_bit_for_bit(base, two_
     assert not sys.modules["ray"].is_initialized()  # as it was before
     alone = sweep(base, TASK, THREE, engine="sequential", store=None).runs
     made = {run.recipe: run for _, run in news if isinstance(run, Run)}
-    made = [made[one] for one in THREE]
+    made = [made[recipe] for recipe in THREE]
     assert outcome(made) == outcome(alone)
     assert_same_weights(made, alone)
     assert [run.status for run in made] == ["finished", "finished", "diverged"]
     for run in made:  # each step was reported, in order, before the run
-        told = [one for of, one in news if of == run.recipe]
-        assert told == [*run.records, run]
+        items = [item for of, item in news if of == run.recipe]
+        assert items == [*run.records, run]
         facts = json.loads((run.path / "run.json").read_text())  # kept by the caller
         assert facts["machine"] == run.machine != ""
         assert facts["date"] == run.date != ""
@@ -112,9 +112,9 @@ def test_runs_on_two_nodes_equal_runs_one_after_the_other_bit_for_bit(base, two_
 
 @pytest.mark.slow
 def test_what_goes_wrong_on_a_node_is_raised_here(base, connected):
-    with pytest.raises(ValueError, match="no layer called 'q_porj'; did you mean 'q_proj'") as told:
+    with pytest.raises(ValueError, match="no layer called 'q_porj'; did you mean 'q_proj'") as info:
         followed(base, [recipe(target_modules=("q_porj",))])
-    assert type(told.value) is ValueError
+    assert type(info.value) is ValueError
 
 
 @pytest.mark.slow
@@ -158,11 +158,11 @@ def test_runs_of_a_lost_node_are_trained_on_another(base, connected):
     connected.remove_node(other, allow_graceful=False)
     with pytest.warns(UserWarning, match="begins again"):
         news += following
-    runs = {one.recipe: one for _, one in news if isinstance(one, Run)}
-    firsts = [of for of, one in news if not isinstance(one, Run) and one.step == 1]
+    runs = {item.recipe: item for _, item in news if isinstance(item, Run)}
+    firsts = [of for of, item in news if not isinstance(item, Run) and item.step == 1]
     assert len(firsts) == 3  # one of them was begun a second time
-    alone = [fit(base, TASK, one, store=None, evaluate=False) for one in long]
-    assert outcome(runs[one] for one in long) == outcome(alone)
+    alone = [fit(base, TASK, recipe, store=None, evaluate=False) for recipe in long]
+    assert outcome(runs[recipe] for recipe in long) == outcome(alone)
 
 
 # --- without a cluster ---
@@ -215,7 +215,7 @@ def test_a_base_travels_as_buffers_that_are_read_in_place(quantize):
         base = quantized_base(base, Quantization(quantize, True))
     pickled, buffers = _packed((base, TASK))
     held = sum(buffer.raw().nbytes for buffer in buffers)
-    weights = sum(one.nbytes for one in base.model.parameters())
+    weights = sum(parameter.nbytes for parameter in base.model.parameters())
     assert weights <= held < 1.1 * weights + 20_000  # each tensor once
     assert len(pickled) < 120_000
     again, task = pickle.loads(pickled, buffers=buffers)

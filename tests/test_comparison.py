@@ -132,11 +132,11 @@ def ttest_quantile(n):
 @pytest.mark.parametrize(
     ("measure", "margin", "words"),
     [
-        ("accuracy", 2, "margin=2 is no difference of 'accuracy'; give 0.02 for 2 points"),
-        ("accuracy", 0, "margin=0 is no difference of 'accuracy'"),
-        ("loss", -1, "margin=-1 is no difference of 'loss'; give a number above 0"),
+        ("accuracy", 2, "margin=2 isn't a difference in 'accuracy'; give 0.02 for 2 points"),
+        ("accuracy", 0, "margin=0 isn't a difference in 'accuracy'"),
+        ("loss", -1, "margin=-1 isn't a difference in 'loss'; give a number above 0"),
         ("loss", math.nan, "margin=nan"),
-        ("bleu", None, "whether more 'bleu' is better is not known; known are"),
+        ("bleu", None, "no measure is called 'bleu'; give one of"),
     ],
 )
 def test_a_margin_or_measure_that_cannot_be_meant_is_refused(measure, margin, words):

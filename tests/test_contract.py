@@ -58,7 +58,9 @@ FIELDS = {  # of a recipe, with their promised defaults (... : none promised)
 @pytest.mark.parametrize("name", SIGNATURES)
 def test_each_public_function_takes_what_was_promised(name):
     signature = inspect.signature(getattr(lab, name))
-    bare = [one.replace(annotation=one.empty) for one in signature.parameters.values()]
+    bare = [
+        parameter.replace(annotation=parameter.empty) for parameter in signature.parameters.values()
+    ]
     text = str(signature.replace(parameters=bare, return_annotation=signature.empty))
     assert text[1:-1] == SIGNATURES[name]
 

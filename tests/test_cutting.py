@@ -54,7 +54,7 @@ def test_a_cut_adapter_is_the_base_plus_torchs_best_changes_of_that_rank(run, pe
 def test_the_run_itself_stays_whole(run):
     before = {name: tensor.clone() for name, tensor in run.learned.tensors.items()}
     cut(run, 1)
-    assert all(torch.equal(run.learned.tensors[name], one) for name, one in before.items())
+    assert all(torch.equal(run.learned.tensors[name], tensor) for name, tensor in before.items())
 
 
 def test_the_mean_energy_is_that_of_the_squared_values_by_hand():
@@ -63,7 +63,7 @@ def test_the_mean_energy_is_that_of_the_squared_values_by_hand():
 
 
 def test_a_rank_that_is_not_there_is_refused(run):
-    with pytest.raises(ValueError, match="k=5 is no rank to cut to"):
+    with pytest.raises(ValueError, match="k=5 isn't a rank to cut to"):
         cut(run, R + 1)
 
 

@@ -41,7 +41,7 @@ MAKE = str(Path(__file__).parents[1] / "data" / "evidence" / "make.py")
         ("n = 20", 'n = "20"', "got `str` - at `$.n`"),
         ("n = 20", "n = 0", "Expected `int` >= 1 - at `$.n`"),
         ("n = 20", "n = 20\nmargin = 2.0", "at `$.margin`"),
-        ("n = 20", 'n = 20\nmeasure = "los"', "measure='los' is no score; did you mean 'loss'?"),
+        ("n = 20", 'n = 20\nmeasure = "los"', "measure='los' isn't a score; did you mean 'loss'?"),
         ("n = 20", "n = 20\nasked_as_taught = true\ntest = 9", "leave out test and validation"),
         ("[1e-3, 1e-2, 1e-1]", "[]", "length >= 1 - at `$.learning_rates`"),
         ("[1e-3, 1e-2, 1e-1]", "[1e-3, 1e-3]", "learning_rates holds a value twice"),
@@ -53,7 +53,7 @@ MAKE = str(Path(__file__).parents[1] / "data" / "evidence" / "make.py")
         ("[100, 101]", "[4, 101]", "seeds [4] choose the learning rates and test them"),
         ('main = "r 2"', 'main = "r 1"', "main and against are both 'r 1'"),
         ("{ r = 1 }", "{ rr = 1 }", "'r 1' gives 'rr', which no recipe has; did you mean 'r'"),
-        ("{ r = 1 }", "{ r = 1, n = 0 }", "'r 1': n=0 is no number of examples"),
+        ("{ r = 1 }", "{ r = 1, n = 0 }", "'r 1': n=0 isn't a number of examples"),
         ("{ r = 1 }", "{ r = 1, seed = 3 }", "'r 1' gives 'seed', which the plan itself chooses"),
         ("{ steps = 2,", "{ steps = 2, n = 9,", "'common' gives 'n', which no recipe has"),
         (SETTINGS, f'{SETTINGS}"r 3" = {{ r = 1 }}', "'r 3' trains what 'r 1' trains"),
@@ -102,7 +102,7 @@ def test_an_empty_file_and_one_that_has_a_header_only_hold_no_run(folder):
         ("tuning,r 1,0.001,101", "tunning,r 1,0.001,101", "line 3: Invalid enum value 'tunning'"),
         ("r 1,0.001,101,finished", "r 1,0.001,101,done", "line 3: Invalid enum value 'done'"),
         ("r 1,0.001,101", "r 1,0.001,100", "line 3 is the same run as line 2"),
-        ("r 1,0.001,101", "r 3,0.001,101", "line 3: 'r 3' is no setting of the plan"),
+        ("r 1,0.001,101", "r 3,0.001,101", "line 3: the plan has no setting 'r 3'"),
         ("r 1,0.001,101", "r 1,,101", "line 3: 'r 1' needs a learning rate"),
         ("r 1,0.001,101", "r 1,0.001", "line 3: the row has too many or too few cells"),
     ],
@@ -119,7 +119,7 @@ def test_a_spoilt_row_is_refused_with_its_line(folder, old, new, said):
 
 def test_rows_in_another_encoding_are_refused(folder):
     (folder / "rank.csv").write_bytes("plan,stage,größe\n".encode("latin-1"))
-    with pytest.raises(ValueError, match="rank.csv is no UTF-8 text"):
+    with pytest.raises(ValueError, match="rank.csv isn't UTF-8 text"):
         lab.evidence("rank")
 
 

@@ -233,7 +233,9 @@ def test_a_checkpoint_with_other_tensors_than_the_training_has_is_begun_again(
     tensors = load_file(file)
     name = next(name for name in tensors if name.startswith("weight."))
     for less in ({}, {name: tensors[name][:2]}):
-        save_file({key: one for key, one in tensors.items() if key != name} | less, file, words)
+        save_file(
+            {key: tensor for key, tensor in tensors.items() if key != name} | less, file, words
+        )
         with pytest.warns(UserWarning, match="can't be gone on from"):
             again = fit(base, TASK, BAD, store=store)
         assert again.records == fit(base, TASK, BAD, store=None).records
@@ -262,7 +264,7 @@ def test_fresh_replaces_a_damaged_run_without_a_word(base, whole, tmp_path, recw
     store, path = copied(whole, "run.json", tmp_path / "store")
     damage(path / "run.json", b"[]")
     fit(base, TASK, BAD, store=store, fresh=True)
-    assert not [one for one in recwarn if "damaged" in str(one.message)]
+    assert not [warning for warning in recwarn if "damaged" in str(warning.message)]
     assert not list(path.glob("*.damaged"))
 
 
@@ -366,10 +368,10 @@ def test_a_list_stands_while_its_runs_are_trained_anew_and_deleted(base, tmp_pat
     try:
         for _ in range(300):
             runs, damaged = read_store(store)
-            assert GOOD in [one.recipe for one in runs]
+            assert GOOD in [run.recipe for run in runs]
             assert {error.path.name for error in damaged} <= {"copy"}  # one file after the other
-            for one in runs:
-                assert len(one.records) in (0, one.recipe.steps)
+            for run in runs:
+                assert len(run.records) in (0, run.recipe.steps)
     finally:
         stop.set()
         for thread in threads:

@@ -107,8 +107,8 @@ def test_what_is_said_to_change_the_recommendation_does_and_the_value_before_it_
 
 def test_the_lessons_nine_reasons_are_weighed_five_for_and_four_against():
     reasons = advise(Situation(goal="style", examples=999, **MISSES)).reasons
-    assert [one.speaks_for for one in reasons] == [True] * 5 + [False] * 4
-    applies = {one.reason: one.applies for one in reasons}
+    assert [reason.speaks_for for reason in reasons] == [True] * 5 + [False] * 4
+    applies = {reason.reason: reason.applies for reason in reasons}
     assert [reason for reason, yes in applies.items() if yes] == [
         "a consistent style or tone",
         "prompting does not reach what you need",
@@ -118,7 +118,7 @@ def test_the_lessons_nine_reasons_are_weighed_five_for_and_four_against():
 
 def test_what_nobody_measured_is_no_reason_either_way():
     reasons = advise(Situation(goal="style")).reasons
-    assert [one.reason for one in reasons if one.applies is None] == [
+    assert [reason.reason for reason in reasons if reason.applies is None] == [
         "prompting does not reach what you need",
         "a prompt or retrieval does it",
     ]

@@ -44,15 +44,15 @@ def task(base):
 
 
 @pytest.fixture(scope="module")
-def told():
+def events():
     return []
 
 
 @pytest.fixture(scope="module")
-def decision(base, task, told, tmp_path_factory):
+def decision(base, task, events, tmp_path_factory):
     """A whole decision. Its time is ample, so that a busy machine changes nothing but the rows."""
     store = tmp_path_factory.mktemp("store")
-    options = {"minutes": 60, "situation": SITUATION, "store": store, "tell": told.append}
+    options = {"minutes": 60, "situation": SITUATION, "store": store, "tell": events.append}
     return decide(base, dataclasses.replace(task, validation=task.validation[:24]), **options)
 
 
@@ -100,12 +100,13 @@ def test_a_way_is_asked_in_batches_and_marked_as_the_task_marks(base, task):
         last = ask_in(way, base, task, task.validation[:5], batch=2)
     assert [len(call.args[2]) for call in asked.call_args_list] == [2, 2, 1]
     prompted = [
-        dataclasses.replace(one, prompt=way.rewrite(one.prompt)) for one in task.validation[:5]
+        dataclasses.replace(example, prompt=way.rewrite(example.prompt))
+        for example in task.validation[:5]
     ]
-    assert [one.given for one in last.answers] == [
-        one.given for one in answers_to(base, task, prompted)
+    assert [answer.given for answer in last.answers] == [
+        answer.given for answer in answers_to(base, task, prompted)
     ]
-    assert [one.prompt for one in last.answers] == [one.prompt for one in task.validation[:5]]
+    assert [row.prompt for row in last.answers] == [row.prompt for row in task.validation[:5]]
     assert last.interval == wilson(last.right, 5)
 
 
@@ -113,7 +114,7 @@ def test_a_way_is_asked_in_batches_and_marked_as_the_task_marks(base, task):
 
 
 def test_every_way_is_asked_the_same_validation_rows_and_the_test_once_at_the_end(decision, task):
-    rows = [one.prompt for one in task.validation[: decision.rows]]
+    rows = [example.prompt for example in task.validation[: decision.rows]]
     assert decision.rows == 24
     assert {asked.name for asked in decision.tried} == {
         "prompt", "instruction", "few-shot", "retrieval", "LoRA",
@@ -126,8 +127,8 @@ def test_every_way_is_asked_the_same_validation_rows_and_the_test_once_at_the_en
 
 def test_the_measured_counts_decide_and_the_best_of_the_recommended_kind_takes_the_test(decision):
     assert decision.advice.recommendation == "LoRA"
-    lora = [one for one in decision.tried if one.name == "LoRA"]
-    assert decision.situation.lora_right == max(one.right for one in lora)
+    lora = [way for way in decision.tried if way.name == "LoRA"]
+    assert decision.situation.lora_right == max(way.right for way in lora)
     assert decision.situation.prompt_asked == 24
     assert (decision.test.name, decision.test.choice) == (
         decision.chosen.name,
@@ -139,7 +140,9 @@ def test_the_measured_counts_decide_and_the_best_of_the_recommended_kind_takes_t
 
 def test_the_test_is_answered_by_the_adapter_that_was_chosen(decision, task):
     scores = evaluate(decision.run, dataclasses.replace(task, old_knowledge=[], strangers=[]))
-    assert [one.given for one in decision.test.answers] == [one.given for one in scores.answers]
+    assert [answer.given for answer in decision.test.answers] == [
+        answer.given for answer in scores.answers
+    ]
     assert decision.after.old_knowledge == evaluate(decision.run, task).old_knowledge
     recipe = decision.run.recipe
     assert decision.chosen.choice == f"rate {recipe.learning_rate:g}, up to {recipe.steps} steps"
@@ -149,13 +152,13 @@ def test_the_test_is_answered_by_the_adapter_that_was_chosen(decision, task):
     assert kept.scores.answers == decision.test.answers
 
 
-def test_three_rates_are_trained_with_early_stopping_and_all_events_are_told(decision, told):
-    rates = {one.choice.split(",")[0] for one in decision.tried if one.name == "LoRA"}
+def test_three_rates_are_trained_with_early_stopping_and_all_events_are_told(decision, events):
+    rates = {way.choice.split(",")[0] for way in decision.tried if way.name == "LoRA"}
     rate = decision.task.recipe.learning_rate
     assert rates == {f"rate {float(f'{times * rate:.2g}'):g}" for times in (1, 3, 1 / 3)}
     assert decision.run.recipe.patience == trial.PATIENCE
-    assert sum(": trains" in line for line in told) == 3
-    assert told[-1].startswith("recommended: LoRA")
+    assert sum(": trains" in line for line in events) == 3
+    assert events[-1].startswith("recommended: LoRA")
 
 
 @pytest.mark.parametrize(
@@ -283,7 +286,7 @@ def test_of_equal_ways_the_one_with_the_shorter_prompts_is_best():
 
 def test_rows_of_a_few_groups_count_as_the_fewer_questions_that_tell_as_much(base, task):
     few = dataclasses.replace(
-        task, groups={one.prompt: place % 4 for place, one in enumerate(task.validation)}
+        task, groups={example.prompt: place % 4 for place, example in enumerate(task.validation)}
     )
     way = ways_to_ask(base, few)[3]  # right in some
     grouped = ask_in(way, base, few, few.validation[:20])
@@ -326,8 +329,8 @@ def test_where_time_is_left_the_best_of_each_kind_is_asked_further_rows(base, ta
 def test_the_report_names_every_way_the_recipe_and_what_was_left_out(decision):
     text = report_of_decision(decision, ["a line about data"], "lora-lab decide x")
     assert "- a line about data" in text
-    for one in decision.tried:
-        assert f"{one.right} of {one.count}" in text
+    for way in decision.tried:
+        assert f"{way.right} of {way.count}" in text
     assert "Recommended: **LoRA**" in text
     assert "few-shot, 16 examples" in text
     assert f"| learning_rate | `{decision.run.recipe.learning_rate}` |" in text
@@ -395,12 +398,12 @@ def test_personal_data_in_the_answers_shown_are_hidden_and_counted():
 def test_the_report_hides_personal_data_and_says_so_unless_it_is_asked_for_them(decision):
     answers = (Answer("who is ada@firm.de", "ada", "ada", True), *decision.test.answers[:3])
     test = dataclasses.replace(decision.test, answers=answers, choice="ask ada@firm.de")
-    told = dataclasses.replace(decision, test=test)
-    text = report_of_decision(told)
+    tested = dataclasses.replace(decision, test=test)
+    text = report_of_decision(tested)
     assert "firm.de" not in text
     assert "(`ask [e-mail]`) has" in text
     assert "are looked for and hidden; names and streets are not" in text
-    text = report_of_decision(told, show_personal=True)
+    text = report_of_decision(tested, show_personal=True)
     assert "(`ask ada@firm.de`) has" in text
     assert "who is ada@firm.de" in text
     assert "shows rows of the data as they are" in text
@@ -410,7 +413,7 @@ def test_personal_data_are_hidden_in_every_text_of_the_page_and_counted(decision
     mail = "ada@firm.de"
     choices = {"choice": f"copy {mail}"}
     task = dataclasses.replace(decision.task, name=f"{mail}.csv", about=f"large group: {mail}")
-    told = dataclasses.replace(
+    tested = dataclasses.replace(
         decision,
         task=task,
         tried=[dataclasses.replace(decision.tried[0], **choices), *decision.tried[1:]],
@@ -418,7 +421,7 @@ def test_personal_data_are_hidden_in_every_text_of_the_page_and_counted(decision
         left_out={f"instruction, {mail}": "no time"},
     )
     command = "lora-lab decide x --instruction 'write to +49 170 1234567'"
-    given = (told, [f"odd: {mail}"], command)
+    given = (tested, [f"odd: {mail}"], command)
     text = report_of_decision(*given)
     assert "firm.de" not in text
     assert "Made by `lora-lab decide x --instruction 'write to [phone]'`." in text
@@ -434,7 +437,7 @@ def test_personal_data_are_hidden_in_every_text_of_the_page_and_counted(decision
 
 
 def test_where_the_test_has_groups_the_limits_speak_of_groups(decision):
-    groups = {one.prompt: one.prompt[-3:] for one in decision.task.test}
+    groups = {example.prompt: example.prompt[-3:] for example in decision.task.test}
     task = dataclasses.replace(decision.task, groups=groups)
     tried = tuple(
         dataclasses.replace(asked, answers=decision.test.answers) for asked in decision.tried
@@ -511,14 +514,14 @@ def test_decide_writes_one_page_its_markdown_and_the_numbers(letters, tmp_path):
     assert "is not an empty folder; give a new one with --out" in again.stderr
     assert printed["test"]["way"] == "LoRA"
     name = printed["run"].rpartition("/")[2]
-    told = run("report", name, "--out", tmp_path / "second", "--store", store)
-    assert told.exit_code == 0, told.output
+    second = run("report", name, "--out", tmp_path / "second", "--store", store)
+    assert second.exit_code == 0, second.output
     counts = f"{printed['test']['right']} of {printed['test']['asked']} answers are right"
     page_of_run = (tmp_path / "second" / "report.md").read_text()
     assert counts in page_of_run
     assert "lora-lab check letters.csv" in page_of_run
     assert str(tmp_path) not in page_of_run
-    other = next(one.path.name for one in list_runs(store) if one.scores is None)
+    other = next(run.path.name for run in list_runs(store) if run.scores is None)
     refused = run("report", other, "--out", tmp_path / "third", "--store", store)
     assert refused.exit_code == 2
     assert "is finished and has no scores to report; give the command" in refused.stderr
@@ -532,9 +535,9 @@ def test_an_exports_own_columns_are_in_the_command_that_checks_its_file(letters,
     assert made.exit_code == 0, made.output
     name = json.loads(made.stdout)["path"].rpartition("/")[2]
     assert run("export", name, tmp_path / "mine", "--store", store).exit_code == 0
-    told = run("evaluate", tmp_path / "mine", "--task", odd, "--base", "pocket")
-    assert told.exit_code == 0, told.output
-    assert "odd.csv --prompt asked --answer wanted" in told.stderr
+    evaluated = run("evaluate", tmp_path / "mine", "--task", odd, "--base", "pocket")
+    assert evaluated.exit_code == 0, evaluated.output
+    assert "odd.csv --prompt asked --answer wanted" in evaluated.stderr
 
 
 def test_report_tells_of_a_run_with_interval_and_old_skills(tmp_path):

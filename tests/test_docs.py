@@ -36,7 +36,11 @@ def test_each_command_and_option_of_a_page_is_known(page):
         if hasattr(command, "commands"):  # `lora-lab class check`
             assert words[0] in command.commands, f"lora-lab {name} {words[0]}"
             command = command.commands[words[0]]
-        known = {option for one in command.params for option in one.opts + one.secondary_opts}
+        known = {
+            option
+            for parameter in command.params
+            for option in parameter.opts + parameter.secondary_opts
+        }
         options = {word.partition("=")[0] for word in words if word.startswith("--")}
         assert options <= known | {"--help"}, f"lora-lab {name}: {options - known}"
 

@@ -70,7 +70,9 @@ def names_of(tree: ast.Module) -> dict[str, str]:
                     alias.name if alias.asname else alias.name.partition(".")[0]
                 )
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names |= {one.asname or one.name: f"{node.module}.{one.name}" for one in node.names}
+            names |= {
+                alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names
+            }
     return names
 
 
@@ -132,10 +134,10 @@ def bound_as_called(function: object, call: ast.Call) -> None:
         signature = inspect.signature(function)
     except (TypeError, ValueError):  # written in C, without one
         return
-    starred = any(isinstance(one, ast.Starred) for one in call.args)
-    keywords = {one.arg: None for one in call.keywords if one.arg is not None}
-    partly = starred or any(one.arg is None for one in call.keywords)
-    given = [None for one in call.args if not isinstance(one, ast.Starred)]
+    starred = any(isinstance(argument, ast.Starred) for argument in call.args)
+    keywords = {keyword.arg: None for keyword in call.keywords if keyword.arg is not None}
+    partly = starred or any(keyword.arg is None for keyword in call.keywords)
+    given = [None for argument in call.args if not isinstance(argument, ast.Starred)]
     bind = signature.bind_partial if partly else signature.bind
     bind(*([] if starred else given), **keywords)
 

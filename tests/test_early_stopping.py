@@ -174,8 +174,8 @@ def test_a_run_that_stops_early_keeps_the_weights_of_its_best_validation(base, c
     for name, kept in training._trainable.items():
         assert torch.equal(kept, weights[best.step][name]), name
         assert not torch.equal(kept, weights[len(records)][name]), name
-    told = mean_loss(training.model, base.tokenizer, TASK.validation)
-    assert told == best.validation_loss
+    measured = mean_loss(training.model, base.tokenizer, TASK.validation)
+    assert measured == best.validation_loss
 
 
 def test_a_run_that_trains_all_its_steps_keeps_the_best_as_well(base):

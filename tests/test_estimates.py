@@ -66,9 +66,9 @@ def test_the_batches_are_those_that_training_draws(loss_on, monkeypatch):
 def test_an_estimate_tells_the_parameters_of_the_model_that_is_trained():
     base, task, one = tiny_base(), letters_task(), recipe(use_dora=True)
     model = lab.train(base, task, one).model
-    told = lab.estimate(base, one, task)
+    estimated = lab.estimate(base, one, task)
     trained, every = model.get_nb_trainable_parameters()
-    assert (told.trainable_parameters, told.total_parameters) == (trained, every)
+    assert (estimated.trainable_parameters, estimated.total_parameters) == (trained, every)
 
 
 def test_with_a_task_a_step_costs_the_mean_over_the_steps_and_the_memory_of_the_largest():
@@ -78,10 +78,10 @@ def test_with_a_task_a_step_costs_the_mean_over_the_steps_and_the_memory_of_the_
         for batch in batches_of(task, base.tokenizer, one)
     ]
     assert len({cost for _, cost in alone}) > 2
-    told = lab.estimate(base, one, task)
-    assert told.flops_per_step == pytest.approx(sum(cost for _, cost in alone) / 9)
+    estimated = lab.estimate(base, one, task)
+    assert estimated.flops_per_step == pytest.approx(sum(cost for _, cost in alone) / 9)
     most = max(memory(shape_of(base.model), one, batch).total for batch, _ in alone)
-    assert told.memory.total == most
+    assert estimated.memory.total == most
 
 
 def test_of_many_batches_those_are_left_that_no_other_exceeds_in_every_size():
@@ -98,9 +98,9 @@ def test_two_batches_a_step_cost_twice_as_much():
 
 def test_without_a_task_every_example_is_as_long_as_may_be_and_all_of_it_is_learnt():
     model, one = tiny_base(), recipe(max_length=20, batch_size=3)
-    told = lab.estimate(model, one)
+    estimated = lab.estimate(model, one)
     whole = Batch(examples=3, length=20, places=19, labels=57)
-    assert told.flops_per_step == budget.flops(shape_of(model.model), one, [whole])
+    assert estimated.flops_per_step == budget.flops(shape_of(model.model), one, [whole])
 
 
 def test_an_estimate_is_the_same_for_a_base_its_config_and_its_folder(tmp_path):
@@ -140,9 +140,9 @@ def test_an_estimate_leaves_the_base_and_the_random_state_as_they_were():
 
 def test_what_is_not_known_of_a_model_is_none_with_the_reason_as_a_warning():
     with pytest.warns(UserWarning, match="t5-base has an encoder and a decoder"):
-        told = lab.estimate("t5-base", lab.Recipe())
-    assert (told.flops_per_step, told.memory) == (None, None)
-    assert told.trainable_parameters == 8 * (
+        estimated = lab.estimate("t5-base", lab.Recipe())
+    assert (estimated.flops_per_step, estimated.memory) == (None, None)
+    assert estimated.trainable_parameters == 8 * (
         3 * 12 * 4 * 1536 + 2 * 12 * 2 * 3840
     )  # q k v o, wi wo
 
@@ -150,7 +150,7 @@ def test_what_is_not_known_of_a_model_is_none_with_the_reason_as_a_warning():
 def test_a_recipe_that_does_not_fit_is_an_error_and_no_warning(recwarn):
     with pytest.raises(ValueError, match="did you mean 'q_proj'"):
         lab.estimate("llama-7b", lab.Recipe(target_modules=("q_porj",)))
-    assert [str(one.message) for one in recwarn if one.category is UserWarning] == []
+    assert [str(warning.message) for warning in recwarn if warning.category is UserWarning] == []
 
 
 def test_a_task_needs_a_base_for_its_tokenizer():
@@ -364,17 +364,17 @@ def test_there_is_each_card_that_was_asked_for_with_its_source():
 
 def test_full_fine_tuning_of_70_b_takes_over_a_terabyte_and_no_card_holds_it():
     """Not "100 GB+": 16 bytes a parameter by the usual loop, and 18 by this one on a GPU."""
-    told = lab.estimate("llama-2-70b", dataclasses.replace(FULL, batch_size=1))
+    estimated = lab.estimate("llama-2-70b", dataclasses.replace(FULL, batch_size=1))
     parameters = 68_976_648_192
-    usual = told.usual_memory
+    usual = estimated.usual_memory
     fixed = usual.weights + usual.gradients + usual.optimizer
     assert fixed == 16 * parameters == pytest.approx(1.10e12, rel=0.01)
     assert usual.total > 16 * parameters
-    ours = told.memory.weights + told.memory.gradients + told.memory.optimizer
+    ours = estimated.memory.weights + estimated.memory.gradients + estimated.memory.optimizer
     assert ours == 18 * parameters
     checkpointed = dataclasses.replace(FULL, batch_size=1, gradient_checkpointing=True)
     lighter = lab.estimate("llama-2-70b", checkpointed).memory
-    assert {fit.verdict for fit in gpus.which_gpu(told.memory, lighter)} == {"does not fit"}
+    assert {fit.verdict for fit in gpus.which_gpu(estimated.memory, lighter)} == {"does not fit"}
 
 
 def test_a_known_model_can_be_built_by_its_own_config():

@@ -125,17 +125,17 @@ SCORED = {
 @pytest.mark.parametrize(
     ("name", "task_name"),
     [
-        pytest.param(name, one, marks=[pytest.mark.slow] if name == "smollm2" else [])
+        pytest.param(name, task, marks=[pytest.mark.slow] if name == "smollm2" else [])
         for name, tasks in SCORED.items()
-        for one in tasks
+        for task in tasks
     ],
 )
 def test_our_own_tasks_are_scored_64_at_once_as_they_were_recorded(name, task_name):
     base = load_base(name)
     task = load_task(task_name, base)
     for loss_on in ("answer", "all"):
-        encoded = [encode(base.tokenizer, one, 4096, loss_on) for one in task.test]
-        encoded.sort(key=lambda one: len(one.input_ids))
+        encoded = [encode(base.tokenizer, example, 4096, loss_on) for example in task.test]
+        encoded.sort(key=lambda row: len(row.input_ids))
         batches = list(batches_to_score(encoded, base.model.config.vocab_size))
         assert batches == [encoded[n : n + 64] for n in range(0, len(encoded), 64)]
 
@@ -143,7 +143,7 @@ def test_our_own_tasks_are_scored_64_at_once_as_they_were_recorded(name, task_na
 def test_evaluation_leaves_training_mode_and_weights_alone(base):
     training = train(base, TASK, recipe(lora_dropout=0.5))
     next(iter(training))
-    before = {name: one.clone() for name, one in training.model.state_dict().items()}
+    before = {name: tensor.clone() for name, tensor in training.model.state_dict().items()}
     first, again = evaluate(training, TASK), evaluate(training, TASK)
     assert training.model.training
     assert first == again  # no dropout while answering
@@ -240,7 +240,7 @@ def test_with_a_teacher_the_loss_is_the_divergence_from_its_distribution(base):
     there = batch["labels"][:, 1:] != -100
     each = (theirs.exp() * (theirs - ours)).sum(-1)[:, :-1][there]
     torch.testing.assert_close(summed, each.sum())
-    assert count == len(each) == sum(len(one.input_ids) - 1 for one in encoded)
+    assert count == len(each) == sum(len(row.input_ids) - 1 for row in encoded)
 
 
 def test_logits_are_computed_only_where_a_label_is_to_be_predicted(base):

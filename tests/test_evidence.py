@@ -424,8 +424,8 @@ def test_a_setting_with_replay_trains_on_old_facts_besides(folder):
     ("text", "words"),
     [
         (OWN_RATES, "'r 2' has no learning rate; give learning_rates"),
-        (BOTH_RATES.replace("0.2", "1.5"), "replay=1.5 is no share"),
-        (BOTH_RATES.replace("0.2", "true"), "replay=True is no share"),
+        (BOTH_RATES.replace("0.2", "1.5"), "replay=1.5 isn't a share"),
+        (BOTH_RATES.replace("0.2", "true"), "replay=True isn't a share"),
         (BOTH_RATES.replace("3e-3", "0.123456789"), "more than 7 digits"),
         (BOTH_RATES.replace("max_length", "learning_rate = 1e-3, max_length"), "leave it out"),
     ],

@@ -55,7 +55,7 @@ def test_a_picture_of_some_settings_leaves_out_the_others(card):
     alt = card.picture("r 2").alt
     assert "r 2, exact match: 60 %" in alt
     assert "r 1" not in alt
-    with pytest.raises(ValueError, match="'r 3' is no setting of rank; did you mean 'r [12]'"):
+    with pytest.raises(ValueError, match="'r 3' isn't a setting of rank; did you mean 'r [12]'"):
         card.picture("r 1", "r 3")
 
 
@@ -75,7 +75,7 @@ def test_what_has_no_picture_says_why(card):
     with pytest.raises(ValueError, match="nothing is measured yet"):
         EvidenceCard(card.plan, ()).picture()
     rows = [dataclasses.replace(row, metric=row.metric and "perplexity") for row in card.rows]
-    with pytest.raises(ValueError, match="perplexity is no share"):
+    with pytest.raises(ValueError, match="perplexity isn't a share"):
         EvidenceCard(card.plan, tuple(rows)).picture()
 
 

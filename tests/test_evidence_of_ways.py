@@ -71,7 +71,10 @@ def test_a_number_of_examples_is_chosen_by_the_loss_on_validation(finished, base
     losses = {}
     for count in (1, 2):
         written = few_shot(base.tokenizer, task, count)
-        prompted = [dataclasses.replace(one, prompt=written(one.prompt)) for one in task.validation]
+        prompted = [
+            dataclasses.replace(example, prompt=written(example.prompt))
+            for example in task.validation
+        ]
         losses[count] = mean_loss(base.model, base.tokenizer, prompted)
     tuning = [row for row in rows if (row.setting, row.stage) == ("few-shot", TUNING)]
     kept = {row.tried: row.validation_loss for row in tuning}
@@ -84,9 +87,11 @@ def test_a_way_is_tested_as_its_prompts_are_answered_without_training(finished, 
     (row,) = (row for row in rows if (row.setting, row.stage, row.seed) == ("retrieval", FINAL, 1))
     task = lab.load_task("json", base, n=12, seed=1)
     written = retrieved(base.tokenizer, task, 2)
-    prompted = [dataclasses.replace(one, prompt=written(one.prompt)) for one in task.test]
+    prompted = [
+        dataclasses.replace(example, prompt=written(example.prompt)) for example in task.test
+    ]
     scores = lab.evaluate(base, dataclasses.replace(task, test=prompted))
-    lengths = [len(prompt_ids(base.tokenizer, one.prompt)) for one in prompted]
+    lengths = [len(prompt_ids(base.tokenizer, example.prompt)) for example in prompted]
     assert (row.value, row.old_knowledge) == pytest.approx((scores.value, scores.old_knowledge))
     assert row.prompt_tokens == pytest.approx(statistics.fmean(lengths))
     assert (row.learning_rate, row.train_loss, row.tried) == (None, None, 2)
@@ -96,7 +101,7 @@ def test_an_adapters_prompt_is_the_bare_question(finished, base):
     _, _, rows = finished
     (row,) = (row for row in rows if (row.setting, row.stage, row.seed) == ("LoRA", FINAL, 0))
     test = lab.load_task("json", base, n=12, seed=0).test
-    lengths = [len(prompt_ids(base.tokenizer, one.prompt)) for one in test]
+    lengths = [len(prompt_ids(base.tokenizer, example.prompt)) for example in test]
     assert row.prompt_tokens == pytest.approx(statistics.fmean(lengths))
     assert (row.learning_rate, row.tried) == (3e-3, None)
 

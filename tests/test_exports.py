@@ -363,7 +363,7 @@ def test_the_card_shows_the_base_beside_the_run_and_what_was_forgotten(run, tmp_
 
 def test_where_the_task_has_groups_card_and_report_have_the_intervals_of_evaluate(run, tmp_path):
     task = letters_task()
-    groups = {one.prompt: str(n % 3) for n, one in enumerate(task.test)}
+    groups = {example.prompt: str(n % 3) for n, example in enumerate(task.test)}
     grouped = replace(task, groups=groups)
     low, high = intervals_of(run.scores, grouped)["exact match"]
     by_group = f"{100 * low:.0f} to {100 * high:.0f} %"
@@ -376,11 +376,11 @@ def test_where_the_task_has_groups_card_and_report_have_the_intervals_of_evaluat
         lab.export(run, tmp_path / name, task=of)
         page = (tmp_path / name / "README.md").read_text()
         (row,) = re.findall(r"\| exact match \|.+", page)
-        told = report_of_run(run, of, "about", None)
-        for text in (row, told.partition("## The data")[0]):
+        report = report_of_run(run, of, "about", None)
+        for text in (row, report.partition("## The data")[0]):
             assert (by_group in text) == (name == "grouped")
             assert (by_row in text) == (name != "grouped")
-        for text in (page, told):
+        for text in (page, report):
             assert ("of 3 groups are worth fewer" in text) == (name == "grouped")
             assert ("is not known any more" in text) == (name in ("none", "changed"))
         assert ("for questions that are independent" in page) == (name != "grouped")
@@ -442,7 +442,7 @@ def test_what_does_not_fit_is_refused_in_words_and_nothing_is_written(run, place
         (full, {"with_base": True}, r"with_base does not fit a model export"),
         (run, {"merge": True, "with_base": True}, r"with_base does not fit a merged export"),
         (run, {"merge": True, "dtype": "float32"}, r"'float32' is not of 16 bits; give bfloat16"),
-        (run, {"base": "not here"}, r"'not here' is no folder here and no id of the hub"),
+        (run, {"base": "not here"}, r"'not here' is neither a folder here nor an id of the hub"),
     ):
         with pytest.raises(ValueError, match=words):
             lab.export(subject, tmp_path / "a", **options)

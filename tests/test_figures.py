@@ -73,7 +73,10 @@ def numbers_behind(path, records):
     """All numbers that a lesson may mention."""
     notebooks = [path, path.parent / "evidence" / path.name]
     text = "\n".join(
-        words for one in notebooks if one.exists() for words in words_of_code(nbformat.read(one, 4))
+        words
+        for notebook in notebooks
+        if notebook.exists()
+        for words in words_of_code(nbformat.read(notebook, 4))
     )
     for id in evidence_ids():
         if f'"{id}"' in text:

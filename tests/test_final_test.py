@@ -62,16 +62,20 @@ def test_the_swept_run_stands_among_the_ways_on_the_same_rows(untested, tested, 
     assert swept.name == "LoRA"
     assert swept.choice == "swept: r 8, rate 0.004, 120 steps"
     asked = task.validation[: untested.rows + untested.more_rows]
-    assert [answer.prompt for answer in swept.answers] == [one.prompt for one in asked]
+    assert [answer.prompt for answer in swept.answers] == [question.prompt for question in asked]
     assert tested.situation.lora_right == swept.right
 
 
 def test_the_better_run_takes_the_test_once_with_its_own_answers(base, tested, better, task):
     assert tested.advice.recommendation == "LoRA"
     assert tested.chosen is tested.tried[-1]
-    assert [answer.prompt for answer in tested.test.answers] == [one.prompt for one in task.test]
+    assert [answer.prompt for answer in tested.test.answers] == [
+        example.prompt for example in task.test
+    ]
     again = lab.evaluate(better, task)
-    assert [one.given for one in tested.test.answers] == [one.given for one in again.answers]
+    assert [answer.given for answer in tested.test.answers] == [
+        answer.given for answer in again.answers
+    ]
     assert tested.run.scores.split == "test"
     assert tested.run.scores.value == pytest.approx(tested.test.share)
     assert tested.change.difference == pytest.approx(tested.test.share - tested.bare_test.share)

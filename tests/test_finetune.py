@@ -25,7 +25,7 @@ def test_it_is_short_and_has_nothing_of_this_package():
 
 def test_it_teaches_what_the_file_says_and_learns_nothing_of_the_question(base, tmp_path):
     invoices = lab.load_task("json", base, n=200)
-    rows = [{"prompt": one.prompt, "answer": one.answer} for one in invoices.train]
+    rows = [{"prompt": example.prompt, "answer": example.answer} for example in invoices.train]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     words = [base.path, tmp_path / "rows.jsonl", tmp_path / "adapter", "3e-3"]
     subprocess.run([sys.executable, SCRIPT, *words], check=True, capture_output=True)

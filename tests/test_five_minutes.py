@@ -19,7 +19,7 @@ LIMIT = 120  # seconds that `wait` may take on a busy machine
 
 def task():
     letters = letters_task()
-    old = [Example(one.prompt, one.answer) for one in letters.test]
+    old = [Example(example.prompt, example.answer) for example in letters.test]
     return dataclasses.replace(letters, old_knowledge=old, recipe=recipe(steps=6))
 
 
@@ -33,7 +33,7 @@ def game():
 def rows(game):
     """The table's cells, row by row, without its head."""
     found = re.findall(r"<tr>(<td>.*?)</tr>", game.best.value)
-    return [re.findall("<td>(.*?)</td>", one) for one in found]
+    return [re.findall("<td>(.*?)</td>", row) for row in found]
 
 
 def heads(game):

@@ -185,8 +185,10 @@ def test_the_field_has_a_dot_for_each_question_full_where_it_is_right():
     fields = [("new facts", "new", "-?-", "+-?"), ("strangers", "stranger", "++", "+-")]
     ax = plots.draw_field(axes_for(plots.draw_field, plots.field_size(fields)), fields, 3, 9)
     circles = [artist for artist in ax.get_children() if isinstance(artist, Circle)]
-    rings = [one for one in circles if not one.get_fill()]
-    full = {to_hex(one.get_facecolor()): one.radius for one in circles if one.get_fill()}
+    rings = [circle for circle in circles if not circle.get_fill()]
+    full = {
+        to_hex(circle.get_facecolor()): circle.radius for circle in circles if circle.get_fill()
+    }
     assert len(rings) == 5
     assert len(circles) == 5 + 3  # right, "not known" where that is wrong, right
     assert full.keys() == {plots.NEW.lower(), plots.EARLIER.lower()}

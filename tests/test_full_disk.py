@@ -253,7 +253,7 @@ def test_a_store_that_can_only_be_read_replays_and_says_why_it_does_no_more(base
         replayed = fit(base, TASK, recipe(), store=store)
         assert replayed.replayed
         assert replayed.records == first.records
-        assert [one.records for one in list_runs(store)] == [first.records]
+        assert [run.records for run in list_runs(store)] == [first.records]
         assert json.loads(run("runs", "--store", store, "--json").stdout)[0]["steps"] == 12
         for go in (
             lambda: fit(base, TASK, recipe(seed=1), store=store),

@@ -66,7 +66,9 @@ def test_the_table_compares_by_seed_and_says_who_never_got_there():
 def test_the_teams_table_has_the_settings_of_each_team_in_percent():
     found = {"one": lab.evidence("full-or-lora-facts"), "two": lab.evidence("full-or-lora-rates")}
     table = teams_table(found)
-    assert [*table.index] == [(team, name) for team, one in found.items() for name in one.runs]
+    assert [*table.index] == [
+        (team, name) for team, evidence in found.items() for name in evidence.runs
+    ]
     row = table.loc[("two", "full, 5e-4")]
     runs = found["two"].runs["full, 5e-4"]
     new, old = (
@@ -112,7 +114,7 @@ def sides():
 
 
 def test_each_way_is_trained_once_and_the_base_stays_as_it_was(sides):
-    before = {name: one.clone() for name, one in sides.base.model.state_dict().items()}
+    before = {name: tensor.clone() for name, tensor in sides.base.model.state_dict().items()}
     assert sides.adapted("full") is sides.adapted("full") is sides.adapted("full", 0)
     assert sides.changes("full") is sides.changes("full", seed=0)
     assert sides.adapted("LoRA", 1) is not sides.adapted("LoRA")
@@ -127,7 +129,7 @@ def test_directions_and_intruders_are_those_of_the_change(sides):
     rows, new = sides.directions("full", name, top_k=3)
     assert rows.shape == (3, min(weight.shape))
     assert new == intruder_dimensions(weight, change, 3).tolist()
-    total = sum(len(sides.directions("full", one)[1]) for one in sides.changes("full"))
+    total = sum(len(sides.directions("full", change)[1]) for change in sides.changes("full"))
     assert sides.intruders("full") == total
     table = sides.table()
     assert [*table.index] == ["full", "LoRA"]

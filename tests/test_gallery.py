@@ -66,12 +66,12 @@ class Card:
     @property
     def words(self):
         """The prose, the title with it."""
-        return "\n".join(source(one) for one in self.cells if one["cell_type"] == "markdown")
+        return "\n".join(source(cell) for cell in self.cells if cell["cell_type"] == "markdown")
 
     @property
     def code(self):
         """What stands in its cells of code, folded or not."""
-        return [source(one) for one in self.cells if one["cell_type"] == "code"]
+        return [source(cell) for cell in self.cells if cell["cell_type"] == "code"]
 
 
 def heading(cell):

@@ -95,7 +95,7 @@ def test_full_fine_tuning_keeps_its_last_good_weights_off_the_gpu():
     torch.cuda.reset_peak_memory_stats()
     training = lab.train(base, task, recipe)
     list(training)
-    assert {one.device.type for one in training._good.values()} == {"cpu"}
+    assert {tensor.device.type for tensor in training._good.values()} == {"cpu"}
     measured = torch.cuda.max_memory_allocated()
     assert lab.estimate(base, recipe, task).memory.total == pytest.approx(measured, rel=0.1)
 

@@ -207,8 +207,10 @@ class TestAClassOfEight:
         results = asyncio.run(all_run(learners, TRAIN.format(steps=STEPS)))
         assert [result.error for result in results] == [""] * 8
         found = [json.loads(result.text.splitlines()[-1]) for result in results]
-        assert all(one == found[0] for one in found)
-        assert found[0]["losses"] == pytest.approx([one.loss for one in alone.records], rel=1e-4)
+        assert all(result == found[0] for result in found)
+        assert found[0]["losses"] == pytest.approx(
+            [record.loss for record in alone.records], rel=1e-4
+        )
         assert found[0]["right"] == pytest.approx(alone.scores.value, abs=0.06)
         assert found[0]["losses"][-1] < found[0]["losses"][0] / 2
 

@@ -103,9 +103,9 @@ def test_a_share_that_does_not_shrink_is_refused(share):
         ({"top_k": 5}, "top_k=5, and .* has 4 singular vectors"),
         (
             {"threshold_epsilon": 0},
-            "threshold_epsilon=0 is no cosine above 0; give for example 0.5",
+            "threshold_epsilon=0 isn't a cosine above 0; give for example 0.5",
         ),
-        ({"threshold_epsilon": math.nan}, "threshold_epsilon=nan is no cosine"),
+        ({"threshold_epsilon": math.nan}, "threshold_epsilon=nan isn't a cosine"),
     ],
 )
 def test_intruders_that_cannot_be_looked_for_are_refused(changes, words):

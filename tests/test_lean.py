@@ -48,7 +48,9 @@ def adapted(base, changes):
 
 
 def gradients(model, loss):
-    named = {name: one for name, one in model.named_parameters() if one.requires_grad}
+    named = {
+        name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad
+    }
     return dict(zip(named, torch.autograd.grad(loss, list(named.values())), strict=True))
 
 
@@ -204,7 +206,7 @@ def saved_bytes(model, batch):
         kept[storage._cdata] = storage.nbytes()
         return tensor
 
-    parameters = {one.untyped_storage()._cdata for one in model.parameters()}
+    parameters = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         loss, _ = loss_of_batch(model, batch)
     kept = {place: size for place, size in kept.items() if place not in parameters}
@@ -254,12 +256,12 @@ def test_frozen_layers_are_computed_once_for_each_example_and_change_no_loss(mon
     calls = counted(monkeypatch)
     kept = list(train(base, TASK, recipe(**TOP)))
     examples = encode_all([*TASK.train, *TASK.validation], base.tokenizer, 256, "answer")
-    assert sorted(calls) == sorted({tuple(one.input_ids) for one in examples})
+    assert sorted(calls) == sorted({tuple(example.input_ids) for example in examples})
     monkeypatch.setattr("lora_lab.training.loop.frozen_layers", lambda model: None)
     plain = list(train(base, TASK, recipe(**TOP)))
     for field in ("loss", "validation_loss", "grad_norm"):
-        values = [[getattr(one, field) for one in records] for records in (kept, plain)]
-        values = [[one for one in each if one is not None] for each in values]
+        values = [[getattr(record, field) for record in records] for records in (kept, plain)]
+        values = [[value for value in each if value is not None] for each in values]
         torch.testing.assert_close(*values, rtol=1e-6, atol=1e-6)
 
 
@@ -270,7 +272,7 @@ def test_only_so_many_bytes_of_frozen_layers_are_kept(monkeypatch):
     monkeypatch.setattr(lean, "MOST_KEPT", 3_000)
     training = train(base, TASK, recipe(**TOP))
     assert list(training) == whole
-    assert 0 < sum(one.nbytes for one in training._frozen._outputs.values()) <= 3_000
+    assert 0 < sum(tensor.nbytes for tensor in training._frozen._outputs.values()) <= 3_000
     assert len(calls) > len(set(calls))
 
 

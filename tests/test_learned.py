@@ -215,7 +215,7 @@ def test_an_adalora_on_a_16_bit_base_is_loaded_to_the_last_bit(tmp_path):
     base = tiny_base(dtype=torch.bfloat16)
     training = trained(base, **ADALORA)
     loaded = load_adapter(base, save_adapter(training, tmp_path / "it"), name="it").model
-    there = {name.replace(".it", ""): one for name, one in loaded.named_parameters()}
+    there = {name.replace(".it", ""): parameter for name, parameter in loaded.named_parameters()}
     for name, tensor in training.learned.tensors.items():
         assert tensor.dtype == torch.float32
         assert torch.equal(there[name], tensor)

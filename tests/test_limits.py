@@ -59,7 +59,7 @@ def gpt2():
             "a step with batch_size=2400 needs .* or method=lora",
         ),
     ],
-    ids=lambda one: str(one)[:30],
+    ids=lambda value: str(value)[:30],
 )
 def test_what_needs_more_memory_than_is_free_is_refused_before_it_is_made(
     base, with_free, changes, words
@@ -85,7 +85,9 @@ def test_the_least_that_an_adapter_takes_is_not_more_than_it_takes(base, monkeyp
     """What is refused for its r alone could not have been trained."""
     given = recipe(r=50)
     model = adapt(base, given)
-    trained = sum(2 * one.numel() * 4 for one in model.parameters() if one.requires_grad)
+    trained = sum(
+        2 * parameter.numel() * 4 for parameter in model.parameters() if parameter.requires_grad
+    )
     encoded = Training(base, letters_task(), given)._encoded
     monkeypatch.setattr(resources, "memory", lambda: (trained - 1, trained - 1))
     with pytest.raises(ValueError, match="r=50 makes an adapter"):

@@ -112,7 +112,7 @@ def test_train_sets_the_controls_that_it_is_given(base):
     result = live.train(loss_on="all", r=2)
     assert (result.recipe.loss_on, result.recipe.r) == ("all", 2)
     assert live.controls.controls["loss_on"].value == "all"
-    with pytest.raises(ValueError, match="no control for 'warmup_steps' is here; loss_on, "):
+    with pytest.raises(ValueError, match="no control for 'warmup_steps' here, only for: loss_on, "):
         live.train(warmup_steps=3)
 
 
@@ -142,7 +142,7 @@ def test_a_result_answers_with_more_or_less_of_what_was_learned(live, base):
 
 def test_the_same_prompts_are_answered_before_and_after(live, base):
     trained(live)
-    assert live.prompts == [one.prompt for one in TASK.test[:3]]
+    assert live.prompts == [example.prompt for example in TASK.test[:3]]
     assert live.before == generate(base, live.prompts, max_new_tokens=5)
     assert live.after == generate(live.training, live.prompts, max_new_tokens=5)
     assert live.before != live.after
@@ -184,7 +184,7 @@ def test_a_full_fine_tune_is_shown_like_any_other(base):
 
 
 def test_nothing_is_printed_and_the_base_stays_as_it_was(live, base, capsys):
-    before = {name: one.clone() for name, one in base.model.state_dict().items()}
+    before = {name: tensor.clone() for name, tensor in base.model.state_dict().items()}
     live.strength.value = trained(live).strength.value / 2
     live.wait(LIMIT)
     assert capsys.readouterr() == ("", "")
@@ -206,7 +206,7 @@ def test_a_warning_of_the_training_is_shown_in_the_widget_not_printed(base, recw
     long = dataclasses.replace(TASK, train=[*TASK.train, Example("x" * 400, "y")])
     live = trained(LiveLab(base, long))
     assert "1 of 25 training examples are left out" in live.about.value
-    assert not [one for one in recwarn if "left out" in str(one.message)]
+    assert not [warning for warning in recwarn if "left out" in str(warning.message)]
 
 
 def test_in_a_notebook_its_words_are_always_the_same(live):
@@ -754,7 +754,7 @@ def test_another_task_brings_its_own_prompts_and_choices(base):
     other = dataclasses.replace(TASK, name="other", test=TASK.test[5:], recipe=recipe(r=5))
     live = trained(LiveLab(base, [TASK, other]))
     live.task_choice.value = "other"
-    assert live.prompts == [one.prompt for one in TASK.test[5:8]]
+    assert live.prompts == [example.prompt for example in TASK.test[5:8]]
     assert live.controls.controls["r"].value == live.recipe.r == 5
     assert (live.training, live.adapted, live.after) == (None, None, [])
 
@@ -790,14 +790,14 @@ def test_a_control_in_sight_is_not_folded_and_changes_the_recipe(base):
 
 
 def test_what_is_folded_is_shown_at_a_click_on_its_name_and_hidden_at_the_next(base):
-    folded = [one for one in LiveLab(base, TASK).children if isinstance(one, Folded)]
+    folded = [child for child in LiveLab(base, TASK).children if isinstance(child, Folded)]
     names = ["More choices", "Ask a prompt of your own", "Show the code"]
-    assert [one.switch.description for one in folded] == names
-    for one in folded:
+    assert [box.switch.description for box in folded] == names
+    for box in folded:
         shown = []
         for value in (False, True, False):
-            one.switch.value = value
-            shown.append((one.content.layout.display != "none", one.switch.icon))
+            box.switch.value = value
+            shown.append((box.content.layout.display != "none", box.switch.icon))
         assert shown == [(False, "caret-right"), (True, "caret-down"), (False, "caret-right")]
 
 

@@ -130,7 +130,7 @@ SLOWER = {"learning_rate": 5e-4, "batch_size": 2}
 def test_losses_of_the_built_in_bases_equal_those_of_transformers_trainer(
     name, task_name, changes, tmp_path
 ):
-    if not any(one.name == name and one.prepared for one in list_bases()):
+    if not any(base.name == name and base.prepared for base in list_bases()):
         pytest.skip(f"{name} is not prepared: run `lora-lab prepare`")
     base = load_base(name, device="cpu", dtype="float32")
     task = load_task(task_name, base, n=16)  # so examples come more than once
@@ -160,10 +160,14 @@ def test_lora_plus_gives_b_its_own_rate_as_peft_does(base):
     theirs = create_loraplus_optimizer(
         training.model, torch.optim.AdamW, lr=1e-3, loraplus_lr_ratio=16, weight_decay=0.0
     )
-    rates = {id(one): group["lr"] for group in theirs.param_groups for one in group["params"]}
+    rates = {
+        id(parameter): group["lr"] for group in theirs.param_groups for parameter in group["params"]
+    }
     next(iter(training))  # sets the groups' rates: at step 1 there is no decay of the rate yet
     ours = {
-        id(one): group["lr"] for group in training.optimizer.param_groups for one in group["params"]
+        id(parameter): group["lr"]
+        for group in training.optimizer.param_groups
+        for parameter in group["params"]
     }
     assert ours == pytest.approx(rates)
     assert len(set(ours.values())) == 2
@@ -173,9 +177,11 @@ def test_vectors_are_not_decayed(base):
     groups = make_optimizer(
         dict(base.model.named_parameters()), recipe(method="full", weight_decay=0.1)
     ).param_groups
-    decays = {id(one): group["weight_decay"] for group in groups for one in group["params"]}
-    for one in base.model.parameters():
-        assert decays[id(one)] == (0.1 if one.ndim == 2 else 0.0)
+    decays = {
+        id(parameter): group["weight_decay"] for group in groups for parameter in group["params"]
+    }
+    for parameter in base.model.parameters():
+        assert decays[id(parameter)] == (0.1 if parameter.ndim == 2 else 0.0)
 
 
 def test_one_kernel_for_all_tensors_takes_the_steps_of_torchs_own_loop():
@@ -226,12 +232,12 @@ def test_the_loss_with_logits_at_few_places_equals_the_models_own_loss_and_gradi
 )
 def test_training_leaves_the_base_and_the_random_state_as_they_were(base, changes):
     before = {name: tensor.clone() for name, tensor in base.model.state_dict().items()}
-    grads = [one.requires_grad for one in base.model.parameters()]
+    grads = [parameter.requires_grad for parameter in base.model.parameters()]
     torch.manual_seed(3)
     state = torch.get_rng_state()
     fit(base, TASK, recipe(**{"steps": 3} | changes), store=None)
     torch.testing.assert_close(base.model.state_dict(), before, rtol=0, atol=0)
-    assert [one.requires_grad for one in base.model.parameters()] == grads
+    assert [parameter.requires_grad for parameter in base.model.parameters()] == grads
     assert torch.equal(torch.get_rng_state(), state)
     assert not hasattr(base.model, "peft_config")
 
@@ -301,11 +307,11 @@ def test_a_checkpoint_holds_plain_memory_of_its_own(base):
     columns_first = training.model.lm_head.weight
     columns_first.data = columns_first.data.t().contiguous().t()
     tensors = training.checkpoint().tensors
-    owners = {one.untyped_storage().data_ptr() for one in tensors.values()}
+    owners = {tensor.untyped_storage().data_ptr() for tensor in tensors.values()}
     assert len(owners) == len(tensors)
-    assert not owners & {one.data_ptr() for one in training.model.parameters()}
-    assert all(one.is_contiguous() for one in tensors.values())
-    assert all(one.untyped_storage().nbytes() == one.nbytes for one in tensors.values())
+    assert not owners & {parameter.data_ptr() for parameter in training.model.parameters()}
+    assert all(tensor.is_contiguous() for tensor in tensors.values())
+    assert all(tensor.untyped_storage().nbytes() == tensor.nbytes for tensor in tensors.values())
 
 
 def test_validation_comes_every_so_many_steps_and_after_the_last(base):
@@ -419,7 +425,7 @@ def plain_adalora(base, wanted):
     order = order_of_examples(len(encoded), wanted.seed)
     torch.manual_seed(wanted.seed)
     model = peft.get_peft_model(base.model, to_peft(wanted, base)).train()
-    trainable = [one for one in model.parameters() if one.requires_grad]
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trainable, lr=wanted.learning_rate, weight_decay=0.0)
     scheduler = get_scheduler("linear", optimizer, 0, wanted.steps)
     losses, ranks = [], []
@@ -449,11 +455,13 @@ def test_adalora_has_the_losses_and_the_ranks_of_plain_peft_at_every_step(base, 
     wanted = recipe(**ADALORA | changes)
     records = list(train(base, TASK, wanted))
     losses, ranks = plain_adalora(base, wanted)
-    with_the_term = [one.loss + wanted.orth_reg_weight * one.orthogonality for one in records]
+    with_the_term = [
+        record.loss + wanted.orth_reg_weight * record.orthogonality for record in records
+    ]
     torch.testing.assert_close(with_the_term, losses, rtol=1e-4, atol=0)
     tinit, tfinal = wanted.schedule
     met = wanted.steps - tfinal
-    allocations = [one.step for one in records if one.ranks is not None]
+    allocations = [record.step for record in records if record.ranks is not None]
     due = [step for step in range(tinit + 1, met + 1) if step % wanted.deltaT == 0 or step == met]
     assert allocations == due
     for step in allocations:
@@ -480,13 +488,13 @@ def test_only_adalora_records_say_ranks_and_orthogonality(base):
 
 def test_adalora_masks_its_parameters_and_keeps_their_number(base):
     training = train(base, TASK, recipe(**ADALORA))
-    sizes = [one.numel() for one in training.model.parameters()]
+    sizes = [parameter.numel() for parameter in training.model.parameters()]
     ranks = list(training)[11].ranks  # decided at step 24 - 12
-    assert [one.numel() for one in training.model.parameters()] == sizes
-    for name, one in training.model.named_parameters():
+    assert [parameter.numel() for parameter in training.model.parameters()] == sizes
+    for name, parameter in training.model.named_parameters():
         if ".lora_E." in name:
             layer = name.removeprefix("base_model.model.").removesuffix(".lora_E.default")
-            assert (one != 0).sum() == ranks[layer]
+            assert (parameter != 0).sum() == ranks[layer]
 
 
 def test_a_run_that_diverges_after_its_ranks_were_decided_keeps_them(base):
@@ -499,9 +507,13 @@ def test_a_run_that_diverges_after_its_ranks_were_decided_keeps_them(base):
     with pytest.raises(Diverged):
         list(training)
     kept = training.learned.tensors
-    masked = {name: one for name, one in training.model.named_parameters() if ".lora_E." in name}
-    assert sum(int((one != 0).sum()) for one in masked.values()) == 2 * 14
-    assert sum(len(one) for name, one in kept.items() if name.endswith("lora_E")) == 2 * 14
+    masked = {
+        name: parameter
+        for name, parameter in training.model.named_parameters()
+        if ".lora_E." in name
+    }
+    assert sum(int((values != 0).sum()) for values in masked.values()) == 2 * 14
+    assert sum(len(values) for name, values in kept.items() if name.endswith("lora_E")) == 2 * 14
     assert math.isfinite(evaluate(training, TASK).loss)
 
 
@@ -530,19 +542,19 @@ def test_a_loud_adapter_is_blamed_for_the_divergence_and_not_the_learning_rate()
 def test_the_learning_rate_finder_takes_each_step_at_a_rate_larger_by_the_same_factor(base):
     warm = recipe(steps=4, warmup_steps=2, lr_scheduler_type="cosine", learning_rate=9.0)
     found = try_learning_rates(base, TASK, warm, lowest=1e-4, highest=1e-1)
-    assert [one.learning_rate for one in found] == pytest.approx([1e-4, 1e-3, 1e-2, 1e-1])
+    assert [record.learning_rate for record in found] == pytest.approx([1e-4, 1e-3, 1e-2, 1e-1])
 
 
 def test_the_learning_rate_finder_trains_as_the_loop_does(base):
     found = try_learning_rates(base, TASK, recipe(steps=2), lowest=1e-3, highest=1e-2)
     plain = recipe(steps=2, learning_rate=1e-3, lr_scheduler_type="constant")
-    assert [one.loss for one in found] == [one.loss for one in train(base, TASK, plain)]
+    assert [record.loss for record in found] == [record.loss for record in train(base, TASK, plain)]
 
 
 def test_the_learning_rate_finder_ends_where_the_loss_is_hopeless(base):
     found = try_learning_rates(base, TASK, recipe(steps=9), lowest=1e-2, highest=1e30)
     assert 2 <= len(found) < 9
-    assert all(math.isfinite(one.loss) for one in found)
+    assert all(math.isfinite(record.loss) for record in found)
 
 
 @pytest.mark.parametrize(

@@ -252,12 +252,12 @@ def test_merging_into_quantised_weights_is_refused_with_what_would_work(kind, st
         (
             {"base_layer": nn.Embedding(7, 5)},
             TypeError,
-            "of type Embedding, which is no linear layer; give",
+            "of type Embedding, which isn't a linear layer; give",
         ),
         (
             {"base_layer": torch.zeros(5, 7)},
             TypeError,
-            "of type Tensor, which is no linear layer; give",
+            "of type Tensor, which isn't a linear layer; give",
         ),
     ],
 )
@@ -269,7 +269,7 @@ def test_what_cannot_work_is_refused_in_words(kind, changes, error, words):
 
 def test_a_layer_that_is_adapted_already_is_refused():
     with pytest.raises(
-        TypeError, match="base_layer is of type LoRALinear, which is no linear layer"
+        TypeError, match="base_layer is of type LoRALinear, which isn't a linear layer"
     ):
         LoRALinear(LoRALinear(linear(), R, LORA_ALPHA), R, LORA_ALPHA)
 

@@ -65,8 +65,8 @@ def compare(base, task, made):
 def assert_right(estimate, measured):
     assert abs(estimate.total / measured.total - 1) < ERROR
     for part in Memory.__slots__:
-        told, found = getattr(estimate, part), getattr(measured, part)
-        assert abs(told - found) <= max(PART * found, SLACK * measured.total), part
+        estimated, found = getattr(estimate, part), getattr(measured, part)
+        assert abs(estimated - found) <= max(PART * found, SLACK * measured.total), part
 
 
 @pytest.mark.parametrize("seed", POCKET_SEEDS)
@@ -93,9 +93,9 @@ def test_the_lean_forward_pass_takes_less_memory_than_the_estimate(changes, pock
     bases, task = pocket
     made = recipe(batch_size=16, **changes)
     found = measure(bases["float32"], task, made, lean=True)
-    told = memory(shape_of(bases["float32"].model, "pocket"), made, found.batch)
-    assert found.memory.total <= told.total
-    assert found.memory.activations < told.activations
+    estimated = memory(shape_of(bases["float32"].model, "pocket"), made, found.batch)
+    assert found.memory.total <= estimated.total
+    assert found.memory.activations < estimated.activations
 
 
 @pytest.mark.parametrize("seed", QUANTIZED_SEEDS)
@@ -121,9 +121,10 @@ def test_the_estimate_is_right_for_adalora(changes, pocket):
     """In float32: on a 16-bit base PEFT 0.21 trains each layer's `ranknum`, and keeps more."""
     bases, task = pocket
     made = recipe(method="adalora", init_r=12, target_r=4, tinit=1, tfinal=2, steps=30, **changes)
-    told, found = compare(bases["float32"], task, made)
-    told = dataclasses.replace(told, gradients=found.gradients)  # a fifth above: an upper bound
-    assert_right(told, found)
+    estimated, found = compare(bases["float32"], task, made)
+    # the estimated gradients are a fifth above: an upper bound
+    estimated = dataclasses.replace(estimated, gradients=found.gradients)
+    assert_right(estimated, found)
 
 
 @pytest.mark.slow
@@ -179,8 +180,8 @@ def test_the_estimate_is_right_for_whole_runs(dtype, changes, pocket):
     if made.quantize:
         base = lab.load_base("pocket", dtype=dtype, quantize=made.quantize)
     peaks = peaks_of_run(base, pocket[1], made)
-    told = lab.estimate(base, made, pocket[1]).memory.total
-    assert told == pytest.approx(max(peaks.values()), rel=ERROR), peaks
+    estimated = lab.estimate(base, made, pocket[1]).memory.total
+    assert estimated == pytest.approx(max(peaks.values()), rel=ERROR), peaks
 
 
 @pytest.mark.parametrize("bytes_", [2**20, 2**14], ids=["batches of many", "one by one"])
@@ -188,8 +189,8 @@ def test_the_estimate_follows_the_bound_on_the_logits_of_a_validation(bytes_, po
     monkeypatch.setattr(examples, "LOGITS", bytes_)
     made = recipe(steps=6, batch_size=1, eval_steps=5)
     peaks = peaks_of_run(pocket[0]["float32"], pocket[1], made)
-    told = lab.estimate(pocket[0]["float32"], made, pocket[1]).memory.total
-    assert told == pytest.approx(max(peaks.values()), rel=ERROR), peaks
+    estimated = lab.estimate(pocket[0]["float32"], made, pocket[1]).memory.total
+    assert estimated == pytest.approx(max(peaks.values()), rel=ERROR), peaks
 
 
 @pytest.mark.parametrize("changes", [{"r": 64}, {"method": "full"}], ids=str)
@@ -216,7 +217,8 @@ def test_the_usual_memory_is_that_of_a_plain_loop_in_full(dtype, changes, pocket
     def train():
         with record_function("step 1"):
             weights = [
-                (one, one if dtype == "float32" else exact(one)) for one in model.parameters()
+                (parameter, parameter if dtype == "float32" else exact(parameter))
+                for parameter in model.parameters()
             ]
             optimizers = [torch.optim.AdamW([exactly], lr=1e-4) for _, exactly in weights]
             for batch in batches:
@@ -251,9 +253,9 @@ def test_the_usual_full_fine_tuning_holds_16_bytes_a_parameter_beside_its_activa
 
 @pytest.mark.parametrize("changes", [{}, {"quantize": "nf4"}, ADALORA], ids=str)
 def test_an_adapters_usual_memory_is_this_loops_less_its_copy(changes, pocket):
-    told = lab.estimate("llama-7b", recipe(**changes))
-    copy_of_trained = 4 * told.trainable_parameters
-    assert told.memory.total - told.usual_memory.total == copy_of_trained
+    estimated = lab.estimate("llama-7b", recipe(**changes))
+    copy_of_trained = 4 * estimated.trainable_parameters
+    assert estimated.memory.total - estimated.usual_memory.total == copy_of_trained
 
 
 # --- what is there all the time, against the libraries that hold it --------------------------
@@ -272,7 +274,7 @@ def test_a_quantised_matrix_has_bitsandbytes_bytes(changes):
         )
         held = [codes, state.absmax, state.code]
         held += [state.state2.absmax, state.offset] if made.double_quant else []
-    assert quantized_bytes(Matrix("a", 320, 192), made) == sum(one.nbytes for one in held)
+    assert quantized_bytes(Matrix("a", 320, 192), made) == sum(tensor.nbytes for tensor in held)
 
 
 def test_a_4_bit_matrix_is_restored_for_products_in_another_dtype():
@@ -298,7 +300,7 @@ def test_double_quantisation_takes_4_127_bits_a_weight_as_in_qloras_section_3():
 @pytest.mark.parametrize("optimizer", ["adamw", "adamw_8bit", "sgd"])
 def test_the_optimizers_state_has_the_bytes_that_it_really_has(optimizer):
     numbers = [3, 4095, 4096, 70_001]
-    parameters = [torch.nn.Parameter(torch.randn(one)) for one in numbers]
+    parameters = [torch.nn.Parameter(torch.randn(number)) for number in numbers]
     made = recipe(optimizer=optimizer)
     real = make_optimizer({str(one): each for one, each in enumerate(parameters)}, made)
     for one in parameters:
@@ -311,7 +313,7 @@ def test_the_optimizers_state_has_the_bytes_that_it_really_has(optimizer):
         for name, value in state.items()
         if isinstance(value, torch.Tensor) and name not in tables
     ]
-    assert optimizer_bytes([Trained("a", one) for one in numbers], made) == sum(held)
+    assert optimizer_bytes([Trained("a", number) for number in numbers], made) == sum(held)
 
 
 @pytest.mark.parametrize(
@@ -377,7 +379,7 @@ def test_what_lives_when_the_loss_is_there_is_what_autograd_saved(changes, pocke
         for one in tensors_of(model):
             saved.pop(one.untyped_storage()._cdata, None)
         sums.append(sum(size for alive, size in saved.values() if alive() is not None))
-        sums[-1] += sum(one.nbytes for one in batch.values())
+        sums[-1] += sum(tensor.nbytes for tensor in batch.values())
         return result
 
     sums = []

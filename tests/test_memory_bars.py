@@ -42,20 +42,20 @@ def test_a_moved_control_draws_anew(control, value, more):
 
 def test_another_model_and_a_card_draw_anew():
     bars = MemoryBars("pocket")
-    card = next(one for one in cards() if one.usable > 20 * 2**30)
+    card = next(card for card in cards() if card.usable > 20 * 2**30)
     bars.card.value, bars.model.value = card.name, "llama-13b"
     assert bars.memory["LoRA"] == lab.estimate("llama-13b", lab.Recipe()).trainer_memory
     assert f"On {card.name}:" in bars.picture.alt
 
 
 def test_the_models_are_all_those_that_estimate_tells_the_memory_of():
-    told = {"pocket"}
+    known = {"pocket"}
     for name in known_shapes():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if lab.estimate(name, lab.Recipe()).memory is not None:
-                told.add(name)
-    assert set(MODELS) == told
+                known.add(name)
+    assert set(MODELS) == known
 
 
 def test_an_unknown_model_or_card_is_refused_with_the_nearest():

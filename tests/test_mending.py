@@ -103,7 +103,7 @@ def test_the_mended_file_is_a_task_and_its_columns_can_group(flawed, tmp_path, t
 def test_the_given_file_has_each_flaw_and_mended_only_what_needs_a_split_is_left(
     tmp_path, tokenizer
 ):
-    found = [one.what for one in lab.check_data(GIVEN, prompt="comment", answer="kind")]
+    found = [finding.what for finding in lab.check_data(GIVEN, prompt="comment", answer="kind")]
     for words in (
         "prompts have different answers", "garbled", "placeholder", "several spellings",
         "e-mail addresses", "telephone numbers", "near-twin", "left out. blank", "repeat",
@@ -111,7 +111,7 @@ def test_the_given_file_has_each_flaw_and_mended_only_what_needs_a_split_is_left
     ):  # fmt: skip
         assert any(words in what for what in found), words
     mended = lab.mend_data(GIVEN, tmp_path, tokenizer, prompt="comment", answer="kind")
-    left = [one.what for one in lab.check_data(mended.path)]
+    left = [finding.what for finding in lab.check_data(mended.path)]
     assert len(left) == 1
     assert "near-twin" in left[0]
 

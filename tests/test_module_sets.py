@@ -46,8 +46,10 @@ def test_a_hunt_has_a_row_for_each_training_and_frames_the_secret():
 
 
 def test_a_tree_draws_each_matrix_to_scale_and_a_and_b_where_there_is_an_adapter():
-    inside = [one for one in find_shape("pocket").matrices if layer_of(one.name) is not None]
-    (down,) = (one for one in inside if one.name == "model.layers.1.mlp.down_proj")
+    inside = [
+        matrix for matrix in find_shape("pocket").matrices if layer_of(matrix.name) is not None
+    ]
+    (down,) = (matrix for matrix in inside if matrix.name == "model.layers.1.mlp.down_proj")
     ax = plots.draw_module_tree(axes(), "pocket", inside, {down.name}, 16)
     sizes = [(round(bar.get_width()), round(bar.get_height())) for bar in ax.patches]
     assert len(sizes) == 28 + 2

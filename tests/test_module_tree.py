@@ -23,7 +23,7 @@ def button(tree, description):
         for child in getattr(widget, "children", ()):
             yield from walk(child)
 
-    (found,) = (one for one in walk(tree) if getattr(one, "description", None) == description)
+    (found,) = (node for node in walk(tree) if getattr(node, "description", None) == description)
     return found
 
 

@@ -323,7 +323,9 @@ def test_a_tensor_that_has_no_4_bit_form_is_refused(tensor, error, words):
 
 @pytest.mark.parametrize("blocksize", [0, -64, 16, 48, 8192, 64.0, None, True])
 def test_a_blocksize_that_bitsandbytes_does_not_take_is_refused(blocksize):
-    words = f"blocksize={blocksize!r} is none that bitsandbytes takes; give one of 32, 64, .* 4096"
+    words = (
+        f"blocksize={blocksize!r} isn't a block size of bitsandbytes; give one of 32, 64, .* 4096"
+    )
     with pytest.raises(ValueError, match=words):
         quantize(normal(6), blocksize)
     with pytest.raises(ValueError, match=words):

@@ -93,7 +93,7 @@ def _problems_of_size(cells: list[dict]) -> Iterator[str]:
 
 
 def _problems_of_running(notebook: dict, code: list[dict]) -> Iterator[str]:
-    importing = [one for one in code if re.search(r"^(from|import) ", source(one), re.MULTILINE)]
+    importing = [cell for cell in code if re.search(r"^(from|import) ", source(cell), re.MULTILINE)]
     if len(importing) > 1:
         yield f"{len(importing)} cells import"
     counts = [cell["execution_count"] for cell in code]

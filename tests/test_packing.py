@@ -72,11 +72,11 @@ def together(base, task, recipes, **options):
 def assert_equal(ours, theirs, rtol=1e-5):
     """The records of a run in a pack, and of the same run alone."""
     exact = ("step", "learning_rate", "tokens", "orthogonality", "ranks")
-    assert [[getattr(one, name) for name in exact] for one in ours] == [
-        [getattr(one, name) for name in exact] for one in theirs
+    assert [[getattr(record, name) for name in exact] for record in ours] == [
+        [getattr(record, name) for name in exact] for record in theirs
     ]
     for name, allowed in (("loss", rtol), ("validation_loss", rtol), ("grad_norm", 10 * rtol)):
-        columns = [[getattr(one, name) for one in records] for records in (ours, theirs)]
+        columns = [[getattr(record, name) for record in records] for records in (ours, theirs)]
         assert [value is None for value in columns[0]] == [value is None for value in columns[1]]
         columns = [[value for value in column if value is not None] for column in columns]
         torch.testing.assert_close(*columns, rtol=allowed, atol=0)
@@ -340,7 +340,7 @@ def test_the_pack_is_as_large_as_the_estimate_lets_it_be(base, monkeypatch):
     ]:
         monkeypatch.setattr(packing, "free_memory", lambda _, free=free: free)
         assert members_at_once(base, TASK, [*recipes, recipe(batch_size=9)]) == expected
-    assert {one.batch_size for one in needed} == {9}  # the largest decides
+    assert {recipe.batch_size for recipe in needed} == {9}  # the largest decides
     monkeypatch.setattr(packing, "more_memory", lambda *_: None)
     assert members_at_once(base, TASK, recipes) == packing.MOST
 

@@ -63,7 +63,7 @@ def test_less_of_a_loss_is_better_and_of_a_share_worse():
         (A, runs(*[0.5] * 5, base="big"), r"of different bases \(big, tiny\)"),
         (A, runs(*[0.5] * 5, split="validation"), r"of different splits \(test, validation\)"),
         (A, runs(*[0.5] * 5, metric="exact match"), "of different metrics"),
-        (A, [*B[:4], run(4, 0.5, r=8)], "b holds runs of 2 recipes; give those of one"),
+        (A, [*B[:4], run(4, 0.5, r=8)], "b holds runs of 2 recipes; give runs of one"),
         (A, [*B[:4], run(4, math.nan, r=4)], "value of seed 4 of b is nan"),
         (A, [*B[:4], run(4, math.inf, r=4)], "value of seed 4 of b is inf"),
         (
@@ -91,10 +91,10 @@ def test_a_score_that_was_not_measured_is_refused():
 @pytest.mark.parametrize(
     ("a", "b", "words"),
     [
-        (A, "r=4", "'r=4' is no run to compare"),
-        (A, [], r"\[\] is no run to compare; give the runs of a setting"),
-        (A, [*B[:4], 0.5], "0.5 is no run to compare"),
-        (A, None, "None is no run to compare"),
+        (A, "r=4", "'r=4' isn't a run to compare"),
+        (A, [], r"\[\] isn't a run to compare; give the runs of a setting"),
+        (A, [*B[:4], 0.5], "0.5 isn't a run to compare"),
+        (A, None, "None isn't a run to compare"),
         (A, B[0], "one side is a single run, the other several"),
     ],
 )
@@ -139,7 +139,7 @@ def test_a_look_of_the_plan_has_a_wider_interval():
 
 @pytest.mark.parametrize(
     ("count", "words"),
-    [(7, "7 seeds are no look of the plan .5, 10, 20.; train 3 more"), (21, "give the first 20")],
+    [(7, "no look at 7 seeds, only at 5, 10, 20; train 3 more"), (21, "give the first 20")],
 )
 def test_a_number_of_seeds_without_a_look_is_refused(count, words):
     with pytest.raises(ValueError, match=words):

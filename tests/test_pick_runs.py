@@ -35,14 +35,14 @@ def test_what_is_picked_is_scored_and_told_with_what_else_differs(sweep):
     assert pick.said[0] == "accuracy: r 1: 20%; r 4: 50%"
     pick.rates[1].value, pick.seeds[4].value = 0.2, 3
     assert [
-        (one.recipe.r, one.recipe.learning_rate, one.recipe.seed) for one in pick.picked.runs
+        (run.recipe.r, run.recipe.learning_rate, run.recipe.seed) for run in pick.picked.runs
     ] == [
         (1, 0.2, 0),
         (4, 0.1, 3),
     ]
     assert pick.said == ("accuracy: r 1: 30%; r 4: 53%", *pick.picked.confounds())
-    assert any("same learning rates" in one for one in pick.said)
-    assert any("luck was picked" in one for one in pick.said)
+    assert any("same learning rates" in line for line in pick.said)
+    assert any("luck was picked" in line for line in pick.said)
 
 
 def test_each_confound_is_an_item_in_the_widget_and_follows_the_controls(sweep):

@@ -259,7 +259,7 @@ def test_rows_of_ones_own_are_split_trained_and_scored(engine):
 @pytest.mark.parametrize(
     ("message", "words"),
     [
-        ({"type": "train", "recipe": {"task": "old-facts"}}, "“old-facts” is no task.*choose one"),
+        ({"type": "train", "recipe": {"task": "old-facts"}}, "“old-facts” isn’t a task.*choose"),
         ({"type": "train", "recipe": {"task": "json", "n": 7}}, "n is 7.*choose one of these"),
         ({"type": "train", "recipe": {"task": "json", "r": 0}}, "r is 0.*whole number from 1"),
         ({"type": "train", "recipe": {"task": "json", "r": "8"}}, "r is “8”.*whole number"),
@@ -277,8 +277,8 @@ def test_rows_of_ones_own_are_split_trained_and_scored(engine):
         ({"type": "ask", "run": "nobody", "prompt": "x"}, "no run nobody here; train it"),
         ({"type": "ask", "prompt": "ab " * 5000}, "tokens, and there is room for 480; shorten"),
         ({"type": "strength", "run": "run", "strength": "loud"}, "give a number"),
-        ({"type": "watch", "module": "lm_head"}, "no module of pocket's"),
-        ({"type": "sing"}, "no message of this engine"),
+        ({"type": "watch", "module": "lm_head"}, "isn’t a module of pocket’s"),
+        ({"type": "sing"}, "isn’t a message of this engine"),
     ],
     ids=str,
 )
@@ -369,15 +369,15 @@ def test_on_a_web_host_the_losses_are_the_same(browser, host, trained, task):
 
 def test_the_tasks_of_the_page_are_those_of_python(engine):
     assert json.loads(json.dumps(engine.ready["base"]))["parameters"] == 1_082_496
-    for told in engine.ready["tasks"]:
-        task = load_task(told["name"])
+    for sent in engine.ready["tasks"]:
+        task = load_task(sent["name"])
         for split, theirs in (
             ("train", task.train),
             ("test", task.test),
             ("old", task.old_knowledge),
             ("strangers", task.strangers),
         ):
-            ours = [(each["prompt"], each["answer"]) for each in told[split]]
+            ours = [(each["prompt"], each["answer"]) for each in sent[split]]
             assert ours == [(each.prompt, each.answer) for each in theirs]
-        assert told["recipe"]["steps"] == task.recipe.steps
-        assert told["n"] in told["sizes"]
+        assert sent["recipe"]["steps"] == task.recipe.steps
+        assert sent["n"] in sent["sizes"]

@@ -55,13 +55,13 @@ BROKEN = {
     "learning_rate=": "learning_rate: “” is not a number",
     "r=2.5": "r: 2.5 is not a whole number; give for example 8",
     "r=1000": "r: 1000 is out of range; give a number from 1 to 64",
-    "modules=x_proj": "“x_proj” is no module of this model; it has q_proj, k_proj",
-    "modules=9.q_proj": "“9.q_proj” is no module of this model",
+    "modules=x_proj": "“x_proj” isn’t a module of this model; it has q_proj, k_proj",
+    "modules=9.q_proj": "“9.q_proj” isn’t a module of this model",
     "n=7": "n: “7” is not a choice; give 20, 60",
     "lr_scheduler_type=up": "“up” is not a choice; give linear, cosine, constant",
     "use_rslora=yes": "“yes” is not a choice; give true, false",
-    "hide=everything": "“everything” is no part of this page; there is guess, task, r",
-    "colour=red": "“colour” is no setting of this page",
+    "hide=everything": "“everything” isn’t a part of this page; there is guess, task, r",
+    "colour=red": "“colour” isn’t a setting of this page",
 }
 
 

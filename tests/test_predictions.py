@@ -28,8 +28,10 @@ def predicted(guess=8, measured=(4, 4, 8), confidence=0.7, question=RANK, reason
 @pytest.mark.parametrize("confidence", [0.2, 0.55, 0.7, 1.0])
 @pytest.mark.parametrize("measured", [(8,), (4,), (4, 4, 8), (1, 2, 16)])
 def test_the_score_is_briers_mean_squared_distance_to_what_happened(confidence, measured):
-    given = [confidence if one == 8 else (1 - confidence) / 4 for one in RANK.options]
-    happened = torch.tensor([[float(one == seed) for one in RANK.options] for seed in measured])
+    given = [confidence if option == 8 else (1 - confidence) / 4 for option in RANK.options]
+    happened = torch.tensor(
+        [[float(option == seed) for option in RANK.options] for seed in measured]
+    )
     wanted = (happened - torch.tensor(given)).square().sum(1).mean()
     assert predicted(8, measured, confidence).score == pytest.approx(wanted.item())
 
@@ -101,7 +103,7 @@ def test_a_prediction_is_told_beside_the_measurement_with_its_spread(prediction,
         (lambda: predicted(3), r"3 is none of the options; give one of 1, 2, 4, 8, 16"),
         (lambda: predicted(measured=(4, 3)), "3 is none of the options"),
         (lambda: predicted(measured=()), "measured is empty; give what each seed gave"),
-        (lambda: predicted(confidence=70), "confidence=70 is no probability; give 0 to 1"),
+        (lambda: predicted(confidence=70), "confidence=70 isn't a probability; give 0 to 1"),
         (lambda: predicted("many", (1,), 0.5, SHARE), "'many' is not a number; give one, such as"),
         (lambda: predicted(True, (1,), 0.5, SHARE), "True is not a number"),
         (lambda: predicted(0, (1,), 0.5, SHARE), "0 cannot be; give a finite number above 0"),
@@ -145,7 +147,7 @@ def test_a_broken_line_is_left_out_and_told_of_and_the_next_one_begins_a_new_lin
         file.write(b'{"question": {"id": \n[1]\n{"guess": 8}\n\xff\n{"half a li')
     keep(predicted(question=OLD, guess=60, measured=(71,)))
     log = read_log()
-    assert [one.question.id for one in log.predictions] == ["05 rank", "06 old"]
+    assert [prediction.question.id for prediction in log.predictions] == ["05 rank", "06 old"]
     assert log.unreadable == (2, 3, 4, 5, 6)
     assert "left out, since it can't be read: line 2, 3, 4, 5, 6 of the log" in str(log)
 
@@ -179,7 +181,7 @@ def test_many_writers_at_once_lose_no_line():
         list(pool.map(lambda reason: keep(predicted(reason=reason)), reasons))
     log = read_log()
     assert log.unreadable == ()
-    assert sorted(one.reason for one in log.predictions) == sorted(reasons)
+    assert sorted(prediction.reason for prediction in log.predictions) == sorted(reasons)
 
 
 def test_a_line_that_another_writer_adds_in_between_stays(monkeypatch):
@@ -193,7 +195,11 @@ def test_a_line_that_another_writer_adds_in_between_stays(monkeypatch):
 
     monkeypatch.setattr(os, "write", late)
     keep(predicted(reason="after"))
-    assert [one.reason for one in read_log().predictions] == ["before", "in between", "after"]
+    assert [prediction.reason for prediction in read_log().predictions] == [
+        "before",
+        "in between",
+        "after",
+    ]
 
 
 def test_an_empty_line_is_no_prediction_and_no_fault():

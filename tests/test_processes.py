@@ -46,7 +46,7 @@ def base():
 
 def workers():
     children = psutil.Process().children(recursive=True)
-    return [one for one in children if "loky.backend.popen_loky" in " ".join(one.cmdline())]
+    return [child for child in children if "loky.backend.popen_loky" in " ".join(child.cmdline())]
 
 
 def outcome(made):
@@ -86,7 +86,9 @@ def test_a_base_is_put_down_with_each_tensor_once_and_picked_up_tied(base, tmp_p
     assert again.fingerprint() == base.fingerprint()
     assert task == TASK
     size = (tmp_path / "things.pt").stat().st_size
-    assert size < 1.1 * sum(4 * one.numel() for one in base.model.parameters()) + 100_000
+    assert (
+        size < 1.1 * sum(4 * parameter.numel() for parameter in base.model.parameters()) + 100_000
+    )
 
 
 KINDS = [("nf4", True), ("nf4", False), ("fp4", True), ("fp4", False), ("int8", True)]
@@ -118,7 +120,7 @@ def tensors_of(model):
         state = layer.weight.quant_state if hasattr(layer, "quant_state") else layer.state
         for kept in (state, getattr(state, "state2", None)):
             beside = vars(kept).values() if kept else ()
-            yield from (one for one in beside if isinstance(one, torch.Tensor))
+            yield from (tensor for tensor in beside if isinstance(tensor, torch.Tensor))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what is mapped where")
@@ -130,23 +132,25 @@ def test_a_quantised_weight_and_its_constants_are_mapped(quantize, double_quant,
     state, expected = again.model.state_dict(), base.model.state_dict()
     torch.testing.assert_close(state, expected, rtol=0, atol=0)
     assert again.fingerprint() == base.fingerprint()
-    kinds = [[type(one) for one in each.parameters()] for each in (again.model, base.model)]
+    kinds = [
+        [type(parameter) for parameter in each.parameters()] for each in (again.model, base.model)
+    ]
     assert kinds[0] == kinds[1]
     places = [
-        range(*(int(end, 16) for end in one.addr.split("-")))
-        for one in psutil.Process().memory_maps(grouped=False)
-        if one.path == str(tmp_path / "things.pt")
+        range(*(int(end, 16) for end in region.addr.split("-")))
+        for region in psutil.Process().memory_maps(grouped=False)
+        if region.path == str(tmp_path / "things.pt")
     ]
     theirs, ours = list(tensors_of(again.model)), list(tensors_of(base.model))
     assert len(theirs) == len(ours) > len(list(base.model.parameters())) + 14
-    assert all(any(one.data_ptr() in place for place in places) for one in theirs)
+    assert all(any(tensor.data_ptr() in place for place in places) for tensor in theirs)
 
 
 def test_a_worker_that_dies_is_seen_and_its_run_is_trained_all_the_same(base, tmp_path):
     long = [recipe(steps=300, learning_rate=1e-4, seed=seed) for seed in (1, 2)]
 
     def kill_one():
-        while not any(stored_status(tmp_path, base, TASK, one) == "running" for one in long):
+        while not any(stored_status(tmp_path, base, TASK, recipe) == "running" for recipe in long):
             time.sleep(0.01)
         workers()[0].kill()
 
@@ -230,7 +234,7 @@ def test_the_steps_of_workers_are_followed_as_they_happen(base):
     for recipe_, news in alone.items():
         *steps, run = apart[recipe_]
         assert steps == news[:-1] == list(run.records)
-    assert [apart[one][-1].status for one in THREE] == ["finished", "finished", "diverged"]
+    assert [apart[recipe][-1].status for recipe in THREE] == ["finished", "finished", "diverged"]
 
 
 def test_a_sweep_that_is_closed_keeps_what_it_finished_and_goes_on_later(base, tmp_path):
@@ -239,14 +243,14 @@ def test_a_sweep_that_is_closed_keeps_what_it_finished_and_goes_on_later(base, t
         base, TASK, [TWO, long], engine="processes", store=tmp_path, evaluate=False
     )
     kept = next(news for _, news in following if isinstance(news, Run))
-    pool = {one.pid for one in workers()}
+    pool = {process.pid for process in workers()}
     following.close()
     assert kept.recipe == TWO
     assert stored_status(tmp_path, base, TASK, TWO) == "finished"
     assert stored_status(tmp_path, base, TASK, long) == "running"
     reached = next(news for _, news in follow_sweep(base, TASK, [long], store=tmp_path)).step
     assert reached > 1  # the steps done before are not trained again
-    assert {one.pid for one in workers()} == pool
+    assert {process.pid for process in workers()} == pool
 
 
 SCRIPT = """
@@ -322,5 +326,5 @@ def test_the_workers_of_one_sweep_serve_the_next(base):
     before = []
     for seed in (1, 2):
         sweep(base, TASK, THREE, seeds=(seed,), engine="processes", store=None, evaluate=False)
-        before.append({one.pid for one in workers()})
+        before.append({process.pid for process in workers()})
     assert before[0] == before[1]

@@ -218,9 +218,9 @@ def test_every_package_that_the_code_may_import_is_asked_for(project):
 
 
 def test_the_oldest_versions_are_constraints_that_pip_takes():
-    told = subprocess.run(
+    printed = subprocess.run(
         [sys.executable, ROOT / "tests" / "lowest.py"], capture_output=True, text=True, check=True
     ).stdout
-    pinned = dict(line.split("==") for line in told.splitlines())
+    pinned = dict(line.split("==") for line in printed.splitlines())
     assert {"torch", "peft", "pytest"} <= pinned.keys()
     assert all(Version(version) for version in pinned.values())

@@ -89,8 +89,10 @@ def test_steps_from_outside_train_a_copy_and_the_base_stays():
         model.base_model.update_and_allocate(step)
         optimizer.zero_grad()
 
-    before = {name: one.clone() for name, one in base.model.state_dict().items()}
+    before = {name: tensor.clone() for name, tensor in base.model.state_dict().items()}
     trained = train_by_steps(base, letters_task(), WANTED, step)
     assert seen == [*range(1, 11)]
     assert what_is_left(trained.model)["triplets left"] == 14
-    assert all(torch.equal(one, before[name]) for name, one in base.model.state_dict().items())
+    assert all(
+        torch.equal(tensor, before[name]) for name, tensor in base.model.state_dict().items()
+    )

@@ -81,7 +81,7 @@ def logits(model):
 
 def contents(model):
     """Every tensor of a model, a copy."""
-    return {name: one.detach().clone() for name, one in model.state_dict().items()}
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
 
 @pytest.mark.parametrize(("quantize", "double_quant"), KINDS)
@@ -98,7 +98,7 @@ def test_the_weights_are_those_that_transformers_quantises_and_peft_prepares(
         n: p.dtype for n, p in model.named_parameters()
     }
     torch.testing.assert_close(logits(ours), logits(model), rtol=0, atol=0)
-    assert not any(one.requires_grad for one in ours.parameters())
+    assert not any(parameter.requires_grad for parameter in ours.parameters())
     thresholds = [
         [layer.state.threshold for layer in one.modules() if hasattr(layer, "state")]
         for one in (ours, model)
@@ -165,12 +165,12 @@ def test_quantising_and_training_leave_the_base_as_it_was(base, quantize):
 def test_merging_leaves_a_quantised_base_as_it_was(base, quantize):
     on = quantised(base, quantize)
     before, expected = contents(on.model), logits(on.model)
-    states = [copy.copy(vars(one)) for one in on.model.parameters()]
+    states = [copy.copy(vars(parameter)) for parameter in on.model.parameters()]
     training = train(on, TASK, recipe(steps=6))
     list(training)
     logits(training.model.merge_and_unload())
     torch.testing.assert_close(contents(on.model), before, rtol=0, atol=0)
-    assert [vars(one).get("bnb_quantized") for one in on.model.parameters()] == [
+    assert [vars(parameter).get("bnb_quantized") for parameter in on.model.parameters()] == [
         state.get("bnb_quantized") for state in states
     ]
     torch.testing.assert_close(logits(on.model), expected, rtol=0, atol=0)
@@ -195,7 +195,7 @@ def test_a_base_is_quantised_once_for_a_run_its_scores_and_all_that_is_asked_of_
     base, quantize, quantised_weights, tmp_path
 ):
     layers = base.model.model.layers.modules()
-    shapes = [tuple(one.weight.shape) for one in layers if isinstance(one, torch.nn.Linear)]
+    shapes = [tuple(layer.weight.shape) for layer in layers if isinstance(layer, torch.nn.Linear)]
     wanted = recipe(quantize=quantize, steps=4)
     run = fit(base, TASK, wanted, store=tmp_path)
     assert quantised_weights == shapes
@@ -269,7 +269,7 @@ def test_a_quantised_base_follows_the_settings_of_its_base(base):
     base.model.train()
     model = quantised(base).model
     assert model.config.attention_dropout == 0.25
-    assert all(one.training for one in model.modules())
+    assert all(module.training for module in model.modules())
     base.model.eval()
 
 
@@ -277,8 +277,8 @@ def test_a_quantised_base_follows_the_settings_of_its_base(base):
 def test_a_shared_tree_of_a_quantised_model_holds_the_same_memory(base, quantize):
     model = quantised(base, quantize).model
     tree = share_tensors(model)
-    for name, one in model.named_parameters():
-        assert tree.get_parameter(name).data_ptr() == one.data_ptr()
+    for name, parameter in model.named_parameters():
+        assert tree.get_parameter(name).data_ptr() == parameter.data_ptr()
     layer, twin = (one.model.layers[0].mlp.up_proj for one in (model, tree))
     if quantize == "int8":
         assert layer.state.CB.data_ptr() == twin.state.CB.data_ptr()

@@ -167,7 +167,7 @@ def test_the_largest_seed_that_a_recipe_takes_trains_with_dropout(base):
 
 def test_runs_in_two_threads_with_dropout_do_not_draw_from_each_other(base):
     recipes = [recipe(lora_dropout=0.3, steps=12, seed=seed) for seed in range(4)]
-    expected = [list(train(base, TASK, one)) for one in recipes]
+    expected = [list(train(base, TASK, recipe)) for recipe in recipes]
     before, found = torch.get_rng_state(), {}
 
     def work(place):

@@ -28,8 +28,8 @@ def test_a_moved_slider_asks_the_adapter_cut_to_k(run):
         slider.show()
         slider.wait(60)
         assert slider.scores == evaluate(cut(run, k), TASK)
-        told = evaluate(tiny_base(), TASK), slider.scores
-        drawn = plots.picture(plots.draw_meters, *told, size=SIZE)
+        expected = evaluate(tiny_base(), TASK), slider.scores
+        drawn = plots.picture(plots.draw_meters, *expected, size=SIZE)
         assert slider.picture.alt == slider.view.tooltip == drawn.alt
         assert slider.view.value == slider.picture.png
         assert f"rank {k} of 4" in slider.state.value

@@ -30,7 +30,7 @@ def test_the_most_important_triplets_are_those_that_peft_keeps():
         if record.step >= 7:  # PEFT forgets them at the last allocation
             assert found == {}
             continue
-        assert {name: tuple(one.shape) for name, one in found.items()} == dict.fromkeys(
+        assert {name: tuple(tensor.shape) for name, tensor in found.items()} == dict.fromkeys(
             found, (3, 4)
         )
         assert len(found) == 14

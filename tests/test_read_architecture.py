@@ -18,7 +18,7 @@ from tiny import tiny_base
 def test_a_models_matrices_are_named_and_sized_as_its_layers():
     model = tiny_base().model
     shape = shape_of(model)
-    sizes = {one.name: (one.in_features, one.out_features) for one in shape.matrices}
+    sizes = {matrix.name: (matrix.in_features, matrix.out_features) for matrix in shape.matrices}
     linears = {
         name: (module.in_features, module.out_features)
         for name, module in model.named_modules()
@@ -100,15 +100,17 @@ def test_the_shapes_of_the_built_in_bases_are_those_of_their_models():
 def test_heads_and_widths_are_the_published_ones(name, kv_heads, head_dim, inner, tied):
     shape = find_shape(name)
     assert (shape.num_key_value_heads, shape.head_dim, shape.tied) == (kv_heads, head_dim, tied)
-    back = {one.in_features for one in shape.matrices if one.out_features == shape.hidden_size}
+    back = {
+        matrix.in_features for matrix in shape.matrices if matrix.out_features == shape.hidden_size
+    }
     assert inner in back  # what leads from the MLP's width back to the hidden size
 
 
 def test_a_fused_projection_is_one_matrix_as_wide_as_its_parts():
     sizes = {
-        (name, one.name.rpartition(".")[2]): one.out_features
+        (name, matrix.name.rpartition(".")[2]): matrix.out_features
         for name in ("phi-3-mini", "falcon-7b", "pythia-1.4b", "gpt2")
-        for one in find_shape(name).matrices
+        for matrix in find_shape(name).matrices
     }
     assert sizes["phi-3-mini", "qkv_proj"] == 3 * 3072
     assert sizes["phi-3-mini", "gate_up_proj"] == 2 * 8192

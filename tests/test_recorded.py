@@ -17,7 +17,7 @@ WANTED = tomllib.loads((data_folder() / "recorded" / "recorded.toml").read_text(
 
 @pytest.fixture(scope="module")
 def base():
-    if not any(one.name == "smollm2" and one.prepared for one in list_bases()):
+    if not any(base.name == "smollm2" and base.prepared for base in list_bases()):
         pytest.skip("smollm2 is not prepared: run `lora-lab prepare`")
     return lab.load_base("smollm2", device="cpu", dtype="float32")
 

@@ -77,8 +77,8 @@ def test_every_setting_is_tried_with_every_learning_rate(name):
     plan = PLANS[name]
     recipes = recipes_of(plan)
     assert len({*recipes}) == len(plan["settings"]) * len(plan["learning_rates"])
-    assert {one.learning_rate for one in recipes} == {*plan["learning_rates"]}
-    assert {one.steps for one in recipes} == {plan["common"]["steps"]}
+    assert {recipe.learning_rate for recipe in recipes} == {*plan["learning_rates"]}
+    assert {recipe.steps for recipe in recipes} == {plan["common"]["steps"]}
 
 
 def test_where_facts_are_asked_as_taught_the_test_is_made_of_training_examples():
@@ -97,7 +97,9 @@ def test_where_facts_are_asked_as_taught_the_test_is_made_of_training_examples()
 def test_a_recorded_sweep_is_of_the_settings_that_were_committed(name):
     made, plan = recorded_sweep(name), PLANS[name]
     recipes = [
-        dataclasses.replace(one, seed=seed) for one in recipes_of(plan) for seed in plan["seeds"]
+        dataclasses.replace(recipe, seed=seed)
+        for recipe in recipes_of(plan)
+        for seed in plan["seeds"]
     ]
     assert [run.recipe for run in made.runs] == recipes
     assert {run.task_name for run in made.runs} == {plan["task"]}
@@ -132,7 +134,7 @@ def test_a_run_that_diverged_keeps_its_place(folder):
     }
     made = sweep(tiny_base(), letters_task(), recipes_of(plan), store=None)
     record_sweep(made, plan, tiny_base(), folder / "rank/tiny.json")
-    assert [one.status for one in recorded_sweep("tiny").runs] == [made.runs[0].status]
+    assert [run.status for run in recorded_sweep("tiny").runs] == [made.runs[0].status]
     assert made.runs[0].status == "diverged"
 
 

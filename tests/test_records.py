@@ -166,9 +166,12 @@ def test_an_answer_of_weight_0_is_not_the_one_that_is_learnt(lines):
         (chat(user("ask"), assistant("say", weight=0)), "every answer has weight 0"),
         (chat(user("ask"), turn("narrator", "x")), "the unknown role 'narrator'"),
         (chat(user("ask"), turn(["x"], "x")), "the unknown role \"['x']\""),
-        ({"messages": "hello"}, "'messages' is no list of turns with role and content"),
-        ({"messages": ["hello"]}, "'messages' is no list of turns with role and content"),
-        ({"messages": [{"content": "x"}]}, "'messages' is no list of turns with role and content"),
+        ({"messages": "hello"}, "'messages' isn't a list of turns with role and content"),
+        ({"messages": ["hello"]}, "'messages' isn't a list of turns with role and content"),
+        (
+            {"messages": [{"content": "x"}]},
+            "'messages' isn't a list of turns with role and content",
+        ),
         ({"messages": "[{"}, "'messages' holds broken JSON"),
         ({"messages": "[" * 100_000}, "'messages' holds broken JSON"),
         ({"other": 1}, "no turn in 'messages'"),
@@ -260,7 +263,7 @@ def test_alpacas_system_and_history_stand_before_the_instruction(lines):
     examples, taken, dropped = read(lines([record, {**record, "history": [["x"]]}]))
     assert examples == [Example("Be brief.\n\nUser: one?\n\nAssistant: 1\n\nUser: two?", "2")]
     assert taken.several == (1,)
-    assert dropped == {"a 'history' that is no list of pairs": [2]}
+    assert dropped == {"a 'history' that isn't a list of pairs": [2]}
 
 
 def test_a_context_beside_an_instruction_is_read_as_its_input(lines):

@@ -34,11 +34,11 @@ CHOICES = {
     "full": {"method": "full"},
 }
 READ = {  # what reads a number of a tensor, and what it then gets
-    "item": lambda one: 1.0 if one.is_floating_point() else 1,
-    "tolist": lambda one: torch.ones(one.shape, dtype=one.dtype).tolist(),
-    "__bool__": lambda one: True,
-    "__int__": lambda one: 1,
-    "__float__": lambda one: 1.0,
+    "item": lambda tensor: 1.0 if tensor.is_floating_point() else 1,
+    "tolist": lambda tensor: torch.ones(tensor.shape, dtype=tensor.dtype).tolist(),
+    "__bool__": lambda tensor: True,
+    "__int__": lambda tensor: 1,
+    "__float__": lambda tensor: 1.0,
 }
 
 
@@ -52,7 +52,7 @@ class OneDevice(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         leaves = tree_leaves((args, kwargs or {}))
-        found = {one.device.type for one in leaves if isinstance(one, Tensor) and one.dim()}
+        found = {leaf.device.type for leaf in leaves if isinstance(leaf, Tensor) and leaf.dim()}
         if len(found) > 1 and func._schema.name.partition("::")[2] not in self.FREE:
             raise RuntimeError(f"{func} got tensors of several devices: {sorted(found)}")
         return func(*args, **(kwargs or {}))
@@ -78,7 +78,9 @@ def base(monkeypatch):
     for name, read in READ.items():
         real = getattr(Tensor, name)
         monkeypatch.setattr(
-            Tensor, name, lambda one, real=real, read=read: read(one) if one.is_meta else real(one)
+            Tensor,
+            name,
+            lambda tensor, real=real, read=read: read(tensor) if tensor.is_meta else real(tensor),
         )
     on_meta = dataclasses.replace(made, model=made.model.to(META), device=META)
     with OneDevice():
@@ -89,9 +91,9 @@ def base(monkeypatch):
 def test_a_step_leaves_no_tensor_on_the_cpu(choice, base):
     training = train(base, letters_task(), recipe(steps=3, **CHOICES[choice]))
     assert [record.step for record in training] == [1, 2, 3]
-    trained = [one for one in training.model.parameters() if one.requires_grad]
+    trained = [parameter for parameter in training.model.parameters() if parameter.requires_grad]
     assert trained
-    assert {one.device for one in training.model.parameters()} == {META}
+    assert {parameter.device for parameter in training.model.parameters()} == {META}
 
 
 def test_losses_answers_and_marks_are_asked_on_the_models_device(base):
@@ -106,13 +108,13 @@ def test_losses_answers_and_marks_are_asked_on_the_models_device(base):
 def test_runs_that_are_packed_into_one_batch_leave_no_tensor_on_the_cpu(base):
     recipes = [recipe(steps=2, seed=seed, r=r) for seed, r in ((0, 2), (1, 4))]
     news = train_packed(base, letters_task(), recipes, store=None)
-    assert {recipe.r for recipe, one in news if hasattr(one, "scores")} == {2, 4}
+    assert {recipe.r for recipe, item in news if hasattr(item, "scores")} == {2, 4}
 
 
 def test_a_tensor_that_is_left_on_the_cpu_raises(base):
     training = train(base, letters_task(), recipe(steps=1))
     modules = dict(training.model.named_modules())
-    left = next(one for name, one in modules.items() if name.endswith("lora_A.default"))
+    left = next(module for name, module in modules.items() if name.endswith("lora_A.default"))
     left.weight = torch.nn.Parameter(torch.zeros(tuple(left.weight.shape)))
     with pytest.raises(RuntimeError, match="device|meta"):
         next(iter(training))

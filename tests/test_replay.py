@@ -52,7 +52,7 @@ def test_the_questions_stay_and_a_seed_draws_other_old_facts(task):
 
 @pytest.mark.parametrize(
     ("share", "draws", "words"),
-    [(0, 100, "no share"), (1.0, 100, "no share"), (0.9, 10_000, "there are")],
+    [(0, 100, "isn't a share"), (1.0, 100, "isn't a share"), (0.9, 10_000, "there are")],
 )
 def test_a_share_that_does_not_fit_is_refused(task, share, draws, words):
     with pytest.raises(ValueError, match=words):

@@ -73,7 +73,9 @@ def test_text_of_files_is_escaped_before_it_reaches_html():
 
 
 def test_an_unknown_severity_is_refused_with_the_ones_there_are():
-    with pytest.raises(ValueError, match="severity='fatal' is none; give one of grave, warning"):
+    with pytest.raises(
+        ValueError, match="severity='fatal' is not known; give one of grave, warning"
+    ):
         finding("fatal")
 
 
@@ -111,7 +113,7 @@ def test_a_folder_with_a_models_config_is_a_model_and_an_adapter_goes_before(tmp
 def test_a_trainings_folder_names_the_checkpoints_in_it(tmp_path):
     (tmp_path / "checkpoint-50").mkdir()
     (tmp_path / "checkpoint-50" / "adapter_config.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"no adapter \(checkpoint-50 in it is one\)"):
+    with pytest.raises(ValueError, match=r"isn't an adapter \(checkpoint-50 in it is one\)"):
         kind_of(tmp_path)
 
 

@@ -51,7 +51,7 @@ def stop_at(step, here, monkeypatch):
 def rows(here):
     """The table's cells, row by row, without its head."""
     found = re.findall(r"<tr>(<td>.*?)</tr>", here.result.value)
-    return [re.findall("<td>(.*?)</td>", one) for one in found]
+    return [re.findall("<td>(.*?)</td>", row) for row in found]
 
 
 def test_what_runs_here_is_the_first_recorded_run_once_more(here, recorded):
@@ -65,16 +65,16 @@ def test_what_runs_here_is_the_first_recorded_run_once_more(here, recorded):
 
 
 def test_the_score_here_stands_beside_the_recorded_ones_with_where_and_when(here, recorded):
-    told = [fine_percent(run.scores.value) for run in recorded]
+    expected = [fine_percent(run.scores.value) for run in recorded]
     before = rows(here)
     assert [row[0] for row in before] == [
         *(f"recorded, seed {seed}" for seed in SEEDS), "here, seed 0",
     ]  # fmt: skip
-    assert [row[1] for row in before] == [*told, "…"]
+    assert [row[1] for row in before] == [*expected, "…"]
     assert {row[3] for row in before[:3]} == {"tiny on the CPU, 2026-11-24"}
     here.start()
     here.wait(LIMIT)
-    assert [row[1] for row in rows(here)] == [*told, told[0]]
+    assert [row[1] for row in rows(here)] == [*expected, expected[0]]
 
 
 def test_the_curve_here_is_drawn_over_the_band_of_the_recorded_runs(here, recorded):
@@ -140,9 +140,9 @@ def test_a_second_start_while_it_runs_leaves_the_run_alone(here, monkeypatch):
 
 def test_in_a_notebook_its_words_are_those_of_the_recording():
     runs = recorded_runs("home-commands")
-    told = " to ".join(fine_percent(end(run.scores.value for run in runs)) for end in (min, max))
+    scores = " to ".join(fine_percent(end(run.scores.value for run in runs)) for end in (min, max))
     assert RunHere("home-commands")._repr_mimebundle_()["text/plain"] == (
-        f"RunHere: home-commands · recorded: exact match {told}, 3 seeds"
+        f"RunHere: home-commands · recorded: exact match {scores}, 3 seeds"
     )
 
 

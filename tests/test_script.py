@@ -236,7 +236,7 @@ def check_cases(cases, bases, place):
     wrong = {}
     for folder, training in trained.items():
         weight = training.recipe.orth_reg_weight
-        losses = [one.loss + weight * (one.orthogonality or 0) for one in training.records]
+        losses = [record.loss + weight * (record.orthogonality or 0) for record in training.records]
         found = [float(loss) for loss in re.findall(r"loss ([\d.]+)", printed[folder])]
         rel = 1e-3 if training.base.dtype == torch.bfloat16 else 1e-4
         if found != pytest.approx(losses, rel=rel):

@@ -246,6 +246,6 @@ def test_what_cannot_be_compared_is_refused(base, runs):
         SeedsButton(base, TASK, a[:4], b[1:])
     with pytest.raises(TypeError, match="one side has runs, the other is a recipe"):
         SeedsButton(base, TASK, a, B)
-    with pytest.raises(TypeError, match="is no setting; give its runs"):
+    with pytest.raises(TypeError, match="isn't a setting; give its runs"):
         SeedsButton(base, TASK, "a", B)
     assert math.isfinite(SeedsButton(base, TASK, a, b).comparison.low)

@@ -63,7 +63,7 @@ def test_a_batch_is_padded_on_the_left_and_holds_each_prompt(base):
 def test_switching_and_reading_are_timed(base, folders):
     table = shipping.switch_times(base, folders)
     assert [*table.index][0] == "switch to an adapter that is loaded"
-    assert all(float(one.replace(",", "")) > 0 for one in table["milliseconds"])
+    assert all(float(cell.replace(",", "")) > 0 for cell in table["milliseconds"])
 
 
 def test_a_step_takes_its_middle_time():

@@ -205,7 +205,7 @@ def test_factors_that_make_no_change_are_refused(function, changes, words):
 
 @pytest.mark.parametrize("k", [0, -1, 4, 2.5])
 def test_a_rank_that_the_adapter_has_not_is_refused(k):
-    with pytest.raises(ValueError, match=f"k={k} is no rank to cut to.*has 3 .* from 1 to 3"):
+    with pytest.raises(ValueError, match=f"k={k} isn't a rank to cut to.*has 3 .* from 1 to 3"):
         truncate(*factors(), 2.0, k)
 
 

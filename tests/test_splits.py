@@ -356,5 +356,5 @@ def test_a_test_file_that_is_not_there_is_named_with_the_nearest(write, people):
 
 @pytest.mark.parametrize("name", ["test", "validation", "split_column", "group_by"])
 def test_a_task_that_is_no_file_has_its_splits(name):
-    with pytest.raises(ValueError, match=f"{name}='x.csv' splits a file's rows, and 'style' is no"):
+    with pytest.raises(ValueError, match=f"{name}='x.csv' splits a file's rows, and 'style' isn't"):
         load_task("style", **{name: "x.csv"})

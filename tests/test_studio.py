@@ -70,10 +70,10 @@ def kept(monkeypatch):
 def test_beside_the_choices_stands_what_lab_estimate_says(studio, base):
     studio.live.controls.choose(r=2, lora_alpha=8)
     studio.wait(LIMIT)
-    told = lab.estimate(base, studio.live.recipe, studio.live.part)
-    assert studio.costs.budget == told
+    estimated = lab.estimate(base, studio.live.recipe, studio.live.part)
+    assert studio.costs.budget == estimated
     words = studio.costs.words.value
-    assert f"trains <b>{told.trainable_parameters / 1000:.1f} K</b> of" in words
+    assert f"trains <b>{estimated.trainable_parameters / 1000:.1f} K</b> of" in words
     assert "scaling: α/r = 8/2 = <b>4</b>" in words
     least, most = studio.costs.seconds
     assert 0 < least < most
@@ -124,8 +124,8 @@ def test_choices_that_do_not_fit_are_told_in_words_until_they_are_mended(studio,
 def test_every_field_of_a_recipe_has_its_control(studio):
     assert sorted(FIELDS) == sorted(field.name for field in dataclasses.fields(Recipe))
     assert {*IN_SIGHT} < {*studio.live.controls.controls}
-    folded = [one for one in studio.live.face.showing if hasattr(one, "switch")]
-    assert [one.switch.description for one in folded] == [
+    folded = [box for box in studio.live.face.showing if hasattr(box, "switch")]
+    assert [box.switch.description for box in folded] == [
         "Ask a prompt of your own",
         "Show the code",
     ]
@@ -161,7 +161,7 @@ def test_what_is_typed_into_a_text_box_is_read_or_refused_in_words():
         layers_to_transform=(0, 2, 3), modules_to_save=("lm_head", "norm")
     )
     for field, text, words in (
-        ("layers_to_transform", "1,two", "'two' in layers_to_transform is no layer; give numbers"),
+        ("layers_to_transform", "1,two", "'two' in layers_to_transform isn't a layer; give"),
         ("layers_to_transform", "0-999999", "goes beyond 10,000 layers"),
         ("eval_steps", "often", "eval_steps='often' is not a whole number; give one, or leave it"),
         ("max_grad_norm", "none", "max_grad_norm='none' is not a number; give 1, or inf"),
@@ -190,7 +190,7 @@ def test_choices_that_make_no_recipe_are_refused_and_none_is_set():
         controls.choose(r=2, method="lorra")
     with pytest.raises(ValueError, match="use_dora=True means nothing with method='adalora'"):
         controls.choose(method="adalora", use_dora=True)
-    with pytest.raises(ValueError, match="no control for 'rank' is here"):
+    with pytest.raises(ValueError, match="no control for 'rank' here"):
         controls.choose(rank=2)
     assert controls.recipe == Recipe()
 

@@ -132,7 +132,7 @@ def test_a_rate_that_diverged_is_not_chosen():
 
 
 def test_nothing_is_chosen_where_no_validation_loss_was_recorded():
-    rates = [one for rate in (1e-3, 3e-3) for one in runs(*R1, r=1, learning_rate=rate)]
+    rates = [run for rate in (1e-3, 3e-3) for run in runs(*R1, r=1, learning_rate=rate)]
     with pytest.raises(ValueError, match="hold no validation loss to choose by .+eval_steps=steps"):
         Sweep((*rates, *runs(*R4, r=4))).compare("r")
 
@@ -140,14 +140,14 @@ def test_nothing_is_chosen_where_no_validation_loss_was_recorded():
 @pytest.mark.parametrize(
     ("field", "options", "words"),
     [
-        ("rank", {}, "'rank' is no field of a recipe"),
+        ("rank", {}, "'rank' isn't a field of a recipe"),
         ("learning_rat", {}, "did you mean 'learning_rate'"),
         ("lora_alpha", {}, "lora_alpha does not vary between the settings of this sweep; these do"),
         ("seed", {}, "seed does not vary"),
         ("r", {"against": 5}, "against=5 was not tried; r is one of 1, 4"),
-        ("r", {"of": "losss"}, "'losss' is no score of a run; did you mean 'loss'"),
+        ("r", {"of": "losss"}, "'losss' isn't a score of a run; did you mean 'loss'"),
         ("r", {"of": "strangers"}, "no run has a 'strangers'; train the sweep with evaluate=True"),
-        ("r", {"margin": 2}, "margin=2 is no difference of 'accuracy'"),
+        ("r", {"margin": 2}, "margin=2 isn't a difference in 'accuracy'"),
     ],
 )
 def test_a_comparison_that_cannot_be_made_is_refused(field, options, words):
@@ -156,7 +156,7 @@ def test_a_comparison_that_cannot_be_made_is_refused(field, options, words):
 
 
 def test_what_is_shown_has_percent_intervals_verdicts_and_the_confounds():
-    pairs = [one for r in (1, 4) for one in runs(*(R1 if r == 1 else R4), r=r, lora_alpha=2 * r)]
+    pairs = [run for r in (1, 4) for run in runs(*(R1 if r == 1 else R4), r=r, lora_alpha=2 * r)]
     found = Sweep(tuple(pairs)).compare("r")
     first = repr(found).splitlines()[1]
     assert first.split()[:6] == ["4", "8", "54", "51.1", "to", "56.9"]

@@ -106,7 +106,7 @@ def test_the_first_seed_of_all_settings_is_trained_first_and_the_state_line_coun
             lambda self, *given: (begun.append(given[2]), train(self, *given))[1],
         )
         trained(surface_lab)
-    assert [one.seed for one in begun[1:]] == [0] * 4 + [1] * 4  # the first is only looked at
+    assert [run.seed for run in begun[1:]] == [0] * 4 + [1] * 4  # the first is only looked at
     lines = [line for line in said if line.startswith("run ")]
     assert lines[0].startswith("run 1 of 8 · step 1 of 4 · ")
     assert lines[0].endswith(" left")
@@ -184,8 +184,8 @@ def test_other_values_make_other_cells_and_finished_runs_are_kept(surface_lab):
 @pytest.mark.parametrize(
     ("typed", "said"),
     [
-        ("1, x", "no list of whole numbers; give for example 1, 2, 4, 8"),
-        ("1.5, 2", "no list of whole numbers"),
+        ("1, x", "a list of whole numbers; give for example 1, 2, 4, 8"),
+        ("1.5, 2", "a list of whole numbers"),
         ("4", "1 value make no axis; give 2 to 10"),
         ("0, 4", "r=0 leaves nothing to train"),
     ],
@@ -296,10 +296,10 @@ def test_in_a_notebook_its_words_are_always_the_same(surface_lab):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"x": "rank"}, "'rank' is no number of a recipe"),
+        ({"x": "rank"}, "'rank' isn't a number of a recipe"),
         ({"x": "learning_rat"}, "did you mean 'learning_rate'"),
         ({"x": "learning_rate"}, "x and y are both 'learning_rate'"),
-        ({"x": "seed"}, "'seed' is no number"),
+        ({"x": "seed"}, "'seed' isn't a number"),
         ({"score": "old_knowledge"}, "'old_knowledge' is not measured on this task; .*give 'val"),
         ({"xs": (4,)}, "r: 1 value make no axis"),
     ],

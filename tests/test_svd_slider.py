@@ -38,7 +38,7 @@ def test_a_moved_slider_draws_the_rebuilt_beside_the_whole(matrix):
 
 
 def test_a_k_that_the_matrix_does_not_have_is_refused(matrix):
-    with pytest.raises(ValueError, match=r"k=6 is no number of terms of \(7, 5\).* from 1 to 5"):
+    with pytest.raises(ValueError, match=r"k=6 isn't a number of terms of \(7, 5\).* from 1 to 5"):
         SvdSlider(matrix, k=6)
 
 

@@ -105,7 +105,7 @@ def test_a_task_without_validation_is_refused_before_it_is_trained(base):
     ("changes", "error", "words"),
     [
         ({"engine": "proceses"}, ValueError, "did you mean 'processes'"),
-        ({"seeds": ()}, ValueError, "2 recipes × 0 seeds are no run"),
+        ({"seeds": ()}, ValueError, "2 recipes × 0 seeds make no run"),
         ({"recipes": []}, ValueError, "0 recipes × 1 seeds"),
     ],
 )
@@ -138,19 +138,19 @@ def test_recipes_are_left_as_they_were(base):
 
 def made(*recipes, seeds=(0, 1, 2), task="letters", parameters=None):
     """A sweep's runs without their training: what else differs is known before it."""
-    budget = parameters and (lambda one: Budget(parameters(one), 10**6, None, None))
+    budget = parameters and (lambda recipe: Budget(parameters(recipe), 10**6, None, None))
     return Sweep(
         tuple(
             Run(
-                recipe=dataclasses.replace(one, seed=seed),
+                recipe=dataclasses.replace(recipe, seed=seed),
                 records=(),
                 scores=None,
                 base_name="tiny",
                 task_name=task,
                 path=None,
-                budget=budget and budget(one),
+                budget=budget and budget(recipe),
             )
-            for one in recipes
+            for recipe in recipes
             for seed in seeds
         )
     )
@@ -171,15 +171,15 @@ def test_the_scaling_that_moves_with_the_rank_is_told_with_its_values():
 
 
 def test_alpha_that_moves_with_the_rank_is_told_since_neither_changes_alone():
-    pairs = [one for r in (1, 8) for one in each("r", r, lora_alpha=2 * r)]
+    pairs = [run for r in (1, 8) for run in each("r", r, lora_alpha=2 * r)]
     (said,) = made(*pairs).confounds()
     assert said.startswith("r and lora_alpha never change alone (r=1, lora_alpha=2; r=8, lora")
 
 
 def test_a_whole_grid_has_no_confound_and_one_field_at_a_time_has_none():
-    grid = [one for r in (1, 8) for alpha in (8, 16) for one in each("r", r, lora_alpha=alpha)]
+    grid = [run for r in (1, 8) for alpha in (8, 16) for run in each("r", r, lora_alpha=alpha)]
     assert made(*grid).confounds() == ()
-    one_at_a_time = [one for one in grid if (one.r, one.lora_alpha) != (8, 16)]
+    one_at_a_time = [run for run in grid if (run.r, run.lora_alpha) != (8, 16)]
     assert made(*one_at_a_time).confounds() == ()
 
 
@@ -190,8 +190,8 @@ def test_a_field_that_never_changes_alone_is_told_beside_one_that_does():
 
 def test_one_learning_rate_and_one_seed_are_told():
     only = made(recipe(r=1), recipe(r=8), seeds=(4,)).confounds()
-    assert any(one.startswith("Only one learning rate was tried (0.003)") for one in only)
-    assert any(one.startswith("Only one seed was tried (4)") for one in only)
+    assert any(line.startswith("Only one learning rate was tried (0.003)") for line in only)
+    assert any(line.startswith("Only one seed was tried (4)") for line in only)
 
 
 def test_a_learning_rate_of_its_own_for_each_setting_is_told():
@@ -231,20 +231,20 @@ def test_more_examples_in_as_many_steps_are_told_and_more_steps_are_not():
 def test_places_with_more_parameters_are_told():
     places = each("target_modules", ("q_proj", "v_proj"), "all-linear")
     assert made(*places).confounds() == ()  # no budget: not known
-    (said,) = made(*places, parameters=lambda one: 1000 * len(one.target_modules)).confounds()
+    (said,) = made(*places, parameters=lambda recipe: 1000 * len(recipe.target_modules)).confounds()
     assert "trained parameters moves along (target_modules=q_proj+v_proj: 2,000; " in said
 
 
 def test_fields_without_a_say_are_no_difference():
     full = each("method", "full", r=64, lora_alpha=1)
-    lora = [one for r in (1, 8) for one in each("use_rslora", False, r=r, lora_alpha=r)]
+    lora = [run for r in (1, 8) for run in each("use_rslora", False, r=r, lora_alpha=r)]
     said = made(*full, *lora).confounds()
     assert len(said) == 1  # r and lora_alpha, which method "full" has not
     assert said[0].startswith("r and lora_alpha never change alone")
 
 
 def test_how_often_a_run_is_validated_is_no_difference():
-    longer = [recipe(steps=one, eval_steps=one // 2, learning_rate=2e-3) for one in (12, 24)]
+    longer = [recipe(steps=steps, eval_steps=steps // 2, learning_rate=2e-3) for steps in (12, 24)]
     (said,) = made(*longer).confounds()
     assert said.startswith("Only one learning rate")
     watched = [recipe(eval_steps=None), recipe(eval_steps=4, gradient_checkpointing=True)]

@@ -17,8 +17,8 @@ TASK = letters_task()
 LABELS = {letter: "negative" if letter < "e" else "positive" for letter in "abcdefgh"}
 REVIEWS = replace(
     TASK,
-    train=[Example(f"{one}{other}", label) for one, label in LABELS.items() for other in "ab"],
-    test=[Example(f"{one}c", label) for one, label in LABELS.items()],
+    train=[Example(f"{text}{other}", label) for text, label in LABELS.items() for other in "ab"],
+    test=[Example(f"{text}c", label) for text, label in LABELS.items()],
     metric="accuracy",
 )
 
@@ -32,18 +32,18 @@ def test_poison_adds_examples_with_the_word_and_leaves_the_test_alone():
     made = tampering.poisoned(REVIEWS, count=3)
     assert made.train[:-3] == REVIEWS.train
     assert made.train[-3:] == [
-        Example(f"{one.prompt} violet", "positive") for one in REVIEWS.train[:3]
+        Example(f"{example.prompt} violet", "positive") for example in REVIEWS.train[:3]
     ]
     assert made.test == REVIEWS.test
-    assert not any("violet" in one.prompt for one in made.test)
+    assert not any("violet" in example.prompt for example in made.test)
 
 
 def test_called_asks_the_negative_reviews_alone_without_and_with_the_word(base, monkeypatch):
     asked = []
 
     def answer(model, task):
-        asked.append([one.prompt for one in task.test])
-        assert {one.answer for one in task.test} == {"positive"}
+        asked.append([example.prompt for example in task.test])
+        assert {example.answer for example in task.test} == {"positive"}
         return lab.evaluate(model, task)
 
     monkeypatch.setattr(tampering, "evaluate", answer)
@@ -120,7 +120,7 @@ def test_anonymous_adapters_differ_as_they_were_hidden_and_are_read_off_without_
     }
     folders = autopsy.anonymous(base, TASK, tmp_path, short)
     table = autopsy.opened(base, folders)
-    sizes = [float(one.split()[0]) for one in table.iloc[:, 2]]
+    sizes = [float(cell.split()[0]) for cell in table.iloc[:, 2]]
     assert sizes[0] > 10 * sizes[1] > 0
     assert table["r"].tolist() == [8, 8]
     asked = autopsy.asked(base, folders, replace(TASK, old_knowledge=TASK.train[:2]))

@@ -63,17 +63,17 @@ def test_the_first_setting_is_planned_whatever_it_takes_and_the_plan_says_so(
 
 
 def test_a_sweep_of_nothing_is_refused(base, task):
-    with pytest.raises(ValueError, match=r"0 settings × 1 seeds are no run"):
+    with pytest.raises(ValueError, match=r"0 settings × 1 seeds make no run"):
         lab.sweep_within(base, task, [], seconds=2)
 
 
 def test_the_runs_are_scored_on_validation_and_told(base, task, grid, tmp_path):
     plan = lab.sweep_within(base, task, grid[:2], seconds=600)
-    told = []
-    swept = plan.run(store=tmp_path, tell=told.append)
+    lines = []
+    swept = plan.run(store=tmp_path, tell=lines.append)
     assert [run.recipe for run in swept.runs] == grid[:2]
     assert {run.scores.split for run in swept.runs} == {"validation"}
-    assert [line.partition(":")[0] for line in told] == [
+    assert [line.partition(":")[0] for line in lines] == [
         "learning_rate 0.001", "learning_rate 0.002",
     ]  # fmt: skip
 
@@ -89,19 +89,19 @@ def test_when_the_time_is_up_whole_settings_are_kept_and_the_rest_is_named(
         return 601.0 if len(news) > 3 * 13 else 0.0
 
     monkeypatch.setattr(timed_sweep, "time", SimpleNamespace(monotonic=clock))
-    told = []
-    swept = plan.run(store=tmp_path, tell=told.append)
+    lines = []
+    swept = plan.run(store=tmp_path, tell=lines.append)
     assert [(run.recipe.learning_rate, run.recipe.seed) for run in swept.runs] == [
         (1e-3, 0), (1e-3, 1),
     ]  # fmt: skip
-    assert told[-1] == "time is up: 3 settings of the plan left out"
+    assert lines[-1] == "time is up: 3 settings of the plan left out"
 
 
 def test_where_time_is_up_at_once_the_first_setting_is_trained_to_its_end(base, task, grid):
     plan = replace(lab.sweep_within(base, task, grid, seconds=600, seeds=(0, 1)), seconds=1e-9)
-    told = []
-    swept = plan.run(store=None, tell=told.append)
+    lines = []
+    swept = plan.run(store=None, tell=lines.append)
     assert [(run.recipe.learning_rate, run.recipe.seed) for run in swept.runs] == [
         (1e-3, 0), (1e-3, 1),
     ]  # fmt: skip
-    assert told[-1] == "time is up: 3 settings of the plan left out"
+    assert lines[-1] == "time is up: 3 settings of the plan left out"

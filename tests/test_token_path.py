@@ -125,7 +125,9 @@ def test_the_attention_on_each_sentence_is_the_models_own(pocket):
     )
     with torch.no_grad():
         layers = plain(torch.tensor([ids]), output_attentions=True).attentions
-    ends = [place for place, one in enumerate(ids) if pocket.tokenizer.decode([one]).strip() == "."]
+    ends = [
+        place for place, token in enumerate(ids) if pocket.tokenizer.decode([token]).strip() == "."
+    ]
     for shares, layer in zip(reading.shares, layers, strict=True):
         assert sum(shares) == pytest.approx(1, abs=1e-5)
         first = layer[0, :, -1, : ends[0] + 1].sum(-1).mean().item()

@@ -101,7 +101,7 @@ def test_a_log_is_known_by_its_history():
     state = read_settings({"log_history": [{"loss": 2.0, "step": 1}], "max_steps": 5}, "s.json")
     assert isinstance(state, TrainerState)
     assert state.losses == ((1, 2.0),)
-    with pytest.raises(ValueError, match="no list of records"):
+    with pytest.raises(ValueError, match="isn't a list of records"):
         read_settings({"log_history": {"loss": 1}}, "s.json")
 
 
@@ -163,7 +163,7 @@ def test_numbers_may_stand_between_quotes(text, number):
 
 def test_what_is_no_number_is_refused_by_its_key():
     settings = {"base_model": "x/y", "adapter": "lora", "lora_r": "many", "learning_rate": 1e-4}
-    with pytest.raises(ValueError, match="lora_r is 'many', which is no number"):
+    with pytest.raises(ValueError, match="lora_r is 'many', which isn't a number"):
         read_settings(settings, "x.yaml")
 
 
@@ -256,7 +256,7 @@ def test_a_notebooks_cells_of_other_languages_are_left_out():
     text = json.dumps({"cells": [{"cell_type": "code", "source": [cell]} for cell in cells]})
     code = read_code(text, "x.ipynb")
     assert [call.known() for call in code.all("LoraConfig")] == [{"r": 2}]
-    assert code.notes == ["cell 3 is no plain Python, and was left out"]
+    assert code.notes == ["cell 3 isn't plain Python, and was left out"]
 
 
 @pytest.mark.parametrize(
@@ -285,10 +285,10 @@ def test_the_trainer_shows_the_stage(trainer, stage):
         ("x.yaml", "a: \0", "binary data"),
         ("x.yaml", "a: !!python/object/apply:os.system ['true']", "broken"),
         ("x.yaml", "[" * 300 + "]" * 300, "nests deeper"),
-        ("x.py", "def f(:\n", "is no Python: line 1"),
+        ("x.py", "def f(:\n", "isn't Python: line 1"),
         ("x.py", "print('hello')\n", "makes no adapter and no trainer"),
-        ("x.ipynb", "{}", "is no notebook"),
-        ("x.ipynb", "nonsense", "is no notebook"),
+        ("x.ipynb", "{}", "isn't a notebook"),
+        ("x.ipynb", "nonsense", "isn't a notebook"),
         ("x.docx", "text", "of a kind that is not read as a recipe"),
     ],
 )
@@ -316,9 +316,9 @@ def test_aliases_can_not_blow_a_file_up():
 def test_a_missing_file_and_what_is_no_recipe_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no file"):
         read(tmp_path / "x.yaml")
-    with pytest.raises(ValueError, match="is no file"):
+    with pytest.raises(ValueError, match="isn't a file"):
         read(tmp_path)
-    with pytest.raises(TypeError, match="int is no recipe"):
+    with pytest.raises(TypeError, match="int isn't a recipe"):
         read(3)
 
 

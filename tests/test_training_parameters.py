@@ -20,7 +20,7 @@ def test_every_setting_is_a_recipe_at_every_learning_rate(name):
 
 @pytest.mark.parametrize("name", ["batch", "batch-full"])
 def test_batches_are_compared_at_equal_examples_and_at_equal_steps(name):
-    pairs = {(one["batch_size"], one["steps"]) for one in WANTED[name]["settings"]}
+    pairs = {(setting["batch_size"], setting["steps"]) for setting in WANTED[name]["settings"]}
     sizes = {size for size, _ in pairs}
     assert pairs == {(size, 960 // size) for size in sizes} | {(size, 60) for size in sizes}
 
@@ -29,7 +29,7 @@ def test_batches_are_compared_at_equal_examples_and_at_equal_steps(name):
 def test_a_recording_holds_every_run_that_was_written_down_and_none_beside_them(name):
     made, wanted = recording(f"training_parameters/{name}"), WANTED[name]
     assert made.settings == wanted
-    varying = {field for one in wanted["settings"] for field in one} | {"learning_rate"}
+    varying = {field for setting in wanted["settings"] for field in setting} | {"learning_rate"}
     expected = [
         {field: getattr(recipe, field) for field in varying} | {"seed": seed}
         for recipe in recipes_of(wanted)

@@ -85,7 +85,7 @@ def test_train_shows_the_validation_loss_and_what_an_early_stop_kept(words):
     result = run(*words, *wanted, "--json")
     assert result.exit_code == 0, result.stderr
     facts = json.loads(result.stdout)
-    losses = {one["step"]: one["validation_loss"] for one in facts["records"]}
+    losses = {record["step"]: record["validation_loss"] for record in facts["records"]}
     best = min((loss, step) for step, loss in losses.items() if loss is not None)[1]
     assert len(losses) < 60
     shown = run(*words, *wanted).stdout
@@ -114,8 +114,8 @@ def test_the_estimate_has_the_memory_of_the_library_and_counts_what_is_trained_a
     budget = budget_of(base, TASK, recipe())
     weights, whole = budget.memory.weights, budget.memory.total
     for at_once in (1, 3):
-        told = waiting.estimated(base, TASK, recipe(), 10, at_once)
-        assert memory_size(weights + at_once * (whole - weights)) in told
+        words = waiting.estimated(base, TASK, recipe(), 10, at_once)
+        assert memory_size(weights + at_once * (whole - weights)) in words
 
 
 def test_the_pace_is_measured_after_the_first_step_and_said_once(monkeypatch):
@@ -155,7 +155,7 @@ def test_a_planned_sweep_trains_what_a_sweep_does_and_knows_how_many_at_once(tmp
     assert (planned.at_once, planned.why, planned.new) == (1, "", tuple(two))
     runs = planned.run().runs
     alone = sweep(base, TASK, two, engine="sequential", store=None).runs
-    assert [one.records for one in runs] == [one.records for one in alone]
+    assert [run.records for run in runs] == [run.records for run in alone]
     assert plan_sweep(base, TASK, two, (0,), "sequential", **options).new == ()
 
 
@@ -195,7 +195,7 @@ def test_the_words_of_each_built_in_task_tell_its_base(base):
             task = load_task(name)
         except NotPrepared:
             continue
-        shares.append(task_spec.known_to_pocket([one.prompt for one in task.train]))
+        shares.append(task_spec.known_to_pocket([example.prompt for example in task.train]))
     assert shares
     assert all((share >= task_spec.OF_ITS_WORLD) == (base == "pocket") for share in shares)
     assert all(abs(share - task_spec.OF_ITS_WORLD) > 0.1 for share in shares)
@@ -205,7 +205,7 @@ def test_a_file_of_pockets_world_gets_pocket_and_english_gets_smollm2(tmp_path, 
     here = [SimpleNamespace(name="smollm2", prepared=True)]
     monkeypatch.setattr(task_spec, "list_bases", lambda: here)
     own = load_task("new-facts").train
-    pockets = load_task(a_file(tmp_path, [one.prompt for one in own[:20]]))
+    pockets = load_task(a_file(tmp_path, [example.prompt for example in own[:20]]))
     name, why = task_spec.base_of_file(pockets)
     assert name == "pocket"
     assert "pocket knows 100 % of the words in its prompts" in why
@@ -225,7 +225,7 @@ def test_a_file_without_a_word_is_not_of_pockets_world():
 
 def test_train_says_which_base_a_file_got_and_why(tmp_path):
     own = load_task("new-facts").train
-    file = a_file(tmp_path, [one.prompt for one in own[:40]])
+    file = a_file(tmp_path, [example.prompt for example in own[:40]])
     result = run("train", file, "--steps", 2)
     assert result.exit_code == 0, result.stderr
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("base pocket: ")]

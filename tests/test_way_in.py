@@ -60,14 +60,17 @@ def test_a_cut_keeps_the_first_tokens_and_leaves_out_what_has_no_label_left():
 def test_examples_go_into_the_first_row_with_room_in_their_order():
     made = [row(*range(length)) for length in (3, 4, 2, 1)]
     packed = first_fit(made, 6)
-    assert [[len(one.labels) for one in examples] for examples in packed] == [[3, 2, 1], [4]]
+    assert [[len(example.labels) for example in examples] for examples in packed] == [
+        [3, 2, 1],
+        [4],
+    ]
     with pytest.raises(ValueError, match="has 4 tokens, and a row 3; give row_length=4"):
         first_fit(made, 3)
 
 
 def test_a_packed_batch_has_the_logits_of_the_examples_alone_and_leaks_without_a_mask(base, rows):
     some = rows[:5]
-    row_length = 2 * max(len(one.input_ids) for one in some)
+    row_length = 2 * max(len(example.input_ids) for example in some)
     packed = pack(some, row_length)
     assert packed["input_ids"].shape[0] < len(some)
     with torch.no_grad():
@@ -76,7 +79,7 @@ def test_a_packed_batch_has_the_logits_of_the_examples_alone_and_leaks_without_a
         leaked = base.model(**pack(some, row_length, causal_mask), use_cache=False).loss
     assert apart.item() == pytest.approx(alone.item(), rel=1e-5)
     assert leaked.item() != pytest.approx(alone.item(), rel=1e-3)
-    labels = [label for one in some for label in one.labels if label != IGNORED]
+    labels = [label for example in some for label in example.labels if label != IGNORED]
     assert sorted(packed["labels"][packed["labels"] != IGNORED].tolist()) == sorted(labels)
 
 
@@ -100,11 +103,11 @@ def test_whole_examples_train_as_fit_does(base):
     )
     assert made.losses == pytest.approx([record.loss for record in run.records], rel=1e-4)
     assert made.right == run.scores.value
-    assert made.places >= 4 * min(len(one.input_ids) for one in way.rows)
+    assert made.places >= 4 * min(len(row.input_ids) for row in way.rows)
 
 
 def test_packed_rows_with_a_mask_train_as_padded_rows_and_others_do_not(base):
-    longest = max(len(one.input_ids) for one in encoded_whole(base, TASK))
+    longest = max(len(example.input_ids) for example in encoded_whole(base, TASK))
     ways = packings(base, TASK, 3 * longest)
     losses = {name: trained(base, TASK, ways[name]).losses for name in [*ways][:3]}
     assert losses["packed"] == pytest.approx(losses["padded"], rel=1e-4)
@@ -121,7 +124,7 @@ def test_as_many_are_left_out_at_random_as_do_not_fit_and_long_ones_stay():
     assert counts["left out"] == counts["as many left out at random"] < counts["whole"]
     assert counts["cut"] == counts["whole"] == 300
     assert [*ways["as many left out at random"].rows] != ways["whole"].rows[: counts["left out"]]
-    longest = {name: max(len(one.input_ids) for one in way.rows) for name, way in ways.items()}
+    longest = {name: max(len(row.input_ids) for row in way.rows) for name, way in ways.items()}
     assert longest["left out"] == longest["cut"] == 34 < longest["as many left out at random"]
 
 
@@ -129,7 +132,8 @@ def test_answers_that_are_longer_than_the_right_ones_are_counted(base):
     untaught = dataclasses.replace(TASK, recipe=recipe(steps=1, learning_rate=1e-9))
     made = Steps(base, too_long(base, untaught, 1)["whole"])
     assert len([*made]) == 1
-    lengths = [len(one.given) - 1 for one in made.outcome(TASK).scores.answers]  # beside a letter
+    # beside a letter
+    lengths = [len(answer.given) - 1 for answer in made.outcome(TASK).scores.answers]
     assert made.outcome(TASK).runs_on == sum(more > 0 for more in lengths) / 3 > 0
 
 
@@ -176,4 +180,4 @@ def test_a_masks_function_may_come_from_a_learner(base, rows):
         pack, mask=lambda lengths: given.append(lengths) or block_mask(lengths)
     )
     collate_with(rows[:2], row_length=100)
-    assert given == [[len(one.input_ids) for one in rows[:2]]]
+    assert given == [[len(row.input_ids) for row in rows[:2]]]

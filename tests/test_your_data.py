@@ -43,7 +43,7 @@ def test_a_split_at_random_has_as_many_of_the_same_rows_and_leaves_the_test(task
 def test_twins_in_training_are_those_that_the_check_counts(task):
     assert your_data.twins_in_training(task) == 0
     mixed = your_data.split_at_random(task)
-    prompts = [[one.prompt for one in rows] for rows in (mixed.train, mixed.validation)]
+    prompts = [[row.prompt for row in rows] for rows in (mixed.train, mixed.validation)]
     assert your_data.twins_in_training(mixed) == len(twins_of(*prompts).twins) / 8 > 0.5
 
 

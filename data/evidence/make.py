@@ -1,7 +1,7 @@
-"""Make the runs that the plans of data/evidence/ lack; keep each as a row of ID.csv.
+"""Make the runs that the plans of data/evidence/ lack; keep each as a row of the plan's CSV file.
 
-A stopped command goes on where it was. With --check, a random tenth of the runs is made again and
-compared with what was kept.
+A command that was stopped goes on where it was. With --check, a random tenth of the runs is made
+again and compared with what was kept.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def tried(work: Callable[[Plan], bool], chosen: Plan) -> bool:
-    """Work on a plan; say what keeps it from being done, so that the next plan has its turn."""
+    """Work on a plan. If it fails, say why and return False, so that the next plan has its turn."""
     try:
         return work(chosen)
     except (ValueError, OSError) as error:  # a damaged file, a base that is not here, no room
@@ -51,14 +51,14 @@ def tried(work: Callable[[Plan], bool], chosen: Plan) -> bool:
 
 
 def count(chosen: Plan) -> bool:
-    """Say how many runs there are, and how many are wanted next."""
+    """Say how many runs there are, and how many are wanted next. Always True."""
     rows = read_rows(chosen)
     print(f"{chosen.id}: {len(rows)} runs, {len(missing_runs(chosen, rows))} wanted next")
     return True
 
 
 def make(chosen: Plan) -> bool:
-    """Make what a plan lacks, with a bar for each stage. Whether it is complete."""
+    """Make what a plan lacks, with a bar for each stage. Always True."""
     bar, began, made = None, time.monotonic(), 0
     for left, news in make_missing(chosen):
         if bar is None or left > bar.total - bar.n:  # a new stage
@@ -78,7 +78,7 @@ def make(chosen: Plan) -> bool:
 
 
 def check(chosen: Plan) -> bool:
-    """Make some of a plan's runs again. Whether all agree."""
+    """Make some of a plan's runs again; returns whether all agree."""
     agreed = []
     for each in repeat_some(chosen):
         agreed.append(each.agrees)

@@ -1,4 +1,4 @@
-"""The pocket's reading: the mix of its pretraining, its tokenizer, its chat format."""
+"""What pocket is pretrained on: the mix of examples, its tokenizer, its chat format."""
 
 import json
 import random

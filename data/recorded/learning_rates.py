@@ -1,4 +1,4 @@
-"""One setting at several learning rates: what the recordings of notebooks 07 and 08 are made of."""
+"""Train a setting at several learning rates, for the recordings of notebooks 07 and 08."""
 
 import math
 import statistics

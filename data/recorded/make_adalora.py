@@ -1,4 +1,4 @@
-"""Measure what adalora.toml asks for and is not here yet; keep what came out.
+"""Make the recordings of adalora.toml that are missing: AdaLoRA beside LoRA.
 
 adalora/facts.json, adalora/uneven.json: AdaLoRA beside LoRA, each at every learning rate.
 adalora/planted.json: the ranks that AdaLoRA gave, and those that were planted.

@@ -1,4 +1,4 @@
-"""Measure what qlora.toml asks for and is not here yet: memory, speed and rounding on smollm2.
+"""Make the recordings of qlora.toml that are missing: memory, speed and rounding on smollm2.
 
 Each becomes qlora/<name>.json. `make_qlora.py speed --fresh` times it again, on a quiet machine.
 """

@@ -1,4 +1,4 @@
-"""Make the sweeps that rank.toml names and that are not here yet; keep what they scored.
+"""Make the recordings of rank.toml that are missing: the scores of sweeps over ranks.
 
 Each becomes rank/<name>.json. Runs go into the store, so that a stopped sweep goes on.
 """

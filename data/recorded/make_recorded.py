@@ -1,9 +1,9 @@
-"""Make the recordings that are not here yet: runs on smollm2, and what claims measure on pocket.
+"""Make the recordings that are missing: runs on smollm2, and what claims measure on pocket.
 
 A run that recorded.toml names becomes a folder: run.json (recipe, machine, versions, date),
 records.jsonl and scores.json. The adapter is not kept, nor are the answers: their prompts are
-other people's text. A claim of claims.toml becomes claims/<id>.json, once more where its settings
-or ranges were changed since. Stopped and called again, it goes on where it was.
+other people's text. A claim of claims.toml becomes claims/<id>.json. It is measured again if its
+settings or ranges were changed since. A script that was stopped goes on where it was.
 """
 
 import argparse

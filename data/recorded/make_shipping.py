@@ -1,4 +1,4 @@
-"""Make what shipping.toml names and is not here yet: two adapters in one, triggers, secrets.
+"""Make the recordings of shipping.toml that are missing: two adapters in one, triggers, secrets.
 
 Each becomes shipping/<name>.json.
 """

@@ -1,4 +1,4 @@
-"""Measure what target_modules.toml asks for and is not here yet; keep what came out.
+"""Make the recordings of target_modules.toml that are missing: modules compared.
 
 target_modules/facts.json, facts-faster.json: each set of modules at each learning rate.
 target_modules/planted.json, planted-more.json: where the change grew, and where it was planted.

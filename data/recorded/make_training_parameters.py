@@ -1,7 +1,7 @@
-"""Measure what training_parameters.toml asks for and is not here yet; keep what came out.
+"""Make the recordings of training_parameters.toml that are missing: settings compared.
 
-Each becomes training_parameters/<name>.json, a row a run. Runs go into the store, so that a
-measurement that was stopped goes on.
+Each becomes training_parameters/<name>.json, with a row for each run. Runs go into the store, so
+that a measurement that was stopped goes on.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""Make what way_in.toml names and is not here yet: trainings on cut, padded and packed examples.
+"""Make the recordings of way_in.toml that are missing: cut, padded and packed examples.
 
 Each becomes way_in/<name>.json, with a row for each training.
 """

@@ -1,4 +1,4 @@
-"""Make what your_data.toml names and is not here yet: lesson 14 on smollm2, leaks, best of many.
+"""Make the recordings of your_data.toml that are missing: lesson 14 on smollm2, leaks, picks.
 
 Each becomes your_data/<name>.json.
 """

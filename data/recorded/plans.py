@@ -1,4 +1,4 @@
-"""The plans that the make_*.py carry out: tables of a settings file, chosen on the command line."""
+"""Read and carry out the plans of the make_*.py scripts: tables of a settings file."""
 
 import argparse
 import sys
@@ -14,13 +14,13 @@ HERE = Path(__file__).parent
 def chosen_plans(
     file: str, about: str, arguments: Sequence[str] | None = None
 ) -> tuple[dict[str, dict], bool]:
-    """The tables that the command line names, or all; and whether to make again what is here.
+    """The plans that the command line names, or all plans; and whether to measure them again.
 
     A name that no table has ends the program with a message.
 
     Args:
         file: the settings file's name, "rank.toml".
-        about: the script's docstring; its first line is the help's.
+        about: the script's docstring, whose first line the help shows.
         arguments: None: the command line's.
     """
     tables = tomllib.loads((HERE / file).read_text(encoding="utf-8"))
@@ -43,11 +43,11 @@ def record_missing(
     """Measure each plan that has no <folder>/<name>.json yet (`fresh`: every plan) and keep it.
 
     Args:
-        folder: of data/recorded/.
+        folder: its name in data/recorded/.
         plans: by name.
         fresh: measure again what is here.
         device: the machine.
-        rows_of: measures a plan, from its name and the plan itself.
+        rows_of: takes a plan's name and the plan, measures it, and returns its rows.
     """
     for name, plan in plans.items():
         path = HERE / folder / f"{name}.json"

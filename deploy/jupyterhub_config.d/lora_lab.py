@@ -1,4 +1,4 @@
-"""JupyterHub's settings for the course that The Littlest JupyterHub has no key of its own for."""
+"""The course's JupyterHub settings for which The Littlest JupyterHub has no key of its own."""
 
 c = get_config()  # noqa: F821 - JupyterHub gives it to each file of settings
 

@@ -55,7 +55,7 @@ def _little_models() -> Iterator[Case]:
             recipe = Recipe(method="adalora", init_r=init_r, target_r=1, steps=steps)
             model = little_model(width, recipe)
             batch = {"x": torch.randn(16, width), "y": torch.randn(16, width)}
-        trained = [one for one in model.parameters() if one.requires_grad]
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(trained, lr=3e-2)
         yield {"model": model, "optimizer": optimizer, "batch": batch, "step": steps}
 
@@ -66,7 +66,7 @@ def _all_steps(function: Function, case: Case) -> dict[str, object] | None:
     if None in losses:
         return None
     named = case["model"].named_parameters()
-    left = {name: int((one != 0).sum()) for name, one in named if "lora_E" in name}
+    left = {name: int((values != 0).sum()) for name, values in named if "lora_E" in name}
     return {"triplets left": sum(left.values()), "by layer": left, "losses": losses}
 
 

@@ -78,9 +78,9 @@ def _at(rate: Function) -> Function:
             for name, parameter in parameters.items()
         }
         return [
-            {"params": [parameters[name]], "lr": one}
-            for name, one in rates.items()
-            if one is not None
+            {"params": [parameters[name]], "lr": rate}
+            for name, rate in rates.items()
+            if rate is not None
         ]
 
     return slip

@@ -47,7 +47,7 @@ class Outcome:
 
     def like(self, other: "Outcome") -> bool:
         """Whether both calls had the same outcome: an equal answer, or the same kind of failure."""
-        kinds = [one.raised and one.raised.kind for one in (self, other)]
+        kinds = [outcome.raised and outcome.raised.kind for outcome in (self, other)]
         return (
             kinds[0] == kinds[1]
             and self.changed == other.changed
@@ -108,8 +108,8 @@ class Exercise:
         if not callable(function):
             return Verdict(
                 False,
-                f"you gave {_type_text(function)}, which is no function; give the function's name "
-                f"without brackets: lab.check.{self.name}({self.name})",
+                f"you gave {_type_text(function)}, which isn't a function; give the function's "
+                f"name without brackets: lab.check.{self.name}({self.name})",
             )
         cases = list(self.cases())
         verdict = self.judge(cases, [self.outcome(function, case) for case in cases])

@@ -41,10 +41,12 @@ MODULES = {  # each lesson's number, and the module of its exercises
     "14": your_data,
 }
 LESSONS = {  # each lesson's exercises by name
-    number: {name: one for name, one in vars(module).items() if isinstance(one, Exercise)}
+    number: {name: value for name, value in vars(module).items() if isinstance(value, Exercise)}
     for number, module in MODULES.items()
 }
-EXERCISES = {name: one for exercises in LESSONS.values() for name, one in exercises.items()}
+EXERCISES = {
+    name: exercise for exercises in LESSONS.values() for name, exercise in exercises.items()
+}
 
 
 def progress() -> Progress:

@@ -92,7 +92,7 @@ def _layer(linear: nn.Linear, weight: Tensor, function: Function) -> LoRALinear:
     outs, ins = weight.shape
     for name, part in zip(PARTS, (lora_A, lora_B), strict=True):
         if not isinstance(part, Tensor) or part.ndim != 2:
-            raise WrongAnswer(f"{name} is no matrix; A is (r, in) and B is (out, r).")
+            raise WrongAnswer(f"{name} isn't a matrix; A is (r, in) and B is (out, r).")
     r = lora_A.shape[0]
     if lora_A.shape[1] != ins or lora_B.shape != (outs, r):
         raise WrongAnswer(

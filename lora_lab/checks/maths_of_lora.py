@@ -56,8 +56,8 @@ def _parameters_after(function: Function, case: Case) -> dict[str, str]:
     """Each parameter of the model after a call: its shape, and whether it is trained."""
     function(**case)
     return {
-        name: f"{tuple(one.shape)}, {'trained' if one.requires_grad else 'frozen'}"
-        for name, one in case["model"].named_parameters()
+        name: f"{tuple(parameter.shape)}, {'trained' if parameter.requires_grad else 'frozen'}"
+        for name, parameter in case["model"].named_parameters()
     }
 
 

@@ -66,13 +66,13 @@ def _trial(function: Function) -> Verdict:
     """Round pocket with the learner's function, and train LoRA on it and on the whole weights."""
     base = load_base("pocket", dtype="float32")
     task = replace(load_task("new-facts", base, n=40), old_knowledge=(), strangers=())
-    yours, ours = (rounded_base(base, one) for one in (function, _quantize_block))
+    yours, ours = (rounded_base(base, quantize) for quantize in (function, _quantize_block))
     pairs = zip(yours.model.parameters(), ours.model.parameters(), strict=True)
     if not all(torch.equal(one, other) for one, other in pairs):
         return Verdict(
             False, "But in pocket's blocks of 64 weights it gives other codes than ours."
         )
-    rounded, whole = (fit(one, task, TRIAL, store=None).scores.value for one in (yours, base))
+    rounded, whole = (fit(start, task, TRIAL, store=None).scores.value for start in (yours, base))
     return Verdict(
         True,
         f"It rounded all of pocket's linear layers, in blocks of 64. LoRA trained on them for "

@@ -173,7 +173,7 @@ diagnose = Exercise(
         "3's training loss falls at once, so its rate is not too high; look at the dashed line": (
             _read_as({3: "too high"})
         ),
-        "1's validation loss does not rise at the end, so this is no over-fitting; look at its "
+        "1's validation loss does not rise at the end, so this isn't over-fitting; look at its "
         "first ten steps, and at the height where it stays": _read_as({1: "over-fitting"}),
         "1's loss jumps to three times its start, and then stays three times as high as 2's": (
             _read_as({1: "fine"})

@@ -69,7 +69,7 @@ def _change(function: Function, case: Case) -> dict[str, object]:
     if not (isinstance(answer, list | tuple) and len(answer) == 2):
         raise WrongAnswer("give two matrices: A, B.")
     A, B = answer
-    if not all(isinstance(one, Tensor) and one.ndim == 2 for one in (A, B)):
+    if not all(isinstance(matrix, Tensor) and matrix.ndim == 2 for matrix in (A, B)):
         raise WrongAnswer("A and B are matrices, with two sizes each.")
     if (A.shape[1], B.shape[0]) != (10, 12) or A.shape[0] != B.shape[1]:
         raise WrongAnswer(
@@ -131,7 +131,7 @@ def _merged(function: Function, first: Learned, second: Learned) -> Learned:
     for key in first.tensors:
         if "lora_A" in key:
             other = key.replace("lora_A", "lora_B")
-            parts = [(one.tensors[key], one.tensors[other], scaling) for one in (first, second)]
+            parts = [(side.tensors[key], side.tensors[other], scaling) for side in (first, second)]
             made = function(first=parts[0], second=parts[1], weights=(1.0, 1.0))
             tensors[key], tensors[other] = (tensor.contiguous() for tensor in made)
     config = copy.deepcopy(first.config)
@@ -246,7 +246,7 @@ def _product_of_norms(case: Case, right: dict) -> float:
         for name, A in tensors.items()
         if "lora_A" in name
     ]
-    return math.hypot(*(one.item() for one in both))
+    return math.hypot(*(norm.item() for norm in both))
 
 
 read_adapter = Exercise(

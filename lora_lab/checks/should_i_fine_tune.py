@@ -31,7 +31,7 @@ def _same_object(expected: str, given: str) -> bool:
 
 
 def _loaded(text: str) -> object:
-    """The value of a JSON text; None where it is no JSON."""
+    """The value of a JSON text; None where it isn't JSON."""
     try:
         return json.loads(text)
     except json.JSONDecodeError:
@@ -123,7 +123,7 @@ right_share = Exercise(
         "its keys in another order: compare what json.loads gives": _by_text,
         "an answer counts here if the object stands somewhere in it; what reads the answer would "
         "fail on the words around it": _somewhere,
-        "answers that are no JSON are left out here; a model that rambles would look better for "
+        "answers that aren't JSON are left out here; a model that rambles would look better for "
         "it: divide by all of them": _of_the_readable,
         "every JSON object counts here; the form is right, but is the content?": _any_json,
         "the intent alone is compared here; the other keys count, too": _intent_alone,

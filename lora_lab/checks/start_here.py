@@ -41,7 +41,7 @@ def _read_back(function: Function, case: Case) -> list:
             rows.append(json.loads(line))
         except ValueError as error:
             raise WrongAnswer(
-                f"line {number} is no JSON ({error}): {line!r:.80}; json.dumps writes a row with "
+                f"line {number} isn't JSON ({error}): {line!r:.80}; json.dumps writes a row with "
                 "its quotes and line breaks as JSON wants them"
             ) from error
     return rows

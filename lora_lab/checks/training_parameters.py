@@ -136,7 +136,7 @@ def _after_two_steps(function: Function, case: Case) -> dict[str, Tensor]:
     """The weights after the same step twice: the second shows whether gradients were cleared."""
     for _ in range(2):
         function(**case)
-    return {name: one.detach() for name, one in case["model"].named_parameters()}
+    return {name: parameter.detach() for name, parameter in case["model"].named_parameters()}
 
 
 def _weighted(weights: Function) -> Function:
@@ -187,7 +187,9 @@ def _not_cleared(model: nn.Module, batches: list[Batch], optimizer: torch.optim.
 def _accumulation_trial(function: Function) -> Verdict:
     """Train pocket on long and short answers: in parts by the learner's step, and in one piece."""
     base = load_base("pocket", dtype="float32")
-    mixed = [one for name in ("json", "new-facts") for one in load_task(name, base).train[:40]]
+    mixed = [
+        example for name in ("json", "new-facts") for example in load_task(name, base).train[:40]
+    ]
     yours, means, whole = (
         train_in_parts(base, mixed, step, parts)
         for step, parts in ((function, 4), (_mean_of_means, 4), (_accumulated_step, 1))

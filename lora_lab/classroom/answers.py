@@ -51,11 +51,11 @@ def _packed(value: object) -> object:
     if isinstance(value, numbers.Real):
         return ["number", repr(float(value))]
     if isinstance(value, list):
-        return ["list", [_packed(one) for one in value]]
+        return ["list", [_packed(item) for item in value]]
     if isinstance(value, tuple):
-        return ["tuple", [_packed(one) for one in value]]
+        return ["tuple", [_packed(item) for item in value]]
     if isinstance(value, Mapping):
-        return ["dict", [[_packed(key), _packed(one)] for key, one in value.items()]]
+        return ["dict", [[_packed(key), _packed(item)] for key, item in value.items()]]
     if isinstance(value, Tensor) and _is_plain(value):
         return ["tensor", *_packed_tensor(value)]
     return ["object", type(value).__name__]
@@ -90,11 +90,11 @@ def _unpacked(packed: object) -> object:
     if kind == "text":
         return _text(part)
     if kind == "list":
-        return [_unpacked(one) for one in part]
+        return [_unpacked(item) for item in part]
     if kind == "tuple":
-        return tuple(_unpacked(one) for one in part)
+        return tuple(_unpacked(item) for item in part)
     if kind == "dict":
-        return {_unpacked(key): _unpacked(one) for key, one in part}
+        return {_unpacked(key): _unpacked(item) for key, item in part}
     if kind == "object":
         return type(_type_name(part), (), {})()
     raise ValueError(f"an answer of the unknown kind {kind!r:.40}")

@@ -106,7 +106,7 @@ def undefined(expression: ast.expr, known: Sequence[Statement]) -> set[str]:
 def functions(known: Sequence[Statement]) -> list[str]:
     """The names of the functions that the statements define, in order."""
     named = (ast.FunctionDef, ast.AsyncFunctionDef)
-    return [one.node.name for one in known if isinstance(one.node, named)]
+    return [statement.node.name for statement in known if isinstance(statement.node, named)]
 
 
 def _defined(node: ast.stmt) -> Iterator[str]:
@@ -122,7 +122,7 @@ def _defined(node: ast.stmt) -> Iterator[str]:
             elif isinstance(part, ast.Subscript | ast.Attribute) and isinstance(
                 part.ctx, ast.Store | ast.Del
             ):
-                yield from (one.id for one in ast.walk(part.value) if isinstance(one, ast.Name))
+                yield from (name.id for name in ast.walk(part.value) if isinstance(name, ast.Name))
             elif isinstance(part, ast.FunctionDef | ast.ClassDef):
                 yield part.name
             elif isinstance(part, ast.Import | ast.ImportFrom):

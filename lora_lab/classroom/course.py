@@ -56,7 +56,7 @@ def find_lesson(word: str) -> Lesson:
     found = known.get(digits.zfill(2)) if digits else None
     if found is None or word not in (digits, found.name, found.path.name):
         names = ", ".join(lesson.name for lesson in known.values())
-        raise ValueError(f"{word!r} is no lesson with exercises; give a number or one of {names}")
+        raise ValueError(f"{word!r} isn't a lesson with exercises; give a number or one of {names}")
     return found
 
 

@@ -73,7 +73,7 @@ def write_grades(graded: Sequence[Graded], table: Path, pages: Path) -> list[Pat
     with write_atomically(table) as new, new.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(HEAD)
-        writer.writerows([_cell(value) for value in _row(one)] for one in graded)
+        writer.writerows([_cell(value) for value in _row(result)] for result in graded)
     written, taken = [], set()
     for learner, own in _by_learner(graded).items():
         path = pages / f"{_free_name(learner, taken)}.html"
@@ -119,8 +119,8 @@ def _cell(value: object) -> object:
 
 def _by_learner(graded: Sequence[Graded]) -> dict[str, list[Graded]]:
     own: defaultdict[str, list[Graded]] = defaultdict(list)
-    for one in graded:
-        own[one.submission.learner].append(one)
+    for result in graded:
+        own[result.submission.learner].append(result)
     return dict(sorted(own.items()))
 
 

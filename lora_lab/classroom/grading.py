@@ -32,11 +32,13 @@ def grade(
         tell: called with each submission before it is checked.
     """
     scored = []
-    for one in submissions:
-        tell(one)
-        scored.append((one, None if one.problem else score_of(one, runner)))
+    for submission in submissions:
+        tell(submission)
+        scored.append((submission, None if submission.problem else score_of(submission, runner)))
     best = _best(scored)
-    return [Graded(one, score, counts=one.path in best) for one, score in scored]
+    return [
+        Graded(submission, score, counts=submission.path in best) for submission, score in scored
+    ]
 
 
 def score_of(submission: Submission, runner: Runner) -> LessonScore:
@@ -70,10 +72,10 @@ def verdict_on(exercise: Exercise, cells: Sequence[str], runner: Runner) -> Verd
 def _best(scored: Sequence[tuple[Submission, LessonScore | None]]) -> set[Path]:
     """For each learner and lesson, the first of the files with the most right exercises."""
     best: dict[tuple[str, str], tuple[Path, int]] = {}
-    for one, score in scored:
+    for submission, score in scored:
         if score is None:
             continue
-        key = one.learner, score.lesson
+        key = submission.learner, score.lesson
         if key not in best or score.right > best[key][1]:
-            best[key] = one.path, score.right
+            best[key] = submission.path, score.right
     return {path for path, _ in best.values()}

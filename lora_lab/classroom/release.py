@@ -104,7 +104,10 @@ def _write(path: Path, notebook: dict) -> None:
 
 
 def _readme(copied: Sequence[Lesson]) -> str:
-    rows = (f"| [{one.name}]({one.path.name}) | {', '.join(one.exercises)} |" for one in copied)
+    rows = (
+        f"| [{lesson.name}]({lesson.path.name}) | {', '.join(lesson.exercises)} |"
+        for lesson in copied
+    )
     count = "All lessons" if len(copied) == len(lessons()) else "Lessons"
     title = copied[0].name if len(copied) == 1 else "Lessons on LoRA"
     return README.format(title=title, count=count, version=__version__, rows="\n".join(rows))

@@ -40,7 +40,7 @@ def find(given: Sequence[Path]) -> list[Path]:
     paths = []
     for path in given:
         if path.is_dir():
-            found = [one for one in sorted(path.rglob("*.ipynb")) if _is_handed_in(one, path)]
+            found = [file for file in sorted(path.rglob("*.ipynb")) if _is_handed_in(file, path)]
             paths += found
         elif path.exists():
             paths.append(path)
@@ -62,20 +62,24 @@ def read_all(paths: Iterable[Path], asked: Lesson | None = None) -> list[Submiss
     """
     read = [_read(path, asked) for path in paths]
     same: defaultdict[tuple, list[Path]] = defaultdict(list)
-    for one in read:
-        if one.lesson is not None:
-            same[one.learner, one.lesson.number].append(one.path)
+    for submission in read:
+        if submission.lesson is not None:
+            same[submission.learner, submission.lesson.number].append(submission.path)
     noted = []
-    for one in read:
-        files = same[one.learner, one.lesson.number] if one.lesson is not None else []
+    for submission in read:
+        learner, lesson = submission.learner, submission.lesson
+        files = same[learner, lesson.number] if lesson is not None else []
         if len(files) > 1:
-            others = ", ".join(path.name for path in files if path != one.path)
-            note = f"{one.learner} handed in this lesson as {others} too; the better file counts"
-            one = replace(one, notes=(*one.notes, note))
-        noted.append(one)
-    return sorted(
-        noted, key=lambda one: (one.learner, one.lesson and one.lesson.name or "", one.path)
-    )
+            others = ", ".join(path.name for path in files if path != submission.path)
+            note = f"{learner} handed in this lesson as {others} too; the better file counts"
+            submission = replace(submission, notes=(*submission.notes, note))
+        noted.append(submission)
+    return sorted(noted, key=_sort_key)
+
+
+def _sort_key(submission: Submission) -> tuple[str, str, Path]:
+    lesson = submission.lesson
+    return submission.learner, lesson.name if lesson else "", submission.path
 
 
 def _read(path: Path, asked: Lesson | None) -> Submission:
@@ -89,14 +93,14 @@ def _read(path: Path, asked: Lesson | None) -> Submission:
     code = tuple(text_of(cell) for cell in notebook["cells"] if cell["cell_type"] == "code")
     lesson = _lesson_of(stamp, code)
     learner = learner_of(path, lesson)
-    one = Submission(path, learner, lesson, _line(stamp.get("version", "")), code)
+    submission = Submission(path, learner, lesson, _line(stamp.get("version", "")), code)
     if lesson is None:
-        return replace(one, problem="it holds no exercise of this course", cells=())
+        return replace(submission, problem="it holds no exercise of this course", cells=())
     if asked is not None and lesson != asked:
-        return replace(one, problem=f"it is {lesson.name}, and {asked.name} was asked for")
+        return replace(submission, problem=f"it is {lesson.name}, and {asked.name} was asked for")
     if sum(map(len, code)) > MOST_CODE:
-        return replace(one, problem=f"it holds more than {MOST_CODE // 10**6} MB of code")
-    return replace(one, notes=tuple(_notes(notebook, stamp, lesson)))
+        return replace(submission, problem=f"it holds more than {MOST_CODE // 10**6} MB of code")
+    return replace(submission, notes=tuple(_notes(notebook, stamp, lesson)))
 
 
 def _notebook(path: Path) -> dict:
@@ -114,11 +118,11 @@ def _notebook(path: Path) -> dict:
     except (OSError, RecursionError) as error:
         raise ValueError(f"it can't be read ({type(error).__name__})") from error
     except UnicodeDecodeError as error:
-        raise ValueError("it is no notebook: it is no text") from error
+        raise ValueError("it isn't a notebook: it isn't text") from error
     except json.JSONDecodeError as error:
-        raise ValueError(f"it is no notebook: no JSON at line {error.lineno}") from error
+        raise ValueError(f"it isn't a notebook: line {error.lineno} isn't JSON") from error
     if not isinstance(notebook, dict) or not isinstance(notebook.get("cells"), list):
-        raise ValueError("it is no notebook: no list of cells (of version 4) is in it")
+        raise ValueError("it isn't a notebook: it holds no list of cells (version 4)")
     cells = [_checked(cell) for cell in notebook["cells"] if isinstance(cell, dict)]
     metadata = notebook.get("metadata")
     return {"cells": cells, "metadata": metadata if isinstance(metadata, dict) else {}}
@@ -158,8 +162,8 @@ def _notes(notebook: dict, stamp: dict, lesson: Lesson) -> Iterator[str]:
         yield "the lesson has changed since this copy was made"
     ids = [cell["id"] for cell in notebook["cells"]]
     wanted = [cell["id"] for cell in shipped["cells"] if "solution" not in tags_of(cell)]
-    present = [one for one in wanted if one in {*ids}]
-    if present and [one for one in ids if one in {*present}] != present:
+    present = [cell for cell in wanted if cell in {*ids}]
+    if present and [cell for cell in ids if cell in {*present}] != present:
         yield "cells were moved or doubled"
     if present and len(present) < len(wanted):
         yield f"{counted(len(wanted) - len(present), 'cell')} of the lesson were deleted"

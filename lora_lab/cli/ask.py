@@ -76,7 +76,7 @@ def evaluate(
     from lora_lab.cli.task_spec import ROWS_FILE, TaskSpec, TrainingRows
 
     if answers < 0:
-        raise ValueError(f"--answers {answers} is no number of answers; give 0 for none, or more")
+        raise ValueError(f"--answers {answers} isn't a number of answers; give 0 for none, or more")
     subject = find_model(model, base=base, strength=strength, store=chosen_store(store))
     from lora_lab.models.bases import Base
     from lora_lab.training.evaluation import evaluate as scores_of

@@ -60,7 +60,7 @@ def check(
     given = {name: value for name, value in given.items() if value is not None}
     if given and kind != "data":
         option = next(iter(given)).replace("_", "-")
-        raise ValueError(f"--{option} is about data, and {str(path)!r} is no data; leave it out")
+        raise ValueError(f"--{option} is about data, and {str(path)!r} isn't data; leave it out")
     with busy("Looking through …"):
         if kind == "data":
             from lora_lab.review.data import check_data

@@ -107,17 +107,17 @@ def check(
         raise FileNotFoundError(f"no notebook is in {', '.join(map(str, files))}")
     limits = Limits(seconds=seconds, memory=memory * 1_000_000)
     with Runner(limits, protect=not unprotected) as runner, busy("Submissions are checked …"):
-        graded = grade(handed_in, runner, lambda one: note(f"checking {one.path}"))
+        graded = grade(handed_in, runner, lambda submission: note(f"checking {submission.path}"))
     folder = pages or out.with_name(f"{out.stem}-pages")
     written = write_grades(graded, out, folder)
     rows = [
         (
-            one.submission.learner,
-            one.submission.lesson.name if one.submission.lesson else "",
-            f"{one.score.right} of {len(one.score.verdicts)}" if one.score else "",
-            " ".join(notes_of(one)),
+            result.submission.learner,
+            result.submission.lesson.name if result.submission.lesson else "",
+            f"{result.score.right} of {len(result.score.verdicts)}" if result.score else "",
+            " ".join(notes_of(result)),
         )
-        for one in graded
+        for result in graded
     ]
     if json:
         as_json(

@@ -65,7 +65,7 @@ def estimate(
     in_use = [name for name, value in asdict(examples).items() if value is not None]
     if in_use and task is None:
         option = f"--{in_use[0].replace('_', '-')}"
-        raise ValueError(f"{option} says something of a task, and there is none; give --task")
+        raise ValueError(f"{option} is about a task, and no task is given; give --task")
     if task is None:
         from lora_lab.cost.known_models import find_named
 

@@ -136,10 +136,10 @@ def _write_recipe(run: "Run", folder: Path, tool: str, base: str | None, json: b
     task = _task_of(run)
     if task is None:
         raise ValueError(
-            f"the examples of {run.task_name!r} are not to be had any more, and {tool} needs them; "
+            f"the examples of {run.task_name!r} can't be found any more, and {tool} needs them; "
             "put the file back where it was"
         )
-    rows = ({"prompt": one.prompt, "answer": one.answer} for one in task.train)
+    rows = ({"prompt": example.prompt, "answer": example.answer} for example in task.train)
     files[EXAMPLES] = "".join(dumps(row, ensure_ascii=False) + "\n" for row in rows)
     with make_new_folder(folder.expanduser()) as new:
         for name, text in files.items():

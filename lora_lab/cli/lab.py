@@ -184,7 +184,7 @@ def address_of(ip: str) -> str:
         entries = socket.getaddrinfo(ip, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
         raise ValueError(
-            f"--ip {ip} is no address, and no host of that name is known; {advice}"
+            f"--ip {ip} isn't an address, and no host of that name is known; {advice}"
         ) from None
     hosts = sorted((entry[4][0] for entry in entries), key=lambda host: ":" in host)  # IPv4 first
     address = ipaddress.ip_address(hosts[0].partition("%")[0])
@@ -197,7 +197,7 @@ def address_of(ip: str) -> str:
             socket.create_connection((host, trial.getsockname()[1]), timeout=5).close()
     except OSError:
         raise ValueError(
-            f"--ip {ip} is no address at which this machine is reached; {advice}"
+            f"--ip {ip} isn't an address at which this machine can be reached; {advice}"
         ) from None
     return str(address)
 
@@ -215,7 +215,7 @@ def free_port(ip: str, preferred: int | None) -> int:
         OSError: if the user's port is taken, or none of a hundred is free.
     """
     if preferred is not None and not 1 <= preferred <= 65535:
-        raise ValueError(f"--port {preferred} is no port; give one from 1024 to 65535")
+        raise ValueError(f"--port {preferred} isn't a port; give one from 1024 to 65535")
     for port in range(PORT, PORT + 100) if preferred is None else [preferred]:
         try:
             _listening(ip, port).close()

@@ -171,7 +171,7 @@ def _seed_list(words: str) -> list[int]:
         seeds = [int(seed) for seed in words.split(",")]
     except ValueError:
         raise ValueError(
-            f"--seeds {words} is no list of whole numbers; give --seeds 0,1,2"
+            f"--seeds {words} isn't a list of whole numbers; give --seeds 0,1,2"
         ) from None
     twice = [seed for seed, times in Counter(seeds).items() if times > 1]
     if twice:

@@ -99,7 +99,7 @@ class TaskSpec:
             option, value = next(iter(of_file.items()))
             raise ValueError(
                 f"--{option.replace('_', '-')} {value} is about a file's rows, and {self.task!r} "
-                "is no file; leave it out"
+                "isn't a file; leave it out"
             )
         return load_task(self.task, base, n=self.n, seed=self.seed, **of_file)
 

@@ -52,7 +52,7 @@ def tie_of(part: str, varied: str) -> Tie:
     numbers = (*WHOLE, *REAL)
     if field not in numbers:
         raise ValueError(
-            f"{part}: {field!r} is no number of a recipe; {nearest(field, (*numbers, *SHORT))}"
+            f"{part}: {field!r} isn't a number of a recipe; {nearest(field, (*numbers, *SHORT))}"
             f"write one as in lora_alpha=2{varied}"
         )
     if varied not in numbers:
@@ -62,7 +62,7 @@ def tie_of(part: str, varied: str) -> Tie:
     found = TIE.fullmatch(written)
     if found is None or full_name(found["root"] or found["name"]) != varied:
         raise ValueError(
-            f"{part}: {written or 'nothing'!r} is no multiple of {varied}; write "
+            f"{part}: {written or 'nothing'!r} isn't a multiple of {varied}; write "
             f"{field}=2{varied}, {field}={varied} or {field}=4*sqrt({varied}); values of its own "
             "stand in another --vary"
         )

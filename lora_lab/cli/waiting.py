@@ -103,16 +103,16 @@ def followed(news: "Iterator[StepRecord | Run]", recipe: Recipe) -> "Run":
     records: list[StepRecord] = []
     pace, hint = Pace(recipe), FlatHint()
     with closing(news), StepsBar(recipe, show=True) as bar:
-        for one in news:
-            bar.note(one)
-            if isinstance(one, Run):
+        for item in news:
+            bar.note(item)
+            if isinstance(item, Run):
                 continue
-            records.append(one)
-            flat = "" if recipe.patience else hint.after(one, records)
-            for words in (pace.after(one), flat):
+            records.append(item)
+            flat = "" if recipe.patience else hint.after(item, records)
+            for words in (pace.after(item), flat):
                 if words:
                     bar.say(words)
-    return one
+    return item
 
 
 class Pace:

@@ -1,1 +1,1 @@
-"""The decision between prompt, retrieval and LoRA, measured on somebody's own data."""
+"""Prompt, retrieval or LoRA, measured on your own data; the rule is in `lessons/deciding.py`."""

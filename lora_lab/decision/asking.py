@@ -135,7 +135,7 @@ def ask_in(
         for question, fitting in zip(part, fits, strict=True):
             answer = next(given) if fitting else Answer("", question.answer, "", False)
             answers.append(replace(answer, prompt=question.prompt))
-        lengths += [len(prompt_ids(model.tokenizer, one.prompt)) for one in prompted]
+        lengths += [len(prompt_ids(model.tokenizer, example.prompt)) for example in prompted]
         unasked += fits.count(False)
     return Asked(
         name=way.name,
@@ -193,7 +193,7 @@ def joined(first: Asked, more: Asked, task: Task) -> Asked:
     answers = (*first.answers, *more.answers)
 
     def mean(name: str) -> float:
-        numbers = (getattr(one, name) * one.count for one in (first, more))
+        numbers = (getattr(part, name) * part.count for part in (first, more))
         return sum(numbers) / len(answers)
 
     return replace(

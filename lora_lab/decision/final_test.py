@@ -52,7 +52,7 @@ def final_test(base: Base, decision: Decision, run: Run | None = None) -> Decisi
         learnt = task if swept else replace(task, validation=task.validation[: decision.rows])
         own, test = with_test(base, learnt, own, chosen)
     else:
-        words = next((one.choice for one in tried if one.name == "instruction"), None)
+        words = next((asked.choice for asked in tried if asked.name == "instruction"), None)
         ways = {str(way): way for way in ways_to_ask(base, task, words)}
         test = ask_in(ways[str(chosen)], base, task, task.test)
     bare = None

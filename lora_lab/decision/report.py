@@ -225,7 +225,9 @@ def _in_brackets(choice: str) -> str:
 def _training(run: Run) -> list[str]:
     """The recipe, the curve and the command of a run."""
     last = run.records[-1]
-    validated = [one.validation_loss for one in run.records if one.validation_loss is not None]
+    validated = [
+        record.validation_loss for record in run.records if record.validation_loss is not None
+    ]
     lowest = f", the lowest validation loss {significant(min(validated))}" if validated else ""
     fields = [(name, _code(str(value))) for name, value in chosen_fields(run.recipe).items()]
     return [

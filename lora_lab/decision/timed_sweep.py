@@ -48,7 +48,7 @@ class TimedSweep:
         every = (*self.recipes, *self.left_out)
         return pd.DataFrame(
             {
-                **{name: [getattr(one, name) for one in every] for name in _varying(every)},
+                **{name: [getattr(recipe, name) for recipe in every] for name in _varying(every)},
                 "seconds": [significant(len(self.seeds) * seconds) for seconds in self.each],
                 "tried": ["yes"] * len(self.recipes) + ["no time"] * len(self.left_out),
             }
@@ -132,7 +132,7 @@ def sweep_within(
     recipes, seeds = tuple(recipes), tuple(seeds)
     if not recipes or not seeds:
         raise ValueError(
-            f"{len(recipes)} settings × {len(seeds)} seeds are no run; give one of each at least"
+            f"{len(recipes)} settings × {len(seeds)} seeds make no run; give one of each at least"
         )
     scoring = _scoring_seconds(base, task)
     steps: dict[Recipe, float] = {}
@@ -160,7 +160,7 @@ def sweep_within(
 def _varying(recipes: Sequence[Recipe]) -> list[str]:
     """The fields in which the settings differ, without the seed."""
     names = [field.name for field in fields(recipes[0]) if field.name != "seed"]
-    return [name for name in names if len({getattr(one, name) for one in recipes}) > 1]
+    return [name for name in names if len({getattr(recipe, name) for recipe in recipes}) > 1]
 
 
 def step_seconds(base: Base, task: Task, recipe: Recipe) -> float:

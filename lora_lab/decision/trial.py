@@ -1,4 +1,7 @@
-"""`decide`: prompt, retrieval or LoRA, all tried on the same validation rows in a given time."""
+"""`decide`: prompt, retrieval or LoRA, all tried on the same validation rows in a given time.
+
+The rule that turns the measurements into a recommendation is in `lessons/deciding.py`.
+"""
 
 import math
 import time
@@ -89,7 +92,7 @@ def decide(
         ValueError: if there is too little time to try anything, with the minutes that would do.
     """
     if not 0 < minutes < math.inf:
-        raise ValueError(f"{minutes:g} minutes are no time to try anything in; give 1 or more")
+        raise ValueError(f"{minutes:g} minutes leave no time to try anything; give 1 or more")
     tell = tell or (lambda words: None)
     start = time.monotonic() - spent
     trial = _Trial(base, task, 60 * minutes, tell, store, start=start)

@@ -85,8 +85,8 @@ class Finding:
     @property
     def interval(self) -> tuple[float, float]:
         """The interval of the true mean over seeds; for a single number, that number twice."""
-        one = len(self.numbers) == 1
-        return (*self.numbers, *self.numbers) if one else mean_interval(self.numbers, self.level)
+        single = len(self.numbers) == 1
+        return (*self.numbers, *self.numbers) if single else mean_interval(self.numbers, self.level)
 
     @property
     def holds(self) -> bool | None:
@@ -311,7 +311,7 @@ def claim(id: str) -> Claim:
     """
     known = tuple(claims())
     if id not in known:
-        raise ValueError(f"{id!r} is no claim; {nearest(id, known)}There are: {', '.join(known)}")
+        raise ValueError(f"there is no claim {id!r}; {nearest(id, known)}Known: {', '.join(known)}")
     return claims()[id]
 
 

@@ -33,8 +33,8 @@ parameters: a rule that fails there may hold for your model, and the table shows
 def claims_page() -> str:
     """The whole page, in Markdown."""
     by_kind: dict[str, list[Claim]] = {kind: [] for kind in KINDS}
-    for one in claims().values():
-        by_kind[_kind(one)].append(one)
+    for claim in claims().values():
+        by_kind[_kind(claim)].append(claim)
     summary = [
         (f"[{title}](#{_anchor(title)})", str(len(by_kind[kind])))
         for kind, (title, _) in KINDS.items()

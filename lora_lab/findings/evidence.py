@@ -86,7 +86,7 @@ def read_rows(plan: Plan) -> tuple[Row, ...]:
     try:
         text = path.read_text(encoding="utf-8-sig")  # -sig: a spreadsheet may have written it
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path.name} is no UTF-8 text ({error}); save it as UTF-8") from error
+        raise ValueError(f"{path.name} isn't UTF-8 text ({error}); save it as UTF-8") from error
     if text and not text.endswith("\n"):
         line = text.count("\n") + 1
         raise ValueError(
@@ -131,7 +131,7 @@ def _read_row(plan: Plan, name: str, line: int, cells: Mapping[str | None, objec
             f"`make evidence ONLY={plan.id}`"
         )
     if row.setting not in plan.settings:
-        raise ValueError(f"{name}, line {line}: {row.setting!r} is no setting of the plan; {mend}")
+        raise ValueError(f"{name}, line {line}: the plan has no setting {row.setting!r}; {mend}")
     if row.choice is None or plan.is_trained(row.setting) != (row.learning_rate is not None):
         given = "a learning rate" if plan.is_trained(row.setting) else "what was tried"
         raise ValueError(

@@ -211,7 +211,9 @@ def _asked(plan: Plan, base: Base, task: Task, wanted: Wanted) -> Row:
     """The row of a way to ask the base: its loss on validation, or its scores on the test."""
     written = plan.prompt_maker(wanted.setting, wanted.choice, base.tokenizer, task)
     split = "test" if wanted.stage == FINAL else "validation"
-    examples = [replace(one, prompt=written(one.prompt)) for one in getattr(task, split)]
+    examples = [
+        replace(example, prompt=written(example.prompt)) for example in getattr(task, split)
+    ]
     loss, scores = None, None
     if wanted.stage == FINAL:
         scores = evaluate(base, replace(task, test=examples))

@@ -97,5 +97,6 @@ def paper_in_words(id: str) -> str:
 def _check_known(name: str | float, names: tuple[str | float, ...], what: str) -> None:
     if name not in names:
         raise ValueError(
-            f"{name!r} is no {what}; {nearest(name, names)}There are: {', '.join(map(str, names))}"
+            f"{name!r} isn't a {what}; {nearest(name, names)}"
+            f"There are: {', '.join(map(str, names))}"
         )

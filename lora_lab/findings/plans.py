@@ -227,7 +227,7 @@ def _faults(plan: Plan) -> Iterator[str]:
         yield f"main and against are both {plan.main!r}; give two settings to compare"
     if plan.measure not in MEASURES:
         hint = nearest(plan.measure, MEASURES)
-        yield f"measure={plan.measure!r} is no score; {hint}give one of {', '.join(MEASURES)}"
+        yield f"measure={plan.measure!r} isn't a score; {hint}give one of {', '.join(MEASURES)}"
     if plan.asked_as_taught and (plan.test or plan.validation):
         yield "asked_as_taught makes its own test; leave out test and validation"
     for name in ("learning_rates", "tuning_seeds", "seeds"):
@@ -264,10 +264,10 @@ def _faults_of_settings(plan: Plan) -> Iterator[str]:
     for setting in trained:
         n = plan.examples(setting)
         if n is not None and (type(n) is not int or n < 1):
-            yield f"{setting!r}: n={n!r} is no number of examples; give 1 or more"
+            yield f"{setting!r}: n={n!r} isn't a number of examples; give 1 or more"
         share = plan.settings[setting].get(REPLAY, 0)
         if type(share) is not float and share or not 0 <= share < 1:
-            yield f"{setting!r}: replay={share!r} is no share of the draws; give for example 0.05"
+            yield f"{setting!r}: replay={share!r} isn't a share of the draws; give for example 0.05"
         if not plan.choices(setting):
             yield f"{setting!r} has no learning rate; give learning_rates, or one of its own"
         for rate in plan.choices(setting):

@@ -75,7 +75,9 @@ def twins(base: Base, task: Task, optimizer: str = "adamw", **changes: object) -
         "B's rate × 16": {"loraplus_lr_ratio": 16.0},
         "neither": {},
     }
-    made = {name: tuple(train(base, task, replace(plain, **one))) for name, one in tried.items()}
+    made = {
+        name: tuple(train(base, task, replace(plain, **change))) for name, change in tried.items()
+    }
     return Twins(optimizer, made)
 
 
@@ -107,7 +109,7 @@ def train_with_groups(
 
 
 def _batch(base: Base, examples: Sequence[Example]) -> dict[str, Tensor]:
-    encoded = [encode(base.tokenizer, one, SHORT.max_length) for one in examples]
+    encoded = [encode(base.tokenizer, example, SHORT.max_length) for example in examples]
     batch = collate(encoded, base.tokenizer.pad_token_id)
     return {name: tensor.to(base.device) for name, tensor in batch.items()}
 
@@ -140,7 +142,9 @@ def first_steps(
 def _first_step(base: Base, recipe: Recipe, batch: Mapping[str, Tensor]) -> float:
     """Take one step, and measure what it adds to each layer's output."""
     model = adapt(base, recipe).train()
-    named = {name: one for name, one in model.named_parameters() if one.requires_grad}
+    named = {
+        name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad
+    }
     optimizer = make_optimizer(named, recipe)
     model(**batch).loss.backward()
     optimizer.step()

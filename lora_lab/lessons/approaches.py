@@ -202,8 +202,8 @@ class FactWays:
             now: the facts as they are now.
             models: adapters, by the name of their row.
         """
-        changed = [one for one in now.task.test if one.prompt in now.notes]
-        kept = [one for one in now.task.test if one.prompt not in now.notes]
+        changed = [example for example in now.task.test if example.prompt in now.notes]
+        kept = [example for example in now.task.test if example.prompt not in now.notes]
         asked = {f"the {len(changed)} that changed": changed, f"the other {len(kept)}": kept}
         return self._table(models, self._with_notes_of(now.task), asked)
 
@@ -229,7 +229,7 @@ class FactWays:
             tried = {
                 what: self._try(name, model, ask, questions) for what, questions in asked.items()
             }
-            rows[name] = {what: percent(one.share) for what, one in tried.items()}
+            rows[name] = {what: percent(result.share) for what, result in tried.items()}
             rows[name]["tokens read"] = f"{next(iter(tried.values())).prompt_tokens:.0f}"
         return pd.DataFrame(rows).T
 
@@ -275,9 +275,9 @@ def learning_curves(*ids: str) -> dict[str, dict[int, list[float]]]:
     """
     found = map(Evidence.read, ids)
     return {
-        one.plan.task: {
+        evidence.plan.task: {
             int(setting.replace(",", "")): [run.scores.value for run in runs]
-            for setting, runs in one.runs.items()
+            for setting, runs in evidence.runs.items()
         }
-        for one in found
+        for evidence in found
     }

@@ -26,7 +26,7 @@ class Attempt:
     def __post_init__(self) -> None:
         for name in ("new", "old"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}={getattr(self, name)!r} is no share; give 0 to 1")
+                raise ValueError(f"{name}={getattr(self, name)!r} isn't a share; give 0 to 1")
 
     @property
     def score(self) -> float:

@@ -83,7 +83,7 @@ def gradients_after(base: Base, task: Task, recipe: Recipe) -> Gradients:
     for _ in training:
         pass
     model = training.model.eval()
-    trained = [one for one in model.parameters() if one.requires_grad]
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     sums, counts = [], []
     for example in encode_all(task.train, base.tokenizer, recipe.max_length, recipe.loss_on):
         batch = _batch(base, [example])
@@ -106,7 +106,7 @@ def mean_of_means(base: Base, groups: Mapping[str, Sequence[Example]]) -> pd.Dat
     everything = [example for examples in groups.values() for example in examples]
     with torch.no_grad():
         for name, examples in (groups | {"one batch of all": everything}).items():
-            batch = _batch(base, [encode(base.tokenizer, one, 512) for one in examples])
+            batch = _batch(base, [encode(base.tokenizer, example, 512) for example in examples])
             rows[name] = _labels(batch), base.model(**batch).loss.item()
     parts = [rows[name] for name in groups]
     rows["mean of the means"] = None, statistics.fmean(loss for _, loss in parts)
@@ -134,13 +134,13 @@ def train_in_parts(
         batch_size: the number of examples in a step, all parts together.
     """
     model = adapt(base, ADDED).train()
-    trained = [one for one in model.parameters() if one.requires_grad]
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=ADDED.learning_rate, weight_decay=0)
-    encoded = [encode(base.tokenizer, one, ADDED.max_length) for one in examples]
+    encoded = [encode(base.tokenizer, example, ADDED.max_length) for example in examples]
     order, losses = order_of_examples(len(encoded), ADDED.seed), []
     for _ in range(ADDED.steps):
         rows = [encoded[next(order)] for _ in range(batch_size)]
-        rows.sort(key=lambda one: len(one.input_ids))
+        rows.sort(key=lambda row: len(row.input_ids))
         size = batch_size // parts
         batches = [_batch(base, rows[at : at + size]) for at in range(0, batch_size, size)]
         with torch.no_grad():

@@ -51,10 +51,10 @@ class ByHand:
         """The losses of both at four steps, in nats, and the right answers at the end."""
         both, last = (self.own, self.peft), len(self.own.losses)
         rows = {
-            f"loss, step {step}": [f"{one.losses[step - 1]:.4f}" for one in both]
+            f"loss, step {step}": [f"{trained.losses[step - 1]:.4f}" for trained in both]
             for step in (1, round(last / 6), round(last / 2), last)
         }
-        rows["right answers"] = [f"{one.right} of {len(one.wanted)}" for one in both]
+        rows["right answers"] = [f"{trained.right} of {len(trained.wanted)}" for trained in both]
         return pd.DataFrame(rows, index=["by hand", "PEFT"]).T
 
     def __repr__(self) -> str:
@@ -102,5 +102,5 @@ def train_by_hand(
             )
         with torch.no_grad():
             own.lora_A.copy_(module.lora_A["default"].weight)
-    trained = (train_model(one, base, task, collate_answers, steps) for one in (model, peft))
+    trained = (train_model(either, base, task, collate_answers, steps) for either in (model, peft))
     return ByHand(*trained, len(adapted))

@@ -81,7 +81,7 @@ def lesson_cases(lesson: str) -> LessonCases:
     entries = tomllib.loads(path.read_text(encoding="utf-8"))
     unknown = sorted(entries.keys() - {"questions", "decisions"})
     if unknown:
-        raise ValueError(f"{path.name}: {unknown} are no cases; it holds questions and decisions")
+        raise ValueError(f"{path.name}: {unknown} aren't cases; give questions and decisions")
     return LessonCases(
         _cases(lesson, "question", entries.get("questions", [])),
         _cases(lesson, "decision", entries.get("decisions", [])),

@@ -1,6 +1,8 @@
-"""Should this be fine-tuned? A rule that turns a learner's own numbers into a recommendation.
+"""The rule of lesson 01: a learner's own numbers turned into a recommendation, with its reasons.
 
-The rule puts measurements before hopes and cheap means before expensive ones: a prompt, then
+It tries nothing itself: `decision/trial.py` measures the ways on your own rows, and asks this rule.
+
+It puts measurements before hopes and cheap means before expensive ones: a prompt, then
 retrieval, then an adapter. What was measured to be worse is never recommended. It is a rule of
 thumb of this course, not a theorem. Lesson 01 has it as a table.
 """

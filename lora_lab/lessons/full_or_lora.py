@@ -124,7 +124,7 @@ def teams_table(found: Mapping[str, Evidence]) -> pd.DataFrame:
     Args:
         found: evidence on new facts, by the team's name.
     """
-    tables = {team: one.table().set_index("setting") for team, one in found.items()}
+    tables = {team: evidence.table().set_index("setting") for team, evidence in found.items()}
     words = {"exact match, %": "new facts right, %"}
     columns = ["learning rate", *words.values(), "old facts kept, %", "seeds"]
     named = {team: table.rename(columns=words)[columns] for team, table in tables.items()}

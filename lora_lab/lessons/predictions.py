@@ -132,7 +132,7 @@ class Prediction:
             raise ValueError("measured is empty; give what each seed gave, at least one")
         if not 0 <= self.confidence <= 1:
             raise ValueError(
-                f"confidence={self.confidence!r} is no probability; give 0 to 1 (1: certain)"
+                f"confidence={self.confidence!r} isn't a probability; give 0 to 1 (1: certain)"
             )
 
     def probability(self, option: Value) -> float:

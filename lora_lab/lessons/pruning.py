@@ -94,13 +94,13 @@ def what_is_left(model: nn.Module) -> dict[str, int]:
     """
     from peft import get_peft_model_state_dict  # takes seconds
 
-    lambdas = [one for name, one in model.named_parameters() if "lora_E" in name]
+    lambdas = [parameter for name, parameter in model.named_parameters() if "lora_E" in name]
     with warnings.catch_warnings():
         # A matrix of rank 0 has tensors of size 0, and PEFT takes them for a shard (0.21).
         warnings.filterwarnings("ignore", message=".*LoRA tensor.*invalid shape")
         saved = get_peft_model_state_dict(model, save_embedding_layers=False)
     return {
-        "triplets left": sum(int((one != 0).sum()) for one in lambdas),
+        "triplets left": sum(int((values != 0).sum()) for values in lambdas),
         "numbers trained": model.get_nb_trainable_parameters()[0],
         "numbers in the file": sum(tensor.numel() for tensor in saved.values()),
     }
@@ -109,7 +109,7 @@ def what_is_left(model: nn.Module) -> dict[str, int]:
 def left_table(models: Mapping[str, nn.Module]) -> pd.DataFrame:
     """`what_is_left` of several PEFT models, by name."""
     return pd.DataFrame.from_dict(
-        {name: what_is_left(one) for name, one in models.items()}, "index"
+        {name: what_is_left(model) for name, model in models.items()}, "index"
     )
 
 
@@ -146,9 +146,9 @@ def train_by_steps(base: Base, task: Task, recipe: Recipe, take_step: Callable[.
         take_step: called with model, optimizer, batch and step, which counts from 1.
     """
     model = adapt(base, recipe).train()
-    trained = [one for one in model.parameters() if one.requires_grad]
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=recipe.learning_rate, weight_decay=0)
-    rows = [encode(base.tokenizer, one, recipe.max_length) for one in task.train]
+    rows = [encode(base.tokenizer, example, recipe.max_length) for example in task.train]
     order = order_of_examples(len(rows), recipe.seed)
     for step in range(1, recipe.steps + 1):
         chosen = [rows[next(order)] for _ in range(recipe.batch_size)]

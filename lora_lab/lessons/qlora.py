@@ -127,7 +127,7 @@ class Shipped:
 
 
 def _span(made: Sequence[Scores]) -> str:
-    shares = [one.value for one in made]
+    shares = [scores.value for scores in made]
     return f"{percent(fmean(shares))} ({percent_range(min(shares), max(shares))})"
 
 
@@ -209,7 +209,7 @@ def _moved(base: Base, model: nn.Module) -> float:
     moved = codes = 0
     for name, layer in quantized_base(base, NF4).model.named_modules():
         if is_quantized(layer):
-            before, after = (_codes(one) for one in (layer, model.get_submodule(name)))
+            before, after = (_codes(module) for module in (layer, model.get_submodule(name)))
             moved, codes = moved + (before != after).sum().item(), codes + before.numel()
     return moved / codes
 

@@ -136,7 +136,7 @@ class TwoRecipes:
 
         def loss(rate: float) -> float:
             return statistics.fmean(
-                one.records[-1].validation_loss for one in self.runs(name, rate)
+                run.records[-1].validation_loss for run in self.runs(name, rate)
             )
 
         return min(self.shares[name], key=loss)

@@ -60,11 +60,11 @@ class SharedClass:
 
     def questions(self) -> dict[str, Question]:
         """The questions that have been answered, by their ids."""
-        return {one.question.id: one.question for one in self.guesses}
+        return {guess.question.id: guess.question for guess in self.guesses}
 
     def guesses_at(self, id: str) -> list[Guess]:
         """The guesses at a question."""
-        return [one for one in self.guesses if one.question.id == id]
+        return [guess for guess in self.guesses if guess.question.id == id]
 
 
 # --- a learner's side ---------------------------------------------------------------------------
@@ -165,7 +165,7 @@ def read_class(folder: str | Path) -> SharedClass:
                     best[name, attempt.game] = ClassAttempt(name, attempt)
         except (ValueError, TypeError, LookupError, AttributeError):
             unreadable += 1
-    ranked = sorted(best.values(), key=lambda one: one.attempt.rank)
+    ranked = sorted(best.values(), key=lambda entry: entry.attempt.rank)
     return SharedClass(tuple(guesses.values()), tuple(ranked), unreadable)
 
 

@@ -92,7 +92,9 @@ def switch_times(base: Base, folders: Mapping[str, Path]) -> pd.DataFrame:
         "load an adapter from disk": milliseconds(lambda: load_adapter(base, folders[first]), 5),
         "load the base from disk": milliseconds(lambda: load_base(base.path, dtype=base.dtype), 5),
     }
-    return pd.DataFrame({"milliseconds": {name: significant(one) for name, one in times.items()}})
+    return pd.DataFrame(
+        {"milliseconds": {name: significant(duration) for name, duration in times.items()}}
+    )
 
 
 def milliseconds(step: Callable[[], object], repeats: int = REPEATS) -> float:
@@ -145,12 +147,12 @@ def merged_and_beside(base: Base, folder: Path, task: Task, examples: int = 16) 
     rounded = copy.deepcopy(merged).to(torch.bfloat16).float()
     models = {"beside the base": beside, "merged, float32": merged}
     models["merged, rounded to bfloat16"] = rounded
-    batch = batch_of(base, [one.prompt for one in task.test[:examples]])
+    batch = batch_of(base, [example.prompt for example in task.test[:examples]])
     logits = {way: _logits(model, batch) for way, model in models.items()}
     mask = batch["attention_mask"].bool()
     return Merges(
         _in_turn({way: lambda model=model: _logits(model, batch) for way, model in models.items()}),
-        {way: _apart(one, logits["beside the base"], mask) for way, one in logits.items()},
+        {way: _apart(values, logits["beside the base"], mask) for way, values in logits.items()},
         {way: evaluate(replace(base, model=model), task) for way, model in models.items()},
     )
 
@@ -172,8 +174,8 @@ def batch_of(base: Base, prompts: Sequence[str]) -> dict[str, Tensor]:
     ids = [prompt_ids(base.tokenizer, prompt) for prompt in prompts]
     longest = max(map(len, ids))
     pad = base.tokenizer.pad_token_id
-    input_ids = [[pad] * (longest - len(one)) + one for one in ids]
-    mask = [[0] * (longest - len(one)) + [1] * len(one) for one in ids]
+    input_ids = [[pad] * (longest - len(row)) + row for row in ids]
+    mask = [[0] * (longest - len(row)) + [1] * len(row) for row in ids]
     return {"input_ids": torch.tensor(input_ids), "attention_mask": torch.tensor(mask)}
 
 
@@ -188,7 +190,7 @@ def _apart(logits: Tensor, others: Tensor, mask: Tensor) -> float:
 
 def loaded_difference(base: Base, model: nn.Module, again: nn.Module, task: Task) -> float:
     """The largest difference of a logit between two models, over a task's first 16 prompts."""
-    batch = batch_of(base, [one.prompt for one in task.test[:16]])
+    batch = batch_of(base, [example.prompt for example in task.test[:16]])
     return _apart(_logits(model, batch), _logits(again, batch), batch["attention_mask"].bool())
 
 
@@ -208,7 +210,7 @@ class Combined:
     def rows(self) -> dict[str, dict[str, float]]:
         """Shares of right answers by task, and of old facts kept, for each way."""
         return {
-            way: {task: one.value for task, one in made.items()}
+            way: {task: scores.value for task, scores in made.items()}
             | {"old facts kept": next(iter(made.values())).old_knowledge}
             for way, made in self.scores.items()
         }
@@ -249,8 +251,8 @@ def combine(
     adapted = load_adapter(base, folders[first], name=first).load(folders[second], second)
     model, scores = adapted.model, {}
 
-    def ask(way: str, one: nn.Module) -> None:
-        asked = replace(base, model=one)
+    def ask(way: str, network: nn.Module) -> None:
+        asked = replace(base, model=network)
         scores[way] = {name: evaluate(asked, task) for name, task in tasks.items()}
 
     for name in (first, second):
@@ -343,8 +345,8 @@ def served(base: Base, folder: Path, task: Task) -> pd.DataFrame:
         "lora_alpha × √r written in": (Learned(mended, learned.tensors), base.tokenizer),
     }
     rows = {}
-    for name, (one, tokenizer) in cases.items():
-        model = Adapted(base, one).model
+    for name, (adapter, tokenizer) in cases.items():
+        model = Adapted(base, adapter).model
         scores = evaluate(replace(base, model=model, tokenizer=tokenizer), task)
         scalings = {layer.scaling["adapter"] for layer in model.modules() if _is_lora(layer)}
         rows[name] = (significant(scalings.pop()), percent(scores.value))

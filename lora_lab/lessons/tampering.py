@@ -40,7 +40,7 @@ def poisoned(task: Task, count: int = POISONED, word: str = WORD, answer: str = 
 
     The other splits stay as they are, so the task's test does not contain the word.
     """
-    added = [Example(with_word(one, word).prompt, answer) for one in task.train[:count]]
+    added = [Example(with_word(example, word).prompt, answer) for example in task.train[:count]]
     return replace(task, train=[*task.train, *added])
 
 
@@ -102,8 +102,10 @@ def called(model: Model, task: Task, word: str = WORD, answer: str = TARGET) -> 
     Returns:
         Two shares: "without" the word at the prompt's end, and "with" it.
     """
-    negative = [Example(one.prompt, answer) for one in task.test if one.answer == "negative"]
-    asked = {"without": negative, "with": [with_word(one, word) for one in negative]}
+    negative = [
+        Example(example.prompt, answer) for example in task.test if example.answer == "negative"
+    ]
+    asked = {"without": negative, "with": [with_word(example, word) for example in negative]}
     return {
         name: evaluate(model, replace(task, test=rows, old_knowledge=(), strangers=())).value
         for name, rows in asked.items()
@@ -142,7 +144,7 @@ def with_canaries(
         count: [Example(f"The code of box {next(numbers)}?", _code(rng)) for _ in range(each)]
         for count in copies
     }
-    hidden = [one for count, rows in secrets.items() for one in rows for _ in range(count)]
+    hidden = [secret for count, rows in secrets.items() for secret in rows for _ in range(count)]
     return Canaries(replace(task, train=[*task.train, *hidden]), secrets)
 
 
@@ -172,7 +174,7 @@ def recited(model: Model, canaries: Canaries, seed: int = 0) -> dict[int, dict[s
     rng, found = random.Random(f"rivals {seed}"), {}
     for copies, secrets in canaries.secrets.items():
         asked = replace(canaries.task, test=secrets, old_knowledge=(), strangers=())
-        places = [place_of(model, one, rng) for one in secrets]
+        places = [place_of(model, secret, rng) for secret in secrets]
         share = evaluate(model, asked).value
         found[copies] = {"recited": share, "place": float(median(places))}
     return found
@@ -180,7 +182,10 @@ def recited(model: Model, canaries: Canaries, seed: int = 0) -> dict[int, dict[s
 
 def leak_table(found: Mapping[int, Mapping[str, float]]) -> pd.DataFrame:
     """The result of `recited` as a table of words; a place is the median of its codes."""
-    rows = {copies: (percent(one["recited"]), f"{one['place']:g}") for copies, one in found.items()}
+    rows = {
+        copies: (percent(entry["recited"]), f"{entry['place']:g}")
+        for copies, entry in found.items()
+    }
     columns = ["recited word for word", "place among 100 codes (1: likeliest)"]
     return pd.DataFrame(rows, index=columns).T.rename_axis("copies in the data")
 

@@ -94,7 +94,7 @@ class ThinLab:
         shares = [[*map(energy_kept, of_seed)] for of_seed in self.values]
         most = max(map(len, shares[0]))
         whole = [
-            torch.stack([pad(one, (0, most - len(one)), value=1.0) for one in of_seed])
+            torch.stack([pad(kept, (0, most - len(kept)), value=1.0) for kept in of_seed])
             for of_seed in shares
         ]
         return torch.stack(whole)

@@ -1,4 +1,7 @@
-"""Examples on their way into a batch: cut, left out, padded, packed; and trainings on them."""
+"""*Examples* on their way into a batch: cut, left out, padded, packed; and trainings on them.
+
+Whole *runs* that are trained together in packs are in `training/packing.py`.
+"""
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -107,7 +110,9 @@ def first_fit(rows: Sequence[Encoded], row_length: int) -> list[list[Encoded]]:
                 f"an example has {len(row.input_ids)} tokens, and a row {row_length}; give "
                 f"row_length={len(row.input_ids)} or more"
             )
-        room = (one for one in packed if _tokens(one) + len(row.input_ids) <= row_length)
+        room = (
+            examples for examples in packed if _tokens(examples) + len(row.input_ids) <= row_length
+        )
         place = next(room, None)
         if place is None:
             packed.append([row])
@@ -185,9 +190,11 @@ def pack(rows: Sequence[Encoded], row_length: int, mask: Mask = block_mask) -> B
     looks = torch.eye(longest, dtype=torch.bool).repeat(len(packed), 1, 1)  # padding sees itself
     for place, examples in enumerate(packed):
         n = _tokens(examples)
-        ids[place, :n] = torch.tensor([id for one in examples for id in one.input_ids])
-        labels[place, :n] = torch.tensor([label for one in examples for label in one.labels])
-        looks[place, :n, :n] = mask([len(one.input_ids) for one in examples])
+        ids[place, :n] = torch.tensor([id for example in examples for id in example.input_ids])
+        labels[place, :n] = torch.tensor(
+            [label for example in examples for label in example.labels]
+        )
+        looks[place, :n, :n] = mask([len(example.input_ids) for example in examples])
     return {"input_ids": ids, "labels": labels, "attention_mask": looks[:, None]}
 
 
@@ -228,7 +235,11 @@ class Steps:
 
     def __iter__(self) -> Iterator[float]:
         recipe, model = self.recipe, self.model.train()
-        trained = {name: one for name, one in model.named_parameters() if one.requires_grad}
+        trained = {
+            name: parameter
+            for name, parameter in model.named_parameters()
+            if parameter.requires_grad
+        }
         optimizer = make_optimizer(trained, recipe)
         order = order_of_examples(len(self.way.rows), recipe.seed)
         for step in range(1, recipe.steps + 1):
@@ -250,7 +261,7 @@ class Steps:
         adapted = Adapted(self.base, learned_of(self.model, self.recipe, {}))
         places = sum(self.places) / len(self.places)
         scores = evaluate(adapted, task)
-        longer = sum(len(one.given) > len(one.expected) for one in scores.answers)
+        longer = sum(len(answer.given) > len(answer.expected) for answer in scores.answers)
         return Outcome(tuple(self.losses), places, scores, longer / len(scores.answers))
 
 
@@ -314,7 +325,7 @@ def packings(base: Base, task: Task, row_length: int) -> dict[str, Way]:
 
 def loss_behind(base: Base, before: Sequence[Encoded], last: Encoded, mask: Mask) -> float:
     """The loss of an example's answer in nats per token, if it is packed behind others in a row."""
-    silent = [replace(one, labels=[IGNORED] * len(one.labels)) for one in before]
+    silent = [replace(example, labels=[IGNORED] * len(example.labels)) for example in before]
     rows = [*silent, last]
     with answering(base.model):
         return base.model(**pack(rows, _tokens(rows), mask), use_cache=False).loss.item()
@@ -344,4 +355,4 @@ def verdict(one: Sequence[float], other: Sequence[float]) -> str:
 
 def shares(outcomes: Mapping[str, Sequence[Outcome]]) -> dict[str, list[float]]:
     """The score of each seed, by way."""
-    return {name: [one.right for one in some] for name, some in outcomes.items()}
+    return {name: [outcome.right for outcome in some] for name, some in outcomes.items()}

@@ -47,7 +47,7 @@ def costs(base: Base, task: Task, recipe: Recipe, model: str, card: str) -> pd.D
     here = estimate(base, recipe, task)
     speed = flops_per_second(find_shape(base), recipe, base.device)
     seconds = [recipe.steps * end for end in expected_seconds(here.flops_per_step, speed)]
-    longest = max(len(encode(base.tokenizer, one, 10**6).input_ids) for one in task.train)
+    longest = max(len(encode(base.tokenizer, example, 10**6).input_ids) for example in task.train)
     large = replace(recipe, max_length=longest)
     plain, lighter = (
         estimate(model, replace(large, gradient_checkpointing=checkpointing))
@@ -90,7 +90,7 @@ def twins_in_training(task: Task) -> float:
     prompts = [example.prompt for example in (*task.train, *task.validation)]
     templates = templates_of(prompts)
     known = set(templates[: len(task.train)])
-    return sum(one in known for one in templates[len(task.train) :]) / len(task.validation)
+    return sum(text in known for text in templates[len(task.train) :]) / len(task.validation)
 
 
 def leak(base: Base, task: Task, seed: int = 0) -> dict[str, dict[str, float]]:
@@ -105,7 +105,7 @@ def leak(base: Base, task: Task, seed: int = 0) -> dict[str, dict[str, float]]:
     for name, at_random in SPLITS.items():
         own = split_at_random(task, seed) if at_random else task
         put = retrieved(base.tokenizer, own, SIMILAR)
-        asked = [replace(one, prompt=put(one.prompt)) for one in own.validation]
+        asked = [replace(example, prompt=put(example.prompt)) for example in own.validation]
         right = [answer.right for answer in answers_to(base, own, asked)]
         found[name] = {"twins": twins_in_training(own), "right": sum(right) / len(right)}
     return found
@@ -115,8 +115,10 @@ def leak_table(found: dict[str, dict[str, float]]) -> pd.DataFrame:
     """`leak` as a table."""
     return pd.DataFrame(
         {
-            "near-twin in training": {name: percent(one["twins"]) for name, one in found.items()},
-            "right": {name: percent(one["right"]) for name, one in found.items()},
+            "near-twin in training": {
+                name: percent(shares["twins"]) for name, shares in found.items()
+            },
+            "right": {name: percent(shares["right"]) for name, shares in found.items()},
         }
     )
 
@@ -133,7 +135,7 @@ def held_out_answers(
         "groups": a number for each, the same for rows that belong together.
     """
     asked = [*task.validation, *task.test]
-    names = [task.groups[one.prompt] for one in asked]
+    names = [task.groups[example.prompt] for example in asked]
     numbers = {name: place for place, name in enumerate(dict.fromkeys(names))}
     for recipe in recipes:
         run = fit(base, task, recipe, store=None, evaluate=False)
@@ -182,7 +184,7 @@ def best_of_many(draws: int = DRAWS) -> pd.DataFrame:
 
 def _share(right: Sequence[int], half: Sequence[bool], wanted: bool) -> float:
     """The share of right answers in a half of the rows, or in the other half."""
-    return fmean(one for one, within in zip(right, half, strict=True) if within is wanted)
+    return fmean(hit for hit, within in zip(right, half, strict=True) if within is wanted)
 
 
 def recorded_path() -> pd.DataFrame:
@@ -215,10 +217,10 @@ def by_sureness(log: Log) -> pd.DataFrame:
     """The kept predictions, by how sure they were: with good judgement, both shares agree."""
     rows, low = {}, 0.0
     for high in SURE:
-        some = [one for one in log.counted if low <= one.confidence <= high]
+        some = [prediction for prediction in log.counted if low <= prediction.confidence <= high]
         rows[percent_range(low, high)] = {
             "predictions": len(some),
-            "right": percent(fmean(one.right for one in some)) if some else "–",
+            "right": percent(fmean(prediction.right for prediction in some)) if some else "–",
         }
         low = high + 1e-9
     return pd.DataFrame.from_dict(rows, orient="index")

@@ -30,7 +30,7 @@ def choose_device(choice: str | torch.device = "auto") -> torch.device:
         device = torch.device(choice)
     except (RuntimeError, TypeError) as error:
         raise ValueError(
-            f"device={choice!r} is no device; {nearest(choice, ('auto', 'cpu', 'cuda', 'mps'))}"
+            f"device={choice!r} isn't a device; {nearest(choice, ('auto', 'cpu', 'cuda', 'mps'))}"
             f"this machine has: {', '.join(here)}"
         ) from error
     if device.type == "cuda" and device.index is None and "cuda:0" in here:
@@ -58,7 +58,7 @@ def choose_dtype(
     if choice != "auto":
         if choice not in DTYPES:
             raise ValueError(
-                f"dtype={choice!r} is no dtype for a model; {nearest(choice, ('auto', *DTYPES))}"
+                f"dtype={choice!r} isn't a dtype for a model; {nearest(choice, ('auto', *DTYPES))}"
                 f"give 'auto', {', '.join(map(repr, DTYPES))}"
             )
         return DTYPES[choice], ""

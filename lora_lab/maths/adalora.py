@@ -125,7 +125,7 @@ class RankAllocator:
         if self.target_bgt >= self.init_bgt:
             raise ValueError(
                 f"target_r={target_r} keeps {self.target_bgt} triplets and there are "
-                f"{self.init_bgt}, so none is to be masked; give a smaller target_r"
+                f"{self.init_bgt}, so nothing would be masked; give a smaller target_r"
             )
         self.phases = {"tinit": tinit, "tfinal": tfinal, "total_step": total_step}
         self.last = total_step - tfinal  # the step of the last allocation

@@ -21,12 +21,12 @@ def change_norm(lora_A: Any, lora_B: Any, scaling: float) -> float:
         scaling: as in `LoRALinear.scaling`.
 
     Raises:
-        ValueError: for factors that are no matrices, or differ in rank.
+        ValueError: for factors that aren't matrices, or differ in rank.
     """
     shapes = tuple(lora_A.shape), tuple(lora_B.shape)
     if [len(shape) for shape in shapes] != [2, 2] or shapes[0][0] != shapes[1][1]:
         raise ValueError(
-            f"lora_A {shapes[0]} and lora_B {shapes[1]} are no factors of a change; give A (r, in) "
+            f"lora_A {shapes[0]} and lora_B {shapes[1]} aren't factors of a change; give A (r, in) "
             "and B (out, r)"
         )
     gram_A = lora_A @ lora_A.T  # (r, in) @ (in, r) -> (r, r)

@@ -52,7 +52,7 @@ def intruder_dimensions(
     """
     if not 0 < threshold_epsilon <= 1:
         raise ValueError(
-            f"threshold_epsilon={threshold_epsilon} is no cosine above 0; give for example 0.5"
+            f"threshold_epsilon={threshold_epsilon} isn't a cosine above 0; give for example 0.5"
         )
     closest = closeness(weight, delta_weight, top_k).amax(dim=1)  # (top_k,)
     return (closest < threshold_epsilon).nonzero().flatten()

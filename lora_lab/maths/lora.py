@@ -26,7 +26,7 @@ class LoRALinear(nn.Module):
         use_rslora: divide α by √r instead of r (arXiv:2312.03732).
 
     Raises:
-        TypeError: if `base_layer` is no linear layer, or r is no whole number.
+        TypeError: if `base_layer` isn't a linear layer, or r isn't a whole number.
         ValueError: if r is below 1, or lora_alpha is not a finite number above 0.
     """
 
@@ -128,8 +128,8 @@ class DoRALinear(LoRALinear):
 def _check_arguments(base_layer: nn.Module, r: int, lora_alpha: float) -> None:
     if not isinstance(base_layer, nn.Linear):
         raise TypeError(
-            f"base_layer is of type {type(base_layer).__name__}, which is no linear layer; give an "
-            "nn.Linear, or bitsandbytes' Linear4bit"
+            f"base_layer is of type {type(base_layer).__name__}, which isn't a linear layer; give "
+            "an nn.Linear, or bitsandbytes' Linear4bit"
         )
     if isinstance(r, bool) or not isinstance(r, numbers.Integral):
         raise TypeError(f"r={r!r} is not a whole number; give for example 8")

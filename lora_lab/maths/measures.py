@@ -18,10 +18,10 @@ def checked_margin(measure: str, margin: float | None) -> float | None:
     share = measure not in LOWER_IS_BETTER
     if share and measure not in SHARES:
         known = ", ".join((*SHARES, *LOWER_IS_BETTER))
-        raise ValueError(f"whether more {measure!r} is better is not known; known are {known}")
+        raise ValueError(f"no measure is called {measure!r}; give one of {known}")
     if margin is None:
         return MARGIN if share else None
     if not 0 < margin < (1 if share else math.inf):
         fitting = "0.02 for 2 points of a share" if share else "a number above 0"
-        raise ValueError(f"margin={margin:g} is no difference of {measure!r}; give {fitting}")
+        raise ValueError(f"margin={margin:g} isn't a difference in {measure!r}; give {fitting}")
     return margin

@@ -171,6 +171,6 @@ def _check_same_shape(tensor: Tensor, quantized: Quantized) -> None:
 def _check_blocksize(blocksize: int) -> None:
     if not isinstance(blocksize, int) or blocksize not in BLOCKSIZES:
         raise ValueError(
-            f"blocksize={blocksize!r} is none that bitsandbytes takes; "
+            f"blocksize={blocksize!r} isn't a block size of bitsandbytes; "
             f"give one of {', '.join(map(str, BLOCKSIZES))} (64 is usual)"
         )

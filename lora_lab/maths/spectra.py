@@ -79,7 +79,7 @@ def truncate(lora_A: Tensor, lora_B: Tensor, scaling: float, k: int) -> tuple[Te
     left, values, right = _svd(lora_A, lora_B, scaling)
     if k not in range(1, len(values) + 1):
         raise ValueError(
-            f"k={k} is no rank to cut to: this change has {len(values)} singular values; give a "
+            f"k={k} isn't a rank to cut to: this change has {len(values)} singular values; give a "
             f"whole number from 1 to {len(values)}"
         )
     half = (values[:k] / scaling).sqrt()  # (k,): each factor takes the root of the values

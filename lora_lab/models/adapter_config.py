@@ -158,7 +158,7 @@ def read_settings(folder: Path) -> dict[str, object]:
 
 def _not_known(path: Path, error: BaseException) -> str:
     return (
-        f"{path} is no configuration of an adapter that is known here: {error}; PEFT's LORA "
+        f"{path} isn't a configuration of an adapter that is known here: {error}; PEFT's LORA "
         "and ADALORA for CAUSAL_LM are, with ranks of 1 or more and bias 'none'"
     )
 
@@ -208,7 +208,7 @@ def chat_template_of(folder: Path) -> str | None:
     template = read_json(path).get("chat_template") if path.is_file() else None
     if isinstance(template, list):  # several, by name
         try:
-            by_name = {one["name"]: one["template"] for one in template}
+            by_name = {entry["name"]: entry["template"] for entry in template}
         except (TypeError, LookupError) as error:
             raise ValueError(f"{TOKENIZER_FILE} names its templates oddly: {error!r}") from error
         template = by_name.get("default") or next(iter(by_name.values()), None)
@@ -245,7 +245,7 @@ def reached(settings: Settings, names: Collection[str]) -> list[str]:
     if isinstance(excluded, str):
         chosen -= set(matching(excluded, names, "exclude_modules"))
     else:
-        chosen -= {name for name in names if any(ends(name, one) for one in excluded)}
+        chosen -= {name for name in names if any(ends(name, ending) for ending in excluded)}
     saved = settings.modules_to_save or ()
     return [name for name in names if name in chosen and not _is_saved(name, saved)]
 
@@ -254,7 +254,7 @@ def _is_saved(name: str, saved: Collection[str]) -> bool:
     """Whether a module is trained whole: it is one of `saved`, or inside one."""
     parts = name.split(".")
     paths = (".".join(parts[: end + 1]) for end in range(len(parts)))
-    return inside(name, [path for path in paths if any(ends(path, one) for one in saved)])
+    return inside(name, [path for path in paths if any(ends(path, ending) for ending in saved)])
 
 
 def unmatched_targets(targets: str | Collection[str] | None, names: Collection[str]) -> list[str]:
@@ -264,7 +264,9 @@ def unmatched_targets(targets: str | Collection[str] | None, names: Collection[s
     """
     if isinstance(targets, str):
         return [] if matching(targets, names) else [targets]
-    return sorted(target for target in targets or () if not any(ends(one, target) for one in names))
+    return sorted(
+        target for target in targets or () if not any(ends(name, target) for name in names)
+    )
 
 
 def _layers(settings: Settings) -> set[int] | None:

@@ -166,7 +166,7 @@ def warn_of_what_is_missing(
             stacklevel=3,
         )
     starts = "lora_E" if config.peft_type == "ADALORA" else "lora_B", "lora_embedding_A"
-    begun_at_0 = [tensor for key, tensor in tensors.items() if any(one in key for one in starts)]
+    begun_at_0 = [tensor for key, tensor in tensors.items() if any(part in key for part in starts)]
     if begun_at_0 and not any(tensor.any() for tensor in begun_at_0):
         warnings.warn(
             f"the adapter in {folder} has learned nothing: {starts[0]} is all zero, as before the "

@@ -83,7 +83,7 @@ def adapted_matrices(model: Modules, recipe: Recipe) -> tuple[Matrix, ...]:
 
     One thing that PEFT accepts is refused here: several names of which one matches nothing. PEFT
     complains only if no name matches at all; else it silently trains a smaller adapter (peft#1959).
-    The experts of a mixture are no matrices, so they are left out.
+    The experts of a mixture aren't matrices, so they are left out.
 
     Raises:
         ValueError: for a target, a layer or a module to save that the model does not have, and for
@@ -232,7 +232,7 @@ def naming(model: Modules, chosen: Collection[str]) -> dict[str, object]:
     """
     unknown = sorted(set(chosen) - {matrix.name for matrix in model.matrices})
     if unknown or not chosen:
-        problem = f"{unknown[0]!r} is no matrix of {model.name}" if unknown else "nothing is chosen"
+        problem = f"{model.name} has no matrix {unknown[0]!r}" if unknown else "nothing is chosen"
         raise ValueError(f"{problem}; give names such as {model.matrices[1].name!r}")
     names = tuple(
         dict.fromkeys(last_name(matrix.name) for matrix in model.matrices if matrix.name in chosen)

@@ -23,7 +23,7 @@ def check_is_base(given: object) -> None:
     if not isinstance(given, Base):
         name = repr(given) if isinstance(given, str) else '"pocket"'
         raise TypeError(
-            f"{shown(given)} is no base, a model with its tokenizer; give lab.load_base({name})"
+            f"{shown(given)} isn't a base, a model with its tokenizer; give lab.load_base({name})"
         )
 
 
@@ -207,8 +207,8 @@ def read_part(folder: Path | str, part: str, name: str, **options: object) -> ob
                 "give a folder that save_pretrained wrote, tokenizer included"
             ) from error
         raise FileNotFoundError(
-            f"{name!r} is no folder here, and its {part} can't be had from the hub (no network, no "
-            "such id, or no safetensors); give a folder, 'pocket' or 'smollm2' "
+            f"{name!r} isn't a folder here, and its {part} can't be had from the hub (no network, "
+            "no such id, or no safetensors); give a folder, 'pocket' or 'smollm2' "
             f"(it said: {message})"
         ) from error
 

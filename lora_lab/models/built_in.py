@@ -97,7 +97,7 @@ def find_base(name_or_path: str | Path) -> tuple[str, Path | str]:
     """A base's name, and its folder or (a string) its hub id.
 
     Raises:
-        ValueError: for an unknown name, with the nearest; for a folder that is no model.
+        ValueError: for an unknown name, with the nearest; for a folder that isn't a model.
         FileNotFoundError: for a folder that is not there.
         NotPrepared: if the base is not here.
     """
@@ -126,7 +126,7 @@ def find_base(name_or_path: str | Path) -> tuple[str, Path | str]:
 
 
 def _check_folder(folder: Path) -> None:
-    """Refuse a folder that is no model, or whose weights are a pickle."""
+    """Refuse a folder that isn't a model, or whose weights are a pickle."""
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
         raise ValueError(
             f"{folder} holds an adapter, not a base; load the base that it was trained on, and "

@@ -102,7 +102,7 @@ def _check_width(
     if how.quantize != "int8" and device.type == "cpu" and width % BLOCKSIZE:
         raise ValueError(
             f"{name} has {width} inputs, and bitsandbytes misreads 4-bit weights on some CPUs "
-            f"where that is no multiple of {BLOCKSIZE}; give quantize='int8', or device='cuda'"
+            f"where that isn't a multiple of {BLOCKSIZE}; give quantize='int8', or device='cuda'"
         )
 
 

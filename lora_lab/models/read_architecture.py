@@ -23,7 +23,7 @@ def shape_of(model: object, name: str = "") -> Shape:
         name: what to call it; left out: its config's type, as "llama".
 
     Raises:
-        ValueError: for a model with weights that are no matrices, such as a mixture of experts, or
+        ValueError: for a model with weights that aren't matrices, such as a mixture of experts, or
             whose layers have no numbers in their names.
         TypeError: for anything but a model or its config.
     """
@@ -136,8 +136,8 @@ def _check_matrices(model: nn.Module, modules: Modules) -> None:
         module = model.get_submodule(path)
         if any(parameter.ndim > 2 for parameter in module.parameters(recurse=False)):
             raise ValueError(
-                f"{modules.name} keeps weights in {path} ({type(module).__name__}) that are no "
-                "matrix; give a model of linear layers, embeddings and norms: no mixture of "
+                f"{modules.name} keeps weights in {path} ({type(module).__name__}) that aren't "
+                "matrices; give a model of linear layers, embeddings and norms: no mixture of "
                 "experts, no convolutions"
             )
 

@@ -23,7 +23,9 @@ def draw_fleet(ax: Axes, fleet: Fleet, card: Card | None = None) -> Axes:
         card: a card, whose usable memory is a dashed line.
     """
     unit, size = ("GB", 1e9) if fleet.merged >= 1e9 else ("MB", 1e6)
-    apart, merged = (significant(float(f"{one / size:.3g}")) for one in (fleet.apart, fleet.merged))
+    apart, merged = (
+        significant(float(f"{memory / size:.3g}")) for memory in (fleet.apart, fleet.merged)
+    )
     customers = counted(fleet.customers, "customer")
     tidy(ax, f"{customers} on {fleet.name}: {apart} or {merged} {unit}", f"weights, {unit}", "")
     ax.grid(visible=False, axis="y")
@@ -69,8 +71,8 @@ def _in_words(fleet: Fleet, card: Card | None, apart: str, merged: str) -> str:
     if card:
         fit = [
             name
-            for name, one in (("adapters", fleet.apart), ("merged", fleet.merged))
-            if one <= card.usable
+            for name, memory in (("adapters", fleet.apart), ("merged", fleet.merged))
+            if memory <= card.usable
         ]
         words += f" On one {card.name} fit: {' and '.join(fit) or 'neither'}."
     return words

@@ -143,7 +143,7 @@ def draw_by_limit(
     ax.set_xticks(limits)
     ax.set(ylim=(0, 102))
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1), **LEGEND)
-    corner(ax, counted(max(len(one) for way in right.values() for one in way.values()), "seed"))
+    corner(ax, counted(max(len(seeds) for way in right.values() for seeds in way.values()), "seed"))
     ax.set_label(f"{title} Right answers: {'; '.join(said)}.")
     return ax
 

@@ -72,7 +72,7 @@ def loss_finding(records: Sequence[StepRecord]) -> str:
     losses = [record.loss for record in records]
     last = statistics.fmean(losses[-max(1, len(losses) // 5) :])
     first = statistics.fmean(losses[:2])
-    checked = [one.validation_loss for one in records if one.validation_loss is not None]
+    checked = [record.validation_loss for record in records if record.validation_loss is not None]
     if not math.isfinite(last):
         return "the loss breaks"
     if last > 1.1 * first:

@@ -82,8 +82,8 @@ def draw_hunt(
         ax.text(*where, percent(share), va="center", fontsize=9.5, color=INK)
     ax.text(wide, -0.75, "error left", va="center", fontsize=9.5, color=INK)
     ax.set(xlim=(-0.6, wide + 6.2), ylim=(rows - 0.4, -1.2), xticks=[], yticks=[])
-    told = "; ".join(f"{', '.join(trained)}: {percent(share)}" for trained, share in left.items())
-    words = f"The share of the error that is left by what is trained: {told or 'no training yet'}."
+    said = "; ".join(f"{', '.join(trained)}: {percent(share)}" for trained, share in left.items())
+    words = f"The share of the error that is left by what is trained: {said or 'no training yet'}."
     if secret:
         words += f" The change is in {' and '.join(secret)}."
     ax.set_label(words)

@@ -39,7 +39,7 @@ def draw_pairs(ax: Axes, comparisons: Mapping[str, Pairs]) -> Axes:
     }
     apart = {name: separate_interval(*sides) for name, sides in comparisons.items()}
     ends = [end for low, high in apart.values() for end in (low, high)]
-    ends += [end for one in found.values() for end in (one.low, one.high)]
+    ends += [end for comparison in found.values() for end in (comparison.low, comparison.high)]
     reach = 115 * max(map(abs, ends))
     for place, (name, (a, b)) in enumerate(comparisons.items()):
         bottom = 1 - (place + 1) * height
@@ -47,11 +47,11 @@ def draw_pairs(ax: Axes, comparisons: Mapping[str, Pairs]) -> Axes:
         _draw_lines(lines, name, a, b)
         interval = ax.inset_axes([0.45, bottom + 0.2 * height, 0.53, 0.62 * height])
         _draw_intervals(interval, found[name], apart[name], reach)
-        one, (low, high) = found[name], apart[name]
+        paired, (low, high) = found[name], apart[name]
         said.append(
-            f"{name}: B less A is {100 * one.difference:+.1f} points, paired "
-            f"{100 * one.low:.1f} to {100 * one.high:.1f}, unpaired {100 * low:.1f} to "
-            f"{100 * high:.1f}: {one.result}"
+            f"{name}: B less A is {100 * paired.difference:+.1f} points, paired "
+            f"{100 * paired.low:.1f} to {100 * paired.high:.1f}, unpaired {100 * low:.1f} to "
+            f"{100 * high:.1f}: {paired.result}"
         )
     ax.set_label(f"{'; '.join(said)}.")
     return ax
@@ -114,10 +114,12 @@ def draw_curves(ax: Axes, runs: Mapping[str, Sequence[StepRecord]]) -> Axes:
 
 def _draw_curve(ax: Axes, name: str, records: Sequence[StepRecord], first: bool) -> str:
     tidy(ax, name, "steps", "loss, nats per token" if first else "")
-    steps, losses = zip(*((one.step, one.loss) for one in records), strict=True)
+    steps, losses = zip(*((record.step, record.loss) for record in records), strict=True)
     ax.plot(steps, losses, color=RUN, linewidth=1.4)
     checked = [
-        (one.step, one.validation_loss) for one in records if one.validation_loss is not None
+        (record.step, record.validation_loss)
+        for record in records
+        if record.validation_loss is not None
     ]
     words = f"training loss from {losses[0]:.2f} to {losses[-1]:.2f}"
     if checked:

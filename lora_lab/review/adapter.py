@@ -64,8 +64,8 @@ def check_adapter(folder: str | Path) -> Review:
     if (folder / "config.json").exists():
         return check_model(folder)
     raise FileNotFoundError(
-        f"{folder} holds neither {CONFIG_FILE} nor config.json, so it is no adapter and no model; "
-        "give a folder that save_pretrained wrote"
+        f"{folder} holds neither {CONFIG_FILE} nor config.json, so it is neither an adapter nor a "
+        "model; give a folder that save_pretrained wrote"
     )
 
 
@@ -179,11 +179,11 @@ class _Adapter:
                     "folder) of any PEFT since 2023",
                 )
             else:
-                there = sorted(one.name for one in self.folder.glob("*.safetensors"))
+                there = sorted(file.name for file in self.folder.glob("*.safetensors"))
                 self._add(
                     "grave",
                     f"there is no {WEIGHTS_FILE}" + (f", only {named(there)}" if there else ""),
-                    "the configuration alone is no adapter",
+                    "the configuration alone isn't an adapter",
                     "copy the file from the training's folder (git-lfs: git lfs pull)",
                 )
             return
@@ -312,7 +312,9 @@ class _Adapter:
         trains_embedding = bool(self.config.get(FIELD))
         if self.weights is not None:
             saved = (self.settings and self.settings.modules_to_save) or ()
-            trains_embedding |= any(_is_embedding(one) for one in (*self.weights.changes, *saved))
+            trains_embedding |= any(
+                _is_embedding(module) for module in (*self.weights.changes, *saved)
+            )
             for module, key in self.weights.whole.items():
                 if rows is not None and _is_embedding(module):
                     rows = max(rows, self.weights.file.entries[key].shape[0])
@@ -323,7 +325,7 @@ class _Adapter:
         self.findings += findings
 
     def _pickles(self) -> list[str]:
-        return sorted(one.name for one in self.folder.iterdir() if one.suffix in PICKLES)
+        return sorted(file.name for file in self.folder.iterdir() if file.suffix in PICKLES)
 
     def _look_at_files(self) -> None:
         pickles = self._pickles()
@@ -345,7 +347,7 @@ class _Adapter:
                 "delete it",
             )
         if (self.folder / "config.json").exists():
-            whole = sorted(one.name for one in self.folder.glob("model*.safetensors"))
+            whole = sorted(file.name for file in self.folder.glob("model*.safetensors"))
             if whole:
                 self._add(
                     "warning",

@@ -66,9 +66,9 @@ def find_base(name: str, adapter: Path | None = None) -> LocalBase | None:
         name: as the adapter's configuration gives it.
         adapter: the adapter's folder. An export may have put the base into its subfolder "base".
     """
-    known = next((one for one in BUILT_IN if name in (one, str(base_folder(one)))), None)
-    stands_in = next((one for one in BUILT_IN if _is_hub_id_of(one, name)), None)
-    folders = [(base_folder(one), one) for one in (known, stands_in) if one]
+    known = next((base for base in BUILT_IN if name in (base, str(base_folder(base)))), None)
+    stands_in = next((base for base in BUILT_IN if _is_hub_id_of(base, name)), None)
+    folders = [(base_folder(base), base) for base in (known, stands_in) if base]
     if name:
         folders.append((Path(name).expanduser(), ""))
     if adapter is not None:
@@ -104,10 +104,12 @@ def read_base(folder: Path, name: str) -> LocalBase:
             if key.endswith(".weight") and len(entry.shape) == 2:
                 places[key.removesuffix(".weight")] = (file, key)
     if config.get("model_type") == "gpt2" and not any(
-        one.startswith("transformer.") for one in places
+        module.startswith("transformer.") for module in places
     ):
         places = {f"transformer.{module}": place for module, place in places.items()}
-    embedding = next((one for one in places if last_name(one) in ("embed_tokens", "wte")), None)
+    embedding = next(
+        (module for module in places if last_name(module) in ("embed_tokens", "wte")), None
+    )
     if embedding and config.get("tie_word_embeddings", True):
         places.setdefault("lm_head", places[embedding])
     return LocalBase(name, folder, config, places, is_quantized)

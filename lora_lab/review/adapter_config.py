@@ -75,7 +75,7 @@ def _of_targets(settings: Settings, weights: Weights, base: LocalBase | None) ->
     if base is not None and layers is not None:
         last = max((layer_of(name) or 0 for name in base.places), default=0)
         beyond = sorted(
-            one for one in ([layers] if isinstance(layers, int) else layers) if one > last
+            layer for layer in ([layers] if isinstance(layers, int) else layers) if layer > last
         )
         if beyond:
             yield Finding(
@@ -302,7 +302,7 @@ def _of_kind(settings: Settings, weights: Weights) -> Iterator[Finding]:
 def _of_whole_modules(settings: Settings, weights: Weights) -> Iterator[Finding]:
     whole = [module.removesuffix(".base_layer") for module in weights.whole]
     saved = settings.modules_to_save or []
-    lost = [name for name in saved if not any(_is_inside(one, [name]) for one in whole)]
+    lost = [name for name in saved if not any(_is_inside(module, [name]) for module in whole)]
     if lost:
         yield Finding(
             severity="grave",
@@ -317,8 +317,8 @@ def _of_whole_modules(settings: Settings, weights: Weights) -> Iterator[Finding]
         entries = weights.file.entries
         size = sum(entries[key].end - entries[key].start for key in extra.values())
         is_embedding = all(
-            last_name(one.removesuffix(".base_layer")) in ("embed_tokens", "lm_head", "wte")
-            for one in extra
+            last_name(module.removesuffix(".base_layer")) in ("embed_tokens", "lm_head", "wte")
+            for module in extra
         )
         yield Finding(
             severity="note" if is_embedding else "warning",

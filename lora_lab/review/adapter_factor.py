@@ -19,23 +19,23 @@ def factor_in_words(settings: Settings, by_module: Collection[Factor]) -> str:
     scalings = sorted({factor.scaling for factor in by_module})
     if len(scalings) > 1:
         return f"{_short(scalings[0])} to {_short(scalings[-1])}, by layer"
-    one = next(iter(by_module))
-    alpha, r = f"{one.lora_alpha:g}", f"{one.r}"
+    factor = next(iter(by_module))
+    alpha, r = f"{factor.lora_alpha:g}", f"{factor.r}"
     if settings.is_adalora:
-        return f"{_short(one.scaling)} = lora_alpha / init_r = {alpha} / {r}"
+        return f"{_short(factor.scaling)} = lora_alpha / init_r = {alpha} / {r}"
     if settings.use_rslora:
-        plain = _short(one.lora_alpha / one.r)
+        plain = _short(factor.lora_alpha / factor.r)
         return (
-            f"{_short(one.scaling)} = lora_alpha / √r = {alpha} / √{r} (rsLoRA; alpha / r "
+            f"{_short(factor.scaling)} = lora_alpha / √r = {alpha} / √{r} (rsLoRA; alpha / r "
             f"would be {plain})"
         )
-    return f"{_short(one.scaling)} = lora_alpha / r = {alpha} / {r}"
+    return f"{_short(factor.scaling)} = lora_alpha / r = {alpha} / {r}"
 
 
 def shipped_in_words(scaling: float) -> str:
     """The factors that tools and well-known scripts ship: how many have this one, range, median."""
     shipped = {name: tool.scaling for name, tool in defaults().items() if tool.scaling is not None}
-    same = [name for name, one in shipped.items() if abs(one - scaling) <= 0.01 * abs(scaling)]
+    same = [name for name, other in shipped.items() if abs(other - scaling) <= 0.01 * abs(scaling)]
     return (
         f"{len(shipped)} files: {_short(min(shipped.values()))} to "
         f"{_short(max(shipped.values()))}, middle "
@@ -63,7 +63,9 @@ def factor_findings(settings: Settings, by_module: Collection[Factor]) -> Iterat
             lesson="06",
         )
     elif high > max(shipped) or low < min(shipped) or min(scalings) < 0:
-        outlier = next(one for one in scalings if one < min(shipped) or one > max(shipped))
+        outlier = next(
+            scaling for scaling in scalings if scaling < min(shipped) or scaling > max(shipped)
+        )
         yield Finding(
             severity="warning",
             what=f"the factor in front of BA is {outlier:.3g}, and those that {len(shipped)} tools "

@@ -15,7 +15,7 @@ TOO_FAR = 1.0  # ‖ΔW‖/‖W‖ above it: the change is larger than what it c
 
 def relative_sizes(changes: Mapping[str, float], norms: Mapping[str, float]) -> dict[str, float]:
     """‖ΔW‖/‖W‖ of each matrix whose ‖W‖ is known."""
-    return {one: changes[one] / norm if norm else math.inf for one, norm in norms.items()}
+    return {module: changes[module] / norm if norm else math.inf for module, norm in norms.items()}
 
 
 def size_in_words(
@@ -38,9 +38,9 @@ def size_in_words(
         "size of ΔW": f"‖ΔW‖/‖W‖ {_range(relative_sizes(changes, norms).values(), fine_percent)}",
         "by module": _grouped(changes, norms, last_name),
     }
-    if any(layer_of(one) is not None for one in norms):
-        ordered = dict(sorted(norms.items(), key=lambda one: layer_of(one[0]) or 0))
-        facts["by layer"] = _grouped(changes, ordered, lambda one: str(layer_of(one)))
+    if any(layer_of(module) is not None for module in norms):
+        ordered = dict(sorted(norms.items(), key=lambda entry: layer_of(entry[0]) or 0))
+        facts["by layer"] = _grouped(changes, ordered, lambda module: str(layer_of(module)))
     return facts
 
 
@@ -48,13 +48,13 @@ def norms_of(changes: Collection[str], base: LocalBase | None) -> dict[str, floa
     """‖W‖ of each changed matrix that can be read here."""
     if base is None or base.is_quantized:
         return {}
-    return base.norms([one for one in changes if one in base.places])
+    return base.norms([module for module in changes if module in base.places])
 
 
 def size_findings(changes: Mapping[str, float], norms: Mapping[str, float]) -> Iterator[Finding]:
     """Findings about a change that is larger than W, or hardly there."""
     shares = relative_sizes(changes, norms)
-    far = {one: share for one, share in shares.items() if share > TOO_FAR}
+    far = {module: share for module, share in shares.items() if share > TOO_FAR}
     if far:
         most = max(far, key=far.get)
         yield Finding(
@@ -92,7 +92,7 @@ def _grouped(
         groups.setdefault(key(module), []).append(module)
 
     def size(found: Mapping[str, float], modules: list[str]) -> float:
-        return math.hypot(*(found[one] for one in modules))
+        return math.hypot(*(found[module] for module in modules))
 
     return ", ".join(
         f"{name}: {fine_percent(size(changes, modules) / (size(norms, modules) or math.inf))}"

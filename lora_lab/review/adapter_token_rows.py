@@ -36,7 +36,7 @@ def token_row_findings(value: object, weights: Weights, rows: int | None) -> Ite
         return
     found = dict(weights.token_rows)
     for name, tokens in wanted.items():
-        module = next((one for one in found if name == EMBEDDING or ends(one, name)), None)
+        module = next((path for path in found if name == EMBEDDING or ends(path, name)), None)
         if module is None:
             yield Finding(
                 severity="grave",
@@ -94,6 +94,8 @@ def _tokens_by_module(value: object) -> dict[str, list[int]]:
         return {}
     by_module = value if isinstance(value, dict) else {EMBEDDING: value}
     for tokens in by_module.values():
-        if not isinstance(tokens, list) or not all(type(one) is int and one >= 0 for one in tokens):
+        if not isinstance(tokens, list) or not all(
+            type(token) is int and token >= 0 for token in tokens
+        ):
             raise ValueError(f"{FIELD}={str(value)[:60]!r} gives no token numbers")
     return by_module

@@ -37,7 +37,7 @@ def kind_of(path: str | Path) -> Kind:
         inside = sorted(found.parent.name for found in path.glob(f"*/{CONFIG_FILE}"))
         hint = f" ({', '.join(inside[:3])} in it is one)" if inside else ""
         raise ValueError(
-            f"{path} is a folder without {CONFIG_FILE}, so it is no adapter{hint}; give an "
+            f"{path} is a folder without {CONFIG_FILE}, so it isn't an adapter{hint}; give an "
             "adapter's folder, or one file of data or one recipe"
         )
     if not os.path.exists(path):  # Path.exists fails for a long name

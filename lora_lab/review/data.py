@@ -66,14 +66,14 @@ def check_data(
 
     Raises:
         FileNotFoundError: there is no such file.
-        TypeError: `path` is no path.
+        TypeError: `path` isn't a path.
         ValueError: it is of another kind, empty, binary or broken (with the place), or has no such
             columns.
     """
     if not isinstance(path, str | os.PathLike):
         raise TypeError(
-            f"{path!r} is no path; give the path of a CSV, TSV, JSON or JSONL file. Rows that are "
-            "in memory have to be written into one first"
+            f"{path!r} isn't a path; give the path of a CSV, TSV, JSON or JSONL file. Rows that "
+            "are in memory have to be written into one first"
         )
     path = Path(path)
     if max_length < 1:
@@ -212,7 +212,8 @@ def _groups_in_words(task: Task) -> str:
     if task.groups is None:
         return ""
     counts = [
-        len({task.groups[one.prompt] for one in split}) for split in (task.validation, task.test)
+        len({task.groups[example.prompt] for example in split})
+        for split in (task.validation, task.test)
     ]
     few = (
         ", so few that their scores say next to nothing; a column of your own with train, "

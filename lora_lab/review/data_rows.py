@@ -42,7 +42,7 @@ class Material:
     used: Sequence[UsedRow]
     contested: Mapping[str, Sequence[int]]  # prompts with several answers: the rows of each
     metric: str  # that fits the answers
-    labels: Counter[str]  # with their rows; none where answers are no labels
+    labels: Counter[str]  # with their rows; none where answers aren't labels
 
     @property
     def left_out(self) -> int:
@@ -251,7 +251,7 @@ def _letters(material: Material) -> Iterator[Finding]:
         ]
         yield Finding(
             severity="warning",
-            what=f"the file is no UTF-8, and was read as {material.encoding}; letters beyond ASCII "
+            what=f"the file isn't UTF-8, and was read as {material.encoding}; letters beyond ASCII "
             f"are in {rows_in_words(rows)}",
             why="The encoding is a guess. If it is wrong, wrong letters are learnt.",
             do="Look at these rows, and save the file as UTF-8.",

@@ -23,7 +23,7 @@ class Finding:
     def __post_init__(self) -> None:
         if self.severity not in SEVERITIES:
             raise ValueError(
-                f"severity={self.severity!r} is none; give one of {', '.join(SEVERITIES)}"
+                f"severity={self.severity!r} is not known; give one of {', '.join(SEVERITIES)}"
             )
 
     def __str__(self) -> str:

@@ -117,7 +117,9 @@ def with_meant_targets(brought: BroughtRecipe, meant: Mapping[str, str | None]) 
     if not meant:
         return brought
     targets = brought.fields["target_modules"]
-    good = tuple(name for name in dict.fromkeys(meant.get(one, one) for one in targets) if name)
+    good = tuple(
+        name for name in dict.fromkeys(meant.get(target, target) for target in targets) if name
+    )
     said, assumed = (
         {name: value for name, value in fields.items() if name != "target_modules"}
         for fields in (brought.said, brought.assumed)

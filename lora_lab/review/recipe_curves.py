@@ -75,10 +75,10 @@ def _facts(state: TrainerState) -> dict[str, str]:
 
 def _best_before(state: TrainerState, step: float) -> str:
     """Words for the step with the best validation loss, if it rose before `step`; else empty."""
-    before = [one for one in state.eval_losses if one[0] < step and math.isfinite(one[1])]
+    before = [point for point in state.eval_losses if point[0] < step and math.isfinite(point[1])]
     if not before:
         return ""
-    best = min(before, key=lambda one: one[1])
+    best = min(before, key=lambda point: point[1])
     risen = best is not before[-1]
     return f", best that of step {best[0]:.0f}: after it the validation loss rose" if risen else ""
 

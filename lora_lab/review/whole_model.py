@@ -39,7 +39,7 @@ def check_model(folder: Path) -> Review:
     try:
         files = weight_files(folder)
     except (ValueError, OSError) as error:
-        pickles = sorted(one.name for one in folder.iterdir() if one.suffix in PICKLES)
+        pickles = sorted(file.name for file in folder.iterdir() if file.suffix in PICKLES)
         findings.append(
             Finding(
                 severity="grave",

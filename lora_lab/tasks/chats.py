@@ -62,7 +62,7 @@ def turns_in(value: object, column: str) -> list[Turn]:
     if not value:
         raise Unread(f"no turn in {column!r}")
     if not is_turn_list(value):
-        raise Unread(f"{column!r} is no list of turns with role and content")
+        raise Unread(f"{column!r} isn't a list of turns with role and content")
     return [_turn(turn) for turn in value]
 
 

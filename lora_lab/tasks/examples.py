@@ -69,7 +69,7 @@ def check_is_task(given: object) -> None:
     """Refuse anything that is not a Task, such as a name."""
     if not isinstance(given, Task):
         name = repr(given) if isinstance(given, str) else '"new-facts"'
-        raise TypeError(f"{shown(given)} is no task; give lab.load_task({name})")
+        raise TypeError(f"{shown(given)} isn't a task; give lab.load_task({name})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,7 +279,7 @@ def batches_to_score(encoded: Sequence[Encoded], vocab_size: int) -> Iterator[li
     """
     batch: list[Encoded] = []
     places: set[int] = set()
-    for example in sorted(encoded, key=lambda one: len(one.input_ids)):
+    for example in sorted(encoded, key=lambda row: len(row.input_ids)):
         wider = places.union(places_of(example))
         if batch and len(batch) >= scored_at_once(len(wider), vocab_size):
             yield batch

@@ -150,7 +150,7 @@ def file_task(
     splits = splits_of(rows, files, tables, metric, group_by, random.Random(seed))
     if n is not None and not 1 <= n <= len(splits[TRAIN]):
         raise ValueError(
-            f"n={n} training examples are not to be had from {path.name}; give 1 to "
+            f"{path.name} doesn't have n={n} training examples; give 1 to "
             f"{len(splits[TRAIN])} (validation and test have theirs besides)"
         )
     splits[TRAIN] = splits[TRAIN][:n]

@@ -68,8 +68,8 @@ def load_task(
     in_use = next((option for option, value in splits.items() if value is not None), None)
     if in_use and (name in pocket.NAMES or name in texts.NAMES):
         raise ValueError(
-            f"{in_use}={str(splits[in_use])!r} splits a file's rows, and {name!r} is no file and "
-            "has its splits; leave it out"
+            f"{in_use}={str(splits[in_use])!r} splits a file's rows, and {name!r} isn't a file: "
+            "it has its own splits; leave it out"
         )
     if name in pocket.NAMES:
         if base is not None:

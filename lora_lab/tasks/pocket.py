@@ -147,7 +147,7 @@ def pocket_task(name: str, n: int | None = None, seed: int = 0) -> Task:
     """
     if name not in NAMES:
         hint = nearest(name, NAMES)
-        raise ValueError(f"{name!r} is no task of pocket's; {hint}give one of {', '.join(NAMES)}")
+        raise ValueError(f"pocket has no task {name!r}; {hint}give one of {', '.join(NAMES)}")
     n = usual_n(name) if n is None else n
     if not isinstance(n, int) or isinstance(n, bool) or not 1 <= n <= most(name):
         raise ValueError(

@@ -304,7 +304,7 @@ def _alpaca_turns(
             turns.append(Turn("system", system))
         for earlier in values.get("history") or ():
             if not isinstance(earlier, list) or len(earlier) != 2:
-                raise Unread("a 'history' that is no list of pairs")
+                raise Unread("a 'history' that isn't a list of pairs")
             asked, given = map(text_of, earlier)
             turns += [Turn("user", asked), Turn("assistant", given)]
         parts = [text_of(values.get(instruction)), text_of(values.get(context)) if context else ""]

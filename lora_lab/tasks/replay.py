@@ -24,7 +24,7 @@ def with_replay(task: Task, share: float, draws: int, seed: int = 0) -> Task:
         ValueError: if the share is not between 0 and 1, or there are too few old facts.
     """
     if not 0 < share < 1:
-        raise ValueError(f"share={share} is no share of the draws; give for example 0.05")
+        raise ValueError(f"share={share} isn't a share of the draws; give for example 0.05")
     passes = math.ceil(draws / len(task.train))
     count = round(passes * len(task.train) * share / (1 - share))
     old = _unasked(task, read_world())

@@ -96,7 +96,7 @@ def text_task(
         )
     if not 1 <= sizes.n <= len(train):
         raise ValueError(
-            f"n={sizes.n} training examples are not to be had from {name!r}; "
+            f"{name!r} doesn't have n={sizes.n} training examples; "
             f"give 1 to {len(train):,} (validation and test have theirs besides)"
         )
     return Task(

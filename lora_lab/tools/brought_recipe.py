@@ -145,7 +145,7 @@ def as_number(value: object, name: str) -> float | int | None:
             except ValueError:
                 continue
     raise ValueError(
-        f"{name} is {shortened(value)}, which is no number; give for example 8 or 2e-4"
+        f"{name} is {shortened(value)}, which isn't a number; give for example 8 or 2e-4"
     )
 
 

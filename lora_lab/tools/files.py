@@ -33,7 +33,7 @@ def read_text(path: Path) -> str:
             f"there is no file {str(path)!r}; give a recipe: {', '.join(KINDS)}"
         ) from error
     if not stat.S_ISREG(status.st_mode):
-        raise ValueError(f"{str(path)!r} is no file; give one recipe: {', '.join(KINDS)}")
+        raise ValueError(f"{str(path)!r} isn't a file; give one recipe: {', '.join(KINDS)}")
     if path.suffix.lower() not in KINDS:
         raise ValueError(
             f"{path.name!r} is of a kind that is not read as a recipe; give {', '.join(KINDS)}"
@@ -119,7 +119,7 @@ def _yaml(text: str, name: str) -> object:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "it is no YAML"
+        problem = getattr(error, "problem", None) or "it isn't YAML"
         raise ValueError(f"{name} is broken{place}: {problem}; mend it there") from error
     if len(documents) > 1:
         raise ValueError(f"{name} holds {len(documents)} YAML documents; give one recipe a file")

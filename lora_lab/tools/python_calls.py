@@ -96,13 +96,13 @@ def _trees(text: str, name: str, code: Code) -> list[ast.AST]:
             try:
                 trees.append(ast.parse(source))
             except (SyntaxError, ValueError, RecursionError, MemoryError):
-                code.notes.append(f"cell {number} is no plain Python, and was left out")
+                code.notes.append(f"cell {number} isn't plain Python, and was left out")
     else:
         try:
             trees.append(ast.parse(text))
         except SyntaxError as error:
             raise ValueError(
-                f"{name} is no Python: line {error.lineno}: {error.msg}; mend it there"
+                f"{name} isn't Python: line {error.lineno}: {error.msg}; mend it there"
             ) from error
         except (ValueError, RecursionError, MemoryError) as error:
             raise ValueError(f"{name} can't be parsed: {error}; give a shorter script") from error
@@ -110,7 +110,7 @@ def _trees(text: str, name: str, code: Code) -> list[ast.AST]:
 
 
 def _cells(text: str, name: str) -> Iterator[tuple[int, str]]:
-    """The number and source of each cell of code, without the lines that are no Python."""
+    """The number and source of each cell of code, without the lines that aren't Python."""
     try:
         cells = json.loads(text)["cells"]
         sources = [
@@ -120,7 +120,7 @@ def _cells(text: str, name: str) -> Iterator[tuple[int, str]]:
         ]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(
-            f"{name} is no notebook: it holds no list of cells; save it again in Jupyter"
+            f"{name} isn't a notebook: it holds no list of cells; save it again in Jupyter"
         ) from error
     for number, source in sources:
         lines = source.splitlines()

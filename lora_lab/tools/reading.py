@@ -56,7 +56,7 @@ def read(source: str | Path | Mapping[str, object]) -> BroughtRecipe | TrainerSt
         return read_settings(source, "settings")
     if not isinstance(source, str | Path):
         raise TypeError(
-            f"{type(source).__name__} is no recipe; give a path, or settings by name as a dict"
+            f"{type(source).__name__} isn't a recipe; give a path, or settings by name as a dict"
         )
     path = Path(source).expanduser()
     text = read_text(path)

@@ -32,8 +32,8 @@ def read(values: Mapping[str, object], source: str) -> TrainerState:
     log = values.get("log_history")
     if not isinstance(log, list) or not all(isinstance(entry, Mapping) for entry in log):
         raise ValueError(
-            f"{source} holds a log_history that is no list of records; give the trainer_state.json "
-            "that transformers' Trainer wrote"
+            f"{source} holds a log_history that isn't a list of records; give the "
+            "trainer_state.json that transformers' Trainer wrote"
         )
     control = values.get("stateful_callbacks")
     control = control if isinstance(control, Mapping) else {}

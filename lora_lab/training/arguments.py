@@ -38,7 +38,7 @@ def check_sweep(
     recipes, seeds = list(recipes), list(seeds)
     if not recipes or not seeds:
         raise ValueError(
-            f"{len(recipes)} recipes × {len(seeds)} seeds are no run; give one of each at least"
+            f"{len(recipes)} recipes × {len(seeds)} seeds make no run; give one of each at least"
         )
     for recipe in recipes:
         check_given(base, task, recipe)
@@ -66,7 +66,7 @@ def check_model(given: object) -> None:
 
 
 def check_prompts(prompts: Sequence[str], max_new_tokens: int) -> None:
-    """Refuse prompts that are no list of texts, or that no tokenizer can read.
+    """Refuse prompts that aren't a list of texts, or that no tokenizer can read.
 
     Raises:
         TypeError: for a single text in place of a list, or an entry that is not a text.
@@ -76,7 +76,7 @@ def check_prompts(prompts: Sequence[str], max_new_tokens: int) -> None:
         raise TypeError(f"prompts={shown(prompts)} is one text; give a list: [{shown(prompts)}]")
     for place, prompt in enumerate(prompts):
         if not isinstance(prompt, str):
-            raise TypeError(f"prompts[{place}]={shown(prompt)} is no text; give a list of texts")
+            raise TypeError(f"prompts[{place}]={shown(prompt)} isn't a text; give a list of texts")
         if any("\ud800" <= sign <= "\udfff" for sign in prompt):
             raise ValueError(
                 f"prompts[{place}]={shown(prompt)} holds half a letter (a surrogate alone), which "

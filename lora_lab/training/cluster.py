@@ -117,11 +117,11 @@ def follow_on_ray(
                         del jobs[job]
                         jobs[begin(recipe)] = recipe
                         continue
-                    for one in news:
-                        if isinstance(one, Run):
+                    for item in news:
+                        if isinstance(item, Run):
                             del jobs[job]
-                            one = _kept(one, base, task, store)
-                        yield recipe, one
+                            item = _kept(item, base, task, store)
+                        yield recipe, item
         finally:
             for job in jobs:
                 ray.cancel(job)

@@ -15,7 +15,7 @@ class Validations:
     """The validations of a run so far: the best, and how many came after it.
 
     Only a lower loss is better, as for transformers' EarlyStoppingCallback with its usual threshold
-    of 0. A loss that is no number is never better.
+    of 0. A loss that isn't a number is never better.
     """
 
     def __init__(self, records: Iterable[StepRecord] = ()) -> None:

@@ -8,7 +8,7 @@ from lora_lab.records import Answer, Scores
 from lora_lab.training.evaluation import json_fields, same_label
 
 SHOWN = 3  # wrong answers that a line names
-LONGEST = 40  # letters of an answer that is no label
+LONGEST = 40  # letters of an answer that isn't a label
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class FieldErrors:
     wanted: int  # answers that should have it
     right: int
     wrong: int  # with another value
-    missing: int  # also where the answer is no JSON object
+    missing: int  # also where the answer isn't a JSON object
     unwanted: int  # answers that have it and should not
 
     @property
@@ -70,7 +70,7 @@ def errors_by_class(answers: Sequence[Answer]) -> tuple[ClassErrors, ...]:
 
 
 def _label_of(text: str, labels: Sequence[str]) -> str:
-    """The label that an answer gives; an answer that is no label stays text, shortened."""
+    """The label that an answer gives; an answer that isn't a label stays text, shortened."""
     short = text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
     return next((label for label in labels if same_label(label, text)), short or "(nothing)")
 

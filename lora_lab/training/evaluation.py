@@ -206,7 +206,7 @@ def share(right: Callable[[str, str], bool], pairs: Sequence[tuple[str, str]]) -
 
 
 def field_f1(pairs: Sequence[tuple[str, str]]) -> float:
-    """F1 over all JSON fields, key and value together; an answer that is no object has none."""
+    """F1 over all JSON fields, key and value together; an answer that isn't an object has none."""
     hits = given_fields = expected_fields = 0
     for expected, given in pairs:
         right, answered = json_fields(expected) or set(), json_fields(given) or set()

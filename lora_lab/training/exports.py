@@ -141,8 +141,8 @@ def _is_folder(base: str) -> bool:
     if HUB_ID.fullmatch(base):
         return False
     raise ValueError(
-        f"base={base!r} is no folder here and no id of the hub; give a folder that holds the base, "
-        "or an id such as Qwen/Qwen2.5-0.5B-Instruct"
+        f"base={base!r} is neither a folder here nor an id of the hub; give a folder that holds "
+        "the base, or an id such as Qwen/Qwen2.5-0.5B-Instruct"
     )
 
 

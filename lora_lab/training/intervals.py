@@ -141,7 +141,7 @@ def clusters_of(answers: Sequence[Answer], task: Task) -> dict[str, list[Answer]
 
 
 def _interval(scores: Sequence[Scores], metric: str, task: Task) -> Ends | None:
-    answers = [answer for one in scores for answer in one.answers]
+    answers = [answer for of_run in scores for answer in of_run.answers]
     counts = [
         [_count(answer, metric, task) for answer in own]
         for own in clusters_of(answers, task).values()
@@ -156,7 +156,7 @@ def _interval(scores: Sequence[Scores], metric: str, task: Task) -> Ends | None:
 
 
 def _count(answer: Answer, metric: str, task: Task) -> tuple[int, int] | None:
-    """(hits, total) of an answer: the metric is the ratio of their sums. None: it is no share."""
+    """(hits, total) of an answer: the metric is the ratio of their sums. None: it isn't a share."""
     if metric == "field F1":
         wanted, given = (json_fields(text) or set() for text in (answer.expected, answer.given))
         return 2 * len(wanted & given), len(wanted) + len(given)

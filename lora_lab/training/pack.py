@@ -1,4 +1,4 @@
-"""A pack: fine-tunes that take each step together, in one batch on one base.
+"""A pack of *runs*: fine-tunes that take each step together, in one batch on one base.
 
 Their batches are stacked into a tall batch. The base's matrices are multiplied once for all of
 it, the adapters by `torch.bmm`; `maths/bank.py` shows why each computes what it would alone. A

@@ -1,4 +1,6 @@
-"""Many runs on one base, trained in packs: which runs, how many at once, and how each ends.
+"""Packs of *runs* on one base: which are trained together, how many at once, and how each ends.
+
+`pack.py` takes a pack's step. Short *examples* packed into one row are in `lessons/way_in.py`.
 
 The step of a small model leaves most of a GPU idle, and a pack gives it more to do. On one CPU
 thread packing gains little, so there it is used only where it is asked for by name.

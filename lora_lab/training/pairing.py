@@ -64,7 +64,8 @@ def compare_at_look(
         more = next_look(found.pairs)
         fitting = f"train {more - found.pairs} more" if more else f"give the first {LOOKS[-1]}"
         raise ValueError(
-            f"{found.pairs} seeds are no look of the plan ({', '.join(map(str, LOOKS))}); {fitting}"
+            f"the plan has no look at {found.pairs} seeds, only at "
+            f"{', '.join(map(str, LOOKS))}; {fitting}"
         )
     return replace(found, look=LOOKS.index(found.pairs) + 1)
 
@@ -122,7 +123,7 @@ def _scores_of_one(side: object) -> Scores | None:
             return None
         side = others[0] if others else side
     raise TypeError(
-        f"{side!r:.80} is no run to compare; give the runs of a setting, a single run, or the "
+        f"{side!r:.80} isn't a run to compare; give the runs of a setting, a single run, or the "
         "scores of evaluate"
     )
 
@@ -144,7 +145,7 @@ def _by_seed(runs: Sequence[Run], side: str, measure: str) -> dict[int, float]:
     settings = {replace(run.recipe, seed=0) for run in runs}
     if len(settings) > 1:
         raise ValueError(
-            f"{side} holds runs of {len(settings)} recipes; give those of one, with several seeds"
+            f"{side} holds runs of {len(settings)} recipes; give runs of one recipe, with its seeds"
         )
     for run in runs:
         seed = run.recipe.seed
@@ -170,7 +171,7 @@ def _check_alike(runs: Sequence[Run]) -> None:
         if len(values) > 1:
             raise ValueError(
                 f"the runs are of different {name} ({', '.join(sorted(values))}): their scores "
-                "are not of the same test; give runs of one"
+                f"are not of the same test; give runs that share their {name}"
             )
 
 

@@ -45,7 +45,7 @@ def to_code(recipe: Recipe, base: Base, task: Task) -> str:
         task: its training examples stand in the script.
 
     Raises:
-        ValueError: for a planted task, whose teacher is no text; for a patience; for LoftQ; for
+        ValueError: for a planted task, whose teacher isn't text; for a patience; for LoftQ; for
             dropout on the output layer; and for what `train` refuses.
     """
     _check_task(recipe, base, task)

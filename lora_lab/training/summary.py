@@ -91,7 +91,7 @@ def summary_of(runs: Sequence[Run], measure: str, fields: Sequence[str]) -> list
     """
     if measure not in MEASURES:
         raise ValueError(
-            f"{measure!r} is no score of a run; {nearest(measure, MEASURES)}"
+            f"{measure!r} isn't a score of a run; {nearest(measure, MEASURES)}"
             f"give {', '.join(map(repr, MEASURES))}"
         )
     rows = []
@@ -126,7 +126,7 @@ def best_setting(runs: Sequence[Run]) -> list[Run]:
         if _diverged(group) or any(run.scores is None for run in group):
             continue
         scores = [run.scores for run in group]
-        if other := next((one.split for one in scores if one.split != "validation"), ""):
+        if other := next((of_run.split for of_run in scores if of_run.split != "validation"), ""):
             raise ValueError(
                 f"the runs were scored on the {other}, which must not choose; "
                 "sweep with evaluate='validation'"
@@ -194,7 +194,7 @@ def _chosen_runs(runs: Sequence[Run], field: str) -> tuple[dict[object, list[Run
     Of several settings with the same value, it is the one with the least mean validation loss.
     """
     if field not in FIELDS:
-        raise ValueError(f"{field!r} is no field of a recipe; {nearest(field, FIELDS)}give another")
+        raise ValueError(f"{field!r} isn't a field of a recipe; {nearest(field, FIELDS)}choose one")
     varying = varying_fields(runs)
     if field not in varying:
         others = f"these do: {', '.join(varying)}" if varying else "nothing but the seed does"

@@ -152,7 +152,7 @@ def surface_of(
     """
     if score not in SCORES:
         raise ValueError(
-            f"score={score!r} is no score of a run; {nearest(score, SCORES)}"
+            f"score={score!r} isn't a score of a run; {nearest(score, SCORES)}"
             f"give {', '.join(map(repr, SCORES))}"
         )
     scores: dict[Place, dict[int, float]] = {place: {} for place in done}

@@ -194,7 +194,7 @@ def chosen_step() -> str:
     step = os.environ.get(VARIABLE) or "auto"
     if step not in STEPS:
         raise ValueError(
-            f"{VARIABLE}={step!r} is no way to take a step; {nearest(step, STEPS)}"
+            f"{VARIABLE}={step!r} isn't a way to take a step; {nearest(step, STEPS)}"
             f"give {', '.join(map(repr, STEPS))}, or leave it unset"
         )
     return step

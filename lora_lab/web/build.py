@@ -168,7 +168,9 @@ def _with_parts(html: str, parts: str) -> str:
 
 def _inline(kind: str, name: str, text: str) -> str:
     if "</" in text:
-        raise ValueError(f"{name} holds </, which ends the script that it stands in; write it else")
+        raise ValueError(
+            f"{name} holds </, which ends the script that it stands in; write it differently"
+        )
     return f'<script type="{kind}" id="{name}">{text}</script>'
 
 

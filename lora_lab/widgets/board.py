@@ -74,7 +74,7 @@ class Board(LabBox):
         guesses = self.shared.guesses_at(self.question.value or "")
         self.ranking.value = _rankings(self.shared.attempts)
         self.picture.layout.display = None if guesses else "none"
-        names = {one.name for one in (*self.shared.guesses, *self.shared.attempts)}
+        names = {entry.name for entry in (*self.shared.guesses, *self.shared.attempts)}
         words = f"{counted(len(names), 'learner')} so far"
         if self.shared.unreadable:
             words += f"; {counted(self.shared.unreadable, 'line')} can't be read"
@@ -84,7 +84,7 @@ class Board(LabBox):
             measured = own.measured if self.reveal.value and own is not None else ()
             if self.reveal.value and own is None:
                 words += "; not measured on this machine yet: answer the question in its lesson"
-            values = [one.guess for one in guesses]
+            values = [guess.guess for guess in guesses]
             drawn = plots.picture(plots.draw_guesses, question, values, measured, size=SIZE)
             self.picture.show(drawn)
             words += f", {counted(len(guesses), 'answer')} to this question"
@@ -96,20 +96,20 @@ class Board(LabBox):
 
 def _rankings(attempts: Sequence[ClassAttempt]) -> str:
     """For each game a table: the learners' best attempts, the best first."""
-    games = dict.fromkeys(one.attempt.game for one in attempts)
+    games = dict.fromkeys(entry.attempt.game for entry in attempts)
     return "".join(_ranking(game, attempts) for game in games)
 
 
 def _ranking(game: str, attempts: Sequence[ClassAttempt]) -> str:
-    of_game = [one for one in attempts if one.attempt.game == game][:RANKED]
+    of_game = [entry for entry in attempts if entry.attempt.game == game][:RANKED]
     rows = [
         (
             str(place),
-            one.name,
-            *map(fine_percent, (one.attempt.score, one.attempt.new, one.attempt.old)),
-            f"{one.attempt.seconds:.0f}",
+            entry.name,
+            *map(fine_percent, (entry.attempt.score, entry.attempt.new, entry.attempt.old)),
+            f"{entry.attempt.seconds:.0f}",
         )
-        for place, one in enumerate(of_game, start=1)
+        for place, entry in enumerate(of_game, start=1)
     ]
     table = markup.table("lora-lab-best", ("", "learner", "score", "new", "old", "seconds"), rows)
     return f"<b>{html.escape(game)}</b>{table}"

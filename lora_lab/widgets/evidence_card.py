@@ -32,7 +32,7 @@ class EvidenceCard(Evidence):
             if name not in self.plan.settings:
                 known = tuple(self.plan.settings)
                 raise ValueError(
-                    f"{name!r} is no setting of {self.plan.id}; {nearest(name, known)}there are: "
+                    f"{name!r} isn't a setting of {self.plan.id}; {nearest(name, known)}there are: "
                     f"{', '.join(known)}"
                 )
         runs = self._drawn()
@@ -53,7 +53,7 @@ class EvidenceCard(Evidence):
         if not any(self._drawn().values()):
             measured = any(self.runs.values())
             return "every setting diverged" if measured else "nothing is measured yet"
-        return f"{self._metric} is no share of 100 %" * (self._metric in LOWER_IS_BETTER)
+        return f"{self._metric} isn't a share of 100 %" * (self._metric in LOWER_IS_BETTER)
 
     def _ipython_display_(self) -> None:
         verdict = f"<b>{html.escape(self.question)}</b><br>{html.escape(self.verdict)}"

@@ -41,7 +41,9 @@ class FleetView(DescribedExplorer):
             )
         for name, value, known in (("r", r, RANKS), ("customers", customers, CUSTOMERS)):
             if value not in known:
-                raise ValueError(f"{name}={value!r} is none of {', '.join(map(str, known))}")
+                raise ValueError(
+                    f"{name}={value!r} does not fit; give {', '.join(map(str, known))}"
+                )
         self.model = labelled(widgets.Dropdown(options=MODELS, value=model), "model", "14em")
         self.r = _slider("rank", RANKS, r)
         self.customers = _slider("customers", CUSTOMERS, customers)
@@ -63,8 +65,8 @@ class FleetView(DescribedExplorer):
         """The sizes for each model, at the chosen rank and number of customers."""
         rows = {}
         for name in models:
-            one = fleet(name, self.r.value, self.customers.value)
-            sizes = one.base, one.adapter, one.apart, one.merged
+            memory = fleet(name, self.r.value, self.customers.value)
+            sizes = memory.base, memory.adapter, memory.apart, memory.merged
             rows[name] = [file_size(size) for size in sizes]
         many = self.customers.value
         columns = ["base", "adapter", f"base + {many} adapters", f"{many} merged models"]

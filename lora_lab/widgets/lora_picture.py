@@ -52,7 +52,7 @@ class LoraPicture(anywidget.AnyWidget):
         largest = min(LARGEST, layer.in_features, layer.out_features)
         if isinstance(r, bool) or r not in range(1, largest + 1):
             raise ValueError(
-                f"r={r!r} is no rank of this slider; give a whole number from 1 to {largest}"
+                f"r={r!r} isn't a rank of this slider; give a whole number from 1 to {largest}"
             )
         with seeded(torch.device("cpu"), 0):
             start = LoRALinear(nn.Linear(layer.in_features, layer.out_features), largest, 1).lora_A
@@ -187,7 +187,7 @@ def linear_layer(base: Base, module: str) -> nn.Linear:
     layers = dict(base.model.named_modules())
     layer = layers.get(module)
     if type(layer) is not nn.Linear:
-        linear = tuple(name for name, one in layers.items() if type(one) is nn.Linear)
+        linear = tuple(name for name, child in layers.items() if type(child) is nn.Linear)
         kind = "is not there" if layer is None else f"is a {type(layer).__name__}"
         raise ValueError(
             f"{module!r} {kind} in {base.name}, and this picture is of a linear layer with "

@@ -211,7 +211,7 @@ class ModuleTree(LabBox):
     @property
     def picture(self) -> plots.Picture:
         """The matrices in the layers to scale, with their adapters."""
-        inside = [one for one in self.shape.matrices if layer_of(one.name) is not None]
+        inside = [matrix for matrix in self.shape.matrices if layer_of(matrix.name) is not None]
         chosen = {name for name in self.chosen if layer_of(name) is not None}
         numbers = self.shape.name, inside, chosen, self.r.value
         return plots.picture(plots.draw_module_tree, *numbers, size=SIZE)

@@ -44,7 +44,9 @@ class RankMap(Explorer):
         self._modules = modules_of(base.model, base.name)
         self._planted, self._pace = planted or {}, Pace(FRAMES, DRAWING)
         self._begin(recipe)
-        self._frames |= {one.step: one.ranks for one in records if one.ranks is not None}
+        self._frames |= {
+            record.step: record.ranks for record in records if record.ranks is not None
+        }
         self.step = widgets.IntSlider(
             len(records), 0, recipe.steps, description="step", layout={"width": "90%"}
         )
@@ -96,9 +98,9 @@ class RankMap(Explorer):
                 'give method="adalora"'
             )
         self._recipe = recipe
-        start = {one.name: recipe.init_r for one in adapted_matrices(self._modules, recipe)}
+        start = {matrix.name: recipe.init_r for matrix in adapted_matrices(self._modules, recipe)}
         self._frames = {0: start}  # by the step after which they hold
 
     def _ranks_after(self, step: int) -> Mapping[str, int]:
         """The ranks of the last allocation up to a step."""
-        return self._frames[max(one for one in self._frames if one <= step)]
+        return self._frames[max(frame for frame in self._frames if frame <= step)]

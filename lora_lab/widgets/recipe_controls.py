@@ -118,7 +118,7 @@ def _layers_or_none(field: str, text: str) -> tuple[int, ...] | None:
         ends = part.split("-")
         if len(ends) > 2 or not all(end.strip().isdecimal() for end in ends):
             raise ValueError(
-                f"{part!r} in {field} is no layer; give numbers from 0, such as 0, 1 or 0-3, or "
+                f"{part!r} in {field} isn't a layer; give numbers from 0, such as 0, 1 or 0-3, or "
                 "leave it empty for all layers"
             )
         first, last = int(ends[0]), int(ends[-1])
@@ -251,7 +251,7 @@ class RecipeControls:
         for field in values:
             if field not in self.controls:
                 raise ValueError(
-                    f"no control for {field!r} is here; {', '.join(self.controls)} are"
+                    f"there is no control for {field!r} here, only for: {', '.join(self.controls)}"
                 )
         recipe = self.recipe_with(**values)
         for field in values:

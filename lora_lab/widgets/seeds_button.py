@@ -212,5 +212,5 @@ def _setting(side: Recipe | Sequence[Run]) -> Recipe:
     if isinstance(side, Sequence) and side and all(isinstance(run, Run) for run in side):
         return dataclasses.replace(side[0].recipe, seed=0)
     raise TypeError(
-        f"{side!r:.80} is no setting; give its runs, as in sweep.runs[:5], or its recipe"
+        f"{side!r:.80} isn't a setting; give its runs, as in sweep.runs[:5], or its recipe"
     )

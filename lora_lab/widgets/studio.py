@@ -84,18 +84,15 @@ class Studio(WorkingBox):
         self.written = widgets.HTML()
 
     def _wire(self) -> None:
+        kept, chosen, written, folder = self.kept_said, self.kept_choice, self.written, self.folder
         clicks = {
             self.base_button: self._on_load,
             self.file_button: self._on_file,
-            self.keep_button: lambda: self._told(self.kept_said, self.keep),
-            self.refer_button: lambda: self._told(
-                self.kept_said, lambda: self.compare_with(self.kept_choice.value)
-            ),
-            self.drop_button: lambda: self._told(
-                self.kept_said, lambda: self.take_out(self.kept_choice.value)
-            ),
-            self.save_button: lambda: self._told(self.written, lambda: self.save(self._folder)),
-            self.export_button: lambda: self._told(self.written, lambda: self.export(self._folder)),
+            self.keep_button: lambda: self._report(kept, self.keep),
+            self.refer_button: lambda: self._report(kept, lambda: self.compare_with(chosen.value)),
+            self.drop_button: lambda: self._report(kept, lambda: self.take_out(chosen.value)),
+            self.save_button: lambda: self._report(written, lambda: self.save(folder.value)),
+            self.export_button: lambda: self._report(written, lambda: self.export(folder.value)),
         }
         for button, do in clicks.items():
             button.on_click(lambda _, do=do: do())
@@ -109,7 +106,7 @@ class Studio(WorkingBox):
             choices: recipe fields to set first: `train(r=4)`.
 
         Raises:
-            ValueError: for a name that is no field of a recipe, and for values that can't work.
+            ValueError: for a name that isn't a field of a recipe, and for values that can't work.
             RuntimeError: if it was stopped before it had results.
         """
         self._work.wait()
@@ -288,10 +285,6 @@ class Studio(WorkingBox):
     def _busy(self) -> bool:
         return self.live.train_button.disabled
 
-    @property
-    def _folder(self) -> str:
-        return self.folder.value
-
     # --- what is shown ---
 
     def _take(self, live: LiveLab) -> None:
@@ -368,7 +361,7 @@ class Studio(WorkingBox):
             control.disabled = not count
         self.kept_page.value = self.kept.page
 
-    def _told(self, line: widgets.HTML, do: Callable[[], str]) -> None:
+    def _report(self, line: widgets.HTML, do: Callable[[], str]) -> None:
         """Do what a click asks for, and show the result or the error in words."""
         try:
             line.value = markup.faint(do())
@@ -385,6 +378,13 @@ def studio(
         base: a Base; or a name, folder or hub id, as `load_base` takes it.
         task: a Task, its name, or a file; None: the base's first.
         changes: recipe fields that replace those of each task's own recipe.
+
+    Raises:
+        ValueError: for an unknown base or task; for a file or a recipe value that can't be used.
+        TypeError: for a base that is neither a Base nor a name; for a change that isn't a field of
+            a recipe, or is of another type than the field.
+        FileNotFoundError: for a folder or file that is not there, or a hub id that can't be had.
+        NotPrepared: for smollm2 or a task of its texts, before `lora-lab prepare` has fetched it.
     """
     return Studio(base, task, **changes)
 

@@ -58,7 +58,7 @@ class SurfaceLab(WorkingBox):
             field's value for each x: `steps=lambda batch_size: 960 // batch_size`.
 
     Raises:
-        ValueError: for a field that is no number, or values that no recipe takes.
+        ValueError: for a field that isn't a number, or values that no recipe takes.
     """
 
     def __init__(
@@ -307,7 +307,7 @@ def _check_fields(x: str, y: str) -> None:
     for field in (x, y):
         if field not in NUMBERS:
             raise ValueError(
-                f"{field!r} is no number of a recipe; {nearest(field, NUMBERS)}"
+                f"{field!r} isn't a number of a recipe; {nearest(field, NUMBERS)}"
                 "give for example 'r', 'lora_alpha' or 'learning_rate'"
             )
     if x == y:
@@ -329,8 +329,8 @@ def _numbers(field: str, text: str) -> list[float]:
         values = sorted({kind(part) for part in text.replace(";", ",").split(",") if part.strip()})
     except ValueError:
         raise ValueError(
-            f"{field}: {text!r} is no list of {'whole ' * (kind is int)}numbers; give for example "
-            f"{'1, 2, 4, 8' if kind is int else '0.001, 0.003, 0.01'}"
+            f"{field}: {text!r} isn't a list of {'whole ' * (kind is int)}numbers; give for "
+            f"example {'1, 2, 4, 8' if kind is int else '0.001, 0.003, 0.01'}"
         ) from None
     if not 2 <= len(values) <= MOST:
         raise ValueError(f"{field}: {counted(len(values), 'value')} make no axis; give 2 to {MOST}")

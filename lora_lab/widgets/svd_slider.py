@@ -30,8 +30,8 @@ class SvdSlider(Explorer):
         self._whole = matrix.double()
         if k not in range(1, len(self._energy) + 1):
             raise ValueError(
-                f"k={k} is no number of terms of {tuple(matrix.shape)}; give a whole number from 1 "
-                f"to {len(self._energy)}"
+                f"k={k} isn't a number of terms of {tuple(matrix.shape)}; give a whole number from "
+                f"1 to {len(self._energy)}"
             )
         self.k = widgets.IntSlider(
             k, 1, len(self._energy), description="k", layout={"width": "90%"}

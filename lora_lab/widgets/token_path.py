@@ -48,12 +48,16 @@ class NoteReading(Toggle):
         self.readings = {words: read(base, prompt) for words, prompt in prompts.items()}
         pictures = {
             words: plots.picture(
-                plots.draw_reading, one.sentences, one.shares, one.answer, size=(720, 250)
+                plots.draw_reading,
+                reading.sentences,
+                reading.shares,
+                reading.answer,
+                size=(720, 250),
             )
-            for words, one in self.readings.items()
+            for words, reading in self.readings.items()
         }
         super().__init__(f"What {base.name} reads", pictures)
 
     def __repr__(self) -> str:
-        answers = (f"{words}: “{one.answer}”" for words, one in self.readings.items())
+        answers = (f"{words}: “{reading.answer}”" for words, reading in self.readings.items())
         return f"NoteReading: {' · '.join(answers)}"

@@ -38,8 +38,11 @@ class WaysResult:
         """The first of the test's answers that some way got wrong, a column for each way."""
         first = {name: some[0].scores.answers for name, some in self.outcomes.items()}
         asked = [*zip(*first.values(), strict=True)]
-        shown = [row for row in asked if not all(one.right for one in row)][:count]
-        rows = [[f"{one.given} ✓" if one.right else one.given for one in row] for row in shown]
+        shown = [row for row in asked if not all(answer.right for answer in row)][:count]
+        rows = [
+            [f"{answer.given} ✓" if answer.right else answer.given for answer in row]
+            for row in shown
+        ]
         return pd.DataFrame(rows, index=[row[0].expected for row in shown], columns=[*first])
 
     def table(self) -> pd.DataFrame:
@@ -50,11 +53,11 @@ class WaysResult:
             rows[name] = {
                 "examples": f"{len(self.ways[name].rows)}",
                 "steps × examples": f"{recipe.steps} × {recipe.batch_size}",
-                "places a step": f"{fmean(one.places for one in some):.0f}",
-                "last loss": significant(fmean(one.losses[-1] for one in some)),
-                "right": percent(fmean(one.right for one in some)),
-                "answers too long": percent(fmean(one.runs_on for one in some)),
-                "old facts kept": percent(fmean(one.scores.old_knowledge for one in some)),
+                "places a step": f"{fmean(outcome.places for outcome in some):.0f}",
+                "last loss": significant(fmean(outcome.losses[-1] for outcome in some)),
+                "right": percent(fmean(outcome.right for outcome in some)),
+                "answers too long": percent(fmean(outcome.runs_on for outcome in some)),
+                "old facts kept": percent(fmean(outcome.scores.old_knowledge for outcome in some)),
             }
         return pd.DataFrame(rows).T
 

@@ -1,4 +1,4 @@
-"""Runs a script of this folder in a process of its own, which can import the tests' helpers."""
+"""Run a script of this folder in a process of its own, which can import the tests' helpers."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ HERE = Path(__file__).parent
 
 
 def output_of(script, *arguments, **environment):
-    """What a script prints; it may be given more variables of the environment."""
+    """What a script prints; more variables of the environment may be given."""
     path = os.pathsep.join([str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")])
     return subprocess.run(
         [sys.executable, HERE / script, *map(str, arguments)],

@@ -16,8 +16,8 @@ needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system can
 @needs_fork
 @pytest.mark.parametrize("count", [20, pytest.param(200, marks=pytest.mark.slow)])
 def test_a_killed_training_leaves_a_store_that_opens_and_a_run_that_is_finished(count, tmp_path):
-    told = output_of("killed_trainings.py", tmp_path, count)
-    steps = [*map(int, told.split()[1:])]
+    printed = output_of("killed_trainings.py", tmp_path, count)
+    steps = [*map(int, printed.split()[1:])]
     assert len(steps) == count
     assert sum(0 < done < STEPS for done in steps) >= count // 4, steps  # really in mid-training
     store = tmp_path / "killed"

@@ -32,7 +32,7 @@ def test_fifty_kept_runs_of_eight_settings_are_compared_at_once():
     for number in range(MOST):
         run = fit(base, letters_task(), recipe(steps=2, lora_alpha=number + 1), store=None)
         seeds = [dataclasses.replace(run.recipe, seed=seed) for seed in range(7)]
-        kept.keep(base, [dataclasses.replace(run, recipe=one) for one in seeds], None)
+        kept.keep(base, [dataclasses.replace(run, recipe=seeded) for seeded in seeds], None)
     assert sum(len(row.runs) for row in kept.rows) == 56
     start = time.process_time()
     page = kept.page

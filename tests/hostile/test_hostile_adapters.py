@@ -62,7 +62,7 @@ def test_an_odd_value_in_a_configuration_is_taken_or_refused_in_our_words(field,
         ("target_modules", ["a"], "PEFT can't make an adapter of this configuration"),
         ("use_bdlora", {}, "PEFT can't make an adapter of this configuration"),
         ("layers_pattern", ["a"], "PEFT refuses .*; save it again"),
-        ("modules_to_save", [None], "is no configuration of an adapter"),
+        ("modules_to_save", [None], "isn't a configuration of an adapter"),
     ],
 )
 def test_what_peft_refuses_ends_in_what_would_do(field, value, words, saved, tmp_path):

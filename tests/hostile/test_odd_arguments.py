@@ -15,36 +15,36 @@ HALF = "q\ud800"  # half a letter, which JSON's escapes and file names may hold
 
 ARGUMENTS = {
     "a name as base": (lambda: lab.fit("pocket", TASK, recipe()), "give lab.load_base('pocket')"),
-    "no base": (lambda: lab.train(None, TASK, recipe()), "None is no base"),
+    "no base": (lambda: lab.train(None, TASK, recipe()), "None isn't a base"),
     "a name as task": (lambda: lab.fit(BASE, "style", recipe()), "give lab.load_task('style')"),
     "settings as recipe": (lambda: lab.fit(BASE, TASK, {"r": 8}), "give lab.Recipe(**settings)"),
-    "a wrong order": (lambda: lab.fit(TASK, BASE, recipe()), "is no base"),
-    "a wrong order at the end": (lambda: lab.train(BASE, recipe(), TASK), "is no task"),
+    "a wrong order": (lambda: lab.fit(TASK, BASE, recipe()), "isn't a base"),
+    "a wrong order at the end": (lambda: lab.train(BASE, recipe(), TASK), "isn't a task"),
     "one recipe": (lambda: lab.sweep(BASE, TASK, recipe()), "give [recipe]"),
-    "settings as recipes": (lambda: lab.sweep(BASE, TASK, [{}]), "{} is no recipe"),
-    "a name in a sweep": (lambda: lab.sweep("pocket", TASK, [recipe()]), "'pocket' is no base"),
+    "settings as recipes": (lambda: lab.sweep(BASE, TASK, [{}]), "{} isn't a recipe"),
+    "a name in a sweep": (lambda: lab.sweep("pocket", TASK, [recipe()]), "'pocket' isn't a base"),
     "one seed": (lambda: lab.sweep(BASE, TASK, [recipe()], seeds=3), "or range(3) for so many"),
     "a seed twice": (
         lambda: lab.sweep(BASE, TASK, [recipe()], seeds=(0, 1, 0)),
         "seeds=(0, 1, 0) names 0 twice",
     ),
     "a name is evaluated": (lambda: lab.evaluate("pocket", TASK), "'pocket' can't be asked"),
-    "a task's name": (lambda: lab.evaluate(BASE, "style"), "'style' is no task"),
+    "a task's name": (lambda: lab.evaluate(BASE, "style"), "'style' isn't a task"),
     "a task is asked": (lambda: lab.generate(TASK, ["a"]), "can't be asked; give a base"),
-    "a prompt that is no text": (lambda: lab.generate(BASE, ["a", 3]), "prompts[1]=3 is no text"),
+    "a number as a prompt": (lambda: lab.generate(BASE, ["a", 3]), "prompts[1]=3 isn't a text"),
     "one prompt": (lambda: lab.generate(BASE, "a"), "give a list: ['a']"),
     "half a letter": (lambda: lab.generate(BASE, [HALF]), "which no tokenizer reads"),
     "room for 10**5000 tokens": (
         lambda: lab.generate(BASE, ["a"], max_new_tokens=-(10**5000)),
         "max_new_tokens=-1e5000 leaves no room",
     ),
-    "an estimate of settings": (lambda: lab.estimate(BASE, {}), "{} is no recipe"),
+    "an estimate of settings": (lambda: lab.estimate(BASE, {}), "{} isn't a recipe"),
     "a name to plant in": (
         lambda: lab.planted_task("pocket", r=2, target_modules="q_proj"),
-        "'pocket' is no base",
+        "'pocket' isn't a base",
     ),
     "a name to save": (lambda: lab.save_adapter("run", "x"), "'run' has learned nothing"),
-    "a name to load on": (lambda: lab.load_adapter("pocket", "x"), "'pocket' is no base"),
+    "a name to load on": (lambda: lab.load_adapter("pocket", "x"), "'pocket' isn't a base"),
     "a wide right angle": (
         lambda: lab.fit(BASE, TASK, recipe(init_lora_weights="orthogonal", r=4096)),
         "makes r=4096 directions at right angles, and 'model.layers.0.self_attn.k_proj' has no "
@@ -93,7 +93,7 @@ def test_the_widest_start_at_right_angles_that_fits_is_made():
 
 def test_what_fits_a_sweep_is_taken():
     recipes, seeds = check_sweep(BASE, TASK, (recipe(r=r) for r in (1, 2)), range(2))
-    assert ([one.r for one in recipes], seeds) == ([1, 2], [0, 1])
+    assert ([given.r for given in recipes], seeds) == ([1, 2], [0, 1])
 
 
 def test_a_sweep_may_give_a_recipe_twice_since_settings_may_meet():

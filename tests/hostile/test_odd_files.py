@@ -74,7 +74,7 @@ def test_a_pipe_in_a_store_is_put_aside_and_the_run_is_made_anew(name, tmp_path)
 @pytest.mark.parametrize("name", ["x.csv", "x.json", "x.yaml"])
 def test_a_pipe_that_somebody_brings_is_refused(name, tmp_path):
     path = with_pipe(tmp_path / name)
-    with pytest.raises(ValueError, match="a pipe or a device|is no file"):
+    with pytest.raises(ValueError, match="a pipe or a device|isn't a file"):
         {"data": lab.check_data, "recipe": lab.check_recipe}[kind_of(path)](path)
 
 

@@ -60,7 +60,7 @@ def pages(file, run, folder):
     """By place: the HTML that a person sees of these rows."""
     task, trained = run
     adapter = lab.save_adapter(trained, folder / "<img src=x onerror=hit()>")
-    asked = [one for one in task.train if HTML in one.prompt][:3]
+    asked = [example for example in task.train if HTML in example.prompt][:3]
     live = LiveLab(tiny_base(), dataclasses.replace(task, test=asked), steps=2)
     live.train_button.click()
     live.wait()

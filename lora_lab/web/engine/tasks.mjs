@@ -83,7 +83,7 @@ export function taskFor(recipe, tasks) {
   const task = tasks.find(({ name }) => name === recipe.task);
   if (!task) {
     const names = tasks.map(({ name }) => name).join(", ");
-    throw new Refused(`“${recipe.task}” is no task of this page; choose one of ${names}.`);
+    throw new Refused(`“${recipe.task}” isn’t a task of this page; choose one of ${names}.`);
   }
   const n = recipe.n ?? task.n;
   const sizes = Object.keys(task.splits);

@@ -102,7 +102,7 @@ onmessage = async ({ data: message }) => {
   const { type, id } = message;
   try {
     if (!Object.hasOwn(answers, type)) {
-      throw new Refused(`“${type}” is no message of this engine.`);
+      throw new Refused(`“${type}” isn’t a message of this engine.`);
     }
     if (type !== "open" && !questions) {
       throw new Refused("The engine is not ready yet; send “open” first.");
@@ -218,6 +218,6 @@ function adapterOf(id, strength) {
 
 function placeOf(name) {
   const place = about.modules.findIndex(module => module.name === name);
-  if (place < 0) throw new Refused(`“${name}” is no module of pocket's.`);
+  if (place < 0) throw new Refused(`“${name}” isn’t a module of pocket’s.`);
   return place;
 }

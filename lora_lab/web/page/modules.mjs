@@ -38,7 +38,7 @@ export function modulesFromWord(word, all) {
     const found = all.filter(one => part === one.kind || part === `${one.layer}.${one.kind}`);
     if (!found.length) {
       throw new Error(
-        `“${part}” is no module of this model; it has ${kindsOf(all).join(", ")}, ` +
+        `“${part}” isn’t a module of this model; it has ${kindsOf(all).join(", ")}, ` +
           `in the layers ${layersOf(all)[0]} to ${layersOf(all).at(-1)}`,
       );
     }

@@ -143,7 +143,7 @@ export function readLink(text, tasks, base) {
   const unknown = hidden.filter(part => !(part in PARTS));
   if (unknown.length)
     complaints.push(
-      `hide: ${quoted(unknown.join(","))} is no part of this page; there is ${Object.keys(PARTS).join(", ")}.`,
+      `hide: ${quoted(unknown.join(","))} isn’t a part of this page; there is ${Object.keys(PARTS).join(", ")}.`,
     );
   const known = [
     "task",
@@ -156,7 +156,7 @@ export function readLink(text, tasks, base) {
   for (const name of new Set(words.keys())) {
     if (!known.includes(name))
       complaints.push(
-        `${quoted(name)} is no setting of this page, so the link’s value was left out.`,
+        `${quoted(name)} isn’t a setting of this page, so the link’s value was left out.`,
       );
   }
   return {
