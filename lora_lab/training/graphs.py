@@ -3,7 +3,7 @@
 The graph holds no weights, only their names: it serves every model of the same architecture. ONNX
 Runtime is given them when a session is made: by name, or as one file, in which they stand one after
 the other. The adapters of all modules stand side by side in two matrices, A (r, sum of ins) and B
-(sum of outs, r), so that rank, batch, length and the number of labelled places are dynamic.
+(sum of outs, r). So rank, batch, length and the number of labelled places are dynamic.
 """
 
 import json
@@ -67,7 +67,7 @@ class Traceable:
 
     @cached_property
     def weights(self) -> dict[str, Tensor]:
-        """The base's weights by their names there; a tied one under its first name."""
+        """The base's weights by their names there; a tied weight under its first name."""
         return {
             name.removeprefix(PREFIX).replace(".base_layer", ""): tensor
             for name, tensor in self.model.named_parameters()
@@ -89,7 +89,7 @@ class Traceable:
         Args:
             A: (r, sum of ins), the modules in their order.
             B: (sum of outs, r).
-            scale: (modules,), each one's scaling; 0 for a module without an adapter.
+            scale: (modules,), each module's scaling; 0 for a module without an adapter.
             input_ids: (batch, tokens).
             attention_mask: (batch, tokens).
             places: (places,), positions in a row.
@@ -125,13 +125,13 @@ class Traceable:
         """The cross-entropies of the labels, summed and multiplied by `weight`.
 
         Args:
-            A: as in `logits`, and so on.
-            B: there too.
-            scale: there too.
-            input_ids: there too.
-            attention_mask: there too.
-            places: there too.
-            labels: (batch, places), what each place predicts; IGNORED: nothing.
+            A: as in `logits`.
+            B: as in `logits`.
+            scale: as in `logits`.
+            input_ids: as in `logits`.
+            attention_mask: as in `logits`.
+            places: as in `logits`.
+            labels: (batch, places), the token that each place predicts; IGNORED: none.
             weight: a single number; 1 / (labels of the step) gives the step's mean.
             weights: as in `logits`.
         """
@@ -148,7 +148,7 @@ class Traceable:
 
 
 def architecture_of(config: object) -> str:
-    """All of a model's configuration that its graph depends on, as JSON."""
+    """The part of a model's configuration on which its graph depends, as JSON."""
     fields = json.loads(config.to_json_string(use_diff=False))
     kept = {name: value for name, value in fields.items() if name not in NO_MATTER}
     return json.dumps(kept, sort_keys=True)
@@ -159,7 +159,7 @@ def architecture_of(config: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """An example of a graph's input: its shape holds but for the dynamic dimensions."""
+    """An example of a graph's input: its shape is fixed except in the dynamic dimensions."""
 
     name: str
     example: Tensor
@@ -169,13 +169,13 @@ class Input:
 def gradients_graph(base: Base) -> bytes:
     """The graph of `Traceable.gradients`, a file for ONNX Runtime: about a minute of work.
 
-    Its inputs are those of `Traceable.loss`, but for the weights: each is an initializer without
-    data, under its name in the base, to be given when a session is made. `graph_of` says more. Its
-    outputs are `loss`,
-    `A_gradient` and `B_gradient`. The metadata hold `modules` as JSON.
+    Its inputs are those of `Traceable.loss` without the weights. Each weight is an initializer
+    without data, under its name in the base; a session gets the data when it is made (see
+    `graph_of`). Its outputs are `loss`, `A_gradient` and `B_gradient`. The metadata hold `modules`
+    as JSON.
 
     Args:
-        base: any with this architecture, in float32 on the CPU; its weights do not matter.
+        base: any base with this architecture, in float32 on the CPU; its weights do not matter.
 
     Raises:
         ImportError: where onnx or onnxscript is not installed.
@@ -293,7 +293,7 @@ def _traced(
 
 
 def _decompositions() -> dict:
-    """How operations are written in simpler ones: torch's own table, and what it lacks."""
+    """The rules that write operations in simpler ones: torch's own table, and what it lacks."""
 
     def slice_backward(
         gradient: Tensor, sizes: Sequence[int], dim: int, start: int, end: int, step: int
@@ -302,7 +302,7 @@ def _decompositions() -> dict:
             return NotImplemented
         dim %= len(sizes)
         start = start + sizes[dim] if start < 0 else start
-        before = [0, 0] * (len(sizes) - 1 - dim)  # pads are told from the last dimension on
+        before = [0, 0] * (len(sizes) - 1 - dim)  # pads are given from the last dimension on
         return aten.constant_pad_nd(
             gradient, [*before, start, sizes[dim] - start - gradient.shape[dim]]
         )

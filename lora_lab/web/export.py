@@ -22,7 +22,7 @@ MADE_FROM = GRAPHS / "made_from.json"
 
 
 def adamw_graph(traceable: Traceable) -> bytes:
-    """The graph of `step.adamw`; its outputs are `norm`, then the new state by its own names."""
+    """The graph of `step.adamw`; its outputs are `norm`, then the new state, each by its name."""
     r = graphs.LORA.r
     ins, outs = (sum(sizes) for sizes in zip(*traceable.modules.values(), strict=True))
     one = {"A": Input("A", torch.ones(r, ins), (0,)), "B": Input("B", torch.ones(outs, r), (1,))}
@@ -56,7 +56,7 @@ def answers_graph(traceable: Traceable) -> bytes:
 
 
 def source_digest() -> str:
-    """The SHA-256 of all that decides the graphs: their Python sources, pocket's architecture."""
+    """The SHA-256 of everything that decides the graphs: Python sources, pocket's architecture."""
     digest = hashlib.sha256()
     for source in (graphs.__file__, step.__file__, __file__):
         digest.update(Path(source).read_bytes().replace(b"\r\n", b"\n"))
@@ -66,7 +66,7 @@ def source_digest() -> str:
 
 
 def write_graphs(base: Base) -> None:
-    """Write adamw.onnx and answers.onnx, and what they were made from.
+    """Write adamw.onnx, answers.onnx, and the digest of the sources that they were made from.
 
     Args:
         base: pocket, in float32 on the CPU.

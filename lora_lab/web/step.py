@@ -1,4 +1,4 @@
-"""What the playground computes beside the gradients, as pure functions of tensors."""
+"""The playground's step beside the gradients, AdamW and answers, as pure functions of tensors."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from lora_lab.training.graphs import Traceable
 
 BETA1, BETA2 = 0.9, 0.999  # torch.optim.AdamW's
-EPS = 1e-8  # there, too
+EPS = 1e-8  # AdamW's, too
 CLIP_EPS = 1e-6  # torch.nn.utils.clip_grad_norm_'s
 
 STATE = ("A", "B", "A_mean", "B_mean", "A_square", "B_square")  # what a step hands to the next
@@ -38,13 +38,13 @@ def adamw(
     Args:
         A: (r, sum of ins), as in `Traceable.logits`.
         B: (sum of outs, r).
-        A_mean: of A's gradients so far, the newest count most; zeros before the first step.
-        B_mean: likewise.
-        A_square: of their squares.
-        B_square: likewise.
+        A_mean: the running mean of A's gradients; zeros before the first step.
+        B_mean: the same for B.
+        A_square: the running mean of the squares of A's gradients.
+        B_square: the same for B.
         A_gradient: as the graph of `Traceable.gradients` gives it.
-        B_gradient: likewise.
-        learning_rate: this step's, a single number like all that follow.
+        B_gradient: the same for B.
+        learning_rate: this step's; a single number, as are the next four.
         loraplus_lr_ratio: B's learning rate over A's.
         weight_decay: the part of A and B that a learning rate of 1 would take away.
         max_grad_norm: longer gradients are cut to this norm.
