@@ -202,9 +202,9 @@ def got(group):
 def rent(group, learners):
     """The machine for so many learners: cores so that nobody waits longer than WAIT, and memory.
 
-    A kernel works on one thread, so a learner alone on a free machine has a core. If all press Run
-    in the same second, each has cores / learners of a core. In practice fewer wait, since learners
-    read in between.
+    If all press Run in the same second, the work of all has to be done in WAIT times the seconds
+    that one alone waits, by cores that a whole class keeps as busy as the measured one did. In
+    practice fewer wait, since learners read in between.
 
     Args:
         group: a result of `compare`.
@@ -213,9 +213,11 @@ def rent(group, learners):
     Returns:
         (cores, GB of memory).
     """
+    alone, together = got(group)
+    busy = together / group["cores"]  # of each core, by a class
     each = group["server_mb"] + KERNELS * group["kernel_mb"]
     memory = (learners * each * SPARE + group["weights_mb"]) / 1000 + SYSTEM
-    return math.ceil(learners / WAIT), math.ceil(memory)
+    return math.ceil(learners * alone / (WAIT * busy)), math.ceil(memory)
 
 
 def in_words(results):
@@ -225,8 +227,8 @@ def in_words(results):
         alone, together = got(group)
         cells = (
             f"`{group['base']}`",
-            f"{group['alone_seconds']:.0f} s, with {alone:.2f} of a core",
-            f"{group['together_seconds']:.0f} s, with {together:.2f} of a core for all",
+            f"{group['alone_seconds']:.0f} s, with {alone:.2f} cores",
+            f"{group['together_seconds']:.0f} s, with {together:.2f} cores for all",
             f"{group['cpu_seconds']:.0f}",
             f"{group['server_mb'] + group['kernel_mb']} MB "
             f"({group['server_mb']} and {group['kernel_mb']})",
@@ -235,11 +237,10 @@ def in_words(results):
         lines.append("| " + " | ".join(cells) + " |")
     lines += [
         "",
-        f"From this follows the machine to rent, by arithmetic. Cores: one for {WAIT} learners, so "
-        f"that nobody waits more than {WAIT} times as long as alone, even if all press Run in the "
-        f"same second. A free machine with so many cores was not at hand to measure it. Memory: a "
-        f"server and {KERNELS} open notebooks for each learner, a quarter more, the weights once, "
-        f"and {SYSTEM:.0f} GB for the system.",
+        f"From this follows the machine to rent, by arithmetic. Cores: so many that nobody waits "
+        f"more than {WAIT} times as long as alone, even if all press Run in the same second. "
+        f"Memory: a server and {KERNELS} open notebooks for each learner, a quarter more, the "
+        f"weights once, and {SYSTEM:.0f} GB for the system.",
         "",
         "| learners | base | cores | GB of memory |",
         "| --- | --- | --- | --- |",
