@@ -253,7 +253,7 @@ def test_where_time_is_short_the_dearest_ways_are_dropped_first(base, task, monk
 
 @pytest.mark.parametrize("minutes", [0, -1, float("nan"), float("inf")])
 def test_minutes_that_are_no_time_are_refused(base, task, minutes):
-    with pytest.raises(ValueError, match="no time to try anything in; give 1 or more"):
+    with pytest.raises(ValueError, match="leave no time to try anything; give 1 or more"):
         decide(base, task, minutes=minutes, situation=SITUATION)
 
 
