@@ -128,7 +128,9 @@ def test_n_takes_fewer_training_examples_and_the_same_test(write):
 
 @pytest.mark.parametrize("n", [0, 17])
 def test_an_n_that_is_not_to_be_had_is_refused_with_the_most(write, n):
-    with pytest.raises(ValueError, match=f"a.csv doesn't have n={n} training examples; give 1 to 16"):
+    with pytest.raises(
+        ValueError, match=f"a.csv doesn't have n={n} training examples; give 1 to 16"
+    ):
         file_task(write("a.csv", csv_of(PAIRS)), n=n)
 
 
