@@ -83,7 +83,8 @@ clean: ## remove .venv and what was built here; your runs and the cache stay
 .venv/installed: pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed, and none was found." \
 		"Install one, or name it: make lab PYTHON=/path/to/python"; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { rm -rf .venv; \
+	@test -x $(BIN)/python || { echo "Making .venv with $(PYTHON) …"; $(PYTHON) -m venv .venv; } \
+		|| { rm -rf .venv; \
 		echo "$(PYTHON) could not make a virtual environment; on Debian and Ubuntu," \
 		"'apt install python3-venv' brings what it lacks"; exit 1; }
 	@if [ "$$(uname -s)" = Linux ] && [ ! -e /dev/nvidiactl ] && [ ! -e /dev/dxg ] \
