@@ -999,6 +999,18 @@ def test_the_list_of_commands_says_what_each_does_in_a_whole_sentence():
     assert "..." not in commands
 
 
+def test_a_stopped_prepare_says_what_is_kept_and_how_to_go_on(monkeypatch):
+    def stopped(names, progress):
+        progress(*names, "fetching")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(downloads, "prepare", stopped)
+    result = run("prepare", "film-reviews")
+    assert result.exit_code == 130
+    assert "What is ready is kept; the same command fetches the rest." in result.stderr
+    assert "film-reviews: fetching …" in result.stderr  # no bar stands in a log
+
+
 def test_a_misspelt_command_is_answered_in_one_sentence():
     assert "Did you mean 'train'? See `lora-lab --help`" in refused("trian")
 
