@@ -999,6 +999,18 @@ def test_the_list_of_commands_says_what_each_does_in_a_whole_sentence():
     assert "..." not in commands
 
 
+def test_a_stopped_decide_says_that_there_is_no_report(letters, tmp_path, monkeypatch):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lora_lab.decision.trial.decide", stopped)
+    columns = ["--prompt", "question", "--answer", "label", "--base", "pocket"]
+    result = run("decide", letters, *columns, "--out", tmp_path / "new")
+    assert result.exit_code == 130
+    assert result.stderr.endswith("no report is written. The same command begins again.\n")
+    assert not (tmp_path / "new").exists()
+
+
 def test_a_stopped_prepare_says_what_is_kept_and_how_to_go_on(monkeypatch):
     def stopped(names, progress):
         progress(*names, "fetching")

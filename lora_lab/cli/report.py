@@ -98,17 +98,21 @@ def decide(
     settings = replace(data.recipe, **recipe)
     about_data = data_lines(spec, data, base, settings.max_length)
     note(*about_data)
-    decision = try_all(
-        base,
-        data,
-        minutes=minutes,
-        spent=time.monotonic() - start,
-        situation=situation,
-        recipe=settings,
-        instruction=instruction,
-        store=store,
-        tell=note,
-    )
+    try:
+        decision = try_all(
+            base,
+            data,
+            minutes=minutes,
+            spent=time.monotonic() - start,
+            situation=situation,
+            recipe=settings,
+            instruction=instruction,
+            store=store,
+            tell=note,
+        )
+    except KeyboardInterrupt as stopped:
+        note("", "Stopped: no report is written. The same command begins again.")
+        raise typer.Exit(130) from stopped
     if decision.run is not None:
         spec.keep(decision.run.path, data)
     command = shlex.join(["lora-lab", *map(_word_without_folder, sys.argv[1:])])
