@@ -732,6 +732,7 @@ MUTATIONS = [  # (file, what it says, what it says when broken, the test that mu
     ("cli/report.py", "return [line.replace(whole, name) for line in lines[1:]]", "return [*lines[1:]]", "test_decision.py::test_decide_writes"),
     ("cli/report.py", "    if not folder.exists():\n        check_writable(folder, \"--store or LORA_LAB_STORE\")\n", "", "test_cli.py::test_decide_refuses_a_folder"),
     ("cli/show.py", "whole = numbers[place] or (", "whole = (", "test_cli.py::test_no_terminal_is_so_narrow"),
+    ("cli/show.py", "shown.width = room = max(shown.width, sum(least))", "room = shown.width", "test_cli.py::test_no_terminal_is_so_narrow"),
     ("cli/app.py", "where = \"\" if error.filename is None else f\"{error.filename}: \"", "where = \"\"", "test_cli.py::test_an_error_of_the_system"),
     ("cli/task_spec.py", "            if share < OF_ITS_WORLD:\n", "            if False:\n", "test_cli.py::test_pocket_chosen_for_words"),
     ("places.py", "            with tempfile.TemporaryFile(dir=existing) as file:\n                file.write(b\"written\")\n", "            existing.stat()\n", "test_places.py::test_a_folder_that_can_not_be_written"),

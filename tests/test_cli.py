@@ -980,11 +980,11 @@ def test_no_terminal_is_so_narrow_that_a_number_or_a_runs_name_is_broken(
     columns, monkeypatch, capsys
 ):
     monkeypatch.setenv("COLUMNS", columns)
-    head = ("run", "task", "base", "method", "rate", "score", "date")
-    row = ("3f2a9c", "my-tickets.csv", "pocket", "lora", "0.0001", "12.55", "2026-11-29")
-    show.table(head, [row], right="rate, score")
+    head = ("run", "task", "base", "method", "trained", "score", "date")
+    row = ("3f2a9c", "my-tickets.csv", "pocket", "lora", "19,988,480", "12.55", "2026-11-29")
+    show.table(head, [row], right="trained, score")
     words = capsys.readouterr().out.split()
-    assert {"3f2a9c", "0.0001", "12.55"} <= {*words}
+    assert {"3f2a9c", "19,988,480", "12.55"} <= {*words}
     show.table(
         ("memory, each part at its most", "plain"), [("the base's weights", "12.55")], "plain"
     )
