@@ -83,15 +83,18 @@ clean: ## remove .venv and what was built here; your runs and the cache stay
 .venv/installed: pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed, and none was found." \
 		"Install one, or name it: make lab PYTHON=/path/to/python"; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { rm -rf .venv; \
+	@test -x $(BIN)/python || { echo "Making .venv with $(PYTHON) …"; $(PYTHON) -m venv .venv; } \
+		|| { rm -rf .venv; \
 		echo "$(PYTHON) could not make a virtual environment; on Debian and Ubuntu," \
 		"'apt install python3-venv' brings what it lacks"; exit 1; }
 	@if [ "$$(uname -s)" = Linux ] && [ ! -e /dev/nvidiactl ] && [ ! -e /dev/dxg ] \
-		&& ! $(BIN)/python -c 'import torch' 2>/dev/null \
-		&& $(BIN)/python -c 'import signal, sys, urllib.request; signal.alarm(3); \
+		&& ! $(BIN)/python -c 'import torch' 2>/dev/null; then \
+		if $(BIN)/python -c 'import signal, sys, urllib.request; signal.alarm(3); \
 			urllib.request.urlopen(sys.argv[1])' $(TORCH_CPU)/torch/ 2>/dev/null; \
-	then $(BIN)/python -m pip install torch --index-url $(TORCH_CPU) \
-		|| echo "That index failed; pip's default build follows."; fi
+		then $(BIN)/python -m pip install torch --index-url $(TORCH_CPU) \
+			|| echo "That index failed; pip's default build follows."; \
+		else echo "PyTorch's index of CPU builds did not answer; pip's default build follows:" \
+			"with CUDA it takes about 3 GB more."; fi; fi
 	$(BIN)/python -m pip install -e ".[dev]"
 	@touch $@
 

@@ -52,13 +52,26 @@ def notebooks_folder() -> Path:
 def cache_folder() -> Path:
     """Where fetched and converted files are kept: $LORA_LAB_CACHE, else the user's cache folder."""
     folder = os.environ.get("LORA_LAB_CACHE")
-    return Path(folder) if folder else platformdirs.user_cache_path("lora-lab")
+    return Path(folder) if folder else _users(platformdirs.user_cache_path, "LORA_LAB_CACHE")
 
 
 def store_folder() -> Path:
     """Where runs are kept: $LORA_LAB_STORE, else the user's data folder."""
     folder = os.environ.get("LORA_LAB_STORE")
-    return Path(folder) if folder else platformdirs.user_data_path("lora-lab") / "runs"
+    return (
+        Path(folder) if folder else _users(platformdirs.user_data_path, "LORA_LAB_STORE") / "runs"
+    )
+
+
+def _users(path: Callable[[str], Path], variable: str) -> Path:
+    """A folder of lora_lab in the user's home; FileNotFoundError where the user has none."""
+    try:
+        return path("lora-lab")
+    except RuntimeError as error:  # a container's user without HOME and without an account
+        raise FileNotFoundError(
+            f"this user has no home folder (HOME is not set); set {variable} to a folder that "
+            "may be written"
+        ) from error
 
 
 def predictions_file() -> Path:
@@ -183,6 +196,25 @@ def writing_in(folder: Path, size: int | None = None) -> Iterator[None]:
                 f"{folder} can't be a folder {why}; a part of its path is a file: give another one"
             ) from error
         raise
+
+
+def check_writable(folder: Path, ways: str) -> None:
+    """Refuse a folder in which nothing can be written; it need not exist yet, and is not made.
+
+    Args:
+        folder: an absolute path.
+        ways: how another folder is named; the error ends with it.
+
+    Raises:
+        PermissionError: if nothing can be written there; `writing_in` has the other errors.
+    """
+    try:
+        with writing_in(folder):
+            existing = next(path for path in (folder, *folder.parents) if path.exists())
+            with tempfile.TemporaryFile(dir=existing) as file:
+                file.write(b"written")
+    except PermissionError as error:
+        raise PermissionError(f"{error}: {ways}") from error
 
 
 def check_name(path: str | Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -972,6 +973,98 @@ def test_no_table_is_wider_than_the_terminal(columns, train, monkeypatch):
     monkeypatch.setenv("COLUMNS", columns)
     for command in ("runs", "tasks", "bases"):
         assert max(map(len, run(command).stdout.splitlines())) <= int(columns)
+
+
+@pytest.mark.parametrize("columns", ["30", "40", "60", "80", "120"])
+def test_no_terminal_is_so_narrow_that_a_number_or_a_runs_name_is_broken(
+    columns, monkeypatch, capsys
+):
+    monkeypatch.setenv("COLUMNS", columns)
+    head = ("run", "task", "base", "method", "trained", "score", "date")
+    row = ("3f2a9c", "my-tickets.csv", "pocket", "lora", "19,988,480", "12.55", "2026-11-29")
+    show.table(head, [row], right="trained, score")
+    words = capsys.readouterr().out.split()
+    assert {"3f2a9c", "19,988,480", "12.55"} <= {*words}
+    show.table(
+        ("memory, each part at its most", "plain"), [("the base's weights", "12.55")], "plain"
+    )
+    words = capsys.readouterr().out.split()
+    assert {"memory,", "plain", "weights", "12.55"} <= {*words}
+
+
+def test_the_list_of_commands_says_what_each_does_in_a_whole_sentence():
+    result = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "80"})
+    commands = result.stdout.partition("Commands:")[2].partition("Start with")[0].strip()
+    assert [line for line in commands.splitlines() if not line.endswith(".")] == []
+    assert "..." not in commands
+
+
+def test_a_stopped_decide_says_that_there_is_no_report(letters, tmp_path, monkeypatch):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lora_lab.decision.trial.decide", stopped)
+    columns = ["--prompt", "question", "--answer", "label", "--base", "pocket"]
+    result = run("decide", letters, *columns, "--out", tmp_path / "new")
+    assert result.exit_code == 130
+    assert result.stderr.endswith("no report is written. The same command begins again.\n")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_stopped_prepare_says_what_is_kept_and_how_to_go_on(monkeypatch):
+    def stopped(names, progress):
+        progress(*names, "fetching")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(downloads, "prepare", stopped)
+    result = run("prepare", "film-reviews")
+    assert result.exit_code == 130
+    assert "What is ready is kept; the same command fetches the rest." in result.stderr
+    assert "film-reviews: fetching …" in result.stderr  # no bar stands in a log
+
+
+def test_a_misspelt_command_is_answered_in_one_sentence():
+    assert "Did you mean 'train'? See `lora-lab --help`" in refused("trian")
+
+
+def test_class_alone_shows_its_help_as_lora_lab_alone_does():
+    alone, asked = run("class"), run("class", "--help")
+    assert (alone.exit_code, alone.stderr, alone.stdout) == (0, "", asked.stdout)
+    assert "  release  Write student copies" in alone.stdout
+
+
+def test_an_error_of_the_system_names_the_file_and_no_number(monkeypatch, tmp_path):
+    def denied(*_):
+        raise PermissionError(13, "Permission denied", "/root/x")
+
+    monkeypatch.setattr("lora_lab.cli.lab.copy_course", denied)
+    assert refused("lab", tmp_path) == "/root/x: Permission denied"
+
+
+def test_pocket_chosen_for_words_that_it_does_not_know_is_said(tmp_path):
+    rows = "".join(f"Where is parcel number {i} from the warehouse?,delayed\n" for i in range(20))
+    (tmp_path / "tickets.csv").write_text(f"prompt,answer\n{rows}")
+    given = ("--base", "pocket", "--steps", 1, "--store", tmp_path / "store")
+    result = run("train", tmp_path / "tickets.csv", *given)
+    assert result.exit_code == 0
+    assert re.search(r"pocket knows \d+ % of the words in these prompts", result.stderr)
+
+
+def test_decide_refuses_a_folder_that_can_not_be_written_before_it_asks_anything(
+    letters, tmp_path, monkeypatch
+):
+    def denied(folder, ways):
+        raise PermissionError(f"nothing can be written in {folder}: {ways}")
+
+    monkeypatch.setattr("lora_lab.places.check_writable", denied)
+    assert "--out FOLDER" in refused("decide", letters, "--out", tmp_path / "new")
+    monkeypatch.setattr(
+        "lora_lab.places.check_writable",
+        lambda folder, ways: denied(folder, ways) if "--store" in ways else None,
+    )
+    out, store = tmp_path / "new", tmp_path / "store"
+    words = refused("decide", letters, "--out", out, "--store", store)
+    assert f"nothing can be written in {store}: --store or LORA_LAB_STORE" in words
 
 
 # --- as a process -------------------------------------------------------------------------------

@@ -1,8 +1,10 @@
+import errno
 import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
+import platformdirs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +14,7 @@ from lora_lab.places import (
     attempts_file,
     cache_folder,
     cached_value,
+    check_writable,
     data_folder,
     folder_name,
     make_folder_atomically,
@@ -36,6 +39,33 @@ def test_cache_and_store_go_where_the_environment_says(tmp_path, monkeypatch):
     assert (cache_folder(), store_folder()) == (tmp_path / "cache", tmp_path / "store")
     monkeypatch.delenv("LORA_LAB_STORE")
     assert store_folder().parts[-2:] == ("lora-lab", "runs")
+
+
+@pytest.mark.parametrize(
+    ("folder", "variable"), [(cache_folder, "LORA_LAB_CACHE"), (store_folder, "LORA_LAB_STORE")]
+)
+def test_without_a_home_the_variable_to_set_is_named(folder, variable, monkeypatch):
+    def homeless(*_):
+        raise RuntimeError("could not determine the home directory")
+
+    monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(platformdirs, "user_cache_path", homeless)
+    monkeypatch.setattr(platformdirs, "user_data_path", homeless)
+    with pytest.raises(FileNotFoundError, match=f"no home folder.*set {variable} to a folder"):
+        folder()
+
+
+def test_a_folder_that_can_not_be_written_is_refused_before_it_is_made(tmp_path, monkeypatch):
+    check_writable(tmp_path / "new" / "deep", "--out FOLDER")
+    assert not (tmp_path / "new").exists()
+
+    def refused(dir):
+        assert dir == tmp_path
+        raise PermissionError(errno.EACCES, "Permission denied", str(dir))
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refused)
+    with pytest.raises(PermissionError, match="nothing can be written in .*deep.*: --out FOLDER"):
+        check_writable(tmp_path / "new" / "deep", "--out FOLDER")
 
 
 @pytest.mark.parametrize("place", [".", "runs/.", "runs"])

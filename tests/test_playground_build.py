@@ -219,6 +219,7 @@ def test_the_command_opens_the_page(opened, tmp_path):
     assert opened == [(tmp_path / "cache" / "playground.html").as_uri()]
     assert (tmp_path / "cache" / "playground.html").stat().st_size > 5e6
     assert "was opened in your browser" in result.stdout
+    assert "If it may not read that file" in result.stdout  # a browser from a snap
 
 
 def test_where_no_browser_opens_the_command_names_the_file(opened, monkeypatch):

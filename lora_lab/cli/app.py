@@ -51,8 +51,7 @@ class Commands(TyperGroup):
         try:
             sys.exit(super().main(arguments, **options))
         except UsageError as error:
-            about = f"; see `{error.ctx.command_path} --help`" if error.ctx else ""
-            status = _complain(error.format_message().rstrip(".") + about, 2)
+            status = _complain(_usage_text(error), 2)
         except typer.Abort:
             status = 130
         except (*BAD_INPUT, *FAILURES) as error:
@@ -77,10 +76,19 @@ def _warn(message: Warning | str, category: type[Warning], *where: object, **mor
         note(f"lora-lab: note: {' '.join(str(message).split())}")
 
 
+def _usage_text(error: typer.BadParameter) -> str:
+    """What is wrong with a command line, and where to read on."""
+    words = error.format_message().rstrip(".")
+    if not error.ctx:
+        return words
+    return f"{words}{' See' if words.endswith('?') else '; see'} `{error.ctx.command_path} --help`"
+
+
 def _error_text(error: BaseException) -> str:
     """The error's message, without the number that `str()` puts before an OSError's."""
-    if isinstance(error, OSError) and error.strerror and error.filename is None:
-        return error.strerror
+    if isinstance(error, OSError) and error.strerror:
+        where = "" if error.filename is None else f"{error.filename}: "
+        return f"{where}{error.strerror}"
     return str(error) or type(error).__name__
 
 
@@ -128,18 +136,28 @@ def _start(
 
 app.command("lab")(lab.lab)
 app.command("prepare")(setup.prepare)
-app.command("doctor")(setup.doctor)
+app.command("doctor", short_help="Say what this machine can do, and what mends the rest.")(
+    setup.doctor
+)
 app.command("bases")(setup.bases)
 app.command("tasks")(setup.tasks)
-app.command("check")(check.check)
+app.command("check", short_help="Say what is odd about data, an adapter or a recipe.")(check.check)
 app.command("estimate")(estimate.estimate)
 app.command("train")(train.train)
 app.command("sweep")(sweep.sweep)
-app.command("decide")(report.decide)
+app.command("decide", short_help="Prompt, retrieval or LoRA? Try all of them on your data.")(
+    report.decide
+)
 app.command("runs")(train.runs)
 app.command("evaluate")(ask.evaluate)
 app.command("chat")(ask.chat)
-app.command("report")(report.report)
-app.command("export")(export.export)
-app.command("playground")(playground.playground)
-app.add_typer(classroom, name="class")
+app.command("report", short_help="Write the report of a run for a colleague.")(report.report)
+app.command("export", short_help="Write what a run learnt, for plain PEFT and transformers.")(
+    export.export
+)
+app.command("playground", short_help="Train pocket in one web page that needs no network.")(
+    playground.playground
+)
+app.add_typer(
+    classroom, name="class", short_help="Copy the lessons for a class, and check its work."
+)

@@ -10,9 +10,14 @@ from lora_lab.wording import counted
 
 classroom = typer.Typer(
     help="Student copies of the lessons, and the checking of what is handed in.",
-    no_args_is_help=True,
     rich_markup_mode=None,
 )
+
+
+@classroom.callback(invoke_without_command=True)
+def _start(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 @classroom.command()

@@ -23,7 +23,7 @@ OK, WARN, FAIL = "ok", "warn", "fail"
 GIGABYTE = 10**9
 MEMORY = (1 * GIGABYTE, 4 * GIGABYTE)  # free memory that training pocket and smollm2 takes
 DISK = (0.1 * GIGABYTE, 1 * GIGABYTE)  # free disk that keeping runs and preparing smollm2 takes
-PREPARE = "run `lora-lab prepare` once, with a network (about 120 MB)"
+PREPARE = "run `lora-lab prepare` once, with a network (about 130 MB)"
 PATIENCE = 120  # seconds for a check in a process of its own; the first import can be slow
 SETTINGS = (  # environment variables that change what happens
     "LORA_LAB_BASE LORA_LAB_CACHE LORA_LAB_STORE LORA_LAB_STEP HF_HUB_OFFLINE TRANSFORMERS_OFFLINE "

@@ -122,9 +122,15 @@ def _root(folder: Path | None) -> Path:
     if in_place:
         say(f"lora_lab {__version__}, with the notebooks of this checkout: {shipped / 'notebooks'}")
         return shipped
-    folder = (folder or Path("~/lora-lab")).expanduser().resolve()
+    try:
+        folder = (folder or Path("~/lora-lab")).expanduser().resolve()
+    except RuntimeError as error:  # a container's user without HOME and without an account
+        raise FileNotFoundError(
+            "this user has no home folder (HOME is not set); give a folder: lora-lab lab FOLDER"
+        ) from error
     copied, changed = copy_course(folder)
-    say(f"lora_lab {__version__}, with the notebooks in {folder} ({copied} files copied)")
+    how = f"{copied} files copied" if copied else "as you left them"
+    say(f"lora_lab {__version__}, with the notebooks in {folder} ({how})")
     if changed:
         say(f"Left as you changed them: {', '.join(changed)}. Delete one to get ours anew.")
     return folder

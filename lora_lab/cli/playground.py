@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from lora_lab.cli.show import busy, say
-from lora_lab.places import cache_folder
+from lora_lab.places import cache_folder, check_writable
 
 
 def playground(
@@ -37,18 +37,20 @@ def playground(
     from lora_lab.web import build
 
     if file is not None:
-        with busy("The page is put together"):
+        with busy("Putting the page together …"):
             build.build_file(file)
         say(f"The page is in {file}.")
     if site is not None:
-        with busy("The site is put together"):
+        with busy("Putting the site together …"):
             build.build_site(site)
         say(f"The site is in {site}.")
     if file is None and site is None:
         page = cache_folder() / "playground.html"
-        with busy("The page is put together"):
+        check_writable(page.parent.absolute(), "--file playground.html, or LORA_LAB_CACHE")
+        with busy("Putting the page together …"):
             build.build_file(page)
         if webbrowser.open(page.as_uri()):
             say(f"The page was opened in your browser: {page}")
+            say("If it may not read that file, write one here: lora-lab playground --file my.html")
         else:
             say(f"No browser could be opened here; open this file in one: {page}")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lora_lab import plots
     from lora_lab.cli.task_spec import TaskSpec
     from lora_lab.decision.outcome import Decision
-    from lora_lab.training.store import Run
+    from lora_lab.training.store import Default, Run
 
 STYLE = """
 body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem; font: 16px/1.5 system-ui, sans-serif;
@@ -90,22 +90,29 @@ def decide(
     from lora_lab.cli.task_spec import TaskSpec
     from lora_lab.decision.trial import decide as try_all
 
+    store = chosen_store(training.store)
+    _check_store(store)
     spec = examples.of(TaskSpec(task))
-    base, data = spec.load_with_base(training.base, training.device, training.dtype)
+    with busy("Loading data and base …"):
+        base, data = spec.load_with_base(training.base, training.device, training.dtype)
     settings = replace(data.recipe, **recipe)
     about_data = data_lines(spec, data, base, settings.max_length)
     note(*about_data)
-    decision = try_all(
-        base,
-        data,
-        minutes=minutes,
-        spent=time.monotonic() - start,
-        situation=situation,
-        recipe=settings,
-        instruction=instruction,
-        store=chosen_store(training.store),
-        tell=note,
-    )
+    try:
+        decision = try_all(
+            base,
+            data,
+            minutes=minutes,
+            spent=time.monotonic() - start,
+            situation=situation,
+            recipe=settings,
+            instruction=instruction,
+            store=store,
+            tell=note,
+        )
+    except KeyboardInterrupt as stopped:
+        note("", "Stopped: no report is written. The same command begins again.")
+        raise typer.Exit(130) from stopped
     if decision.run is not None:
         spec.keep(decision.run.path, data)
     command = shlex.join(["lora-lab", *map(_word_without_folder, sys.argv[1:])])
@@ -206,11 +213,22 @@ def write_report(
 
 def _new_folder(given: Path | None, usual: str) -> Path:
     """The folder that was asked for, or the usual one; refused if something is in it."""
-    from lora_lab.places import check_new_folder
+    from lora_lab.places import check_new_folder, check_writable
 
     folder = Path(usual) if given is None else given.expanduser()
     check_new_folder(folder, "give a new one with --out")
+    check_writable(folder.absolute(), "--out FOLDER")  # now, and not after minutes of work
     return folder
+
+
+def _check_store(store: "Path | Default") -> None:
+    """Refuse a store that can't be made; one that is here may hold the runs, and is only read."""
+    from lora_lab.places import check_writable
+    from lora_lab.training.store import resolve_store
+
+    folder = resolve_store(store).absolute()
+    if not folder.exists():
+        check_writable(folder, "--store or LORA_LAB_STORE")
 
 
 def _word_without_folder(word: str) -> str:

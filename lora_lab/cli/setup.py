@@ -49,13 +49,17 @@ def prepare(
             hint = nearest(name, tuple(downloads.ASSETS))
             raise ValueError(f"nothing to prepare is called {name!r}; {hint}there are: {known}")
     results = []
-    with _progress(len(chosen)) as (bar, work):
-        for name in chosen:
-            results.append(_prepare_one(name, bar, work))
-            bar.advance(work)
-            if not json:
-                with _above(bar):
-                    say(*_result_lines(results[-1]))
+    try:
+        with _progress(len(chosen)) as (bar, work):
+            for name in chosen:
+                results.append(_prepare_one(name, bar, work))
+                bar.advance(work)
+                if not json:
+                    with _above(bar):
+                        say(*_result_lines(results[-1]))
+    except KeyboardInterrupt as stopped:
+        note("Stopped. What is ready is kept; the same command fetches the rest.")
+        raise typer.Exit(130) from stopped
     failures = [result for result in results if result["error"]]
     if json:
         as_json(results)
@@ -73,6 +77,8 @@ def _prepare_one(name: str, bar: Progress, work: int) -> dict:
 
     def show(about: str, doing: str) -> None:
         bar.update(work, description=plain(f"{about}: {doing}"))
+        if not bar.console.is_terminal and doing not in ("looking", "ready"):
+            note(f"{about}: {doing} …")  # a log shows no bar, and a download may take minutes
 
     show(name, "looking")
     rows, error = None, None

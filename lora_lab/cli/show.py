@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 WIDE = 200  # characters of a line in a pipe or a file, so that no words are lost
 GAP = 2  # spaces between the columns of a table
+LEAST, LEAST_FIRST = 8, 20  # characters that a wrapped column needs, and the first column
 MOST_ERRORS = 8  # classes or fields in a table of errors
 
 
@@ -66,21 +67,31 @@ def plain(text: object) -> str:
 def table(head: Sequence[str], rows: Iterable[Sequence[object]], right: str = "") -> None:
     """Print a table. `right` names the columns of numbers. If it is too wide, cells are wrapped.
 
-    The last column is wrapped first, then the others if need be. The first column, which names the
-    row, is never wrapped.
+    The last column is wrapped first, then the others if need be; the first, which names the row,
+    only where they have no room beside it. A number is never wrapped: in a very narrow terminal
+    the lines are longer than the terminal, which breaks them.
     """
     names = right.split(", ")
     rows = [[plain("" if cell is None else cell) for cell in row] for row in rows]
-    others = zip(*(line[:-1] for line in (list(head), *rows)), strict=True)
-    fits = sum(max(map(len, column)) + GAP for column in others) < console().width
+    columns = zip(*(list(head), *rows), strict=True)
+    widths = [max(map(len, column)) + GAP for column in columns]
+    numbers = [name in names for name in head]
+    least = [
+        width if number else min(width, LEAST_FIRST if place == 0 else LEAST)
+        for place, (width, number) in enumerate(zip(widths, numbers, strict=True))
+    ]
+    shown = console()
+    shown.width = room = max(shown.width, sum(least))
+    fits = sum(widths[:-1]) + least[-1] <= room
+    named = widths[0] + sum(least[1:]) <= room
     printed = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
     for place, name in enumerate(head):
-        side, last = "right" if name in names else "left", place == len(head) - 1
-        whole = place == 0 or (fits and not last)
+        side, last = "right" if numbers[place] else "left", place == len(head) - 1
+        whole = numbers[place] or (named if place == 0 else fits and not last)
         printed.add_column(name, justify=side, no_wrap=whole, overflow="fold")
     for row in rows:
         printed.add_row(*row)
-    console().print(printed)
+    shown.print(printed)
 
 
 def indented(text: str, lead: str) -> str:

@@ -15,6 +15,7 @@ from lora_lab.cli.check import note_data
 from lora_lab.cli.choice import choice_facts, show_choice, tested_runs, written
 from lora_lab.cli.show import (
     as_json,
+    busy,
     listed_run_facts,
     mark_within,
     note,
@@ -93,7 +94,8 @@ def sweep(
     from lora_lab.cli.task_spec import TaskSpec
 
     spec = examples.of(TaskSpec(task))
-    model, data = spec.load_with_base(training.base, training.device, training.dtype)
+    with busy("Loading data and base …"):
+        model, data = spec.load_with_base(training.base, training.device, training.dtype)
     common = dataclasses.replace(data.recipe, **recipe)
     recipes = [
         dataclasses.replace(common, **dict(itertools.chain(*map(dict.items, setting))))

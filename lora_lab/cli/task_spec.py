@@ -119,6 +119,13 @@ class TaskSpec:
         if name is None:
             name, why = base_of_file(data)
             note(f"base {name}: {why}. --base chooses another.")
+        elif name == "pocket" and data.read is not None:
+            share = known_to_pocket([example.prompt for example in data.train])
+            if share < OF_ITS_WORLD:
+                note(
+                    f"pocket knows {percent(share)} of the words in these prompts; it was made for "
+                    "its own invented world. --base smollm2 knows English."
+                )
         from lora_lab.models.bases import load_base
 
         return load_base(name, device=device, dtype=dtype), data

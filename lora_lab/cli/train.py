@@ -65,7 +65,8 @@ def train(
         from lora_lab.cli.task_spec import TaskSpec
 
         spec = examples.of(TaskSpec(task))
-        model, data = spec.load_with_base(training.base, training.device, training.dtype)
+        with busy("Loading data and base …"):
+            model, data = spec.load_with_base(training.base, training.device, training.dtype)
         settings = replace(data.recipe, **recipe)
         note_data(spec, data, model, settings.max_length)
         from lora_lab.cli.resolve import chosen_store, scores_before
