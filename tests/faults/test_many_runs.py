@@ -16,15 +16,23 @@ from tiny import letters_task, recipe, tiny_base
 RUNS, SECONDS = 1000, 1.0
 
 
+def cpu_seconds(work):
+    """The least of three times: a neighbour on the same core makes CPU time longer, too."""
+    times = []
+    for _ in range(3):
+        start = time.process_time()
+        work()
+        times.append(time.process_time() - start)
+    return min(times)
+
+
 def test_a_store_of_a_thousand_runs_is_listed_in_a_second(tmp_path):
     first = fit(tiny_base(), letters_task(), recipe(steps=2), store=tmp_path)
     for number in range(RUNS - 1):
         shutil.copytree(first.path, tmp_path / f"{first.path.name}-{number}")
     list_runs(tmp_path)  # a file that was never read is slower
-    start = time.process_time()
-    runs = list_runs(tmp_path)
-    assert time.process_time() - start < SECONDS
-    assert len(runs) == RUNS
+    assert cpu_seconds(lambda: list_runs(tmp_path)) < SECONDS
+    assert len(list_runs(tmp_path)) == RUNS
 
 
 def test_fifty_kept_runs_of_eight_settings_are_compared_at_once():
@@ -34,10 +42,8 @@ def test_fifty_kept_runs_of_eight_settings_are_compared_at_once():
         seeds = [dataclasses.replace(run.recipe, seed=seed) for seed in range(7)]
         kept.keep(base, [dataclasses.replace(run, recipe=seeded) for seeded in seeds], None)
     assert sum(len(row.runs) for row in kept.rows) == 56
-    start = time.process_time()
-    page = kept.page
-    assert time.process_time() - start < SECONDS / 2
-    assert page.count("<tr>") == MOST + 1
+    assert cpu_seconds(lambda: kept.page) < SECONDS / 2
+    assert kept.page.count("<tr>") == MOST + 1
 
 
 @pytest.mark.slow
