@@ -1035,10 +1035,10 @@ def test_class_alone_shows_its_help_as_lora_lab_alone_does():
 
 def test_an_error_of_the_system_names_the_file_and_no_number(monkeypatch, tmp_path):
     def denied(*_):
-        raise PermissionError(13, "Permission denied", "/elsewhere/x")
+        raise PermissionError(13, "Permission denied", "/locked/x")
 
     monkeypatch.setattr("lora_lab.cli.lab.copy_course", denied)
-    assert refused("lab", tmp_path) == "/elsewhere/x: Permission denied"
+    assert refused("lab", tmp_path) == "/locked/x: Permission denied"
 
 
 def test_pocket_chosen_for_words_that_it_does_not_know_is_said(tmp_path):

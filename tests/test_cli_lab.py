@@ -59,6 +59,25 @@ def test_notebooks_and_data_are_copied_out_of_a_wheel_once(wheel, tmp_path):
     assert copy_course(folder) == (0, [])
 
 
+def test_the_first_line_counts_what_was_copied_or_says_that_all_is_there(wheel, tmp_path, capsys):
+    folder = tmp_path / "mine"
+    for how in ("(2 files copied)", "(as you left them)"):
+        room._root(folder)
+        assert capsys.readouterr().out.split(f"{folder} ")[1].strip() == how
+    (folder / "notebooks/00_start_here.ipynb").unlink()
+    room._root(folder)
+    assert "(1 file copied)" in capsys.readouterr().out
+
+
+def test_without_a_home_lab_asks_for_a_folder(monkeypatch):
+    def homeless(path):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", homeless)
+    with pytest.raises(FileNotFoundError, match="no home folder.*give a folder: lora-lab lab FOLD"):
+        room._root(Path("~/lora-lab"))
+
+
 def test_the_evidence_of_a_lesson_is_copied_beside_it(wheel, tmp_path):
     (wheel / "notebooks/evidence").mkdir()
     (wheel / "notebooks/evidence/00_start_here.ipynb").write_text("more")

@@ -31,6 +31,7 @@ from lora_lab.places import (
     sha256_of,
     write_atomically,
 )
+from lora_lab.wording import counted
 
 FIRST = "notebooks/00_start_here.ipynb"
 PORT = 8888  # Jupyter's own; if it is taken, the next free port
@@ -129,7 +130,7 @@ def _root(folder: Path | None) -> Path:
             "this user has no home folder (HOME is not set); give a folder: lora-lab lab FOLDER"
         ) from error
     copied, changed = copy_course(folder)
-    how = f"{copied} files copied" if copied else "as you left them"
+    how = f"{counted(copied, 'file')} copied" if copied else "as you left them"
     say(f"lora_lab {__version__}, with the notebooks in {folder} ({how})")
     if changed:
         say(f"Left as you changed them: {', '.join(changed)}. Delete one to get ours anew.")
