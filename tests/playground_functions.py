@@ -4,8 +4,10 @@ import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from playwright.sync_api import Browser
+
 from lora_lab.web.build import PACKAGE
-from playground import chromium, served
+from playground import served
 
 KINDS = "q_proj k_proj v_proj o_proj gate_proj up_proj down_proj".split()
 PLACE = {kind: "self_attn" if kind[0] in "qkvo" else "mlp" for kind in KINDS}
@@ -23,9 +25,9 @@ TASKS = [
 
 
 @contextmanager
-def page_functions(browser_path: str) -> Iterator[Callable]:
+def page_functions(browser: Browser) -> Iterator[Callable]:
     """`call("settings", "numberFrom", …)` calls a function that the page's module exports."""
-    with served(PACKAGE) as address, chromium(browser_path) as browser:
+    with served(PACKAGE) as address:
         page = browser.new_page()
         page.goto(address)  # any page of this host: its modules can be imported there
 

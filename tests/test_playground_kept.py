@@ -14,8 +14,14 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
-def call(browser_path):
-    with page_functions(browser_path) as opened:
+def browser(browser_path):
+    with chromium(browser_path) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def call(browser):
+    with page_functions(browser) as opened:
         yield opened
 
 
@@ -145,20 +151,19 @@ def test_a_damaged_kept_run_takes_no_other_with_it(stored):
 
 
 @pytest.fixture(scope="module")
-def visit(browser_path, tmp_path_factory):
+def visit(browser, tmp_path_factory):
     """`visit(link, script)` opens the page; nothing may leave it, and nothing may complain."""
     file = tmp_path_factory.mktemp("playground") / "playground.html"
     build_file(file)
     opened = []
-    with chromium(browser_path) as browser:
 
-        def go(*given):
-            opened.append(Playground(browser, file, *given))
-            return opened[-1]
+    def go(*given):
+        opened.append(Playground(browser, file, *given))
+        return opened[-1]
 
-        yield go
-        for playground in opened:
-            assert playground.unseen() == ({file.as_uri()}, [])
+    yield go
+    for playground in opened:
+        assert playground.unseen() == ({file.as_uri()}, [])
 
 
 def rows(page):

@@ -7,6 +7,7 @@ from peft import LoraConfig, get_peft_model
 
 import lora_lab as lab
 from lora_lab.models.bases import load_base
+from playground import chromium
 from playground_functions import BASE, MODULES, NAMES, TASKS, of, page_functions, usual
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
@@ -14,7 +15,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 
 @pytest.fixture(scope="module")
 def call(browser_path):
-    with page_functions(browser_path) as opened:
+    with chromium(browser_path) as browser, page_functions(browser) as opened:
         yield opened
 
 
