@@ -102,6 +102,17 @@ def test_a_hostile_function_is_ended_or_refused_and_the_next_is_checked(does, wo
     assert left == [[]] * len(workers), f"processes are left after {time.monotonic() - before} s"
 
 
+TEMPORARY = """import tempfile
+with tempfile.TemporaryDirectory() as place:
+    open(f"{place}/own", "w").write("mine")
+raise ValueError("written")"""
+
+
+@protected
+def test_a_function_may_write_temporary_files(runner):
+    assert "ValueError: written" in said(runner, body(TEMPORARY))
+
+
 @protected
 def test_files_of_the_grader_and_of_others_can_be_neither_changed_nor_read(runner, tmp_path):
     other = hand_in(tmp_path, "05_rank-ada.ipynb", submission("05", {"smallest_r": SMALLEST_R}))

@@ -90,3 +90,12 @@ def test_a_block_for_more_memory_does_not_lift_a_limit_that_holds_already():
     small, large = resources.at_most_more(2**27), resources.at_most_more(2**40)
     with small, large, pytest.raises(MemoryError):
         bytearray(2**30)
+
+
+def test_where_no_limit_can_be_set_the_block_runs_without_one(monkeypatch):
+    def denied(*_):
+        raise psutil.AccessDenied(os.getpid())
+
+    monkeypatch.setattr(psutil.Process, "rlimit", denied, raising=False)
+    with resources.at_most_more(1):
+        assert len(bytearray(2**20)) == 2**20

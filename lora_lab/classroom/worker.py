@@ -15,6 +15,7 @@ import os
 import pickle
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -57,6 +58,7 @@ def _run_task(task: dict) -> None:
         os.chdir(folder)
         for name in ("HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_DATA_HOME", "MPLCONFIGDIR"):
             os.environ[name] = str(folder)
+        tempfile.tempdir = None  # what was loaded before may have asked for the worker's own
         asked = json.loads(Path(task["asked"]).read_bytes())
         payload = Path(task["payload"]).read_bytes()
         report = open(task["report"], "w", encoding="utf-8")  # noqa: SIM115 - until the end
