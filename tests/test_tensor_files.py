@@ -1,10 +1,12 @@
 """A safetensors file looked at tensor by tensor, without torch: torch's reading is the oracle."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lora_lab.models.tensor_files import TensorFile
+from lora_lab.models.tensor_files import TensorFile, load_tensors, save_tensors
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 SMALL = [torch.float8_e4m3fn, torch.float8_e5m2]
@@ -51,3 +53,12 @@ def test_a_single_number_that_is_not_finite_is_found(dtype, value, tmp_path):
     file = TensorFile(tmp_path / "x.safetensors")
     assert not file.is_finite("bad")
     assert file.is_finite("good")
+
+
+def test_tensors_are_saved_where_no_program_may_change_a_files_mode(tmp_path, monkeypatch):
+    def refused(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "chmod", refused)
+    save_tensors({"A": torch.ones(2)}, tmp_path / "a.safetensors")
+    assert load_tensors(tmp_path / "a.safetensors")["A"].tolist() == [1, 1]
