@@ -210,8 +210,7 @@ def check_writable(folder: Path, ways: str) -> None:
     """
     try:
         with writing_in(folder):
-            existing = next(path for path in (folder, *folder.parents) if path.exists())
-            with tempfile.TemporaryFile(dir=existing) as file:
+            with tempfile.TemporaryFile(dir=_existing(folder)) as file:
                 file.write(b"written")
     except PermissionError as error:
         raise PermissionError(f"{error}: {ways}") from error
@@ -244,10 +243,14 @@ def _permanent(folder: Path) -> Path:
     return next(path for path in paths if not any(part.startswith(NEW) for part in path.parts))
 
 
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that exists."""
+    return next(path for path in (folder, *folder.parents) if path.exists())
+
+
 def _free(folder: Path) -> int:
     """The free bytes on the disk of a folder, which need not exist yet."""
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
-    return shutil.disk_usage(existing).free
+    return shutil.disk_usage(_existing(folder)).free
 
 
 @contextmanager

@@ -29,6 +29,7 @@ def check_template(tokenizer: object, name: str) -> None:
     """
     from jinja2 import TemplateError
 
+    advice = "give a tokenizer with the template of the model's publisher"
     chat = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     count = 0
 
@@ -51,18 +52,16 @@ def check_template(tokenizer: object, name: str) -> None:
     except Endless:
         raise ValueError(
             f"the chat template of {name} does not end: it ran {MOST_LINES:,} lines for one short "
-            "question; give a tokenizer with the template of the model's publisher"
+            f"question; {advice}"
         ) from None
     except MemoryError:
         raise ValueError(
             f"the chat template of {name} fills the memory: it took more than "
-            f"{MOST_MEMORY / 2**30:g} GiB for one short question; give a tokenizer with the "
-            "template of the model's publisher"
+            f"{MOST_MEMORY / 2**30:g} GiB for one short question; {advice}"
         ) from None
     except (TemplateError, TypeError, LookupError, ArithmeticError, RecursionError) as error:
         raise ValueError(
-            f"the chat template of {name} can't write a question and its answer ({error}); give a "
-            "tokenizer with the template of the model's publisher"
+            f"the chat template of {name} can't write a question and its answer ({error}); {advice}"
         ) from error
     finally:
         sys.settrace(before)
