@@ -209,9 +209,8 @@ def check_writable(folder: Path, ways: str) -> None:
         PermissionError: if nothing can be written there; `writing_in` has the other errors.
     """
     try:
-        with writing_in(folder):
-            with tempfile.TemporaryFile(dir=_existing(folder)) as file:
-                file.write(b"written")
+        with writing_in(folder), tempfile.TemporaryFile(dir=_existing(folder)) as file:
+            file.write(b"written")
     except PermissionError as error:
         raise PermissionError(f"{error}: {ways}") from error
 

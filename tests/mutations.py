@@ -737,7 +737,7 @@ MUTATIONS = [  # (file, what it says, what it says when broken, the test that mu
     ("cli/show.py", "shown.width = room = max(shown.width, sum(least))", "room = shown.width", "test_cli.py::test_no_terminal_is_so_narrow"),
     ("cli/app.py", "where = \"\" if error.filename is None else f\"{error.filename}: \"", "where = \"\"", "test_cli.py::test_an_error_of_the_system"),
     ("cli/task_spec.py", "            if share < OF_ITS_WORLD:\n", "            if False:\n", "test_cli.py::test_pocket_chosen_for_words"),
-    ("places.py", "            with tempfile.TemporaryFile(dir=existing) as file:\n                file.write(b\"written\")\n", "            existing.stat()\n", "test_places.py::test_a_folder_that_can_not_be_written"),
+    ("places.py", "        with writing_in(folder), tempfile.TemporaryFile(dir=_existing(folder)) as file:\n            file.write(b\"written\")\n", "        with writing_in(folder):\n            _existing(folder).stat()\n", "test_places.py::test_a_folder_that_can_not_be_written"),
     ("cli/ask.py", "examples.of(rows.spec.but(task=spec.task)) if as_trained else spec, data", "spec, data", "test_decision.py::test_an_exports_own"),
     ("training/model_card.py", "    for name, words in FORGETTING.items():", "    for name, words in ():", "test_exports.py::test_the_card_shows_the_base"),
     ("training/model_card.py", " and not are_of(run.scores, task):", ":", "test_exports.py::test_the_card_says_what_is_missing"),
